@@ -1,0 +1,117 @@
+"""``Scene``: a capture as every loader returns it. Photos are read when asked for, never before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from artifixer.geometry.cameras import Cameras, concatenate
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One captured photo.
+
+    name: unique in the scene, as splits and reports write it (usually the path inside the capture, ``images/0001.jpg``).
+    width, height: size in pixels of what ``read`` returns.
+    read: returns the photo as uint8 ``[height width 3]``, upright, without alpha; raises ``InputError`` when the file is unreadable.
+    path: the file, or None for photos that are computed.
+    """
+
+    name: str
+    width: int
+    height: int
+    read: Callable[[], UInt8[np.ndarray, "height width 3"]]
+    path: Path | None = None
+
+    def pixels(self) -> Float[Tensor, "height width 3"]:
+        """The photo as float32 in [0,1]."""
+        return torch.from_numpy(self.read()).to(torch.float32) / 255
+
+
+@dataclass(frozen=True)
+class SparsePoints:
+    """Points triangulated by structure from motion, and which views observed them.
+
+    xyz ``[points 3]`` float32, world units; rgb ``[points 3]`` uint8.
+    Observations are three parallel arrays: point index, view index (into ``Scene.photos``), and the pixel ``[observations 2]`` at
+    the photo's size. All three are empty when the file has points but no tracks.
+    """
+
+    xyz: Float[Tensor, "points 3"]
+    rgb: UInt8[Tensor, "points 3"]
+    observed_point: Int[Tensor, " observations"]
+    observed_view: Int[Tensor, " observations"]
+    observed_pixel: Float[Tensor, "observations 2"]
+
+    @staticmethod
+    def without_tracks(xyz: Float[Tensor, "points 3"], rgb: UInt8[Tensor, "points 3"]) -> SparsePoints:
+        """Points whose observing views are unknown."""
+        none = torch.zeros(0, dtype=torch.int64)
+        return SparsePoints(xyz, rgb, none, none, torch.zeros(0, 2))
+
+    def __len__(self) -> int:
+        return self.xyz.shape[0]
+
+    @property
+    def has_tracks(self) -> bool:
+        return self.observed_point.numel() > 0
+
+
+@dataclass(frozen=True)
+class Split:
+    """Names of the photos that train and of those held out; every name occurs in the scene, none in both."""
+
+    name: str
+    train: tuple[str, ...]
+    heldout: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A capture: photos with cameras, sparse points, named splits.
+
+    name: for people and reports.
+    format: the loader that made it (``colmap``, ``transforms_json``, ``photos``, ``procedural`` ...).
+    photos: sorted by name unless the capture defines an order.
+    cameras: one single-view ``Cameras`` per photo, of the photo's size; sizes may differ between photos.
+    points: sparse points, or None.
+    splits: splits that the capture itself defines, by name.
+    applied_transform: what the capture says was already applied to its world (recorded, never undone), or None.
+    notes: one-line remarks of the loader for the user (missing photos, guessed intrinsics).
+    """
+
+    name: str
+    format: str
+    photos: tuple[Photo, ...]
+    cameras: tuple[Cameras, ...]
+    points: SparsePoints | None = None
+    splits: Mapping[str, Split] = field(default_factory=dict)
+    applied_transform: Float[Tensor, "3 4"] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert len(self.photos) == len(self.cameras), f"{len(self.photos)} photos, {len(self.cameras)} cameras"
+        for photo, camera in zip(self.photos, self.cameras, strict=True):
+            assert len(camera) == 1 and (photo.width, photo.height) == (camera.width, camera.height), photo.name
+
+    def index(self, name: str) -> int:
+        """Position of a photo by name; KeyError when unknown."""
+        for position, photo in enumerate(self.photos):
+            if photo.name == name:
+                return position
+        raise KeyError(name)
+
+    def batch(self, indices: Sequence[int]) -> Cameras:
+        """Cameras of the chosen photos as one batch; they must share size and lens model (asserted)."""
+        return concatenate([self.cameras[i] for i in indices])
+
+    def with_photos(self, photos: Sequence[Photo], cameras: Sequence[Cameras]) -> Scene:
+        """The same scene with photos and cameras replaced one for one (resizing)."""
+        return replace(self, photos=tuple(photos), cameras=tuple(cameras))
