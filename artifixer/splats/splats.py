@@ -40,9 +40,7 @@ class Splats:
         assert self.log_scales.shape == (count, 3), f"log_scales: {tuple(self.log_scales.shape)}"
         assert self.opacity_logits.shape == (count,), f"opacity_logits: {tuple(self.opacity_logits.shape)}"
         assert self.sh.shape[0] == count and self.sh.shape[2] == 3, f"sh: {tuple(self.sh.shape)}"
-        assert self.sh.shape[1] in SH_COEFFICIENTS, (
-            f"sh: {self.sh.shape[1]} coefficients, expected one of {SH_COEFFICIENTS}"
-        )
+        assert self.sh.shape[1] in SH_COEFFICIENTS, f"sh: {self.sh.shape[1]} coefficients, expected one of {SH_COEFFICIENTS}"
 
     def __len__(self) -> int:
         return self.means.shape[0]
