@@ -1,0 +1,164 @@
+"""Photos that are files: lazily read ``Photo`` objects, and the fit between a photo and the camera that a capture lists for it.
+
+A capture's camera speaks of pixels as the reconstruction software saw them; a photo on disk may have been resized since, or carry an
+EXIF orientation that such software ignores. ``fit_camera`` settles both, so that every photo of a ``Scene`` is upright and has its
+camera's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, UnidentifiedImageError
+
+from artifixer.geometry.cameras import Cameras
+from artifixer.runtime.errors import InputError
+from artifixer.scenes.scene import Photo
+
+#: File endings taken for photos, lower case, in the order in which they are tried for names without one.
+PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+
+#: A photo may be a resized copy of what its camera describes; rounding to whole pixels moves the aspect ratio by at most about this much.
+ASPECT_TOLERANCE = 0.01
+
+#: Sizes and focal lengths beyond this are mistakes of a file, not photos.
+LARGEST_SIZE = 65_535
+
+_EXIF_ORIENTATION_TAG = 0x0112
+
+
+@dataclass(frozen=True)
+class FittedView:
+    """A photo, its camera at the photo's size, and how pixels of the listed camera move there.
+
+    pixel_map: ``[2 3]``, ``new = pixel_map[:, :2] @ listed + pixel_map[:, 2]``.
+    """
+
+    photo: Photo
+    camera: Cameras
+    pixel_map: Float[np.ndarray, "2 3"]
+
+
+def open_photo(path: Path, name: str) -> Photo:
+    """The photo in ``path``; only its header is read now.
+
+    Raises InputError when the file is no readable image.
+    """
+    from artifixer.runtime.media import image_size, read_image
+
+    width, height = image_size(path)
+    return Photo(name, width, height, read=lambda: read_image(path), path=path)
+
+
+def photos_below(folder: Path) -> list[Path]:
+    """Photo files in ``folder`` itself (not in folders inside it), sorted by name; hidden files are left out."""
+    if not folder.is_dir():
+        return []
+    files = (path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith("."))
+    return sorted(path for path in files if path.is_file())
+
+
+def path_inside(folder: Path, listed: str, source: Path) -> Path:
+    """``folder / listed`` for a path that the file ``source`` names.
+
+    Backslashes and a leading ``./`` are understood. Raises InputError for absolute paths and for paths that leave ``folder``.
+    """
+    parts = PurePosixPath(listed.replace("\\", "/"))
+    absolute = parts.is_absolute() or (parts.parts and parts.parts[0].endswith(":"))
+    if not listed or "\0" in listed or absolute or ".." in parts.parts:
+        raise InputError(f"{source}: the path {listed!r} leaves the capture's folder; expected a path inside it")
+    return folder / parts
+
+
+def fit_camera(photo: Photo, camera: Cameras, source: Path) -> FittedView:
+    """The one view ``camera`` that ``source`` lists for ``photo``, brought to the photo's orientation and size.
+
+    Reconstruction software works on the stored pixels and ignores EXIF, while ``Photo`` is upright. Where the camera fits the stored
+    pixels, it is turned with the photo (a roll about the optical axis). Then intrinsics are scaled to the photo's size.
+    Raises InputError when the aspect ratios disagree.
+    """
+    orientation = _exif_orientation(photo.path) if photo.path is not None else 1
+    stored = (photo.height, photo.width) if orientation >= 5 else (photo.width, photo.height)
+    pixel_map = np.eye(2, 3)
+    if orientation in _MIRRORINGS and _same_aspect(stored, camera):
+        photo = _as_stored(photo, orientation)
+    elif orientation in _QUARTER_TURNS and _same_aspect(stored, camera):
+        for _ in range(_QUARTER_TURNS[orientation]):
+            camera, pixel_map = _quarter_turn(camera, pixel_map)
+
+    if not _same_aspect((photo.width, photo.height), camera):
+        raise InputError(
+            f"{photo.path}: the photo has {photo.width}x{photo.height} pixels, its camera in {source} {camera.width}x{camera.height}; "
+            "expected the same size, or a resized photo of the same aspect ratio"
+        )
+    scale = np.array([[photo.width / camera.width], [photo.height / camera.height]])
+    return FittedView(photo, camera.resized(photo.width, photo.height), scale * pixel_map)
+
+
+def missing_photos_note(missing: Sequence[str], listed: int, source: Path) -> tuple[str, ...]:
+    """One remark that counts the photos that ``source`` lists and that do not exist; none when all do.
+
+    Raises InputError when fewer than two remain.
+    """
+    found = listed - len(missing)
+    if found < 2:
+        example = f" (first missing: {missing[0]})" if missing else ""
+        raise InputError(f"{source}: lists {listed} photos of which {found} exist{example}; expected at least 2")
+    if not missing:
+        return ()
+    return (f"{source.name} lists {listed} photos, {len(missing)} do not exist and are left out (first: {missing[0]})",)
+
+
+# EXIF orientation ---------------------------------------------------------------------------------------------------------------------
+
+#: Clockwise quarter turns that bring the stored pixels upright.
+_QUARTER_TURNS = {6: 1, 3: 2, 8: 3}
+
+#: Orientations that mirror. Each is its own inverse, so applying it again to the upright photo gives the stored pixels.
+_MIRRORINGS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda photo: photo[:, ::-1],
+    4: lambda photo: photo[::-1],
+    5: lambda photo: photo.swapaxes(0, 1),
+    7: lambda photo: photo[::-1, ::-1].swapaxes(0, 1),
+}
+
+
+def _exif_orientation(path: Path) -> int:
+    """EXIF orientation 1-8; 1 (upright) when the file has none."""
+    try:
+        with Image.open(path) as image:
+            orientation = image.getexif().get(_EXIF_ORIENTATION_TAG, 1)
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path}: not a readable photo ({error})") from error
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _same_aspect(size: tuple[int, int], camera: Cameras) -> bool:
+    return abs(size[0] * camera.height / (size[1] * camera.width) - 1) <= ASPECT_TOLERANCE
+
+
+def _as_stored(photo: Photo, orientation: int) -> Photo:
+    """The photo without its mirroring EXIF orientation."""
+    mirror = _MIRRORINGS[orientation]
+    width, height = (photo.height, photo.width) if orientation >= 5 else (photo.width, photo.height)
+    return replace(photo, width=width, height=height, read=lambda: np.ascontiguousarray(mirror(photo.read())))
+
+
+def _quarter_turn(camera: Cameras, pixel_map: Float[np.ndarray, "2 3"]) -> tuple[Cameras, Float[np.ndarray, "2 3"]]:
+    """The view after its image was turned clockwise by 90 degrees: pixel (x, y) moves to (height - y, x).
+
+    Camera axes turn alike: x' = -y, y' = x. Radial distortion does not notice; the tangential coefficients are a vector that turns:
+    with x_d = ... + 2 p1 x y + p2 (r^2 + 2 x^2) and its twin in y, substituting gives p1' = p2, p2' = -p1.
+    """
+    turn = torch.tensor([[0.0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]).to(camera.viewmats)
+    K = camera.Ks[0]
+    turned_K = K.new_tensor([[K[1, 1], 0, camera.height - K[1, 2]], [0, K[0, 0], K[0, 2]], [0, 0, 1]])
+    distortion = camera.distortion.clone()
+    distortion[:, 6], distortion[:, 7] = camera.distortion[:, 7], -camera.distortion[:, 6]
+    turned = Cameras(turn @ camera.viewmats, turned_K[None], camera.height, camera.width, camera.model, distortion)
+    return turned, np.stack([np.array([0, 0, camera.height]) - pixel_map[1], pixel_map[0]])
