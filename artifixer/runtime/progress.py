@@ -1,0 +1,179 @@
+"""Progress of long jobs: a live bar on a terminal, a plain line every few seconds elsewhere, and the same lines in a log file.
+
+    with Progress(("reconstruct", "render"), log_file=run.path("log.txt")) as progress:
+        with progress.stage("reconstruct", total=2000) as stage:
+            for iteration in range(2000):
+                ...
+                stage.update(iteration + 1, loss=loss, gaussians=len(splats))
+        progress.note("held-out PSNR 24.1 dB")
+
+Output goes to standard error, so that results on standard output stay clean. Nothing here changes a number of the job.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from artifixer.runtime.run_folder import append_text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as LiveBar
+
+#: Seconds between redraws of the live bar.
+REDRAW_SECONDS = 0.2
+
+
+class Progress:
+    """The one progress display of a process.
+
+    stages: names of the stages to come, so that a stage can be shown as "2/5"; stages outside this list have no number.
+    log_file: plain lines are appended to it.
+    line_seconds: time between plain lines of one stage.
+    output: where to show progress; standard error by default, None for nowhere. A live bar is drawn when it is a terminal.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[str] = (),
+        log_file: str | Path | None = None,
+        line_seconds: float = 5.0,
+        output: TextIO | None = sys.stderr,
+    ) -> None:
+        self.stages = tuple(stages)
+        self.log_file = Path(log_file) if log_file is not None else None
+        self.line_seconds = line_seconds
+        self.output = output
+        self._bar: LiveBar | None = None
+
+    def __enter__(self) -> Progress:
+        if self.output is not None and self.output.isatty():
+            self._bar = _live_bar(self.output)
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Stage]:
+        """One stage of ``total`` steps. Stages follow each other; they are not nested."""
+        stage = Stage(self, self._title(name), total)
+        yield stage
+        stage.finish()
+
+    def note(self, text: str) -> None:
+        """One line of text, above the bar and in the log."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        elif self.output is not None:
+            print(text, file=self.output, flush=True)
+        self._log(text)
+
+    def _title(self, name: str) -> str:
+        return f"{name} ({self.stages.index(name) + 1}/{len(self.stages)})" if name in self.stages else name
+
+    def _line(self, text: str) -> None:
+        if self._bar is None and self.output is not None:
+            print(text, file=self.output, flush=True)
+        self._log(text)
+
+    def _log(self, text: str) -> None:
+        if self.log_file is not None:
+            append_text(self.log_file, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+
+class Stage:
+    """Progress of one stage; made by ``Progress.stage``."""
+
+    def __init__(self, progress: Progress, title: str, total: int) -> None:
+        assert total >= 0, f"stage {title}: {total} steps"
+        self.title, self.total = title, total
+        self.done = 0
+        self._fields: dict[str, Any] = {}
+        self._progress = progress
+        self._first_done: int | None = None
+        self._line_done: int | None = None
+        self._started = self._last_draw = self._last_line = time.monotonic()
+        self._task = None if progress._bar is None else progress._bar.add_task(title, total=total, detail="")
+
+    def update(self, done: int, **fields: Any) -> None:
+        """``done`` steps are finished. Fields are shown as ``name=value``; numbers may be tensors, which are read only when shown.
+
+        Costs a microsecond unless something is due to be shown. The first call's ``done`` counts as done before (a resumed stage), as far
+        as the speed is concerned.
+        """
+        self.done, self._fields = done, fields
+        now = time.monotonic()
+        if self._first_done is None:
+            self._first_done, self._started = done, now
+        if self._task is not None and now - self._last_draw >= REDRAW_SECONDS:
+            self._draw(now)
+        if now - self._last_line >= self._progress.line_seconds:
+            self._write_line(now)
+
+    def advance(self, **fields: Any) -> None:
+        """One more step is finished."""
+        self.update(self.done + 1, **fields)
+
+    def finish(self) -> None:
+        """Show the last state, whatever is due."""
+        now = time.monotonic()
+        if self._task is not None:
+            self._draw(now)
+        if self._line_done != self.done:
+            self._write_line(now)
+
+    def _draw(self, now: float) -> None:
+        bar = self._progress._bar
+        assert bar is not None and self._task is not None, "drawn without a bar"
+        self._last_draw = now
+        bar.update(self._task, completed=self.done, detail=self._detail(now))
+
+    def _write_line(self, now: float) -> None:
+        self._last_line, self._line_done = now, self.done
+        self._progress._line(self._text(now))
+
+    def _text(self, now: float) -> str:
+        share = f" {100 * self.done // self.total}%" if self.total else ""
+        return f"{self.title} {self.done}/{self.total}{share} {self._detail(now)}".rstrip()
+
+    def _detail(self, now: float) -> str:
+        parts = [f"{name}={_shown(value)}" for name, value in self._fields.items()]
+        return " ".join([*parts, *self._speed(now)])
+
+    def _speed(self, now: float) -> list[str]:
+        steps, seconds = self.done - (self._first_done or 0), now - self._started
+        if steps <= 0 or seconds <= 0:
+            return []
+        rate = steps / seconds
+        shown = f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f}s each"
+        return [shown, f"took {_clock(seconds)}" if self.done >= self.total else f"ETA {_clock((self.total - self.done) / rate)}"]
+
+
+def _live_bar(output: TextIO) -> LiveBar:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}", markup=False))
+    return Progress(*columns, console=Console(file=output), refresh_per_second=1 / REDRAW_SECONDS)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    number = value if isinstance(value, int) else float(value)
+    return f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
