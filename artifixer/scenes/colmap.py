@@ -21,7 +21,7 @@ from jaxtyping import Float, Int, UInt8
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
 from artifixer.runtime.errors import InputError
-from artifixer.scenes.photo_files import LARGEST_SIZE, FittedView, fit_camera, missing_photos_note, open_photo, path_inside
+from artifixer.scenes.photo_files import LARGEST_INTRINSIC, LARGEST_SIZE, FittedView, fit_camera, left_out_note, open_photo, path_inside
 from artifixer.scenes.scene import Photo, Scene, SparsePoints
 
 #: Files may round quaternions to few digits; more than this is damage.
@@ -78,6 +78,12 @@ def find_model(capture: Path) -> Path | None:
     return next((folder for folder in (capture / "sparse" / "0", capture / "sparse", capture) if is_model(folder)), None)
 
 
+def find_nerfstudio_model(capture: Path) -> Path | None:
+    """Folder of the COLMAP model that nerfstudio keeps beside its own files, or None."""
+    folder = capture / "colmap" / "sparse" / "0"
+    return folder if is_model(folder) else None
+
+
 def is_model(folder: Path) -> bool:
     """Whether ``folder`` holds ``cameras`` and ``images`` of one kind."""
     return any(_file(folder, "cameras", suffix).is_file() and _file(folder, "images", suffix).is_file() for suffix in (".bin", ".txt"))
@@ -97,8 +103,8 @@ def load(capture: Path, model_folder: Path) -> Scene:
         example = f" (first: {images[0].name})" if images else ""
         raise InputError(f"{source}: none of the {len(images)} listed photos{example} is in {capture / 'images'} or {capture}")
     paths = [path_inside(root, image.name, source) for image in images]
-    missing = [image.name for image, path in zip(images, paths, strict=True) if not path.is_file()]
-    notes = missing_photos_note(missing, len(images), source)
+    lost = tuple(path.relative_to(capture).as_posix() for path in paths if not path.is_file())
+    notes = left_out_note(lost, len(images), source, "do not exist")
 
     present = [(image, path) for image, path in zip(images, paths, strict=True) if path.is_file()]
     views = []
@@ -113,7 +119,8 @@ def load(capture: Path, model_folder: Path) -> Scene:
         if not points.has_tracks:
             notes += (f"{model_folder}: no photo observes a sparse point",)
     photos: tuple[Photo, ...] = tuple(view.photo for view in views)
-    return Scene(capture.resolve().name, "colmap", photos, tuple(view.camera for view in views), points, notes=notes)
+    cameras = tuple(view.camera for view in views)
+    return Scene(capture.resolve().name, "colmap", photos, cameras, points, notes=notes, lost_photos=lost)
 
 
 def read_model(folder: Path) -> ColmapModel:
@@ -246,8 +253,8 @@ def _check_camera(path: Path, camera_id: int, camera: ColmapCamera) -> None:
             f"{path}: camera {camera_id} has {len(camera.parameters)} parameters; {camera.model} expects {len(names)} ({', '.join(names)})"
         )
     for name, value in zip(names, camera.parameters, strict=True):
-        if not _fits_float32(np.array(value)):
-            raise InputError(f"{path}: camera {camera_id} has {name} = {value}; expected a finite number")
+        if not abs(value) <= LARGEST_INTRINSIC:  # NaN fails too
+            raise InputError(f"{path}: camera {camera_id} has {name} = {value}; expected a number of at most {LARGEST_INTRINSIC:g}")
         if name in ("f", "fx", "fy") and value <= 0:
             raise InputError(f"{path}: camera {camera_id} has the focal length {value}; expected a positive number")
 

@@ -1,16 +1,17 @@
 """Which loader reads a capture: the table of formats in probe order, and ``load_scene``.
 
-A capture is a folder, or ``procedural:SEED``. To add a format, write a file beside this one and add a line to ``FORMATS``.
+A capture is a folder, a ``transforms.json`` under any name, or ``procedural:SEED``. To add a format, write a file beside this one and add
+a line to ``FORMATS``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from artifixer.runtime.errors import InputError
-from artifixer.scenes import colmap
+from artifixer.scenes import colmap, split_file, transforms_json
 from artifixer.scenes.scene import Scene
 
 PROCEDURAL_PREFIX = "procedural:"
@@ -21,34 +22,52 @@ class Format:
     """One way to store a capture.
 
     looks_for: what makes a folder this format, for the message when nothing fits.
-    find: returns the file or folder that ``load`` starts from, or None when the capture is of another format.
-    load: makes the scene from the capture's folder and what ``find`` returned.
+    find: given the capture's folder, returns the file or folder that ``load`` starts from, or None when it isn't this format.
+    load: makes the scene from the capture's folder, what ``find`` returned, and the work folder.
     """
 
     looks_for: str
     find: Callable[[Path], Path | None]
-    load: Callable[[Path, Path], Scene]
+    load: Callable[[Path, Path, Path | None], Scene]
 
 
-#: Probed in this order.
-FORMATS = (Format("a COLMAP model in sparse/0, sparse or the folder itself", colmap.find_model, colmap.load),)
+#: Probed in this order. COLMAP comes before transforms.json because its points know which photos saw them; nerfstudio's copy of a COLMAP
+#: model comes after, because there the transforms.json beside it is what the user works with.
+FORMATS = (
+    Format(
+        "a COLMAP model in sparse/0, sparse or the folder itself", colmap.find_model, lambda capture, model, _: colmap.load(capture, model)
+    ),
+    Format(transforms_json.FILE_NAME, transforms_json.find_transforms, lambda capture, path, _: transforms_json.load(capture, path)),
+    Format("a COLMAP model in colmap/sparse/0", colmap.find_nerfstudio_model, lambda capture, model, _: colmap.load(capture, model)),
+)
 
 
 def load_scene(capture: str | Path, *, work_folder: Path | None = None) -> Scene:
-    """The scene of a capture: a folder in one of ``FORMATS``, or ``procedural:SEED``.
+    """The scene of a capture: a folder in one of ``FORMATS``, a transforms file, or ``procedural:SEED``.
 
     work_folder: where loaders that compute something keep it (structure from motion); a folder inside the capture by default.
-    Raises InputError when the folder is missing or of no known format, and for whatever is wrong inside it.
+    Raises InputError when the capture is missing or of no known format, and for whatever is wrong inside it.
     """
     if str(capture).startswith(PROCEDURAL_PREFIX):
         from artifixer.scenes import procedural
 
         return procedural.load(str(capture))
-    folder = Path(capture)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected a capture's folder or {PROCEDURAL_PREFIX}SEED")
+    path = Path(capture)
+    if path.suffix.lower() == ".json" and path.is_file():
+        return _with_splits(path.parent, transforms_json.load(path.parent, path))
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; expected a capture's folder, a transforms file or {PROCEDURAL_PREFIX}SEED")
     for entry in FORMATS:
-        start = entry.find(folder)
+        start = entry.find(path)
         if start is not None:
-            return entry.load(folder, start)
-    raise InputError(f"{folder}: no known capture format; looked for {', '.join(entry.looks_for for entry in FORMATS)}")
+            return _with_splits(path, entry.load(path, start, work_folder))
+    raise InputError(f"{path}: no known capture format; looked for {'; '.join(entry.looks_for for entry in FORMATS)}")
+
+
+def _with_splits(folder: Path, scene: Scene) -> Scene:
+    """The scene with the splits of the capture's own ``splits.json``, if it has one."""
+    path = folder / split_file.FILE_NAME
+    if not path.is_file():
+        return scene
+    own = split_file.read_splits(path, [photo.name for photo in scene.photos], scene.lost_photos)
+    return replace(scene, splits={**scene.splits, **own})

@@ -26,8 +26,9 @@ PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 #: A photo may be a resized copy of what its camera describes; rounding to whole pixels moves the aspect ratio by at most about this much.
 ASPECT_TOLERANCE = 0.01
 
-#: Sizes and focal lengths beyond this are mistakes of a file, not photos.
+#: Sizes (pixels) and intrinsics (pixels) beyond these are mistakes of a file, not photos.
 LARGEST_SIZE = 65_535
+LARGEST_INTRINSIC = 1e7
 
 _EXIF_ORIENTATION_TAG = 0x0112
 
@@ -83,7 +84,7 @@ def fit_camera(photo: Photo, camera: Cameras, source: Path) -> FittedView:
     Raises InputError when the aspect ratios disagree.
     """
     orientation = _exif_orientation(photo.path) if photo.path is not None else 1
-    stored = (photo.height, photo.width) if orientation >= 5 else (photo.width, photo.height)
+    stored = stored_size(photo)
     pixel_map = np.eye(2, 3)
     if orientation in _MIRRORINGS and _same_aspect(stored, camera):
         photo = _as_stored(photo, orientation)
@@ -100,18 +101,22 @@ def fit_camera(photo: Photo, camera: Cameras, source: Path) -> FittedView:
     return FittedView(photo, camera.resized(photo.width, photo.height), scale * pixel_map)
 
 
-def missing_photos_note(missing: Sequence[str], listed: int, source: Path) -> tuple[str, ...]:
-    """One remark that counts the photos that ``source`` lists and that do not exist; none when all do.
+def stored_size(photo: Photo) -> tuple[int, int]:
+    """(width, height) of the pixels as they lie in the photo's file, before EXIF turns them upright."""
+    turned = photo.path is not None and _exif_orientation(photo.path) >= 5
+    return (photo.height, photo.width) if turned else (photo.width, photo.height)
+
+
+def left_out_note(lost: Sequence[str], listed: int, source: Path, reason: str) -> tuple[str, ...]:
+    """One remark that counts the photos of ``source`` that cannot be used ("do not exist"); none when all can.
 
     Raises InputError when fewer than two remain.
     """
-    found = listed - len(missing)
-    if found < 2:
-        example = f" (first missing: {missing[0]})" if missing else ""
-        raise InputError(f"{source}: lists {listed} photos of which {found} exist{example}; expected at least 2")
-    if not missing:
-        return ()
-    return (f"{source.name} lists {listed} photos, {len(missing)} do not exist and are left out (first: {missing[0]})",)
+    kept = listed - len(lost)
+    example = f" (first: {lost[0]})" if lost else ""
+    if kept < 2:
+        raise InputError(f"{source}: lists {listed} photos of which {len(lost)} {reason}{example}; expected at least 2 to remain")
+    return (f"{source.name} lists {listed} photos; {len(lost)} {reason} and are left out{example}",) if lost else ()
 
 
 # EXIF orientation ---------------------------------------------------------------------------------------------------------------------
@@ -145,7 +150,7 @@ def _same_aspect(size: tuple[int, int], camera: Cameras) -> bool:
 def _as_stored(photo: Photo, orientation: int) -> Photo:
     """The photo without its mirroring EXIF orientation."""
     mirror = _MIRRORINGS[orientation]
-    width, height = (photo.height, photo.width) if orientation >= 5 else (photo.width, photo.height)
+    width, height = stored_size(photo)
     return replace(photo, width=width, height=height, read=lambda: np.ascontiguousarray(mirror(photo.read())))
 
 

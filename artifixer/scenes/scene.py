@@ -66,11 +66,15 @@ class SparsePoints:
 
 @dataclass(frozen=True)
 class Split:
-    """Names of the photos that train and of those held out; every name occurs in the scene, none in both."""
+    """Names of the photos that train and of those held out; every name occurs in the scene, none in both.
+
+    groups: named parts of ``heldout`` that are worth a figure of their own (``far_group``: what no training camera was near).
+    """
 
     name: str
     train: tuple[str, ...]
     heldout: tuple[str, ...]
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class Scene:
     splits: splits that the capture itself defines, by name.
     applied_transform: what the capture says was already applied to its world (recorded, never undone), or None.
     notes: one-line remarks of the loader for the user (missing photos, guessed intrinsics).
+    lost_photos: names of photos that the capture lists and the scene lacks: the file is missing, or no pose was found.
     """
 
     name: str
@@ -95,6 +100,7 @@ class Scene:
     splits: Mapping[str, Split] = field(default_factory=dict)
     applied_transform: Float[Tensor, "3 4"] | None = None
     notes: tuple[str, ...] = ()
+    lost_photos: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         assert len(self.photos) == len(self.cameras), f"{len(self.photos)} photos, {len(self.cameras)} cameras"

@@ -1,0 +1,339 @@
+"""``transforms.json`` of nerfstudio and instant-ngp -> ``Scene``.
+
+Poses are camera_to_world in OpenGL axes (+y up, -z forward) and become world_to_camera in OpenCV axes; the world stays the file's.
+Intrinsics stand in the file, in the frame, or in both (the frame wins); a field of view stands in for a missing focal length.
+``ply_file_path``, or ``sparse_pc.ply`` beside the file, gives points without tracks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.run_folder import read_json
+from artifixer.scenes.photo_files import (
+    LARGEST_INTRINSIC,
+    LARGEST_SIZE,
+    PHOTO_SUFFIXES,
+    FittedView,
+    fit_camera,
+    left_out_note,
+    open_photo,
+    path_inside,
+    stored_size,
+)
+from artifixer.scenes.point_cloud import read_points
+from artifixer.scenes.scene import Photo, Scene, SparsePoints, Split
+
+FILE_NAME = "transforms.json"
+
+#: Rotations are written with six digits or more; the product with their transpose differs from one by no more than this.
+RIGID_TOLERANCE = 1e-3
+
+#: Fields of view (radians) closer than this to 0 or pi are mistakes.
+SMALLEST_ANGLE = 1e-2
+
+#: Values of ``camera_model`` and the lens they mean. Perspective models differ only in which coefficients are present.
+_LENSES: dict[str, LensModel] = {
+    "SIMPLE_PINHOLE": "pinhole",
+    "PINHOLE": "pinhole",
+    "SIMPLE_RADIAL": "pinhole",
+    "RADIAL": "pinhole",
+    "OPENCV": "pinhole",
+    "FULL_OPENCV": "pinhole",
+    "OPENCV_FISHEYE": "fisheye",
+}
+
+#: OpenGL camera axes in OpenCV camera axes: y and z change sign.
+_OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+
+#: nerfstudio's own lists of photos; the split made from them is called after the file.
+_SPLIT_LISTS = ("train_filenames", "val_filenames", "test_filenames")
+
+
+def find_transforms(capture: Path) -> Path | None:
+    """The ``transforms.json`` of a capture's folder, or None."""
+    path = capture / FILE_NAME
+    return path if path.is_file() else None
+
+
+def load(capture: Path, path: Path) -> Scene:
+    """The scene of the transforms file ``path``, photos sorted by name; listed photos that don't exist are counted in one note.
+
+    Raises InputError for broken JSON, values of a wrong type or not finite, poses that aren't rigid, paths that leave ``capture``, lens
+    models that can't be mapped, unreadable photos, photos that don't fit their cameras, and when fewer than two photos exist.
+    """
+    try:
+        content = read_json(path)
+    except ValueError as error:  # numbers of thousands of digits
+        raise InputError(f"{path}: {error}; expected plain JSON") from error
+    whole = _Entry(path, "the file", _mapping(path, "the file", content))
+    frames = whole.values.get("frames")
+    if not isinstance(frames, list) or not frames:
+        raise InputError(f'{path}: "frames" is {_short(frames)}; expected a list of frames')
+    listed = [_Listed.read(capture, whole, number, frame) for number, frame in enumerate(frames)]
+    listed.sort(key=lambda entry: entry.name)
+    for first, second in itertools.pairwise(listed):
+        if first.name == second.name:
+            raise InputError(f"{path}: the photo {first.name} is listed twice; expected one frame per photo")
+
+    lost = tuple(entry.name for entry in listed if not entry.path.is_file())
+    notes = left_out_note(lost, len(listed), path, "do not exist")
+    views = [_view(entry, whole) for entry in listed if entry.path.is_file()]
+    photos = tuple(view.photo for view in views)
+    return Scene(
+        name=capture.resolve().name,
+        format="transforms_json",
+        photos=photos,
+        cameras=tuple(view.camera for view in views),
+        points=_points(capture, whole),
+        splits=_splits(capture, whole, photos),
+        applied_transform=_applied_transform(whole),
+        notes=notes,
+        lost_photos=lost,
+    )
+
+
+# Frames -----------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """A frame with the file it names: ``name`` is the path inside the capture."""
+
+    path: Path
+    name: str
+    frame: _Entry
+
+    @staticmethod
+    def read(capture: Path, whole: _Entry, number: int, frame: object) -> _Listed:
+        source = whole.source
+        entry = _Entry(source, f"frame {number}", _mapping(source, f"frame {number}", frame))
+        file_path = entry.values.get("file_path")
+        if not isinstance(file_path, str):
+            raise InputError(f'{source}: frame {number} has "file_path" = {_short(file_path)}; expected the path of a photo')
+        path = _with_ending(path_inside(capture, file_path, source))
+        return _Listed(path, path.relative_to(capture).as_posix(), entry)
+
+
+def _with_ending(path: Path) -> Path:
+    """The existing photo that ``path`` means when its file ending was left out; ``path`` itself when there is none."""
+    if path.is_file():
+        return path
+    candidates = (path.with_name(path.name + suffix) for suffix in PHOTO_SUFFIXES)
+    return next((candidate for candidate in candidates if candidate.is_file()), path)
+
+
+def _view(listed: _Listed, whole: _Entry) -> FittedView:
+    photo = open_photo(listed.path, listed.name)
+    intrinsics = _Intrinsics.read(listed.frame, whole, stored_size(photo))
+    viewmat = np.linalg.inv(_camera_to_world(listed.frame) @ _OPENCV_FROM_OPENGL)
+    if not (np.abs(viewmat) <= np.finfo(np.float32).max).all():
+        raise listed.frame.error("transform_matrix", "a pose that fits 32-bit numbers")
+    camera = Cameras(
+        viewmats=torch.from_numpy(viewmat[None]).to(torch.float32),
+        Ks=torch.tensor([[[intrinsics.fx, 0, intrinsics.cx], [0, intrinsics.fy, intrinsics.cy], [0, 0, 1]]], dtype=torch.float32),
+        width=intrinsics.width,
+        height=intrinsics.height,
+        model=intrinsics.model,
+        distortion=torch.tensor([intrinsics.distortion], dtype=torch.float32),
+    )
+    return fit_camera(photo, camera, whole.source)
+
+
+def _camera_to_world(frame: _Entry) -> Float[np.ndarray, "4 4"]:
+    """The frame's pose in OpenGL camera axes. Its rotation is replaced by the nearest exact one."""
+    pose = frame.matrix("transform_matrix", [(4, 4), (3, 4)])
+    pose = np.concatenate([pose[:3], [[0, 0, 0, 1]]]) if np.allclose(pose[3:], [0, 0, 0, 1]) else np.full((4, 4), np.nan)
+    u, _, vt = np.linalg.svd(np.nan_to_num(pose[:3, :3]).clip(-2, 2))
+    rotation = u @ vt
+    if not (np.abs(pose[:3, :3] - rotation) <= RIGID_TOLERANCE).all() or np.linalg.det(rotation) < 0:
+        raise frame.error("transform_matrix", "a rigid camera_to_world matrix (rotation and translation without scale or mirroring)")
+    pose[:3, :3] = rotation
+    return pose
+
+
+@dataclass(frozen=True)
+class _Intrinsics:
+    """Intrinsics of one frame in pixels of ``width`` x ``height``."""
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    model: LensModel
+    distortion: tuple[float, ...]
+
+    @staticmethod
+    def read(frame: _Entry, whole: _Entry, photo_size: tuple[int, int]) -> _Intrinsics:
+        """The frame's own values, else the file's, else what follows from the photo's size."""
+        width, height = _image_side(frame, whole, "w", photo_size[0]), _image_side(frame, whole, "h", photo_size[1])
+        scope = next((entry for entry in (frame, whole) if entry.has("fl_x") or entry.has("camera_angle_x")), None)
+        if scope is None:
+            raise frame.error("fl_x", "a focal length in pixels here or in the file (or camera_angle_x in radians)")
+        if scope.has("fl_x"):
+            fx = _focal_length(scope, "fl_x")
+            fy = _focal_length(scope, "fl_y") if scope.has("fl_y") else fx
+        else:
+            fx = _focal_length_of_angle(scope, "camera_angle_x", width)
+            fy = _focal_length_of_angle(scope, "camera_angle_y", height) if scope.has("camera_angle_y") else fx
+        model = _lens(frame if frame.has("camera_model") or frame.has("is_fisheye") else whole)
+        used = DISTORTION_NAMES[:4] if model == "fisheye" else DISTORTION_NAMES
+        coefficients = {name: _either(frame, whole, name, 0.0) for name in used}
+        return _Intrinsics(
+            width,
+            height,
+            fx,
+            fy,
+            _principal_point(frame, whole, "cx", width),
+            _principal_point(frame, whole, "cy", height),
+            model,
+            tuple(coefficients.get(name, 0.0) for name in DISTORTION_NAMES),
+        )
+
+
+def _either(frame: _Entry, whole: _Entry, key: str, default: float) -> float:
+    scope = frame if frame.has(key) else whole
+    return scope.number(key) if scope.has(key) else default
+
+
+def _image_side(frame: _Entry, whole: _Entry, key: str, default: int) -> int:
+    value = _either(frame, whole, key, default)
+    if value != int(value) or not 0 < value <= LARGEST_SIZE:
+        raise (frame if frame.has(key) else whole).error(key, f"a whole number of pixels from 1 to {LARGEST_SIZE}")
+    return int(value)
+
+
+def _principal_point(frame: _Entry, whole: _Entry, key: str, side: int) -> float:
+    value = _either(frame, whole, key, side / 2)
+    if abs(value) > LARGEST_INTRINSIC:
+        raise (frame if frame.has(key) else whole).error(key, f"a principal point of at most {LARGEST_INTRINSIC:g} pixels")
+    return value
+
+
+def _focal_length(scope: _Entry, key: str) -> float:
+    focal = scope.number(key)
+    if not 0 < focal <= LARGEST_INTRINSIC:
+        raise scope.error(key, f"a positive focal length of at most {LARGEST_INTRINSIC:g} pixels")
+    return focal
+
+
+def _focal_length_of_angle(scope: _Entry, key: str, side: int) -> float:
+    angle = scope.number(key)
+    if not SMALLEST_ANGLE <= angle <= math.pi - SMALLEST_ANGLE:
+        raise scope.error(key, "a field of view in radians, between 0 and pi")
+    return side / 2 / math.tan(angle / 2)
+
+
+def _lens(scope: _Entry) -> LensModel:
+    if scope.has("camera_model"):
+        name = scope.values["camera_model"]
+        if not isinstance(name, str) or name not in _LENSES:
+            raise scope.error("camera_model", f"one of {', '.join(_LENSES)}; undistort the photos first")
+        return _LENSES[name]
+    fisheye = scope.values.get("is_fisheye", False)
+    if not isinstance(fisheye, bool):
+        raise scope.error("is_fisheye", "true or false")
+    return "fisheye" if fisheye else "pinhole"
+
+
+# What stands beside the frames -------------------------------------------------------------------------------------------------------
+
+
+def _points(capture: Path, whole: _Entry) -> SparsePoints | None:
+    listed = whole.values.get("ply_file_path")
+    if listed is None:
+        path = capture / "sparse_pc.ply"
+        return SparsePoints.without_tracks(*read_points(path)) if path.is_file() else None
+    if not isinstance(listed, str):
+        raise whole.error("ply_file_path", "the path of a PLY file")
+    return SparsePoints.without_tracks(*read_points(path_inside(capture, listed, whole.source)))
+
+
+def _applied_transform(whole: _Entry) -> Float[Tensor, "3 4"] | None:
+    """``applied_transform`` times ``applied_scale``: what led from the original world to the file's."""
+    if not whole.has("applied_transform") and not whole.has("applied_scale"):
+        return None
+    transform = whole.matrix("applied_transform", [(3, 4), (4, 4)])[:3] if whole.has("applied_transform") else np.eye(3, 4)
+    scale = whole.number("applied_scale") if whole.has("applied_scale") else 1.0
+    return torch.from_numpy(scale * transform).to(torch.float32)
+
+
+def _splits(capture: Path, whole: _Entry, photos: tuple[Photo, ...]) -> dict[str, Split]:
+    """nerfstudio's train, validation and test lists as one split, if the file has them; photos that don't exist are left out."""
+    if not whole.has("train_filenames"):
+        return {}
+    existing = {photo.name for photo in photos}
+    names: dict[str, list[str]] = {key: [] for key in _SPLIT_LISTS}
+    for key in _SPLIT_LISTS:
+        listed = whole.values.get(key, [])
+        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+            raise whole.error(key, "a list of photos")
+        paths = (_with_ending(path_inside(capture, name, whole.source)) for name in listed)
+        names[key] = [name for path in paths if (name := path.relative_to(capture).as_posix()) in existing]
+    train = tuple(dict.fromkeys(names["train_filenames"]))
+    heldout = tuple(name for name in dict.fromkeys(names["test_filenames"] or names["val_filenames"]) if name not in train)
+    return {"transforms": Split("transforms", train, heldout)}
+
+
+# Values of a JSON object ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A JSON object with the words for messages about it: ``source`` is the file, ``label`` the place in it."""
+
+    source: Path
+    label: str
+    values: Mapping[str, Any]
+
+    def has(self, key: str) -> bool:
+        return self.values.get(key) is not None
+
+    def number(self, key: str) -> float:
+        value = self.values[key]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= np.finfo(np.float32).max:
+            raise self.error(key, "a finite number")
+        return float(value)
+
+    def matrix(self, key: str, shapes: list[tuple[int, int]]) -> Float[np.ndarray, "rows columns"]:
+        """A matrix of one of the shapes, finite."""
+        rows = self.values.get(key)
+        expected = f"a matrix of {' or '.join(f'{height}x{width}' for height, width in shapes)} finite numbers"
+        is_matrix = isinstance(rows, list) and all(isinstance(row, list) and len(row) == len(rows[0]) for row in rows)
+        if not is_matrix or not rows or (len(rows), len(rows[0])) not in shapes:
+            raise self.error(key, expected)
+        for value in (value for row in rows for value in row):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= np.finfo(np.float32).max:
+                raise self.error(key, expected)
+        return np.array(rows, np.float64)
+
+    def error(self, key: str, expected: str) -> InputError:
+        return InputError(f'{self.source}: {self.label} has "{key}" = {_short(self.values.get(key))}; expected {expected}')
+
+
+def _mapping(source: Path, label: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{source}: {label} is {_short(value)}; expected a JSON object")
+    return value
+
+
+def _short(value: object) -> str:
+    """A value for a message, cut to a readable length."""
+    if value is None:
+        return "missing"
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**30 else "a huge number"
+    return text if len(text) <= 80 else text[:77] + "..."
