@@ -1,0 +1,62 @@
+"""Image sizes and resizing: photos once at load, tensors to and from the video model's grid.
+
+In: uint8 photos, or float images ``[*batch height width channels]``. Out: the same at another size.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from artifixer.runtime.errors import InputError
+
+#: Sides of the video model's frames are multiples of this: 8 for the autoencoder times 2 for the patches.
+GRID = 16
+
+
+def fit_size(width: int, height: int, size: int | str | None) -> tuple[int, int]:
+    """(width, height) that ``--size`` asks for.
+
+    size: the longest side (aspect kept, never enlarged); "WxH" for exactly that size; None for the size as it is. Numbers may come as
+    text. Raises ``InputError`` for anything else.
+    """
+    if size is None:
+        return width, height
+    exact = re.fullmatch(r"(\d+)x(\d+)", str(size))
+    numbers = [int(side) for side in exact.groups()] if exact else [int(size)] if re.fullmatch(r"\d+", str(size)) else []
+    if not numbers or min(numbers) < 1:
+        raise InputError(f"size {size!r}: expected the longest side in pixels, or WIDTHxHEIGHT")
+    if exact:
+        return numbers[0], numbers[1]
+    factor = min(1.0, numbers[0] / max(width, height))
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def multiple_of_16(width: int, height: int) -> tuple[int, int]:
+    """The nearest size that the video model takes; halves go to the even multiple (Python's ``round``), nothing below 16."""
+    return max(GRID, round(width / GRID) * GRID), max(GRID, round(height / GRID) * GRID)
+
+
+def resize_photo(photo: UInt8[np.ndarray, "height width 3"], width: int, height: int) -> UInt8[np.ndarray, "new_height new_width 3"]:
+    """A photo at another size through an antialiasing Lanczos filter, in integer arithmetic: the same bytes on every machine."""
+    from PIL import Image
+
+    assert photo.dtype == np.uint8, f"photo is {photo.dtype}, expected uint8"
+    if photo.shape[:2] == (height, width):
+        return photo
+    return np.array(Image.fromarray(photo).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def resize_bilinear(
+    images: Float[Tensor, "*batch height width channels"], width: int, height: int
+) -> Float[Tensor, "*batch new_height new_width channels"]:
+    """Bilinear without antialiasing, pixel centres at half-integers (``align_corners=False``): what the video model's protocol uses."""
+    if images.shape[-3:-1] == (height, width):
+        return images
+    planes = images.reshape(-1, *images.shape[-3:]).permute(0, 3, 1, 2)
+    resized = F.interpolate(planes, size=(height, width), mode="bilinear", align_corners=False)
+    return resized.permute(0, 2, 3, 1).reshape(*images.shape[:-3], height, width, images.shape[-1])
