@@ -15,6 +15,9 @@ from torch import Tensor
 #: Spherical-harmonics coefficients per colour channel for degree 0, 1, 2, 3.
 SH_COEFFICIENTS = (1, 4, 9, 16)
 
+#: Value of the constant spherical harmonic, 1 / (2 sqrt(pi)): base colour = SH_BASE * sh[:, 0] + 0.5.
+SH_BASE = 0.28209479177387814
+
 
 @dataclass(frozen=True)
 class Splats:

@@ -1,0 +1,79 @@
+"""``artifixer reconstruct``: photos with poses (or without) -> Gaussian splats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from artifixer.pipeline.capture import CaptureChoice
+from artifixer.pipeline.reconstruct_capture import ReconstructionJob, reconstruct_capture
+from artifixer.recipes.reconstruct import RECIPES
+from artifixer.runtime.devices import resolve_device
+from artifixer.runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class Command:
+    """Reconstruct a capture as 3D Gaussians.
+
+    CAPTURE is a folder (COLMAP, nerfstudio transforms.json, or just photos), a video, or procedural:SEED.
+    The folder RUN receives splats.ply, metrics.json, renders/heldout, preview.png, cameras.json and a log.
+    The same command continues an interrupted run and ends with the same result.
+
+    Examples:
+      artifixer reconstruct my_photos --out run --size 512
+      artifixer reconstruct procedural:7 --out run --views 4
+    """
+
+    capture: Annotated[str, tyro.conf.Positional]
+    """Folder, video file or procedural:SEED."""
+    out: Path
+    """Run folder to create or continue."""
+    split: str | None = None
+    """Named split: one of the capture's own, every_8, algorithm1_K6 ..."""
+    views: int | None = None
+    """Train on this many photos, chosen far apart (Algorithm 1 in normalised units)."""
+    train_list: Path | None = None
+    """File with the names of the training photos, one per line, or a JSON split."""
+    all_views: bool = False
+    """Train on every photo; nothing is held out."""
+    size: str | None = None
+    """Longest side in pixels, or WxH. Default: 256 for the recipe tiny, else the photos' size."""
+    recipe: Literal["auto", "tiny", "paper"] = "auto"
+    """tiny for a CPU, paper for a GPU; auto chooses by device."""
+    iterations: int | None = None
+    """Instead of the recipe's number of iterations."""
+    max_gaussians: int | None = None
+    """Instead of the recipe's largest number of Gaussians."""
+    seed: int = 0
+    """The same seed gives the same splats."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1 ... auto takes a GPU when there is one."""
+    initial_points: Path | None = None
+    """PLY of points to start from instead of the capture's sparse points."""
+    warm_start: Path | None = None
+    """Splat PLY to continue from."""
+    overwrite: bool = False
+    """Start anew in a run folder that holds other settings or another capture."""
+
+
+def run_command(command: Command) -> None:
+    device = resolve_device(command.device)
+    recipe = command.recipe if command.recipe != "auto" else ("paper" if device.startswith("cuda") else "tiny")
+    config = RECIPES[recipe]
+    if command.iterations is not None:
+        if command.iterations < 1:
+            raise InputError(f"--iterations {command.iterations}: expected at least 1")
+        config = replace(config, iterations=command.iterations)
+    if command.max_gaussians is not None:
+        if command.max_gaussians < 1:
+            raise InputError(f"--max-gaussians {command.max_gaussians}: expected at least 1")
+        config = replace(config, mcmc=replace(config.mcmc, max_gaussians=command.max_gaussians))
+    size = command.size if command.size is not None else ("256" if recipe == "tiny" else None)
+    choice = CaptureChoice(command.capture, command.split, command.views, command.train_list, command.all_views, size)
+    job = ReconstructionJob(choice, config, command.seed, device, command.initial_points, command.warm_start)
+    result = reconstruct_capture(job, command.out, command.overwrite)
+    print(f"{len(result.splats):,} Gaussians in {command.out / 'splats.ply'}; look at {command.out / 'preview.png'}")

@@ -1,0 +1,87 @@
+"""A user's choice of capture, photos and size -> a scene ready for work, and what identifies it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.run_folder import fingerprint
+from artifixer.scenes.formats import load_scene
+from artifixer.scenes.photo_files import resize_scene
+from artifixer.scenes.scene import Scene, Split
+from artifixer.scenes.splits import choose_split
+
+#: Without a chosen split every 8th photo is held out, as is usual in the field; small captures hold out every 4th.
+DEFAULT_SPLIT = "every_8"
+SMALL_CAPTURE_SPLIT = "every_4"
+SMALL_CAPTURE = 16
+
+
+@dataclass(frozen=True)
+class CaptureChoice:
+    """Which photos of which capture, at which size.
+
+    capture: a folder, a video file, or ``procedural:SEED``.
+    split, views, train_list, all_views: at most one of them; how photos divide into training and held-out ones.
+    size: longest side in pixels or ``WxH``; None keeps the photos' own size.
+    """
+
+    capture: str
+    split: str | None = None
+    views: int | None = None
+    train_list: Path | None = None
+    all_views: bool = False
+    size: str | None = None
+
+
+@dataclass(frozen=True)
+class OpenCapture:
+    """A loaded and resized scene with its split; ``training`` and ``heldout`` index ``scene.photos``."""
+
+    scene: Scene
+    split: Split
+    training: tuple[int, ...]
+    heldout: tuple[int, ...]
+
+
+def identify(capture: str) -> dict[str, str]:
+    """What tells one capture from another without reading it: its path, and the names and sizes of its files.
+
+    Raises ``InputError`` when there is nothing at the path.
+    """
+    if capture.startswith("procedural:"):
+        return {"capture": capture}
+    root = Path(capture)
+    if not root.exists():
+        raise InputError(f"{capture}: does not exist, expected a capture folder, a video or procedural:SEED")
+    files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
+    listing = [(path.relative_to(root).as_posix(), path.stat().st_size) for path in files]
+    return {"capture": root.resolve().name, "files": fingerprint(listing)}
+
+
+def open_capture(choice: CaptureChoice, work_folder: Path, cache_folder: Path | None = None) -> OpenCapture:
+    """Load the capture, choose its split, and bring photos and cameras to the wanted size.
+
+    work_folder: for structure from motion, when the capture has no poses. cache_folder: for resized photos.
+    """
+    scene = load_scene(choice.capture, work_folder=work_folder)
+    split = _split(scene, choice)
+    scene = resize_scene(scene, choice.size, cache_folder)
+    positions = {photo.name: position for position, photo in enumerate(scene.photos)}
+    return OpenCapture(scene, split, _indices(split.train, positions), _indices(split.heldout, positions))
+
+
+def _split(scene: Scene, choice: CaptureChoice) -> Split:
+    chosen = [choice.split is not None, choice.views is not None, choice.train_list is not None, choice.all_views]
+    if sum(chosen) > 1:
+        raise InputError("--split, --views, --train-list and --all-views exclude each other: give one of them")
+    name = choice.split
+    if not any(chosen):
+        name = DEFAULT_SPLIT if len(scene.photos) >= SMALL_CAPTURE else SMALL_CAPTURE_SPLIT
+    return choose_split(scene, name=name, views=choice.views, train_list=choice.train_list, all_views=choice.all_views)
+
+
+def _indices(names: Sequence[str], positions: dict[str, int]) -> tuple[int, ...]:
+    return tuple(sorted(positions[name] for name in names))

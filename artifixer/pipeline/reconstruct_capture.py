@@ -1,0 +1,232 @@
+"""Capture -> splats, held-out renders and their quality, in a run folder that resumes.
+
+``RUN/`` holds ``splats.ply``, ``cameras.json``, ``split.json``, ``metrics.json``, ``timing.json``, ``renders/heldout/`` (a render
+folder), ``preview.png`` (photo | render | opacity) and ``log.txt``.
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from artifixer.geometry.camera_file import CameraFrame, write_cameras
+from artifixer.geometry.cameras import Cameras
+from artifixer.imaging.metrics import psnr, ssim
+from artifixer.pipeline.capture import CaptureChoice, OpenCapture, identify, open_capture
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.media import write_png
+from artifixer.runtime.progress import Progress
+from artifixer.runtime.run_folder import RunFolder, fingerprint, read_json, write_json
+from artifixer.runtime.seeds import generator
+from artifixer.runtime.stopping import stop_on_sigterm
+from artifixer.scenes.references import select_references
+from artifixer.scenes.scene import Photo
+from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
+from artifixer.splats.ply import read_points, read_splats, write_splats
+from artifixer.splats.reconstruct import IterationReport, ReconstructConfig, TrainingViews, reconstruct
+from artifixer.splats.render import Renders, render
+from artifixer.splats.render_folder import write_render_folder
+from artifixer.splats.splats import Splats
+
+#: Rows of the preview picture.
+PREVIEW_VIEWS = 4
+
+
+@dataclass(frozen=True)
+class ReconstructionJob:
+    """Everything a reconstruction depends on.
+
+    initial_points: a PLY whose points replace the capture's sparse points. warm_start: a splat PLY to continue from.
+    """
+
+    choice: CaptureChoice
+    config: ReconstructConfig
+    seed: int = 0
+    device: str = "cpu"
+    initial_points: Path | None = None
+    warm_start: Path | None = None
+
+
+@dataclass(frozen=True)
+class ViewQuality:
+    """How one render compares with its photo: PSNR in dB, SSIM."""
+
+    photo: str
+    psnr: float
+    ssim: float
+
+
+@dataclass(frozen=True)
+class ReconstructionResult:
+    """splats, the opened capture, and the quality per view of both halves of its split."""
+
+    splats: Splats
+    capture: OpenCapture
+    train: tuple[ViewQuality, ...]
+    heldout: tuple[ViewQuality, ...]
+
+
+def reconstruct_capture(job: ReconstructionJob, out: Path, overwrite: bool = False) -> ReconstructionResult:
+    """Run the whole job into the folder ``out``; calling it again with the same job continues or returns at once.
+
+    Raises ``InputError`` for a bad capture or a folder that belongs to another job, ``Stopped`` after SIGTERM.
+    """
+    is_new = not out.exists()
+    inputs = {**identify(job.choice.capture), **_input_files(job)}
+    with _open_run(job, inputs, out, overwrite) as run, stop_on_sigterm():
+        with _removed_on_bad_input(out if is_new else None):
+            capture = open_capture(job.choice, work_folder=run.path("sfm"), cache_folder=run.path("cache"))
+            photos = [capture.scene.photos[i] for i in capture.training]
+            views = TrainingViews.of_photos(photos, [capture.scene.cameras[i] for i in capture.training])
+            initial, extent = initial_splats(job, capture)
+        with Progress(("reconstruct", "evaluate"), log_file=run.path("log.txt")) as progress:
+            for note in capture.scene.notes:
+                progress.note(note)
+            progress.note(
+                f"{len(capture.training)} training photos, {len(capture.heldout)} held out ({capture.split.name}), "
+                f"{photos[0].width}x{photos[0].height}, {len(initial):,} initial Gaussians, extent {extent:.3g}"
+            )
+            splats = _fitted(run, job, views, initial, extent, progress)
+            return _evaluated(run, capture, splats, job.device, progress)
+
+
+def initial_splats(job: ReconstructionJob, capture: OpenCapture) -> tuple[Splats, float]:
+    """Where the fit starts, and the scene's extent in world units."""
+    scene, config = capture.scene, job.config
+    cameras = [scene.cameras[i] for i in capture.training]
+    if job.initial_points is not None:
+        points = ColoredPoints.of(*read_points(job.initial_points))
+    elif scene.points is not None:
+        points = seen_points(scene.points, capture.training, config.initial.observed_by)
+    else:
+        points = ColoredPoints(torch.zeros(0, 3), torch.zeros(0, 3))
+    extent = scene_extent(cameras, points)
+    if job.warm_start is not None:
+        return read_splats(job.warm_start), extent
+    photos = [scene.photos[i] for i in capture.training]
+    points = add_pixels(points, photos, cameras, config.initial, generator(job.seed, "initial points"))
+    return splats_at(points, config.sh_degree, extent, config.initial), extent
+
+
+def view_quality(splats: Splats, photos: Sequence[Photo], cameras: Sequence[Cameras]) -> Iterator[tuple[ViewQuality, Renders]]:
+    """Render each photo's camera and compare, both at 8 bit."""
+    for photo, camera in zip(photos, cameras, strict=True):
+        with torch.no_grad():
+            renders = render(splats, camera.to(splats.means.device))
+        prediction = to_uint8(renders.rgb[0]).to(torch.float32) / 255
+        target = photo.pixels()
+        yield ViewQuality(photo.name, float(psnr(prediction, target)), float(ssim(prediction, target))), renders
+
+
+def to_uint8(values: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
+    """[0,1] -> 0..255, rounded, on the CPU."""
+    return (values.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+
+
+def _open_run(job: ReconstructionJob, inputs: dict[str, str], out: Path, overwrite: bool) -> RunFolder:
+    settings = {"choice": asdict(job.choice) | {"capture": None}, "config": asdict(job.config), "seed": job.seed}
+    return RunFolder.open(out, inputs, settings, overwrite, device=job.device)
+
+
+def _input_files(job: ReconstructionJob) -> dict[str, str]:
+    files = {"initial_points": job.initial_points, "warm_start": job.warm_start, "train_list": job.choice.train_list}
+    return {name: fingerprint(path) for name, path in files.items() if path is not None}
+
+
+@contextmanager
+def _removed_on_bad_input(folder: Path | None) -> Iterator[None]:
+    """Leave no new folder behind when its capture turns out to be unusable."""
+    try:
+        yield
+    except InputError:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _fitted(run: RunFolder, job: ReconstructionJob, views: TrainingViews, initial: Splats, extent: float, progress: Progress) -> Splats:
+    """The stage that takes the time: from the finished file, from a checkpoint, or from the start."""
+    if run.is_done("reconstruct", "1"):
+        return read_splats(run.path("splats.ply"))
+    checkpoint = run.path("checkpoint.safetensors")
+    started = time.monotonic()
+    with progress.stage("reconstruct", job.config.iterations) as stage:
+
+        def show(report: IterationReport) -> None:
+            stage.update(report.iteration, loss=report.loss, PSNR=report.psnr, Gaussians=report.gaussians)
+
+        splats = reconstruct(views, initial, extent, job.config, job.seed, checkpoint=checkpoint, device=job.device, report=show)
+    write_splats(run.path("splats.ply"), splats)
+    write_json(run.path("timing.json"), {"reconstruct_seconds": time.monotonic() - started, "peak_memory_mb": _peak_memory_mb()})
+    run.mark_done("reconstruct", "1", ["splats.ply"])
+    checkpoint.unlink(missing_ok=True)
+    return splats
+
+
+def _evaluated(run: RunFolder, capture: OpenCapture, splats: Splats, device: str, progress: Progress) -> ReconstructionResult:
+    """Quality of both halves, held-out renders, preview and cameras on disk."""
+    scene = capture.scene
+    splats = splats.map(lambda tensor: tensor.to(device))
+    quality: dict[str, list[ViewQuality]] = {"train": [], "heldout": []}
+    frames: list[Renders] = []
+    with progress.stage("evaluate", len(capture.training) + len(capture.heldout)) as stage:
+        for half, indices in (("train", capture.training), ("heldout", capture.heldout)):
+            photos, cameras = [scene.photos[i] for i in indices], [scene.cameras[i] for i in indices]
+            for result, renders in view_quality(splats, photos, cameras):
+                quality[half].append(result)
+                if half == "heldout" or not capture.heldout:
+                    frames.append(Renders(renders.rgb.cpu(), renders.opacity.cpu(), renders.depth.cpu()))
+                stage.advance(PSNR=result.psnr)
+    shown = capture.heldout or capture.training
+    roles = {i: "train" for i in capture.training} | {i: "heldout" for i in capture.heldout}
+    write_cameras(run.path("cameras.json"), [CameraFrame(scene.cameras[i], scene.photos[i].name) for i in sorted(roles)])
+    write_json(run.path("split.json"), {"name": capture.split.name, "train": capture.split.train, "heldout": capture.split.heldout})
+    references = select_references([scene.photos[i].name for i in capture.training])
+    names = {photo.name: position for position, photo in enumerate(scene.photos)}
+    write_render_folder(
+        run.path("renders", "heldout"),
+        frames,
+        [CameraFrame(scene.cameras[i], scene.photos[i].name) for i in shown],
+        [(CameraFrame(scene.cameras[names[name]], name), scene.photos[names[name]].read()) for name in references],
+    )
+    _write_preview(run.path("preview.png"), [scene.photos[i] for i in shown], frames)
+    write_json(run.path("metrics.json"), {half: _summary(results) for half, results in quality.items()} | {"gaussians": len(splats)})
+    run.mark_done("evaluate", "1", ["cameras.json", "split.json", "renders/heldout", "preview.png", "metrics.json"])
+    for half, results in quality.items():
+        if results:
+            summary = _summary(results)
+            progress.note(f"{half}: PSNR {summary['psnr']:.2f} dB, SSIM {summary['ssim']:.3f} over {len(results)} photos")
+    return ReconstructionResult(splats, capture, tuple(quality["train"]), tuple(quality["heldout"]))
+
+
+def _summary(results: Sequence[ViewQuality]) -> dict[str, object]:
+    if not results:
+        return {"psnr": None, "ssim": None, "per_view": []}
+    mean_psnr = sum(result.psnr for result in results) / len(results)
+    mean_ssim = sum(result.ssim for result in results) / len(results)
+    return {"psnr": mean_psnr, "ssim": mean_ssim, "per_view": [asdict(result) for result in results]}
+
+
+def _write_preview(path: Path, photos: Sequence[Photo], frames: Sequence[Renders]) -> None:
+    """Rows of photo | render | opacity for a few evenly spaced views of the first view's size."""
+    size = (photos[0].height, photos[0].width)
+    same = [i for i, photo in enumerate(photos) if (photo.height, photo.width) == size]
+    chosen = sorted({same[k * (len(same) - 1) // max(1, PREVIEW_VIEWS - 1)] for k in range(PREVIEW_VIEWS)})
+    rows = []
+    for i in chosen:
+        opacity = to_uint8(frames[i].opacity[0])[..., None].expand(-1, -1, 3)
+        rows.append(torch.cat([torch.from_numpy(photos[i].read()), to_uint8(frames[i].rgb[0]), opacity], dim=1))
+    write_png(path, torch.cat(rows, dim=0).numpy())
+
+
+def _peak_memory_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,21 @@
+"""Named settings for ``artifixer reconstruct``.
+
+``paper``  10,000 iterations up to a million Gaussians, as in the paper's section 3: for a GPU.
+``tiny``   one or two minutes on two CPU cores at sizes around 200 to 300 pixels.
+"""
+
+from artifixer.splats.initial import InitialConfig
+from artifixer.splats.mcmc import McmcConfig
+from artifixer.splats.reconstruct import LearningRates, ReconstructConfig
+
+RECIPES = {
+    "paper": ReconstructConfig(),
+    "tiny": ReconstructConfig(
+        iterations=1500,
+        sh_degree=1,
+        sh_every=500,
+        learning_rates=LearningRates(means=1.2e-3, means_final=2.4e-5, quats=3e-3, log_scales=1.2e-2, opacity_logits=5e-2, sh=1e-2),
+        initial=InitialConfig(points=4000),
+        mcmc=McmcConfig(max_gaussians=12_000, growth=1.15, every=50, noise=7e1),
+    ),
+}

@@ -1,0 +1,224 @@
+"""``reconstruct``: photos with cameras -> splats, by gradient descent through the rasterizer and MCMC moves.
+
+The paper's initial reconstruction (section 3: 3DGUT rendering, MCMC densification, 10,000 iterations). Each iteration renders one
+photo's camera over a random background colour, so that opacity means coverage and not brightness: what no photo covers has no
+reason to be opaque, and the generator downstream starts from noise exactly there.
+
+All randomness is keyed by (seed, iteration), so a run that continues from its checkpoint ends with the same bits on the CPU.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from artifixer.geometry.cameras import Cameras
+from artifixer.runtime.errors import Stopped
+from artifixer.runtime.run_folder import atomic_path, fingerprint
+from artifixer.runtime.seeds import generator
+from artifixer.runtime.stopping import stop_requested
+from artifixer.scenes.scene import Photo
+from artifixer.splats.initial import InitialConfig
+from artifixer.splats.losses import photometric_loss, regulariser
+from artifixer.splats.mcmc import McmcConfig, perturb, relocate_and_grow
+from artifixer.splats.render import contributions, render
+from artifixer.splats.splats import Splats
+from artifixer.splats.trainable import TrainableSplats
+
+#: Every this many seconds the state is saved. The moment has no influence on the result.
+SECONDS_BETWEEN_CHECKPOINTS = 20.0
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Adam's step sizes. ``means`` is in units of the scene's extent and falls exponentially to ``means_final``;
+    the others are constant."""
+
+    means: float = 1.6e-4
+    means_final: float = 1.6e-6
+    quats: float = 1e-3
+    log_scales: float = 5e-3
+    opacity_logits: float = 5e-2
+    sh: float = 2.5e-3
+
+    def means_at(self, progress: float, extent: float) -> float:
+        """The positions' step in world units at ``progress`` in [0,1]."""
+        return extent * self.means * (self.means_final / self.means) ** progress
+
+
+@dataclass(frozen=True)
+class ReconstructConfig:
+    """Settings of one reconstruction.
+
+    sh_degree: final degree of the spherical harmonics; it rises by one every ``sh_every`` iterations.
+    ssim_weight: share of 1 - SSIM in the photometric loss.
+    opacity_weight, scale_weight: regularisers; the scale's is relative to the scene's extent.
+    near: near plane relative to the scene's extent.
+    unseen_weight: at the end, Gaussians whose blending weight stays below this in every training photo are removed.
+    """
+
+    iterations: int = 10_000
+    sh_degree: int = 3
+    sh_every: int = 1000
+    ssim_weight: float = 0.2
+    opacity_weight: float = 0.01
+    scale_weight: float = 0.01
+    near: float = 0.02
+    unseen_weight: float = 0.01
+    learning_rates: LearningRates = field(default_factory=LearningRates)
+    initial: InitialConfig = field(default_factory=InitialConfig)
+    mcmc: McmcConfig = field(default_factory=McmcConfig)
+
+
+@dataclass(frozen=True)
+class TrainingViews:
+    """What the splats are fitted to; all sequences have one entry per view.
+
+    weights: how much each view's loss counts, at least 0.
+    pixel_weights: maps ``[height width]`` in [0,1] that multiply the loss per pixel, or None for ones (generated frames count
+    little where photos already decide).
+    """
+
+    photos: Sequence[Photo]
+    cameras: Sequence[Cameras]
+    weights: Sequence[float]
+    pixel_weights: Sequence[Float[Tensor, "height width"] | None]
+
+    @staticmethod
+    def of_photos(photos: Sequence[Photo], cameras: Sequence[Cameras]) -> TrainingViews:
+        """Photos that all count fully."""
+        return TrainingViews(photos, cameras, [1.0] * len(photos), [None] * len(photos))
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+
+@dataclass(frozen=True)
+class IterationReport:
+    """State after an iteration: ``iteration`` of ``iterations`` done; loss, PSNR in dB of that iteration's photo; population."""
+
+    iteration: int
+    iterations: int
+    loss: float
+    psnr: float
+    gaussians: int
+
+
+def reconstruct(
+    views: TrainingViews,
+    initial: Splats,
+    extent: float,
+    config: ReconstructConfig,
+    seed: int,
+    *,
+    checkpoint: Path | None = None,
+    device: str = "cpu",
+    report: Callable[[IterationReport], None] = lambda _: None,
+) -> Splats:
+    """Fit splats to the views, starting from ``initial``.
+
+    extent: size of the scene in world units (``scene_extent``). checkpoint: a file in which the state is kept while running, and
+    from which an interrupted call with the same arguments continues; it is left behind for the caller to remove.
+    Raises ``Stopped`` after saving when SIGTERM arrived; RuntimeError when the loss stops being finite.
+    """
+    identity = fingerprint(
+        asdict(config), seed, extent, [photo.name for photo in views.photos], list(views.weights), *vars(initial).values()
+    )
+    trainable, start = _load_or_start(checkpoint, identity, initial, config, extent, device)
+    cameras = [camera.to(device) for camera in views.cameras]
+    pixels = [torch.from_numpy(photo.read()).to(device) for photo in views.photos]
+    masks = [None if mask is None else mask.to(device) for mask in views.pixel_weights]
+    saved_at = time.monotonic()
+
+    for iteration in range(start, config.iterations):
+        progress = iteration / config.iterations
+        view = _view_at(iteration, len(views), seed)
+        photo = pixels[view].to(torch.float32) / 255
+        step = config.learning_rates.means_at(progress, extent)
+        trainable.set_learning_rate("means", step)
+
+        degree = min(config.sh_degree, iteration // config.sh_every)
+        renders = render(trainable.splats, cameras[view], sh_degree=degree, near=config.near * extent)
+        background = torch.rand(3, generator=generator(seed, "background", iteration)).to(device)
+        image = renders.rgb[0] + (1 - renders.opacity[0])[..., None] * background
+        loss = views.weights[view] * photometric_loss(image, photo, config.ssim_weight, masks[view])
+        (loss + regulariser(trainable.splats, config.opacity_weight, config.scale_weight, extent)).backward()
+        trainable.step()
+
+        if _is_mcmc_turn(iteration, config):
+            relocate_and_grow(trainable, config.mcmc, generator(seed, "relocate", iteration))
+        perturb(trainable, config.mcmc, step, generator(seed, "perturb", iteration))
+
+        value = float(loss.detach())
+        if value != value or value in (float("inf"), float("-inf")):
+            raise RuntimeError(f"the loss is {value} at iteration {iteration} (photo {views.photos[view].name})")
+        with torch.no_grad():
+            error = float((renders.rgb[0].detach() - photo).square().mean())
+        report(IterationReport(iteration + 1, config.iterations, value, _psnr(error), len(trainable)))
+
+        stopping = stop_requested()
+        if checkpoint is not None and (stopping or time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS):
+            _save(checkpoint, identity, iteration + 1, trainable)
+            saved_at = time.monotonic()
+        if stopping:
+            raise Stopped(
+                f"reconstruction stopped after iteration {iteration + 1} of {config.iterations}; run the same command to continue"
+            )
+
+    return remove_unseen(trainable.splats.map(lambda tensor: tensor.detach()), cameras, config, extent).map(lambda tensor: tensor.cpu())
+
+
+@torch.no_grad()
+def remove_unseen(splats: Splats, cameras: Sequence[Cameras], config: ReconstructConfig, extent: float) -> Splats:
+    """Drop Gaussians that no camera blends with at least ``config.unseen_weight`` at any pixel."""
+    strongest = torch.zeros_like(splats.opacity_logits)
+    for camera in cameras:
+        strongest = torch.maximum(strongest, contributions(splats, camera, near=config.near * extent))
+    return splats.map(lambda tensor: tensor[strongest >= config.unseen_weight])
+
+
+def _view_at(iteration: int, views: int, seed: int) -> int:
+    """Every view once per epoch, in a fresh order each time."""
+    epoch, position = divmod(iteration, views)
+    return int(torch.randperm(views, generator=generator(seed, "view order", epoch))[position])
+
+
+def _is_mcmc_turn(iteration: int, config: ReconstructConfig) -> bool:
+    inside = config.mcmc.start <= iteration / config.iterations < config.mcmc.stop
+    return inside and iteration % config.mcmc.every == 0 and iteration > 0
+
+
+def _psnr(mean_squared_error: float) -> float:
+    return float(-10 * torch.log10(torch.tensor(max(mean_squared_error, 1e-10))))
+
+
+def _load_or_start(
+    checkpoint: Path | None, identity: str, initial: Splats, config: ReconstructConfig, extent: float, device: str
+) -> tuple[TrainableSplats, int]:
+    """The state in the checkpoint when it belongs to this call, else the initial one; and the iterations already done."""
+    rates = asdict(config.learning_rates)
+    rates = {name: rates[name] for name in ("means", "quats", "log_scales", "opacity_logits", "sh")}
+    rates["means"] *= extent
+    if checkpoint is not None and checkpoint.exists():
+        from safetensors import safe_open
+
+        with safe_open(str(checkpoint), framework="pt", device=device) as file:
+            metadata = file.metadata() or {}
+            if metadata.get("identity") == identity:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+                return TrainableSplats.from_state(tensors, rates), int(metadata["iteration"])
+    return TrainableSplats(initial.map(lambda tensor: tensor.to(device)), rates), 0
+
+
+def _save(checkpoint: Path, identity: str, iteration: int, trainable: TrainableSplats) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.contiguous() for name, tensor in trainable.state_tensors().items()}
+    with atomic_path(checkpoint) as temporary:
+        save_file(tensors, str(temporary), metadata={"identity": identity, "iteration": str(iteration)})
