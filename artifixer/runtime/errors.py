@@ -10,6 +10,7 @@ EXIT_BUG = 1
 EXIT_BAD_INPUT = 2
 EXIT_STOPPED = 75
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141  # what a shell reports for a process whose reader went away
 
 
 class InputError(Exception):

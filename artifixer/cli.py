@@ -1,0 +1,152 @@
+"""The command line: one verb per job, and the place where exceptions become exit codes.
+
+A verb is a module with a frozen dataclass ``Command`` (its fields are the options, read by tyro) and ``run_command(command)``, which
+returns an exit code or None for success. Only the module of the verb asked for is imported, so that ``artifixer --help`` needs no torch.
+
+=====  ==========================================================
+code   meaning
+=====  ==========================================================
+0      done
+1      a bug; the traceback is shown
+2      bad input or usage; one line says where, what and why
+75     stopped by SIGTERM with the state saved; run it again
+130    interrupted (Ctrl-C)
+141    whoever read the output went away
+=====  ==========================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import io
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from artifixer import __version__
+from artifixer.runtime.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_BROKEN_PIPE,
+    EXIT_BUG,
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_STOPPED,
+    InputError,
+    Stopped,
+)
+
+#: verb -> (module, what it does), in the order of a first walk through.
+VERBS: dict[str, tuple[str, str]] = {
+    "inspect": ("artifixer.pipeline.inspect_capture", "what a capture holds: format, views, cameras, points, problems"),
+    "reconstruct": ("artifixer.commands.reconstruct", "photos -> 3D Gaussians, held-out renders and their quality"),
+    "render": ("artifixer.pipeline.render_path", "3D Gaussians -> images, opacity, depth and a video along a camera path"),
+    "enhance": ("artifixer.enhance.folder", "renders -> clean frames, by the video model"),
+    "models": ("artifixer.video.models", "the video models by name: weights, licence, memory"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code. ``argv``: the words after the program's name; the process's own by default."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    # Waiting OpenMP threads otherwise spin and slow torch down severalfold beside other load; read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+        return code
+    except InputError as error:
+        return _complain(f"error: {error}", EXIT_BAD_INPUT)
+    except Stopped as stopped:
+        return _complain(str(stopped) or "stopped; the same command continues", EXIT_STOPPED)
+    except KeyboardInterrupt:
+        return _complain("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        _discard_output()
+        return EXIT_BROKEN_PIPE
+    except Exception:
+        traceback.print_exc()
+        return EXIT_BUG
+
+
+def _run(words: list[str]) -> int:
+    match words:
+        case []:
+            print(_overview(), file=sys.stderr)
+            return EXIT_BAD_INPUT
+        case ["-h" | "--help" | "help"]:
+            print(_overview())
+            return EXIT_DONE
+        case ["--version"]:
+            print(f"artifixer {__version__}")
+            return EXIT_DONE
+        case ["help", verb]:
+            words = [verb, "--help"]
+    verb, *options = words
+    if verb not in VERBS:
+        raise InputError(_unknown_verb(verb))
+    module = importlib.import_module(VERBS[verb][0])
+    command, code = _parsed(verb, module.Command, options)
+    if command is None:
+        return code
+    code = module.run_command(command)
+    return EXIT_DONE if code is None else code
+
+
+def _parsed(verb: str, command_type: type, options: list[str]) -> tuple[Any, int]:
+    """The filled ``Command``; or None with the exit code when help was printed. Usage errors raise ``InputError``."""
+    import tyro
+
+    messages = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(messages):
+            return tyro.cli(command_type, prog=f"artifixer {verb}", args=options, config=(tyro.conf.FlagCreatePairsOff,)), EXIT_DONE
+    except SystemExit as exit_:
+        if exit_.code in (None, EXIT_DONE):
+            return None, EXIT_DONE
+        raise InputError(f"{_one_line(messages.getvalue())} (see artifixer {verb} --help)") from None
+
+
+def _one_line(boxed: str) -> str:
+    """The text of tyro's framed message, without the frame, the details and the pointer to the help."""
+    rows = [row.strip(" │|+") for row in boxed.splitlines() if not row.startswith(("╭", "╰", "+"))]
+    sections = re.split(r"[─-]{8,}", "\n".join(rows))
+    useful = [" ".join(section.split()) for section in sections if not re.match(r"\s*(For full helptext|Argument helptext)", section)]
+    return "; ".join(re.sub(r"\s*Got errors:.*", "", section) for section in useful if section) or "wrong usage"
+
+
+def _unknown_verb(verb: str) -> str:
+    close = difflib.get_close_matches(verb, VERBS, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(VERBS)}"
+    return f"unknown verb {verb!r}: {hint} (see artifixer --help)"
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:{width}}  {text}" for verb, (_, text) in VERBS.items())
+    return (
+        "usage: artifixer VERB [options]\n\n"
+        "Repair and extend 3D captures: Gaussian splats from few photos, cleaned by a video diffusion model.\n\n"
+        f"verbs:\n{verbs}\n\n"
+        "artifixer VERB --help shows the options of a verb; artifixer --version the version."
+    )
+
+
+def _complain(message: str, code: int) -> int:
+    with contextlib.suppress(BrokenPipeError):
+        print(f"artifixer: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+def _discard_output() -> None:
+    """Let Python's flush at exit go nowhere instead of failing a second time."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
