@@ -85,8 +85,8 @@ def find_nerfstudio_model(capture: Path) -> Path | None:
 
 
 def is_model(folder: Path) -> bool:
-    """Whether ``folder`` holds ``cameras`` and ``images`` of one kind."""
-    return any(_file(folder, "cameras", suffix).is_file() and _file(folder, "images", suffix).is_file() for suffix in (".bin", ".txt"))
+    """Whether ``folder`` holds any part of a model; ``read_model`` tells what is missing."""
+    return any(_file(folder, name, suffix).is_file() for name in ("cameras", "images") for suffix in (".bin", ".txt"))
 
 
 def load(capture: Path, model_folder: Path) -> Scene:
@@ -129,10 +129,12 @@ def read_model(folder: Path) -> ColmapModel:
     Raises InputError for truncated files, trailing bytes, ids that don't exist or exist twice, values that aren't finite, rotations that
     aren't unit quaternions, and tracks that contradict the images.
     """
-    if _file(folder, "cameras", ".bin").is_file() and _file(folder, "images", ".bin").is_file():
-        suffix, read_cameras, read_images, read_points = ".bin", _cameras_bin, _images_bin, _points_bin
-    else:
-        suffix, read_cameras, read_images, read_points = ".txt", _cameras_txt, _images_txt, _points_txt
+    suffix = next((suffix for suffix in (".bin", ".txt") if all(_file(folder, n, suffix).is_file() for n in ("cameras", "images"))), None)
+    if suffix is None:
+        raise InputError(f"{folder}: an incomplete COLMAP model; expected cameras.bin and images.bin, or cameras.txt and images.txt")
+    read_cameras = _cameras_bin if suffix == ".bin" else _cameras_txt
+    read_images = _images_bin if suffix == ".bin" else _images_txt
+    read_points = _points_bin if suffix == ".bin" else _points_txt
     cameras = read_cameras(_file(folder, "cameras", suffix))
     images = tuple(read_images(_file(folder, "images", suffix)))
     points_file = _file(folder, "points3D", suffix)

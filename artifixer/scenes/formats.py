@@ -11,10 +11,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from artifixer.runtime.errors import InputError
-from artifixer.scenes import colmap, split_file, transforms_json
+from artifixer.scenes import colmap, photos, split_file, transforms_json
 from artifixer.scenes.scene import Scene
 
 PROCEDURAL_PREFIX = "procedural:"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What loaders may use that have to compute the poses.
+
+    work_folder: keeps intermediate files for the next time; None leaves nothing behind.
+    say: gets one line per step.
+    """
+
+    work_folder: Path | None = None
+    say: Callable[[str], None] = lambda text: None
 
 
 @dataclass(frozen=True)
@@ -23,29 +35,58 @@ class Format:
 
     looks_for: what makes a folder this format, for the message when nothing fits.
     find: given the capture's folder, returns the file or folder that ``load`` starts from, or None when it isn't this format.
-    load: makes the scene from the capture's folder, what ``find`` returned, and the work folder.
+    load: makes the scene from the capture's folder and what ``find`` returned.
     """
 
     looks_for: str
     find: Callable[[Path], Path | None]
-    load: Callable[[Path, Path, Path | None], Scene]
+    load: Callable[[Path, Path, Effort], Scene]
 
 
 #: Probed in this order. COLMAP comes before transforms.json because its points know which photos saw them; nerfstudio's copy of a COLMAP
 #: model comes after, because there the transforms.json beside it is what the user works with.
 FORMATS = (
     Format(
-        "a COLMAP model in sparse/0, sparse or the folder itself", colmap.find_model, lambda capture, model, _: colmap.load(capture, model)
+        "a COLMAP model in sparse/0, sparse or the folder itself",
+        colmap.find_model,
+        lambda capture, model, effort: colmap.load(capture, model),
     ),
-    Format(transforms_json.FILE_NAME, transforms_json.find_transforms, lambda capture, path, _: transforms_json.load(capture, path)),
-    Format("a COLMAP model in colmap/sparse/0", colmap.find_nerfstudio_model, lambda capture, model, _: colmap.load(capture, model)),
+    Format(
+        transforms_json.FILE_NAME,
+        transforms_json.find_transforms,
+        lambda capture, path, effort: transforms_json.load(capture, path),
+    ),
+    Format(
+        "a COLMAP model in colmap/sparse/0",
+        colmap.find_nerfstudio_model,
+        lambda capture, model, effort: colmap.load(capture, model),
+    ),
+    Format(
+        "at least 2 photos in images or the folder itself",
+        photos.find_photos,
+        lambda capture, folder, effort: photos.load(capture, folder, effort.work_folder, say=effort.say),
+    ),
 )
 
 
-def load_scene(capture: str | Path, *, work_folder: Path | None = None) -> Scene:
+def find_format(capture: Path) -> tuple[Format, Path]:
+    """The format of a capture's folder and where its loader starts.
+
+    Raises InputError when the folder is missing or of no known format.
+    """
+    if not capture.is_dir():
+        raise InputError(f"{capture}: no such folder; expected a capture's folder, a transforms file or {PROCEDURAL_PREFIX}SEED")
+    for entry in FORMATS:
+        start = entry.find(capture)
+        if start is not None:
+            return entry, start
+    raise InputError(f"{capture}: no known capture format; looked for {'; '.join(entry.looks_for for entry in FORMATS)}")
+
+
+def load_scene(capture: str | Path, *, work_folder: Path | None = None, say: Callable[[str], None] = lambda text: None) -> Scene:
     """The scene of a capture: a folder in one of ``FORMATS``, a transforms file, or ``procedural:SEED``.
 
-    work_folder: where loaders that compute something keep it (structure from motion); a folder inside the capture by default.
+    work_folder, say: for captures without poses, see ``Effort``.
     Raises InputError when the capture is missing or of no known format, and for whatever is wrong inside it.
     """
     if str(capture).startswith(PROCEDURAL_PREFIX):
@@ -55,13 +96,8 @@ def load_scene(capture: str | Path, *, work_folder: Path | None = None) -> Scene
     path = Path(capture)
     if path.suffix.lower() == ".json" and path.is_file():
         return _with_splits(path.parent, transforms_json.load(path.parent, path))
-    if not path.is_dir():
-        raise InputError(f"{path}: no such folder; expected a capture's folder, a transforms file or {PROCEDURAL_PREFIX}SEED")
-    for entry in FORMATS:
-        start = entry.find(path)
-        if start is not None:
-            return _with_splits(path, entry.load(path, start, work_folder))
-    raise InputError(f"{path}: no known capture format; looked for {'; '.join(entry.looks_for for entry in FORMATS)}")
+    entry, start = find_format(path)
+    return _with_splits(path, entry.load(path, start, Effort(work_folder, say)))
 
 
 def _with_splits(folder: Path, scene: Scene) -> Scene:

@@ -2,23 +2,27 @@
 
 A capture's camera speaks of pixels as the reconstruction software saw them; a photo on disk may have been resized since, or carry an
 EXIF orientation that such software ignores. ``fit_camera`` settles both, so that every photo of a ``Scene`` is upright and has its
-camera's size.
+camera's size. ``resize_scene`` brings a scene to the size that the user asked for.
 """
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from jaxtyping import Float, UInt8
 
 from artifixer.geometry.cameras import Cameras
+from artifixer.imaging.resize import fit_size, resize_photo
 from artifixer.runtime.errors import InputError
-from artifixer.scenes.scene import Photo
+from artifixer.runtime.media import image_size, read_image, read_npy, write_npy
+from artifixer.runtime.run_folder import fingerprint
+from artifixer.scenes.scene import Photo, Scene
 
 #: File endings taken for photos, lower case, in the order in which they are tried for names without one.
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
@@ -26,11 +30,12 @@ PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 #: A photo may be a resized copy of what its camera describes; rounding to whole pixels moves the aspect ratio by at most about this much.
 ASPECT_TOLERANCE = 0.01
 
+#: Bytes of resized photos that a scene keeps in memory; others are read again.
+PHOTO_MEMORY = 2 * 1024**3
+
 #: Sizes (pixels) and intrinsics (pixels) beyond these are mistakes of a file, not photos.
 LARGEST_SIZE = 65_535
 LARGEST_INTRINSIC = 1e7
-
-_EXIF_ORIENTATION_TAG = 0x0112
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,6 @@ def open_photo(path: Path, name: str) -> Photo:
 
     Raises InputError when the file is no readable image.
     """
-    from artifixer.runtime.media import image_size, read_image
-
     width, height = image_size(path)
     return Photo(name, width, height, read=lambda: read_image(path), path=path)
 
@@ -119,6 +122,72 @@ def left_out_note(lost: Sequence[str], listed: int, source: Path, reason: str) -
     return (f"{source.name} lists {listed} photos; {len(lost)} {reason} and are left out{example}",) if lost else ()
 
 
+# Resizing ---------------------------------------------------------------------------------------------------------------------------
+
+
+def resize_scene(scene: Scene, size: int | str | None, cache_folder: Path | None = None) -> Scene:
+    """The scene with every photo at ``size``: the longest side in pixels (never enlarged), ``WxH``, or None for the size as it is.
+
+    Cameras and observed pixels follow; photos of different sizes keep their aspect ratios. Each photo is read and resized once: then it
+    comes from memory (up to ``PHOTO_MEMORY``) or from ``cache_folder``, where it is stored under its file's identity.
+    Raises InputError for a malformed size.
+    """
+    recent = _RecentPhotos(PHOTO_MEMORY)
+    sizes = [fit_size(photo.width, photo.height, size) for photo in scene.photos]
+    photos = [_resized_photo(photo, *target, recent, cache_folder) for photo, target in zip(scene.photos, sizes, strict=True)]
+    cameras = [camera.resized(*target) for camera, target in zip(scene.cameras, sizes, strict=True)]
+    points = scene.points
+    if points is not None and points.has_tracks:
+        factors = torch.tensor([(new.width / old.width, new.height / old.height) for new, old in zip(photos, scene.photos, strict=True)])
+        points = replace(points, observed_pixel=points.observed_pixel * factors.to(points.observed_pixel)[points.observed_view])
+    return replace(scene.with_photos(photos, cameras), points=points)
+
+
+def _resized_photo(photo: Photo, width: int, height: int, recent: _RecentPhotos, cache_folder: Path | None) -> Photo:
+    """The photo at another size, its pixels kept once they were computed."""
+
+    def compute() -> UInt8[np.ndarray, "height width 3"]:
+        if cache_folder is None or photo.path is None or (width, height) == (photo.width, photo.height):
+            return resize_photo(photo.read(), width, height)
+        stored = cache_folder / f"{_file_identity(photo)}-{width}x{height}.npy"
+        if not stored.is_file():
+            write_npy(stored, resize_photo(photo.read(), width, height))
+        return read_npy(stored)
+
+    return Photo(photo.name, width, height, read=lambda: recent.get(photo.name, compute), path=photo.path)
+
+
+def _file_identity(photo: Photo) -> str:
+    """Names the content of a photo's file without reading it: where it is, how long, when it changed, and how it is turned."""
+    assert photo.path is not None, f"{photo.name} has no file"
+    state = photo.path.stat()
+    return fingerprint(str(photo.path.resolve()), state.st_size, state.st_mtime_ns, photo.width, photo.height)[:24]
+
+
+class _RecentPhotos:
+    """Pixels by name; the photos unused for longest are dropped when all together exceed ``limit`` bytes. Usable from several threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._bytes = 0
+        self._pixels: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        with self._lock:
+            if name in self._pixels:
+                self._pixels.move_to_end(name)
+                return self._pixels[name]
+        pixels = compute()
+        with self._lock:
+            if name not in self._pixels:
+                self._pixels[name] = pixels
+                self._bytes += pixels.nbytes
+            while self._bytes > self._limit:
+                self._bytes -= self._pixels.popitem(last=False)[1].nbytes
+        return pixels
+
+
 # EXIF orientation ---------------------------------------------------------------------------------------------------------------------
 
 #: Clockwise quarter turns that bring the stored pixels upright.
@@ -135,10 +204,13 @@ _MIRRORINGS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 def _exif_orientation(path: Path) -> int:
     """EXIF orientation 1-8; 1 (upright) when the file has none."""
+    from PIL import Image
+
     try:
         with Image.open(path) as image:
-            orientation = image.getexif().get(_EXIF_ORIENTATION_TAG, 1)
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+            # PNG's own getexif decodes all pixels to look for a tag behind them; the base class reads what stands before them.
+            orientation = Image.Image.getexif(image).get(0x0112, 1)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not a readable photo ({error})") from error
     return orientation if orientation in range(1, 9) else 1
 

@@ -21,6 +21,7 @@ class Photo:
     name: unique in the scene, as splits and reports write it (usually the path inside the capture, ``images/0001.jpg``).
     width, height: size in pixels of what ``read`` returns.
     read: returns the photo as uint8 ``[height width 3]``, upright, without alpha; raises ``InputError`` when the file is unreadable.
+        The array may be shared between callers: copy it before writing into it.
     path: the file, or None for photos that are computed.
     """
 

@@ -1,0 +1,292 @@
+"""A folder of photos without poses -> ``Scene``, by structure from motion (COLMAP through pycolmap, on the CPU).
+
+SIFT features, pairwise matching with epipolar verification, incremental mapping with SIMPLE_RADIAL cameras; cameras keep their
+distortion, photos stay as they are. The result is an ordinary COLMAP model, kept in the work folder and reused for the same photos::
+
+    WORK/sfm-KEY/photos/         links to the photos under plain names (COLMAP's lists of pairs know no spaces)
+    WORK/sfm-KEY/database.db     features and matches; an interrupted run continues with them
+    WORK/sfm-KEY/model/          the finished model (appears at once, when it is complete)
+
+KEY follows from the photos' contents and ``SfmConfig``. Random seeds are fixed, and whatever would depend on the order of threads runs in
+one, so the same photos give the same poses on the same machine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.media import read_image
+from artifixer.runtime.run_folder import fingerprint, write_bytes
+from artifixer.scenes import colmap
+from artifixer.scenes.photo_files import PHOTO_SUFFIXES, open_photo, stored_size
+from artifixer.scenes.scene import Scene
+
+if TYPE_CHECKING:
+    import pycolmap
+
+
+@dataclass(frozen=True)
+class SfmConfig:
+    """Settings of structure from motion.
+
+    longest_side: photos are reduced to this many pixels for feature detection; poses and points refer to the full photo.
+    features: SIFT features per photo, at most.
+    exhaustive_photos: up to this many photos all pairs are matched; beyond it neighbours by name, and all pairs of evenly spaced ones.
+    neighbours: distance in the sorted list up to which photos are matched in long captures.
+    epipolar_pixels, least_agreement: poses are doubtful when fewer than this share of the verified matches lie within that many pixels of
+        the epipolar lines that the poses imply. Low reprojection errors alone do not prove poses right: they are computed from the
+        matches that agree.
+    """
+
+    longest_side: int = 1600
+    features: int = 4096
+    exhaustive_photos: int = 150
+    neighbours: int = 10
+    epipolar_pixels: float = 2.0
+    least_agreement: float = 0.6
+    seed: int = 0
+
+
+def find_photos(capture: Path) -> Path | None:
+    """The folder of at least two photos in a capture (``images/`` or the capture itself), or None."""
+    return next((folder for folder in (capture / "images", capture) if len(list(itertools.islice(_photos_in(folder), 2))) == 2), None)
+
+
+def photo_names(folder: Path) -> list[str]:
+    """Photos in ``folder`` and, for a folder called ``images``, in the folders inside it; paths relative to it, sorted."""
+    return sorted(path.relative_to(folder).as_posix() for path in _photos_in(folder))
+
+
+def load(
+    capture: Path,
+    folder: Path,
+    work_folder: Path | None = None,
+    config: SfmConfig = SfmConfig(),
+    say: Callable[[str], None] = lambda text: None,
+) -> Scene:
+    """The scene of the photos in ``folder`` (as ``find_photos`` returns it).
+
+    work_folder: keeps database and model for the next time; None computes in a temporary folder.
+    say: gets one line per step.
+    Raises InputError for unreadable photos and when poses are found for no more than half of the photos.
+    """
+    names = photo_names(folder)
+    with _temporary_if_none(work_folder) as work:
+        stage = work / f"sfm-{fingerprint(config, [(name, folder / name) for name in names])[:16]}"
+        model_folder = stage / "model"
+        if not model_folder.is_dir():
+            _reconstruct(folder, names, stage, config, say)
+        scene = colmap.load(capture, model_folder)
+        agreement = _epipolar_agreement(stage / "database.db", model_folder, config.epipolar_pixels)
+
+    prefix = folder.relative_to(capture)
+    registered = {photo.name for photo in scene.photos}
+    lost = tuple(name for name in ((prefix / name).as_posix() for name in names) if name not in registered)
+    notes = scene.notes
+    if lost:
+        notes += (f"no pose was found for {len(lost)} of {len(names)} photos, they are left out: {', '.join(lost)}",)
+    if agreement < config.least_agreement:
+        notes += (
+            f"the poses are doubtful: only {agreement:.0%} of the matches lie within {config.epipolar_pixels:g} pixels of where the poses "
+            "predict them (repeating texture or moving objects?)",
+        )
+    return replace(scene, format="photos", notes=notes, lost_photos=lost)
+
+
+def _photos_in(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        return iter(())
+    inside = folder.rglob("*") if folder.name == "images" else folder.iterdir()
+    return (path for path in inside if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".") and path.is_file())
+
+
+@contextmanager
+def _temporary_if_none(folder: Path | None) -> Iterator[Path]:
+    if folder is not None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary)
+
+
+# Structure from motion --------------------------------------------------------------------------------------------------------------
+
+
+def _reconstruct(folder: Path, names: Sequence[str], stage: Path, config: SfmConfig, say: Callable[[str], None]) -> None:
+    """Features, matches and model of the photos, into ``stage``."""
+    import pycolmap
+
+    stage.mkdir(parents=True, exist_ok=True)
+    links = _link(folder, names, stage / "photos")
+    groups = _camera_groups(folder, names)
+    database = stage / "database.db"
+    with _quiet_colmap(), tempfile.TemporaryDirectory(dir=stage) as scratch:
+        pycolmap.set_random_seed(config.seed)
+        say(f"structure from motion: features of {len(names)} photos")
+        _extract(database, stage / "photos", [[links[name] for name in group] for group in groups], config)
+        pairs = _pairs(len(names), config)
+        say(f"structure from motion: matching {len(pairs)} pairs of photos")
+        _match(database, [(links[names[a]], links[names[b]]) for a, b in pairs], stage / "pairs.txt", config)
+        say("structure from motion: poses")
+        model = _map(database, stage / "photos", Path(scratch), config)
+        count = 0 if model is None else model.num_reg_images()
+        if model is None or count * 2 <= len(names):
+            _check_readable(folder, names)
+            raise InputError(
+                f"{folder}: structure from motion found poses for {count} of {len(names)} photos; expected more than half. "
+                "Add photos that overlap their neighbours by two thirds, sharp and without moving objects, or bring poses "
+                "(a COLMAP model or transforms.json)"
+            )
+        original = {link: name for name, link in links.items()}
+        for image in model.images.values():
+            image.name = original[image.name]
+        finished = Path(scratch) / "model"
+        finished.mkdir()
+        model.write_binary(finished)
+        finished.rename(stage / "model")
+
+
+def _link(folder: Path, names: Sequence[str], links: Path) -> dict[str, str]:
+    """Links in ``links`` to all photos; returns their names by the photos' names."""
+    links.mkdir(exist_ok=True)
+    short = {name: f"{number:06d}{Path(name).suffix.lower()}" for number, name in enumerate(names)}
+    for name, link in short.items():
+        (links / link).unlink(missing_ok=True)
+        (links / link).symlink_to((folder / name).resolve())
+    return short
+
+
+def _camera_groups(folder: Path, names: Sequence[str]) -> list[list[str]]:
+    """Photos that share a camera: those of one folder, one stored size and one focal length in EXIF."""
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for name in names:
+        photo = open_photo(folder / name, name)
+        key = (Path(name).parent, stored_size(photo), _exif_focal_length(folder / name))
+        groups.setdefault(key, []).append(name)
+    return list(groups.values())
+
+
+def _exif_focal_length(path: Path) -> tuple[float, ...]:
+    """Focal length and its 35 mm equivalent as far as EXIF tells them (0 where not); only compared, never computed with."""
+    from PIL import Image
+    from PIL.ExifTags import IFD
+
+    with Image.open(path) as image:
+        lens = Image.Image.getexif(image).get_ifd(IFD.Exif)
+    return tuple(float(lens.get(tag, 0)) for tag in (0x920A, 0xA405))
+
+
+def _extract(database: Path, folder: Path, groups: Sequence[Sequence[str]], config: SfmConfig) -> None:
+    """Cameras, images and features. The images are entered first: features arrive in the order in which threads finish."""
+    import pycolmap
+
+    reader = pycolmap.ImageReaderOptions()
+    reader.camera_model = "SIMPLE_RADIAL"
+    with pycolmap.Database.open(database) as opened:
+        known = {image.name for image in opened.read_all_images()}
+    for group in groups:
+        if not known.issuperset(group):
+            pycolmap.import_images(database, folder, pycolmap.CameraMode.SINGLE, list(group), reader)
+    options = pycolmap.FeatureExtractionOptions()
+    options.use_gpu = False
+    options.max_image_size = config.longest_side
+    options.sift.max_num_features = config.features
+    pycolmap.extract_features(database, folder, [name for group in groups for name in group], extraction_options=options)
+
+
+def _pairs(count: int, config: SfmConfig) -> list[tuple[int, int]]:
+    """Which photos to match, as positions in the sorted list."""
+    if count <= config.exhaustive_photos:
+        return list(itertools.combinations(range(count), 2))
+    reach = [*range(1, config.neighbours + 1), *itertools.takewhile(lambda d: d < count, (2**k for k in range(4, 32)))]
+    near = {(first, first + distance) for distance in reach for first in range(count - distance)}
+    spaced = np.unique(np.linspace(0, count - 1, config.exhaustive_photos).round().astype(int)).tolist()
+    return sorted(near | set(itertools.combinations(spaced, 2)))
+
+
+def _match(database: Path, pairs: Sequence[tuple[str, str]], list_file: Path, config: SfmConfig) -> None:
+    import pycolmap
+
+    write_bytes(list_file, "".join(f"{first} {second}\n" for first, second in pairs).encode())
+    matching = pycolmap.FeatureMatchingOptions()
+    matching.use_gpu = False
+    pairing = pycolmap.ImportedPairingOptions()
+    pairing.match_list_path = list_file
+    verification = pycolmap.TwoViewGeometryOptions()
+    verification.ransac.random_seed = config.seed
+    pycolmap.match_image_pairs(database, matching, pairing, verification)
+
+
+def _map(database: Path, folder: Path, scratch: Path, config: SfmConfig) -> pycolmap.Reconstruction | None:
+    """The largest model that incremental mapping finds, or None. One thread: sums of several depend on their order."""
+    import pycolmap
+
+    options = pycolmap.IncrementalPipelineOptions()
+    options.min_model_size = 2
+    options.num_threads = options.mapper.num_threads = 1
+    options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = config.seed
+    models = pycolmap.incremental_mapping(database, folder, scratch, options)
+    return max(models.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()), default=None)
+
+
+def _check_readable(folder: Path, names: Sequence[str]) -> None:
+    """Raises InputError for the first photo whose pixels can't be read: COLMAP only leaves such photos out."""
+    for name in names:
+        read_image(folder / name)
+
+
+@contextmanager
+def _quiet_colmap() -> Iterator[None]:
+    """Without COLMAP's log: what matters in it becomes a note or an error here."""
+    import pycolmap
+
+    level = pycolmap.logging.minloglevel
+    pycolmap.logging.minloglevel = pycolmap.logging.FATAL.value
+    try:
+        yield
+    finally:
+        pycolmap.logging.minloglevel = level
+
+
+# Are the poses right? ---------------------------------------------------------------------------------------------------------------
+
+
+def _epipolar_agreement(database: Path, model_folder: Path, tolerance: float) -> float:
+    """Share of the verified matches between registered photos that lie within ``tolerance`` pixels of the model's epipolar lines."""
+    import pycolmap
+
+    model = pycolmap.Reconstruction(model_folder)
+    close = total = 0
+    with pycolmap.Database.open(database) as opened:
+        cameras = {image_id: model.cameras[model.images[image_id].camera_id] for image_id in model.reg_image_ids()}
+        poses = {image_id: model.images[image_id].cam_from_world() for image_id in cameras}
+        rays = {
+            image_id: camera.cam_from_img(opened.read_keypoints(image_id)[:, :2].astype(np.float64)) for image_id, camera in cameras.items()
+        }
+        for pair_id, geometry in zip(*opened.read_two_view_geometries(), strict=True):
+            first, second = pycolmap.pair_id_to_image_pair(pair_id)
+            matches = np.reshape(np.asarray(geometry.inlier_matches, np.int64), (-1, 2))
+            if first in cameras and second in cameras:
+                relative = (poses[second] * poses[first].inverse()).matrix()
+                distance = _epipolar_distance(relative, rays[first][matches[:, 0]], rays[second][matches[:, 1]])
+                close += int((distance * cameras[second].mean_focal_length() <= tolerance).sum())
+                total += len(matches)
+    return close / total if total else 0.0
+
+
+def _epipolar_distance(relative: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Distance of the rays ``second`` ``[n 2]`` from the epipolar lines of ``first`` at focal length 1; ``relative`` ``[3 4]`` maps
+    camera 1 to camera 2."""
+    rotation, translation = relative[:, :3], relative[:, 3]
+    lines = np.cross(translation, np.concatenate([first, np.ones((len(first), 1))], axis=1) @ rotation.T)
+    offset = (lines[:, :2] * second).sum(axis=1) + lines[:, 2]
+    return np.abs(offset) / np.maximum(np.linalg.norm(lines[:, :2], axis=1), 1e-12)
