@@ -25,7 +25,7 @@ def pixel_rays(cameras: Cameras) -> tuple[Float[Tensor, "views 3"], Float[Tensor
 
 
 def pluecker_map(cameras: Cameras) -> Float[Tensor, "views height width 6"]:
-    """Per pixel the ray's unit direction and its moment origin x direction: the same for every point of the ray (paper, section on ray conditioning)."""
+    """Per pixel the ray's unit direction and its moment origin x direction, the same for all its points."""
     origins, directions = pixel_rays(cameras)
     moments = torch.linalg.cross(origins[:, None, None].expand_as(directions), directions)
     return torch.cat([directions, moments], dim=-1)

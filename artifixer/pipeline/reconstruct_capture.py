@@ -15,8 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
 
 from artifixer.geometry.camera_file import CameraFrame, write_cameras
 from artifixer.geometry.cameras import Cameras
@@ -25,7 +23,7 @@ from artifixer.pipeline.capture import CaptureChoice, OpenCapture, identify, ope
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.media import write_png
 from artifixer.runtime.progress import Progress
-from artifixer.runtime.run_folder import RunFolder, fingerprint, read_json, write_json
+from artifixer.runtime.run_folder import RunFolder, fingerprint, write_json
 from artifixer.runtime.seeds import generator
 from artifixer.runtime.stopping import stop_on_sigterm
 from artifixer.scenes.references import select_references
@@ -34,7 +32,7 @@ from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, se
 from artifixer.splats.ply import read_points, read_splats, write_splats
 from artifixer.splats.reconstruct import IterationReport, ReconstructConfig, TrainingViews, reconstruct
 from artifixer.splats.render import Renders, render
-from artifixer.splats.render_folder import write_render_folder
+from artifixer.splats.render_folder import to_uint8, write_render_folder
 from artifixer.splats.splats import Splats
 
 #: Rows of the preview picture.
@@ -125,11 +123,6 @@ def view_quality(splats: Splats, photos: Sequence[Photo], cameras: Sequence[Came
         prediction = to_uint8(renders.rgb[0]).to(torch.float32) / 255
         target = photo.pixels()
         yield ViewQuality(photo.name, float(psnr(prediction, target)), float(ssim(prediction, target))), renders
-
-
-def to_uint8(values: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
-    """[0,1] -> 0..255, rounded, on the CPU."""
-    return (values.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
 def _open_run(job: ReconstructionJob, inputs: dict[str, str], out: Path, overwrite: bool) -> RunFolder:

@@ -42,7 +42,7 @@ def test_fields_stand_in_the_original_order(tmp_path):
 
 
 def test_text_files_with_fields_in_another_order_are_read(tmp_path):
-    names = "f_dc_2 f_dc_1 f_dc_0 rot_0 rot_1 rot_2 rot_3 opacity scale_2 scale_1 scale_0 z y x".split()
+    names = ["f_dc_2", "f_dc_1", "f_dc_0", "rot_0", "rot_1", "rot_2", "rot_3", "opacity", "scale_2", "scale_1", "scale_0", "z", "y", "x"]
     header = ["ply", "format ascii 1.0", "element vertex 1", *(f"property double {name}" for name in names), "end_header"]
     (tmp_path / "a.ply").write_text("\n".join([*header, " ".join(str(k) for k in range(len(names)))]) + "\n")
     splats = read_splats(tmp_path / "a.ply")

@@ -1,0 +1,154 @@
+"""``cameras.json``: cameras with the names of their photos, as run folders and render folders hold them.
+
+::
+
+    {"format": "artifixer cameras", "version": 1, "axes": "OpenCV, world_to_camera",
+     "frames": [{"index": 0, "photo": "images/0001.jpg" or null, "width": 640, "height": 480, "model": "pinhole",
+                 "fx": ..., "fy": ..., "cx": ..., "cy": ..., "distortion": {"k1": ...}, "world_to_camera": [[...] x 4]}],
+     "references": [{the same, with "file": "references/00000.png"}]}
+
+Numbers are written in full, so a file read and written again is the same file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.run_folder import read_json, write_json
+
+FORMAT = "artifixer cameras"
+VERSION = 1
+
+#: Rotations in the file are float32; the product with their transpose differs from one by no more than this.
+RIGID_TOLERANCE = 1e-3
+
+_INTRINSICS = ("fx", "fy", "cx", "cy")
+
+
+@dataclass(frozen=True)
+class CameraFrame:
+    """One view (a ``Cameras`` of length 1) and the name of the photo taken from it, if there is one."""
+
+    camera: Cameras
+    photo: str | None = None
+
+    def __post_init__(self) -> None:
+        assert len(self.camera) == 1, f"{len(self.camera)} views in one frame"
+
+
+def is_camera_file(path: Path) -> bool:
+    """Whether a JSON file says that it is of this format."""
+    content = read_json(path)
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def write_cameras(path: Path, frames: Sequence[CameraFrame], references: Sequence[tuple[CameraFrame, str]] = ()) -> None:
+    """Write the file atomically. ``references`` are photos with their file names relative to the folder of ``path``."""
+    content: dict[str, Any] = {"format": FORMAT, "version": VERSION, "axes": "OpenCV, world_to_camera"}
+    content["frames"] = [_to_json(index, frame) for index, frame in enumerate(frames)]
+    content["references"] = [_to_json(index, frame) | {"file": file} for index, (frame, file) in enumerate(references)]
+    write_json(path, content)
+
+
+def read_cameras(path: Path) -> list[CameraFrame]:
+    """The frames of a camera file, in order. Raises ``InputError`` naming the frame and the value that is wrong."""
+    return [_from_json(path, f"frame {number}", entry) for number, entry in enumerate(_entries(path, "frames"))]
+
+
+def read_references(path: Path) -> list[tuple[CameraFrame, str]]:
+    """The reference photos of a camera file with the names of their files. Raises ``InputError`` as ``read_cameras`` does."""
+    references = []
+    for number, entry in enumerate(_entries(path, "references")):
+        frame = _from_json(path, f"reference {number}", entry)
+        file = entry.get("file")
+        if not isinstance(file, str) or Path(file).is_absolute() or ".." in Path(file).parts:
+            raise InputError(f'{path}: reference {number} has "file" = {file!r}; expected a path inside the folder')
+        references.append((frame, file))
+    return references
+
+
+def _to_json(index: int, frame: CameraFrame) -> dict[str, Any]:
+    camera, K = frame.camera, frame.camera.Ks[0]
+    return {
+        "index": index,
+        "photo": frame.photo,
+        "width": camera.width,
+        "height": camera.height,
+        "model": camera.model,
+        "fx": float(K[0, 0]),
+        "fy": float(K[1, 1]),
+        "cx": float(K[0, 2]),
+        "cy": float(K[1, 2]),
+        "distortion": dict(zip(DISTORTION_NAMES, camera.distortion[0].tolist(), strict=True)),
+        "world_to_camera": camera.viewmats[0].tolist(),
+    }
+
+
+def _entries(path: Path, key: str) -> list[Any]:
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f'{path}: not a camera file; expected "format": "{FORMAT}"')
+    if content.get("version") != VERSION:
+        raise InputError(f"{path}: version {content.get('version')!r}; this program reads version {VERSION}")
+    entries = content.get(key, [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InputError(f'{path}: "{key}" is {str(entries)[:40]}; expected a list of cameras')
+    return entries
+
+
+def _from_json(path: Path, label: str, entry: dict[str, Any]) -> CameraFrame:
+    sides = [_number(path, label, entry, key) for key in ("width", "height")]
+    if any(side != int(side) or side < 1 for side in sides):
+        raise InputError(f"{path}: {label} is {sides[0]:g}x{sides[1]:g}; expected a positive whole number of pixels")
+    model, photo = entry.get("model"), entry.get("photo")
+    if model not in ("pinhole", "fisheye"):
+        raise InputError(f'{path}: {label} has "model" = {model!r}; expected pinhole or fisheye')
+    if not isinstance(photo, (str, type(None))):
+        raise InputError(f'{path}: {label} has "photo" = {photo!r}; expected a name or null')
+    fx, fy, cx, cy = (_number(path, label, entry, key) for key in _INTRINSICS)
+    if fx <= 0 or fy <= 0:
+        raise InputError(f"{path}: {label} has focal lengths {fx:g}, {fy:g}; expected positive ones")
+    lens = entry.get("distortion", {})
+    if not isinstance(lens, dict):
+        raise InputError(f'{path}: {label} has "distortion" = {str(lens)[:40]}; expected an object with k1 ... p2')
+    distortion = [_number(path, label, lens, name) if name in lens else 0.0 for name in DISTORTION_NAMES]
+    camera = Cameras(
+        viewmats=_viewmat(path, label, entry.get("world_to_camera"))[None],
+        Ks=torch.tensor([[[fx, 0, cx], [0, fy, cy], [0, 0, 1]]], dtype=torch.float32),
+        width=int(sides[0]),
+        height=int(sides[1]),
+        model=model,
+        distortion=torch.tensor([distortion], dtype=torch.float32),
+    )
+    return CameraFrame(camera, photo)
+
+
+def _number(path: Path, label: str, entry: dict[str, Any], key: str) -> float:
+    value = entry.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or abs(value) > 1e9:
+        raise InputError(f'{path}: {label} has "{key}" = {str(value)[:40]}; expected a finite number')
+    return float(value)
+
+
+def _viewmat(path: Path, label: str, rows: object) -> torch.Tensor:
+    """A rigid world_to_camera matrix, checked."""
+    wrong = InputError(f'{path}: {label} has "world_to_camera" = {str(rows)[:60]}; expected a rigid 4x4 matrix')
+    if not isinstance(rows, list) or len(rows) != 4 or not all(isinstance(row, list) and len(row) == 4 for row in rows):
+        raise wrong
+    values = [value for row in rows for value in row]
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) for value in values):
+        raise wrong
+    viewmat = torch.tensor(rows, dtype=torch.float64)
+    rotation = viewmat[:3, :3]
+    error = (rotation @ rotation.mT - torch.eye(3, dtype=torch.float64)).abs().max()
+    if error > RIGID_TOLERANCE or torch.linalg.det(rotation) < 0 or viewmat[3].tolist() != [0, 0, 0, 1]:
+        raise wrong
+    return viewmat.to(torch.float32)

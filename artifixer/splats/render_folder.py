@@ -1,0 +1,136 @@
+"""Render folders: what ``render`` writes, ``enhance`` reads, and other splat software can write too.
+
+::
+
+    rgb/%05d.png         8-bit colour, premultiplied by opacity, on black
+    opacity/%05d.png     8-bit grey, 255 = opaque
+    depth/%05d.npy       float32 camera z in world units, NaN where nothing is (optional for readers)
+    cameras.json         the frames' cameras, and the reference photos with theirs
+    references/%05d.png  photos of the same place
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from artifixer.geometry.camera_file import CameraFrame, read_cameras, read_references, write_cameras
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.media import image_size, read_image, read_npy, write_npy, write_png
+from artifixer.splats.render import Renders
+
+
+@dataclass(frozen=True)
+class RenderFolder:
+    """A render folder on disk; images are read when asked for.
+
+    frames: cameras in path order. references: photos of the place as (camera with the photo's name, file).
+    """
+
+    path: Path
+    frames: tuple[CameraFrame, ...]
+    references: tuple[tuple[CameraFrame, Path], ...]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def rgb(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
+        """Colour premultiplied by opacity, on black."""
+        return self._image("rgb", index)
+
+    def opacity(self, index: int) -> UInt8[np.ndarray, "height width"]:
+        """255 where the render is opaque."""
+        return self._image("opacity", index)[..., 0]
+
+    def depth(self, index: int) -> Float[np.ndarray, "height width"] | None:
+        """Camera z in world units, NaN where nothing is; None when the folder has no depth."""
+        path = self.path / "depth" / f"{index:05d}.npy"
+        return read_npy(path) if path.is_file() else None
+
+    def reference_photo(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
+        """One of the reference photos."""
+        return read_image(self.references[index][1])
+
+    def _image(self, kind: str, index: int) -> UInt8[np.ndarray, "height width 3"]:
+        path, camera = self.path / kind / f"{index:05d}.png", self.frames[index].camera
+        image = read_image(path)
+        if image.shape[:2] != (camera.height, camera.width):
+            raise InputError(f"{path}: {image.shape[1]}x{image.shape[0]} pixels; its camera says {camera.width}x{camera.height}")
+        return image
+
+
+def read_render_folder(folder: Path) -> RenderFolder:
+    """Open a render folder.
+
+    Raises ``InputError`` when the cameras are unusable, or when an image is missing, superfluous, or of another size than its camera.
+    """
+    if not (folder / "cameras.json").is_file():
+        raise InputError(f"{folder}: has no cameras.json; expected a render folder (rgb/, opacity/, cameras.json)")
+    frames = read_cameras(folder / "cameras.json")
+    if not frames:
+        raise InputError(f"{folder / 'cameras.json'}: lists no frames; expected at least one")
+    for kind in ("rgb", "opacity"):
+        files = sorted(path.name for path in (folder / kind).glob("*.png"))
+        if files != [f"{index:05d}.png" for index in range(len(frames))]:
+            raise InputError(f"{folder / kind}: {len(files)} images; expected 00000.png to {len(frames) - 1:05d}.png as in cameras.json")
+        for index, frame in enumerate(frames):
+            path = folder / kind / f"{index:05d}.png"
+            width, height = image_size(path)
+            if (width, height) != (frame.camera.width, frame.camera.height):
+                expected = f"{frame.camera.width}x{frame.camera.height} as its camera in cameras.json says"
+                raise InputError(f"{path}: {width}x{height} pixels; expected {expected}")
+    references = tuple((frame, folder / file) for frame, file in read_references(folder / "cameras.json"))
+    for _, path in references:
+        if not path.is_file():
+            raise InputError(f"{path}: does not exist; cameras.json lists it as a reference photo")
+    return RenderFolder(folder, tuple(frames), references)
+
+
+def write_render_folder(
+    folder: Path,
+    renders: Sequence[Renders],
+    frames: Sequence[CameraFrame],
+    references: Sequence[tuple[CameraFrame, UInt8[np.ndarray, "height width 3"]]] = (),
+) -> None:
+    """Write single-view renders with their cameras; ``cameras.json`` comes last, so a folder that has it is complete."""
+    assert len(renders) == len(frames), f"{len(renders)} renders for {len(frames)} cameras"
+    for index, render in enumerate(renders):
+        write_frame(folder, index, render)
+    finish_render_folder(folder, frames, references)
+
+
+def write_frame(folder: Path, index: int, renders: Renders) -> None:
+    """One frame of a render folder from single-view renders; existing files are replaced."""
+    assert len(renders) == 1, f"{len(renders)} views"
+    for kind in ("rgb", "opacity", "depth"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    write_png(folder / "rgb" / f"{index:05d}.png", to_uint8(renders.rgb[0]).numpy())
+    write_png(folder / "opacity" / f"{index:05d}.png", to_uint8(renders.opacity[0]).numpy())
+    write_npy(folder / "depth" / f"{index:05d}.npy", renders.depth[0].detach().cpu().to(torch.float32).numpy())
+
+
+def finish_render_folder(
+    folder: Path,
+    frames: Sequence[CameraFrame],
+    references: Sequence[tuple[CameraFrame, UInt8[np.ndarray, "height width 3"]]] = (),
+) -> None:
+    """Write the references and ``cameras.json`` after all frames."""
+    listed = []
+    if references:
+        (folder / "references").mkdir(parents=True, exist_ok=True)
+    for index, (frame, photo) in enumerate(references):
+        file = f"references/{index:05d}.png"
+        write_png(folder / file, photo)
+        listed.append((frame, file))
+    write_cameras(folder / "cameras.json", frames, listed)
+
+
+def to_uint8(values: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
+    """[0,1] -> 0..255, rounded, on the CPU."""
+    return (values.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
