@@ -51,9 +51,7 @@ def metres_per_unit(
     reached = weights[is_usable].to(torch.float64)[order].cumsum(0)
     scale = float(ratios[torch.searchsorted(reached, reached[-1] / 2, right=True)]) if len(ratios) else math.inf
     if not 0 < scale < math.inf:
-        raise InputError(
-            f"metric scale: {len(ratios)} of {len(is_usable)} observations have a metric depth; expected more, and finite ones"
-        )
+        raise InputError(f"metric scale: {len(ratios)} of {len(is_usable)} observations have a metric depth; expected more that are finite")
     return scale
 
 

@@ -57,7 +57,7 @@ def choose_split(
         return _checked(Split("all", tuple(photo.name for photo in scene.photos), ()), "all views")
     wanted = f"algorithm1_K{views}" if name is None else name
     label = f"--views {views}" if name is None else f"split {name}"
-    if name in scene.splits:
+    if name is not None and name in scene.splits:
         return _checked(scene.splits[name], label)
     for pattern, make in _NAMED:
         match = re.fullmatch(pattern, wanted)
