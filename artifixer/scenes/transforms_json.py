@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import read_json
@@ -74,14 +75,7 @@ def load(capture: Path, path: Path) -> Scene:
     Raises InputError for broken JSON, values of a wrong type or not finite, poses that aren't rigid, paths that leave ``capture``, lens
     models that can't be mapped, unreadable photos, photos that don't fit their cameras, and when fewer than two photos exist.
     """
-    try:
-        content = read_json(path)
-    except ValueError as error:  # numbers of thousands of digits
-        raise InputError(f"{path}: {error}; expected plain JSON") from error
-    whole = _Entry(path, "the file", _mapping(path, "the file", content))
-    frames = whole.values.get("frames")
-    if not isinstance(frames, list) or not frames:
-        raise InputError(f'{path}: "frames" is {_short(frames)}; expected a list of frames')
+    whole, frames = _read(path)
     listed = [_Listed.read(capture, whole, number, frame) for number, frame in enumerate(frames)]
     listed.sort(key=lambda entry: entry.name)
     for first, second in itertools.pairwise(listed):
@@ -103,6 +97,36 @@ def load(capture: Path, path: Path) -> Scene:
         notes=notes,
         lost_photos=lost,
     )
+
+
+def read_path(path: Path) -> list[CameraFrame]:
+    """The cameras of a transforms file as a path, in the file's order; photos are not looked for, so sizes must stand in the file.
+
+    Raises InputError as ``load`` does, for sizes that are missing too.
+    """
+    whole, frames = _read(path)
+    path_frames = []
+    for number, frame in enumerate(frames):
+        entry = _Entry(path, f"frame {number}", _mapping(path, f"frame {number}", frame))
+        for key in ("w", "h"):
+            if not entry.has(key) and not whole.has(key):
+                raise entry.error(key, "a number of pixels here or in the file")
+        file_path = entry.values.get("file_path")
+        path_frames.append(CameraFrame(_camera(entry, whole, (0, 0)), file_path if isinstance(file_path, str) else None))
+    return path_frames
+
+
+def _read(path: Path) -> tuple[_Entry, list[Any]]:
+    """The whole file, and its frames as they stand there."""
+    try:
+        content = read_json(path)
+    except ValueError as error:  # numbers of thousands of digits
+        raise InputError(f"{path}: {error}; expected plain JSON") from error
+    whole = _Entry(path, "the file", _mapping(path, "the file", content))
+    frames = whole.values.get("frames")
+    if not isinstance(frames, list) or not frames:
+        raise InputError(f'{path}: "frames" is {_short(frames)}; expected a list of frames')
+    return whole, frames
 
 
 # Frames -----------------------------------------------------------------------------------------------------------------------------
@@ -137,11 +161,16 @@ def _with_ending(path: Path) -> Path:
 
 def _view(listed: _Listed, whole: _Entry) -> FittedView:
     photo = open_photo(listed.path, listed.name)
-    intrinsics = _Intrinsics.read(listed.frame, whole, stored_size(photo))
-    viewmat = np.linalg.inv(_camera_to_world(listed.frame) @ _OPENCV_FROM_OPENGL)
+    return fit_camera(photo, _camera(listed.frame, whole, stored_size(photo)), whole.source)
+
+
+def _camera(frame: _Entry, whole: _Entry, photo_size: tuple[int, int]) -> Cameras:
+    """One view; ``photo_size`` stands in for a size that the file does not tell."""
+    intrinsics = _Intrinsics.read(frame, whole, photo_size)
+    viewmat = np.linalg.inv(_camera_to_world(frame) @ _OPENCV_FROM_OPENGL)
     if not (np.abs(viewmat) <= np.finfo(np.float32).max).all():
-        raise listed.frame.error("transform_matrix", "a pose that fits 32-bit numbers")
-    camera = Cameras(
+        raise frame.error("transform_matrix", "a pose that fits 32-bit numbers")
+    return Cameras(
         viewmats=torch.from_numpy(viewmat[None]).to(torch.float32),
         Ks=torch.tensor([[[intrinsics.fx, 0, intrinsics.cx], [0, intrinsics.fy, intrinsics.cy], [0, 0, 1]]], dtype=torch.float32),
         width=intrinsics.width,
@@ -149,7 +178,6 @@ def _view(listed: _Listed, whole: _Entry) -> FittedView:
         model=intrinsics.model,
         distortion=torch.tensor([intrinsics.distortion], dtype=torch.float32),
     )
-    return fit_camera(photo, camera, whole.source)
 
 
 def _camera_to_world(frame: _Entry) -> Float[np.ndarray, "4 4"]:

@@ -127,12 +127,10 @@ def reconstruct(
     from which an interrupted call with the same arguments continues; it is left behind for the caller to remove.
     Raises ``Stopped`` after saving when SIGTERM arrived; RuntimeError when the loss stops being finite.
     """
-    identity = fingerprint(
-        asdict(config), seed, extent, [photo.name for photo in views.photos], list(views.weights), *vars(initial).values()
-    )
+    pixels = [torch.from_numpy(photo.read()).to(device) for photo in views.photos]
+    identity = fingerprint(asdict(config), seed, extent, pixels, list(views.weights), list(views.pixel_weights), *vars(initial).values())
     trainable, start = _load_or_start(checkpoint, identity, initial, config, extent, device)
     cameras = [camera.to(device) for camera in views.cameras]
-    pixels = [torch.from_numpy(photo.read()).to(device) for photo in views.photos]
     masks = [None if mask is None else mask.to(device) for mask in views.pixel_weights]
     saved_at = time.monotonic()
 

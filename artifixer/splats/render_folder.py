@@ -27,15 +27,24 @@ from artifixer.splats.render import Renders
 
 
 @dataclass(frozen=True)
-class RenderFolder:
-    """A render folder on disk; images are read when asked for.
+class Reference:
+    """A photo of the same place: its camera and name, and the file."""
 
-    frames: cameras in path order. references: photos of the place as (camera with the photo's name, file).
-    """
+    frame: CameraFrame
+    file: Path
+
+    def photo(self) -> UInt8[np.ndarray, "height width 3"]:
+        """The pixels; raises ``InputError`` when the file is unreadable."""
+        return read_image(self.file)
+
+
+@dataclass(frozen=True)
+class RenderFolder:
+    """A render folder on disk; images are read when asked for. ``frames``: cameras in path order."""
 
     path: Path
     frames: tuple[CameraFrame, ...]
-    references: tuple[tuple[CameraFrame, Path], ...]
+    references: tuple[Reference, ...]
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -52,10 +61,6 @@ class RenderFolder:
         """Camera z in world units, NaN where nothing is; None when the folder has no depth."""
         path = self.path / "depth" / f"{index:05d}.npy"
         return read_npy(path) if path.is_file() else None
-
-    def reference_photo(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
-        """One of the reference photos."""
-        return read_image(self.references[index][1])
 
     def _image(self, kind: str, index: int) -> UInt8[np.ndarray, "height width 3"]:
         path, camera = self.path / kind / f"{index:05d}.png", self.frames[index].camera
@@ -85,10 +90,10 @@ def read_render_folder(folder: Path) -> RenderFolder:
             if (width, height) != (frame.camera.width, frame.camera.height):
                 expected = f"{frame.camera.width}x{frame.camera.height} as its camera in cameras.json says"
                 raise InputError(f"{path}: {width}x{height} pixels; expected {expected}")
-    references = tuple((frame, folder / file) for frame, file in read_references(folder / "cameras.json"))
-    for _, path in references:
-        if not path.is_file():
-            raise InputError(f"{path}: does not exist; cameras.json lists it as a reference photo")
+    references = tuple(Reference(frame, folder / file) for frame, file in read_references(folder / "cameras.json"))
+    for reference in references:
+        if not reference.file.is_file():
+            raise InputError(f"{reference.file}: does not exist; cameras.json lists it as a reference photo")
     return RenderFolder(folder, tuple(frames), references)
 
 

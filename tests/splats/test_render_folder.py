@@ -37,8 +37,8 @@ def test_values_come_back_at_eight_bit(written):
         np.testing.assert_array_equal(opened.rgb(index), to_uint8(render.rgb[0]).numpy())
         np.testing.assert_array_equal(opened.opacity(index), to_uint8(render.opacity[0]).numpy())
         np.testing.assert_array_equal(opened.depth(index), render.depth[0].numpy())
-    assert opened.references[0][0].photo == "a.jpg"
-    np.testing.assert_array_equal(opened.reference_photo(0), photo)
+    assert opened.references[0].frame.photo == "a.jpg"
+    np.testing.assert_array_equal(opened.references[0].photo(), photo)
 
 
 def test_a_folder_without_depth_is_fine(written):

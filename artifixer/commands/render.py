@@ -1,0 +1,64 @@
+"""``artifixer render``: Gaussian splats -> images, opacity, depth and a video along a camera path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from artifixer.pipeline.render_path import RenderJob, render_path
+from artifixer.runtime.devices import resolve_device
+from artifixer.runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class Command:
+    """Render splats along a camera path.
+
+    SOURCE is a run folder of reconstruct, or any 3DGS PLY file.
+    DIR becomes a render folder: rgb, opacity, depth, cameras.json, reference photos, video.mp4.
+
+    Paths:
+      heldout   exactly the held-out cameras
+      tour      a video through all held-out cameras (all cameras, when none is held out)
+      spline    a smooth video along the captured cameras and a little beyond them
+      orbit     a full circle around what the cameras look at
+      FILE      a cameras.json or a transforms.json
+
+    Examples:
+      artifixer render run --path tour --out tour
+      artifixer render scene.ply --cameras transforms.json --path spline --out spline --size 960
+    """
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """Run folder or PLY file."""
+    out: Path
+    """Folder to create or continue."""
+    path: str = "tour"
+    """heldout, tour, orbit, spline, or a file of cameras."""
+    cameras: Path | None = None
+    """Cameras that go with the splats: a cameras.json or transforms.json. A run folder has its own."""
+    size: str | None = None
+    """Longest side in pixels, or WxH. Default: the cameras' own size."""
+    frames: int = 120
+    """Frames of an orbit."""
+    fps: float = 24.0
+    """Frames per second of the video."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1 ... auto takes a GPU when there is one."""
+    overwrite: bool = False
+    """Start anew in a folder that holds other renders."""
+
+
+def run_command(command: Command) -> None:
+    if command.frames < 1:
+        raise InputError(f"--frames {command.frames}: expected at least 1")
+    if not 0 < command.fps <= 1000:
+        raise InputError(f"--fps {command.fps:g}: expected more than 0, at most 1000")
+    job = RenderJob(
+        command.source, command.path, command.cameras, command.size, command.frames, command.fps, resolve_device(command.device)
+    )
+    count = render_path(job, command.out, command.overwrite)
+    print(f"{count} frames in {command.out}; watch {command.out / 'video.mp4'}")

@@ -1,0 +1,178 @@
+"""Splats -> a render folder and a video along a camera path, frame by frame, resumable.
+
+The splats come from a run folder of ``reconstruct`` (which brings cameras and reference photos) or from any 3DGS PLY file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from artifixer.geometry.camera_file import CameraFrame, read_cameras
+from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.paths import CameraPath, alike, orbit, spline, tour
+from artifixer.geometry.transforms import invert_rigid, look_at
+from artifixer.imaging.resize import fit_size
+from artifixer.runtime.errors import InputError, Stopped
+from artifixer.runtime.media import VideoWriter, read_image
+from artifixer.runtime.progress import Progress
+from artifixer.runtime.run_folder import RunFolder, fingerprint, is_run_folder, read_json
+from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
+from artifixer.scenes.camera_path_file import read_camera_path
+from artifixer.splats.ply import read_splats
+from artifixer.splats.render import render
+from artifixer.splats.render_folder import Reference, finish_render_folder, read_render_folder, write_frame
+from artifixer.splats.splats import Splats
+
+#: Paths by name; anything else is a file of cameras.
+PATHS = ("heldout", "tour", "orbit", "spline")
+
+#: Without any camera a PLY is seen by this one: pixels, and the vertical field of view in radians.
+DEFAULT_SIZE = (640, 480)
+DEFAULT_FIELD_OF_VIEW = math.radians(50)
+
+#: Longest side of the renders from which the scene's distance is measured.
+PROBE_SIZE = 96
+
+
+@dataclass(frozen=True)
+class RenderJob:
+    """source: a run folder or a PLY file. path: one of ``PATHS`` or a file of cameras. cameras: a file of cameras that a PLY goes with.
+
+    size: longest side in pixels or ``WxH``; None keeps the cameras' own. frames: of an orbit. fps: of the video.
+    """
+
+    source: Path
+    path: str = "tour"
+    cameras: Path | None = None
+    size: str | None = None
+    frames: int = 120
+    fps: float = 24.0
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class SplatSource:
+    """Splats with what is known of their cameras: those held out (or all, when none is), all of them, and reference photos."""
+
+    splats: Splats
+    targets: tuple[CameraFrame, ...]
+    all: tuple[CameraFrame, ...]
+    references: tuple[Reference, ...]
+
+
+def render_path(job: RenderJob, out: Path, overwrite: bool = False) -> int:
+    """Render the path into the folder ``out`` and return the number of frames; the same call continues an interrupted one.
+
+    Writes a render folder and ``video.mp4`` (frames of the first frame's size). Raises ``InputError`` for unusable splats or cameras or a
+    folder that holds something else, ``Stopped`` after SIGTERM.
+    """
+    source = open_source(job.source, job.cameras)
+    frames = [_resized(frame, job.size) for frame in path_frames(source, job.path, job.frames)]
+    cameras = [(frame.photo, frame.camera.viewmats, frame.camera.Ks, frame.camera.distortion, frame.camera.width) for frame in frames]
+    identity = {"splats": fingerprint(*vars(source.splats).values())}
+    settings = {"path": job.path, "size": job.size, "fps": job.fps, "cameras": fingerprint([repr(entry) for entry in cameras])}
+    with (
+        RunFolder.open(out, identity, settings, overwrite, device=job.device) as run,
+        stop_on_sigterm(),
+        Progress(("render",)) as progress,
+        progress.stage("render", len(frames)) as stage,
+    ):
+        for name in ("rgb", "opacity", "depth", "references", "cameras.json", "video.mp4"):
+            run.path(name)
+        splats = source.splats.map(lambda tensor: tensor.to(job.device))
+        for index, frame in enumerate(frames):
+            if not (out / "depth" / f"{index:05d}.npy").is_file():  # the last of a frame's files
+                with torch.no_grad():
+                    write_frame(out, index, render(splats, frame.camera.to(job.device)))
+            stage.update(index + 1)
+            if stop_requested():
+                raise Stopped(f"{out}: stopped after frame {index + 1} of {len(frames)}; run the same command to continue")
+        if not run.is_done("render", "1"):
+            finish_render_folder(out, frames, [(reference.frame, reference.photo()) for reference in source.references])
+            _write_video(out, frames, job.fps)
+            run.mark_done("render", "1", ["rgb", "opacity", "depth", "cameras.json", "video.mp4"])
+    return len(frames)
+
+
+def open_source(path: Path, cameras: Path | None = None) -> SplatSource:
+    """Splats from a run folder of ``reconstruct`` or from a PLY file, for which ``cameras`` may name a file."""
+    if path.is_file():
+        known = tuple(read_camera_path(cameras)) if cameras is not None else ()
+        return SplatSource(read_splats(path), known, known, ())
+    if not path.exists():
+        raise InputError(f"{path}: does not exist, expected a run folder of reconstruct or a splat PLY file")
+    if not is_run_folder(path) or not (path / "splats.ply").is_file() or not (path / "cameras.json").is_file():
+        raise InputError(f"{path}: holds no finished reconstruction (splats.ply, cameras.json); run artifixer reconstruct first")
+    everything = tuple(read_camera_path(cameras) if cameras is not None else read_cameras(path / "cameras.json"))
+    heldout = set(read_json(path / "split.json")["heldout"]) if cameras is None else set()
+    targets = tuple(frame for frame in everything if frame.photo in heldout) or everything
+    folder = path / "renders" / "heldout"
+    references = read_render_folder(folder).references if (folder / "cameras.json").is_file() else ()
+    return SplatSource(read_splats(path / "splats.ply"), targets, everything, references)
+
+
+def path_frames(source: SplatSource, path: str, orbit_frames: int) -> list[CameraFrame]:
+    """The frames of a path. Frames that stand exactly at a known camera keep the name of its photo."""
+    if path not in PATHS:
+        if not Path(path).is_file():
+            raise InputError(f"--path {path}: neither one of {', '.join(PATHS)} nor a file of cameras")
+        return read_camera_path(Path(path))
+    if not source.all:
+        if path != "orbit":
+            raise InputError(f"--path {path}: a PLY file alone has no cameras; give --cameras FILE, or --path orbit")
+        return _frames(orbit(_around(source.splats), orbit_frames), ())
+    if path == "heldout":
+        return list(source.targets)
+    if path == "orbit":
+        return _frames(orbit(alike([frame.camera for frame in source.all]), orbit_frames), ())
+    chosen = source.targets if path == "tour" else source.all
+    views = alike([frame.camera for frame in chosen])
+    distance = seen_distance(source.splats, views)
+    return _frames(tour(views, distance) if path == "tour" else spline(views, distance), chosen)
+
+
+def seen_distance(splats: Splats, views: Cameras) -> float:
+    """Median camera z of what up to 16 of the views see of the splats, world units; raises ``InputError`` when they see nothing."""
+    probes = views.resized(*fit_size(views.width, views.height, PROBE_SIZE))
+    probes = probes[torch.linspace(0, len(views) - 1, min(16, len(views))).round().long()]
+    with torch.no_grad():
+        renders = render(splats, probes)
+    depths = renders.depth[renders.opacity > 0.5]
+    if len(depths) == 0:
+        raise InputError("the cameras see none of the splats: PLY and cameras are not in the same frame")
+    return float(depths.median())
+
+
+def _frames(path: CameraPath, stops: Sequence[CameraFrame]) -> list[CameraFrame]:
+    return [CameraFrame(path.cameras[index], None if stop is None else stops[stop].photo) for index, stop in enumerate(path.stops)]
+
+
+def _around(splats: Splats) -> Cameras:
+    """Two cameras that look at the bulk of the splats, for files that come without any: up is -y, as in most captures' worlds."""
+    center = splats.means.median(dim=0).values
+    radius = (splats.means[:: 1 + len(splats) // 1_000_000] - center).norm(dim=1).quantile(0.8)  # quantile takes at most 16 million
+    width, height = DEFAULT_SIZE
+    focal = 0.5 * height / math.tan(DEFAULT_FIELD_OF_VIEW / 2)
+    eye = center + torch.tensor([0.0, -0.5, -2.0]) * radius
+    K = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    beside = center + torch.tensor([2.0, -0.5, 0.0]) * radius  # a second view, so that the two axes meet at the centre
+    eyes = torch.stack([eye, beside])
+    viewmats = invert_rigid(look_at(eyes, center.expand_as(eyes), torch.tensor([0.0, -1.0, 0.0])))
+    return Cameras.pinhole(viewmats, K.expand(2, 3, 3), width, height)
+
+
+def _resized(frame: CameraFrame, size: str | None) -> CameraFrame:
+    return CameraFrame(frame.camera.resized(*fit_size(frame.camera.width, frame.camera.height, size)), frame.photo)
+
+
+def _write_video(folder: Path, frames: Sequence[CameraFrame], fps: float) -> None:
+    first = frames[0].camera
+    with VideoWriter(folder / "video.mp4", first.width, first.height, fps) as video:
+        for index, frame in enumerate(frames):
+            if (frame.camera.width, frame.camera.height) == (first.width, first.height):
+                video.add(read_image(folder / "rgb" / f"{index:05d}.png"))
