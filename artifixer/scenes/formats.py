@@ -33,38 +33,47 @@ class Effort:
 class Format:
     """One way to store a capture.
 
+    name: what ``Scene.format`` says.
     looks_for: what makes a folder this format, for the message when nothing fits.
     find: given the capture's folder, returns the file or folder that ``load`` starts from, or None when it isn't this format.
     load: makes the scene from the capture's folder and what ``find`` returned.
+    has_poses: whether poses are part of it; finding them takes minutes.
     """
 
+    name: str
     looks_for: str
     find: Callable[[Path], Path | None]
     load: Callable[[Path, Path, Effort], Scene]
+    has_poses: bool = True
 
 
 #: Probed in this order. COLMAP comes before transforms.json because its points know which photos saw them; nerfstudio's copy of a COLMAP
 #: model comes after, because there the transforms.json beside it is what the user works with.
 FORMATS = (
     Format(
+        "colmap",
         "a COLMAP model in sparse/0, sparse or the folder itself",
         colmap.find_model,
         lambda capture, model, effort: colmap.load(capture, model),
     ),
     Format(
+        "transforms_json",
         transforms_json.FILE_NAME,
         transforms_json.find_transforms,
         lambda capture, path, effort: transforms_json.load(capture, path),
     ),
     Format(
+        "colmap",
         "a COLMAP model in colmap/sparse/0",
         colmap.find_nerfstudio_model,
         lambda capture, model, effort: colmap.load(capture, model),
     ),
     Format(
+        "photos",
         "at least 2 photos in images or the folder itself",
         photos.find_photos,
         lambda capture, folder, effort: photos.load(capture, folder, effort.work_folder, say=effort.say),
+        has_poses=False,
     ),
 )
 

@@ -1,0 +1,279 @@
+"""Capture -> what it holds and what is wrong with it, as plain numbers and sentences (``Inspection``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
+from artifixer.runtime.errors import InputError
+from artifixer.scenes import photos
+from artifixer.scenes.formats import PROCEDURAL_PREFIX, find_format, load_scene
+from artifixer.scenes.photo_files import open_photo
+from artifixer.scenes.scale import observed_depths
+from artifixer.scenes.scene import Photo, Scene, SparsePoints
+
+#: Version of the fields, for readers of ``inspect --json``.
+INSPECTION_VERSION = 1
+
+#: Median distance in pixels between observed and projected points above which cameras and points contradict each other.
+DOUBTFUL_REPROJECTION = 2.0
+
+#: Horizontal fields of view in degrees outside of which a focal length is probably wrong.
+USUAL_FIELD_OF_VIEW = (5.0, 170.0)
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class LensGroup:
+    """Views of one size and lens model; every value is the range (smallest, largest) over them.
+
+    focal_x, focal_y, center_x, center_y in pixels; field_of_view horizontally, in degrees, without distortion;
+    distortion holds only coefficients that are not zero everywhere.
+    """
+
+    width: int
+    height: int
+    model: str
+    views: int
+    focal_x: Range
+    focal_y: Range
+    center_x: Range
+    center_y: Range
+    field_of_view: Range
+    distortion: dict[str, Range]
+
+
+@dataclass(frozen=True)
+class PointSummary:
+    """Sparse points: how many, in how many views each is observed on average (0 without tracks), and the median distance in pixels
+    between an observation and the projected point (None without tracks)."""
+
+    points: int
+    observations: int
+    views_per_point: float
+    reprojection_error: float | None
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """A split of the capture itself."""
+
+    name: str
+    train: int
+    heldout: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Everything that ``artifixer inspect`` tells.
+
+    photos: usable ones; lost_photos: names of listed photos that are missing or have no pose.
+    sizes: "WxH" -> number of photos. lenses: empty when poses are still to be found.
+    camera_spread: mean distance of the cameras to their centroid, world units. median_depth: of the observed sparse points, world units.
+    notes: remarks of the loader. problems: what will hurt, one sentence each.
+    """
+
+    version: int
+    name: str
+    format: str
+    photos: int
+    lost_photos: tuple[str, ...]
+    sizes: dict[str, int]
+    has_poses: bool
+    lenses: tuple[LensGroup, ...]
+    camera_spread: float | None
+    points: PointSummary | None
+    median_depth: float | None
+    splits: tuple[SplitSummary, ...]
+    notes: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def inspect_capture(capture: str, *, find_poses: bool = False, read_photos: bool = True) -> Inspection:
+    """Look at a capture: a folder, a transforms file, a video, or ``procedural:SEED``.
+
+    find_poses: run structure from motion when the capture has no poses (minutes). read_photos: decode every photo to find damaged ones.
+    Raises InputError for captures that could not be used at all.
+    """
+    if not find_poses and not capture.startswith(PROCEDURAL_PREFIX) and Path(capture).is_dir():
+        found, start = find_format(Path(capture))
+        if not found.has_poses:
+            return _without_poses(Path(capture), found.name, start, read_photos)
+    return inspect_scene(load_scene(capture), read_photos=read_photos)
+
+
+def inspect_scene(scene: Scene, *, read_photos: bool = True) -> Inspection:
+    """The same for a loaded scene."""
+    depths = observed_depths(scene, range(len(scene.photos)))
+    points = None if scene.points is None else _point_summary(scene, scene.points)
+    problems = [*_camera_problems(scene), *_point_problems(scene, points), *(_photo_problems(scene.photos) if read_photos else ())]
+    centers = torch.cat([camera.centers for camera in scene.cameras])
+    return Inspection(
+        version=INSPECTION_VERSION,
+        name=scene.name,
+        format=scene.format,
+        photos=len(scene.photos),
+        lost_photos=scene.lost_photos,
+        sizes=_sizes(scene.photos),
+        has_poses=True,
+        lenses=_lens_groups(scene.cameras),
+        camera_spread=float((centers - centers.mean(dim=0)).norm(dim=1).mean()),
+        points=points,
+        median_depth=float(depths.median()) if len(depths) else None,
+        splits=tuple(SplitSummary(split.name, len(split.train), len(split.heldout)) for split in scene.splits.values()),
+        notes=scene.notes,
+        problems=tuple(problems),
+    )
+
+
+def _without_poses(capture: Path, name: str, folder: Path, read_photos: bool) -> Inspection:
+    """What can be said about photos before structure from motion."""
+    opened = [open_photo(folder / relative, relative) for relative in photos.photo_names(folder)]
+    return Inspection(
+        version=INSPECTION_VERSION,
+        name=capture.resolve().name,
+        format=name,
+        photos=len(opened),
+        lost_photos=(),
+        sizes=_sizes(opened),
+        has_poses=False,
+        lenses=(),
+        camera_spread=None,
+        points=None,
+        median_depth=None,
+        splits=(),
+        notes=("there are no poses yet: reconstruct finds them by structure from motion (inspect --find-poses tries it now)",),
+        problems=tuple(_photo_problems(opened)) if read_photos else (),
+    )
+
+
+def _sizes(opened: Sequence[Photo]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for photo in opened:
+        size = f"{photo.width}x{photo.height}"
+        sizes[size] = sizes.get(size, 0) + 1
+    return sizes
+
+
+# Cameras ----------------------------------------------------------------------------------------------------------------------------
+
+
+def _lens_groups(cameras: Sequence[Cameras]) -> tuple[LensGroup, ...]:
+    kinds: dict[tuple[int, int, str], list[Cameras]] = {}
+    for camera in cameras:
+        kinds.setdefault((camera.width, camera.height, camera.model), []).append(camera)
+    return tuple(_lens_group(*kind, members) for kind, members in kinds.items())
+
+
+def _lens_group(width: int, height: int, model: str, members: Sequence[Cameras]) -> LensGroup:
+    Ks = torch.cat([camera.Ks for camera in members])
+    distortion = torch.cat([camera.distortion for camera in members])
+    used = (distortion != 0).any(dim=0).tolist()
+    return LensGroup(
+        width=width,
+        height=height,
+        model=model,
+        views=len(members),
+        focal_x=_range(Ks[:, 0, 0]),
+        focal_y=_range(Ks[:, 1, 1]),
+        center_x=_range(Ks[:, 0, 2]),
+        center_y=_range(Ks[:, 1, 2]),
+        field_of_view=_range(_field_of_view(Ks[:, 0, 0], width, model)),
+        distortion={name: _range(column) for name, column, is_used in zip(DISTORTION_NAMES, distortion.T, used, strict=True) if is_used},
+    )
+
+
+def _field_of_view(focal: Float[Tensor, " views"], width: int, model: str) -> Float[Tensor, " views"]:
+    """Degrees between the left and the right border, as if the optical axis were in the middle."""
+    half = width / 2 / focal
+    return torch.rad2deg(2 * (half if model == "fisheye" else torch.atan(half)))
+
+
+def _range(values: Float[Tensor, " views"]) -> Range:
+    return float(values.min()), float(values.max())
+
+
+def _camera_problems(scene: Scene) -> Iterator[str]:
+    centers = torch.cat([camera.centers for camera in scene.cameras])
+    if torch.equal(centers, centers[:1].expand_as(centers)):
+        yield "all cameras stand at one place: depth cannot be told"
+    narrow, wide = USUAL_FIELD_OF_VIEW
+    odd = [
+        photo.name
+        for photo, camera in zip(scene.photos, scene.cameras, strict=True)
+        if not narrow <= float(_field_of_view(camera.Ks[:, 0, 0], camera.width, camera.model)) <= wide
+    ]
+    if odd:
+        yield f"{_counted(odd)} a field of view outside {narrow:g} to {wide:g} degrees: is the focal length right?"
+    outside = [
+        photo.name
+        for photo, camera in zip(scene.photos, scene.cameras, strict=True)
+        if not (0 <= camera.Ks[0, 0, 2] <= camera.width and 0 <= camera.Ks[0, 1, 2] <= camera.height)
+    ]
+    if outside:
+        yield f"{_counted(outside)} the optical axis outside the photo"
+
+
+def _counted(names: Sequence[str]) -> str:
+    """Subject of a sentence about one or many photos."""
+    return f"{names[0]} has" if len(names) == 1 else f"{len(names)} photos ({names[0]} first) have"
+
+
+# Points -----------------------------------------------------------------------------------------------------------------------------
+
+
+def _point_summary(scene: Scene, points: SparsePoints) -> PointSummary:
+    observations = points.observed_point.numel()
+    errors = _reprojection_errors(scene, points)
+    return PointSummary(
+        points=len(points),
+        observations=observations,
+        views_per_point=observations / len(points) if len(points) else 0.0,
+        reprojection_error=float(errors.median()) if errors.numel() else None,
+    )
+
+
+def _reprojection_errors(scene: Scene, points: SparsePoints) -> Float[Tensor, " observations"]:
+    """Distance in pixels between each observation and the projection of its point; infinite behind the camera."""
+    errors = [torch.zeros(0, dtype=torch.float64)]
+    for view, camera in enumerate(scene.cameras):
+        of_view = points.observed_view == view
+        xyz = points.xyz[points.observed_point[of_view]].to(torch.float64)
+        pixels, _, is_imaged = camera.to(dtype=torch.float64).project(xyz)
+        distance = (pixels[0] - points.observed_pixel[of_view]).norm(dim=-1)
+        errors.append(distance.where(is_imaged[0], torch.inf))
+    return torch.cat(errors)
+
+
+def _point_problems(scene: Scene, points: PointSummary | None) -> Iterator[str]:
+    if points is None or not points.points:
+        yield "there are no sparse points: the reconstruction starts from random ones"
+        return
+    if points.reprojection_error is not None and points.reprojection_error > DOUBTFUL_REPROJECTION:
+        yield (
+            f"sparse points project {points.reprojection_error:.3g} pixels (median) away from where they were observed: "
+            "cameras, photos and points do not belong together"
+        )
+    if points.observations and scene.points is not None:
+        seen = torch.bincount(scene.points.observed_view, minlength=len(scene.photos))
+        blind = [photo.name for photo, count in zip(scene.photos, seen.tolist(), strict=True) if not count]
+        if blind:
+            yield f"{_counted(blind)} no sparse point in view"
+
+
+# Photos -----------------------------------------------------------------------------------------------------------------------------
+
+
+def _photo_problems(opened: Iterable[Photo]) -> Iterator[str]:
+    for photo in opened:
+        try:
+            photo.read()
+        except InputError as error:
+            yield str(error)
