@@ -73,9 +73,8 @@ def render_path(job: RenderJob, out: Path, overwrite: bool = False) -> int:
     """
     source = open_source(job.source, job.cameras)
     frames = [_resized(frame, job.size) for frame in path_frames(source, job.path, job.frames)]
-    cameras = [(frame.photo, frame.camera.viewmats, frame.camera.Ks, frame.camera.distortion, frame.camera.width) for frame in frames]
     identity = {"splats": fingerprint(*vars(source.splats).values())}
-    settings = {"path": job.path, "size": job.size, "fps": job.fps, "cameras": fingerprint([repr(entry) for entry in cameras])}
+    settings = {"path": job.path, "size": job.size, "fps": job.fps, "cameras": fingerprint(frames)}
     with (
         RunFolder.open(out, identity, settings, overwrite, device=job.device) as run,
         stop_on_sigterm(),

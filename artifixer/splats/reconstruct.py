@@ -31,8 +31,10 @@ from artifixer.splats.render import contributions, render
 from artifixer.splats.splats import Splats
 from artifixer.splats.trainable import TrainableSplats
 
-#: Every this many seconds the state is saved. The moment has no influence on the result.
-SECONDS_BETWEEN_CHECKPOINTS = 20.0
+#: The state is saved when this many seconds have passed, and when saving takes no more than the share below of the time.
+#: The moment has no influence on the result.
+SECONDS_BETWEEN_CHECKPOINTS = 1.0
+SHARE_OF_SAVING = 0.03
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def reconstruct(
     trainable, start = _load_or_start(checkpoint, identity, initial, config, extent, device)
     cameras = [camera.to(device) for camera in views.cameras]
     masks = [None if mask is None else mask.to(device) for mask in views.pixel_weights]
-    saved_at = time.monotonic()
+    save_next = time.monotonic() + SECONDS_BETWEEN_CHECKPOINTS
 
     for iteration in range(start, config.iterations):
         progress = iteration / config.iterations
@@ -161,9 +163,11 @@ def reconstruct(
         report(IterationReport(iteration + 1, config.iterations, value, _psnr(error), len(trainable)))
 
         stopping = stop_requested()
-        if checkpoint is not None and (stopping or time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS):
+        if checkpoint is not None and (stopping or time.monotonic() > save_next):
+            began = time.monotonic()
             _save(checkpoint, identity, iteration + 1, trainable)
-            saved_at = time.monotonic()
+            ended = time.monotonic()
+            save_next = ended + max(SECONDS_BETWEEN_CHECKPOINTS, (ended - began) / SHARE_OF_SAVING)
         if stopping:
             raise Stopped(
                 f"reconstruction stopped after iteration {iteration + 1} of {config.iterations}; run the same command to continue"

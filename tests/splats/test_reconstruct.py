@@ -1,0 +1,195 @@
+"""Reconstruction: it fits, resumes bit for bit, and listens to weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.transforms import invert_rigid, look_at
+from artifixer.runtime.errors import Stopped
+from artifixer.scenes.scene import Photo, SparsePoints
+from artifixer.splats.initial import ColoredPoints, InitialConfig, add_pixels, scene_extent, seen_points, splats_at
+from artifixer.splats.mcmc import McmcConfig
+from artifixer.splats.reconstruct import LearningRates, ReconstructConfig, TrainingViews, reconstruct
+from artifixer.splats.render import render
+from artifixer.splats.splats import Splats
+
+SIZE = 40
+EXTENT = 4.0
+
+CONFIG = ReconstructConfig(
+    iterations=60,
+    sh_degree=1,
+    sh_every=20,
+    learning_rates=LearningRates(means=2e-3, means_final=2e-4, log_scales=1e-2, sh=1e-2),
+    mcmc=McmcConfig(max_gaussians=200, every=10, growth=1.2, noise=1.0),
+)
+
+
+def cameras(count: int) -> list[Cameras]:
+    angles = torch.arange(count) * (2 * math.pi / count)
+    eyes = torch.stack([4 * angles.cos(), 4 * angles.sin(), torch.full((count,), 1.5)], dim=1)
+    viewmats = invert_rigid(look_at(eyes, torch.zeros(count, 3), torch.tensor([0.0, 0.0, 1.0])))
+    K = torch.tensor([[50.0, 0, SIZE / 2], [0, 50, SIZE / 2], [0, 0, 1]])
+    batch = Cameras.pinhole(viewmats, K.expand(count, 3, 3), SIZE, SIZE)
+    return [batch[view] for view in range(count)]
+
+
+def blobs(count: int, seed: int) -> Splats:
+    generator = torch.Generator().manual_seed(seed)
+    return Splats(
+        means=torch.randn(count, 3, generator=generator) * 0.6,
+        quats=torch.randn(count, 4, generator=generator),
+        log_scales=torch.full((count, 3), -1.6) + 0.3 * torch.randn(count, 3, generator=generator),
+        opacity_logits=torch.full((count,), 2.0),
+        sh=torch.cat([torch.randn(count, 1, 3, generator=generator), torch.zeros(count, 3, 3)], dim=1),
+    )
+
+
+def photographed(splats: Splats, count: int = 6) -> TrainingViews:
+    photos, views = [], cameras(count)
+    for index, camera in enumerate(views):
+        with torch.no_grad():
+            pixels = (render(splats, camera).rgb[0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+        photos.append(Photo(f"{index}.png", SIZE, SIZE, lambda pixels=pixels: pixels))
+    return TrainingViews.of_photos(photos, views)
+
+
+def same(a: Splats, b: Splats) -> bool:
+    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in vars(a))
+
+
+@pytest.fixture(scope="module")
+def views() -> TrainingViews:
+    return photographed(blobs(30, seed=1))
+
+
+def test_the_fit_improves_and_repeats_bit_for_bit(views):
+    psnrs = []
+    fitted = reconstruct(views, blobs(60, seed=2), EXTENT, CONFIG, seed=0, report=lambda report: psnrs.append(report.psnr))
+    assert sum(psnrs[-6:]) / 6 > sum(psnrs[:6]) / 6 + 2
+    assert same(fitted, reconstruct(views, blobs(60, seed=2), EXTENT, CONFIG, seed=0))
+    assert not same(fitted, reconstruct(views, blobs(60, seed=2), EXTENT, CONFIG, seed=1))
+
+
+def test_a_run_broken_off_anywhere_ends_with_the_same_bits(views, tmp_path, monkeypatch):
+    expected = reconstruct(views, blobs(60, seed=2), EXTENT, CONFIG, seed=0)
+
+    class Killed(Exception):
+        pass
+
+    for stop in (7, 31, 33):  # between, and right before and after moves of the population
+        monkeypatch.setattr("artifixer.splats.reconstruct.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+        monkeypatch.setattr("artifixer.splats.reconstruct.SHARE_OF_SAVING", 1e9)
+
+        def kill(report, stop=stop):
+            if report.iteration == stop:
+                raise Killed
+
+        checkpoint = tmp_path / f"{stop}.safetensors"
+        with pytest.raises(Killed):
+            reconstruct(views, blobs(60, seed=2), EXTENT, CONFIG, seed=0, checkpoint=checkpoint, report=kill)
+        done = []
+        resumed = reconstruct(
+            views, blobs(60, seed=2), EXTENT, CONFIG, seed=0, checkpoint=checkpoint, report=lambda report, done=done: done.append(report.iteration)
+        )
+        assert done[0] == stop, "the report stops before the state of its iteration is saved"
+        assert same(expected, resumed)
+
+
+def test_a_stop_request_saves_and_raises(views, tmp_path, monkeypatch):
+    monkeypatch.setattr("artifixer.splats.reconstruct.stop_requested", lambda: True)
+    with pytest.raises(Stopped, match="after iteration 1 of 60"):
+        reconstruct(views, blobs(60, seed=2), EXTENT, CONFIG, seed=0, checkpoint=tmp_path / "c.safetensors")
+    monkeypatch.undo()
+    expected = reconstruct(views, blobs(60, seed=2), EXTENT, CONFIG, seed=0)
+    assert same(expected, reconstruct(views, blobs(60, seed=2), EXTENT, CONFIG, seed=0, checkpoint=tmp_path / "c.safetensors"))
+
+
+def test_a_checkpoint_of_other_photos_is_not_used(views, tmp_path, monkeypatch):
+    monkeypatch.setattr("artifixer.splats.reconstruct.stop_requested", lambda: True)
+    with pytest.raises(Stopped):
+        reconstruct(views, blobs(60, seed=2), EXTENT, CONFIG, seed=0, checkpoint=tmp_path / "c.safetensors")
+    monkeypatch.undo()
+    other = photographed(blobs(30, seed=5))
+    done = []
+    reconstruct(
+        other,
+        blobs(60, seed=2),
+        EXTENT,
+        CONFIG,
+        0,
+        checkpoint=tmp_path / "c.safetensors",
+        report=lambda report: done.append(report.iteration),
+    )
+    assert done[0] == 1
+
+
+def test_pixels_and_photos_of_weight_zero_have_no_influence(views):
+    """A photo that is wrong in its left half, and one wrong altogether, with weights that hide both."""
+    spoiled = []
+    for index, photo in enumerate(views.photos):
+        pixels = photo.read().copy()
+        if index == 0:
+            pixels[:, : SIZE // 2] = 255 - pixels[:, : SIZE // 2]
+        if index == 1:
+            pixels[:] = 128
+        spoiled.append(replace(photo, read=lambda pixels=pixels: pixels))
+    mask = torch.ones(SIZE, SIZE)
+    mask[:, : SIZE // 2 + 11] = 0  # the SSIM window is 11 wide: nothing of the wrong half reaches a pixel that counts
+    weights = [1.0, 0.0, *[1.0] * (len(views) - 2)]
+    masks = [mask, *[None] * (len(views) - 1)]
+    fits = []
+    for photos in (views.photos, spoiled):
+        fits.append(reconstruct(TrainingViews(photos, views.cameras, weights, masks), blobs(60, seed=2), EXTENT, CONFIG, seed=0))
+    assert same(*fits)
+
+
+def test_what_no_photo_sees_is_removed(views):
+    hidden = blobs(60, seed=2)
+    behind = hidden.means.clone()
+    behind[:10] = torch.tensor([0.0, 0.0, 50.0])
+    fitted = reconstruct(views, replace(hidden, means=behind), EXTENT, CONFIG, seed=0)
+    assert (fitted.means[:, 2] < 40).all()
+    assert len(fitted) > 0
+
+
+def test_initial_points_are_those_the_training_views_saw():
+    points = SparsePoints(
+        xyz=torch.arange(12.0).reshape(4, 3),
+        rgb=torch.zeros(4, 3, dtype=torch.uint8),
+        observed_point=torch.tensor([0, 0, 1, 1, 2, 3, 3, 3]),
+        observed_view=torch.tensor([0, 1, 0, 4, 4, 1, 1, 0]),
+        observed_pixel=torch.zeros(8, 2),
+    )
+    kept = seen_points(points, training=(0, 1), observed_by=2)
+    assert torch.equal(kept.xyz, points.xyz[[0, 3]])
+    assert len(seen_points(SparsePoints.without_tracks(points.xyz, points.rgb), (0, 1), 2)) == 4
+
+
+def test_added_pixels_have_their_colour_and_project_back_to_it(views):
+    known = ColoredPoints(torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) * 0.5, torch.zeros(50, 3))
+    config = InitialConfig(points=650, depth_noise=0.0)
+    points = add_pixels(known, views.photos, views.cameras, config, torch.Generator().manual_seed(0))
+    assert len(points) == 650
+    for view, (photo, camera) in enumerate(zip(views.photos, views.cameras, strict=True)):
+        own = slice(50 + 100 * view, 150 + 100 * view)
+        pixels, depth, valid = camera.project(points.xyz[own])
+        assert valid.all() and (depth > 0).all()
+        inside = (pixels[0] - pixels[0].round()).abs().min(dim=1).values > 1e-3  # not on the border of two pixels
+        column, row = pixels[0, inside].long().unbind(dim=1)
+        assert torch.equal(points.rgb[own][inside], photo.pixels()[row, column])
+
+
+def test_a_scene_without_any_point_still_starts_somewhere_finite(views):
+    empty = ColoredPoints(torch.zeros(0, 3), torch.zeros(0, 3))
+    points = add_pixels(empty, views.photos, views.cameras, InitialConfig(points=100), torch.Generator().manual_seed(0))
+    splats = splats_at(points, 1, scene_extent(views.cameras, points), InitialConfig())
+    assert len(splats) == 100
+    assert all(torch.isfinite(value).all() for value in vars(splats).values())
+    single = splats_at(ColoredPoints(torch.zeros(1, 3), torch.zeros(1, 3)), 0, 1.0, InitialConfig())
+    assert torch.isfinite(single.log_scales).all()
