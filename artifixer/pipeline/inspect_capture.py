@@ -12,11 +12,13 @@ from torch import Tensor
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.runtime.errors import InputError
-from artifixer.scenes import photos
-from artifixer.scenes.formats import PROCEDURAL_PREFIX, find_format, load_scene
+from artifixer.runtime.media import read_video
+from artifixer.scenes import photos, transforms_json
+from artifixer.scenes.formats import PROCEDURAL_PREFIX, VIDEO, find_format, load_scene
 from artifixer.scenes.photo_files import open_photo
 from artifixer.scenes.scale import observed_depths
 from artifixer.scenes.scene import Photo, Scene, SparsePoints
+from artifixer.scenes.video_file import VideoConfig
 
 #: Version of the fields, for readers of ``inspect --json``.
 INSPECTION_VERSION = 1
@@ -102,10 +104,13 @@ def inspect_capture(capture: str, *, find_poses: bool = False, read_photos: bool
     find_poses: run structure from motion when the capture has no poses (minutes). read_photos: decode every photo to find damaged ones.
     Raises InputError for captures that could not be used at all.
     """
-    if not find_poses and not capture.startswith(PROCEDURAL_PREFIX) and Path(capture).is_dir():
-        found, start = find_format(Path(capture))
+    path = Path(capture)
+    if not find_poses and not capture.startswith(PROCEDURAL_PREFIX) and not transforms_json.is_transforms(path):
+        found, start = find_format(path)
+        if found is VIDEO:
+            return _video_without_poses(start)
         if not found.has_poses:
-            return _without_poses(Path(capture), found.name, start, read_photos)
+            return _photos_without_poses(path, start, read_photos)
     return inspect_scene(load_scene(capture), read_photos=read_photos)
 
 
@@ -133,24 +138,45 @@ def inspect_scene(scene: Scene, *, read_photos: bool = True) -> Inspection:
     )
 
 
-def _without_poses(capture: Path, name: str, folder: Path, read_photos: bool) -> Inspection:
+def _photos_without_poses(capture: Path, folder: Path, read_photos: bool) -> Inspection:
     """What can be said about photos before structure from motion."""
     opened = [open_photo(folder / relative, relative) for relative in photos.photo_names(folder)]
+    note = f"there are no poses yet: {_POSES_FOLLOW}"
+    problems = tuple(_photo_problems(opened)) if read_photos else ()
+    return _without_poses(capture.resolve().name, "photos", len(opened), _sizes(opened), note, problems)
+
+
+def _video_without_poses(path: Path) -> Inspection:
+    """What can be said about a video before structure from motion."""
+    frames, size = 0, "no size"
+    for frame in read_video(path):
+        frames += 1
+        size = f"{frame.shape[1]}x{frame.shape[0]}"
+    kept = min(frames, VideoConfig().frames)
+    note = f"the video has {frames} frames, of which {kept} sharp ones become photos; there are no poses yet: {_POSES_FOLLOW}"
+    problems = () if frames > 1 else ("the video has fewer than 2 frames",)
+    return _without_poses(path.stem, "video", kept, {size: kept}, note, problems)
+
+
+_POSES_FOLLOW = "reconstruct finds them by structure from motion (inspect --find-poses tries it now)"
+
+
+def _without_poses(name: str, format: str, count: int, sizes: dict[str, int], note: str, problems: tuple[str, ...]) -> Inspection:
     return Inspection(
         version=INSPECTION_VERSION,
-        name=capture.resolve().name,
-        format=name,
-        photos=len(opened),
+        name=name,
+        format=format,
+        photos=count,
         lost_photos=(),
-        sizes=_sizes(opened),
+        sizes=sizes,
         has_poses=False,
         lenses=(),
         camera_spread=None,
         points=None,
         median_depth=None,
         splits=(),
-        notes=("there are no poses yet: reconstruct finds them by structure from motion (inspect --find-poses tries it now)",),
-        problems=tuple(_photo_problems(opened)) if read_photos else (),
+        notes=(note,),
+        problems=problems,
     )
 
 

@@ -1,7 +1,7 @@
 """Which loader reads a capture: the table of formats in probe order, and ``load_scene``.
 
-A capture is a folder, a ``transforms.json`` under any name, or ``procedural:SEED``. To add a format, write a file beside this one and add
-a line to ``FORMATS``.
+A capture is a folder, a ``transforms.json`` under any name, a video, or ``procedural:SEED``. To add a format, write a file beside this one
+and add a line to ``FORMATS``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from artifixer.runtime.errors import InputError
-from artifixer.scenes import colmap, photos, split_file, transforms_json
+from artifixer.scenes import colmap, photos, split_file, transforms_json, video_file
 from artifixer.scenes.scene import Scene
 
 PROCEDURAL_PREFIX = "procedural:"
@@ -47,6 +47,14 @@ class Format:
     has_poses: bool = True
 
 
+VIDEO = Format(
+    "video",
+    f"one video ({', '.join(video_file.VIDEO_SUFFIXES)})",
+    video_file.find_video,
+    lambda capture, path, effort: video_file.load(path, effort.work_folder, say=effort.say),
+    has_poses=False,
+)
+
 #: Probed in this order. COLMAP comes before transforms.json because its points know which photos saw them; nerfstudio's copy of a COLMAP
 #: model comes after, because there the transforms.json beside it is what the user works with.
 FORMATS = (
@@ -75,16 +83,19 @@ FORMATS = (
         lambda capture, folder, effort: photos.load(capture, folder, effort.work_folder, say=effort.say),
         has_poses=False,
     ),
+    VIDEO,
 )
 
 
 def find_format(capture: Path) -> tuple[Format, Path]:
-    """The format of a capture's folder and where its loader starts.
+    """The format of a capture (a folder or a video) and where its loader starts.
 
-    Raises InputError when the folder is missing or of no known format.
+    Raises InputError when it is missing or of no known format.
     """
+    if video_file.is_video(capture):
+        return VIDEO, capture
     if not capture.is_dir():
-        raise InputError(f"{capture}: no such folder; expected a capture's folder, a transforms file or {PROCEDURAL_PREFIX}SEED")
+        raise InputError(f"{capture}: no such folder; expected a capture's folder, a transforms file, a video or {PROCEDURAL_PREFIX}SEED")
     for entry in FORMATS:
         start = entry.find(capture)
         if start is not None:
@@ -93,7 +104,7 @@ def find_format(capture: Path) -> tuple[Format, Path]:
 
 
 def load_scene(capture: str | Path, *, work_folder: Path | None = None, say: Callable[[str], None] = lambda text: None) -> Scene:
-    """The scene of a capture: a folder in one of ``FORMATS``, a transforms file, or ``procedural:SEED``.
+    """The scene of a capture: a folder in one of ``FORMATS``, a transforms file, a video, or ``procedural:SEED``.
 
     work_folder, say: for captures without poses, see ``Effort``.
     Raises InputError when the capture is missing or of no known format, and for whatever is wrong inside it.
@@ -103,10 +114,11 @@ def load_scene(capture: str | Path, *, work_folder: Path | None = None, say: Cal
 
         return procedural.load(str(capture))
     path = Path(capture)
-    if path.suffix.lower() == ".json" and path.is_file():
+    if transforms_json.is_transforms(path):
         return _with_splits(path.parent, transforms_json.load(path.parent, path))
     entry, start = find_format(path)
-    return _with_splits(path, entry.load(path, start, Effort(work_folder, say)))
+    folder = path if path.is_dir() else path.parent
+    return _with_splits(folder, entry.load(path, start, Effort(work_folder, say)))
 
 
 def _with_splits(folder: Path, scene: Scene) -> Scene:

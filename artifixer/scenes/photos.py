@@ -270,7 +270,8 @@ def _epipolar_agreement(database: Path, model_folder: Path, tolerance: float) ->
         cameras = {image_id: model.cameras[model.images[image_id].camera_id] for image_id in model.reg_image_ids()}
         poses = {image_id: model.images[image_id].cam_from_world() for image_id in cameras}
         rays = {
-            image_id: camera.cam_from_img(opened.read_keypoints(image_id)[:, :2].astype(np.float64)) for image_id, camera in cameras.items()
+            image_id: np.asarray(camera.cam_from_img(opened.read_keypoints(image_id)[:, :2].astype(np.float64)))
+            for image_id, camera in cameras.items()
         }
         for pair_id, geometry in zip(*opened.read_two_view_geometries(), strict=True):
             first, second = pycolmap.pair_id_to_image_pair(pair_id)

@@ -69,6 +69,11 @@ def find_transforms(capture: Path) -> Path | None:
     return path if path.is_file() else None
 
 
+def is_transforms(path: Path) -> bool:
+    """Whether ``path`` is a file called like a transforms file, under any name."""
+    return path.suffix.lower() == ".json" and path.is_file()
+
+
 def load(capture: Path, path: Path) -> Scene:
     """The scene of the transforms file ``path``, photos sorted by name; listed photos that don't exist are counted in one note.
 

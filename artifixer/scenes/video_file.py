@@ -1,0 +1,127 @@
+"""A video of a place -> ``Scene``: sharp frames, evenly spread over the video, are kept as photos and get poses by structure from motion.
+
+The video is decoded twice, frame by frame: once to measure sharpness, once to keep what was chosen::
+
+    WORK/video-KEY/images/00042.png    the chosen frames, called after their number in the video (appear at once, when complete)
+    WORK/video-KEY/sfm-KEY/...         structure from motion, see ``photos.py``
+
+KEY follows from the video's content and ``VideoConfig``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from artifixer.imaging.resize import fit_size, resize_photo
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.media import read_video, write_png
+from artifixer.runtime.run_folder import fingerprint
+from artifixer.scenes import photos
+from artifixer.scenes.photos import SfmConfig
+from artifixer.scenes.scene import Photo, Scene
+
+#: File endings taken for videos, lower case.
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
+
+#: Sharpness is measured on copies of this many pixels on the longest side: compression noise is smaller than their pixels.
+SHARPNESS_SIDE = 320
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """Which frames become photos.
+
+    frames: as many as this, spread over the whole video (all of a shorter one).
+    longest_side: kept frames are reduced to this many pixels.
+    sfm: frames are neighbours in time, so matching all pairs is left to a few evenly spaced ones.
+    """
+
+    frames: int = 80
+    longest_side: int = 1920
+    sfm: SfmConfig = field(default_factory=lambda: SfmConfig(exhaustive_photos=24))
+
+
+def is_video(path: Path) -> bool:
+    """Whether ``path`` is a file that is called like a video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def find_video(capture: Path) -> Path | None:
+    """The only video in a capture's folder, or None."""
+    videos = [path for path in capture.iterdir() if is_video(path)]
+    return videos[0] if len(videos) == 1 else None
+
+
+def load(
+    path: Path,
+    work_folder: Path | None = None,
+    config: VideoConfig = VideoConfig(),
+    say: Callable[[str], None] = lambda text: None,
+) -> Scene:
+    """The scene of a video file; photos are called ``images/00042.png``.
+
+    work_folder: keeps frames and poses for the next time; None keeps the frames in memory.
+    say: gets one line per step.
+    Raises InputError for videos that cannot be read to their end, of fewer than two frames, and when structure from motion fails.
+    """
+    if work_folder is not None:
+        return _scene(path, work_folder, config, say)
+    with tempfile.TemporaryDirectory() as temporary:
+        scene = _scene(path, Path(temporary), config, say)
+        return scene.with_photos([_in_memory(photo) for photo in scene.photos], scene.cameras)
+
+
+def sharp_frames(sharpness: Sequence[float], count: int) -> list[int]:
+    """Positions of ``count`` frames: the sharpest of each of ``count`` equal parts of the video; all where there are no more."""
+    if len(sharpness) <= count:
+        return list(range(len(sharpness)))
+    borders = [part * len(sharpness) // count for part in range(count + 1)]
+    return [start + int(np.argmax(sharpness[start:end])) for start, end in itertools.pairwise(borders)]
+
+
+def frame_sharpness(frame: UInt8[np.ndarray, "height width 3"]) -> float:
+    """Mean squared difference of neighbouring grey values of a reduced copy: blur lowers it."""
+    height, width = frame.shape[:2]
+    grey = resize_photo(frame, *fit_size(width, height, SHARPNESS_SIDE)).mean(axis=2)
+    return float(np.square(np.diff(grey, axis=0)).mean() + np.square(np.diff(grey, axis=1)).mean())
+
+
+def _scene(path: Path, work_folder: Path, config: VideoConfig, say: Callable[[str], None]) -> Scene:
+    stage = work_folder / f"video-{fingerprint(config, path)[:16]}"
+    folder = stage / "images"
+    if not folder.is_dir():
+        _keep_frames(path, stage, folder, config, say)
+    scene = photos.load(stage, folder, stage, config.sfm, say)
+    return replace(scene, name=path.stem, format="video")
+
+
+def _keep_frames(path: Path, stage: Path, folder: Path, config: VideoConfig, say: Callable[[str], None]) -> None:
+    """Writes the chosen frames into ``folder``, which exists only when they are all there."""
+    say(f"video: looking for sharp frames in {path.name}")
+    sharpness = [frame_sharpness(frame) for frame in read_video(path)]
+    if len(sharpness) < 2:
+        raise InputError(f"{path}: the video has {len(sharpness)} frames; expected at least 2")
+    chosen = set(sharp_frames(sharpness, config.frames))
+    say(f"video: keeping {len(chosen)} of {len(sharpness)} frames")
+    stage.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=stage) as scratch:
+        unfinished = Path(scratch) / "images"
+        unfinished.mkdir()
+        for number, frame in enumerate(read_video(path)):
+            if number in chosen:
+                height, width = frame.shape[:2]
+                write_png(unfinished / f"{number:05d}.png", resize_photo(frame, *fit_size(width, height, config.longest_side)))
+        unfinished.rename(folder)
+
+
+def _in_memory(photo: Photo) -> Photo:
+    """The photo without its file."""
+    pixels = photo.read()
+    return replace(photo, read=lambda: pixels, path=None)
