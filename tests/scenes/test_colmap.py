@@ -1,0 +1,243 @@
+"""COLMAP captures: COLMAP's own library writes the models and says where points project."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from capture_files import HEIGHT, LENSES, UNKNOWN_LENSES, WIDTH, write_colmap, write_photo
+
+from artifixer.runtime.errors import InputError
+from artifixer.scenes import colmap
+from artifixer.scenes.scene import Scene
+
+#: float32 cameras against float64 ones, at 64 pixels.
+PROJECTION_TOLERANCE = 1e-3
+
+#: Millipixels by which our mean reprojection error on a capture may differ from COLMAP's: float32 poses against float64 ones.
+ERROR_TOLERANCE = 2e-3
+
+
+def _load(capture) -> Scene:
+    return colmap.load(capture, colmap.find_model(capture))
+
+
+def _equal(first: Scene, second: Scene) -> bool:
+    """The same photos, cameras and points, bit for bit."""
+    names = [photo.name for photo in first.photos] == [photo.name for photo in second.photos]
+    cameras = all(
+        torch.equal(a.viewmats, b.viewmats) and torch.equal(a.Ks, b.Ks) and torch.equal(a.distortion, b.distortion) and a.model == b.model
+        for a, b in zip(first.cameras, second.cameras, strict=True)
+    )
+    fields = ("xyz", "rgb", "observed_point", "observed_view", "observed_pixel")
+    return names and cameras and all(torch.equal(getattr(first.points, name), getattr(second.points, name)) for name in fields)
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".txt"])
+@pytest.mark.parametrize("lens", LENSES)
+def test_every_lens_projects_as_in_colmap(tmp_path, lens, suffix):
+    model = write_colmap(tmp_path, lens, suffix)
+    scene = _load(tmp_path)
+    assert [photo.name for photo in scene.photos] == sorted(f"images/{image.name}" for image in model.images.values())
+    for image in model.images.values():
+        camera = scene.cameras[scene.index(f"images/{image.name}")]
+        ids = [point.point3D_id for point in image.points2D if point.has_point3D()]
+        xyz = np.array([model.points3D[point_id].xyz for point_id in ids])
+        pixels, depth, is_imaged = camera.project(torch.from_numpy(xyz).float())
+        expected = np.array([image.project_point(point) for point in xyz])
+        assert is_imaged.all()
+        assert (depth > 0).all()
+        np.testing.assert_allclose(pixels[0], expected, atol=PROJECTION_TOLERANCE)
+
+
+def test_numbers_of_lens_models_are_colmaps():
+    import pycolmap
+
+    known = {name: int(value) for name, value in pycolmap.CameraModelId.__members__.items() if int(value) >= 0}
+    assert {name: number for number, name in enumerate(colmap._LENS_NAMES)} == known
+
+
+def test_tracks_say_which_view_saw_which_point_where(tmp_path):
+    model = write_colmap(tmp_path)
+    scene = _load(tmp_path)
+    points = scene.points
+    assert len(points) == len(model.points3D)
+    observed = {
+        (scene.photos[view].name, tuple(np.round(points.xyz[point].tolist(), 4)), tuple(np.round(pixel.tolist(), 3)))
+        for point, view, pixel in zip(points.observed_point, points.observed_view, points.observed_pixel, strict=True)
+    }
+    expected = {
+        (
+            f"images/{image.name}",
+            tuple(np.round(np.float32(model.points3D[point.point3D_id].xyz).tolist(), 4)),
+            tuple(np.round(np.float32(point.xy).tolist(), 3)),
+        )
+        for image in model.images.values()
+        for point in image.points2D
+        if point.has_point3D()
+    }
+    assert observed == expected
+
+
+def test_binary_and_text_models_are_equal(tmp_path):
+    for suffix in (".bin", ".txt"):
+        write_colmap(tmp_path / suffix, "OPENCV", suffix)
+    assert _equal(_load(tmp_path / ".bin"), _load(tmp_path / ".txt"))
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".txt"])
+def test_three_and_five_files_are_equal(tmp_path, suffix):
+    """Older models have no rigs and frames. Here two cameras form a rig, so that poses in them are composed."""
+    for files in ("three", "five"):
+        write_colmap(tmp_path / files, suffix=suffix, cameras_per_rig=2)
+    for name in ("rigs", "frames"):
+        (tmp_path / "three" / "sparse" / "0" / (name + suffix)).unlink()
+    scene = _load(tmp_path / "five")
+    assert len(scene.photos) == 8
+    assert _equal(_load(tmp_path / "three"), scene)
+
+
+@pytest.mark.parametrize("lens", UNKNOWN_LENSES)
+def test_lens_models_that_cannot_be_mapped_are_refused(tmp_path, lens):
+    write_colmap(tmp_path, lens)
+    with pytest.raises(InputError, match=rf"images: camera 1 has the lens model {lens}, which cannot be mapped; expected one of .*OPENCV"):
+        _load(tmp_path)
+
+
+def test_a_lens_model_from_the_future_is_refused(tmp_path):
+    write_colmap(tmp_path, suffix=".txt")
+    path = tmp_path / "sparse" / "0" / "cameras.txt"
+    path.write_text(path.read_text().replace("PINHOLE", "HOLOGRAM"))
+    with pytest.raises(InputError, match=r"cameras\.txt: line \d has the lens model 'HOLOGRAM'; expected one of SIMPLE_PINHOLE, "):
+        _load(tmp_path)
+
+
+@pytest.mark.parametrize("capture", ["buddha", "fountain", "fox", "plush"])
+def test_real_points_project_into_their_tracks(captures_folder, capture):
+    """The mean distance of all observations is the one that the model itself claims."""
+    import pycolmap
+
+    scene = _load(captures_folder / capture)
+    distances = []
+    for view, camera in enumerate(scene.cameras):
+        of_view = scene.points.observed_view == view
+        pixels, _, is_imaged = camera.project(scene.points.xyz[scene.points.observed_point[of_view]])
+        assert is_imaged.all()
+        distances.append((pixels[0] - scene.points.observed_pixel[of_view]).norm(dim=-1))
+    model = pycolmap.Reconstruction(captures_folder / capture / "sparse" / "0")
+    model.update_point_3d_errors()
+    assert float(torch.cat(distances).mean()) == pytest.approx(
+        sum(point.error * len(point.track.elements) for point in model.points3D.values()) / len(torch.cat(distances)), abs=ERROR_TOLERANCE
+    )
+
+
+# Photos -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_resized_photos_scale_cameras_and_tracks(tmp_path):
+    write_colmap(tmp_path / "full", "OPENCV")
+    write_colmap(tmp_path / "half", "OPENCV", photo_size=(WIDTH // 2, HEIGHT // 2))
+    full, half = _load(tmp_path / "full"), _load(tmp_path / "half")
+    assert (half.cameras[0].width, half.cameras[0].height) == (WIDTH // 2, HEIGHT // 2)
+    torch.testing.assert_close(half.cameras[0].Ks[:, :2] * 2, full.cameras[0].Ks[:, :2])
+    torch.testing.assert_close(half.points.observed_pixel * 2, full.points.observed_pixel)
+
+
+def test_a_photo_of_another_aspect_is_refused_with_both_sizes(tmp_path):
+    write_colmap(tmp_path)
+    name = sorted((tmp_path / "images").iterdir())[0]
+    write_photo(name, 64, 64)
+    with pytest.raises(InputError, match=rf"{name.name}: the photo has 64x64 pixels, its camera in .*images 64x48; expected the same size"):
+        _load(tmp_path)
+
+
+def test_missing_photos_are_counted_once_and_named(tmp_path):
+    write_colmap(tmp_path)
+    names = sorted((tmp_path / "images").iterdir())
+    names[1].unlink()
+    scene = _load(tmp_path)
+    assert scene.lost_photos == (f"images/{names[1].name}",)
+    assert len(scene.notes) == 1
+    assert "lists 4 photos; 1 do not exist and are left out" in scene.notes[0]
+    assert set(scene.points.observed_view.tolist()) == {0, 1, 2}
+    names[2].unlink()
+    names[3].unlink()
+    with pytest.raises(InputError, match=r"lists 4 photos of which 3 do not exist.*expected at least 2 to remain"):
+        _load(tmp_path)
+
+
+def test_no_photo_at_all_says_where_it_looked(tmp_path):
+    write_colmap(tmp_path)
+    for photo in (tmp_path / "images").iterdir():
+        photo.unlink()
+    with pytest.raises(InputError, match=r"none of the 4 listed photos .* is in .*images or"):
+        _load(tmp_path)
+
+
+def test_a_model_without_points_is_a_note(tmp_path):
+    write_colmap(tmp_path)
+    (tmp_path / "sparse" / "0" / "points3D.bin").unlink()
+    scene = _load(tmp_path)
+    assert scene.points is None
+    assert "no points3D file" in scene.notes[0]
+
+
+# Damage -----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["cameras.bin", "images.bin", "points3D.bin"])
+@pytest.mark.parametrize("change", ["cut in half", "one byte short", "empty", "one byte too many"])
+def test_damaged_binary_files_are_refused_by_name(tmp_path, file, change):
+    write_colmap(tmp_path)
+    path = tmp_path / "sparse" / "0" / file
+    content = path.read_bytes()
+    changed = {
+        "cut in half": content[: len(content) // 2],
+        "one byte short": content[:-1],
+        "empty": b"",
+        "one byte too many": content + b"0",
+    }
+    path.write_bytes(changed[change])
+    with pytest.raises(InputError, match=rf"{file}: .*(truncated|damaged)"):
+        _load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("cameras.txt", "PINHOLE 64 48 64 60 31 25", "PINHOLE 64 48 64 60 31", "has 3 parameters; PINHOLE expects 4"),
+        ("cameras.txt", "PINHOLE 64 48 64 60 31 25", "PINHOLE 64 48 nan 60 31 25", "fx = nan"),
+        ("cameras.txt", "PINHOLE 64 48 64 60 31 25", "PINHOLE 64 48 -64 60 31 25", "focal length -64"),
+        ("cameras.txt", "PINHOLE 64 48", "PINHOLE 0 48", "has the size 0x48"),
+        ("cameras.txt", "1 PINHOLE", "7 PINHOLE", "uses camera 1, which does not exist"),
+        ("cameras.txt", "1 PINHOLE", "one PINHOLE", "should hold whole numbers"),
+        ("images.txt", " 1 camera000001_frame000001.png", " 9 camera000001_frame000001.png", "uses camera 9, which does not exist"),
+        ("images.txt", "frame000001.png", "frame000000.png", "occurs twice"),
+        ("images.txt", "camera000001_frame000001.png", "../frame.png", "leaves the capture's folder"),
+        ("images.txt", "camera000001_frame000001.png", "/etc/hostname", "leaves the capture's folder"),
+    ],
+)
+def test_inconsistent_text_files_are_refused(tmp_path, file, old, new, message):
+    write_colmap(tmp_path, suffix=".txt")
+    path = tmp_path / "sparse" / "0" / file
+    content = path.read_text()
+    assert old in content
+    path.write_text(content.replace(old, new))
+    with pytest.raises(InputError, match=rf"(cameras|images)(\.txt)?: .*{message}"):
+        _load(tmp_path)
+
+
+def test_tracks_of_another_model_are_refused(tmp_path):
+    write_colmap(tmp_path)
+    write_colmap(tmp_path / "other", views=3)
+    path = tmp_path / "sparse" / "0" / "points3D.bin"
+    path.write_bytes((tmp_path / "other" / "sparse" / "0" / "points3D.bin").read_bytes())
+    with pytest.raises(InputError, match=r"points3D\.bin: .*do not belong together"):
+        _load(tmp_path)
+
+
+def test_half_a_model_is_refused(tmp_path):
+    write_colmap(tmp_path)
+    (tmp_path / "sparse" / "0" / "images.bin").unlink()
+    with pytest.raises(InputError, match=r"incomplete COLMAP model; expected cameras\.bin and images\.bin"):
+        _load(tmp_path)
