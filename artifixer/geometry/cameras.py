@@ -26,7 +26,7 @@ _WIDEST_PINHOLE = 1.5
 #: Resolution of the search for the angle where a lens model folds over.
 _LIMIT_STEPS = 1024
 
-#: Newton steps of the inverse lens models; they converge to rounding in 5 to 10 for lenses in use, float64 included.
+#: Most Newton steps of the inverse lens models; they converge to rounding in 5 to 10 for lenses in use, float64 included.
 _NEWTON_STEPS = 20
 
 #: Columns of ``Cameras.distortion``. Fisheye lenses use the first four, the rest is zero.
@@ -211,9 +211,12 @@ def _undistort(plane: Float[Tensor, "*shape 2"], k: Float[Tensor, "*shape 8"], l
         determinant = du_dx * dv_dy - du_dy * du_dy  # the Jacobian is symmetric
         determinant = torch.where(determinant.abs() < 1e-6, torch.ones_like(determinant), determinant)
         u, v = (_distort(found, k) - plane).unbind(dim=-1)
-        found = found - torch.stack([(dv_dy * u - du_dy * v) / determinant, (du_dx * v - du_dy * u) / determinant], dim=-1)
+        step = torch.stack([(dv_dy * u - du_dy * v) / determinant, (du_dx * v - du_dy * u) / determinant], dim=-1)
+        found = found - step
         radius = found.square().sum(dim=-1).sqrt()
         found = found * torch.minimum(limit / radius.clamp(min=_TINY), torch.ones_like(radius))[..., None]
+        if step.numel() == 0 or float(step.abs().max()) <= 8 * torch.finfo(step.dtype).eps:
+            break
     return found
 
 
