@@ -1,0 +1,211 @@
+"""The autoencoder of the video model: frames <-> latents, a whole clip at once or piece by piece with the same bits.
+
+In: frames ``[frames height width 3]``, uint8 or floats in [0,1]. Out: normalised latents ``[batch channels frames h w]``, and back.
+This is the only file that changes between the two layouts and ranges. The network is the causal Wan 2.1 autoencoder of diffusers
+(paper section 4.1): latent frame 0 stands for one pixel frame, every later one for ``temporal_factor`` of them.
+
+The network runs latent frame by latent frame and carries what its causal convolutions remember of the past; ``StreamingEncoder`` and
+``StreamingDecoder`` keep that memory between calls. A whole clip is one call of the same loop, so cutting a clip changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped, UInt8
+from torch import Tensor, nn
+
+#: Mean and standard deviation of each latent channel of the public Wan 2.1 autoencoder.
+WAN_LATENTS_MEAN = (
+    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
+    0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
+)  # fmt: skip
+WAN_LATENTS_STD = (
+    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
+    3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.916,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class VaeConfig:
+    """The architecture; the defaults are the public Wan 2.1 autoencoder.
+
+    base_dim: width at full resolution; dim_mult: multiples of it, one per resolution. z_dim: latent channels. num_res_blocks: per
+    resolution. temporal_downsample: whether the step after each resolution also halves time, one fewer than resolutions.
+    latents_mean, latents_std: per channel; latents outside this file are normalised with them.
+    """
+
+    base_dim: int = 96
+    z_dim: int = 16
+    dim_mult: tuple[int, ...] = (1, 2, 4, 4)
+    num_res_blocks: int = 2
+    temporal_downsample: tuple[bool, ...] = (False, True, True)
+    latents_mean: tuple[float, ...] = WAN_LATENTS_MEAN
+    latents_std: tuple[float, ...] = WAN_LATENTS_STD
+
+    def __post_init__(self) -> None:
+        for name in ("dim_mult", "temporal_downsample", "latents_mean", "latents_std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # lists, when the values come from JSON
+        steps = len(self.dim_mult) - 1
+        assert len(self.temporal_downsample) == steps, f"{len(self.temporal_downsample)} temporal steps for {steps} spatial ones"
+        assert len(self.latents_mean) == len(self.latents_std) == self.z_dim, f"latent statistics are not of {self.z_dim} channels"
+
+    @property
+    def spatial_factor(self) -> int:
+        """Pixels per latent, along each side."""
+        return 2 ** (len(self.dim_mult) - 1)
+
+    @property
+    def temporal_factor(self) -> int:
+        """Pixel frames per latent frame, the first one aside."""
+        return 2 ** sum(self.temporal_downsample)
+
+    def latent_frames(self, frames: int) -> int:
+        """Latent frames that ``frames`` pixel frames need; a last incomplete group counts as one."""
+        return 1 + -(-(frames - 1) // self.temporal_factor)
+
+    def pixel_frames(self, latent_frames: int) -> int:
+        """Pixel frames of a clip that starts with latent frame 0."""
+        return 1 + self.temporal_factor * (latent_frames - 1)
+
+
+class Vae:
+    """An autoencoder with its weights. ``network`` is diffusers' ``AutoencoderKLWan``; gradients flow through ``encode`` and ``decode``."""
+
+    def __init__(self, config: VaeConfig, network: Any) -> None:
+        self.config, self.network = config, network
+        _use_fast_convolutions(network)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.network.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Vae:
+        """This autoencoder, its weights moved in place."""
+        self.network.to(device=device, dtype=dtype)
+        return self
+
+    def encode(self, video: Float[Tensor, "batch 3 frames height width"]) -> Float[Tensor, "batch channels latent_frames h w"]:
+        """A whole clip of ``1 + n temporal_factor`` frames in [-1,1] -> normalised latents; the posterior's mode, never a sample."""
+        return StreamingEncoder(self).push(video)
+
+    def encode_stills(self, photos: Float[Tensor, "batch 3 views height width"]) -> Float[Tensor, "batch channels views h w"]:
+        """Photos that are not a video: each is encoded as a clip of its own, one at a time, which bounds the memory."""
+        return torch.cat([self.encode(photos[:, :, view : view + 1]) for view in range(photos.shape[2])], dim=2)
+
+    def decode(self, latents: Float[Tensor, "batch channels latent_frames h w"]) -> Float[Tensor, "batch 3 frames height width"]:
+        """A whole clip of normalised latents -> frames in [-1,1]."""
+        return StreamingDecoder(self).push(latents)
+
+
+class StreamingEncoder:
+    """Encodes one clip piece by piece. Holds what the causal convolutions remember; use one object per clip."""
+
+    def __init__(self, vae: Vae) -> None:
+        self._vae = vae
+        self._memory: list[Any] = [None] * _causal_convolutions(vae.network.encoder)
+        self._is_first = True
+
+    def push(self, video: Float[Tensor, "batch 3 frames height width"]) -> Float[Tensor, "batch channels latent_frames h w"]:
+        """The next frames, in [-1,1]: ``1 + n temporal_factor`` in the first call, ``n temporal_factor`` in later ones."""
+        network, config = self._vae.network, self._vae.config
+        step, first = config.temporal_factor, int(self._is_first)
+        groups, rest = divmod(video.shape[2] - first, step)
+        assert groups >= 0 and not rest, f"{video.shape[2]} frames, expected groups of {step}{' after the first' * first}"
+        assert not video.shape[3] % config.spatial_factor and not video.shape[4] % config.spatial_factor, f"size of {tuple(video.shape)}"
+        encoded = []
+        for group in video.split([1] * first + [step] * groups, dim=2):
+            moments = network.quant_conv(network.encoder(group, feat_cache=self._memory, feat_idx=[0]))
+            encoded.append(moments.chunk(2, dim=1)[0])
+        self._is_first = False
+        latents = torch.cat(encoded, dim=2)
+        mean, std = _statistics(config, latents)
+        return (latents - mean) / std
+
+
+class StreamingDecoder:
+    """Decodes one clip piece by piece. Holds what the causal convolutions remember; use one object per clip."""
+
+    def __init__(self, vae: Vae) -> None:
+        self._vae = vae
+        self._memory: list[Any] = [None] * _causal_convolutions(vae.network.decoder)
+        self._is_first = True
+
+    def push(self, latents: Float[Tensor, "batch channels latent_frames h w"]) -> Float[Tensor, "batch 3 frames height width"]:
+        """The next normalised latents -> their frames in [-1,1]; the clip's first latent frame gives one frame."""
+        network = self._vae.network
+        mean, std = _statistics(self._vae.config, latents)
+        decoded = []
+        for latent in (latents * std + mean).split(1, dim=2):
+            hidden = network.post_quant_conv(latent)
+            decoded.append(network.decoder(hidden, feat_cache=self._memory, feat_idx=[0], first_chunk=self._is_first))
+            self._is_first = False
+        return torch.cat(decoded, dim=2).clamp(-1, 1)
+
+
+def build_vae(config: VaeConfig, device: torch.device | str = "cpu") -> Vae:
+    """An autoencoder with torch's initial weights, or without values on the device ``meta``."""
+    from diffusers import AutoencoderKLWan
+
+    arguments = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+    arguments["temperal_downsample"] = arguments.pop("temporal_downsample")  # diffusers' spelling
+    with torch.device(device):
+        network: Any = AutoencoderKLWan(
+            **arguments, scale_factor_temporal=config.temporal_factor, scale_factor_spatial=config.spatial_factor
+        )
+    return Vae(config, network.eval().requires_grad_(False))
+
+
+def frames_to_video(
+    frames: Shaped[Tensor, "frames height width 3"], device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "1 3 frames height width"]:
+    """Frames, uint8 or floats in [0,1] -> the autoencoder's layout in [-1,1]. Bytes travel to the device before they become floats."""
+    moved = frames.to(device=device)
+    values = moved.to(torch.float32) / 255 if moved.dtype == torch.uint8 else moved.to(torch.float32)
+    return (2 * values - 1).to(dtype).permute(3, 0, 1, 2)[None].contiguous()
+
+
+def video_to_frames(video: Float[Tensor, "1 3 frames height width"]) -> Float[Tensor, "frames height width 3"]:
+    """The autoencoder's output -> float32 frames in [0,1]."""
+    assert video.shape[0] == 1, f"{video.shape[0]} clips in a batch, expected one"
+    return (video[0].to(torch.float32) / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
+
+
+def frames_to_bytes(frames: Float[Tensor, "frames height width 3"]) -> UInt8[Tensor, "frames height width 3"]:
+    """[0,1] -> 0..255, rounded; stays on its device."""
+    return (frames.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _statistics(config: VaeConfig, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation per channel, in the latents' own type as the released pipeline has them."""
+    mean, std = (latents.new_tensor(values).view(1, -1, 1, 1, 1) for values in (config.latents_mean, config.latents_std))
+    return mean, std
+
+
+def _causal_convolutions(network: nn.Module) -> int:
+    """How many entries the memory of an encoder or decoder has."""
+    from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+
+    return sum(isinstance(module, WanCausalConv3d) for module in network.modules())
+
+
+def _use_fast_convolutions(network: nn.Module) -> None:
+    """Let the 3D convolutions of this network use oneDNN for float32 on the CPU, where torch's own choice is several times slower."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d):
+            module._conv_forward = partial(_convolve, stride=module.stride)  # type: ignore[method-assign]
+
+
+def _convolve(video: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
+    """An unpadded 3D convolution; what ``nn.Conv3d`` computes, to rounding."""
+    if video.device.type == "cpu" and video.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        return torch.mkldnn_convolution(video, weight, bias, (0, 0, 0), tuple(stride), (1, 1, 1), 1)
+    return nn.functional.conv3d(video, weight, bias, stride)
