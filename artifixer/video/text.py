@@ -1,0 +1,160 @@
+"""Text -> what the video model reads of it, with a cache on disk.
+
+In: a prompt. Out: an embedding ``[1 tokens width]``: UMT5's last hidden states of the prompt's tokens, then zeros (paper section 4.1).
+The encoder is larger than most of the models it serves, so it is loaded only for a prompt that was never seen before, and every result
+is kept in a file named by the prompt and the encoder's weights. No prompt is all zeros, not the embedding of an empty text.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.run_folder import atomic_path, fingerprint
+
+#: Part of the cache's key: to be raised when the same prompt and weights begin to give other values.
+CACHE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """tokens: length of every embedding; longer prompts are cut. width: of one token's embedding, a property of the encoder."""
+
+    tokens: int = 512
+    width: int = 4096
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """embedding: zero behind the prompt's own tokens. cut_tokens: how many tokens of the prompt were beyond the limit and had no effect."""
+
+    embedding: Float[Tensor, "1 tokens width"]
+    cut_tokens: int = 0
+
+    @property
+    def warning(self) -> str | None:
+        """One line for the user when a part of the prompt was ignored."""
+        if not self.cut_tokens:
+            return None
+        return f"prompt too long: the last {self.cut_tokens} tokens were cut, the model reads {self.embedding.shape[1]}"
+
+
+def no_prompt(config: TextConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> EncodedPrompt:
+    """What a model sees without a prompt, and what a model without a text encoder always sees."""
+    return EncodedPrompt(torch.zeros(1, config.tokens, config.width, device=device, dtype=dtype))
+
+
+class TextEncoder:
+    """A UMT5 encoder in a folder of a Wan 2.1 model (``text_encoder/`` and ``tokenizer/``), loaded when needed."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: TextConfig,
+        cache: Path | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> None:
+        """cache: folder of the cached embeddings; ``default_cache()`` when None. device, dtype: where the encoder computes."""
+        self.folder, self.config = folder, config
+        self._cache, self._device, self._dtype = cache, device, dtype
+        self._loaded: tuple[Any, Any] | None = None
+        for part in ("text_encoder/config.json", "tokenizer"):
+            if not (folder / part).exists():
+                raise InputError(f"{folder / part}: does not exist; expected a Wan 2.1 folder with text_encoder/ and tokenizer/")
+
+    def encode(self, prompt: str) -> EncodedPrompt:
+        """The prompt's embedding in float32 on the CPU, from the cache when the same weights have read it before.
+
+        Raises ``InputError`` when the encoder cannot be loaded or has another width than the model expects. An empty prompt is no prompt.
+        """
+        prompt = cleaned(prompt)
+        if not prompt:
+            return no_prompt(self.config)
+        path = (self._cache or default_cache()) / f"{self.key(prompt)}.safetensors"
+        if not path.is_file():
+            _write(path, self._encode(prompt))
+        return self._read(path)
+
+    def unload(self) -> None:
+        """Give the encoder's memory back; it is loaded again for the next new prompt."""
+        self._loaded = None
+
+    def key(self, prompt: str) -> str:
+        """Name of the cached embedding: prompt, settings, type of arithmetic and which weights."""
+        weights = [
+            (part, path.name, path.resolve().name, path.stat().st_size)  # a hub file's real name is the hash of its content
+            for part in ("text_encoder", "tokenizer")
+            for path in sorted((self.folder / part).iterdir())
+            if path.is_file()
+        ]
+        changed = [path.stat().st_mtime_ns for path in sorted((self.folder / "text_encoder").iterdir())]
+        return fingerprint(CACHE_VERSION, prompt, self.config, str(self._dtype), weights, changed)
+
+    def _encode(self, prompt: str) -> EncodedPrompt:
+        tokenizer, network = self._load()
+        ids = tokenizer(prompt, add_special_tokens=True, truncation=False, return_tensors="pt").input_ids
+        kept = tokenizer(prompt, add_special_tokens=True, truncation=True, max_length=self.config.tokens, return_tensors="pt").input_ids
+        # Padding to full length under a mask would give the same numbers for these tokens, and take longer.
+        with torch.no_grad():
+            hidden = network(kept.to(self._device)).last_hidden_state.to("cpu", torch.float32)
+        encoded = no_prompt(self.config)
+        encoded.embedding[:, : hidden.shape[1]] = hidden
+        return EncodedPrompt(encoded.embedding, ids.shape[1] - kept.shape[1])
+
+    def _load(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            from safetensors import SafetensorError
+            from transformers import AutoTokenizer, UMT5EncoderModel
+
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(self.folder / "tokenizer")
+                network = UMT5EncoderModel.from_pretrained(self.folder / "text_encoder", dtype=self._dtype)
+            except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+                raise InputError(f"{self.folder}: text encoder cannot be loaded: {str(error).splitlines()[0]}") from error
+            if network.config.d_model != self.config.width:
+                expected = f"the video model expects {self.config.width}"
+                raise InputError(f"{self.folder / 'text_encoder'}: embeddings of width {network.config.d_model}; {expected}")
+            self._loaded = tokenizer, network.eval().requires_grad_(False).to(self._device)
+        return self._loaded
+
+    def _read(self, path: Path) -> EncodedPrompt:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            tensors = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path}: cached prompt cannot be read: {error}; delete the file to have it made again") from error
+        encoded = no_prompt(self.config)
+        encoded.embedding[:, : tensors["hidden"].shape[1]] = tensors["hidden"]
+        return EncodedPrompt(encoded.embedding, int(tensors["cut_tokens"]))
+
+
+def cleaned(prompt: str) -> str:
+    """The prompt as the encoder was trained on it: broken Unicode repaired, HTML entities resolved, one space between words."""
+    import ftfy
+
+    return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(prompt)))).strip()
+
+
+def default_cache() -> Path:
+    """The user's cache folder for prompts: below ``$XDG_CACHE_HOME``, or ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "artifixer" / "prompts"
+
+
+def _write(path: Path, encoded: EncodedPrompt) -> None:
+    from safetensors.torch import save_file
+
+    tokens = int(encoded.embedding.abs().sum(dim=-1).count_nonzero())  # the zeros behind them need no disk
+    with atomic_path(path) as temporary:
+        save_file({"hidden": encoded.embedding[:, :tokens].contiguous(), "cut_tokens": torch.tensor(encoded.cut_tokens)}, temporary)
