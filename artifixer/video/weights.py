@@ -1,0 +1,233 @@
+"""Weights of the video model on disk: three formats in, ours out, one tensor at a time.
+
+========================  ==============================================================================================
+format                    files
+========================  ==============================================================================================
+ours                      a folder with ``config.json`` (flat) and ``transformer.safetensors``, ``vae.safetensors``
+the public release        one ``.pt`` file: a plain table of names and tensors of the transformer, float32 or bfloat16
+Wan 2.1 (diffusers)       a folder with ``transformer/`` and ``vae/``, each with a config and one or more safetensors files
+========================  ==============================================================================================
+
+Files are mapped into memory, never unpickled beyond plain tensors, and compared with the model by name and shape before anything is read.
+A tensor whose type and device are right is used where it lies; others are converted one by one, so that the model is in host memory once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.run_folder import atomic_path, read_json
+
+#: Problems of a kind that are named in an error; the rest is counted.
+NAMED_PROBLEMS = 3
+
+#: Layers that the public release adds to Wan 2.1, by the last part of their module's name.
+ADDED_LAYERS = ("opacity_embedding", "camera_embedding", "add_k_proj", "add_v_proj", "norm_added_k")
+
+
+@dataclass(frozen=True)
+class StoredTensors:
+    """Tensors in files that were opened but not read. ``path`` names them in errors; ``read`` maps one tensor into memory."""
+
+    path: Path
+    shapes: Mapping[str, tuple[int, ...]]
+    read: Callable[[str], Tensor]
+
+    def renamed(self, rename: Callable[[str], str]) -> StoredTensors:
+        """The same tensors under other names."""
+        stored = {rename(name): name for name in self.shapes}
+        return StoredTensors(self.path, {new: self.shapes[old] for new, old in stored.items()}, lambda name: self.read(stored[name]))
+
+
+def open_tensors(path: Path) -> StoredTensors:
+    """Open a ``.safetensors`` file, a diffusers folder of them, or a ``.pt`` file.
+
+    Raises ``InputError`` for files that are missing, truncated or damaged, and for ``.pt`` files that hold anything but a table of tensors;
+    code in them is never run.
+    """
+    if path.is_dir():
+        return _merged(path, [_open_safetensors(file) for file in _shards(path)])
+    if not path.is_file():
+        raise InputError(f"{path}: does not exist, expected weights")
+    return _open_safetensors(path) if path.suffix == ".safetensors" else _open_pickle(path)
+
+
+def check_tensors(stored: StoredTensors, expected: Mapping[str, tuple[int, ...]], may_miss: Iterable[str] = ()) -> None:
+    """Raise ``InputError`` unless names and shapes are exactly the expected ones, ``may_miss`` aside: first three of a kind, and counts."""
+    optional = set(may_miss)
+    missing = [name for name in expected if name not in stored.shapes and name not in optional]
+    unexpected = [name for name in stored.shapes if name not in expected]
+    wrong = [
+        f"{name} is {_shape(shape)} instead of {_shape(expected[name])}"
+        for name, shape in stored.shapes.items()
+        if name in expected and tuple(shape) != tuple(expected[name])
+    ]
+    problems = [
+        f"{len(names)} {kind}: {', '.join(names[:NAMED_PROBLEMS])}{', ...' if len(names) > NAMED_PROBLEMS else ''}"
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
+        if names
+    ]
+    if problems:
+        raise InputError(f"{stored.path}: {len(stored.shapes)} tensors do not fit the model's {len(expected)}: {'; '.join(problems)}")
+
+
+def load_into(
+    module: nn.Module,
+    stored: StoredTensors,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    added: torch.Generator | None = None,
+) -> None:
+    """Give a module built on the device ``meta`` its weights; the fit is checked first (``check_tensors``).
+
+    dtype: of the weights; None keeps the file's. added: allows the layers that the release adds to Wan 2.1 to be missing; they start as in
+    the paper (see ``initial_added_layer``), and the generator draws what is random. ``InputError`` as in ``check_tensors``.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    may_miss = [name for name in expected if added is not None and is_added_layer(name)]
+    check_tensors(stored, expected, may_miss)
+    for name, shape in expected.items():
+        if name in stored.shapes:
+            tensor = stored.read(name)
+        else:
+            assert added is not None, f"{name} is missing"
+            tensor = initial_added_layer(name, shape, added)
+        _assign(module, name, tensor.to(device=device, dtype=dtype))
+
+
+def is_added_layer(name: str) -> bool:
+    """Whether a tensor belongs to a layer that Wan 2.1 does not have."""
+    return any(part in ADDED_LAYERS for part in name.split("."))
+
+
+def initial_added_layer(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """The start of a layer that Wan 2.1 does not have, so that the model begins as Wan 2.1: opacity, rays and reference values contribute
+    nothing (zeros); reference keys are an ordinary linear layer with a norm of ones (paper section 4.2)."""
+    if "norm_added_k" in name:
+        return torch.ones(shape)
+    if "add_k_proj" not in name:
+        return torch.zeros(shape)
+    bound = 1 / math.sqrt(shape[-1])  # weight and bias of a square layer alike
+    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
+    """Write a safetensors file atomically, tensor by tensor: names sorted, so that the same tensors give the same bytes.
+
+    dtype: convert floating-point tensors on the way. Tensors may lie on any device or in mapped files; only one is copied at a time.
+    """
+    kinds = {
+        torch.float32: "F32",
+        torch.bfloat16: "BF16",
+        torch.float16: "F16",
+        torch.float64: "F64",
+        torch.int64: "I64",
+        torch.uint8: "U8",
+    }
+
+    def stored_type(tensor: Tensor) -> torch.dtype:
+        return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+
+    header: dict[str, Any] = {}
+    end = 0
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        start, end = end, end + tensor.numel() * stored_type(tensor).itemsize
+        header[name] = {"dtype": kinds[stored_type(tensor)], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format wants the data aligned
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in sorted(tensors):
+            values = tensors[name].detach().to("cpu", stored_type(tensors[name])).contiguous()
+            file.write(values.reshape(-1).view(torch.uint8).numpy().data)
+
+
+def read_flat_json(path: Path) -> dict[str, Any]:
+    """A JSON object whose values are plain or lists of plain values; ``InputError`` otherwise."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: {type(content).__name__}, expected a JSON object")
+    nested = [key for key, value in content.items() if isinstance(value, dict)]
+    if nested:
+        raise InputError(f'{path}: "{nested[0]}" is an object, expected a flat configuration')
+    return content
+
+
+def _open_safetensors(path: Path) -> StoredTensors:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        file = safe_open(path, framework="pt")
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError:
+        raise InputError(f"{path}: does not exist, expected weights") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: truncated or damaged ({error}); {_bytes(path)}, expected a safetensors file") from error
+    return StoredTensors(path, shapes, file.get_tensor)
+
+
+def _open_pickle(path: Path) -> StoredTensors:
+    try:
+        tensors = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{path}: holds more than plain tensors and may run code, not loaded ({_first_line(error)})") from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise InputError(f"{path}: truncated or damaged ({_first_line(error)}); {_bytes(path)}, expected a PyTorch checkpoint") from error
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        kinds = (
+            ", ".join(sorted({type(value).__name__ for value in tensors.values()})) if isinstance(tensors, dict) else type(tensors).__name__
+        )
+        raise InputError(f"{path}: holds {kinds}; expected a plain table of names and tensors")
+    return StoredTensors(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors.__getitem__)
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The safetensors files of a diffusers part, in the index's order when there is one."""
+    indices = sorted(folder.glob("*.safetensors.index.json"))
+    if indices:
+        listed = read_json(indices[0]).get("weight_map", {})
+        return [folder / name for name in sorted(set(listed.values()))]
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise InputError(f"{folder}: holds no safetensors files, expected weights")
+    return files
+
+
+def _merged(folder: Path, parts: list[StoredTensors]) -> StoredTensors:
+    where = {name: part for part in parts for name in part.shapes}
+    return StoredTensors(folder, {name: part.shapes[name] for name, part in where.items()}, lambda name: where[name].read(name))
+
+
+def _assign(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Replace a parameter or buffer, keeping whether it is trained."""
+    *path, leaf = name.split(".")
+    owner = module.get_submodule(".".join(path))
+    if leaf in owner._parameters:
+        before = owner._parameters[leaf]
+        assert before is not None, f"{name} is absent"
+        owner._parameters[leaf] = nn.Parameter(tensor, requires_grad=before.requires_grad)
+    else:
+        owner._buffers[leaf] = tensor
+
+
+def _shape(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape)) or "a scalar"
+
+
+def _bytes(path: Path) -> str:
+    return f"{path.stat().st_size:,} bytes"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].split(". ")[0][:160]
