@@ -81,9 +81,9 @@ class LayerStream:
             self._fetch(following, wanted)
 
     def _leave(self, index: int) -> None:
-        slot = next(slot for slot in self._slots if slot.layer == index)
-        if self._is_cuda:
-            slot.free = torch.cuda.current_stream(self.device).record_event()
+        for slot in self._slots:
+            if self._is_cuda and slot.layer == index:
+                slot.free = torch.cuda.current_stream(self.device).record_event()
         for name, tensor in _named_tensors(self.layers[index]):
             tensor.data = self._host[index][name]
 
