@@ -1,0 +1,105 @@
+"""Stages of a stream that run beside each other: an iterator moved to a thread of its own, a few items ahead.
+
+In: an iterator, and a device. Out: the same items in the same order. On CUDA every stage has a stream of its own, and the tensors of an
+item become visible to the reader's stream without the host waiting. Without CUDA nothing is gained by threads: items are made when read.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class _Made(Generic[Item]):
+    item: Item
+    event: Any
+
+
+@dataclass(frozen=True)
+class _Ended:
+    error: BaseException | None
+
+
+def in_background(
+    items: Iterator[Item], device: torch.device, ahead: int = 1, priority: int = 0, threads: bool | None = None
+) -> Iterator[Item]:
+    """The items of ``items``, made in another thread up to ``ahead`` items before they are asked for.
+
+    The thread works without gradients. Closing the returned iterator stops the thread at the next item and closes ``items``; an error in
+    the thread is raised here, after the items before it. priority: of the CUDA stream; lower runs first. threads: None for CUDA only.
+    """
+    if not (device.type == "cuda" if threads is None else threads):
+        yield from items
+        return
+    made: queue.Queue[_Made[Item] | _Ended] = queue.Queue(maxsize=ahead)
+    stop = threading.Event()
+    thread = threading.Thread(target=_make, args=(items, made, stop, device, priority), daemon=True)
+    thread.start()
+    try:
+        while True:
+            match made.get():
+                case _Ended(error):
+                    if error is not None:
+                        raise error
+                    return
+                case _Made(item, event):
+                    if event is not None:
+                        reader = torch.cuda.current_stream(device)
+                        reader.wait_event(event)
+                        for tensor in _tensors(item):
+                            tensor.record_stream(reader)  # or its memory could be given away while the reader's work is queued
+                    yield item
+    finally:
+        stop.set()
+        while thread.is_alive():
+            _drain(made)  # the thread may wait for a place in the queue
+            thread.join(timeout=0.05)
+
+
+def _make(items: Iterator[Any], made: queue.Queue[Any], stop: threading.Event, device: torch.device, priority: int) -> None:
+    stream = torch.cuda.Stream(device, priority) if device.type == "cuda" else None
+    error: BaseException | None = None
+    try:
+        with torch.no_grad(), torch.cuda.stream(stream) if stream is not None else nullcontext():
+            for item in items:
+                made.put(_Made(item, stream.record_event() if stream is not None else None))
+                if stop.is_set():
+                    break
+    except BaseException as raised:
+        error = raised  # raised again in the reader's thread
+    finally:
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
+    made.put(_Ended(error))
+
+
+def _drain(made: queue.Queue[Any]) -> None:
+    try:
+        while True:
+            made.get_nowait()
+    except queue.Empty:
+        pass
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    """The CUDA tensors in an item: itself, in lists, in fields of dataclasses."""
+    if isinstance(value, Tensor):
+        if value.is_cuda:
+            yield value
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from _tensors(getattr(value, field.name))
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _tensors(part)
