@@ -132,7 +132,7 @@ class Cameras:
         if self.model == "fisheye":
             return _fisheye_directions(plane, self.distortion[:, None])
         if bool((self.distortion != 0).any()):
-            plane = _undistort(plane, self.distortion[:, None], self._limits()[:, None])
+            plane = _undistort(plane, self.distortion[:, None], self.lens_limits()[:, None])
         return torch.nn.functional.normalize(torch.cat([plane, torch.ones_like(plane[..., :1])], dim=-1), dim=-1)
 
     def _distorted(
@@ -147,14 +147,14 @@ class Cameras:
             scale = torch.where(
                 radius > 0, _fisheye_radius(angle, self.distortion[:, None]) / radius.clamp(min=_TINY), 1 / z.clamp(min=_TINY)
             )
-            return in_camera[..., :2] * scale[..., None], in_front & (angle <= self._limits()[:, None])
+            return in_camera[..., :2] * scale[..., None], in_front & (angle <= self.lens_limits()[:, None])
         plane = in_camera[..., :2] / torch.where(in_front, z, torch.ones_like(z))[..., None]
         if not bool((self.distortion != 0).any()):
             return plane, in_front
-        inside = plane.square().sum(dim=-1).sqrt() <= self._limits()[:, None]
+        inside = plane.square().sum(dim=-1).sqrt() <= self.lens_limits()[:, None]
         return _distort(plane, self.distortion[:, None]), in_front & inside
 
-    def _limits(self) -> Float[Tensor, " views"]:
+    def lens_limits(self) -> Float[Tensor, " views"]:
         """Where the radial model stops growing: undistorted radius at focal length 1 (pinhole), angle in radians (fisheye)."""
         if self.model == "fisheye":
             steps = torch.linspace(0, torch.pi, _LIMIT_STEPS, dtype=self.distortion.dtype, device=self.distortion.device)
