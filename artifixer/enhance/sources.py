@@ -1,0 +1,145 @@
+"""What ``enhance`` reads: renders in memory or in a folder, always through 8 bit, and reference photos with their cameras.
+
+In: ``Renders``, or anything that gives uint8 colour and opacity by index, such as a render folder. Out: frames of the video model's size,
+in groups, the last frame repeated to fill the last group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from artifixer.geometry.camera_file import CameraFrame
+from artifixer.geometry.cameras import Cameras, concatenate
+from artifixer.imaging.resize import resize_bilinear, resize_photo
+from artifixer.runtime.errors import InputError
+from artifixer.splats.render import Renders
+from artifixer.splats.render_folder import to_uint8
+
+
+class RenderSource(Protocol):
+    """Renders by index: what ``RenderFolder`` offers."""
+
+    def __len__(self) -> int: ...
+
+    def rgb(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
+        """Colour premultiplied by opacity, on black."""
+
+    def opacity(self, index: int) -> UInt8[np.ndarray, "height width"]:
+        """255 where the render is opaque."""
+
+
+@dataclass(frozen=True)
+class ReferencePhoto:
+    """A photo that the model looks at, and the camera that took it (a batch of one view)."""
+
+    camera: Cameras
+    photo: UInt8[np.ndarray, "height width 3"]
+
+
+@dataclass(frozen=True)
+class RendersInMemory:
+    """``Renders`` as a source: rounded to 8 bit as the files of a render folder are."""
+
+    renders: Renders
+
+    def __len__(self) -> int:
+        return len(self.renders)
+
+    def rgb(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
+        return to_uint8(self.renders.rgb[index]).numpy()
+
+    def opacity(self, index: int) -> UInt8[np.ndarray, "height width"]:
+        return to_uint8(self.renders.opacity[index]).numpy()
+
+
+def checked_source(renders: Renders | RenderSource, cameras: Cameras) -> RenderSource:
+    """The renders as a source of as many frames as there are cameras. ``InputError`` for other counts, sizes, or non-finite cameras.
+
+    Only the first frame of a folder is looked at here; the others are compared with their cameras when they are read.
+    """
+    if isinstance(renders, Renders):
+        if renders.opacity.shape != renders.rgb.shape[:3]:
+            opacity, rgb = (_size_text(*tensor.shape[:3]) for tensor in (renders.opacity, renders.rgb))
+            raise InputError(f"opacity: {opacity}; the renders are {rgb}")
+        renders = RendersInMemory(renders)
+    if len(renders) != len(cameras):
+        raise InputError(f"{len(renders)} renders for {len(cameras)} cameras; expected as many")
+    if not len(cameras):
+        raise InputError("no frames to enhance; expected at least one")
+    check_finite(cameras, "target camera")
+    _sized(renders.rgb(0), renders.opacity(0), cameras, 0)
+    return renders
+
+
+def check_finite(cameras: Cameras, label: str) -> None:
+    """``InputError`` naming the first camera with a value that is not finite."""
+    values = torch.cat([cameras.viewmats.flatten(1), cameras.Ks.flatten(1), cameras.distortion], dim=1)
+    broken = (~values.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    if broken:
+        raise InputError(f"{label} {broken[0]}: not finite ({len(broken)} of {len(cameras)} are); expected finite poses and intrinsics")
+
+
+def alike_cameras(frames: Sequence[CameraFrame], name: str) -> Cameras:
+    """One batch of target cameras; ``InputError`` unless all frames have one size and lens model. ``name`` stands in the error."""
+    kinds = [(frame.camera.width, frame.camera.height, frame.camera.model) for frame in frames]
+    for index, kind in enumerate(kinds):
+        if kind != kinds[0]:
+            there, first = (f"{width}x{height} {model}" for width, height, model in (kind, kinds[0]))
+            raise InputError(f"{name}: frame {index} is {there}, frame 0 is {first}; a clip has one size and lens model")
+    return concatenate([frame.camera for frame in frames])
+
+
+def read_frames(
+    source: RenderSource, cameras: Cameras, first: int, count: int, width: int, height: int
+) -> tuple[Float[Tensor, "frames height width 3"], Float[Tensor, "frames height width"]]:
+    """Colour and opacity in [0,1] of ``count`` frames at the model's size; frames behind the last one repeat it."""
+    pictures = []
+    for index in range(first, first + count):
+        frame = min(index, len(cameras) - 1)
+        pictures.append(_sized(source.rgb(frame), source.opacity(frame), cameras, frame))
+    rgb, opacity = (torch.from_numpy(np.stack(planes)).to(torch.float32) / 255 for planes in zip(*pictures, strict=True))
+    return resize_bilinear(rgb, width, height), resize_bilinear(opacity[..., None], width, height)[..., 0]
+
+
+def read_references(
+    references: Sequence[ReferencePhoto], width: int, height: int, model_size: tuple[int, int]
+) -> tuple[Float[Tensor, "views model_height model_width 3"], Cameras] | None:
+    """Reference photos in [0,1] and their cameras at the model's size (width, height); None without references.
+
+    Photos are brought to the renders' size first, in bytes and without aliasing, and from there like renders. Their aspect need not be the
+    renders': the cameras are stretched with them. ``InputError`` for photos and cameras of different sizes and non-finite cameras.
+    """
+    if not references:
+        return None
+    photos, cameras = [], []
+    for index, reference in enumerate(references):
+        camera, photo = reference.camera, reference.photo
+        if photo.shape[:2] != (camera.height, camera.width):
+            expected = f"its camera says {camera.width}x{camera.height}"
+            raise InputError(f"reference {index}: {photo.shape[1]}x{photo.shape[0]} pixels; {expected}")
+        if camera.model != references[0].camera.model:
+            raise InputError(f"reference {index} is {camera.model}, reference 0 is {references[0].camera.model}; expected one lens model")
+        photos.append(torch.from_numpy(resize_photo(photo, width, height)).to(torch.float32) / 255)
+        cameras.append(camera.resized(*model_size))
+    batch = concatenate(cameras)
+    check_finite(batch, "reference camera")
+    return resize_bilinear(torch.stack(photos), *model_size), batch
+
+
+def _sized(rgb: np.ndarray, opacity: np.ndarray, cameras: Cameras, index: int) -> tuple[np.ndarray, np.ndarray]:
+    for kind, image in (("render", rgb), ("opacity", opacity)):
+        if image.shape[:2] != (cameras.height, cameras.width):
+            expected = f"its camera says {cameras.width}x{cameras.height}"
+            raise InputError(f"{kind} {index}: {image.shape[1]}x{image.shape[0]} pixels; {expected}")
+    return rgb, opacity
+
+
+def _size_text(frames: int, height: int, width: int) -> str:
+    return f"{frames} of {width}x{height}"
