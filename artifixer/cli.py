@@ -40,13 +40,13 @@ from artifixer.runtime.errors import (
     Stopped,
 )
 
-#: verb -> (module, what it does), in the order of a first walk through.
+#: verb -> (module with its ``Command``, what it does), in the order of a first walk through.
 VERBS: dict[str, tuple[str, str]] = {
-    "inspect": ("artifixer.pipeline.inspect_capture", "what a capture holds: format, views, cameras, points, problems"),
+    "inspect": ("artifixer.commands.inspect", "what a capture holds: format, views, cameras, points, problems"),
     "reconstruct": ("artifixer.commands.reconstruct", "photos -> 3D Gaussians, held-out renders and their quality"),
-    "render": ("artifixer.pipeline.render_path", "3D Gaussians -> images, opacity, depth and a video along a camera path"),
-    "enhance": ("artifixer.enhance.folder", "renders -> clean frames, by the video model"),
-    "models": ("artifixer.video.models", "the video models by name: weights, licence, memory"),
+    "render": ("artifixer.commands.render", "3D Gaussians -> images, opacity, depth and a video along a camera path"),
+    "enhance": ("artifixer.commands.enhance", "renders -> clean frames, by the video model"),
+    "models": ("artifixer.commands.models", "the video models by name: weights, licence, memory"),
 }
 
 

@@ -1,0 +1,47 @@
+# make demo   a procedural capture -> splats -> a video, on any machine with Python 3.11 or newer
+# make test   formatting, lint, types and all tests
+#
+# Both set up .venv by themselves; the second call finds it ready. Variables, on the command line or in the environment:
+#   PYTHON       the Python that makes .venv (python3)
+#   TORCH_INDEX  a package index with CPU builds of torch, for machines without a GPU (see README.md)
+#   WORKERS      test processes (one per core, at most 8)
+
+PYTHON ?= python3
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 8 ] && echo 8 || echo $$n)
+
+BIN := .venv/bin
+INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+# Waiting OpenMP threads otherwise spin and take the cores from the others.
+export OMP_WAIT_POLICY = passive
+
+.PHONY: demo test lint
+
+demo: .venv/ready-demo
+	$(BIN)/artifixer reconstruct procedural:7 --out demo --size 192
+	$(BIN)/artifixer render demo --path tour --out demo/tour
+	@echo "Open demo/preview.png (photo | render | opacity), the video in demo/tour, and demo/splats.ply in any splat viewer."
+
+# Lint comes first, so that the last line is the test runner's summary.
+test: .venv/ready-test lint
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+lint: .venv/ready-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy artifixer
+
+# A stamp is written only after an installation that succeeded, and is out of date when the requirements change.
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+
+.venv/ready-demo: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing into .venv (once) ..."
+	$(INSTALL) --editable .
+	@touch $@
+
+.venv/ready-test: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing into .venv (once) ..."
+	$(INSTALL) --editable '.[dev]'
+	@touch $@ .venv/ready-demo

@@ -1,0 +1,38 @@
+"""What all tests share: one torch thread per worker, reproducible property tests, and the data that lies outside the repository."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is loaded: spinning threads starve the other workers
+
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+# No deadline: the first example of many tests compiles kernels. Derandomised: a run fails because of a change, not because of its day.
+hypothesis.settings.register_profile("artifixer", deadline=None, derandomize=True, max_examples=50)
+hypothesis.settings.load_profile("artifixer")
+
+
+def _folder_from(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is not set")
+    folder = Path(value)
+    assert folder.is_dir(), f"{variable}={value}: not a folder"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def captures_folder() -> Path:
+    """Real captures for tests; skips where ``ARTIFIXER_CAPTURES`` is unset."""
+    return _folder_from("ARTIFIXER_CAPTURES")
+
+
+@pytest.fixture(scope="session")
+def parity_folder() -> Path:
+    """Tensors made by the public release; skips where ``ARTIFIXER_PARITY_FOLDER`` is unset."""
+    return _folder_from("ARTIFIXER_PARITY_FOLDER")
