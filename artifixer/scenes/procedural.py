@@ -346,8 +346,12 @@ def _sparse_points(world: World, cameras: Cameras, per_photo: int, generator: np
     sees = _sees(world, cameras, xyz.astype(np.float64))
     kept = sees.sum(axis=0) >= 2
     xyz, rgb, sees = xyz[kept], rgb[kept], sees[:, kept]
-    point, view = (torch.from_numpy(index) for index in np.nonzero(sees.T))
+    observed_point, observed_view = (torch.from_numpy(index) for index in np.nonzero(sees.T))
     pixels, _, _ = cameras.to(dtype=torch.float64).project(torch.from_numpy(xyz).double())
     return SparsePoints(
-        torch.from_numpy(xyz), torch.from_numpy(np.rint(rgb * 255).astype(np.uint8)), point, view, pixels[view, point].float()
+        torch.from_numpy(xyz),
+        torch.from_numpy(np.rint(rgb * 255).astype(np.uint8)),
+        observed_point,
+        observed_view,
+        pixels[observed_view, observed_point].float(),
     )

@@ -35,7 +35,7 @@ Colour = tuple[float, float, float]
 PROBE_RAYS = 40
 BOUNCES = 2
 #: Radiance that is shown at half of the range, relative to the logarithmic mean of what a camera in the middle sees.
-METERING = 1.15
+METERING = 1.9
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class World:
     textures: Textures
     light: Light
     white: float
-    free_low: Float[np.ndarray, "3"]
-    free_high: Float[np.ndarray, "3"]
+    free_low: Float[np.ndarray, 3]
+    free_high: Float[np.ndarray, 3]
     interests: Float[np.ndarray, "interests 3"]
     indoors: bool
 
@@ -94,7 +94,7 @@ class Place:
         c, s = math.cos(self.yaw), math.sin(self.yaw)
         return Place(self.x + c * x - s * y, self.y + s * x + c * y, self.z + z, self.yaw + yaw)
 
-    def point(self, x: float, y: float, z: float) -> Float[np.ndarray, "3"]:
+    def point(self, x: float, y: float, z: float) -> Float[np.ndarray, 3]:
         moved = self.moved(x, y, z)
         return np.array([moved.x, moved.y, moved.z])
 
@@ -103,21 +103,21 @@ class Place:
 class Sky:
     """Sun direction (towards it, unit), sun colour, shadow softness, and the radiance of horizon, zenith and ground."""
 
-    sun_direction: Float[np.ndarray, "3"]
-    sun_colour: Float[np.ndarray, "3"]
+    sun_direction: Float[np.ndarray, 3]
+    sun_colour: Float[np.ndarray, 3]
     sun_spread: float
-    horizon: Float[np.ndarray, "3"]
-    zenith: Float[np.ndarray, "3"]
-    ground: Float[np.ndarray, "3"]
+    horizon: Float[np.ndarray, 3]
+    zenith: Float[np.ndarray, 3]
+    ground: Float[np.ndarray, 3]
 
 
 @dataclass(frozen=True)
 class _Solid:
     kind: int
     to_world: Float[np.ndarray, "3 4"]
-    half: Float[np.ndarray, "3"]
+    half: Float[np.ndarray, 3]
     material: Material
-    offset: Float[np.ndarray, "3"]
+    offset: Float[np.ndarray, 3]
 
 
 @dataclass
@@ -128,7 +128,7 @@ class Builder:
     texture_size: int
     photos: Sequence[UInt8[np.ndarray, "height width 3"]] = ()
     hue: float = 0.0
-    interests: list[Float[np.ndarray, "3"]] = field(default_factory=list)
+    interests: list[Float[np.ndarray, 3]] = field(default_factory=list)
     lamps: list[list[float]] = field(default_factory=list)
     _solids: list[_Solid] = field(default_factory=list)
     _baked: list[UInt8[np.ndarray, "texels 3"]] = field(default_factory=list)
@@ -215,7 +215,7 @@ class Builder:
         """A roof with its ridge along the frame's y axis."""
         self._add(GABLE, at, np.diag(half), centre, half, material)
 
-    def lamp(self, position: Float[np.ndarray, "3"], colour: Colour, radius: float = 0.06) -> None:
+    def lamp(self, position: Float[np.ndarray, 3], colour: Colour, radius: float = 0.06) -> None:
         """A point of light; colour is the radiance of a white surface 1 m away."""
         self.lamps.append([*position, *colour, radius])
 
@@ -293,7 +293,7 @@ def _arrange(parts: Sequence[_Solid]) -> Solids:
     to_world = np.stack([part.to_world for part in parts])
     extent = np.abs(to_world[:, :, :3]).sum(axis=2)
     low, high = to_world[:, :, 3] - extent, to_world[:, :, 3] + extent
-    boxes: list[Float[np.ndarray, "6"]] = []
+    boxes: list[Float[np.ndarray, 6]] = []
     skips: list[int] = []
     leaves: list[int] = []
 
@@ -366,7 +366,7 @@ def _tiling(part: _Solid) -> tuple[float, float]:
 
 
 def _with_grid(
-    solids: Solids, textures: Textures, light: Light, low: Float[np.ndarray, "3"], high: Float[np.ndarray, "3"], indoors: bool
+    solids: Solids, textures: Textures, light: Light, low: Float[np.ndarray, 3], high: Float[np.ndarray, 3], indoors: bool
 ) -> Light:
     """The light with probes over the free box (which stays off the walls by one step, so that no probe is behind them)."""
     step = float(np.clip(np.prod(high - low) ** (1 / 3) / 14, 0.28, 1.2))

@@ -1,6 +1,6 @@
 """Rooms and yards: what stands where in a procedural world.
 
-In: a ``Builder`` (materials and solids) and its numpy generator. Out: a finished ``World``, with light, exposure, room to move and things to
+In: a ``Builder`` (materials and solids) and its numpy generator. Out: a finished ``World`` with light, exposure, room to move and things to
 look at. World axes: x and y along the ground, z up, metres; furniture stands with its back at y = 0 of its own frame and faces +y.
 """
 
@@ -99,8 +99,8 @@ def _open_sky(rng: np.random.Generator) -> Sky:
     sun = np.array([math.cos(turn) * math.cos(height), math.sin(turn) * math.cos(height), math.sin(height)])
     clear = rng.uniform(0.0, 1.0)
     warm = np.array([1.0, 0.93 - 0.12 * (height < 0.6), 0.82 - 0.2 * (height < 0.6)])
-    zenith = (1 - clear) * np.array([0.75, 0.78, 0.82]) + clear * np.array([0.22, 0.38, 0.72])
-    horizon = (1 - clear) * np.array([0.85, 0.87, 0.9]) + clear * np.array([0.75, 0.85, 0.97])
+    zenith = (1 - clear) * np.array([0.6, 0.65, 0.74]) + clear * np.array([0.14, 0.3, 0.68])
+    horizon = (1 - clear) * np.array([0.72, 0.75, 0.8]) + clear * np.array([0.5, 0.64, 0.85])
     ground = np.array([0.28, 0.27, 0.24])
     return Sky(sun, warm * (0.3 + 2.0 * clear), 0.012 + 0.09 * (1 - clear), horizon, zenith, ground)
 

@@ -95,7 +95,7 @@ def _with_mip_levels(finest: Float[np.ndarray, "size size 3"]) -> UInt8[np.ndarr
     """Each level averages 2 x 2 texels of the one before, in linear light, down to one texel."""
     assert finest.shape[0] & (finest.shape[0] - 1) == 0, f"a texture's size is a power of two, got {finest.shape[0]}"
     linear = finest.astype(np.float32) ** 2
-    levels = [linear]
+    levels: list[np.ndarray] = [linear]
     while levels[-1].shape[0] > 1:
         fine = levels[-1]
         levels.append((fine[0::2, 0::2] + fine[1::2, 0::2] + fine[0::2, 1::2] + fine[1::2, 1::2]) / 4)
@@ -145,7 +145,7 @@ def _nearest_cell(x: float, y: float, period: int, seed: int) -> tuple[float, fl
     """Cells around scattered points: distance to the nearest point, how much farther the second is, a number in [0,1) per cell."""
     x *= period
     y *= period
-    ix, iy = int(math.floor(x)), int(math.floor(y))
+    ix, iy = math.floor(x), math.floor(y)
     first, second, owner = 9.0, 9.0, 0.0
     for cy in range(iy - 1, iy + 2):
         for cx in range(ix - 1, ix + 2):
@@ -175,7 +175,7 @@ def _planks(x, y, cells, seed):
     row = math.floor(y * cells)
     across = y * cells - row
     shifted = x * 2 + _random(int(row), 1, seed) * 2
-    board = int(math.floor(shifted)) % 2
+    board = math.floor(shifted) % 2
     along = shifted - math.floor(shifted)
     number = int(row) * 2 + board
     wobble = 0.06 * _octaves(x, y, 3, cells, 2, seed + 5)
@@ -229,7 +229,7 @@ def _checker(x, y, cells, seed):
 @njit(cache=True)
 def _stripes(x, y, cells, seed):
     position = x * cells
-    band = int(math.floor(position))
+    band = math.floor(position)
     across = position - band
     width = 0.3 + 0.4 * _random(band % 3, 3, seed)
     inside = _step(0.0, 0.04, across) * (1 - _step(width, width + 0.04, across))
@@ -250,8 +250,8 @@ def _marble(x, y, cells, seed):
 @njit(cache=True)
 def _fabric(x, y, cells, seed):
     weave = math.sin(2 * math.pi * 64 * x) * math.sin(2 * math.pi * 64 * y)
-    column = _random(int(math.floor(x * cells)) % cells, 5, seed)
-    row = _random(int(math.floor(y * cells)) % cells, 6, seed)
+    column = _random(math.floor(x * cells) % cells, 5, seed)
+    row = _random(math.floor(y * cells) % cells, 6, seed)
     rough = _octaves(x, y, 6, 6, 4, seed + 2)
     line = 0.0
     if column > 0.72 and row > 0.72:
