@@ -37,9 +37,7 @@ class Renders:
         return self.rgb.shape[0]
 
 
-def render(
-    splats: Splats, cameras: Cameras, *, backend: str = "auto", sh_degree: int | None = None, near: float | None = None
-) -> Renders:
+def render(splats: Splats, cameras: Cameras, *, backend: str = "auto", sh_degree: int | None = None, near: float | None = None) -> Renders:
     """Render every view.
 
     backend: a name in ``BACKENDS``, or ``auto``: ``gsplat_cuda`` for tensors on a GPU, else ``numba_cpu``.

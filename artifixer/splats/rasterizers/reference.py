@@ -95,9 +95,7 @@ def _boxes(splats: Splats, camera: Cameras) -> tuple[Int[Tensor, "count 4"], Boo
     return torch.where(valid[:, None], torch.cat([low, high], dim=1), 0).long(), valid
 
 
-def project(
-    splats: Splats, camera: Cameras, near: float
-) -> tuple[Int[Tensor, "count 4"], Float[Tensor, " count"], Bool[Tensor, " count"]]:
+def project(splats: Splats, camera: Cameras, near: float) -> tuple[Int[Tensor, "count 4"], Float[Tensor, " count"], Bool[Tensor, " count"]]:
     """Per Gaussian: its box of pixels, the camera z of its centre (differentiable), and whether it is drawn."""
     box, valid = _boxes(splats, camera)
     viewmat = camera.viewmats[0]
@@ -135,9 +133,7 @@ def sh_basis(directions: Float[Tensor, "*batch 3"], degree: int) -> Float[Tensor
     return torch.stack(basis, dim=-1)
 
 
-def _in_box(
-    box: Int[Tensor, "count 4"], row: Int[Tensor, " pixels"], column: Int[Tensor, " pixels"]
-) -> Bool[Tensor, "pixels count"]:
+def _in_box(box: Int[Tensor, "count 4"], row: Int[Tensor, " pixels"], column: Int[Tensor, " pixels"]) -> Bool[Tensor, "pixels count"]:
     left, top, right, bottom = box.unbind(dim=-1)
     row, column = row[:, None], column[:, None]
     return (column >= left) & (column <= right) & (row >= top) & (row <= bottom)
