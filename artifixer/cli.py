@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import inspect
 import io
 import os
 import re
@@ -104,7 +105,14 @@ def _parsed(verb: str, command_type: type, options: list[str]) -> tuple[Any, int
     messages = io.StringIO()
     try:
         with contextlib.redirect_stderr(messages):
-            return tyro.cli(command_type, prog=f"artifixer {verb}", args=options, config=(tyro.conf.FlagCreatePairsOff,)), EXIT_DONE
+            command = tyro.cli(
+                command_type,
+                prog=f"artifixer {verb}",
+                description=inspect.getdoc(command_type),  # whole: tyro's own reading of the docstring drops the examples
+                args=options,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+            return command, EXIT_DONE
     except SystemExit as exit_:
         if exit_.code in (None, EXIT_DONE):
             return None, EXIT_DONE

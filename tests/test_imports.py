@@ -19,7 +19,7 @@ HEAVY = ("av", "cv2", "diffusers", "gsplat", "lpips", "pycolmap", "torch_fidelit
 
 #: Runs in a fresh process: imports the modules named in argv one by one, and reports which of them did what.
 PROBE = """
-import importlib, json, os, socket, sys
+import importlib, json, os, sys
 
 faults = []
 
@@ -31,13 +31,17 @@ def audit(event, arguments):
             faults.append([current, f"writes {arguments[0]}"])
 
 import torch, numba, numpy, tyro  # what these do at import is not ours
+
+def settings():
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    return dict(os.environ), torch.get_num_threads(), torch.get_default_dtype(), torch.random.initial_seed(), deterministic
+
+current = None
+sys.addaudithook(audit)
 for current in sys.argv[1:]:
-    if current == sys.argv[1]:
-        sys.addaudithook(audit)
-    state = (dict(os.environ), torch.get_num_threads(), torch.get_default_dtype(), torch.random.initial_seed(), torch.are_deterministic_algorithms_enabled())
+    before = settings()
     importlib.import_module(current)
-    after = (dict(os.environ), torch.get_num_threads(), torch.get_default_dtype(), torch.random.initial_seed(), torch.are_deterministic_algorithms_enabled())
-    if state != after:
+    if settings() != before:
         faults.append([current, "changes the environment or torch's settings"])
     if torch.cuda.is_initialized():
         faults.append([current, "initialises CUDA"])
