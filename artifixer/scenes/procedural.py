@@ -143,18 +143,12 @@ def sample_path(
 
 def render_world(world: World, cameras: Cameras, samples: int = 2) -> WorldViews:
     """Photos of the world and exact depth; ``samples`` x ``samples`` rays per pixel. Any lens model."""
-    eyes = cameras.centers.double().numpy()
     shape = (len(cameras), cameras.height, cameras.width)
     rgb, depth = np.empty((*shape, 3), np.float32), np.empty(shape, np.float32)
     for view in range(len(cameras)):
-        fine = _directions(cameras[view], samples).reshape(cameras.height * samples, cameras.width * samples, 3)
-        shown = radiance_image(world.solids, world.textures, world.light, eyes[view], fine, samples, world.white)
-        rgb[view] = np.sqrt(shown)
-        directions = _directions(cameras[view], 1)
-        distance, solid = nearest_hits(world.solids, np.broadcast_to(eyes[view], directions.shape).copy(), directions)
-        forward = cameras.viewmats[view, 2, :3].double().numpy()
-        depth[view] = np.where(solid >= 0, distance * (directions @ forward), np.inf).reshape(shape[1:])
-    return WorldViews(torch.from_numpy(rgb).clamp(0, 1), torch.from_numpy(depth))
+        rgb[view] = _colours(world, cameras[view], samples)
+        depth[view] = _depth(world, cameras[view])
+    return WorldViews(torch.from_numpy(rgb), torch.from_numpy(depth))
 
 
 def seen_by(world: World, cameras: Cameras, others: Cameras) -> Int[Tensor, "views height width"]:
@@ -218,8 +212,27 @@ def _path_of(name: str) -> Cameras:
 
 
 def _photograph(world: World, camera: Cameras) -> UInt8[np.ndarray, "height width 3"]:
-    rgb = render_world(world, camera).rgb[0]
-    return np.rint(rgb.numpy() * 255).astype(np.uint8)
+    return np.rint(_colours(world, camera, samples=2) * 255).astype(np.uint8)
+
+
+# Photos and depth of one view.
+
+
+def _colours(world: World, camera: Cameras, samples: int) -> Float[np.ndarray, "height width 3"]:
+    """Display-encoded colours in [0,1]."""
+    eye = camera.centers[0].double().numpy()
+    fine = _directions(camera, samples).reshape(camera.height * samples, camera.width * samples, 3)
+    shown = radiance_image(world.solids, world.textures, world.light, eye, fine, samples, world.white)
+    return np.sqrt(np.clip(shown, 0, 1))
+
+
+def _depth(world: World, camera: Cameras) -> Float[np.ndarray, "height width"]:
+    """Camera z of the surface at each pixel's centre, ``inf`` where there is sky."""
+    directions = _directions(camera, 1)
+    eye = camera.centers[0].double().numpy()
+    distance, solid = nearest_hits(world.solids, np.broadcast_to(eye, directions.shape).copy(), directions)
+    forward = camera.viewmats[0, 2, :3].double().numpy()
+    return np.where(solid >= 0, distance * (directions @ forward), np.inf).reshape(camera.height, camera.width)
 
 
 # Paths.

@@ -27,7 +27,7 @@ FAR = 1e9
 _FACE_CURVED, _FACE_SLOPE = 3, 4
 _AXES = 6
 #: Two rays of a pixel whose summed linear difference stays below this are taken for the whole pixel.
-_ALIKE = 0.02
+_ALIKE = 0.05
 _FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}
 
 
