@@ -1,0 +1,102 @@
+"""Images, arrays and videos: there and back, same bytes for same pixels, unusual and damaged files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.media import VideoWriter, image_size, read_image, read_npy, read_video, write_npy, write_png
+
+VIDEO_ERROR = 6  # levels: quantisation of H.264 at its quality setting, and halved colour resolution, on a smooth picture
+
+
+def random_photo(height: int = 12, width: int = 17) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def smooth_frames(count: int, height: int, width: int) -> list[np.ndarray]:
+    y, x = np.mgrid[:height, :width]
+    return [np.stack([x * 3 + 4 * i, y * 3, 0 * x + 90], axis=-1).clip(0, 255).astype(np.uint8) for i in range(count)]
+
+
+def test_png_there_and_back_and_same_bytes(tmp_path: Path) -> None:
+    photo = random_photo()
+    write_png(tmp_path / "a.png", photo)
+    write_png(tmp_path / "b.png", photo)
+    assert np.array_equal(read_image(tmp_path / "a.png"), photo)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_npy_there_and_back(tmp_path: Path) -> None:
+    depth = np.array([[1.5, np.nan]], dtype=np.float32)
+    write_npy(tmp_path / "depth.npy", depth)
+    assert np.array_equal(read_npy(tmp_path / "depth.npy"), depth, equal_nan=True)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_rotated_photos_come_upright(tmp_path: Path, orientation: int) -> None:
+    stored = random_photo()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / "photo.png", exif=exif)
+    turned = [stored, stored[:, ::-1], stored[::-1, ::-1], stored[::-1], stored.swapaxes(0, 1)]
+    turned += [np.rot90(stored, -1), stored[::-1, ::-1].swapaxes(0, 1), np.rot90(stored)]
+    upright = read_image(tmp_path / "photo.png")
+    assert np.array_equal(upright, turned[orientation - 1])
+    assert image_size(tmp_path / "photo.png") == (upright.shape[1], upright.shape[0])
+
+
+def test_grey_16_bit_and_alpha(tmp_path: Path) -> None:
+    grey = random_photo()[..., 0]
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    for name in ("grey.png", "deep.png"):
+        assert np.array_equal(read_image(tmp_path / name), grey[..., None].repeat(3, axis=2))
+    rgba = np.zeros((1, 2, 4), np.uint8)
+    rgba[0, :] = [[200, 100, 50, 255], [200, 100, 50, 0]]
+    Image.fromarray(rgba).save(tmp_path / "alpha.png")
+    assert read_image(tmp_path / "alpha.png").tolist() == [[[200, 100, 50], [0, 0, 0]]]
+
+
+@pytest.mark.parametrize("name", ["photo.png", "photo.jpg"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6])
+def test_damaged_photo_is_named(tmp_path: Path, name: str, share: float) -> None:
+    Image.fromarray(random_photo(64, 64)).save(tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(InputError, match=rf"{name}: cannot read: .*, expected an image"):
+        read_image(tmp_path / name)
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    for read in (read_image, image_size, read_npy, lambda path: list(read_video(path))):
+        with pytest.raises(InputError, match="nothing"):
+            read(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (33, 47)])
+def test_video_there_and_back(tmp_path: Path, height: int, width: int) -> None:
+    frames = smooth_frames(5, height, width)
+    for name in ("a.mp4", "b.mp4"):
+        with VideoWriter(tmp_path / name, width, height, fps=24) as video:
+            for frame in frames:
+                video.add(frame)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    decoded = list(read_video(tmp_path / "a.mp4"))
+    assert len(decoded) == len(frames)
+    for ours, theirs in zip(frames, decoded, strict=True):
+        assert theirs.shape[0] == height + height % 2
+        assert np.abs(theirs[:height, :width].astype(int) - ours).mean() < VIDEO_ERROR
+
+
+def test_failure_leaves_no_video(tmp_path: Path) -> None:
+    def fail_halfway() -> None:
+        with VideoWriter(tmp_path / "a.mp4", 32, 32) as video:
+            video.add(np.zeros((32, 32, 3), np.uint8))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_halfway()
+    assert list(tmp_path.iterdir()) == []
