@@ -105,7 +105,7 @@ def _parsed(verb: str, command_type: type, options: list[str]) -> tuple[Any, int
     messages = io.StringIO()
     try:
         with contextlib.redirect_stderr(messages):
-            command = tyro.cli(
+            command: Any = tyro.cli(
                 command_type,
                 prog=f"artifixer {verb}",
                 description=inspect.getdoc(command_type),  # whole: tyro's own reading of the docstring drops the examples
