@@ -1,0 +1,193 @@
+"""Photos and generated frames with their cameras, as a dataset that any other trainer reads.
+
+In: views (a photo or a generated frame each, with its camera) and points. Out::
+
+    images/photo_00000.png, images/frame_00000.png ...   8-bit RGB
+    transforms.json    nerfstudio and instant-ngp; poses camera_to_world in OpenGL axes; "source" says which photo or frame a view is
+    sparse_pc.ply      the points for nerfstudio
+    sparse/0/*.txt     the same as a COLMAP model (cameras, images, points3D without tracks)
+
+The world is the capture's own. Numbers are written in full: reading either form gives back the cameras to within float32 rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
+from artifixer.geometry.transforms import matrix_to_quaternion
+from artifixer.runtime.media import write_png
+from artifixer.runtime.run_folder import atomic_path, write_bytes, write_json
+from artifixer.scenes.scene import SparsePoints
+from artifixer.splats.splats import SH_BASE, Splats
+
+#: Most points written from splats; other trainers grow their own from there.
+MOST_POINTS = 100_000
+
+#: Splats of less peak opacity make no point: they are haze, not surface.
+LEAST_OPACITY = 0.5
+
+#: OpenGL camera axes in OpenCV camera axes: y and z change sign.
+_OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class DatasetView:
+    """One view of the dataset.
+
+    kind: a captured photo, or a frame that the model generated. source: the photo's name, or what the frame is called.
+    camera: one view of the size of the pixels. read: returns the pixels, uint8 ``[height width 3]``; called once.
+    """
+
+    kind: Literal["photo", "frame"]
+    source: str
+    camera: Cameras
+    read: Callable[[], UInt8[np.ndarray, "height width 3"]]
+
+    def __post_init__(self) -> None:
+        assert len(self.camera) == 1, f"{self.source}: {len(self.camera)} cameras"
+
+
+def write_dataset(
+    folder: Path,
+    views: Iterable[DatasetView],
+    points: tuple[Float[Tensor, "points 3"], UInt8[Tensor, "points 3"]],
+) -> None:
+    """Write the dataset into ``folder``. ``transforms.json`` comes last, so a folder that has it is complete.
+
+    points: positions in world units and 8-bit colours, from ``points_of_splats`` or ``points_of_capture``.
+    """
+    files, cameras, sources = [], [], []
+    counts = {"photo": 0, "frame": 0}
+    for view in views:
+        file = f"{view.kind}_{counts[view.kind]:05d}.png"
+        counts[view.kind] += 1
+        pixels = view.read()
+        expected = (view.camera.height, view.camera.width, 3)
+        assert pixels.shape == expected, f"{view.source}: pixels {pixels.shape}, expected {expected} as its camera says"
+        write_png(folder / "images" / file, pixels)
+        files.append(file)
+        cameras.append(view.camera.to("cpu"))
+        sources.append(view.source)
+    assert files, f"{folder}: a dataset without views"
+    xyz, rgb = (tensor.cpu().numpy() for tensor in points)
+    _write_point_cloud(folder / "sparse_pc.ply", xyz, rgb)
+    _write_colmap(folder / "sparse" / "0", files, cameras, xyz, rgb)
+    _write_transforms(folder / "transforms.json", files, sources, cameras)
+
+
+def points_of_splats(splats: Splats, most: int = MOST_POINTS) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "points 3"]]:
+    """Centres and base colours of the opaque splats, evenly thinned to at most ``most``."""
+    splats = splats.map(lambda tensor: tensor.detach().cpu())
+    chosen = torch.nonzero(splats.opacities >= LEAST_OPACITY)[:, 0]
+    if len(chosen) > most:
+        chosen = chosen[torch.arange(most) * len(chosen) // most]
+    colours = (SH_BASE * splats.sh[chosen, 0] + 0.5).clamp(0, 1)
+    return splats.means[chosen].to(torch.float32), (colours * 255).round().to(torch.uint8)
+
+
+def points_of_capture(points: SparsePoints | None) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "points 3"]]:
+    """Positions and colours of a capture's sparse points; none where it has none."""
+    return (torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.uint8)) if points is None else (points.xyz, points.rgb)
+
+
+# nerfstudio ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _write_transforms(path: Path, files: Sequence[str], sources: Sequence[str], cameras: Sequence[Cameras]) -> None:
+    """Intrinsics and lens stand at the top where all views share them, otherwise in each frame."""
+    intrinsics = [_nerfstudio_intrinsics(camera) for camera in cameras]
+    shared = intrinsics[0] if all(entry == intrinsics[0] for entry in intrinsics) else {}
+    frames = []
+    for file, source, camera, entry in zip(files, sources, cameras, intrinsics, strict=True):
+        pose = np.linalg.inv(camera.viewmats[0].to(torch.float64).numpy()) @ _OPENCV_FROM_OPENGL
+        own = {} if shared else entry
+        frames.append({"file_path": f"images/{file}", "source": source, "transform_matrix": pose.tolist(), **own})
+    write_json(path, {"ply_file_path": "sparse_pc.ply", **shared, "frames": frames})
+
+
+def _nerfstudio_intrinsics(camera: Cameras) -> dict[str, Any]:
+    K, lens = camera.Ks[0].tolist(), _lens_name(camera)
+    content = {"camera_model": lens, "w": camera.width, "h": camera.height}
+    content |= {"fl_x": K[0][0], "fl_y": K[1][1], "cx": K[0][2], "cy": K[1][2]}
+    return content | dict(zip(_LENS_COEFFICIENTS[lens], _coefficients(camera, lens), strict=True))
+
+
+# COLMAP -------------------------------------------------------------------------------------------------------------------------------
+
+#: Coefficients after fx fy cx cy, in COLMAP's order.
+_LENS_COEFFICIENTS = {
+    "PINHOLE": (),
+    "OPENCV": ("k1", "k2", "p1", "p2"),
+    "FULL_OPENCV": ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"),
+    "OPENCV_FISHEYE": ("k1", "k2", "k3", "k4"),
+}
+
+
+def _lens_name(camera: Cameras) -> str:
+    """The smallest COLMAP model that holds the camera's lens."""
+    if camera.model == "fisheye":
+        return "OPENCV_FISHEYE"
+    used = {name for name, value in zip(DISTORTION_NAMES, camera.distortion[0].tolist(), strict=True) if value}
+    return next(name for name in ("PINHOLE", "OPENCV", "FULL_OPENCV") if used <= set(_LENS_COEFFICIENTS[name]))
+
+
+def _coefficients(camera: Cameras, lens: str) -> list[float]:
+    value = dict(zip(DISTORTION_NAMES, camera.distortion[0].tolist(), strict=True))
+    return [value[name] for name in _LENS_COEFFICIENTS[lens]]
+
+
+def _write_colmap(folder: Path, files: Sequence[str], cameras: Sequence[Cameras], xyz: np.ndarray, rgb: np.ndarray) -> None:
+    """``cameras.txt``, ``images.txt``, ``points3D.txt``; ids count from 1, views with equal intrinsics share a camera."""
+    camera_ids: dict[str, int] = {}
+    image_lines = []
+    for number, (file, camera) in enumerate(zip(files, cameras, strict=True), start=1):
+        camera_id = camera_ids.setdefault(_colmap_intrinsics(camera), len(camera_ids) + 1)
+        viewmat = camera.viewmats[0].to(torch.float64)
+        pose = [*matrix_to_quaternion(viewmat[:3, :3]).tolist(), *viewmat[:3, 3].tolist()]
+        image_lines += [f"{number} {_words(pose)} {camera_id} {file}", ""]  # the empty line: no keypoints
+    camera_lines = [f"{camera_id} {intrinsics}" for intrinsics, camera_id in camera_ids.items()]
+    point_lines = [
+        f"{number} {_words(position)} {red} {green} {blue} 0"
+        for number, (position, (red, green, blue)) in enumerate(zip(xyz.astype(np.float64).tolist(), rgb.tolist(), strict=True), start=1)
+    ]
+    _write_lines(folder / "cameras.txt", ["# CAMERA_ID MODEL WIDTH HEIGHT PARAMS[]", *camera_lines])
+    _write_lines(folder / "images.txt", ["# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, then its keypoints (none)", *image_lines])
+    _write_lines(folder / "points3D.txt", ["# POINT3D_ID X Y Z R G B ERROR TRACK[]", *point_lines])
+
+
+def _colmap_intrinsics(camera: Cameras) -> str:
+    K, lens = camera.Ks[0].tolist(), _lens_name(camera)
+    return f"{lens} {camera.width} {camera.height} {_words([K[0][0], K[1][1], K[0][2], K[1][2], *_coefficients(camera, lens)])}"
+
+
+def _words(values: Sequence[float]) -> str:
+    return " ".join(repr(value) for value in values)
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+# Points -------------------------------------------------------------------------------------------------------------------------------
+
+
+def _write_point_cloud(path: Path, xyz: np.ndarray, rgb: np.ndarray) -> None:
+    from plyfile import PlyData, PlyElement
+
+    fields = [(name, "<f4") for name in "xyz"] + [(name, "u1") for name in ("red", "green", "blue")]
+    vertices = np.zeros(len(xyz), dtype=fields)
+    for column, name in enumerate("xyz"):
+        vertices[name] = xyz[:, column]
+    for column, name in enumerate(("red", "green", "blue")):
+        vertices[name] = rgb[:, column]
+    with atomic_path(path) as temporary:
+        PlyData([PlyElement.describe(vertices, "vertex")], byte_order="<").write(str(temporary))
