@@ -11,11 +11,11 @@ import argparse
 import time
 
 import torch
-from artifixer.scenes.procedural import seen_by, world_of
 
 from artifixer.pipeline.capture import CaptureChoice, open_capture
 from artifixer.pipeline.reconstruct_capture import ReconstructionJob, initial_splats, view_quality
 from artifixer.recipes.reconstruct import RECIPES
+from artifixer.scenes.procedural import seen_by, world_of
 from artifixer.splats.reconstruct import TrainingViews, reconstruct
 
 

@@ -95,7 +95,13 @@ def test_a_run_broken_off_anywhere_ends_with_the_same_bits(views, tmp_path, monk
             reconstruct(views, blobs(60, seed=2), EXTENT, CONFIG, seed=0, checkpoint=checkpoint, report=kill)
         done = []
         resumed = reconstruct(
-            views, blobs(60, seed=2), EXTENT, CONFIG, seed=0, checkpoint=checkpoint, report=lambda report, done=done: done.append(report.iteration)
+            views,
+            blobs(60, seed=2),
+            EXTENT,
+            CONFIG,
+            seed=0,
+            checkpoint=checkpoint,
+            report=lambda report, done=done: done.append(report.iteration),
         )
         assert done[0] == stop, "the report stops before the state of its iteration is saved"
         assert same(expected, resumed)
