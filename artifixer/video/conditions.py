@@ -1,0 +1,226 @@
+"""What the video model sees besides latents: opacity, rays and cameras of the target frames, text, reference photos with their cameras.
+
+In: target and reference ``Cameras`` in world units, opacity at pixel rate, latents of the references, a text embedding. Out:
+``Conditions`` of a whole clip or of one block (paper section 4.2). A roll-out keeps what all its blocks share in ``RollOutContext``,
+which makes the conditions of one block from the cameras of that block alone: any length of path costs the same per block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.rays import pixel_rays
+from artifixer.geometry.transforms import invert_rigid, matrix_to_quaternion, quaternion_to_matrix
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Conditions of consecutive latent frames, of a whole clip or a part of it, for a batch of clips.
+
+    opacity: of the renders at pixel rate, in [0,1]. The piece that starts a clip has ``1 + temporal_factor (latent_frames - 1)`` frames,
+        a later one ``temporal_factor latent_frames``.
+    rays: per pixel of each latent frame the moment origin x direction, then the unit direction; ``viewmats`` and ``Ks``: the cameras of the
+        latent frames, intrinsics in units of the image's sides with the image's centre at 0. All three in the weights' own world, see
+        ``weights_cameras``.
+    text: embedding, zeros for no prompt.
+    reference_latents: each photo encoded on its own; None with ``reference_viewmats`` and ``reference_Ks`` when there are no references.
+    use_references: factor on what each sample of the batch takes from its references, 1 or 0; None is 1 for all.
+    """
+
+    opacity: Float[Tensor, "batch frames height width"]
+    rays: Float[Tensor, "batch latent_frames height width 6"]
+    viewmats: Float[Tensor, "batch latent_frames 4 4"]
+    Ks: Float[Tensor, "batch latent_frames 3 3"]
+    text: Float[Tensor, "batch tokens width"]
+    reference_latents: Float[Tensor, "batch channels views h w"] | None = None
+    reference_viewmats: Float[Tensor, "batch views 4 4"] | None = None
+    reference_Ks: Float[Tensor, "batch views 3 3"] | None = None
+    use_references: Float[Tensor, " batch"] | None = None
+
+    def __post_init__(self) -> None:
+        batch, latent_frames = self.rays.shape[:2]
+        assert self.opacity.shape[0] == batch and self.opacity.shape[2:] == self.rays.shape[2:4], f"opacity {tuple(self.opacity.shape)}"
+        assert self.viewmats.shape == (batch, latent_frames, 4, 4), (
+            f"viewmats {tuple(self.viewmats.shape)} of {latent_frames} latent frames"
+        )
+        assert self.Ks.shape == (batch, latent_frames, 3, 3), f"Ks {tuple(self.Ks.shape)} of {latent_frames} latent frames"
+        assert self.text.shape[0] == batch, f"text {tuple(self.text.shape)} for a batch of {batch}"
+        references = (self.reference_latents, self.reference_viewmats, self.reference_Ks)
+        assert len({part is None for part in references}) == 1, "reference latents and reference cameras come together"
+        if self.reference_latents is not None and self.reference_viewmats is not None and self.reference_Ks is not None:
+            views = self.reference_latents.shape[2]
+            assert self.reference_viewmats.shape == (batch, views, 4, 4), f"reference viewmats {tuple(self.reference_viewmats.shape)}"
+            assert self.reference_Ks.shape == (batch, views, 3, 3), f"reference Ks {tuple(self.reference_Ks.shape)}"
+
+    @property
+    def latent_frames(self) -> int:
+        return self.rays.shape[1]
+
+    def drop(
+        self,
+        *,
+        renders: bool | Bool[Tensor, " batch"] = False,
+        text: bool | Bool[Tensor, " batch"] = False,
+        references: bool | Bool[Tensor, " batch"] = False,
+    ) -> Conditions:
+        """The same conditions without some of them, for all clips or for the marked ones of the batch.
+
+        Dropped renders have opacity 0 (the caller passes latents of black frames beside it), dropped text is zeros. Dropping the references
+        of all clips removes them; of some, sets their factor to 0, so that weights get gradients from every batch.
+        """
+        dropped = self
+        if renders is not False:
+            dropped = replace(dropped, opacity=_zeroed(self.opacity, renders))
+        if text is not False:
+            dropped = replace(dropped, text=_zeroed(self.text, text))
+        if references is True:
+            dropped = replace(dropped, reference_latents=None, reference_viewmats=None, reference_Ks=None, use_references=None)
+        elif references is not False:
+            factor = self.text.new_ones(self.text.shape[0]) if self.use_references is None else self.use_references
+            dropped = replace(dropped, use_references=_zeroed(factor, references))
+        return dropped
+
+    def latent_slice(self, first: int, count: int) -> Conditions:
+        """Conditions of latent frames ``first`` to ``first + count``; only of conditions that begin with a clip's latent frame 0."""
+        assert 0 <= first and 0 < count and first + count <= self.latent_frames, f"{first}+{count} of {self.latent_frames} latent frames"
+        if self.latent_frames == 1:
+            return self
+        step, rest = divmod(self.opacity.shape[1] - 1, self.latent_frames - 1)
+        assert not rest, f"{self.opacity.shape[1]} frames of opacity do not start a clip of {self.latent_frames} latent frames"
+        frames = slice(max(0, 1 + step * (first - 1)), 1 + step * (first + count - 1))
+        latents = slice(first, first + count)
+        return replace(
+            self,
+            opacity=self.opacity[:, frames],
+            rays=self.rays[:, latents],
+            viewmats=self.viewmats[:, latents],
+            Ks=self.Ks[:, latents],
+        )
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Conditions:
+        """On another device or in another float type; camera matrices stay float32 in any type, as PRoPE computes with them."""
+        matrices = {"viewmats", "Ks", "reference_viewmats", "reference_Ks"}
+        values = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(self, **{name: value.to(device, None if name in matrices else dtype) for name, value in values.items()})
+
+
+@dataclass(frozen=True)
+class RollOutContext:
+    """What all blocks of one roll-out share: the first target camera, the unit of length, text and references.
+
+    first_camera: of the roll-out's frame 0 in roll-out order, one view. camera_scale: world units to the weights' units. The rest as in
+    ``Conditions``, with a batch of one.
+    """
+
+    first_camera: Cameras
+    camera_scale: float
+    temporal_factor: int
+    text: Float[Tensor, "1 tokens width"]
+    reference_latents: Float[Tensor, "1 channels views h w"] | None = None
+    reference_viewmats: Float[Tensor, "1 views 4 4"] | None = None
+    reference_Ks: Float[Tensor, "1 views 3 3"] | None = None
+
+    def with_references(self, latents: Float[Tensor, "1 channels views h w"], cameras: Cameras) -> RollOutContext:
+        """With reference photos. Their cameras are not pooled."""
+        moved = weights_cameras(cameras, self.first_camera, self.camera_scale)
+        return replace(self, reference_latents=latents, reference_viewmats=moved.viewmats[None], reference_Ks=normalised_Ks(moved)[None])
+
+    def conditions(
+        self, opacity: Float[Tensor, "frames height width"], cameras: Cameras, *, is_first: bool, latent_frames: int | None = None
+    ) -> Conditions:
+        """Conditions of consecutive frames: a block or a whole clip.
+
+        cameras: of the same frames as ``opacity``, at the model's size; fewer when the last frames are padding, which then stands still.
+        is_first: whether the frames start the roll-out. latent_frames: how many these are; by default as many as the opacity says.
+        """
+        if latent_frames is None:
+            latent_frames = _groups(opacity.shape[0], self.temporal_factor, is_first)
+        pooled = pooled_cameras(cameras, self.temporal_factor, is_first, latent_frames)
+        moved = weights_cameras(pooled, self.first_camera, self.camera_scale)
+        return Conditions(
+            opacity=opacity[None],
+            rays=ray_map(moved)[None],
+            viewmats=moved.viewmats[None],
+            Ks=normalised_Ks(moved)[None],
+            text=self.text,
+            reference_latents=self.reference_latents,
+            reference_viewmats=self.reference_viewmats,
+            reference_Ks=self.reference_Ks,
+        )
+
+
+def pooled_cameras(cameras: Cameras, temporal_factor: int, is_first: bool, latent_frames: int | None = None) -> Cameras:
+    """One camera per latent frame: the mean of its frames' rotations (chordal), centres, intrinsics and distortion.
+
+    is_first: the frames start a clip, whose frame 0 is a latent frame of its own; all others come in groups of ``temporal_factor``. An
+    incomplete last group repeats its last camera; latent frames beyond the cameras repeat the last group's mean, as the release pads.
+    """
+    groups = _groups(len(cameras), temporal_factor, is_first)
+    index = torch.arange(groups * temporal_factor) - (temporal_factor - 1) * is_first
+    members = cameras[index.clamp(0, len(cameras) - 1)]  # the first group holds frame 0 alone, repeated
+    poses = members.to(dtype=torch.float64).camera_to_world
+    mean = torch.eye(4, dtype=poses.dtype, device=poses.device).repeat(groups, 1, 1)
+    mean[:, :3, :3] = _mean_rotation(poses[:, :3, :3].unflatten(0, (groups, temporal_factor)))
+    mean[:, :3, 3] = poses[:, :3, 3].unflatten(0, (groups, temporal_factor)).mean(dim=1)
+    pooled = replace(
+        cameras,
+        viewmats=invert_rigid(mean).to(cameras.viewmats.dtype),
+        Ks=members.Ks.unflatten(0, (groups, temporal_factor)).mean(dim=1),
+        distortion=members.distortion.unflatten(0, (groups, temporal_factor)).mean(dim=1),
+    )
+    return pooled if latent_frames is None else pooled[torch.arange(latent_frames).clamp(max=groups - 1)]
+
+
+def weights_cameras(cameras: Cameras, first_camera: Cameras, camera_scale: float) -> Cameras:
+    """Cameras in the world that the weights were trained in: centres times ``camera_scale``, ``first_camera`` at the identity.
+
+    The release takes poses in OpenGL axes (+y up, -z forward) but ray directions and intrinsics in OpenCV axes, and multiplies the two
+    without turning one into the other. Its weights have learned that world, so it is reproduced. Conjugating each relative pose by
+    diag(1, -1, -1, 1) does so: everything that follows (``ray_map``, PRoPE) then treats the result as ordinary OpenCV cameras.
+    Weights trained here use the same world. Computed in float64, since paths lead far from the origin; returned in the cameras' type.
+    """
+    flip = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64, device=cameras.viewmats.device))
+    to_first = first_camera.viewmats.to(flip)
+    relative = to_first @ cameras.to(dtype=torch.float64).camera_to_world
+    relative[:, :3, 3] *= camera_scale
+    return replace(cameras, viewmats=invert_rigid(flip @ relative @ flip).to(cameras.viewmats.dtype))
+
+
+def ray_map(cameras: Cameras) -> Float[Tensor, "views height width 6"]:
+    """Per pixel the moment origin x direction and the unit direction, through each camera's lens, in the order of the weights."""
+    origins, directions = pixel_rays(cameras)
+    moments = torch.linalg.cross(origins[:, None, None].expand_as(directions), directions)
+    return torch.cat([moments, directions], dim=-1)
+
+
+def normalised_Ks(cameras: Cameras) -> Float[Tensor, "views 3 3"]:
+    """Intrinsics of an image that spans -1/2 to 1/2 on both axes."""
+    Ks = cameras.resized(1, 1).Ks.clone()
+    Ks[:, :2, 2] -= 0.5
+    return Ks
+
+
+def _groups(frames: int, temporal_factor: int, is_first: bool) -> int:
+    """Latent frames of so many pixel frames; an incomplete last group counts."""
+    assert frames > 0, "a latent frame needs a camera"
+    return is_first + -(-(frames - is_first) // temporal_factor)
+
+
+def _mean_rotation(rotations: Float[Tensor, "groups members 3 3"]) -> Float[Tensor, "groups 3 3"]:
+    """The rotation with the least sum of squared distances to the members (Frobenius norm): the quaternion q that maximises the sum of
+    (q . q_i)^2, which is an eigenvector."""
+    quats = matrix_to_quaternion(rotations)
+    return quaternion_to_matrix(torch.linalg.eigh(quats.mT @ quats).eigenvectors[..., -1])
+
+
+def _zeroed(values: Tensor, dropped: bool | Bool[Tensor, " batch"]) -> Tensor:
+    """Zeros where dropped."""
+    if isinstance(dropped, bool):
+        return torch.zeros_like(values) if dropped else values
+    kept = ~dropped.to(values.device).view(-1, *[1] * (values.ndim - 1))
+    return values * kept
