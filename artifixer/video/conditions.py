@@ -45,10 +45,8 @@ class Conditions:
     def __post_init__(self) -> None:
         batch, latent_frames = self.rays.shape[:2]
         assert self.opacity.shape[0] == batch and self.opacity.shape[2:] == self.rays.shape[2:4], f"opacity {tuple(self.opacity.shape)}"
-        assert self.viewmats.shape == (batch, latent_frames, 4, 4), (
-            f"viewmats {tuple(self.viewmats.shape)} of {latent_frames} latent frames"
-        )
-        assert self.Ks.shape == (batch, latent_frames, 3, 3), f"Ks {tuple(self.Ks.shape)} of {latent_frames} latent frames"
+        assert self.viewmats.shape == (batch, latent_frames, 4, 4), f"viewmats {tuple(self.viewmats.shape)}"
+        assert self.Ks.shape == (batch, latent_frames, 3, 3), f"Ks {tuple(self.Ks.shape)}"
         assert self.text.shape[0] == batch, f"text {tuple(self.text.shape)} for a batch of {batch}"
         references = (self.reference_latents, self.reference_viewmats, self.reference_Ks)
         assert len({part is None for part in references}) == 1, "reference latents and reference cameras come together"
@@ -87,7 +85,7 @@ class Conditions:
 
     def latent_slice(self, first: int, count: int) -> Conditions:
         """Conditions of latent frames ``first`` to ``first + count``; only of conditions that begin with a clip's latent frame 0."""
-        assert 0 <= first and 0 < count and first + count <= self.latent_frames, f"{first}+{count} of {self.latent_frames} latent frames"
+        assert 0 <= first < first + count <= self.latent_frames, f"{first}+{count} of {self.latent_frames} latent frames"
         if self.latent_frames == 1:
             return self
         step, rest = divmod(self.opacity.shape[1] - 1, self.latent_frames - 1)
