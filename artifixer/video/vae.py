@@ -2,7 +2,8 @@
 
 In: frames ``[frames height width 3]``, uint8 or floats in [0,1]. Out: normalised latents ``[batch channels frames h w]``, and back.
 This is the only file that changes between the two layouts and ranges. The network is the causal Wan 2.1 autoencoder of diffusers
-(paper section 4.1): latent frame 0 stands for one pixel frame, every later one for ``temporal_factor`` of them.
+(paper section 4.1), or the small one of ``small_autoencoder.py``: latent frame 0 stands for one pixel frame, every later one for
+``temporal_factor`` of them.
 
 The network runs latent frame by latent frame and carries what its causal convolutions remember of the past; ``StreamingEncoder`` and
 ``StreamingDecoder`` keep that memory between calls. A whole clip is one call of the same loop, so cutting a clip changes nothing.
@@ -10,7 +11,7 @@ The network runs latent frame by latent frame and carries what its causal convol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +19,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
+
+from artifixer.video.latent_grid import LatentGrid
+from artifixer.video.small_autoencoder import SmallAutoencoder, SmallAutoencoderConfig
 
 #: Mean and standard deviation of each latent channel of the public Wan 2.1 autoencoder.
 WAN_LATENTS_MEAN = (
@@ -31,7 +35,7 @@ WAN_LATENTS_STD = (
 
 
 @dataclass(frozen=True)
-class VaeConfig:
+class VaeConfig(LatentGrid):
     """The architecture; the defaults are the public Wan 2.1 autoencoder.
 
     base_dim: width at full resolution; dim_mult: multiples of it, one per resolution. z_dim: latent channels. num_res_blocks: per
@@ -60,23 +64,22 @@ class VaeConfig:
         return 2 ** (len(self.dim_mult) - 1)
 
     @property
-    def temporal_factor(self) -> int:
+    def temporal_factor(self) -> int:  # type: ignore[override]
         """Pixel frames per latent frame, the first one aside."""
         return 2 ** sum(self.temporal_downsample)
 
-    def latent_frames(self, frames: int) -> int:
-        """Latent frames that ``frames`` pixel frames need; a last incomplete group counts as one."""
-        return 1 + -(-(frames - 1) // self.temporal_factor)
 
-    def pixel_frames(self, latent_frames: int) -> int:
-        """Pixel frames of a clip that starts with latent frame 0."""
-        return 1 + self.temporal_factor * (latent_frames - 1)
+#: The config says which network an autoencoder has.
+AutoencoderConfig = VaeConfig | SmallAutoencoderConfig
 
 
 class Vae:
-    """An autoencoder with its weights. ``network`` is diffusers' ``AutoencoderKLWan``; gradients flow through ``encode`` and ``decode``."""
+    """An autoencoder with its weights: ``network`` is diffusers' ``AutoencoderKLWan`` or a ``SmallAutoencoder``, as the config says.
 
-    def __init__(self, config: VaeConfig, network: Any) -> None:
+    Gradients flow through ``encode`` and ``decode``.
+    """
+
+    def __init__(self, config: AutoencoderConfig, network: Any) -> None:
         self.config, self.network = config, network
         _use_fast_convolutions(network)
 
@@ -111,21 +114,20 @@ class StreamingEncoder:
 
     def __init__(self, vae: Vae) -> None:
         self._vae = vae
-        self._memory: list[Any] = [None] * _causal_convolutions(vae.network.encoder)
+        self._encode_next = _small_encoder(vae.network) if isinstance(vae.network, SmallAutoencoder) else _wan_encoder(vae.network)
         self._is_first = True
 
     def push(self, video: Float[Tensor, "batch 3 frames height width"]) -> Float[Tensor, "batch channels latent_frames h w"]:
         """The next frames, in [-1,1]: ``1 + n temporal_factor`` in the first call, ``n temporal_factor`` in later ones."""
-        network, config = self._vae.network, self._vae.config
+        config = self._vae.config
         step, first = config.temporal_factor, int(self._is_first)
         groups, rest = divmod(video.shape[2] - first, step)
         assert groups >= 0 and not rest, f"{video.shape[2]} frames, expected groups of {step}{' after the first' * first}"
         assert not video.shape[3] % config.spatial_factor and not video.shape[4] % config.spatial_factor, f"size of {tuple(video.shape)}"
         encoded = []
         for group in video.split([1] * first + [step] * groups, dim=2):
-            moments = network.quant_conv(network.encoder(group, feat_cache=self._memory, feat_idx=[0]))
-            encoded.append(moments.chunk(2, dim=1)[0])
-        self._is_first = False
+            encoded.append(self._encode_next(group, self._is_first))
+            self._is_first = False
         latents = torch.cat(encoded, dim=2)
         mean, std = _statistics(config, latents)
         return (latents - mean) / std
@@ -136,23 +138,26 @@ class StreamingDecoder:
 
     def __init__(self, vae: Vae) -> None:
         self._vae = vae
-        self._memory: list[Any] = [None] * _causal_convolutions(vae.network.decoder)
+        self._decode_next = _small_decoder(vae.network) if isinstance(vae.network, SmallAutoencoder) else _wan_decoder(vae.network)
         self._is_first = True
 
     def push(self, latents: Float[Tensor, "batch channels latent_frames h w"]) -> Float[Tensor, "batch 3 frames height width"]:
         """The next normalised latents -> their frames in [-1,1]; the clip's first latent frame gives one frame."""
-        network = self._vae.network
         mean, std = _statistics(self._vae.config, latents)
         decoded = []
         for latent in (latents * std + mean).split(1, dim=2):
-            hidden = network.post_quant_conv(latent)
-            decoded.append(network.decoder(hidden, feat_cache=self._memory, feat_idx=[0], first_chunk=self._is_first))
+            decoded.append(self._decode_next(latent, self._is_first))
             self._is_first = False
         return torch.cat(decoded, dim=2).clamp(-1, 1)
 
 
-def build_vae(config: VaeConfig, device: torch.device | str = "cpu") -> Vae:
+def build_vae(config: AutoencoderConfig, device: torch.device | str = "cpu") -> Vae:
     """An autoencoder with torch's initial weights, or without values on the device ``meta``."""
+    if isinstance(config, SmallAutoencoderConfig):
+        with torch.device(device):
+            small = SmallAutoencoder(config)
+        return Vae(config, small.eval().requires_grad_(False))
+
     from diffusers import AutoencoderKLWan
 
     arguments = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
@@ -184,10 +189,43 @@ def frames_to_bytes(frames: Float[Tensor, "frames height width 3"]) -> UInt8[Ten
     return (frames.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def _statistics(config: VaeConfig, latents: Tensor) -> tuple[Tensor, Tensor]:
+def _statistics(config: AutoencoderConfig, latents: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation per channel, in the latents' own type as the released pipeline has them."""
     mean, std = (latents.new_tensor(values).view(1, -1, 1, 1, 1) for values in (config.latents_mean, config.latents_std))
     return mean, std
+
+
+def _wan_encoder(network: Any) -> Callable[[Tensor, bool], Tensor]:
+    """A function (pixel frames of one latent frame, whether they start the clip) -> latents, which remembers the clip."""
+    memory: list[Any] = [None] * _causal_convolutions(network.encoder)
+
+    def encode_next(group: Tensor, is_first: bool) -> Tensor:
+        moments = network.quant_conv(network.encoder(group, feat_cache=memory, feat_idx=[0]))
+        return moments.chunk(2, dim=1)[0]
+
+    return encode_next
+
+
+def _wan_decoder(network: Any) -> Callable[[Tensor, bool], Tensor]:
+    """A function (one latent frame, whether it starts the clip) -> its pixel frames, which remembers the clip."""
+    memory: list[Any] = [None] * _causal_convolutions(network.decoder)
+
+    def decode_next(latent: Tensor, is_first: bool) -> Tensor:
+        return network.decoder(network.post_quant_conv(latent), feat_cache=memory, feat_idx=[0], first_chunk=is_first)
+
+    return decode_next
+
+
+def _small_encoder(network: SmallAutoencoder) -> Callable[[Tensor, bool], Tensor]:
+    """As ``_wan_encoder``."""
+    memory = network.encoder_memory()
+    return lambda group, is_first: network.encode(group, memory, is_first)
+
+
+def _small_decoder(network: SmallAutoencoder) -> Callable[[Tensor, bool], Tensor]:
+    """As ``_wan_decoder``."""
+    memory = network.decoder_memory()
+    return lambda latent, is_first: network.decode(latent, memory, is_first)
 
 
 def _causal_convolutions(network: nn.Module) -> int:
