@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,12 +61,15 @@ def identify(capture: str) -> dict[str, str]:
     return {"capture": root.resolve().name, "files": fingerprint(listing)}
 
 
-def open_capture(choice: CaptureChoice, work_folder: Path, cache_folder: Path | None = None) -> OpenCapture:
+def open_capture(
+    choice: CaptureChoice, work_folder: Path | None, cache_folder: Path | None = None, say: Callable[[str], None] = lambda text: None
+) -> OpenCapture:
     """Load the capture, choose its split, and bring photos and cameras to the wanted size.
 
-    work_folder: for structure from motion, when the capture has no poses. cache_folder: for resized photos.
+    work_folder: for structure from motion, when the capture has no poses; say: gets a line per step of it. cache_folder: for resized
+    photos. None for either leaves nothing behind.
     """
-    scene = load_scene(choice.capture, work_folder=work_folder)
+    scene = load_scene(choice.capture, work_folder=work_folder, say=say)
     split = _split(scene, choice)
     scene = resize_scene(scene, choice.size, cache_folder)
     positions = {photo.name: position for position, photo in enumerate(scene.photos)}

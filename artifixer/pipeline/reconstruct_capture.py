@@ -81,7 +81,7 @@ def reconstruct_capture(job: ReconstructionJob, out: Path, overwrite: bool = Fal
     is_new = not out.exists()
     inputs = {**identify(job.choice.capture), **_input_files(job)}
     with _open_run(job, inputs, out, overwrite) as run, stop_on_sigterm():
-        with _removed_on_bad_input(out if is_new else None):
+        with removed_on_bad_input(out if is_new else None):
             capture = open_capture(job.choice, work_folder=run.path("sfm"), cache_folder=run.path("cache"))
             photos = [capture.scene.photos[i] for i in capture.training]
             views = TrainingViews.of_photos(photos, [capture.scene.cameras[i] for i in capture.training])
@@ -136,7 +136,7 @@ def _input_files(job: ReconstructionJob) -> dict[str, str]:
 
 
 @contextmanager
-def _removed_on_bad_input(folder: Path | None) -> Iterator[None]:
+def removed_on_bad_input(folder: Path | None) -> Iterator[None]:
     """Leave no new folder behind when its capture turns out to be unusable."""
     try:
         yield

@@ -265,6 +265,15 @@ class RunFolder:
         content = read_json(marker)
         return content["key"] == to_json(key) and all((self.root / output).exists() for output in content["outputs"])
 
+    def key_of(self, stage: str) -> Any | None:
+        """The key (JSON data) with which ``stage`` was finished, or None; its outputs may be gone."""
+        marker = self._marker(stage)
+        return read_json(marker)["key"] if marker.is_file() else None
+
+    def forget(self, stage: str) -> None:
+        """Take back that ``stage`` is finished; its outputs stay where they are."""
+        self._marker(stage).unlink(missing_ok=True)
+
     def mark_done(self, stage: str, key: object, outputs: Iterable[str | Path] = ()) -> None:
         """Record that ``stage`` is finished. ``outputs``: its files or folders, relative to the run's folder or inside it."""
         relative = [self._relative(self.root / output) for output in outputs]
