@@ -5,8 +5,8 @@ the settings of the unscented transform: by default gsplat drops a Gaussian whos
 it, which large ones near the border can't afford. Colours and depth are made here and blended as four channels, since gsplat's
 depth has no gradient.
 
-Two differences remain, both under 1/255 per Gaussian where lenses are mild: gsplat cuts a footprint at its 16x16 tiles instead of
-its box of pixels, and it draws nothing where OpenCV's radial factor falls under 0.8.
+Two differences remain: gsplat cuts a footprint at its 16x16 tiles instead of its box of pixels, which shows where Gaussians are so
+large or near that their ellipse bends; and it draws nothing where OpenCV's radial factor falls under 0.8.
 """
 
 from __future__ import annotations

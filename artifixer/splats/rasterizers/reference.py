@@ -160,5 +160,5 @@ def _blend(alphas: Float[Tensor, "pixels count"]) -> tuple[Float[Tensor, "pixels
     going_on = torch.cumprod(1 - alphas, dim=1) > MIN_TRANSMITTANCE
     alphas = torch.where(going_on, alphas, 0)
     after = torch.cumprod(1 - alphas, dim=1)
-    before = torch.cat([torch.ones_like(after[:, :1]), after], dim=1)
+    before = torch.cat([alphas.new_ones(len(alphas), 1), after], dim=1)
     return alphas * before[:, :-1], before[:, -1]
