@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,35 @@ from artifixer.runtime.run_folder import atomic_path, read_json
 #: Problems of a kind that are named in an error; the rest is counted.
 NAMED_PROBLEMS = 3
 
+#: Our names of the transformer's parts, and those of the public release, which are Wan 2.1's own in diffusers where Wan has the part.
+RELEASE_NAMES = (
+    ("layers", "blocks"),
+    ("modulation", "scale_shift_table"),
+    ("head", "proj_out"),
+    ("time_embedding.first", "condition_embedder.time_embedder.linear_1"),
+    ("time_embedding.second", "condition_embedder.time_embedder.linear_2"),
+    ("time_modulation", "condition_embedder.time_proj"),
+    ("text_embedding.first", "condition_embedder.text_embedder.linear_1"),
+    ("text_embedding.second", "condition_embedder.text_embedder.linear_2"),
+    ("ray_embedding", "camera_embedding"),
+    ("self_attention", "attn1"),
+    ("cross_attention", "attn2"),
+    ("cross_norm", "norm2"),
+    ("query", "to_q"),
+    ("key", "to_k"),
+    ("value", "to_v"),
+    ("out", "to_out.0"),
+    ("query_norm", "norm_q"),
+    ("key_norm", "norm_k"),
+    ("reference_key", "add_k_proj"),
+    ("reference_value", "add_v_proj"),
+    ("reference_key_norm", "norm_added_k"),
+    ("feed_forward.first", "ffn.net.0.proj"),
+    ("feed_forward.second", "ffn.net.2"),
+)
+
 #: Layers that the public release adds to Wan 2.1, by the last part of their module's name.
-ADDED_LAYERS = ("opacity_embedding", "camera_embedding", "add_k_proj", "add_v_proj", "norm_added_k")
+ADDED_LAYERS = ("opacity_embedding", "ray_embedding", "reference_key", "reference_value", "reference_key_norm")
 
 
 @dataclass(frozen=True)
@@ -50,7 +78,7 @@ class StoredTensors:
 
 
 def open_tensors(path: Path) -> StoredTensors:
-    """Open a ``.safetensors`` file, a diffusers folder of them, or a ``.pt`` file.
+    """Open a ``.safetensors`` file (or its parts, ``NAME-00001-of-00002.safetensors``), a diffusers folder of them, or a ``.pt`` file.
 
     Raises ``InputError`` for files that are missing, truncated or damaged, and for ``.pt`` files that hold anything but a table of tensors;
     code in them is never run.
@@ -58,7 +86,7 @@ def open_tensors(path: Path) -> StoredTensors:
     if path.is_dir():
         return _merged(path, [_open_safetensors(file) for file in _shards(path)])
     if not path.is_file():
-        raise InputError(f"{path}: does not exist, expected weights")
+        return _merged(path, [_open_safetensors(file) for file in _numbered_parts(path)])
     return _open_safetensors(path) if path.suffix == ".safetensors" else _open_pickle(path)
 
 
@@ -105,6 +133,16 @@ def load_into(
         _assign(module, name, tensor.to(device=device, dtype=dtype))
 
 
+def release_name(name: str) -> str:
+    """The public release's name of one of the transformer's tensors: "layers.0.self_attention.query.bias" -> "blocks.0.attn1.to_q.bias"."""
+    return _translated(name, RELEASE_NAMES)
+
+
+def our_name(name: str) -> str:
+    """Our name of a tensor of the public release or of Wan 2.1 in diffusers; the inverse of ``release_name``."""
+    return _translated(name, tuple((theirs, ours) for ours, theirs in RELEASE_NAMES))
+
+
 def is_added_layer(name: str) -> bool:
     """Whether a tensor belongs to a layer that Wan 2.1 does not have."""
     return any(part in ADDED_LAYERS for part in name.split("."))
@@ -113,9 +151,9 @@ def is_added_layer(name: str) -> bool:
 def initial_added_layer(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """The start of a layer that Wan 2.1 does not have, so that the model begins as Wan 2.1: opacity, rays and reference values contribute
     nothing (zeros); reference keys are an ordinary linear layer with a norm of ones (paper section 4.2)."""
-    if "norm_added_k" in name:
+    if "reference_key_norm" in name:
         return torch.ones(shape)
-    if "add_k_proj" not in name:
+    if "reference_key" not in name:
         return torch.zeros(shape)
     bound = 1 / math.sqrt(shape[-1])  # weight and bias of a square layer alike
     return torch.empty(shape).uniform_(-bound, bound, generator=generator)
@@ -204,6 +242,18 @@ def _shards(folder: Path) -> list[Path]:
     return files
 
 
+def _numbered_parts(path: Path) -> list[Path]:
+    """The files that a large ``NAME.safetensors`` was cut into: ``NAME-00001-of-00002.safetensors`` and so on."""
+    parts = sorted(path.parent.glob(f"{path.stem}-?????-of-?????{path.suffix}"))
+    if not parts:
+        raise InputError(f"{path}: does not exist, expected weights")
+    count = int(parts[-1].stem[-5:])
+    expected = [path.with_name(f"{path.stem}-{number:05d}-of-{count:05d}{path.suffix}") for number in range(1, count + 1)]
+    if parts != expected:
+        raise InputError(f"{path.parent}: {len(parts)} files of {path.stem}; expected {expected[0].name} to {expected[-1].name}")
+    return parts
+
+
 def _merged(folder: Path, parts: list[StoredTensors]) -> StoredTensors:
     where = {name: part for part in parts for name in part.shapes}
     return StoredTensors(folder, {name: part.shapes[name] for name, part in where.items()}, lambda name: where[name].read(name))
@@ -219,6 +269,13 @@ def _assign(module: nn.Module, name: str, tensor: Tensor) -> None:
         owner._parameters[leaf] = nn.Parameter(tensor, requires_grad=before.requires_grad)
     else:
         owner._buffers[leaf] = tensor
+
+
+def _translated(name: str, table: tuple[tuple[str, str], ...]) -> str:
+    """Replace whole parts between dots, each at most once."""
+    words = dict(table)
+    parts = "|".join(re.escape(part) for part in sorted(words, key=len, reverse=True))
+    return re.sub(rf"(?<![^.])(?:{parts})(?![^.])", lambda match: words[match.group()], name)
 
 
 def _shape(shape: Iterable[int]) -> str:

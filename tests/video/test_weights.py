@@ -110,28 +110,28 @@ def test_only_added_layers_may_be_missing():
     class Attention(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.add_k_proj, self.add_v_proj, self.to_q = (nn.Linear(4, 4) for _ in range(3))
+            self.reference_key, self.reference_value, self.query = (nn.Linear(4, 4) for _ in range(3))
 
     with torch.device("meta"):
         attention = Attention()
-    whole = {"to_q.weight": torch.ones(4, 4), "to_q.bias": torch.ones(4)}
+    whole = {"query.weight": torch.ones(4, 4), "query.bias": torch.ones(4)}
     stored = StoredTensors(Path("w"), {name: tuple(value.shape) for name, value in whole.items()}, whole.__getitem__)
-    with pytest.raises(InputError, match=r"4 missing: add_k_proj\.weight"):
+    with pytest.raises(InputError, match=r"4 missing: reference_key\.weight"):
         load_into(attention, stored)
     load_into(attention, stored, added=torch.Generator().manual_seed(0))
-    assert not attention.add_v_proj.weight.any()
-    assert not attention.add_v_proj.bias.any()
-    assert 0.3 < attention.add_k_proj.weight.abs().max() <= 0.5  # one over the root of the width bounds torch's usual start
-    part = StoredTensors(Path("w"), {"to_q.bias": (4,)}, whole.__getitem__)
-    with pytest.raises(InputError, match=r"1 missing: to_q\.weight"):
+    assert not attention.reference_value.weight.any()
+    assert not attention.reference_value.bias.any()
+    assert 0.3 < attention.reference_key.weight.abs().max() <= 0.5  # one over the root of the width bounds torch's usual start
+    part = StoredTensors(Path("w"), {"query.bias": (4,)}, whole.__getitem__)
+    with pytest.raises(InputError, match=r"1 missing: query\.weight"):
         load_into(attention, part, added=torch.Generator())
 
 
 def test_added_layers_start_as_in_the_paper():
     generator = torch.Generator().manual_seed(0)
-    assert not initial_added_layer("blocks.0.opacity_embedding.weight", (4, 8), generator).any()
-    assert not initial_added_layer("blocks.0.camera_embedding.bias", (4,), generator).any()
-    assert (initial_added_layer("blocks.0.attn2.norm_added_k.weight", (4,), generator) == 1).all()
+    assert not initial_added_layer("layers.0.opacity_embedding.weight", (4, 8), generator).any()
+    assert not initial_added_layer("layers.0.ray_embedding.bias", (4,), generator).any()
+    assert (initial_added_layer("layers.0.cross_attention.reference_key_norm.weight", (4,), generator) == 1).all()
 
 
 class _Command:

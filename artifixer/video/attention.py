@@ -1,0 +1,131 @@
+"""Attention of the video model: one function, several backends, the same numbers.
+
+In: queries, keys and values ``[batch tokens heads width]`` and possibly a block-causal mask. Out: what the queries gathered, same layout.
+``auto`` takes PyTorch's fused kernels, which on CUDA include FlashAttention; a backend named outright is never replaced by another.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from artifixer.runtime.errors import InputError
+
+Heads = Float[Tensor, "batch tokens heads width"]
+
+
+@dataclass(frozen=True)
+class BlockCausalMask:
+    """A query sees the keys of its own and of all earlier blocks of ``block_tokens`` tokens; queries and keys are the same tokens."""
+
+    block_tokens: int
+
+    def dense(self, tokens: int, device: torch.device | str) -> Bool[Tensor, "tokens tokens"]:
+        """True where a query (row) may see a key (column)."""
+        block = torch.arange(tokens, device=device) // self.block_tokens
+        return block[:, None] >= block[None]
+
+
+def attend(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None = None, backend: str = "auto") -> Heads:
+    """softmax(q k^T / sqrt(width)) v per head.
+
+    backend: one of ``BACKENDS`` or ``auto``; ``InputError`` for a name that is none of them or whose library is absent.
+    """
+    if backend == "auto":
+        backend = "sdpa" if mask is None else "sdpa_by_block"
+    if backend not in BACKENDS:
+        raise InputError(f"attention backend {backend}: unknown, expected auto, {', '.join(BACKENDS)}")
+    return BACKENDS[backend](q, k, v, mask)
+
+
+def attend_plainly(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> Heads:
+    """The formula, step by step, in the inputs' own type: the twin of all other backends."""
+    logits = torch.einsum("bqhw,bkhw->bhqk", q, k) / math.sqrt(q.shape[-1])
+    if mask is not None:
+        logits = logits.masked_fill(~mask.dense(q.shape[1], q.device), -math.inf)
+    return torch.einsum("bhqk,bkhw->bqhw", logits.softmax(dim=-1), v)
+
+
+def attend_sdpa(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> Heads:
+    """PyTorch's fused kernels on any device; a mask becomes a table of booleans."""
+    dense = None if mask is None else mask.dense(q.shape[1], q.device)
+    out = torch.nn.functional.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=dense)
+    return out.transpose(1, 2)
+
+
+def attend_sdpa_by_block(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> Heads:
+    """One call per block with the keys it sees: no mask, no work for what is masked, and a kernel without masks suffices."""
+    return _by_block(attend_sdpa, q, k, v, mask)
+
+
+def attend_flash(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> Heads:
+    """FlashAttention 3 or 2, whichever is installed; CUDA, half precision only. Block by block under a mask."""
+    return _by_block(lambda q, k, v, _: _flash()(q, k, v), q, k, v, mask)
+
+
+def attend_flex(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> Heads:
+    """PyTorch's flex attention, compiled at first use; CUDA only."""
+    if q.device.type != "cuda":
+        raise InputError(f"attention backend flex: on {q.device}, expected CUDA")
+    block_mask = None if mask is None else _flex_mask(mask, q.shape[1], q.device)
+    return _compiled_flex()(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), block_mask=block_mask).transpose(1, 2)
+
+
+#: A new backend is a function and a line here; the test of twins picks it up.
+BACKENDS: dict[str, Callable[[Heads, Heads, Heads, BlockCausalMask | None], Heads]] = {
+    "plain": attend_plainly,
+    "sdpa": attend_sdpa,
+    "sdpa_by_block": attend_sdpa_by_block,
+    "flash": attend_flash,
+    "flex": attend_flex,
+}
+
+
+def _by_block(
+    attend_block: Callable[[Heads, Heads, Heads, None], Heads], q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None
+) -> Heads:
+    if mask is None:
+        return attend_block(q, k, v, None)
+    ends = range(mask.block_tokens, q.shape[1] + mask.block_tokens, mask.block_tokens)
+    blocks = q.split(mask.block_tokens, dim=1)
+    return torch.cat([attend_block(block, k[:, :end], v[:, :end], None) for block, end in zip(blocks, ends, strict=True)], dim=1)
+
+
+@functools.cache
+def _flash() -> Callable[[Heads, Heads, Heads], Heads]:
+    try:
+        from flash_attn_interface import flash_attn_func
+    except ImportError:
+        try:
+            from flash_attn import flash_attn_func
+        except ImportError:
+            raise InputError("attention backend flash: neither flash_attn_interface nor flash_attn is installed") from None
+
+    def run(q: Heads, k: Heads, v: Heads) -> Heads:
+        out = flash_attn_func(q, k, v)
+        return out[0] if isinstance(out, tuple) else out  # some versions also return the log-sum-exp
+
+    return run
+
+
+@functools.cache
+def _compiled_flex() -> Callable[..., Tensor]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False)
+
+
+@functools.lru_cache(maxsize=8)
+def _flex_mask(mask: BlockCausalMask, tokens: int, device: torch.device) -> object:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return query // mask.block_tokens >= key // mask.block_tokens
+
+    return create_block_mask(sees, B=None, H=None, Q_LEN=tokens, KV_LEN=tokens, device=device)

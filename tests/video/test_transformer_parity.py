@@ -1,0 +1,160 @@
+"""The network against tensors of the public release: outputs and activations, sizes from the manifest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from artifixer.video.conditions import Conditions
+from artifixer.video.transformer import Layer, VideoTransformer, VideoTransformerConfig
+from artifixer.video.weights import load_into, open_tensors, our_name
+
+#: Float32 sums in another order; the oracle itself repeats to 1e-6.
+TOLERANCE = 1e-4
+
+KINDS = ("a_", "a2_", "a3_")
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def config_of(manifest: dict[str, Any]) -> VideoTransformerConfig:
+    """The release's architecture in our words."""
+    theirs, vae = manifest["transformer"], manifest["vae"]
+    return VideoTransformerConfig(
+        width=theirs["num_attention_heads"] * theirs["attention_head_dim"],
+        ffn_width=theirs["ffn_dim"],
+        heads=theirs["num_attention_heads"],
+        layers=theirs["num_layers"],
+        latent_channels=theirs["in_channels"],
+        text_width=theirs["text_dim"],
+        frequency_width=theirs["freq_dim"],
+        patch_size=theirs["patch_size"][1],
+        spatial_factor=2 ** (len(vae["dim_mult"]) - 1),
+        temporal_factor=2 ** sum(vae["temperal_downsample"]),
+        eps=theirs["eps"],
+    )
+
+
+@pytest.fixture(scope="module")
+def network(parity_folder: Path) -> VideoTransformer:
+    with torch.device("meta"):
+        transformer = VideoTransformer(config_of(manifest(parity_folder)))
+    load_into(transformer, open_tensors(parity_folder / "weights_transformer.safetensors").renamed(our_name))
+    return transformer.eval()
+
+
+def cases(folder: Path) -> list[str]:
+    return [name for name in manifest(folder)["cases"] if name.startswith(KINDS)]
+
+
+def tensors_of(folder: Path, case: str) -> dict[str, Tensor]:
+    stored = open_tensors(folder / f"{case}.safetensors")
+    return {name: stored.read(name) for name in stored.shapes}
+
+
+def conditions_of(tensors: dict[str, Tensor], references: bool = True) -> Conditions:
+    return Conditions(
+        opacity=tensors["opacity"],
+        rays=tensors["camera_rays"],
+        viewmats=tensors["w2cs"],
+        Ks=tensors["Ks"],
+        text=tensors["text"],
+        reference_latents=tensors["neighbor_latents"] if references else None,
+        reference_viewmats=tensors["neighbor_w2cs"] if references else None,
+        reference_Ks=tensors["neighbor_Ks"] if references else None,
+    )
+
+
+def timesteps_of(tensors: dict[str, Tensor]) -> Tensor:
+    """The release lists one level per sample and block in one row."""
+    batch = tensors["hidden_states"].shape[0]
+    levels = tensors["timestep"]
+    return levels if len(levels) == batch else levels.view(batch, -1)
+
+
+def recorded(network: VideoTransformer) -> tuple[dict[str, list[Tensor]], list[Any]]:
+    """What passes through the named parts in the calls that follow, under the oracle's names; and the hooks, to be removed."""
+    seen: dict[str, list[Tensor]] = {}
+
+    def note(name: str, value: Tensor) -> None:
+        seen.setdefault(name, []).append(value)
+
+    def output_of(module: nn.Module, name: str) -> Any:
+        return module.register_forward_hook(lambda _, inputs, output: note(name, output))
+
+    hooks = [
+        output_of(network.patch_embedding, "patch_embedding"),
+        output_of(network.time_embedding, "temb"),
+        output_of(network.time_modulation, "timestep_proj"),
+        output_of(network.text_embedding, "text"),
+    ]
+    for index, layer in enumerate(network.layers):
+        assert isinstance(layer, Layer)
+        hooks.append(layer.self_attention.register_forward_pre_hook(lambda _, inputs, i=index: note(f"block{i}_attn1_in", inputs[0])))
+        hooks.append(output_of(layer.self_attention, f"block{index}_attn1"))
+        hooks.append(output_of(layer.cross_attention, f"block{index}_attn2"))
+        hooks.append(output_of(layer, f"block{index}"))
+    return seen, hooks
+
+
+def assert_close(actual: Tensor, expected: Tensor, what: str) -> None:
+    assert actual.shape == expected.shape, f"{what}: {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+    error = (actual - expected).abs().max().item()
+    assert error <= TOLERANCE, f"{what}: off by {error:.2e}"
+
+
+def test_outputs_are_those_of_the_release(parity_folder: Path, network: VideoTransformer):
+    names = cases(parity_folder)
+    assert names, "no such file kinds"
+    for case in names:
+        tensors = tensors_of(parity_folder, case)
+        block_frames = manifest(parity_folder)["cases"][case]["meta"].get("frames_per_block")
+        with torch.no_grad():
+            velocity = network(tensors["hidden_states"], timesteps_of(tensors), conditions_of(tensors), block_frames=block_frames)
+        assert_close(velocity, tensors["out"], case)
+
+
+def test_without_references_as_the_release(parity_folder: Path, network: VideoTransformer):
+    """No references, or their contribution times zero, as two ways to the same output."""
+    compared = 0
+    for case in cases(parity_folder):
+        tensors = tensors_of(parity_folder, case)
+        batch = tensors["hidden_states"].shape[0]
+        unused = Conditions(**{**vars(conditions_of(tensors)), "use_references": torch.zeros(batch)})
+        for name, conditions in (("out_no_neighbors", conditions_of(tensors, references=False)), ("out_ignore_neighbors", unused)):
+            if name in tensors:
+                with torch.no_grad():
+                    velocity = network(tensors["hidden_states"], timesteps_of(tensors), conditions)
+                assert_close(velocity, tensors[name], f"{case} {name}")
+                compared += 1
+    assert compared >= 2
+
+
+def test_activations_are_those_of_the_release(parity_folder: Path, network: VideoTransformer):
+    compared = set()
+    for case in cases(parity_folder):
+        tensors = tensors_of(parity_folder, case)
+        expected = {name.removeprefix("act_"): value for name, value in tensors.items() if name.startswith("act_")}
+        if not expected:
+            continue
+        seen, hooks = recorded(network)
+        with torch.no_grad():
+            network(tensors["hidden_states"], timesteps_of(tensors), conditions_of(tensors))
+        for hook in hooks:
+            hook.remove()
+        seen["patch_embedding"], seen["patch_embedding_neighbors"] = ([tokens.movedim(-1, 1)] for tokens in seen["patch_embedding"])
+        for name in ("temb", "timestep_proj"):
+            seen[name] = [seen[name][0].flatten(0, 1)]
+        for name, value in expected.items():
+            assert len(seen[name]) == 1, name
+            assert_close(seen[name][0], value, f"{case} {name}")
+            compared.add(name)
+    layers = len(network.layers)
+    assert len(compared) == 5 + 4 * layers, f"activations compared: {sorted(compared)}"
