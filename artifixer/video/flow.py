@@ -38,12 +38,13 @@ def latent_opacity(
 def source_latents(
     render_latents: Float[Tensor, "batch channels latent_frames h w"],
     latent_opacity: Float[Tensor, "batch 1 latent_frames h w"],
-    noise: Float[Tensor, "batch channels latent_frames h w"],
+    noise: Float[Tensor, "batch channels latent_frames h w"] | None,
     source: SourceKind = "mixing",
 ) -> Float[Tensor, "batch channels latent_frames h w"]:
-    """Where the flow starts (paper equation 2). ``direct`` reads neither opacity nor noise."""
+    """Where the flow starts (paper equation 2). ``direct`` reads neither opacity nor noise; noise may then be None."""
     if source == "direct":
         return render_latents
+    assert noise is not None, "mixing needs noise"
     opacity = latent_opacity.to(render_latents.dtype)
     return opacity * render_latents + (1 - opacity) * noise
 

@@ -1,0 +1,299 @@
+"""Sampling: from the latents of renders to clean latents, block by block or a whole clip at once.
+
+In: a network, latents of the renders with their conditions, noise keyed by its place. Out: clean latents. ``sample_blocks`` is the few-step
+generator (paper section 4.4): it reads one block of latent frames, denoises it in a few calls that attend to the blocks before through a
+cache, yields it, and only then reads the next, so that encoding and decoding run beside it. ``sample_bidirectional`` is the teacher: all
+frames of a clip together, many calls, with guidance.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from artifixer.runtime.seeds import generator
+from artifixer.video.cache import AppendingCache, KVCache, RingCache
+from artifixer.video.conditions import Conditions
+from artifixer.video.flow import FlowSchedule, SourceKind, clean_from_velocity, latent_opacity, noisy_latents, source_latents, timestep
+
+if TYPE_CHECKING:
+    from artifixer.video.transformer import CrossMemory, VideoTransformer
+
+Latents = Float[Tensor, "batch channels latent_frames h w"]
+
+
+@dataclass(frozen=True)
+class BlockInput:
+    """One block of latent frames. ``conditions`` are of exactly these frames; text and references are the same for all blocks."""
+
+    first_latent_frame: int
+    render_latents: Latents
+    conditions: Conditions
+
+
+@dataclass(frozen=True)
+class AdaptiveSteps:
+    """Fewer network calls where less has to be invented: how empty a block is -> its number of steps.
+
+    largest_emptiness: entry i is the largest emptiness that i + 1 steps serve; emptier blocks take one step more than there are entries.
+    Emptiness is 1 - the mean opacity of the block's pixels, 0 for opaque renders and 1 without any.
+    """
+
+    largest_emptiness: tuple[float, ...] = (0.02, 0.1, 0.35)
+
+    def __post_init__(self) -> None:
+        assert list(self.largest_emptiness) == sorted(self.largest_emptiness), f"{self.largest_emptiness} do not grow"
+
+    def steps(self, opacity: Float[Tensor, "batch frames height width"]) -> int:
+        """Steps of a block; the emptiest clip of the batch decides. Waits for the device that holds the opacity."""
+        emptiness = 1 - float(opacity.float().mean(dim=(1, 2, 3)).min())
+        return 1 + sum(emptiness > limit for limit in self.largest_emptiness)
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How a roll-out runs; the defaults are the released generator's.
+
+    steps: network calls per block, or ``adaptive``: as many as ``adaptive_steps`` gives the block's opacity. block_frames: latent frames
+    generated together; window_frames: attended to in all; sink_frames: of the roll-out's beginning, always among them. source: where the
+    flow starts. schedule: its noise levels.
+    """
+
+    steps: int | Literal["adaptive"] = 4
+    block_frames: int = 7
+    window_frames: int = 21
+    sink_frames: int = 7
+    source: SourceKind = "mixing"
+    schedule: FlowSchedule = field(default_factory=FlowSchedule)
+    adaptive_steps: AdaptiveSteps = AdaptiveSteps()
+
+    def __post_init__(self) -> None:
+        assert self.steps == "adaptive" or self.steps >= 1, f"{self.steps} steps"
+        assert self.block_frames >= 1, f"blocks of {self.block_frames} latent frames"
+        assert self.sink_frames + self.block_frames <= self.window_frames, f"no room for a block in {self.window_frames} frames"
+
+    def sigmas(self, opacity: Float[Tensor, "batch frames height width"]) -> list[float]:
+        """Noise levels of a block's calls."""
+        steps = self.adaptive_steps.steps(opacity) if self.steps == "adaptive" else self.steps
+        return self.schedule.few_step_sigmas(steps).tolist()
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """How the bidirectional teacher samples; the defaults are the release's.
+
+    steps: of the UniPC solver. guidance: how far to go from the negative text's prediction towards and beyond the prompt's; 1 is the
+    prompt's own. shift: of the solver's noise levels. frames: pixel frames of the clips that the teacher was trained on.
+    """
+
+    steps: int = 50
+    guidance: float = 5.0
+    shift: float = 3.0
+    source: SourceKind = "mixing"
+    frames: int = 81
+
+    def __post_init__(self) -> None:
+        assert self.steps >= 1, f"{self.steps} steps"
+
+
+class Noise(Protocol):
+    """Standard normal noise of a place: the same place always gives the same numbers."""
+
+    def __call__(self, block: int, step: int, shape: torch.Size) -> Latents: ...
+
+
+@dataclass(frozen=True)
+class NetworkCall:
+    """One call of the network, for whoever counts or compares."""
+
+    block: int
+    step: int
+    sigma: float
+    timesteps: Float[Tensor, " batch"]
+    noisy_latents: Latents
+    velocity: Latents
+
+
+@dataclass
+class CallCount:
+    """An observer that counts the network's calls by block."""
+
+    per_block: Counter[int] = field(default_factory=Counter)
+
+    def __call__(self, call: NetworkCall) -> None:
+        self.per_block[call.block] += 1
+
+    @property
+    def total(self) -> int:
+        return self.per_block.total()
+
+
+def keyed_noise(seed: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, sample: int = 0) -> Noise:
+    """Noise that depends on the seed, the sample, the block and the step alone: neither chunking, nor a resume, nor the device changes it.
+
+    It is drawn on the CPU in float32, since streams differ between devices. sample: index of the batch's first clip in its data set.
+    """
+
+    def noise(block: int, step: int, shape: torch.Size) -> Tensor:
+        draws = [
+            torch.randn(shape[1:], generator=generator(seed, "noise", step=step, sample=sample + index, block=block))
+            for index in range(shape[0])
+        ]
+        drawn = torch.stack(draws).to(dtype)
+        if torch.device(device).type != "cuda":
+            return drawn.to(device)
+        return drawn.pin_memory().to(device, non_blocking=True)
+
+    return noise
+
+
+def sample_blocks(
+    network: VideoTransformer,
+    blocks: Iterable[BlockInput],
+    config: SampleConfig,
+    noise: Noise,
+    *,
+    exit_step: int | None = None,
+    observe: Callable[[NetworkCall], None] | None = None,
+) -> Iterator[Latents]:
+    """Clean latents of each block as soon as they are done; a block is read when the one before has been taken.
+
+    blocks: consecutive, the first at latent frame 0, each of ``config.block_frames``. Any number of them: cost per block does not grow.
+    exit_step: for training (self forcing). Each block ends at the clean latents of this step, which alone carries gradients, also through
+    the keys and values of earlier blocks, all of which are kept. None runs all steps without gradients.
+    observe: is told of every call of the network.
+    """
+    roll_out: _RollOut | None = None
+    for block in blocks:
+        if roll_out is None:
+            roll_out = _RollOut.begin(network, block, config, noise, exit_step, observe)
+        yield roll_out.denoise(block)
+
+
+def sample_bidirectional(
+    network: VideoTransformer,
+    render_latents: Latents,
+    conditions: Conditions,
+    config: TeacherConfig,
+    noise: Noise,
+    *,
+    negative_text: Float[Tensor, "batch tokens width"] | None = None,
+    clip: int = 0,
+    observe: Callable[[NetworkCall], None] | None = None,
+) -> Latents:
+    """Clean latents of a whole clip, without gradients.
+
+    conditions: of the clip, from its latent frame 0. negative_text: what guidance leads away from; no prompt when None. References and
+    cameras are the same in both predictions. clip: its index where a video is cut into several; its noise is that of block ``clip``.
+    observe: is told of every step, with the guided velocity.
+    """
+    with torch.no_grad():
+        opacity = latent_opacity(conditions.opacity, network.config.temporal_factor, network.config.spatial_factor, is_first=True)
+        drawn = noise(clip, 0, render_latents.shape) if config.source == "mixing" else None
+        latents = source_latents(render_latents, opacity, drawn, config.source)
+        skip = _source_skip(network, opacity, render_latents)
+        negative = conditions.drop(text=True) if negative_text is None else replace(conditions, text=negative_text)
+        branches = [(branch, network.remember(branch)) for branch in ([conditions] if config.guidance == 1 else [conditions, negative])]
+        solver = _unipc(config, latents.device)
+        for step, time in enumerate(solver.timesteps):
+            sigma = float(solver.sigmas[step])
+            timesteps = time.to(torch.float32).expand(len(latents))
+            predictions = [network(latents, timesteps, branch, memory=memory, source_skip=skip) for branch, memory in branches]
+            velocity = predictions[0] if len(predictions) == 1 else predictions[1] + config.guidance * (predictions[0] - predictions[1])
+            if observe is not None:
+                observe(NetworkCall(clip, step, sigma, timesteps, latents, velocity))
+            latents = solver.step(velocity, time, latents, return_dict=False)[0]
+        return latents
+
+
+@dataclass(frozen=True)
+class _RollOut:
+    """A roll-out under way: what its blocks share. memory: has no gradients, so a call that needs them goes without."""
+
+    network: VideoTransformer
+    config: SampleConfig
+    noise: Noise
+    cache: KVCache
+    memory: CrossMemory
+    exit_step: int | None
+    observe: Callable[[NetworkCall], None] | None
+
+    @staticmethod
+    def begin(
+        network: VideoTransformer,
+        block: BlockInput,
+        config: SampleConfig,
+        noise: Noise,
+        exit_step: int | None,
+        observe: Callable[[NetworkCall], None] | None,
+    ) -> _RollOut:
+        assert block.first_latent_frame == 0, f"a roll-out begins at latent frame 0, not {block.first_latent_frame}"
+        with torch.no_grad():
+            memory = network.remember(block.conditions)
+        cache = AppendingCache() if exit_step is not None else _ring_cache(network, block.render_latents, config)
+        return _RollOut(network, config, noise, cache, memory, exit_step, observe)
+
+    def denoise(self, block: BlockInput) -> Latents:
+        """The block's clean latents, its keys and values left in the cache by the last call."""
+        network, render = self.network, block.render_latents
+        index, rest = divmod(block.first_latent_frame, self.config.block_frames)
+        assert not rest and render.shape[2] == self.config.block_frames == block.conditions.latent_frames, (
+            f"frames {block.first_latent_frame}+{render.shape[2]} are not a block of {self.config.block_frames}"
+        )
+        is_first = block.first_latent_frame == 0
+        opacity = latent_opacity(block.conditions.opacity, network.config.temporal_factor, network.config.spatial_factor, is_first)
+        skip = _source_skip(network, opacity, render)
+        sigmas = self.config.sigmas(block.conditions.opacity)
+        exit_step = len(sigmas) - 1 if self.exit_step is None else self.exit_step
+        assert 0 <= exit_step < len(sigmas), f"exit at step {exit_step} of {len(sigmas)}"
+        clean = render  # of no effect: the first level is the source
+        for step, sigma in enumerate(sigmas[: exit_step + 1]):
+            has_gradients = self.exit_step is not None and step == exit_step
+            with contextlib.nullcontext() if has_gradients else torch.no_grad():
+                drawn = self.noise(index, step, render.shape) if self.config.source == "mixing" else None
+                source = source_latents(render, opacity, drawn, self.config.source)  # new noise at every step, as in training
+                noisy = source if step == 0 else noisy_latents(clean, source, sigma)
+                timesteps = timestep(torch.full((len(render),), sigma, device=render.device))
+                velocity = network(
+                    noisy,
+                    timesteps,
+                    block.conditions,
+                    first_latent_frame=block.first_latent_frame,
+                    cache=self.cache,
+                    memory=None if has_gradients else self.memory,
+                    source_skip=skip,
+                )
+                clean = clean_from_velocity(noisy, velocity, sigma)
+            if self.observe is not None:
+                self.observe(NetworkCall(index, step, sigma, timesteps, noisy, velocity))
+        return clean
+
+
+def _ring_cache(network: VideoTransformer, latents: Latents, config: SampleConfig) -> RingCache:
+    sizes = network.config
+    batch, _, _, height, width = latents.shape
+    shape = (batch, (height // sizes.patch_size) * (width // sizes.patch_size), sizes.heads, sizes.width // sizes.heads)
+    return RingCache(sizes.layers, shape, config.window_frames, config.sink_frames, latents.device, latents.dtype)
+
+
+def _source_skip(network: VideoTransformer, opacity: Tensor, render_latents: Latents) -> Latents | None:
+    """The render's part of the source, for networks that predict a velocity without it."""
+    return opacity.to(render_latents.dtype) * render_latents if network.config.noise_free_skip else None
+
+
+def _unipc(config: TeacherConfig, device: torch.device) -> Any:
+    """The solver of Wan 2.1, set up for so many steps."""
+    from diffusers import UniPCMultistepScheduler
+
+    solver: Any = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=config.shift, solver_order=2, solver_type="bh2"
+    )
+    solver.set_timesteps(config.steps, device=device)
+    return solver
