@@ -1,0 +1,205 @@
+"""Roll-outs and the teacher against the public release's own: every call of the network, latents, caches and decoded video.
+
+Sizes, steps and windows come from the manifest. A set of cases may be of any architecture and length, and lack some of the tensors.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
+from artifixer.video.cache import RingCache
+from artifixer.video.conditions import Conditions, RollOutContext
+from artifixer.video.sample import BlockInput, NetworkCall, Noise, SampleConfig, TeacherConfig, sample_bidirectional, sample_blocks
+from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig
+from artifixer.video.vae import StreamingDecoder, StreamingEncoder, Vae, VaeConfig, build_vae, frames_to_video, video_to_frames
+from artifixer.video.weights import load_into, open_tensors, our_name
+
+#: float32 on a CPU, after up to dozens of network calls that feed each other.
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The stored set: what it says of itself, and the models that made it."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    network: VideoTransformer
+    vae: Vae
+
+    def cases(self, kind: str) -> list[str]:
+        """Names of the stored cases of a kind, such as ``b`` for roll-outs."""
+        return [name for name in self.manifest["cases"] if name.startswith(kind) and (self.folder / f"{name}.safetensors").exists()]
+
+    def read(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return load_file(self.folder / f"{name}.safetensors"), self.manifest["cases"][name]["meta"]
+
+
+@pytest.fixture(scope="module")
+def oracle(parity_folder: Path) -> Oracle:
+    manifest = json.loads((parity_folder / "manifest.json").read_text())
+    theirs, vae_values = manifest["transformer"], dict(manifest["vae"])
+    vae_values["temporal_downsample"] = vae_values.pop("temperal_downsample")
+    vae_values.pop("attn_scales")
+    vae = build_vae(VaeConfig(**vae_values))
+    vae.network.load_state_dict(load_file(parity_folder / "weights_vae.safetensors"))
+    config = VideoTransformerConfig(
+        width=theirs["num_attention_heads"] * theirs["attention_head_dim"],
+        ffn_width=theirs["ffn_dim"],
+        heads=theirs["num_attention_heads"],
+        layers=theirs["num_layers"],
+        latent_channels=theirs["in_channels"],
+        text_width=theirs["text_dim"],
+        frequency_width=theirs["freq_dim"],
+        patch_size=theirs["patch_size"][1],
+        spatial_factor=vae.config.spatial_factor,
+        temporal_factor=vae.config.temporal_factor,
+        eps=theirs["eps"],
+    )
+    with torch.device("meta"):
+        network = VideoTransformer(config)
+    load_into(network, open_tensors(parity_folder / "weights_transformer.safetensors").renamed(our_name))
+    return Oracle(parity_folder, manifest, network.eval(), vae)
+
+
+def conditions_of(stored: dict[str, Tensor]) -> Conditions:
+    return Conditions(
+        opacity=stored["opacity"],
+        rays=stored["camera_rays"],
+        viewmats=stored["w2cs"],
+        Ks=stored["Ks"],
+        text=stored["text"],
+        reference_latents=stored.get("neighbors_condition"),
+        reference_viewmats=stored.get("neighbor_w2cs"),
+        reference_Ks=stored.get("neighbor_Ks"),
+    )
+
+
+def config_of(meta: dict[str, Any]) -> SampleConfig:
+    return SampleConfig(
+        steps=meta["num_inference_steps"],
+        block_frames=meta["frames_per_block"],
+        window_frames=meta["local_attn_size"],
+        sink_frames=meta["sink_size"],
+    )
+
+
+def stored_noise(stored: dict[str, Tensor]) -> Noise:
+    def noise(block: int, step: int, shape: torch.Size) -> Tensor:
+        drawn = stored[f"noise_b{block}_s{step}"]
+        assert drawn.shape == shape
+        return drawn
+
+    return noise
+
+
+def close(ours: Tensor, theirs: Tensor, what: str) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCE, msg=lambda text: f"{what}: {text}")
+
+
+def test_every_call_of_the_roll_outs(oracle):
+    names = oracle.cases("b")
+    if not names:
+        pytest.skip("no roll-outs in this set")
+    for name in names:
+        stored, meta = oracle.read(name)
+        config, whole = config_of(meta), conditions_of(stored)
+        calls: list[NetworkCall] = []
+        caches: list[RingCache] = []
+        hook = oracle.network.register_forward_pre_hook(lambda _, args, options: caches.append(options["cache"]), with_kwargs=True)  # noqa: B023
+        size = config.block_frames
+        blocks = [
+            BlockInput(index * size, piece, whole.latent_slice(index * size, size))
+            for index, piece in enumerate(stored["condition"].split(size, dim=2))
+        ]
+        latents = torch.cat(list(sample_blocks(oracle.network, blocks, config, stored_noise(stored), observe=calls.append)), dim=2)
+        hook.remove()
+        assert len(calls) == meta["num_blocks"] * meta["num_inference_steps"]
+        for call in calls:
+            place = f"b{call.block}_s{call.step}"
+            for letter, value in (("x", call.noisy_latents), ("t", call.timesteps), ("v", call.velocity)):
+                if f"{letter}_{place}" in stored:
+                    close(value, stored[f"{letter}_{place}"], f"{name} {letter}_{place}")
+        close(latents, stored["latents"], f"{name} latents")
+        if "cache_layer0_k" in stored:
+            for index, part in enumerate(("k", "v")):
+                close(unrolled(caches[-1], whole.latent_frames)[index], stored[f"cache_layer0_{part}"], f"{name} cache {part}")
+
+
+def unrolled(cache: RingCache, frames: int) -> Tensor:
+    """Keys and values of layer 0 in the release's order: sink frames, then the latest others from old to new."""
+    latest = range(frames - (cache.window_frames - cache.sink_frames), frames)
+    ring = [cache.sink_frames + (frame - cache.sink_frames) % (cache.window_frames - cache.sink_frames) for frame in latest]
+    by_frame = cache.slots[0].unflatten(2, (cache.window_frames, -1))
+    return by_frame[:, :, [*range(cache.sink_frames), *ring]].flatten(2, 3)
+
+
+def test_whole_flow_of_the_roll_outs(oracle):
+    """From renders, opacity and poses to video: encoding, conditions, roll-out and decoding, all of them block by block."""
+    names = [name for name in oracle.cases("b") if {"c2w", "rgb_rendered", "video"} <= set(oracle.manifest["cases"][name]["tensors"])]
+    if not names:
+        pytest.skip("no roll-outs with renders and video in this set")
+    for name in names:
+        stored, meta = oracle.read(name)
+        config = config_of(meta)
+        targets, references = (cameras_of(oracle, stored[key]) for key in ("c2w", "neighbor_c2w"))
+        photos = oracle.vae.encode_stills(frames_to_video(stored["rgb_neighbors"][0].permute(0, 2, 3, 1)))
+        scale, factor = oracle.manifest["camera"]["scale"], oracle.vae.config.temporal_factor
+        context = RollOutContext(targets[0], scale, factor, stored["text"]).with_references(photos, references)
+        encoder, decoder = StreamingEncoder(oracle.vae), StreamingDecoder(oracle.vae)
+
+        def blocks(stored=stored, meta=meta, targets=targets, encoder=encoder, context=context, config=config):
+            ends = [oracle.vae.config.pixel_frames(config.block_frames * (index + 1)) for index in range(meta["num_blocks"])]
+            for index, (start, end) in enumerate(itertools.pairwise([0, *ends])):
+                video = frames_to_video(stored["rgb_rendered"][0, start:end].permute(0, 2, 3, 1))
+                conditions = context.conditions(stored["opacity"][0, start:end], targets[start:end], is_first=index == 0)
+                yield BlockInput(index * config.block_frames, encoder.push(video), conditions)
+
+        sampled = sample_blocks(oracle.network, blocks(), config, stored_noise(stored))
+        video = torch.cat([video_to_frames(decoder.push(latents)) for latents in sampled])
+        close(video, stored["video"][0].permute(0, 2, 3, 1), f"{name} video")
+
+
+def cameras_of(oracle: Oracle, camera_to_world: Tensor) -> Cameras:
+    """Poses in OpenGL axes with the set's one lens, at its pixel size."""
+    lens = oracle.manifest["camera"]["intrinsics"]
+    height, width = oracle.manifest["pixels"]
+    count = len(camera_to_world)
+    flip = torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))
+    Ks = torch.tensor([[lens["fl_x"], 0, lens["cx"]], [0, lens["fl_y"], lens["cy"]], [0, 0, 1]]).repeat(count, 1, 1)
+    distortion = torch.tensor([lens.get(name, 0.0) for name in DISTORTION_NAMES]).repeat(count, 1)
+    viewmats = torch.linalg.inv(camera_to_world.double() @ flip).float()
+    return Cameras(viewmats, Ks, lens["w"], lens["h"], "pinhole", distortion).resized(width, height)
+
+
+def test_teacher(oracle):
+    names = oracle.cases("c")
+    if not names:
+        pytest.skip("no teacher samples in this set")
+    for name in names:
+        stored, meta = oracle.read(name)
+        config = TeacherConfig(steps=meta["num_inference_steps"], guidance=meta["text_guidance_scale"])
+        calls: list[NetworkCall] = []
+        latents = sample_bidirectional(
+            oracle.network,
+            stored["condition"],
+            conditions_of(stored),
+            config,
+            lambda block, step, shape: stored["noise"],  # noqa: B023
+            negative_text=stored["negative_text"],
+            observe=calls.append,
+        )
+        close(torch.cat([call.timesteps for call in calls]), stored["timesteps"], f"{name} timesteps")
+        close(torch.tensor([call.sigma for call in calls]), stored["sigmas"][:-1], f"{name} sigmas")
+        close(latents, stored["latents"], f"{name} latents")
+        close(video_to_frames(oracle.vae.decode(latents)), stored["video"][0].permute(0, 2, 3, 1), f"{name} video")
