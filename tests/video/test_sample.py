@@ -28,6 +28,7 @@ from artifixer.video.sample import (
     sample_bidirectional,
     sample_blocks,
 )
+from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig, initialise
 
 #: float32 sums in another order.
 ROUNDING = 1e-5
@@ -45,7 +46,6 @@ class FakeNetwork(nn.Module):
         sizes = {"temporal_factor": 2, "spatial_factor": 2, "patch_size": 1, "layers": 1, "heads": 1, "width": 3, "noise_free_skip": False}
         self.config = SimpleNamespace(**sizes)
         self.gain = nn.Parameter(torch.tensor(0.5))
-        self.storages: set[int] = set()
         self.skips: list[Any] = []
 
     def remember(self, conditions: Conditions) -> Tensor:
@@ -55,7 +55,6 @@ class FakeNetwork(nn.Module):
         seen = tokens = self.gain * noisy.flatten(2).mT[:, :, None]
         if cache is not None:
             _, seen = cache.open_block(first_latent_frame, noisy.shape[2]).extend(0, tokens, tokens)
-            self.storages.add(seen.untyped_storage().data_ptr())
         self.skips.append(source_skip)
         rest = (conditions.text.mean() if memory is None else memory) + conditions.rays.mean() + timesteps.view(-1, 1, 1, 1, 1) / 1000
         return torch.tanh(self.gain * noisy + rest + seen.mean(dim=(1, 2)).view(len(noisy), -1, 1, 1, 1))
@@ -215,17 +214,89 @@ def test_emptier_blocks_never_take_fewer_steps(opacities):
 
 
 def test_1100_latent_frames_in_the_slots_of_the_first_block():
-    model = network()
-    empty, frames = clip(2, opacity=0.5), 1100
+    """With the real network: positions have no limit, and the cache is allocated once."""
+    model = transformer()
+    config, frames = SampleConfig(steps=1, block_frames=10, window_frames=30, sink_frames=10), 1100
 
     def endless() -> Iterator[BlockInput]:
-        yield empty
-        later = replace(empty.conditions, opacity=empty.conditions.opacity[:, :1].expand(-1, 4, -1, -1))
-        yield from (BlockInput(first, empty.render_latents, later) for first in range(2, frames, 2))
+        for first in range(0, frames, 10):
+            drawn = torch.Generator().manual_seed(first)
+            opacity = torch.rand(1, 20 - (first == 0), 2, 2, generator=drawn)
+            yield BlockInput(first, torch.randn(1, 3, 10, 1, 1, generator=drawn), moving_conditions(opacity, first))
 
-    done = sum(latents.shape[2] for latents in sample_blocks(model, endless(), replace(SMALL, steps=1), keyed_noise(0)))
-    assert done == frames
-    assert len(model.storages) == 1, "the cache was allocated again"
+    slots = set()
+    model.register_forward_pre_hook(lambda _, args, options: slots.add(options["cache"].slots.data_ptr()), with_kwargs=True)
+    latents = torch.cat(list(sample_blocks(model, endless(), config, keyed_noise(0))), dim=2)
+    assert latents.shape[2] == frames and latents.isfinite().all()
+    assert len(slots) == 1, "the cache was allocated again"
+
+
+def transformer(**options: Any) -> VideoTransformer:
+    """A real network of one token per latent frame, with random weights throughout."""
+    config = VideoTransformerConfig(
+        width=16, ffn_width=16, heads=1, layers=2, latent_channels=3, text_width=4, text_tokens=2,
+        frequency_width=8, patch_size=1, spatial_factor=2, temporal_factor=2, **options,
+    )  # fmt: skip
+    model = VideoTransformer(config)
+    initialise(model, torch.Generator().manual_seed(0), zeros=False)
+    return model
+
+
+def moving_conditions(opacity: Tensor, first: int) -> Conditions:
+    """Of frames of 2 x 2 pixels whose camera goes sideways, with two references."""
+    latent_frames = -(-opacity.shape[1] // 2)
+    draw = torch.Generator().manual_seed(first)
+    viewmats, references = torch.eye(4).repeat(1, latent_frames, 1, 1), torch.eye(4).repeat(1, 2, 1, 1)
+    viewmats[..., 0, 3] = torch.arange(first, first + latent_frames) * 0.3
+    references[..., 0, 3] = torch.tensor([0.5, 2.0])
+    return Conditions(
+        opacity=opacity,
+        rays=torch.randn(1, latent_frames, 2, 2, 6, generator=draw),
+        viewmats=viewmats,
+        Ks=torch.eye(3).expand(1, latent_frames, 3, 3),
+        text=torch.linspace(-1, 1, 8).view(1, 2, 4),
+        reference_latents=torch.linspace(-1, 1, 6).view(1, 3, 2, 1, 1),
+        reference_viewmats=references,
+        reference_Ks=torch.eye(3).expand(1, 2, 3, 3),
+    )
+
+
+def test_checkpointed_gradients_of_a_roll_out_are_the_plain_ones():
+    """Three blocks, moving cameras, references: a layer that is run again in the backward pass must see its own block's cameras."""
+
+    def gradients(checkpointed: bool) -> dict[str, Tensor]:
+        model = transformer()
+        model.checkpoint_layers = checkpointed
+        draw = torch.Generator().manual_seed(1)
+        blocks = [
+            BlockInput(
+                first,
+                torch.randn(1, 3, 2, 1, 1, generator=draw),
+                moving_conditions(torch.rand(1, 4 - (not first), 2, 2, generator=draw), first),
+            )
+            for first in (0, 2, 4)
+        ]
+        run(blocks, seed=2, model=model, exit_step=1).square().sum().backward()
+        return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+    plain, checkpointed = gradients(False), gradients(True)
+    assert set(plain) == set(checkpointed) and all(gradient.any() for gradient in plain.values())
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-4, atol=ROUNDING, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_timesteps_are_rounded_only_in_bfloat16():
+    """937.5 is read as 936 in bfloat16, as the release does, and as itself in float32."""
+    conditions = moving_conditions(torch.ones(1, 3, 2, 2), 0)
+    latents = torch.ones(1, 3, 2, 1, 1)
+
+    def outputs(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        model = transformer().to(dtype)
+        exact, rounded = (model(latents.to(dtype), torch.tensor([time]), conditions.to(dtype=dtype)) for time in (937.5, 936.0))
+        return exact, rounded
+
+    assert torch.equal(*outputs(torch.bfloat16))
+    assert not torch.equal(*outputs(torch.float32))
 
 
 def test_low_precision_latents_keep_the_exact_levels():
