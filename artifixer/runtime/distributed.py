@@ -1,0 +1,89 @@
+"""The processes of one job: who am I, wait for all, agree on a number. The same calls on one process, where they do nothing.
+
+Started by ``torchrun`` (or anything that sets RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR), a job joins its processes with
+``joined_processes``; without these variables it is alone. CPU processes talk through gloo, GPU processes through NCCL.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+@contextmanager
+def joined_processes(device: str) -> Iterator[str]:
+    """Join the processes that were started together; gives the device of this one: ``cuda:LOCAL_RANK`` where ``device`` is ``cuda``."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield device
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if _is_joined() else 0
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if _is_joined() else 1
+
+
+def barrier() -> None:
+    """Wait until all processes are here."""
+    if _is_joined():
+        dist.barrier()
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set on any process."""
+    return bool(_reduced(float(flag), dist.ReduceOp.MAX)) if _is_joined() else flag
+
+
+def mean_over_ranks(values: list[float]) -> list[float]:
+    """The mean of each number over the processes."""
+    if not _is_joined():
+        return values
+    total = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(total)
+    return (total / dist.get_world_size()).tolist()
+
+
+def first_rank_value(value: Any) -> Any:
+    """What the first process passed, on every process; any plain object."""
+    if not _is_joined():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def all_ranks_values(value: Any) -> list[Any]:
+    """What every process passed, in their order."""
+    if not _is_joined():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def _is_joined() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _reduced(value: float, operation: Any) -> float:
+    tensor = torch.tensor([value], dtype=torch.float64)
+    dist.all_reduce(tensor, op=operation)
+    return float(tensor)

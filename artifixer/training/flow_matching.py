@@ -1,0 +1,168 @@
+"""What the flow-matching stages share: draw clips, noise and levels, predict velocities, compare them with the truth.
+
+In: training pairs. Out: the loss of paper section 4.1 (``interop`` of the public release: sigma 1 is the source), for a bidirectional
+network or, with ``block_frames``, for a block-causal one whose temporal blocks have noise levels of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from artifixer.pairs.pair import TrainingPair
+from artifixer.runtime.seeds import generator as keyed_generator
+from artifixer.training.clips import Clip, ClipConfig, EncodedClips, draw_batch, encode_clips
+from artifixer.training.ema import Ema
+from artifixer.training.parallel import at_least_float32, autocast
+from artifixer.video.flow import FlowSchedule, SourceKind, clean_from_velocity, noisy_latents, source_latents, timestep, velocity
+from artifixer.video.text import TextConfig
+from artifixer.video.transformer import VideoTransformer
+from artifixer.video.vae import Vae, frames_to_video
+
+
+@dataclass(frozen=True)
+class FlowMatchingTraining:
+    """Settings of a flow-matching stage; the defaults are the paper's.
+
+    clips: how they are drawn. source: where the flow starts. level_weights: ``bell`` weighs noise levels as the release does, which gives
+    the source's own level weight 0; ``even`` weighs all alike. source_share: share of clips that are trained at the source's level.
+    channel_weights: of the latent channels in the loss, of mean 1; empty for ones. A model that is judged by its pixels gives each channel
+    what a change of it does to pixels (``pixel_gains``).
+    pixel_weight: of the squared error of decoded frames beside that of latents, from step ``pixel_from`` on, at the level of the source;
+    ``pixel_gradient_weight``: of the error of their differences in it, which keeps edges.
+    ema_decay: of the averaged weights, 0 for none; ema_warm: see ``Ema``.
+    """
+
+    clips: ClipConfig = field(default_factory=ClipConfig)
+    source: SourceKind = "mixing"
+    level_weights: Literal["bell", "even"] = "bell"
+    source_share: float = 0.0
+    channel_weights: tuple[float, ...] = ()
+    pixel_weight: float = 0.0
+    pixel_gradient_weight: float = 0.0
+    pixel_from: int = 0
+    learning_rate: float = 1e-5
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    gradient_limit: float = 1.0
+    ema_decay: float = 0.0
+    ema_warm: bool = False
+
+
+class FlowMatchingStage:
+    """See ``training/loop.py`` for what the loop asks of a stage.
+
+    name: of the stage. block_frames: latent frames per temporal block of a causal network; None for a bidirectional one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        transformer: VideoTransformer,
+        vae: Vae,
+        settings: FlowMatchingTraining,
+        schedule: FlowSchedule,
+        seed: int,
+        compute: str,
+        block_frames: int | None = None,
+    ) -> None:
+        """The transformer is trained in place, distributed already; the autoencoder stays as it is."""
+        self.name, self.block_frames = name, block_frames
+        self.transformer = transformer.requires_grad_(True).train()
+        self.vae, self.settings, self.schedule, self.seed, self.compute = vae, settings, schedule, seed, compute
+        optimizer = torch.optim.AdamW(
+            transformer.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+        )
+        self.modules: Mapping[str, nn.Module] = {"transformer": transformer}
+        self.optimizers: Mapping[str, torch.optim.Optimizer] = {"transformer": optimizer}
+        self.gradient_limits = {"transformer": settings.gradient_limit}
+        self.ema = Ema(transformer, settings.ema_decay, warm=settings.ema_warm) if settings.ema_decay else None
+
+    @property
+    def extra_state(self) -> Mapping[str, Tensor]:
+        return {} if self.ema is None else self.ema.state()
+
+    def losses(
+        self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The weighted squared error of the velocity; beside it the mean error of the clean latents that it leads to."""
+        clips = draw_batch(pairs, self.settings.clips, generators, keyed_generator(self.seed, "batch shape", step))
+        device = next(self.transformer.parameters()).device
+        text = TextConfig(self.transformer.config.text_tokens, self.transformer.config.text_width)
+        with autocast(self.compute, device):
+            encoded = encode_clips(clips, self.vae, text, device)
+        noise = torch.stack([torch.randn(encoded.clean_latents.shape[1:], generator=generator) for generator in generators])
+        level = self._draw_levels(len(clips), encoded.clean_latents.shape[2], generators)
+        loss, clean = self._flow_loss(encoded, noise.to(encoded.clean_latents), level, clips, step)
+        error = (clean.detach() - encoded.clean_latents).square().mean()
+        return {"transformer": loss}, {"latent_error": error}
+
+    def updated(self, step: int) -> None:
+        """The average follows."""
+        if self.ema is not None:
+            self.ema.update()
+
+    def _draw_levels(self, batch: int, frames: int, generators: Sequence[torch.Generator]) -> Tensor:
+        """Indices of noise levels, ``[batch blocks]``: one per block, or one per clip; at random the source's own for a whole clip."""
+        blocks = 1 if self.block_frames is None else frames // self.block_frames
+        assert self.block_frames is None or blocks * self.block_frames == frames, f"{frames} frames in blocks of {self.block_frames}"
+        rows = []
+        for generator in generators:
+            drawn = torch.randint(self.schedule.levels, (blocks,), generator=generator)
+            is_source = torch.rand((), generator=generator) < self.settings.source_share
+            rows.append(torch.where(is_source, 0, drawn))
+        return torch.stack(rows)
+
+    def _flow_loss(
+        self, encoded: EncodedClips, noise: Tensor, level: Tensor, clips: Sequence[Clip], step: int
+    ) -> tuple[Tensor, Float[Tensor, "batch channels latent_frames h w"]]:
+        """The loss, and the clean latents that the predicted velocity leads to."""
+        settings, clean = self.settings, encoded.clean_latents
+        frames = clean.shape[2]
+        sigma = self.schedule.sigmas.to(clean.device)[level]
+        per_frame = sigma.repeat_interleave(frames // sigma.shape[1], dim=1)
+        source = source_latents(encoded.render_latents, encoded.latent_opacity, noise, settings.source)
+        noisy = noisy_latents(clean, source, per_frame)
+        with autocast(self.compute, clean.device):
+            predicted = self.transformer(
+                noisy,
+                timestep(sigma) if self.block_frames is not None else timestep(sigma[:, 0]),
+                encoded.conditions,
+                block_frames=self.block_frames,
+                source_skip=encoded.source_skip,
+            )
+        error = (at_least_float32(predicted) - at_least_float32(velocity(source, clean))).square()
+        if settings.channel_weights:
+            error = error * error.new_tensor(settings.channel_weights).view(1, -1, 1, 1, 1)
+        if settings.level_weights == "bell":
+            weights = self.schedule.training_weights.to(error)[level].repeat_interleave(frames // level.shape[1], dim=1)
+            error = error * weights[:, None, :, None, None]
+        loss = error.mean()
+        reached = clean_from_velocity(noisy, predicted, per_frame)
+        if settings.pixel_weight and step >= settings.pixel_from:
+            loss = loss + settings.pixel_weight * self._pixel_loss(reached, encoded, (level == 0).all(dim=1), clips)
+        return loss, reached
+
+    def _pixel_loss(self, reached: Tensor, encoded: EncodedClips, is_source: Tensor, clips: Sequence[Clip]) -> Tensor:
+        """Squared error of the decoded clips of the batch that start at the source, as they would leave ``enhance`` with the render's
+        residual kept; [0,1] pixels would give a quarter of it."""
+        device = reached.device
+        truth = torch.cat([frames_to_video(clip.clean_frames, device) for clip in clips])
+        with autocast(self.compute, device):
+            decoded = at_least_float32(self.vae.decode(reached))
+            with torch.no_grad():
+                render = torch.cat([frames_to_video(clip.renders, device) for clip in clips])
+                residual = render - at_least_float32(self.vae.decode(encoded.render_latents))
+                decoded_residual = encoded.conditions.opacity[:, None].square() * residual
+        error = decoded + decoded_residual - truth
+        weights = is_source.to(error).view(-1, 1, 1, 1, 1)
+        loss = (error.square() * weights).mean()
+        if self.settings.pixel_gradient_weight:
+            edges = (error.diff(dim=-1).square() * weights).mean() + (error.diff(dim=-2).square() * weights).mean()
+            loss = loss + self.settings.pixel_gradient_weight * edges
+        return loss
