@@ -78,6 +78,10 @@ class ReconstructConfig:
     mcmc: McmcConfig = field(default_factory=McmcConfig)
 
 
+#: (render, photo), both [0,1] ``[height width 3]`` -> the loss of a view.
+ViewLoss = Callable[[Float[Tensor, "height width 3"], Float[Tensor, "height width 3"]], Float[Tensor, ""]]
+
+
 @dataclass(frozen=True)
 class TrainingViews:
     """What the splats are fitted to; all sequences have one entry per view.
@@ -85,12 +89,14 @@ class TrainingViews:
     weights: how much each view's loss counts, at least 0.
     pixel_weights: maps ``[height width]`` in [0,1] that multiply the loss per pixel, or None for ones (generated frames count
     little where photos already decide).
+    losses: what replaces the photometric loss (and its pixel weights) of a view, or None; may be empty when there is none.
     """
 
     photos: Sequence[Photo]
     cameras: Sequence[Cameras]
     weights: Sequence[float]
     pixel_weights: Sequence[Float[Tensor, "height width"] | None]
+    losses: Sequence[ViewLoss | None] = ()
 
     @staticmethod
     def of_photos(photos: Sequence[Photo], cameras: Sequence[Cameras]) -> TrainingViews:
@@ -129,8 +135,11 @@ def reconstruct(
     from which an interrupted call with the same arguments continues; it is left behind for the caller to remove.
     Raises ``Stopped`` after saving when SIGTERM arrived; RuntimeError when the loss stops being finite.
     """
-    pixels = [torch.from_numpy(photo.read()).to(device) for photo in views.photos]
-    identity = fingerprint(asdict(config), seed, extent, pixels, list(views.weights), list(views.pixel_weights), *vars(initial).values())
+    read = {id(photo): torch.from_numpy(photo.read()).to(device) for photo in views.photos}  # a photo may be listed several times
+    pixels = [read[id(photo)] for photo in views.photos]
+    has_own_loss = [loss is not None for loss in views.losses]
+    settings = (asdict(config), seed, extent, list(views.weights), has_own_loss)
+    identity = fingerprint(*settings, pixels, list(views.pixel_weights), *vars(initial).values())
     trainable, start = _load_or_start(checkpoint, identity, initial, config, extent, device)
     cameras = [camera.to(device) for camera in views.cameras]
     masks = [None if mask is None else mask.to(device) for mask in views.pixel_weights]
@@ -147,7 +156,9 @@ def reconstruct(
         renders = render(trainable.splats, cameras[view], sh_degree=degree, near=config.near * extent)
         background = torch.rand(3, generator=generator(seed, "background", iteration)).to(device)
         image = renders.rgb[0] + (1 - renders.opacity[0])[..., None] * background
-        loss = views.weights[view] * photometric_loss(image, photo, config.ssim_weight, masks[view])
+        own_loss = views.losses[view] if views.losses else None
+        distance = own_loss(image, photo) if own_loss else photometric_loss(image, photo, config.ssim_weight, masks[view])
+        loss = views.weights[view] * distance
         (loss + regulariser(trainable.splats, config.opacity_weight, config.scale_weight, extent)).backward()
         trainable.step()
 

@@ -1,0 +1,121 @@
+"""``artifixer run``: the main job, from a capture to repaired frames, splats and a report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from artifixer.evaluation.variant_table import variant_lines
+from artifixer.pipeline.capture import CaptureChoice
+from artifixer.pipeline.plan import plan_lines, plan_run
+from artifixer.pipeline.run import Result, RunConfig, parse_variants, run
+from artifixer.recipes.run import RECIPES
+from artifixer.runtime.devices import resolve_device
+from artifixer.runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class Command:
+    """Repair and extend a capture: splats from few photos, cleaned by the video model, and fitted again.
+
+    CAPTURE is a folder (COLMAP, nerfstudio transforms.json, or just photos), a video, or procedural:SEED.
+    The folder OUT receives splats, renders, frames, videos, a dataset for other trainers, metrics.json and report.html.
+    The same command continues an interrupted run and ends with the same files; with another option it redoes what depends on it.
+
+    Variants:
+      artifixer  frames straight from the model
+      3d         splats fitted to photos and frames (ArtiFixer 3D)
+      3d+        the model once more, on renders of those splats
+
+    Examples:
+      artifixer run my_photos --out repaired --size 512
+      artifixer run my_capture --out repaired --views 6 --plan
+      artifixer run my_capture --out repaired --from-splats scene.ply --path orbit
+    """
+
+    capture: Annotated[str, tyro.conf.Positional]
+    """Folder, video file or procedural:SEED."""
+    out: Path
+    """Folder to create or continue."""
+    views: int | None = None
+    """Train on this many photos, chosen far apart (Algorithm 1 in normalised units); the others are held out."""
+    split: str | None = None
+    """Named split: one of the capture's own, every_8, algorithm1_K6 ..."""
+    train_list: Path | None = None
+    """File with the names of the training photos, one per line, or a JSON split."""
+    all_views: bool = False
+    """Train on every photo; nothing is held out."""
+    path: str | None = None
+    """heldout, tour, orbit, spline, or a file of cameras. Default: tour through the held-out cameras; spline without any."""
+    frames: int = 120
+    """Frames of an orbit."""
+    model: str = "tiny"
+    """tiny (part of this package), 1.3b, 14b, or a path."""
+    variants: str = "artifixer,3d,3d+"
+    """Which variants, separated by commas; each needs the ones before it."""
+    size: str | None = None
+    """Longest side in pixels, or WxH. Default: 192 for the recipe tiny, else the photos' size."""
+    prompt: str = ""
+    """What the scene shows, for models with a text encoder."""
+    references: int = 6
+    """Photos that the model looks at, at most; 0 for none."""
+    steps: int | Literal["adaptive"] | None = None
+    """Denoising steps per block. Default: the model's own."""
+    from_splats: Path | None = None
+    """Splat PLY of any tool, in the capture's world, instead of a reconstruction."""
+    frame_weights: Literal["uniform", "lpips", "evidence"] | None = None
+    """How much generated pixels count in the distillation. Default: the recipe's."""
+    recipe: Literal["auto", "tiny", "paper", "release"] = "auto"
+    """tiny for a CPU, paper for a GPU; auto chooses by device."""
+    seed: int = 0
+    """The same seed gives the same files."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1 ... auto takes a GPU when there is one."""
+    plan: bool = False
+    """Show frames, stages, memory and estimated minutes, and do nothing."""
+    overwrite: bool = False
+    """Start anew in a folder that holds another capture."""
+
+
+def run_command(command: Command) -> None:
+    config = run_config(command)
+    if command.plan:
+        print("\n".join(plan_lines(plan_run(config))))
+        return
+    print("\n".join(result_lines(run(config, command.overwrite))))
+
+
+def run_config(command: Command) -> RunConfig:
+    """The job that the options describe."""
+    device = resolve_device(command.device)
+    name = command.recipe if command.recipe != "auto" else ("paper" if device.startswith("cuda") else "tiny")
+    recipe = RECIPES[name]
+    weights = command.frame_weights or recipe.distill.weights
+    if command.from_splats is not None and command.from_splats.suffix.lower() != ".ply":
+        raise InputError(f"--from-splats {command.from_splats}: expected a splat PLY file")
+    return RunConfig(
+        choice=CaptureChoice(
+            command.capture, command.split, command.views, command.train_list, command.all_views, command.size or recipe.size
+        ),
+        out=command.out,
+        path=command.path,
+        orbit_frames=command.frames,
+        model=command.model,
+        variants=parse_variants(command.variants),
+        prompt=command.prompt,
+        steps=command.steps,
+        references=command.references,
+        from_splats=command.from_splats,
+        reconstruct=recipe.reconstruct,
+        distill=replace(recipe.distill, weights=weights),
+        seed=command.seed,
+        device=device,
+    )
+
+
+def result_lines(result: Result) -> list[str]:
+    """What the user sees at the end: the variants and where to look."""
+    return [*variant_lines(result.variants), "", f"{len(result.frames)} frames in {result.out / 'frames'}; open {result.report}"]

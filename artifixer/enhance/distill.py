@@ -1,0 +1,217 @@
+"""Generated frames back into splats: one reconstruction on photos and frames (ArtiFixer 3D; paper, section 3).
+
+In: the training photos, the frames that the model generated, their cameras, and the splats whose renders were enhanced. Out: new splats.
+
+Photos count fully. How much a pixel of a frame counts is a choice:
+
+``uniform``   all pixels as much as a photo's (the paper)
+``lpips``     frames are compared by 0.1 LPIPS alone (the public release); needs the extra ``metrics``
+``evidence``  little where several training views saw the pixel's surface at a consistent depth, fully where none did: there the photos
+              say more than the model
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from artifixer.geometry.cameras import Cameras
+from artifixer.imaging.perceptual import load_lpips
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.seeds import generator
+from artifixer.scenes.scene import Photo
+from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, splats_at
+from artifixer.splats.reconstruct import IterationReport, ReconstructConfig, TrainingViews, ViewLoss, reconstruct
+from artifixer.splats.render import Renders, render
+from artifixer.splats.splats import Splats
+
+FrameWeights = Literal["uniform", "lpips", "evidence"]
+
+#: The release's factor on LPIPS, its only loss on frames.
+LPIPS_WEIGHT = 0.1
+
+#: A render shows a surface where it is at least this opaque.
+SURFACE_OPACITY = 0.5
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Settings of a distillation.
+
+    reconstruct: of the fit. weights: of the frames' pixels, see above. start: from the capture's points and the photos' and frames' pixels
+    (fresh), or from the splats that were enhanced (warm).
+    frames: at most this many frames take part, evenly spaced along the path; None for all.
+    photo_share: photos are shown often enough to make up this share of the iterations, each at most ``most_repeats`` times as often as
+        a frame.
+    evidence: weight of a pixel that 0, 1, 2 ... training views saw; the last one stands for more views.
+    depth_tolerance: two depths of a surface agree within this fraction.
+    """
+
+    reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
+    weights: FrameWeights = "evidence"
+    start: Literal["fresh", "warm"] = "fresh"
+    frames: int | None = None
+    photo_share: float = 0.3
+    most_repeats: int = 8
+    evidence: tuple[float, ...] = (1.0, 0.3, 0.1)
+    depth_tolerance: float = 0.05
+
+
+@dataclass(frozen=True)
+class DistillViews:
+    """Training photos and generated frames with their cameras (single views of the pictures' sizes); frames in the order of the path."""
+
+    photos: Sequence[Photo]
+    photo_cameras: Sequence[Cameras]
+    frames: Sequence[Photo]
+    frame_cameras: Sequence[Cameras]
+
+
+def check_distillation(config: DistillConfig) -> None:
+    """``InputError`` where the settings ask for a network that is not installed."""
+    if config.weights == "lpips":
+        network, reason = load_lpips("lpips_vgg01")
+        if network is None:
+            raise InputError(f"frame weights lpips: {reason}; expected the network, or the weights evidence or uniform")
+
+
+def distill(
+    views: DistillViews,
+    source: Splats,
+    points: ColoredPoints,
+    config: DistillConfig,
+    seed: int,
+    *,
+    checkpoint: Path | None = None,
+    device: str = "cpu",
+    report: Callable[[IterationReport], None] = lambda _: None,
+) -> Splats:
+    """Fit splats to photos and frames.
+
+    source: the splats whose renders the frames were made from. points: sparse points that the training photos saw, for a fresh start.
+    checkpoint, report, and what is raised: as in ``reconstruct``.
+    """
+    check_distillation(config)
+    views = _fewer_frames(views, config.frames)
+    extent = scene_extent(views.photo_cameras, points)
+    training = _training_views(views, source, config, device)
+    initial = source if config.start == "warm" else _fresh_start(views, points, extent, config, seed)
+    return reconstruct(training, initial, extent, config.reconstruct, seed, checkpoint=checkpoint, device=device, report=report)
+
+
+@torch.no_grad()
+def evidence(splats: Splats, training: Sequence[Cameras], target: Cameras, tolerance: float) -> Int[Tensor, "height width"]:
+    """Per pixel of a single view: how many training views saw its surface, by the depths of the splats' renders.
+
+    A pixel without a surface was seen by none. tolerance: relative difference of depths that agree. Renders every view: to judge many
+    targets, see ``TrainingDepths``.
+    """
+    return TrainingDepths.of(splats, training).views_of(render(splats, target), target, tolerance)
+
+
+@dataclass(frozen=True)
+class TrainingDepths:
+    """What the training cameras see of the splats, rendered once."""
+
+    cameras: Sequence[Cameras]
+    renders: Sequence[Renders]
+
+    @staticmethod
+    @torch.no_grad()
+    def of(splats: Splats, cameras: Sequence[Cameras]) -> TrainingDepths:
+        return TrainingDepths(cameras, [render(splats, camera) for camera in cameras])
+
+    @torch.no_grad()
+    def views_of(self, renders: Renders, target: Cameras, tolerance: float) -> Int[Tensor, "height width"]:
+        """See ``evidence``; ``renders`` are those of the target, a single view."""
+        surface, is_surface = _surface_points(renders, target)
+        count = torch.zeros(is_surface.shape, dtype=torch.int64, device=is_surface.device)
+        for camera, seen in zip(self.cameras, self.renders, strict=True):
+            pixels, depths, valid = (values[0] for values in camera.project(surface))
+            inside = valid & (pixels >= 0).all(-1) & (pixels[:, 0] < camera.width) & (pixels[:, 1] < camera.height)
+            columns = pixels[:, 0].long().clamp(0, camera.width - 1)
+            rows = pixels[:, 1].long().clamp(0, camera.height - 1)
+            known = seen.depth[0, rows, columns]
+            agrees = (depths - known).abs() <= tolerance * known  # false where the depth is unknown (NaN)
+            agrees &= inside & (seen.opacity[0, rows, columns] >= SURFACE_OPACITY)
+            count += agrees.reshape(count.shape)
+        return torch.where(is_surface, count, 0)
+
+
+def _surface_points(renders: Renders, camera: Cameras) -> tuple[Float[Tensor, "pixels 3"], Tensor]:
+    """World position of each pixel's surface, row by row, and where there is one."""
+    depth = renders.depth[0]
+    is_surface = (renders.opacity[0] >= SURFACE_OPACITY) & depth.isfinite()
+    rows = torch.arange(camera.height, dtype=depth.dtype, device=depth.device) + 0.5
+    columns = torch.arange(camera.width, dtype=depth.dtype, device=depth.device) + 0.5
+    pixels = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).reshape(1, -1, 2)
+    directions = camera.unproject(pixels)[0]
+    in_camera = directions / directions[:, 2:] * torch.where(is_surface, depth, 1).reshape(-1, 1)
+    pose = camera.camera_to_world[0]
+    return in_camera @ pose[:3, :3].mT + pose[:3, 3], is_surface
+
+
+def _fewer_frames(views: DistillViews, most: int | None) -> DistillViews:
+    count = len(views.frames)
+    if most is None or count <= most:
+        return views
+    chosen = [round(k * (count - 1) / max(1, most - 1)) for k in range(most)]
+    return DistillViews(views.photos, views.photo_cameras, [views.frames[i] for i in chosen], [views.frame_cameras[i] for i in chosen])
+
+
+def _training_views(views: DistillViews, source: Splats, config: DistillConfig, device: str) -> TrainingViews:
+    """Photos, repeated to their share, then frames with their weights."""
+    repeats = photo_repeats(len(views.photos), len(views.frames), config)
+    photos, cameras = [*views.photos] * repeats, [*views.photo_cameras] * repeats
+    masks: list[Tensor | None] = [None] * len(views.frames)
+    losses: list[ViewLoss | None] = [None] * len(views.frames)
+    if config.weights == "lpips":
+        losses = [_lpips_loss(device)] * len(views.frames)
+    if config.weights == "evidence":
+        masks = [*_evidence_weights(views, source, config, device)]
+    return TrainingViews(
+        photos=[*photos, *views.frames],
+        cameras=[*cameras, *views.frame_cameras],
+        weights=[1.0] * (len(photos) + len(views.frames)),
+        pixel_weights=[*[None] * len(photos), *masks],
+        losses=[*[None] * len(photos), *losses],
+    )
+
+
+def photo_repeats(photos: int, frames: int, config: DistillConfig) -> int:
+    """How often each photo is listed so that photos make up ``photo_share`` of all views."""
+    wanted = config.photo_share / (1 - config.photo_share) * frames / max(1, photos)
+    return max(1, min(config.most_repeats, round(wanted)))
+
+
+@torch.no_grad()
+def _evidence_weights(views: DistillViews, source: Splats, config: DistillConfig, device: str) -> list[Float[Tensor, "height width"]]:
+    splats = source.map(lambda tensor: tensor.to(device))
+    table = torch.tensor(config.evidence, device=device)
+    training = TrainingDepths.of(splats, [camera.to(device) for camera in views.photo_cameras])
+    weights = []
+    for camera in views.frame_cameras:
+        target = camera.to(device)
+        count = training.views_of(render(splats, target), target, config.depth_tolerance)
+        weights.append(table[count.clamp(max=len(table) - 1)].cpu())
+    return weights
+
+
+def _lpips_loss(device: str) -> ViewLoss:
+    network, reason = load_lpips("lpips_vgg01", device)
+    assert network is not None, reason
+    return lambda image, frame: LPIPS_WEIGHT * network(image, frame)
+
+
+def _fresh_start(views: DistillViews, points: ColoredPoints, extent: float, config: DistillConfig, seed: int) -> Splats:
+    """On the sparse points, and on pixels of photos and frames carried to the depth of the points nearby."""
+    photos, cameras = [*views.photos, *views.frames], [*views.photo_cameras, *views.frame_cameras]
+    settings = config.reconstruct.initial
+    points = add_pixels(points, photos, cameras, settings, generator(seed, "initial points"))
+    return splats_at(points, config.reconstruct.sh_degree, extent, settings)

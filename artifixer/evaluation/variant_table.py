@@ -1,0 +1,54 @@
+"""``metrics.json`` back into quality per variant, and the variants as a table for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from artifixer.evaluation.evaluate import VARIANT_TITLES, VariantQuality, ViewQuality
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.run_folder import read_json
+
+#: Heading, field and digits of each column.
+COLUMNS = (
+    ("PSNR", "psnr", 2),
+    ("pooled", "psnr_pooled", 2),
+    ("opaque", "psnr_opaque", 2),
+    ("empty", "psnr_empty", 2),
+    ("SSIM", "ssim", 3),
+    ("LPIPS", "lpips_vgg01", 3),
+)
+
+
+def read_variants(path: Path) -> dict[str, VariantQuality]:
+    """The variants of a ``metrics.json``. Infinite PSNRs are null in the file and come back as None."""
+    content = read_json(path)
+    try:
+        return {name: _variant(entry) for name, entry in content["variants"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a metrics file of a run ({error})") from error
+
+
+def variant_lines(variants: Mapping[str, VariantQuality]) -> list[str]:
+    """One line per variant in the order of ``VARIANT_TITLES``; columns without any value are left out."""
+    columns = [column for column in COLUMNS if any(getattr(quality, column[1]) is not None for quality in variants.values())]
+    if not columns:
+        return ["no target camera is that of a held-out photo: there is nothing to compare the frames with"]
+    width = max(map(len, VARIANT_TITLES.values()))
+    lines = [" " * width + "".join(f"{heading:>9}" for heading, _, _ in columns)]
+    for name, title in VARIANT_TITLES.items():
+        if name in variants:
+            lines.append(f"{title:{width}}" + "".join(_cell(getattr(variants[name], field), digits) for _, field, digits in columns))
+    return lines
+
+
+def _variant(entry: Mapping[str, Any]) -> VariantQuality:
+    values = {field.name: entry[field.name] for field in fields(VariantQuality)}
+    per_view = tuple(ViewQuality(**view) for view in entry["per_view"])
+    return VariantQuality(**(values | {"per_view": per_view}))
+
+
+def _cell(value: float | None, digits: int) -> str:
+    return f"{'-':>9}" if value is None else f"{value:>9.{digits}f}"

@@ -1,0 +1,464 @@
+"""The main job: capture -> splats -> renders -> frames -> distilled splats -> frames again -> metrics and report, in one folder.
+
+::
+
+    splats/{initial,artifixer3d}.ply    standard 3DGS
+    renders/  renders_3d/               render folders along the path, sides multiples of 16
+    frames/{artifixer,artifixer3d,artifixer3d_plus}/%05d.png    at the size that was asked for
+    videos/*.mp4                        every variant, the first renders, and all side by side
+    dataset/                            training photos and generated frames for other trainers
+    cameras.json                        the target cameras, and which photos were taken from there
+    metrics.json  timing.json  report.html  config.json
+
+Every stage is done once for what it depends on (``run_stages``): the same call continues where it was killed and ends with the same
+bytes; another setting reruns what depends on it. Only ``timing.json``, ``config.json`` and the hidden ``.run`` differ between two runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from artifixer.enhance.distill import DistillConfig, check_distillation
+from artifixer.enhance.enhance import EnhanceConfig
+from artifixer.evaluation.evaluate import PerceptualMetrics, VariantQuality
+from artifixer.evaluation.variant_table import read_variants
+from artifixer.geometry.camera_file import CameraFrame
+from artifixer.pipeline.capture import CaptureChoice, OpenCapture, identify, open_capture
+from artifixer.pipeline.model_scale import CameraScale, find_camera_scale
+from artifixer.pipeline.reconstruct_capture import removed_on_bad_input
+from artifixer.pipeline.run_report import RunFacts, write_run_report
+from artifixer.pipeline.run_stages import Stages
+from artifixer.pipeline.run_work import (
+    Job,
+    check_splats,
+    copy_splats,
+    enhance_along,
+    fit_initial,
+    fit_to_frames,
+    render_along,
+    write_metrics,
+    write_target_cameras,
+    write_training_dataset,
+    write_videos,
+)
+from artifixer.pipeline.target_path import heldout_frames, render_frames, target_frames
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.progress import Progress, Stage
+from artifixer.runtime.run_folder import RunFolder, fingerprint
+from artifixer.runtime.stopping import stop_on_sigterm
+from artifixer.scenes.references import REFERENCE_COUNT, select_references
+from artifixer.splats.ply import read_splats
+from artifixer.splats.reconstruct import ReconstructConfig
+from artifixer.video.memory import check_memory, default_plan
+from artifixer.video.models import Model, ModelFiles, load_model, locate_model
+
+#: What ``--variants`` calls them, and their names in files; each needs the ones before it.
+VARIANTS = {"artifixer": "artifixer", "3d": "artifixer3d", "3d+": "artifixer3d_plus"}
+
+#: Models up to this many bytes are told apart by their content, larger ones by the names and sizes of their files.
+HASHED_MODEL_BYTES = 256 * 1024**2
+
+INITIAL, DISTILLED = "splats/initial.ply", "splats/artifixer3d.ply"
+FRAMES = {name: f"frames/{name}" for name in VARIANTS.values()}
+
+#: Stages in order, for the progress display.
+STAGE_NAMES = ("reconstruct", "render", "enhance", "distill", "render_3d", "enhance_3d", "dataset", "videos", "metrics", "report")
+
+#: Outputs of the stages that only some variants need.
+OPTIONAL_OUTPUTS = {
+    "distill": (DISTILLED,),
+    "render_3d": ("renders_3d", FRAMES["artifixer3d"]),
+    "enhance_3d": (FRAMES["artifixer3d_plus"],),
+}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a run depends on.
+
+    path: heldout, tour, orbit, spline or a file of cameras; None for a tour through the held-out cameras, or a spline without any.
+    orbit_frames: of an orbit. model: a name or a path. variants: of ``VARIANTS``' values; the ones before the last are made as well.
+    prompt, steps: of the model; None for its own number of steps. references: at most this many photos for the model, 0 for none.
+    from_splats: a PLY in the capture's world that takes the place of the reconstruction. fps: of the videos.
+    """
+
+    choice: CaptureChoice
+    out: Path
+    path: str | None = None
+    orbit_frames: int = 120
+    model: str = "tiny"
+    variants: tuple[str, ...] = tuple(VARIANTS.values())
+    prompt: str = ""
+    steps: int | Literal["adaptive"] | None = None
+    references: int = REFERENCE_COUNT
+    from_splats: Path | None = None
+    reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    fps: float = 24.0
+    seed: int = 0
+    device: str = "cpu"
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The variants up to the last one asked for."""
+        names = tuple(VARIANTS.values())
+        return names[: 1 + max(names.index(name) for name in self.variants)]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run; its files are in ``out``.
+
+    frames: target cameras in path order at the frames' size; ``photo`` names the photo taken from exactly there.
+    train, heldout, references: names of photos. variants: quality by the names of ``evaluate.VARIANT_TITLES``; values are None where no
+    frame stands at a held-out camera. executed: stages that this call ran; the others were done before. seconds: of every stage.
+    notes: remarks and warnings.
+    """
+
+    out: Path
+    frames: tuple[CameraFrame, ...]
+    train: tuple[str, ...]
+    heldout: tuple[str, ...]
+    references: tuple[str, ...]
+    variants: Mapping[str, VariantQuality]
+    camera_scale: CameraScale
+    executed: tuple[str, ...]
+    seconds: Mapping[str, float]
+    notes: tuple[str, ...]
+
+    @property
+    def report(self) -> Path:
+        return self.out / "report.html"
+
+
+def run(config: RunConfig, overwrite: bool = False, progress: Progress | None = None) -> Result:
+    """Run the whole job, or what is left of it. overwrite: start anew in a folder that holds another capture.
+
+    Raises ``InputError`` for bad input before any heavy work, and ``Stopped`` after SIGTERM; the same call then continues.
+    """
+    files = check_config(config)
+    is_new = not config.out.exists()
+    with (
+        RunFolder.open(
+            config.out, identify(config.choice.capture), _settings(config), overwrite, settings_may_change=True, device=config.device
+        ) as folder,
+        stop_on_sigterm(),
+        progress or Progress(STAGE_NAMES, log_file=folder.root / ".run" / "log.txt") as display,
+    ):
+        with removed_on_bad_input(config.out if is_new else None):
+            capture = open_capture(config.choice, folder.path("sfm"), folder.path("cache"), say=display.note)
+            job = _job(config, capture, folder)
+            _check_memory(files, job)
+            if config.from_splats is not None:
+                check_splats(read_splats(config.from_splats), capture, f"--from-splats {config.from_splats}", config.device)
+        notes = [*capture.scene.notes, *ignored_masks(config.choice.capture)]
+        for note in notes:
+            display.note(note)
+        display.note(_summary(job))
+        return _Run(config, files, job, Stages(folder, display), display, notes).finish()
+
+
+def check_config(config: RunConfig) -> ModelFiles:
+    """What can be found wrong without reading the capture; returns where the model is."""
+    for name, value, least in (("--references", config.references, 0), ("--frames", config.orbit_frames, 1)):
+        if value < least:
+            raise InputError(f"{name} {value}: expected at least {least}")
+    if isinstance(config.steps, int) and config.steps < 1:
+        raise InputError(f"--steps {config.steps}: expected at least 1")
+    unknown = [name for name in config.variants if name not in VARIANTS.values()]
+    if unknown or not config.variants:
+        raise InputError(f"--variants {', '.join(unknown) or 'none'}: expected some of {', '.join(VARIANTS)}")
+    files = locate_model(config.model)
+    if config.prompt.strip() and files.text_encoder is None:
+        raise InputError(f"--prompt: model {files.config.name} takes no prompt here; expected a model with a text encoder")
+    check_distillation(config.distill)
+    root, out = Path(config.choice.capture).resolve(), config.out.resolve()
+    if root.is_dir() and out.is_relative_to(root):
+        raise InputError(f"--out {config.out}: lies inside the capture {config.choice.capture}; expected a folder beside it")
+    if config.from_splats is not None:
+        if not config.from_splats.is_file():
+            raise InputError(f"--from-splats {config.from_splats}: does not exist, expected a splat PLY file")
+        if config.from_splats.resolve().is_relative_to(out):
+            raise InputError(f"--from-splats {config.from_splats}: is a result of this run; copy it elsewhere or choose another --out")
+    return files
+
+
+def ignored_masks(capture: str) -> list[str]:
+    """A warning when masks lie beside the photos: nothing reads them."""
+    root = Path(capture)
+    if not root.is_dir():
+        return []
+    folders = [path for path in (*root.glob("*"), *root.glob("*/*")) if path.is_dir() and path.name.lower() in ("mask", "masks")]
+    files = [path for path in root.glob("**/*.mask.*") if path.suffix.lower() in (".png", ".jpg")]
+    places = sorted(path.relative_to(root).as_posix() for path in (*folders, *files[:1]))
+    return [f"masks beside the photos are ignored ({', '.join(places)}): whole photos are used"] if places else []
+
+
+def parse_variants(text: str) -> tuple[str, ...]:
+    """``artifixer,3d,3d+`` -> names of variants; raises ``InputError`` for others."""
+    words = [word.strip().lower() for word in text.split(",") if word.strip()]
+    unknown = [word for word in words if word not in VARIANTS]
+    if unknown or not words:
+        raise InputError(f"--variants {text!r}: expected some of {', '.join(VARIANTS)}, separated by commas")
+    return tuple(VARIANTS[word] for word in VARIANTS if word in words)
+
+
+# The graph ----------------------------------------------------------------------------------------------------------------------------
+
+
+class _Run:
+    """The stages of one run and what depends on what. Keys chain: a stage depends on the fingerprints of those it reads from."""
+
+    def __init__(self, config: RunConfig, files: ModelFiles, job: Job, stages: Stages, display: Progress, notes: list[str]) -> None:
+        self.config, self.files, self.job = config, files, job
+        self.stages, self.display, self.notes = stages, display, notes
+        self._model: Model | None = None
+
+    def finish(self) -> Result:
+        self._initial()
+        scale = find_camera_scale(self.files.config.camera_scale, self.job.capture, self.job.splats(INITIAL))
+        if scale.is_guess:
+            self._warn(f"camera scale: {scale.source}")
+        renders = self._rendered("render", INITIAL, "renders", ["cameras.json"])
+        keys = {"artifixer": self._enhanced("enhance", renders, scale, "renders", "artifixer")}
+        if "artifixer3d" in self.config.wanted:
+            self._distilled(keys["artifixer"])
+            keys["artifixer3d"] = self._rendered("render_3d", DISTILLED, "renders_3d", [FRAMES["artifixer3d"]])
+        if "artifixer3d_plus" in self.config.wanted:
+            keys["artifixer3d_plus"] = self._enhanced("enhance_3d", keys["artifixer3d"], scale, "renders_3d", "artifixer3d_plus")
+        self._discard_outdated()
+        self._model = None
+        frames = {name: FRAMES[name] for name in keys}
+        videos = self._written(keys, frames)
+        metrics = self._metrics(renders, keys, frames)
+        self._report(scale, frames, videos, metrics)
+        return self._result(scale)
+
+    def _initial(self) -> None:
+        config, job = self.config, self.job
+        if config.from_splats is not None:
+            data = config.from_splats.read_bytes()
+            key: dict[str, object] = {"splats": fingerprint(data)}
+            self.stages.complete("reconstruct", key, [INITIAL], 1, lambda stage: copy_splats(job, data, INITIAL, stage))
+            return
+        scene = job.capture.scene
+        key = {
+            "photos": self._photos_key(),
+            "sparse points": fingerprint(vars(scene.points) if scene.points is not None else None),
+            "recipe": asdict(config.reconstruct),
+            "seed": config.seed,
+        }
+        checkpoint = "splats/initial.checkpoint"
+        self.stages.complete(
+            "reconstruct",
+            key,
+            [INITIAL],
+            config.reconstruct.iterations,
+            lambda stage: fit_initial(job, config.reconstruct, INITIAL, checkpoint, stage),
+            scratch=[checkpoint],
+        )
+
+    def _rendered(self, name: str, splats: str, folder: str, more_outputs: list[str]) -> str:
+        job = self.job
+        frames = FRAMES["artifixer3d"] if folder == "renders_3d" else None
+        key = {
+            "splats": fingerprint(job.run.root / splats),
+            "path": fingerprint(job.frames),
+            "references": fingerprint([frame for frame, _ in job.references]),
+        }
+
+        def work(stage: Stage) -> None:
+            render_along(job, splats, folder, stage, frames)
+            if frames is None:
+                write_target_cameras(job)
+
+        return self.stages.complete(name, key, [folder, *more_outputs], len(job.frames), work)
+
+    def _enhanced(self, name: str, renders: str, scale: CameraScale, folder: str, variant: str) -> str:
+        config, job = self.config, self.job
+        settings = EnhanceConfig(steps=config.steps, seed=config.seed, prompt=config.prompt, camera_scale=scale.value)
+        key = {
+            "renders": renders,
+            "model": _model_identity(self.files),
+            "prompt": config.prompt,
+            "steps": config.steps,
+            "references": fingerprint(list(job.references)),
+            "camera scale": scale.value,
+            "seed": config.seed,
+        }
+
+        def work(stage: Stage) -> None:
+            for warning in enhance_along(job, self._loaded_model(), settings, folder, FRAMES[variant], stage):
+                self.display.note(warning)  # not in the report: a run that finds this stage done doesn't see it
+
+        return self.stages.complete(name, key, [FRAMES[variant]], len(job.frames), work)
+
+    def _distilled(self, frames: str) -> None:
+        config, job = self.config, self.job
+        key = {
+            "frames": frames,
+            "splats": fingerprint(job.run.root / INITIAL),
+            "photos": self._photos_key(),
+            "recipe": asdict(config.distill),
+            "seed": config.seed,
+        }
+        checkpoint = "splats/artifixer3d.checkpoint"
+        self.stages.complete(
+            "distill",
+            key,
+            [DISTILLED],
+            config.distill.reconstruct.iterations,
+            lambda stage: fit_to_frames(job, config.distill, INITIAL, FRAMES["artifixer"], DISTILLED, checkpoint, stage),
+            scratch=[checkpoint],
+        )
+
+    def _written(self, keys: Mapping[str, str], frames: Mapping[str, str]) -> str:
+        """Dataset and videos; returns the videos' key."""
+        job, config = self.job, self.config
+        splats = DISTILLED if "artifixer3d" in keys else INITIAL
+        dataset = {"frames": keys["artifixer"], "photos": self._photos_key(), "splats": fingerprint(job.run.root / splats)}
+        total = len(job.frames)
+        self.stages.complete(
+            "dataset", dataset, ["dataset"], total, lambda stage: write_training_dataset(job, FRAMES["artifixer"], splats, stage)
+        )
+        return self.stages.complete(
+            "videos",
+            {"frames": dict(keys), "frames per second": config.fps},
+            ["videos"],
+            total * (len(keys) + 2),
+            lambda stage: write_videos(job, frames, config.fps, stage),
+        )
+
+    def _metrics(self, renders: str, keys: Mapping[str, str], frames: Mapping[str, str]) -> str:
+        job = self.job
+        perceptual = PerceptualMetrics.load(job.device)
+        self.notes.extend(perceptual.notes)
+        scene = job.capture.scene
+        if not heldout_frames(job.frames, job.capture):
+            self._warn("no target camera is that of a held-out photo: metrics.json has no figures")
+        key = {
+            "renders": renders,
+            "frames": dict(keys),
+            "held-out photos": [scene.photos[i].name for i in job.capture.heldout],
+            "LPIPS": [perceptual.vgg01 is not None, perceptual.alex is not None],
+        }
+        return self.stages.complete(
+            "metrics", key, ["metrics.json"], 3 + len(keys), lambda stage: write_metrics(job, frames, perceptual, stage)
+        )
+
+    def _report(self, scale: CameraScale, frames: Mapping[str, str], videos: str, metrics: str) -> None:
+        facts = RunFacts(
+            model=self.files.config.name,
+            scale=scale,
+            settings=_settings(self.config),
+            notes=tuple(self.notes),
+            variants=frames,
+        )
+        key = {"videos": videos, "metrics": metrics, "settings": fingerprint(facts)}
+        self.stages.complete("report", key, ["report.html"], 1, lambda stage: write_run_report(self.job, facts, stage))
+
+    def _discard_outdated(self) -> None:
+        """Results of variants that this run does not have go, unless they still belong to its frames."""
+        if not {"reconstruct", "render", "enhance"} & set(self.stages.executed):
+            return
+        kept = {"artifixer3d": ("distill", "render_3d"), "artifixer3d_plus": ("enhance_3d",)}
+        for variant, names in kept.items():
+            if variant not in self.config.wanted:
+                for name in names:
+                    self.stages.discard(name, OPTIONAL_OUTPUTS[name])
+
+    def _result(self, scale: CameraScale) -> Result:
+        job, scene = self.job, self.job.capture.scene
+        return Result(
+            out=job.run.root,
+            frames=job.frames,
+            train=tuple(scene.photos[i].name for i in job.capture.training),
+            heldout=tuple(scene.photos[i].name for i in job.capture.heldout),
+            references=tuple(frame.photo or "" for frame, _ in job.references),
+            variants=read_variants(job.run.root / "metrics.json"),
+            camera_scale=scale,
+            executed=tuple(self.stages.executed),
+            seconds=self.stages.seconds,
+            notes=tuple(self.notes),
+        )
+
+    def _photos_key(self) -> str:
+        photos, cameras = self.job.training
+        return fingerprint([photo.name for photo in photos], [photo.read() for photo in photos], cameras)
+
+    def _loaded_model(self) -> Model:
+        if self._model is None:
+            self._model = load_model(self.files, self.config.device)
+        return self._model
+
+    def _warn(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+            self.display.note(note)
+
+
+# Helpers ------------------------------------------------------------------------------------------------------------------------------
+
+
+def _job(config: RunConfig, capture: OpenCapture, folder: RunFolder) -> Job:
+    frames = target_frames(capture, config.path, config.choice.size, config.orbit_frames)
+    return Job(
+        run=folder,
+        choice=config.choice,
+        capture=capture,
+        frames=tuple(frames),
+        renders=tuple(render_frames(frames)),
+        references=tuple(_references(capture, config.references)),
+        seed=config.seed,
+        device=config.device,
+    )
+
+
+def _check_memory(files: ModelFiles, job: Job) -> None:
+    """``InputError`` when the model does not fit on the device."""
+    device, camera = torch.device(job.device), job.renders[0].camera
+    check_memory(files.config, default_plan(files.config, camera.width, camera.height, len(job.references), device), device)
+
+
+def _references(capture: OpenCapture, count: int) -> list[tuple[CameraFrame, UInt8[np.ndarray, "height width 3"]]]:
+    """Training photos of one lens model, evenly spread."""
+    scene = capture.scene
+    index = {scene.photos[i].name: i for i in capture.training}
+    model = scene.cameras[capture.training[0]].model
+    names = [name for name, i in index.items() if scene.cameras[i].model == model]
+    chosen = select_references(names, count) if count else ()
+    return [(CameraFrame(scene.cameras[index[name]], name), scene.photos[index[name]].read()) for name in chosen]
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """Every setting that a result depends on; where the folder and the files lie is none of them."""
+    settings = asdict(replace(config, choice=replace(config.choice, capture="", train_list=None), out=Path(), from_splats=None))
+    settings.pop("out")
+    settings["choice"].pop("capture")
+    settings["choice"]["train_list"] = None if config.choice.train_list is None else config.choice.train_list.name
+    settings["from_splats"] = None if config.from_splats is None else config.from_splats.name
+    return settings
+
+
+def _summary(job: Job) -> str:
+    capture, (width, height) = job.capture, job.size
+    return (
+        f"{len(capture.training)} training photos, {len(capture.heldout)} held out ({capture.split.name}); "
+        f"{len(job.frames)} target frames of {width}x{height}, {len(job.references)} reference photos"
+    )
+
+
+def _model_identity(files: ModelFiles) -> str:
+    """What tells one model from another: architecture and weights."""
+    parts = [path for path in (files.transformer, files.vae) for path in ([path] if path.is_file() else sorted(path.rglob("*")))]
+    parts = [path for path in parts if path.is_file()]
+    if sum(path.stat().st_size for path in parts) <= HASHED_MODEL_BYTES:
+        return fingerprint(files.config, parts)
+    return fingerprint(files.config, [(path.name, path.stat().st_size) for path in parts])

@@ -1,0 +1,34 @@
+"""Named settings for ``artifixer run``: how the first splats and the distilled ones are fitted.
+
+``paper``    as in the paper: 10,000 iterations, then all frames with the weights of ``evidence`` (its own are ``uniform``); for a GPU
+``release``  as the public release: frames enter the distillation by LPIPS alone, 30,000 iterations; needs the extra ``metrics``
+``tiny``     a few minutes on two CPU cores at sizes around 200 pixels
+"""
+
+from dataclasses import dataclass, replace
+
+from artifixer.enhance.distill import DistillConfig
+from artifixer.recipes.reconstruct import RECIPES as RECONSTRUCT
+from artifixer.splats.reconstruct import ReconstructConfig
+
+
+@dataclass(frozen=True)
+class RunRecipe:
+    """Settings of both fits, and the longest side of the photos in pixels where the user gives none (None: as they are)."""
+
+    reconstruct: ReconstructConfig
+    distill: DistillConfig
+    size: str | None = None
+
+
+RECIPES = {
+    "paper": RunRecipe(RECONSTRUCT["paper"], DistillConfig(RECONSTRUCT["paper"])),
+    "release": RunRecipe(
+        RECONSTRUCT["paper"], DistillConfig(replace(RECONSTRUCT["paper"], iterations=30_000), weights="lpips", photo_share=0.0)
+    ),
+    "tiny": RunRecipe(
+        RECONSTRUCT["tiny"],
+        DistillConfig(replace(RECONSTRUCT["tiny"], iterations=2000), frames=80),
+        size="192",
+    ),
+}
