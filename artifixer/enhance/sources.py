@@ -34,6 +34,9 @@ class RenderSource(Protocol):
     def opacity(self, index: int) -> UInt8[np.ndarray, "height width"]:
         """255 where the render is opaque."""
 
+    def depth(self, index: int) -> Float[np.ndarray, "height width"] | None:
+        """Camera z in world units, NaN where nothing is; None when it is unknown."""
+
 
 @dataclass(frozen=True)
 class ReferencePhoto:
@@ -57,6 +60,9 @@ class RendersInMemory:
 
     def opacity(self, index: int) -> UInt8[np.ndarray, "height width"]:
         return to_uint8(self.renders.opacity[index]).numpy()
+
+    def depth(self, index: int) -> Float[np.ndarray, "height width"] | None:
+        return self.renders.depth[index].detach().cpu().numpy()
 
 
 def checked_source(renders: Renders | RenderSource, cameras: Cameras) -> RenderSource:

@@ -63,6 +63,12 @@ class LayerStream:
         finally:
             self._leave(index)
 
+    def in_turn(self) -> Iterator[Any]:
+        """All layers, each with its weights on the device until the next one is asked for."""
+        for index in range(len(self.layers)):
+            with self.layer(index) as layer:
+                yield layer
+
     def close(self) -> None:
         """Stop streaming and free the device memory."""
         for hook in self._hooks:

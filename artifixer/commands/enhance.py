@@ -1,0 +1,96 @@
+"""``artifixer enhance``: renders -> clean frames, by the video model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import tyro
+
+from artifixer.enhance.enhance import Drop, EnhanceConfig
+from artifixer.pipeline.enhance_renders import EnhanceJob, enhance_renders
+from artifixer.runtime.devices import resolve_device
+from artifixer.runtime.errors import InputError
+from artifixer.scenes.references import REFERENCE_COUNT
+
+
+@dataclass(frozen=True)
+class Command:
+    """Turn renders along a camera path into clean, consistent frames.
+
+    RENDERS is a folder as artifixer render writes it: rgb, opacity, cameras.json, reference photos. Renders of other software will do.
+    DIR receives frames/00000.png and so on as they come, video.mp4 and timing.json. The same command continues an interrupted run.
+
+    Examples:
+      artifixer enhance tour --out clean
+      artifixer enhance tour --model 14b --out clean --prompt "a fountain in a park" --references 3 --device cuda
+      artifixer enhance tour --out from_photos_only --drop renders,text
+    """
+
+    renders: Annotated[Path, tyro.conf.Positional]
+    """Render folder."""
+    out: Path
+    """Folder to create or continue."""
+    model: str = "tiny"
+    """A name that artifixer models lists, a model folder, or a checkpoint of the public release."""
+    prompt: str = ""
+    """What the scene shows, for models with a text encoder."""
+    references: int = REFERENCE_COUNT
+    """At most this many of the folder's reference photos."""
+    steps: str | None = None
+    """Network calls per block: 4, 2, 1, or adaptive. Default: the model's own."""
+    drop: str = ""
+    """What the model does not get to see: renders, references, text, separated by commas."""
+    seed: int = 0
+    """The same seed gives the same frames."""
+    camera_scale: float | None = None
+    """World units to the model's: metres per unit x 0.01 for the public release. Default: from the renders' depth."""
+    residual: Literal["auto", "keep", "leave"] = "auto"
+    """Whether detail that the autoencoder loses comes back where renders are opaque. auto: as the model was made for."""
+    fps: float = 24.0
+    """Frames per second of the video."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1 ... auto takes a GPU when there is one."""
+    offload: bool = False
+    """Keep the model's layers in host memory and copy them to the GPU as they are needed: slower, for small GPUs."""
+    overwrite: bool = False
+    """Start anew in a folder that holds other frames."""
+
+
+def run_command(command: Command) -> None:
+    if command.references < 0:
+        raise InputError(f"--references {command.references}: expected 0 or more")
+    if not 0 < command.fps <= 1000:
+        raise InputError(f"--fps {command.fps:g}: expected more than 0, at most 1000")
+    config = EnhanceConfig(
+        steps=read_steps(command.steps),
+        seed=command.seed,
+        prompt=command.prompt,
+        drop=read_drop(command.drop),
+        keep_residual={"auto": None, "keep": True, "leave": False}[command.residual],
+        camera_scale=command.camera_scale,
+    )
+    device = resolve_device(command.device)
+    job = EnhanceJob(command.renders, command.model, config, command.references, command.fps, device, command.offload)
+    enhance_renders(job, command.out, command.overwrite)
+    print(f"frames in {command.out / 'frames'}; watch {command.out / 'video.mp4'}")
+
+
+def read_steps(text: str | None) -> int | Literal["adaptive"] | None:
+    """``--steps``; raises ``InputError`` for anything but a small number or ``adaptive``."""
+    if text is None or text == "adaptive":
+        return text  # type: ignore[return-value]
+    if not re.fullmatch(r"[1-9]\d?", text):
+        raise InputError(f"--steps {text}: expected a number from 1 to 99, such as 4, 2 or 1, or adaptive")
+    return int(text)
+
+
+def read_drop(text: str) -> tuple[Drop, ...]:
+    """``--drop``; raises ``InputError`` for unknown words."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    unknown = [word for word in words if word not in get_args(Drop)]
+    if unknown:
+        raise InputError(f"--drop {unknown[0]}: expected {', '.join(get_args(Drop))}, separated by commas")
+    return tuple(kind for kind in get_args(Drop) if kind in words)

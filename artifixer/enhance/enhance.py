@@ -1,0 +1,388 @@
+"""``enhance``: renders along a camera path -> clean frames, by the video model, block by block (paper sections 4.2 to 4.4).
+
+In: renders in memory or in a folder, their cameras, reference photos, a model. Out: an iterator of blocks of frames at the cameras' own
+size, each as soon as it is done. Encoding of the next block, the network, and decoding of the last one run beside each other on a GPU;
+nothing waits for the end of the clip, and memory does not grow with its length.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from artifixer.enhance.background import in_background
+from artifixer.enhance.sources import ReferencePhoto, RenderSource, checked_source, read_frames, read_references
+from artifixer.geometry.cameras import Cameras, concatenate
+from artifixer.geometry.paths import focus_point
+from artifixer.imaging.resize import resize_bilinear
+from artifixer.runtime.errors import InputError
+from artifixer.splats.render import Renders
+from artifixer.video.conditions import RollOutContext
+from artifixer.video.flow import FlowSchedule
+from artifixer.video.models import Model
+from artifixer.video.sample import BlockInput, SampleConfig, keyed_noise, sample_blocks
+from artifixer.video.vae import StreamingDecoder, StreamingEncoder, frames_to_bytes, frames_to_video, video_to_frames
+
+#: Renders whose depth is looked at to find the scene's unit of length, evenly spread over the clip.
+DEPTH_SAMPLES = 8
+
+Drop = Literal["renders", "references", "text"]
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class EnhanceConfig:
+    """How to run a model; what is None is the model's own choice.
+
+    steps: network calls per block; ``adaptive`` takes fewer where the render is opaque. prompt: what the scene shows. drop: what the model
+    does not get to see. keep_residual: see ``ModelConfig``. camera_scale: world units to the model's units; None finds it from the renders'
+    depth. overlap: whether encoding and decoding run in threads beside the network; None for on a GPU only.
+    """
+
+    steps: int | Literal["adaptive"] | None = None
+    seed: int = 0
+    prompt: str = ""
+    drop: tuple[Drop, ...] = ()
+    keep_residual: bool | None = None
+    camera_scale: float | None = None
+    overlap: bool | None = None
+
+
+@dataclass(frozen=True)
+class FrameBlock:
+    """Consecutive clean frames; ``first_index``: the first one's place in the clip."""
+
+    first_index: int
+    frames: UInt8[np.ndarray, "frames height width 3"]
+
+
+@dataclass
+class EnhanceReport:
+    """What a run tells besides its frames: filled in as it goes on, complete when the iterator has ended.
+
+    warnings: one line each, complete when ``enhance`` returns. width, height: the model's frames. camera_scale and where it is from.
+    network_seconds: in the network alone; on a GPU its own time. first_frame_seconds: from the call of ``enhance`` to the first block.
+    seconds: to the last one. peak_memory: bytes, on a GPU of its tensors, on a CPU of the process.
+    """
+
+    warnings: list[str] = field(default_factory=list)
+    width: int = 0
+    height: int = 0
+    camera_scale: float = 1.0
+    camera_scale_source: str = ""
+    blocks: int = 0
+    network_calls: int = 0
+    network_seconds: float = 0.0
+    first_frame_seconds: float = math.nan
+    seconds: float = 0.0
+    peak_memory: int = 0
+
+
+def enhance(
+    renders: Renders | RenderSource,
+    cameras: Cameras,
+    references: Sequence[ReferencePhoto],
+    model: Model,
+    config: EnhanceConfig | None = None,
+    report: EnhanceReport | None = None,
+) -> Iterator[FrameBlock]:
+    """Clean frames for all cameras, in order.
+
+    The input is checked and the references are encoded before this returns; frames are made when the iterator is read. Closing it cancels.
+    Frames that fill the last block repeat the last one and are cut off again. Renders go through 8 bit, so that memory and disk give the
+    same frames. report: is filled in.
+
+    Raises ``InputError`` for renders, opacity and cameras of different counts or sizes, cameras that are not finite, and a prompt for a
+    model that takes none.
+    """
+    config, report = config or EnhanceConfig(), report if report is not None else EnhanceReport()
+    started = time.monotonic()
+    device = model.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    source = checked_source(renders, cameras)
+    report.width, report.height = model.config.model_size(cameras.width, cameras.height)
+    with torch.no_grad():
+        context = _context(source, cameras, references, model, config, report)
+    clip = _Clip(source, cameras, model, config, context, (report.width, report.height))
+    return _reported(_frame_blocks(clip, report), model, report, started)
+
+
+def sample_config(model: Model, config: EnhanceConfig) -> SampleConfig:
+    """How the roll-out samples: the model's own settings, and the steps asked for."""
+    own = model.config
+    return SampleConfig(
+        steps=config.steps or own.steps,
+        block_frames=own.block_frames,
+        window_frames=own.window_frames,
+        sink_frames=own.sink_frames,
+        source=own.source,
+        schedule=FlowSchedule(shift=own.shift),
+    )
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """What a roll-out reads. size: (width, height) of the model's frames."""
+
+    source: RenderSource
+    cameras: Cameras
+    model: Model
+    config: EnhanceConfig
+    context: RollOutContext
+    size: tuple[int, int]
+
+    @property
+    def keeps_residual(self) -> bool:
+        wanted = self.model.config.keep_residual if self.config.keep_residual is None else self.config.keep_residual
+        return wanted and "renders" not in self.config.drop
+
+    def frames_of_block(self, first: int) -> int:
+        """Pixel frames of the block that starts with pixel frame ``first``, padding included."""
+        latent_frames = self.model.config.block_frames
+        vae = self.model.config.vae
+        return vae.temporal_factor * latent_frames if first else vae.pixel_frames(latent_frames)
+
+
+@dataclass(frozen=True)
+class _EncodedBlock:
+    """A block ready for the network. rgb, opacity: of the renders at the cameras' own size, padding left out; None without residual."""
+
+    first: int
+    input: BlockInput
+    rgb: Float[Tensor, "frames height width 3"] | None
+    opacity: Float[Tensor, "frames height width"] | None
+
+
+@dataclass(frozen=True)
+class _SampledBlock:
+    encoded: _EncodedBlock
+    clean_latents: Float[Tensor, "1 channels latent_frames h w"]
+
+
+def _frame_blocks(clip: _Clip, report: EnhanceReport) -> Iterator[FrameBlock]:
+    """The three stages, one behind the other."""
+    device, threads = clip.model.device, clip.config.overlap
+    encoded = in_background(_without_gradients(_encoded(clip)), device, threads=threads)
+    sampled = in_background(_without_gradients(_sampled(clip, encoded, report)), device, threads=threads)
+    return _without_gradients(_decoded(clip, sampled))
+
+
+def _encoded(clip: _Clip) -> Iterator[_EncodedBlock]:
+    """Blocks read and encoded, the last one filled up."""
+    model, cameras = clip.model, clip.cameras
+    encoder = StreamingEncoder(model.vae)
+    first = latent_first = 0
+    while first < len(cameras):
+        count = clip.frames_of_block(first)
+        rgb, opacity = read_frames(clip.source, cameras, first, count, cameras.width, cameras.height)
+        if "renders" in clip.config.drop:
+            rgb, opacity = torch.zeros_like(rgb), torch.zeros_like(opacity)
+        rgb, opacity = rgb.to(model.device), opacity.to(model.device)
+        video = frames_to_video(resize_bilinear(rgb, *clip.size), dtype=model.dtype)
+        conditions = clip.context.conditions(
+            resize_bilinear(opacity[..., None], *clip.size)[..., 0],
+            cameras[first : first + count].resized(*clip.size).to(model.device),
+            is_first=first == 0,
+            latent_frames=model.config.block_frames,
+        )
+        block = BlockInput(latent_first, encoder.push(video), conditions.to(dtype=model.dtype))
+        kept = min(count, len(cameras) - first)
+        yield _EncodedBlock(first, block, rgb[:kept] if clip.keeps_residual else None, opacity[:kept] if clip.keeps_residual else None)
+        first, latent_first = first + count, latent_first + model.config.block_frames
+
+
+def _sampled(clip: _Clip, encoded: Iterator[_EncodedBlock], report: EnhanceReport) -> Iterator[_SampledBlock]:
+    """Clean latents of each block, beside what the block was made from."""
+    model = clip.model
+    waiting: deque[_EncodedBlock] = deque()
+
+    def inputs() -> Iterator[BlockInput]:
+        for block in encoded:
+            waiting.append(block)
+            yield block.input
+
+    noise = keyed_noise(clip.config.seed, model.device, model.dtype)
+    with closing(encoded), _Stopwatch(model.transformer, model.device, report):  # type: ignore[type-var]
+        for latents in sample_blocks(model.transformer, inputs(), sample_config(model, clip.config), noise):
+            report.blocks += 1
+            yield _SampledBlock(waiting.popleft(), latents)
+
+
+def _decoded(clip: _Clip, sampled: Iterator[_SampledBlock]) -> Iterator[FrameBlock]:
+    """Frames in 8 bit at the cameras' own size."""
+    model, cameras = clip.model, clip.cameras
+    decoder, render_decoder = StreamingDecoder(model.vae), StreamingDecoder(model.vae)
+    latent_frames = model.config.vae.latent_frames(len(cameras))
+    with closing(sampled):  # type: ignore[type-var]
+        for block in sampled:
+            encoded = block.encoded
+            needed = latent_frames - encoded.input.first_latent_frame  # the rest is padding
+            kept = min(clip.frames_of_block(encoded.first), len(cameras) - encoded.first)
+
+            def decode(decoder: StreamingDecoder, latents: Tensor, needed: int = needed, kept: int = kept) -> Tensor:
+                frames = video_to_frames(decoder.push(latents[:, :, :needed]))[:kept]
+                return resize_bilinear(frames, cameras.width, cameras.height)
+
+            frames = decode(decoder, block.clean_latents)
+            if encoded.rgb is not None and encoded.opacity is not None:
+                lost = encoded.rgb - decode(render_decoder, encoded.input.render_latents)
+                frames = frames + encoded.opacity.square()[..., None] * lost
+            yield FrameBlock(encoded.first, frames_to_bytes(frames).cpu().numpy())
+
+
+def _reported(blocks: Iterator[FrameBlock], model: Model, report: EnhanceReport, started: float) -> Iterator[FrameBlock]:
+    """The same blocks, with times and memory written down."""
+    with closing(blocks):  # type: ignore[type-var]
+        for block in blocks:
+            report.seconds = time.monotonic() - started
+            if math.isnan(report.first_frame_seconds):
+                report.first_frame_seconds = report.seconds
+            report.peak_memory = peak_memory(model.device)
+            yield block
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes in use so far: of tensors since the last reset on a GPU, of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+# ------------------------------------------------------------------------------------------------------------ what blocks share
+
+
+def _context(
+    source: RenderSource,
+    cameras: Cameras,
+    references: Sequence[ReferencePhoto],
+    model: Model,
+    config: EnhanceConfig,
+    report: EnhanceReport,
+) -> RollOutContext:
+    """Text, references, unit of length and first camera; what is odd about them goes into the report's warnings."""
+    references = () if "references" in config.drop else references
+    if model.config.takes_references and not references and "references" not in config.drop:
+        report.warnings.append(f"no reference photos; model {model.config.name} was trained with them and is better with a few")
+    prompt = model.encode_prompt("" if "text" in config.drop else config.prompt)
+    if prompt.warning is not None:
+        report.warnings.append(prompt.warning)
+    report.camera_scale, report.camera_scale_source = _camera_scale(source, cameras, references, model, config, report)
+    context = RollOutContext(
+        first_camera=cameras[0].to(model.device),
+        camera_scale=report.camera_scale,
+        temporal_factor=model.config.vae.temporal_factor,
+        text=prompt.embedding,
+    )
+    if not model.config.takes_references:
+        return context
+    read = read_references(references, cameras.width, cameras.height, (report.width, report.height))
+    if read is None:
+        return context
+    photos, photo_cameras = read
+    latents = model.vae.encode_stills(frames_to_video(photos, model.device, model.dtype))
+    return context.with_references(latents, photo_cameras.to(model.device))
+
+
+def _camera_scale(
+    source: RenderSource,
+    cameras: Cameras,
+    references: Sequence[ReferencePhoto],
+    model: Model,
+    config: EnhanceConfig,
+    report: EnhanceReport,
+) -> tuple[float, str]:
+    """``camera_scale`` and where it is from: given, or by the rule of ``median_depth``, which also stands in for ``metric``."""
+    if config.camera_scale is not None:
+        if not 0 < config.camera_scale < math.inf:
+            raise InputError(f"camera scale {config.camera_scale:g}: expected a positive finite number")
+        return config.camera_scale, "given"
+    if model.config.camera_scale == "metric":
+        report.warnings.append(
+            f"model {model.config.name} expects metres and no camera scale was given (metres per unit x 0.01); "
+            "the median depth of the renders takes its place"
+        )
+    depth = sampled_median_depth(source)
+    if depth is not None:
+        return 1 / depth, "median depth of the renders"
+    views = concatenate([cameras[0], cameras[len(cameras) // 2], cameras[-1]])
+    focus = focus_point(views)
+    distance = float((views.centers - focus).norm(dim=1).median())
+    report.warnings.append("the renders have no depth; the unit of length is guessed from where the cameras look")
+    return (1 / distance if distance > 0 else 1.0), "where the cameras look"
+
+
+def sampled_median_depth(source: RenderSource) -> float | None:
+    """Median positive depth, world units, of a few renders spread over the clip; None when they show none."""
+    count = min(DEPTH_SAMPLES, len(source))
+    chosen = sorted({step * (len(source) - 1) // max(1, count - 1) for step in range(count)})
+    depths = [values[values > 0] for index in chosen if (values := source.depth(index)) is not None]  # NaN fails too
+    depth = np.concatenate(depths) if depths else np.zeros(0)
+    depth = depth[np.isfinite(depth)]
+    return float(np.median(depth)) if len(depth) else None
+
+
+# --------------------------------------------------------------------------------------------------------------------- helpers
+
+
+def _without_gradients(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, each made without gradients; whoever reads them keeps the setting of their own."""
+    with closing(items):  # type: ignore[type-var]
+        while True:
+            with torch.no_grad():
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+            yield item
+
+
+class _Stopwatch:
+    """Adds up the network's time and calls while its context is open. On a GPU by events, so that nobody waits for anybody."""
+
+    def __init__(self, network: torch.nn.Module, device: torch.device, report: EnhanceReport) -> None:
+        self._network, self._device, self._report = network, device, report
+        self._is_cuda = device.type == "cuda"
+        self._events: list[tuple[Any, Any]] = []
+        self._started: Any = None
+
+    def __enter__(self) -> _Stopwatch:
+        self._hooks = [
+            self._network.register_forward_pre_hook(lambda *_: self._start()),
+            self._network.register_forward_hook(lambda *_: self._stop()),
+        ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        if self._events:
+            torch.cuda.synchronize(self._device)
+            self._report.network_seconds += sum(start.elapsed_time(end) for start, end in self._events) / 1000
+
+    def _start(self) -> None:
+        self._started = torch.cuda.current_stream(self._device).record_event(_timed_event()) if self._is_cuda else time.monotonic()
+
+    def _stop(self) -> None:
+        self._report.network_calls += 1
+        if self._is_cuda:
+            self._events.append((self._started, torch.cuda.current_stream(self._device).record_event(_timed_event())))
+        else:
+            self._report.network_seconds += time.monotonic() - self._started
+
+
+def _timed_event() -> Any:
+    return torch.cuda.Event(enable_timing=True)

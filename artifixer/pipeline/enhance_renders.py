@@ -1,0 +1,161 @@
+"""A render folder -> clean frames and a video in a folder, block by block, resumable.
+
+``OUT/`` holds ``frames/%05d.png``, written as they come, ``video.mp4``, ``timing.json`` and ``log.txt``. A run that was killed continues
+with the same command and ends with the same frames.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance
+from artifixer.enhance.sources import ReferencePhoto, alike_cameras, check_finite
+from artifixer.runtime.errors import Stopped
+from artifixer.runtime.media import VideoWriter, read_image, write_png
+from artifixer.runtime.progress import Progress
+from artifixer.runtime.run_folder import RunFolder, fingerprint, write_json
+from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
+from artifixer.scenes.references import REFERENCE_COUNT, select_references
+from artifixer.splats.render_folder import Reference, RenderFolder, read_render_folder
+from artifixer.video.memory import check_memory, default_plan
+from artifixer.video.models import ModelFiles, default_dtype, flat_config, load_model, locate_model
+
+#: Of a large file of weights so many pieces of this size tell whether it is the same file.
+HASHED_PIECES, PIECE_BYTES = 64, 1 << 16
+
+
+@dataclass(frozen=True)
+class EnhanceJob:
+    """renders: a render folder. model: name or path. references: at most so many of the folder's reference photos. fps: of the video.
+
+    offload: the model's layers stay in host memory and are copied to the GPU as they are needed.
+    """
+
+    renders: Path
+    model: str
+    config: EnhanceConfig
+    references: int = REFERENCE_COUNT
+    fps: float = 24.0
+    device: str = "cpu"
+    offload: bool = False
+
+
+def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> EnhanceReport:
+    """Run the job into the folder ``out``; the same call continues an interrupted one, or returns at once when it is done.
+
+    Everything is checked before weights are loaded. Raises ``InputError`` for unusable renders, a model that is missing or does not fit the
+    device, a prompt for a model that takes none, or a folder that holds something else; ``Stopped`` after SIGTERM.
+    """
+    folder = read_render_folder(job.renders)
+    cameras = alike_cameras(folder.frames, str(job.renders))
+    check_finite(cameras, "target camera")
+    chosen = [] if "references" in job.config.drop else chosen_references(folder, job.references)
+    device = torch.device(job.device)
+    files = locate_model(job.model)
+    files.check_prompt("" if "text" in job.config.drop else job.config.prompt)
+    plan = default_plan(files.config, cameras.width, cameras.height, len(chosen), device, job.offload)
+    check_memory(files.config, plan, device)
+    with (
+        RunFolder.open(out, _identity(folder, chosen, files), _settings(job), overwrite, device=job.device) as run,
+        stop_on_sigterm(),
+        Progress(("enhance",), log_file=run.path("log.txt")) as progress,
+    ):
+        frames = run.path("frames")
+        for name in ("video.mp4", "timing.json"):
+            run.path(name)
+        report = EnhanceReport()
+        if run.is_done("enhance", "1"):
+            progress.note(f"{out}: {len(cameras)} frames are there")
+            return report
+        references = [ReferencePhoto(reference.frame.camera, reference.photo()) for reference in chosen]
+        before = len(list(frames.glob("*.png")))
+        model = load_model(files, device, default_dtype(device), job.offload)
+        blocks = enhance(folder, cameras, references, model, job.config, report)
+        for warning in report.warnings:
+            progress.note(f"warning: {warning}")
+        progress.note(f"{report.width}x{report.height}, camera scale {report.camera_scale:.4g} ({report.camera_scale_source})")
+        with closing(blocks), progress.stage("enhance", len(cameras)) as stage:  # type: ignore[type-var]
+            for block in blocks:
+                for number, frame in enumerate(block.frames, start=block.first_index):
+                    path = frames / f"{number:05d}.png"
+                    if not path.is_file():
+                        write_png(path, frame)
+                done = block.first_index + len(block.frames)
+                stage.update(done)
+                if stop_requested() and done < len(cameras):
+                    raise Stopped(f"{out}: stopped after frame {done} of {len(cameras)}; run the same command to continue")
+        write_video(out / "video.mp4", frames, len(cameras), job.fps)
+        write_json(out / "timing.json", timing(report, len(cameras)) | {"frames_from_before": before})
+        run.mark_done("enhance", "1", ["frames", "video.mp4", "timing.json"])
+    return report
+
+
+def chosen_references(folder: RenderFolder, count: int) -> list[Reference]:
+    """At most ``count`` of a render folder's reference photos, evenly spread over them in the order of their names."""
+    named = {reference.frame.photo or reference.file.name: reference for reference in folder.references}
+    return [named[name] for name in select_references(list(named), count)] if named and count else []
+
+
+def timing(report: EnhanceReport, frames: int) -> dict[str, object]:
+    """What timing.json says of a run."""
+    return {
+        "frames": frames,
+        "model_size": f"{report.width}x{report.height}",
+        "seconds": report.seconds,
+        "frames_per_second": frames / report.seconds if report.seconds else None,
+        "network_seconds": report.network_seconds,
+        "network_frames_per_second": frames / report.network_seconds if report.network_seconds else None,
+        "network_calls": report.network_calls,
+        "blocks": report.blocks,
+        "first_frame_seconds": report.first_frame_seconds,
+        "peak_memory_mb": report.peak_memory / 1e6,
+        "camera_scale": report.camera_scale,
+        "camera_scale_source": report.camera_scale_source,
+        "warnings": report.warnings,
+    }
+
+
+def write_video(path: Path, frames: Path, count: int, fps: float) -> None:
+    """``count`` numbered images of one size as an MP4."""
+    first = read_image(frames / "00000.png")
+    with VideoWriter(path, first.shape[1], first.shape[0], fps) as video:
+        for index in range(count):
+            video.add(read_image(frames / f"{index:05d}.png"))
+
+
+def weights_key(path: Path) -> str:
+    """Hash of a file of weights, or of all in a folder: of the whole of small files, of many pieces of large ones."""
+    digest = hashlib.sha256()
+    files = sorted(path.iterdir()) if path.is_dir() else sorted(path.parent.glob(f"{path.stem}*{path.suffix}"))
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as content:
+            if size <= HASHED_PIECES * PIECE_BYTES:
+                digest.update(content.read())
+                continue
+            for piece in range(HASHED_PIECES):
+                content.seek(piece * (size - PIECE_BYTES) // (HASHED_PIECES - 1))
+                digest.update(content.read(PIECE_BYTES))
+    return digest.hexdigest()
+
+
+def _identity(folder: RenderFolder, chosen: list[Reference], files: ModelFiles) -> dict[str, object]:
+    """Which inputs: changed renders, cameras, references or weights belong to another run."""
+    images = [folder.path / kind / f"{index:05d}.png" for kind in ("rgb", "opacity") for index in range(len(folder))]
+    return {
+        "renders": fingerprint(folder.path / "cameras.json", *images),
+        "references": fingerprint(*(reference.file for reference in chosen)),
+        "model": fingerprint(flat_config(files.config), weights_key(files.transformer), weights_key(files.vae)),
+    }
+
+
+def _settings(job: EnhanceJob) -> dict[str, object]:
+    """What else decides about the frames and the video."""
+    config = asdict(replace(job.config, overlap=None))
+    return {"config": config, "references": job.references, "fps": job.fps, "dtype": str(default_dtype(job.device))}
