@@ -75,6 +75,9 @@ WRITE_REFUSALS = {
 #: Less free space than this counts as a full disk when a library reports a failed write without saying why.
 FULL_DISK_BYTES = 64 * 1024
 
+#: Levels of lists and objects in a JSON file: more than any format here has, few enough to print a value without running out of stack.
+DEEPEST_JSON = 100
+
 #: Width up to which a JSON list or object stays on one line.
 JSON_LINE_WIDTH = 140
 
@@ -133,10 +136,10 @@ def write_json(path: str | Path, value: object) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file. Raises ``InputError`` naming the file when it is missing, unreadable or not JSON."""
+    """Read a JSON file. Raises ``InputError`` naming the file when it is missing, unreadable, not JSON or nested absurdly deep."""
     path = Path(path)
     try:
-        return json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{path}: does not exist, expected a JSON file") from None
     except OSError as error:
@@ -145,8 +148,13 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: not text in UTF-8 (byte {error.start}), expected JSON") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: line {error.lineno}, column {error.colno}: {error.msg}, expected valid JSON") from error
+    except ValueError as error:  # numbers of thousands of digits
+        raise InputError(f"{path}: {error}, expected plain JSON") from error
     except RecursionError as error:
         raise InputError(f"{path}: nested too deeply, expected plain JSON") from error
+    if _is_deeper(value, DEEPEST_JSON):
+        raise InputError(f"{path}: nested deeper than {DEEPEST_JSON} levels, expected plain JSON")
+    return value
 
 
 def to_json(value: object) -> Any:
@@ -384,12 +392,26 @@ def _refusal(error: Exception, folder: Path) -> str | None:
     if isinstance(error, InputError):
         return None
     number = getattr(error, "errno", None)
+    in_words = re.search(r"\(os error (\d+)\)", str(error))  # libraries written in Rust, such as safetensors
+    if number is None and in_words:
+        number = int(in_words[1])
     if number is not None:
         return WRITE_REFUSALS.get(number)
-    # numpy, Pillow and safetensors report a failed write without its errno, so the disk itself is asked.
+    # numpy and Pillow report a failed write without its errno, so the disk itself is asked.
     if folder.is_dir() and shutil.disk_usage(folder).free < FULL_DISK_BYTES:
         return WRITE_REFUSALS[errno.ENOSPC]
     return None
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects are nested more than ``levels`` deep."""
+    level = [value]
+    for _ in range(levels + 1):
+        containers = [item for item in level if isinstance(item, (list, dict))]
+        if not containers:
+            return False
+        level = [item for container in containers for item in (container.values() if isinstance(container, dict) else container)]
+    return True
 
 
 def _json_key(key: object) -> str:

@@ -21,7 +21,16 @@ from jaxtyping import Float, Int, UInt8
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
 from artifixer.runtime.errors import InputError
-from artifixer.scenes.photo_files import LARGEST_INTRINSIC, LARGEST_SIZE, FittedView, fit_camera, left_out_note, open_photo, path_inside
+from artifixer.scenes.photo_files import (
+    LARGEST_INTRINSIC,
+    LARGEST_POSITION,
+    LARGEST_SIZE,
+    FittedView,
+    fit_camera,
+    left_out_note,
+    open_photo,
+    path_inside,
+)
 from artifixer.scenes.scene import Photo, Scene, SparsePoints
 
 #: Files may round quaternions to few digits; more than this is damage.
@@ -274,16 +283,16 @@ def _check_images(path: Path, cameras: dict[int, ColmapCamera], images: Sequence
             raise InputError(f"{label} uses camera {image.camera_id}, which does not exist; expected one of the {len(cameras)} listed")
         if not (abs(np.linalg.norm(image.quaternion) - 1) <= QUATERNION_TOLERANCE):  # NaN fails too
             raise InputError(f"{label} has the rotation {image.quaternion.tolist()}; expected a unit quaternion")
-        if not _fits_float32(image.translation):
-            raise InputError(f"{label} has the translation {image.translation.tolist()}; expected finite numbers")
-        if not _fits_float32(image.keypoints):
-            raise InputError(f"{label} has keypoints that are not finite numbers")
+        if not _within(LARGEST_POSITION, image.translation):
+            raise InputError(f"{label} has the translation {image.translation.tolist()}; expected numbers of at most {LARGEST_POSITION:g}")
+        if not _within(LARGEST_INTRINSIC, image.keypoints):
+            raise InputError(f"{label} has keypoints that are not numbers of at most {LARGEST_INTRINSIC:g}")
 
 
 def _check_points(path: Path, images: Sequence[ColmapImage], points: ColmapPoints) -> None:
     """Points are finite and unique, and tracks and keypoints tell the same story."""
-    if not _fits_float32(points.xyz):
-        raise InputError(f"{path}: holds positions that are not finite numbers")
+    if not _within(LARGEST_POSITION, points.xyz):
+        raise InputError(f"{path}: holds positions that are not numbers of at most {LARGEST_POSITION:g}")
     ids = np.sort(points.ids)
     if (ids[1:] == ids[:-1]).any():
         raise InputError(f"{path}: point {ids[:-1][ids[1:] == ids[:-1]][0]} occurs twice; expected unique ids")
@@ -317,8 +326,8 @@ def _check_points(path: Path, images: Sequence[ColmapImage], points: ColmapPoint
         )
 
 
-def _fits_float32(values: np.ndarray) -> bool:
-    return bool((np.abs(values) <= np.finfo(np.float32).max).all())  # NaN fails too
+def _within(limit: float, values: np.ndarray) -> bool:
+    return bool((np.abs(values) <= limit).all())  # NaN fails too
 
 
 # Binary files -----------------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ and add a line to ``FORMATS``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -114,11 +115,22 @@ def load_scene(capture: str | Path, *, work_folder: Path | None = None, say: Cal
 
         return procedural.load(str(capture))
     path = Path(capture)
-    if transforms_json.is_transforms(path):
-        return _with_splits(path.parent, transforms_json.load(path.parent, path))
-    entry, start = find_format(path)
-    folder = path if path.is_dir() else path.parent
-    return _with_splits(folder, entry.load(path, start, Effort(work_folder, say)))
+    with readable(path):
+        if transforms_json.is_transforms(path):
+            return _with_splits(path.parent, transforms_json.load(path.parent, path))
+        entry, start = find_format(path)
+        folder = path if path.is_dir() else path.parent
+        return _with_splits(folder, entry.load(path, start, Effort(work_folder, say)))
+
+
+@contextmanager
+def readable(capture: Path) -> Iterator[None]:
+    """Turn what the system refuses while a capture is read (permissions, names it cannot have) into an ``InputError``."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename if isinstance(error.filename, str) else capture
+        raise InputError(f"{where}: cannot be read ({error.strerror or error}); expected a readable capture") from error
 
 
 def _with_splits(folder: Path, scene: Scene) -> Scene:

@@ -33,9 +33,15 @@ ASPECT_TOLERANCE = 0.01
 #: Bytes of resized photos that a scene keeps in memory; others are read again.
 PHOTO_MEMORY = 2 * 1024**3
 
-#: Sizes (pixels) and intrinsics (pixels) beyond these are mistakes of a file, not photos.
+#: Bytes of a file's name, and of its path inside the capture.
+LONGEST_NAME = 255
+LONGEST_PATH = 1024
+
+#: Sizes (pixels), intrinsics (pixels, distortion coefficients) and positions (world units) beyond these are mistakes of a file. Squares of
+#: positions still fit float32.
 LARGEST_SIZE = 65_535
 LARGEST_INTRINSIC = 1e7
+LARGEST_POSITION = 1e12
 
 
 @dataclass(frozen=True)
@@ -70,9 +76,16 @@ def photos_below(folder: Path) -> list[Path]:
 def path_inside(folder: Path, listed: str, source: Path) -> Path:
     """``folder / listed`` for a path that the file ``source`` names.
 
-    Backslashes and a leading ``./`` are understood. Raises InputError for absolute paths and for paths that leave ``folder``.
+    Backslashes and a leading ``./`` are understood. Raises InputError for absolute paths, for paths that leave ``folder``, and for names
+    that no file can have. Links inside the folder are followed, wherever they lead: they are the user's own.
     """
     parts = PurePosixPath(listed.replace("\\", "/"))
+    try:
+        lengths = [len(part.encode()) for part in parts.parts]
+    except UnicodeEncodeError:  # JSON can hold halves of surrogate pairs
+        raise InputError(f"{source}: the path {listed!r} is no valid text; expected a path inside the capture's folder") from None
+    if max(lengths, default=0) > LONGEST_NAME or sum(lengths) > LONGEST_PATH:
+        raise InputError(f"{source}: the path {listed[:40]!r}... has {sum(lengths)} bytes; expected a path that a file can have")
     absolute = parts.is_absolute() or (parts.parts and parts.parts[0].endswith(":"))
     if not listed or "\0" in listed or absolute or ".." in parts.parts:
         raise InputError(f"{source}: the path {listed!r} leaves the capture's folder; expected a path inside it")

@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
+from artifixer.scenes.photo_files import LARGEST_POSITION
 
 #: Colour of points in files without colours.
 GREY = 128
@@ -18,7 +19,7 @@ GREY = 128
 def read_points(path: Path) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "points 3"]]:
     """Positions (float32) and colours (uint8) of the vertices in a PLY file, ASCII or binary.
 
-    Raises InputError when the file is missing, damaged, has no positions, or positions that aren't finite.
+    Raises InputError when the file is missing, damaged, has no positions, or positions that aren't finite or absurdly far.
     """
     from plyfile import PlyData, PlyParseError
 
@@ -35,8 +36,8 @@ def read_points(path: Path) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "p
     if any(name not in fields for name in "xyz"):
         raise InputError(f"{path}: the vertices have the fields {', '.join(fields)}; expected x, y and z")
     xyz = _columns(path, vertices.data, ("x", "y", "z")).astype(np.float64)
-    if not (np.abs(xyz) <= np.finfo(np.float32).max).all():
-        raise InputError(f"{path}: holds positions that are not finite numbers")
+    if not (np.abs(xyz) <= LARGEST_POSITION).all():  # NaN fails too
+        raise InputError(f"{path}: holds positions that are not numbers of at most {LARGEST_POSITION:g}")
     rgb = np.full(xyz.shape, GREY, np.uint8)
     if all(name in fields for name in ("red", "green", "blue")):
         colours = _columns(path, vertices.data, ("red", "green", "blue"))

@@ -28,10 +28,7 @@ def read_splits(path: Path, photos: Collection[str], lost: Collection[str] = ())
 
     Raises InputError for broken files, unknown photos, and photos that both train and are held out.
     """
-    try:
-        content = read_json(path)
-    except ValueError as error:  # numbers of thousands of digits
-        raise InputError(f"{path}: {error}; expected plain JSON") from error
+    content = read_json(path)
     entries = content.get("splits") if isinstance(content, dict) else None
     if not isinstance(entries, dict):
         raise InputError(f'{path}: holds no object "splits"; expected {{"splits": {{NAME: {{"train": [...], "test": [...]}}}}}}')

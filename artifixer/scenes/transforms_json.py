@@ -25,6 +25,7 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import read_json
 from artifixer.scenes.photo_files import (
     LARGEST_INTRINSIC,
+    LARGEST_POSITION,
     LARGEST_SIZE,
     PHOTO_SUFFIXES,
     FittedView,
@@ -38,6 +39,9 @@ from artifixer.scenes.point_cloud import read_points
 from artifixer.scenes.scene import Photo, Scene, SparsePoints, Split
 
 FILE_NAME = "transforms.json"
+
+#: Numbers beyond this do not fit float32.
+LARGEST_NUMBER = float(np.finfo(np.float32).max)
 
 #: Rotations are written with six digits or more; the product with their transpose differs from one by no more than this.
 RIGID_TOLERANCE = 1e-3
@@ -123,11 +127,7 @@ def read_path(path: Path) -> list[CameraFrame]:
 
 def _read(path: Path) -> tuple[_Entry, list[Any]]:
     """The whole file, and its frames as they stand there."""
-    try:
-        content = read_json(path)
-    except ValueError as error:  # numbers of thousands of digits
-        raise InputError(f"{path}: {error}; expected plain JSON") from error
-    whole = _Entry(path, "the file", _mapping(path, "the file", content))
+    whole = _Entry(path, "the file", _mapping(path, "the file", read_json(path)))
     frames = whole.values.get("frames")
     if not isinstance(frames, list) or not frames:
         raise InputError(f'{path}: "frames" is {_short(frames)}; expected a list of frames')
@@ -173,8 +173,8 @@ def _camera(frame: _Entry, whole: _Entry, photo_size: tuple[int, int]) -> Camera
     """One view; ``photo_size`` stands in for a size that the file does not tell."""
     intrinsics = _Intrinsics.read(frame, whole, photo_size)
     viewmat = np.linalg.inv(_camera_to_world(frame) @ _OPENCV_FROM_OPENGL)
-    if not (np.abs(viewmat) <= np.finfo(np.float32).max).all():
-        raise frame.error("transform_matrix", "a pose that fits 32-bit numbers")
+    if not (np.abs(viewmat) <= LARGEST_POSITION).all():
+        raise frame.error("transform_matrix", f"positions of at most {LARGEST_POSITION:g} units")
     return Cameras(
         viewmats=torch.from_numpy(viewmat[None]).to(torch.float32),
         Ks=torch.tensor([[[intrinsics.fx, 0, intrinsics.cx], [0, intrinsics.fy, intrinsics.cy], [0, 0, 1]]], dtype=torch.float32),
@@ -225,7 +225,7 @@ class _Intrinsics:
             fy = _focal_length_of_angle(scope, "camera_angle_y", height) if scope.has("camera_angle_y") else fx
         model = _lens(frame if frame.has("camera_model") or frame.has("is_fisheye") else whole)
         used = DISTORTION_NAMES[:4] if model == "fisheye" else DISTORTION_NAMES
-        coefficients = {name: _either(frame, whole, name, 0.0) for name in used}
+        coefficients = {name: _coefficient(frame, whole, name) for name in used}
         return _Intrinsics(
             width,
             height,
@@ -254,6 +254,13 @@ def _principal_point(frame: _Entry, whole: _Entry, key: str, side: int) -> float
     value = _either(frame, whole, key, side / 2)
     if abs(value) > LARGEST_INTRINSIC:
         raise (frame if frame.has(key) else whole).error(key, f"a principal point of at most {LARGEST_INTRINSIC:g} pixels")
+    return value
+
+
+def _coefficient(frame: _Entry, whole: _Entry, key: str) -> float:
+    value = _either(frame, whole, key, 0.0)
+    if abs(value) > LARGEST_INTRINSIC:
+        raise (frame if frame.has(key) else whole).error(key, f"a distortion coefficient of at most {LARGEST_INTRINSIC:g}")
     return value
 
 
@@ -338,7 +345,7 @@ class _Entry:
 
     def number(self, key: str) -> float:
         value = self.values[key]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= np.finfo(np.float32).max:
+        if not _is_finite(value):
             raise self.error(key, "a finite number")
         return float(value)
 
@@ -350,12 +357,17 @@ class _Entry:
         if not is_matrix or not rows or (len(rows), len(rows[0])) not in shapes:
             raise self.error(key, expected)
         for value in (value for row in rows for value in row):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= np.finfo(np.float32).max:
+            if not _is_finite(value):
                 raise self.error(key, expected)
         return np.array(rows, np.float64)
 
     def error(self, key: str, expected: str) -> InputError:
         return InputError(f'{self.source}: {self.label} has "{key}" = {_short(self.values.get(key))}; expected {expected}')
+
+
+def _is_finite(value: object) -> bool:
+    """Whether a JSON value is a number that float32 can hold; JSON as Python reads it has NaN, infinity and integers of any length."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
 
 
 def _mapping(source: Path, label: str, value: object) -> Mapping[str, Any]:

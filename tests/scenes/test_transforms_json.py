@@ -1,0 +1,260 @@
+"""transforms.json captures: both styles, what may be left out, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from capture_files import HEIGHT, WIDTH, pose_matrix, transforms_content, write_photo, write_transforms
+
+from artifixer.runtime.errors import InputError
+from artifixer.scenes import colmap, transforms_json
+from artifixer.scenes.scene import Scene
+
+#: The two files of a capture were written with different numbers of digits.
+SAME_CAPTURE_TOLERANCE = 2e-4
+
+
+def _load(capture, content: object, views: int = 3) -> Scene:
+    return transforms_json.load(capture, write_transforms(capture, content, views=views))
+
+
+def test_cameras_look_along_minus_z_with_y_up(tmp_path):
+    content = transforms_content()
+    content["frames"][0]["transform_matrix"] = pose_matrix((1, 2, 3))
+    camera = _load(tmp_path, content).cameras[0]
+    points = torch.tensor([[1.0, 2, -7], [2, 2, -7], [1, 3, -7]])  # ahead, to the right, above
+    pixels, depth, _ = camera.project(points)
+    torch.testing.assert_close(pixels[0], torch.tensor([[31.0, 25], [31 + 6.4, 25], [31, 25 - 6]]))
+    torch.testing.assert_close(depth[0], torch.full((3,), 10.0))
+    torch.testing.assert_close(camera.centers[0], torch.tensor([1.0, 2, 3]))
+
+
+def test_frames_may_bring_their_own_intrinsics(tmp_path):
+    """nerfstudio's per-frame style gives the same cameras as the values at the top; a frame's own values win."""
+    content = transforms_content()
+    top = {key: content[key] for key in ("w", "h", "fl_x", "fl_y", "cx", "cy")} | {"k1": 0.1, "p2": 0.01}
+    at_top = _load(tmp_path / "top", content | top)
+    frames = [frame | top for frame in content["frames"]]
+    frames[2] = frames[2] | {"fl_x": 70.0, "k1": 0.2}
+    in_frames = _load(tmp_path / "frames", {"frames": frames})
+    mixed = _load(tmp_path / "mixed", content | top | {"fl_x": 999.0, "k1": 0.9, "frames": frames})
+    for scene in (in_frames, mixed):
+        assert torch.equal(scene.cameras[0].Ks, at_top.cameras[0].Ks)
+        assert torch.equal(scene.cameras[0].distortion, at_top.cameras[0].distortion)
+        assert scene.cameras[2].Ks[0, 0, 0] == 70
+        assert scene.cameras[2].distortion[0, 0] == pytest.approx(0.2)
+    assert at_top.cameras[0].distortion[0].tolist() == pytest.approx([0.1, 0, 0, 0, 0, 0, 0, 0.01])
+
+
+def test_instant_ngp_files_without_focal_length_size_and_endings(tmp_path):
+    frames = [{"file_path": f"./images/{i:03d}", "transform_matrix": pose_matrix((i, 0, 0)), "sharpness": 30} for i in range(3)]
+    scene = _load(tmp_path, {"camera_angle_x": math.radians(90), "aabb_scale": 4, "frames": frames})
+    assert [photo.name for photo in scene.photos] == ["images/000.png", "images/001.png", "images/002.png"]
+    expected = torch.tensor([[WIDTH / 2, 0, WIDTH / 2], [0, WIDTH / 2, HEIGHT / 2], [0, 0, 1]])
+    torch.testing.assert_close(scene.cameras[0].Ks[0], expected)
+
+
+def test_paths_with_backslashes_and_poses_of_three_rows(tmp_path):
+    content = transforms_content()
+    content["frames"][0]["file_path"] = ".\\images\\000.png"
+    content["frames"][1]["transform_matrix"] = pose_matrix((1, 0, 0))[:3]
+    scene = _load(tmp_path, content)
+    assert scene.photos[0].name == "images/000.png"
+    torch.testing.assert_close(scene.cameras[1].centers[0], torch.tensor([1.0, 0, 0]))
+
+
+@pytest.mark.parametrize("lens", [{"camera_model": "OPENCV_FISHEYE"}, {"is_fisheye": True}])
+def test_fisheye_lenses(tmp_path, lens):
+    camera = _load(tmp_path, transforms_content() | lens | {"k1": 0.05, "k4": 0.01, "p1": 0.5}).cameras[0]
+    assert camera.model == "fisheye"
+    assert camera.distortion[0].tolist() == pytest.approx([0.05, 0, 0, 0.01, 0, 0, 0, 0])  # fisheye lenses have no p1
+
+
+def test_frames_are_sorted_by_name(tmp_path):
+    content = transforms_content()
+    content["frames"].reverse()
+    scene = _load(tmp_path, content)
+    assert [photo.name for photo in scene.photos] == ["images/000.png", "images/001.png", "images/002.png"]
+    assert [float(camera.centers[0, 0]) for camera in scene.cameras] == [0, 1, 2]
+
+
+def test_applied_transform_is_recorded_and_not_undone(tmp_path):
+    applied = [[0.0, 1, 0, 5], [1, 0, 0, 6], [0, 0, -1, 7]]
+    scene = _load(tmp_path / "with", transforms_content() | {"applied_transform": applied, "applied_scale": 0.5})
+    assert scene.applied_transform.tolist() == (0.5 * np.array(applied)).tolist()
+    without = _load(tmp_path / "without", transforms_content())
+    assert without.applied_transform is None
+    assert torch.equal(scene.cameras[1].viewmats, without.cameras[1].viewmats)
+
+
+def _write_points(path, colours: bool = True) -> None:
+    fields = [("x", "f4"), ("y", "f4"), ("z", "f4")] + [(name, "u1") for name in ("red", "green", "blue") if colours]
+    rows = np.array([(1, 2, 3, 10, 20, 30)[: len(fields)], (4, 5, 6, 40, 50, 60)[: len(fields)]])
+    from plyfile import PlyData, PlyElement
+
+    table = np.empty(2, fields)
+    for name, column in zip(table.dtype.names, rows.T, strict=True):
+        table[name] = column
+    PlyData([PlyElement.describe(table, "vertex")]).write(path)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_point_clouds_beside_the_file(tmp_path, listed):
+    path = tmp_path / ("points.ply" if listed else "sparse_pc.ply")
+    _write_points(path)
+    scene = _load(tmp_path, transforms_content() | ({"ply_file_path": "points.ply"} if listed else {}))
+    assert scene.points.xyz.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert scene.points.rgb.tolist() == [[10, 20, 30], [40, 50, 60]]
+    assert not scene.points.has_tracks
+
+
+def test_points_without_colours_are_grey(tmp_path):
+    _write_points(tmp_path / "sparse_pc.ply", colours=False)
+    assert _load(tmp_path, transforms_content()).points.rgb.unique().tolist() == [128]
+
+
+def test_nerfstudios_lists_become_a_split(tmp_path):
+    lists = {"train_filenames": ["./images/000.png", "images/002"], "val_filenames": ["images/001.png", "images/002.png"]}
+    split = _load(tmp_path, transforms_content() | lists).splits["transforms"]
+    assert split.train == ("images/000.png", "images/002.png")
+    assert split.heldout == ("images/001.png",)
+
+
+def test_resized_photos_scale_their_cameras(tmp_path):
+    path = write_transforms(tmp_path, transforms_content())
+    for number in range(3):
+        write_photo(tmp_path / "images" / f"{number:03d}.png", WIDTH // 2, HEIGHT // 2)
+    camera = transforms_json.load(tmp_path, path).cameras[0]
+    assert camera.Ks[0, :2].tolist() == [[32, 0, 15.5], [0, 30, 12.5]]
+
+
+# Real captures ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_fox_is_the_same_in_both_formats(captures_folder):
+    fox = captures_folder / "fox"
+    by_transforms = transforms_json.load(fox, fox / "transforms.json")
+    by_colmap = colmap.load(fox, fox / "sparse" / "0")
+    assert [photo.name for photo in by_transforms.photos] == [photo.name for photo in by_colmap.photos]
+    for first, second in zip(by_transforms.cameras, by_colmap.cameras, strict=True):
+        torch.testing.assert_close(first.viewmats, second.viewmats, atol=SAME_CAPTURE_TOLERANCE, rtol=SAME_CAPTURE_TOLERANCE)
+        torch.testing.assert_close(first.Ks, second.Ks, atol=SAME_CAPTURE_TOLERANCE, rtol=SAME_CAPTURE_TOLERANCE)
+        torch.testing.assert_close(first.distortion, second.distortion, atol=SAME_CAPTURE_TOLERANCE, rtol=0)
+
+
+def test_missing_photos_of_fox_are_counted_once(captures_folder):
+    """The original file lists 67 frames of 1080x1920 pixels; 50 photos of 360x640 exist."""
+    fox = captures_folder / "fox"
+    scene = transforms_json.load(fox, fox / "transforms_original.json")
+    assert len(scene.photos) == 50
+    assert len(scene.lost_photos) == 17
+    assert len(scene.notes) == 1
+    assert "transforms_original.json lists 67 photos; 17 do not exist and are left out" in scene.notes[0]
+    now = transforms_json.load(fox, fox / "transforms.json")
+    torch.testing.assert_close(scene.cameras[7].Ks, now.cameras[7].Ks, atol=1e-2, rtol=0)
+
+
+def test_fewer_than_two_photos_are_refused(tmp_path):
+    path = write_transforms(tmp_path, transforms_content(), views=1)
+    with pytest.raises(InputError, match=r"transforms\.json: lists 3 photos of which 2 do not exist.*expected at least 2"):
+        transforms_json.load(tmp_path, path)
+
+
+# Bad files --------------------------------------------------------------------------------------------------------------------------
+
+
+def _scaled_pose() -> list[list[float]]:
+    return (np.array(pose_matrix((0, 0, 0))) * [[2, 2, 2, 1]]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("transform_matrix", _scaled_pose(), "expected a rigid camera_to_world matrix"),
+        ("transform_matrix", np.diag([1.0, 1, -1, 1]).tolist(), "expected a rigid camera_to_world matrix"),
+        ("transform_matrix", [[1, 0], [0, 1]], "expected a matrix of 4x4 or 3x4 finite numbers"),
+        ("transform_matrix", pose_matrix((math.nan, 0, 0)), "expected a matrix of 4x4 or 3x4 finite numbers"),
+        ("transform_matrix", pose_matrix((1e300, 0, 0)), "expected a matrix of 4x4 or 3x4 finite numbers"),
+        ("transform_matrix", [["a", 0, 0, 0]] * 4, "expected a matrix of 4x4 or 3x4 finite numbers"),
+        ("transform_matrix", None, "missing; expected a matrix"),
+        ("file_path", "../secret.png", "leaves the capture's folder"),
+        ("file_path", "images/../../secret.png", "leaves the capture's folder"),
+        ("file_path", "/etc/passwd", "leaves the capture's folder"),
+        ("file_path", "C:\\photo.png", "leaves the capture's folder"),
+        ("file_path", "images/\0.png", "leaves the capture's folder"),
+        ("file_path", "", "leaves the capture's folder"),
+        ("file_path", 7, "expected the path of a photo"),
+        ("file_path", "images/001.png", "is listed twice"),
+        ("fl_x", math.nan, "expected a finite number"),
+        ("fl_x", "64", "expected a finite number"),
+        ("fl_x", -64, "expected a positive focal length"),
+        ("fl_x", True, "expected a finite number"),
+        ("w", 64.5, "expected a whole number of pixels"),
+        ("k1", [0.1], "expected a finite number"),
+        ("camera_model", "FOV", "expected one of SIMPLE_PINHOLE"),
+        ("camera_model", {}, "expected one of SIMPLE_PINHOLE"),
+        ("is_fisheye", "yes", "expected true or false"),
+        ("h", 480, "the photo has 64x48 pixels, its camera in .* 64x480"),
+    ],
+)
+def test_bad_frames_are_refused(tmp_path, key, value, message):
+    content = transforms_content()
+    content["frames"][0][key] = value
+    with pytest.raises(InputError, match=message) as caught:
+        _load(tmp_path, content)
+    assert "transforms.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frames": []}, '"frames" is'),
+        ({"frames": {}}, '"frames" is'),
+        ({"frames": [1, 2]}, "frame 0 is 1; expected a JSON object"),
+        ({"applied_transform": [[1]]}, "expected a matrix of 3x4 or 4x4"),
+        ({"applied_scale": "big"}, "expected a finite number"),
+        ({"ply_file_path": "../points.ply"}, "leaves the capture's folder"),
+        ({"ply_file_path": "absent.ply"}, "expected a PLY file with points"),
+        ({"ply_file_path": 3}, "expected the path of a PLY file"),
+        ({"train_filenames": "images/000.png"}, "expected a list of photos"),
+        ({"fl_x": None}, "expected a focal length in pixels"),
+        ({"fl_x": None, "camera_angle_x": 0.0}, "expected a field of view in radians"),
+        ({"fl_x": None, "camera_angle_x": 90}, "expected a field of view in radians"),
+    ],
+)
+def test_bad_files_are_refused(tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        _load(tmp_path, transforms_content() | change)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"frames": [}', "\xff", '{"w": ' + "9" * 5000 + "}", "[" * 100_000, '{"frames": NaN}']
+)
+def test_broken_json_is_refused(tmp_path, text):
+    path = write_transforms(tmp_path, {})
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=r"transforms\.json") as caught:
+        transforms_json.load(tmp_path, path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_huge_integers_are_refused(tmp_path):
+    text = json.dumps(transforms_content()).replace("31.0", "1" + "0" * 400)
+    path = write_transforms(tmp_path, {})
+    path.write_text(text)
+    with pytest.raises(InputError, match="expected a finite number"):
+        transforms_json.load(tmp_path, path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"ply\n", b"no ply at all", b"ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nend_header\n1\n"]
+)
+def test_broken_point_clouds_are_refused(tmp_path, content):
+    (tmp_path / "sparse_pc.ply").write_bytes(content)
+    with pytest.raises(InputError, match=r"sparse_pc\.ply"):
+        _load(tmp_path, transforms_content())
