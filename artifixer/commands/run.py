@@ -11,7 +11,8 @@ import tyro
 from artifixer.evaluation.variant_table import variant_lines
 from artifixer.pipeline.capture import CaptureChoice
 from artifixer.pipeline.plan import plan_lines, plan_run
-from artifixer.pipeline.run import Result, RunConfig, parse_variants, run
+from artifixer.pipeline.run import Result, run
+from artifixer.pipeline.run_config import RunConfig, parse_variants
 from artifixer.recipes.run import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError

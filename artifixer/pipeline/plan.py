@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from artifixer.pipeline.capture import open_capture
-from artifixer.pipeline.run import RunConfig, check_config
+from artifixer.pipeline.run_config import RunConfig, check_config
 from artifixer.pipeline.target_path import default_path, heldout_frames, render_frames, target_frames
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.formats import PROCEDURAL_PREFIX, find_format

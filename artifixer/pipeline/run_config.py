@@ -1,0 +1,119 @@
+"""What a run depends on, what can be found wrong with it before anything is read, and what tells one set of settings from another."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from artifixer.enhance.distill import DistillConfig, check_distillation
+from artifixer.pipeline.capture import CaptureChoice
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.run_folder import fingerprint
+from artifixer.scenes.references import REFERENCE_COUNT
+from artifixer.splats.reconstruct import ReconstructConfig
+from artifixer.video.models import ModelFiles, locate_model
+
+#: What ``--variants`` calls them, and their names in files; each needs the ones before it.
+VARIANTS = {"artifixer": "artifixer", "3d": "artifixer3d", "3d+": "artifixer3d_plus"}
+
+#: Models up to this many bytes are told apart by their content, larger ones by the names and sizes of their files.
+HASHED_MODEL_BYTES = 256 * 1024**2
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a run depends on.
+
+    path: heldout, tour, orbit, spline or a file of cameras; None for a tour through the held-out cameras, or a spline without any.
+    orbit_frames: of an orbit. model: a name or a path. variants: of ``VARIANTS``' values; the ones before the last are made as well.
+    prompt, steps: of the model; None for its own number of steps. references: at most this many photos for the model, 0 for none.
+    from_splats: a PLY in the capture's world that takes the place of the reconstruction. fps: of the videos.
+    """
+
+    choice: CaptureChoice
+    out: Path
+    path: str | None = None
+    orbit_frames: int = 120
+    model: str = "tiny"
+    variants: tuple[str, ...] = tuple(VARIANTS.values())
+    prompt: str = ""
+    steps: int | Literal["adaptive"] | None = None
+    references: int = REFERENCE_COUNT
+    from_splats: Path | None = None
+    reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    fps: float = 24.0
+    seed: int = 0
+    device: str = "cpu"
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The variants up to the last one asked for."""
+        names = tuple(VARIANTS.values())
+        return names[: 1 + max(names.index(name) for name in self.variants)]
+
+
+def check_config(config: RunConfig) -> ModelFiles:
+    """What can be found wrong without reading the capture; returns where the model is."""
+    for name, value, least in (("--references", config.references, 0), ("--frames", config.orbit_frames, 1)):
+        if value < least:
+            raise InputError(f"{name} {value}: expected at least {least}")
+    if isinstance(config.steps, int) and config.steps < 1:
+        raise InputError(f"--steps {config.steps}: expected at least 1")
+    unknown = [name for name in config.variants if name not in VARIANTS.values()]
+    if unknown or not config.variants:
+        raise InputError(f"--variants {', '.join(unknown) or 'none'}: expected some of {', '.join(VARIANTS)}")
+    files = locate_model(config.model)
+    if config.prompt.strip() and files.text_encoder is None:
+        raise InputError(f"--prompt: model {files.config.name} takes no prompt here; expected a model with a text encoder")
+    check_distillation(config.distill)
+    root, out = Path(config.choice.capture).resolve(), config.out.resolve()
+    if root.is_dir() and out.is_relative_to(root):
+        raise InputError(f"--out {config.out}: lies inside the capture {config.choice.capture}; expected a folder beside it")
+    if config.from_splats is not None:
+        if not config.from_splats.is_file():
+            raise InputError(f"--from-splats {config.from_splats}: does not exist, expected a splat PLY file")
+        if config.from_splats.resolve().is_relative_to(out):
+            raise InputError(f"--from-splats {config.from_splats}: is a result of this run; copy it elsewhere or choose another --out")
+    return files
+
+
+def ignored_masks(capture: str) -> list[str]:
+    """A warning when masks lie beside the photos: nothing reads them."""
+    root = Path(capture)
+    if not root.is_dir():
+        return []
+    folders = [path for path in (*root.glob("*"), *root.glob("*/*")) if path.is_dir() and path.name.lower() in ("mask", "masks")]
+    files = [path for path in root.glob("**/*.mask.*") if path.suffix.lower() in (".png", ".jpg")]
+    listed = [path for path in root.glob("transforms*.json") if b'"mask_path"' in path.read_bytes()]
+    places = sorted(path.relative_to(root).as_posix() for path in (*folders, *files[:1], *listed))
+    return [f"masks beside the photos are ignored ({', '.join(places)}): whole photos are used"] if places else []
+
+
+def parse_variants(text: str) -> tuple[str, ...]:
+    """``artifixer,3d,3d+`` -> names of variants; raises ``InputError`` for others."""
+    words = [word.strip().lower() for word in text.split(",") if word.strip()]
+    unknown = [word for word in words if word not in VARIANTS]
+    if unknown or not words:
+        raise InputError(f"--variants {text!r}: expected some of {', '.join(VARIANTS)}, separated by commas")
+    return tuple(VARIANTS[word] for word in VARIANTS if word in words)
+
+
+def settings_of(config: RunConfig) -> dict[str, Any]:
+    """Every setting that a result depends on; where the folder and the files lie is none of them."""
+    content = asdict(replace(config, choice=replace(config.choice, capture="", train_list=None), out=Path(), from_splats=None))
+    content.pop("out")
+    content["choice"].pop("capture")
+    content["choice"]["train_list"] = None if config.choice.train_list is None else config.choice.train_list.name
+    content["from_splats"] = None if config.from_splats is None else config.from_splats.name
+    return content
+
+
+def model_identity(files: ModelFiles) -> str:
+    """What tells one model from another: architecture and weights."""
+    parts = [path for path in (files.transformer, files.vae) for path in ([path] if path.is_file() else sorted(path.rglob("*")))]
+    parts = [path for path in parts if path.is_file()]
+    if sum(path.stat().st_size for path in parts) <= HASHED_MODEL_BYTES:
+        return fingerprint(files.config, parts)
+    return fingerprint(files.config, [(path.name, path.stat().st_size) for path in parts])
