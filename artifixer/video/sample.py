@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 Latents = Float[Tensor, "batch channels latent_frames h w"]
 
+#: Pixel frames of the clips that the teacher was trained on; a longer video is cut into clips of this length.
+TEACHER_FRAMES = 81
+
 
 @dataclass(frozen=True)
 class BlockInput:
@@ -90,14 +93,13 @@ class TeacherConfig:
     """How the bidirectional teacher samples; the defaults are the release's.
 
     steps: of the UniPC solver. guidance: how far to go from the negative text's prediction towards and beyond the prompt's; 1 is the
-    prompt's own. shift: of the solver's noise levels. frames: pixel frames of the clips that the teacher was trained on.
+    prompt's own. shift: of the solver's noise levels.
     """
 
     steps: int = 50
     guidance: float = 5.0
     shift: float = 3.0
     source: SourceKind = "mixing"
-    frames: int = 81
 
     def __post_init__(self) -> None:
         assert self.steps >= 1, f"{self.steps} steps"
