@@ -7,10 +7,8 @@ folder), ``preview.png`` (photo | render | opacity) and ``log.txt``.
 from __future__ import annotations
 
 import resource
-import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,13 +17,13 @@ import torch
 from artifixer.geometry.camera_file import CameraFrame, write_cameras
 from artifixer.geometry.cameras import Cameras
 from artifixer.imaging.metrics import psnr, ssim
-from artifixer.pipeline.capture import CaptureChoice, OpenCapture, identify, open_capture
-from artifixer.runtime.errors import InputError
+from artifixer.pipeline.capture import CaptureChoice, OpenCapture, check_output, identify, open_capture
 from artifixer.runtime.media import write_png
 from artifixer.runtime.progress import Progress
-from artifixer.runtime.run_folder import RunFolder, fingerprint, write_json
+from artifixer.runtime.run_folder import RunFolder, fingerprint, read_json, write_json
 from artifixer.runtime.seeds import generator
-from artifixer.runtime.stopping import stop_on_sigterm
+from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
+from artifixer.scenes.formats import brings_poses
 from artifixer.scenes.references import select_references
 from artifixer.scenes.scene import Photo
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
@@ -37,6 +35,9 @@ from artifixer.splats.splats import Splats
 
 #: Rows of the preview picture.
 PREVIEW_VIEWS = 4
+
+#: Folder of resized photos in a run folder.
+CACHE = "cache"
 
 
 @dataclass(frozen=True)
@@ -74,27 +75,38 @@ class ReconstructionResult:
 
 
 def reconstruct_capture(job: ReconstructionJob, out: Path, overwrite: bool = False) -> ReconstructionResult:
-    """Run the whole job into the folder ``out``; calling it again with the same job continues or returns at once.
+    """Run the whole job into the folder ``out``; calling it again with the same job continues, or returns at once when all is done.
 
     Raises ``InputError`` for a bad capture or a folder that belongs to another job, ``Stopped`` after SIGTERM.
     """
-    is_new = not out.exists()
+    check_output(job.choice.capture, out)
     inputs = {**identify(job.choice.capture), **_input_files(job)}
-    with _open_run(job, inputs, out, overwrite) as run, stop_on_sigterm():
-        with removed_on_bad_input(out if is_new else None):
-            capture = open_capture(job.choice, work_folder=run.path("sfm"), cache_folder=run.path("cache"))
-            photos = [capture.scene.photos[i] for i in capture.training]
-            views = TrainingViews.of_photos(photos, [capture.scene.cameras[i] for i in capture.training])
+    capture = None
+    if brings_poses(job.choice.capture):  # what is wrong with it shows before anything is written
+        capture = open_capture(job.choice, work_folder=None, cache_folder=out / CACHE)
+    with (
+        _open_run(job, inputs, out, overwrite) as run,
+        stop_on_sigterm(),
+        Progress(("reconstruct", "evaluate"), log_file=run.path("log.txt")) as progress,
+    ):
+        cache = run.path(CACHE)
+        with run.discarded_on_bad_input():
+            if capture is None:
+                capture = open_capture(job.choice, run.path("sfm"), cache, progress.note)
+            if run.is_done("evaluate", "1"):
+                return _finished(run, capture)
+            _read_photos(capture)
             initial, extent = initial_splats(job, capture)
-        with Progress(("reconstruct", "evaluate"), log_file=run.path("log.txt")) as progress:
-            for note in capture.scene.notes:
-                progress.note(note)
-            progress.note(
-                f"{len(capture.training)} training photos, {len(capture.heldout)} held out ({capture.split.name}), "
-                f"{photos[0].width}x{photos[0].height}, {len(initial):,} initial Gaussians, extent {extent:.3g}"
-            )
-            splats = _fitted(run, job, views, initial, extent, progress)
-            return _evaluated(run, capture, splats, job.device, progress)
+        for note in capture.scene.notes:
+            progress.note(note)
+        photos = [capture.scene.photos[i] for i in capture.training]
+        progress.note(
+            f"{len(capture.training)} training photos, {len(capture.heldout)} held out ({capture.split.name}), "
+            f"{photos[0].width}x{photos[0].height}, {len(initial):,} initial Gaussians, extent {extent:.3g}"
+        )
+        views = TrainingViews.of_photos(photos, [capture.scene.cameras[i] for i in capture.training])
+        splats = _fitted(run, job, views, initial, extent, progress)
+        return _evaluated(run, capture, splats, job.device, progress)
 
 
 def initial_splats(job: ReconstructionJob, capture: OpenCapture) -> tuple[Splats, float]:
@@ -135,15 +147,18 @@ def _input_files(job: ReconstructionJob) -> dict[str, str]:
     return {name: fingerprint(path) for name, path in files.items() if path is not None}
 
 
-@contextmanager
-def removed_on_bad_input(folder: Path | None) -> Iterator[None]:
-    """Leave no new folder behind when its capture turns out to be unusable."""
-    try:
-        yield
-    except InputError:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+def _read_photos(capture: OpenCapture) -> None:
+    """Decode and resize every photo of the split once, so that a damaged one is found now and not after the reconstruction."""
+    for index in (*capture.training, *capture.heldout):
+        capture.scene.photos[index].read()
+        stop_if_requested("while reading photos")
+
+
+def _finished(run: RunFolder, capture: OpenCapture) -> ReconstructionResult:
+    """The result of a run that has all its files."""
+    metrics = read_json(run.root / "metrics.json")
+    halves = [tuple(ViewQuality(**view) for view in metrics[half]["per_view"]) for half in ("train", "heldout")]
+    return ReconstructionResult(read_splats(run.root / "splats.ply"), capture, halves[0], halves[1])
 
 
 def _fitted(run: RunFolder, job: ReconstructionJob, views: TrainingViews, initial: Splats, extent: float, progress: Progress) -> Splats:
@@ -179,6 +194,7 @@ def _evaluated(run: RunFolder, capture: OpenCapture, splats: Splats, device: str
                 if half == "heldout" or not capture.heldout:
                     frames.append(Renders(renders.rgb.cpu(), renders.opacity.cpu(), renders.depth.cpu()))
                 stage.advance(PSNR=result.psnr)
+                stop_if_requested("while measuring quality")
     shown = capture.heldout or capture.training
     roles = {i: "train" for i in capture.training} | {i: "heldout" for i in capture.heldout}
     write_cameras(run.path("cameras.json"), [CameraFrame(scene.cameras[i], scene.photos[i].name) for i in sorted(roles)])

@@ -30,7 +30,6 @@ from artifixer.evaluation.variant_table import read_variants
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.pipeline.capture import OpenCapture, identify, open_capture
 from artifixer.pipeline.model_scale import CameraScale, find_camera_scale
-from artifixer.pipeline.reconstruct_capture import removed_on_bad_input
 from artifixer.pipeline.run_config import VARIANTS, RunConfig, check_config, ignored_masks, model_identity, settings_of
 from artifixer.pipeline.run_report import RunFacts, write_run_report
 from artifixer.pipeline.run_stages import Stages
@@ -102,7 +101,6 @@ def run(config: RunConfig, overwrite: bool = False, progress: Progress | None = 
     Raises ``InputError`` for bad input before any heavy work, and ``Stopped`` after SIGTERM; the same call then continues.
     """
     files = check_config(config)
-    is_new = not config.out.exists()
     with (
         RunFolder.open(
             config.out, identify(config.choice.capture), settings_of(config), overwrite, settings_may_change=True, device=config.device
@@ -110,7 +108,7 @@ def run(config: RunConfig, overwrite: bool = False, progress: Progress | None = 
         stop_on_sigterm(),
         progress or Progress(STAGE_NAMES, log_file=folder.root / ".run" / "log.txt") as display,
     ):
-        with removed_on_bad_input(config.out if is_new else None):
+        with folder.discarded_on_bad_input():
             capture = open_capture(config.choice, folder.path("sfm"), folder.path("cache"), say=display.note)
             job = _job(config, capture, folder)
             _check_memory(files, job)

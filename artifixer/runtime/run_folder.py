@@ -217,6 +217,8 @@ class RunFolder:
         """Use ``RunFolder.open``."""
         self.root = root
         self._lock = lock
+        self._starts_anew = False
+        self._made_folders: list[Path] = []
         self._owned = set(_read_lines(root / ".run" / "owned.txt"))
 
     @classmethod
@@ -242,9 +244,12 @@ class RunFolder:
         root = Path(path)
         wanted = {"identity": to_json(identity), "settings": to_json(settings)}
         _refuse_foreign(root)
+        made = [folder for folder in (root, *root.parents) if not folder.exists()]
         run = cls(root, _locked(root))
         try:
+            run._made_folders = made
             config = run._read_config()
+            run._starts_anew = config is None or overwrite
             if config is not None and overwrite:
                 run._clear()
             elif config is not None:
@@ -253,10 +258,25 @@ class RunFolder:
                 header = {"format": CONFIG_FORMAT, "version": CONFIG_VERSION}
                 write_json(root / "config.json", {**header, **wanted, "environment": environment(device)})
             _remove_leftovers(root)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, InputError) and run._starts_anew:
+                run._discard()
             run.close()
             raise
         return run
+
+    @contextmanager
+    def discarded_on_bad_input(self) -> Iterator[None]:
+        """Leave nothing of a run that has only begun when its input turns out to be unusable: neither files nor folders made for it.
+
+        A run that was begun earlier keeps what it has.
+        """
+        try:
+            yield
+        except InputError:
+            if self._starts_anew:
+                self._discard()
+            raise
 
     def path(self, *parts: str) -> Path:
         """A path inside the folder, remembered as this run's own: ``overwrite`` will remove it (a folder with all its content)."""
@@ -322,6 +342,14 @@ class RunFolder:
         if config["version"] != CONFIG_VERSION:
             raise InputError(f"{path}: format version {config['version']}, expected {CONFIG_VERSION}; choose another folder")
         return config
+
+    def _discard(self) -> None:
+        self._clear()
+        (self.root / "config.json").unlink(missing_ok=True)
+        shutil.rmtree(self.root / ".run", ignore_errors=True)
+        for folder in self._made_folders:  # from the inside out
+            with suppress(OSError):  # not empty
+                folder.rmdir()
 
     def _clear(self) -> None:
         """Remove markers first and keep config.json: a kill in between leaves a folder that is still recognised and claims nothing."""

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from artifixer.runtime.errors import Stopped
+
 _requested = False
 
 
@@ -34,6 +36,12 @@ def stop_on_sigterm() -> Iterator[None]:
 def stop_requested() -> bool:
     """Whether SIGTERM arrived since the outermost ``stop_on_sigterm`` began."""
     return _requested
+
+
+def stop_if_requested(where: str) -> None:
+    """Raises ``Stopped`` after SIGTERM; for points where everything worth keeping is on disk. where: "while reading photos"."""
+    if stop_requested():
+        raise Stopped(f"stopped {where}; run the same command to continue")
 
 
 def _request(number: int, frame: FrameType | None) -> None:

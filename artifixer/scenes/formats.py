@@ -104,6 +104,15 @@ def find_format(capture: Path) -> tuple[Format, Path]:
     raise InputError(f"{capture}: no known capture format; looked for {'; '.join(entry.looks_for for entry in FORMATS)}")
 
 
+def brings_poses(capture: str | Path) -> bool:
+    """Whether loading the capture needs no structure from motion. Raises InputError as ``find_format`` does."""
+    if str(capture).startswith(PROCEDURAL_PREFIX):
+        return True
+    path = Path(capture)
+    with readable(path):
+        return transforms_json.is_transforms(path) or find_format(path)[0].has_poses
+
+
 def load_scene(capture: str | Path, *, work_folder: Path | None = None, say: Callable[[str], None] = lambda text: None) -> Scene:
     """The scene of a capture: a folder in one of ``FORMATS``, a transforms file, a video, or ``procedural:SEED``.
 
