@@ -36,8 +36,8 @@ EXP_2, EXP_3, EXP_4, EXP_5, EXP_6, EXP_7 = (np.float32(1 / factorial) for factor
 
 
 class Pairs(NamedTuple):
-    """Pairs of a feature row and a tile it touches. ``rows[offsets[t] : offsets[t + 1]]`` are tile t's rows, front to back; the
-    pairs of row r sit at ``slots[first[r] : first[r + 1]]`` of that list."""
+    """Pairs of a feature row and a tile it touches, listed tile by tile: ``rows[offsets[t] : offsets[t + 1]]`` are tile t's rows, front
+    to back. Row r's pairs are at places ``slots[first[r] : first[r + 1]]`` of that list."""
 
     rows: np.ndarray
     offsets: np.ndarray
@@ -53,8 +53,8 @@ class Image(NamedTuple):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def pair_up(boxes, tiles_x, tiles_y):
-    """Count and list the pairs of rows (sorted front to back) and tiles."""
+def pair_up(boxes, front_to_back, tiles_x, tiles_y):
+    """Count and list the pairs of rows and tiles."""
     count = boxes.shape[0]
     first = np.zeros(count + 1, np.int64)
     offsets = np.zeros(tiles_x * tiles_y + 1, np.int64)
@@ -69,9 +69,9 @@ def pair_up(boxes, tiles_x, tiles_y):
     next_slot = offsets[:-1].copy()
     rows = np.empty(first[count], np.int32)
     slots = np.empty(first[count], np.int32)
-    pair = 0
-    for row in range(count):
+    for row in front_to_back:
         left, top, right, bottom = boxes[row, 0] // TILE, boxes[row, 1] // TILE, boxes[row, 2] // TILE, boxes[row, 3] // TILE
+        pair = first[row]
         for y in range(top, bottom + 1):
             for x in range(left, right + 1):
                 slot = next_slot[y * tiles_x + x]
@@ -83,8 +83,9 @@ def pair_up(boxes, tiles_x, tiles_y):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
-def composite(start, stop, rays, features, boxes, pairs, image, last):
-    """Blend tiles ``start`` to ``stop`` into ``image``; ``last[t]`` becomes the slot where tile t stopped."""
+def composite(start, stop, rays, features, boxes, pairs, image, shown):
+    """Blend tiles ``start`` to ``stop`` into ``image``. ``shown``, zeros before, becomes 1 for pairs that contribute to a pixel: about
+    a third does not, in the corners of boxes and behind opaque ones."""
     height, width = image.transmittance.shape
     tiles_x = (width + TILE - 1) // TILE
     buffer = np.zeros((10, PIXELS), np.float32)
@@ -110,6 +111,7 @@ def composite(start, stop, rays, features, boxes, pairs, image, last):
             opacity = features[row, OPACITY]
             c0, c1, c2, c3 = features[row, RED], features[row, RED + 1], features[row, RED + 2], features[row, DEPTH]
             middle, reach, first, end = _clip(boxes, row, left, top)
+            total = ZERO
             for p in range(first, end):
                 inside = abs(columns[p] - middle) <= reach
                 _, _, _, _, _, _, _, alpha, alive_p = _respond(shape, opacity, dx[p], dy[p], dz[p], T[p], live[p], inside)
@@ -120,8 +122,9 @@ def composite(start, stop, rays, features, boxes, pairs, image, last):
                 green[p] += weight * c1
                 blue[p] += weight * c2
                 depth[p] += weight * c3
+                total += weight
+            shown[slot] = total > ZERO
             slot += 1
-        last[tile] = slot
         for y in range(min(TILE, height - top)):
             for x in range(min(TILE, width - left)):
                 p = y * TILE + x
@@ -131,8 +134,9 @@ def composite(start, stop, rays, features, boxes, pairs, image, last):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
-def composite_backward(start, stop, rays, features, boxes, pairs, image, last, gradient, slots):
-    """Gradients of the feature rows of tiles ``start`` to ``stop``, one slot per pair. ``gradient``: of the image's arrays."""
+def composite_backward(start, stop, rays, features, boxes, pairs, image, shown, gradient, per_pair):
+    """Gradients of the feature rows from tiles ``start`` to ``stop``, one row of ``per_pair`` for each pair that is shown, in
+    the order of ``pairs.rows``. ``gradient``: of the image's arrays."""
     height, width = image.transmittance.shape
     tiles_x = (width + TILE - 1) // TILE
     buffer = np.zeros((18, PIXELS), np.float32)
@@ -149,7 +153,9 @@ def composite_backward(start, stop, rays, features, boxes, pairs, image, last, g
                 red[p], green[p], blue[p], depth[p] = bar[0], bar[1], bar[2], bar[3]
                 behind[p] = bar[0] * color[0] + bar[1] * color[1] + bar[2] * color[2] + bar[3] * color[3]
                 behind[p] += gradient.transmittance[top + y, left + x] * image.transmittance[top + y, left + x]
-        for slot in range(pairs.offsets[tile], last[tile]):
+        for slot in range(pairs.offsets[tile], pairs.offsets[tile + 1]):
+            if not shown[slot]:
+                continue
             row = pairs.rows[slot]
             shape = _shape(features, row)
             opacity, inverse_g2 = features[row, OPACITY], features[row, INVERSE_G2]
@@ -177,7 +183,7 @@ def composite_backward(start, stop, rays, features, boxes, pairs, image, last, g
                 p1_bar[p] = sideways * p1
                 p2_bar[p] = -TWO * q_bar * q * inverse * p2
                 g_bar[p] = -q_bar * q * q
-            out = slots[slot]
+            out = per_pair[slot]
             a0, a1, a2, b0, b1, b2, d0, d1, d2 = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
             for p in range(first, end):
                 a0 += p0_bar[p] * dx[p]
@@ -202,9 +208,6 @@ def composite_backward(start, stop, rays, features, boxes, pairs, image, last, g
             out[P2], out[P2 + 1], out[P2 + 2] = d0, d1, d2
             out[INVERSE_G2], out[OPACITY] = e0, e1
             out[RED], out[RED + 1], out[RED + 2], out[DEPTH] = f0, f1, f2, f3
-        for slot in range(last[tile], pairs.offsets[tile + 1]):
-            for k in range(FEATURES):
-                slots[slot, k] = ZERO
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -19,12 +19,15 @@ from torch import Tensor
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.rays import pixel_grid
 from artifixer.splats.rasterizers.numba_compositing import TILE, Image, Pairs, composite, composite_backward, pair_up
-from artifixer.splats.rasterizers.numba_projection import FEATURES, Gaussians, View, gradients, prepare, project
+from artifixer.splats.rasterizers.numba_projection import FEATURES, Gaussians, View, gradients, prepare, project, sum_pairs
 from artifixer.splats.rasterizers.reference import Raster
 from artifixer.splats.splats import Splats
 
 #: Pixel rays are kept for the lenses used last, up to this many bytes: photos of one capture mostly share theirs.
 RAY_CACHE_BYTES = 128 * 2**20
+
+#: The buffer for gradients per pair is kept between calls up to this size: fresh pages cost more time than what is written to them.
+PAIR_BUFFER_BYTES = 256 * 2**20
 
 #: Parts per thread, so that one with much work does not keep the others waiting; and the least of them worth a thread.
 PARTS_PER_THREAD = 8
@@ -48,31 +51,33 @@ class _Rasterize(torch.autograd.Function):
         tensors = (means, quats, log_scales.exp(), torch.sigmoid(opacity_logits), sh)
         gaussians = Gaussians(*(tensor.detach().contiguous().numpy() for tensor in tensors))
         view = _view(camera, near)
-        order, boxes = _visible(gaussians, view)
-        features = np.empty((len(order), FEATURES), np.float32)
-        _in_parts(prepare, len(order), order, gaussians, view, sh_degree, features)
+        visible, front_to_back, boxes = _visible(gaussians, view)
+        features = np.empty((len(visible), FEATURES), np.float32)
+        _in_parts(prepare, len(visible), visible, gaussians, view, sh_degree, features)
         tiles_x, tiles_y = -(-view.width // TILE), -(-view.height // TILE)
-        pairs = Pairs(*pair_up(boxes, tiles_x, tiles_y))
+        pairs = Pairs(*pair_up(boxes, front_to_back, tiles_x, tiles_y))
         image = _empty_image(view)
-        last = np.empty(tiles_x * tiles_y, np.int64)
+        shown = np.zeros(len(pairs.rows), np.uint8)
         rays = camera_rays(camera)
-        _in_parts(composite, len(last), rays, features, boxes, pairs, image, last)
-        ctx.saved = (gaussians, view, order, boxes, features, pairs, image, last, rays, sh_degree)
+        _in_parts(composite, tiles_x * tiles_y, rays, features, boxes, pairs, image, shown)
+        ctx.saved = (gaussians, view, visible, boxes, features, pairs, image, shown, rays, sh_degree)
         color = torch.from_numpy(image.color)
         return color[..., :3].clone(), 1 - torch.from_numpy(image.transmittance), color[..., 3].clone()
 
     @staticmethod
     def backward(ctx: Any, rgb_bar: Tensor, opacity_bar: Tensor, depth_bar: Tensor):  # type: ignore[no-untyped-def,override]
-        gaussians, view, order, boxes, features, pairs, image, last, rays, sh_degree = ctx.saved
+        gaussians, view, visible, boxes, features, pairs, image, shown, rays, sh_degree = ctx.saved
         bar = _empty_image(view)
         color_bar = torch.from_numpy(bar.color)
         color_bar[..., :3] = rgb_bar
         color_bar[..., 3] = depth_bar
         torch.neg(opacity_bar, out=torch.from_numpy(bar.transmittance))
-        slots = np.empty((len(pairs.rows), FEATURES), np.float32)
-        _in_parts(composite_backward, len(last), rays, features, boxes, pairs, image, last, bar, slots)
+        per_pair = pair_buffer(len(pairs.rows))
+        _in_parts(composite_backward, len(pairs.offsets) - 1, rays, features, boxes, pairs, image, shown, bar, per_pair)
+        feature_bars = np.empty_like(features)
+        _in_parts(sum_pairs, len(visible), pairs.first, pairs.slots, shown, per_pair, feature_bars)
         result = Gaussians(*(np.zeros_like(array) for array in gaussians))
-        _in_parts(gradients, len(order), order, gaussians, view, sh_degree, features, pairs, slots, result)
+        _in_parts(gradients, len(visible), visible, gaussians, view, sh_degree, features, feature_bars, result)
         return (*(torch.from_numpy(array) for array in result), None, None, None)
 
 
@@ -92,18 +97,30 @@ def _view(camera: Cameras, near: float) -> View:
     )
 
 
-def _visible(gaussians: Gaussians, view: View) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the Gaussians to draw, front to back, and their boxes of pixels in that order."""
+def _visible(gaussians: Gaussians, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices of the Gaussians to draw, their order front to back (positions in that list), and their boxes of pixels."""
     count = len(gaussians.means)
-    boxes, depths, visible = np.empty((count, 4), np.int32), np.empty(count, np.float32), np.empty(count, np.bool_)
-    _in_parts(project, count, gaussians, view, boxes, depths, visible)
-    order = np.flatnonzero(visible)
-    order = order[np.argsort(depths[order], kind="stable")]
-    return order, boxes[order]
+    boxes, depths, drawn = np.empty((count, 4), np.int32), np.empty(count, np.float32), np.empty(count, np.bool_)
+    _in_parts(project, count, gaussians, view, boxes, depths, drawn)
+    visible = np.flatnonzero(drawn)
+    return visible, np.argsort(depths[visible], kind="stable"), boxes[visible]
 
 
 def _empty_image(view: View) -> Image:
     return Image(np.empty((view.height, view.width, 4), np.float32), np.empty((view.height, view.width), np.float32))
+
+
+_kept = threading.local()
+
+
+def pair_buffer(count: int) -> Float32[np.ndarray, "count features"]:
+    """Memory for the backward, not initialised; this thread's next call may return the same."""
+    buffer = getattr(_kept, "pair_buffer", None)
+    if buffer is None or len(buffer) < count:
+        buffer = np.empty((count + count // 4, FEATURES), np.float32)
+        if buffer.nbytes <= PAIR_BUFFER_BYTES:
+            _kept.pair_buffer = buffer
+    return buffer[:count]
 
 
 def _in_parts(kernel: Callable[..., None], count: int, *arguments: Any) -> None:

@@ -33,7 +33,7 @@ from artifixer.splats.rasterizers.constants import (
 )
 from artifixer.splats.splats import SH_BASE
 
-#: Columns of a feature row; the order of the gradient slots is the same.
+#: Columns of a feature row; those of its gradient are the same.
 P0, P1, P2 = 0, 3, 6
 INVERSE_G2, OPACITY, RED, DEPTH = 9, 10, 11, 14
 FEATURES = 15
@@ -102,11 +102,11 @@ def project(start, stop, gaussians, view, boxes, depths, visible):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def prepare(start, stop, order, gaussians, view, sh_degree, features):
-    """Fill feature rows ``start`` to ``stop``; row r is Gaussian ``order[r]``."""
+def prepare(start, stop, visible, gaussians, view, sh_degree, features):
+    """Fill feature rows ``start`` to ``stop``; row r is Gaussian ``visible[r]``."""
     basis = np.zeros(16)
     for row in range(start, stop):
-        i = order[row]
+        i = visible[row]
         mean = _to_camera(gaussians.means, i, view)
         M = _whitening(_axes_in_camera(gaussians.quats, i, view), gaussians.scales, i)
         g = _minus_times(M, mean)
@@ -128,24 +128,35 @@ def prepare(start, stop, order, gaussians, view, sh_degree, features):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def gradients(start, stop, order, gaussians, view, sh_degree, features, pairs, slots, result):
-    """From gradients of the feature rows, one slot per row and tile, to gradients of the parameters in ``result`` (``Gaussians``;
-    log_scales in ``scales``, opacity_logits in ``opacities``). Slots are summed in a fixed order."""
+def sum_pairs(start, stop, first, slots, shown, per_pair, sums):
+    """Gradients of feature rows ``start`` to ``stop`` as sums over their tiles: ``per_pair[slots[first[r] : first[r + 1]]]`` in this
+    order, without pairs that are not shown. Apart from ``gradients``, so that reads of scattered memory overlap."""
+    total = np.zeros(FEATURES)
+    for row in range(start, stop):
+        total[:] = 0
+        for pair in range(first[row], first[row + 1]):
+            slot = slots[pair]
+            if shown[slot]:
+                for k in range(FEATURES):
+                    total[k] += per_pair[slot, k]
+        sums[row] = total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def gradients(start, stop, visible, gaussians, view, sh_degree, features, feature_bars, result):
+    """From gradients of feature rows ``start`` to ``stop`` to gradients of the parameters in ``result`` (``Gaussians``; log_scales in
+    ``scales``, opacity_logits in ``opacities``)."""
     basis = np.zeros(16)
     slopes = np.zeros((16, 3))
     bar = np.zeros(FEATURES)
+    axes_bar = np.zeros((2, 3, 3))  # gradients of the axes, in camera and in world axes: a buffer of _shape_gradients
     for row in range(start, stop):
-        i = order[row]
-        bar[:] = 0
-        for pair in range(pairs.first[row], pairs.first[row + 1]):
-            slot = pairs.slots[pair]
-            for k in range(FEATURES):
-                bar[k] += slots[slot, k]
-
+        i = visible[row]
+        bar[:] = feature_bars[row]
         opacity = np.float64(gaussians.opacities[i])
         result.opacities[i] = bar[OPACITY] * opacity * (1 - opacity)
         color_to_mean = _color_gradients(i, row, gaussians, view, sh_degree, features, bar, result.sh, basis, slopes)
-        shape_to_mean = _shape_gradients(i, gaussians, view, bar, result)
+        shape_to_mean = _shape_gradients(i, gaussians, view, bar, axes_bar, result)
         for c in range(3):
             result.means[i, c] = color_to_mean[c] + shape_to_mean[c]
 
@@ -170,7 +181,7 @@ def _color_gradients(i, row, gaussians, view, sh_degree, features, bar, sh_resul
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _shape_gradients(i, gaussians, view, bar, result):
+def _shape_gradients(i, gaussians, view, bar, axes_bar, result):
     """Writes the gradients of rotation and scale; returns the mean's, through position and depth.
 
     A change of ``g`` turns the basis: de0 = -(e0.dg) e2 / |g|, likewise e1, and de2 = (e0 (e0.dg) + e1 (e1.dg)) / |g|. Turning
@@ -189,7 +200,7 @@ def _shape_gradients(i, gaussians, view, bar, result):
     along_2 = _dot(p0_bar, e0_M) + _dot(p1_bar, e1_M) - 2 * bar[INVERSE_G2] / length**3
 
     mean_x, mean_y, mean_z = 0.0, 0.0, bar[DEPTH]
-    axes_bar = np.empty((3, 3))
+    in_camera, in_world = axes_bar[0], axes_bar[1]
     for k in range(3):
         scale = np.float64(gaussians.scales[i, k])
         g_bar = e0[k] * along_0 + e1[k] * along_1 + e2[k] * along_2
@@ -200,12 +211,14 @@ def _shape_gradients(i, gaussians, view, bar, result):
         for c in range(3):
             M_bar = length * (e0[k] * p0_bar[c] + e1[k] * p1_bar[c]) + e2[k] * p2_bar[c] - g_bar * mean[c]
             log_scale_bar -= M_bar * M[k][c]
-            axes_bar[c, k] = M_bar / scale
+            in_camera[c, k] = M_bar / scale
         result.scales[i, k] = log_scale_bar
 
-    R_bar = view.rotation.T.copy() @ axes_bar
-    _quaternion_gradient(gaussians.quats, i, R_bar, result.quats)
     r = view.rotation
+    for k in range(3):
+        for c in range(3):
+            in_world[c, k] = r[0, c] * in_camera[0, k] + r[1, c] * in_camera[1, k] + r[2, c] * in_camera[2, k]
+    _quaternion_gradient(gaussians.quats, i, in_world, result.quats)
     return (
         r[0, 0] * mean_x + r[1, 0] * mean_y + r[2, 0] * mean_z,
         r[0, 1] * mean_x + r[1, 1] * mean_y + r[2, 1] * mean_z,
