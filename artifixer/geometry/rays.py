@@ -17,10 +17,15 @@ def pixel_grid(cameras: Cameras) -> Float[Tensor, "pixels 2"]:
     return torch.stack([columns, rows], dim=-1).reshape(-1, 2) + 0.5
 
 
+def lens_directions(cameras: Cameras) -> Float[Tensor, "lenses pixels 3"]:
+    """Unit directions in camera axes of all pixels, row by row: per view, or of one view alone when all have the same lens."""
+    lenses = cameras[:1] if _have_one_lens(cameras) else cameras
+    return lenses.unproject(pixel_grid(lenses).expand(len(lenses), -1, -1))
+
+
 def pixel_rays(cameras: Cameras) -> tuple[Float[Tensor, "views 3"], Float[Tensor, "views height width 3"]]:
     """Ray origins (camera centres) and unit directions in world axes, through each camera's own distortion."""
-    pixels = pixel_grid(cameras).expand(len(cameras), -1, -1)
-    directions = cameras.unproject(pixels) @ cameras.viewmats[:, :3, :3]
+    directions = lens_directions(cameras) @ cameras.viewmats[:, :3, :3]
     return cameras.centers, directions.reshape(len(cameras), cameras.height, cameras.width, 3)
 
 
@@ -29,3 +34,9 @@ def pluecker_map(cameras: Cameras) -> Float[Tensor, "views height width 6"]:
     origins, directions = pixel_rays(cameras)
     moments = torch.linalg.cross(origins[:, None, None].expand_as(directions), directions)
     return torch.cat([directions, moments], dim=-1)
+
+
+def _have_one_lens(cameras: Cameras) -> bool:
+    """Whether all views have the same intrinsics and distortion."""
+    values = torch.cat([cameras.Ks.flatten(1), cameras.distortion], dim=1)
+    return len(values) > 0 and bool((values == values[:1]).all())

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
-from artifixer.geometry.rays import pixel_rays
+from artifixer.geometry.rays import lens_directions
 from artifixer.geometry.transforms import invert_rigid, matrix_to_quaternion, quaternion_to_matrix
 
 
@@ -191,9 +191,12 @@ def weights_cameras(cameras: Cameras, first_camera: Cameras, camera_scale: float
 
 def ray_map(cameras: Cameras) -> Float[Tensor, "views height width 6"]:
     """Per pixel the moment origin x direction and the unit direction, through each camera's lens, in the order of the weights."""
-    origins, directions = pixel_rays(cameras)
-    moments = torch.linalg.cross(origins[:, None, None].expand_as(directions), directions)
-    return torch.cat([moments, directions], dim=-1)
+    to_world = cameras.camera_to_world
+    x, y, z = to_world[:, :3, 3].unbind(dim=-1)
+    zero = torch.zeros_like(x)
+    cross_origin = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    both = torch.cat([cross_origin @ to_world[:, :3, :3], to_world[:, :3, :3]], dim=1)  # linear in the direction, so one product
+    return (lens_directions(cameras) @ both.mT).unflatten(1, (cameras.height, cameras.width))
 
 
 def normalised_Ks(cameras: Cameras) -> Float[Tensor, "views 3 3"]:

@@ -172,6 +172,13 @@ def test_rays_are_unit_directions_with_their_moments():
     torch.testing.assert_close((moments * directions).sum(dim=-1), torch.zeros(3, 16, 32), rtol=0, atol=1e-5)
 
 
+def test_views_of_one_lens_have_the_rays_that_each_has_alone():
+    one = path(3)
+    shared = replace(one, Ks=one.Ks[:1].expand(3, -1, -1), distortion=one.distortion[:1].expand(3, -1))
+    for cameras in (one, shared):
+        torch.testing.assert_close(ray_map(cameras), torch.cat([ray_map(cameras[view]) for view in range(3)]), rtol=0, atol=1e-5)
+
+
 def conditions(batch: int = 2, latent_frames: int = 4, temporal: int = 4) -> Conditions:
     draw = torch.Generator().manual_seed(0)
     made = {
