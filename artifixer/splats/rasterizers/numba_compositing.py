@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from artifixer.splats.rasterizers import constants
-from artifixer.splats.rasterizers.numba_projection import DEPTH, FEATURES, INVERSE_G2, OPACITY, P0, P1, P2, RED
+from artifixer.splats.rasterizers.numba_projection import DEPTH, INVERSE_G2, OPACITY, P0, P1, P2, RED
 
 #: Side of a tile in pixels: one row of it fills one vector register of 8 floats.
 TILE = 8
