@@ -60,6 +60,7 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
     files.check_prompt("" if "text" in job.config.drop else job.config.prompt)
     plan = default_plan(files.config, cameras.width, cameras.height, len(chosen), device, job.offload)
     check_memory(files.config, plan, device)
+    files.check_weights()
     with (
         RunFolder.open(out, _identity(folder, chosen, files), _settings(job), overwrite, device=job.device) as run,
         stop_on_sigterm(),

@@ -29,7 +29,7 @@ from artifixer.video.small_autoencoder import SmallAutoencoderConfig
 from artifixer.video.text import EncodedPrompt, TextConfig, TextEncoder, no_prompt
 from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig
 from artifixer.video.vae import AutoencoderConfig, Vae, VaeConfig, build_vae
-from artifixer.video.weights import StoredTensors, load_into, open_tensors, our_name, read_flat_json, save_tensors
+from artifixer.video.weights import StoredTensors, check_fit, load_into, open_tensors, our_name, read_flat_json, save_tensors
 
 FORMAT = "artifixer-model"
 VERSION = 1
@@ -166,6 +166,13 @@ class ModelFiles:
         """Raise ``InputError`` for a prompt that the model cannot take."""
         if prompt.strip() and self.text_encoder is None:
             raise InputError(_no_text_encoder(self.config))
+
+    def check_weights(self) -> None:
+        """Raise ``InputError`` unless the files are whole and their tensors are exactly the model's; reads no tensor."""
+        with torch.device("meta"):
+            transformer = VideoTransformer(self.config.transformer)
+        check_fit(transformer, self.open_transformer(), may_lack_added=self.format == "wan")
+        check_fit(build_vae(self.config.vae, "meta").network, open_tensors(self.vae))
 
     def open_transformer(self) -> StoredTensors:
         """The transformer's tensors under the names that ``VideoTransformer`` has."""

@@ -109,6 +109,13 @@ def check_tensors(stored: StoredTensors, expected: Mapping[str, tuple[int, ...]]
         raise InputError(f"{stored.path}: {len(stored.shapes)} tensors do not fit the model's {len(expected)}: {'; '.join(problems)}")
 
 
+def check_fit(module: nn.Module, stored: StoredTensors, may_lack_added: bool = False) -> dict[str, tuple[int, ...]]:
+    """``check_tensors`` for the names and shapes of a module, which are returned. may_lack_added: layers that Wan lacks may be missing."""
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    check_tensors(stored, expected, [name for name in expected if may_lack_added and is_added_layer(name)])
+    return expected
+
+
 def load_into(
     module: nn.Module,
     stored: StoredTensors,
@@ -121,9 +128,7 @@ def load_into(
     dtype: of the weights; None keeps the file's. added: allows the layers that the release adds to Wan 2.1 to be missing; they start as in
     the paper (see ``initial_added_layer``), and the generator draws what is random. ``InputError`` as in ``check_tensors``.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    may_miss = [name for name in expected if added is not None and is_added_layer(name)]
-    check_tensors(stored, expected, may_miss)
+    expected = check_fit(module, stored, may_lack_added=added is not None)
     for name, shape in expected.items():
         if name in stored.shapes:
             tensor = stored.read(name)

@@ -1,0 +1,317 @@
+"""Renders -> frames: any length and size, streaming, cancelling, and what each input changes."""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance, sampled_median_depth
+from artifixer.enhance.sources import ReferencePhoto, RendersInMemory
+from artifixer.geometry.camera_file import CameraFrame
+from artifixer.geometry.cameras import Cameras
+from artifixer.runtime.errors import InputError
+from artifixer.splats.render import Renders
+from artifixer.splats.render_folder import read_render_folder, write_render_folder
+from artifixer.video.models import Model, load_model, save_model
+from tests.video.made_models import SMALL, WAN_LIKE, made_model
+
+WIDTH, HEIGHT = 20, 14
+
+#: Steps of 8 bit: float32 on a GPU may use TF32 in convolutions, and a roll-out adds up.
+GPU_TOLERANCE = 3
+
+
+def made_cameras(views: int, width: int = WIDTH, height: int = HEIGHT, moves: bool = True) -> Cameras:
+    K = torch.tensor([[18.0, 0, width / 2], [0, 18, height / 2], [0, 0, 1]]).expand(views, 3, 3).clone()
+    viewmats = torch.eye(4).repeat(views, 1, 1)
+    if moves:
+        viewmats[:, 0, 3] = 0.05 * torch.arange(views)
+    return Cameras.pinhole(viewmats, K, width, height)
+
+
+def made_renders(views: int, width: int = WIDTH, height: int = HEIGHT, opacity: float | None = None, seed: int = 0) -> Renders:
+    random = torch.Generator().manual_seed(seed)
+    alpha = torch.rand(views, height, width, generator=random)
+    if opacity is not None:
+        alpha.fill_(opacity)
+    rgb = torch.rand(views, height, width, 3, generator=random)
+    return Renders(rgb, alpha, torch.full((views, height, width), 2.0))
+
+
+def first_views(renders: Renders, count: int) -> Renders:
+    return Renders(renders.rgb[:count], renders.opacity[:count], renders.depth[:count])
+
+
+def made_references(count: int, value: int = 90) -> list[ReferencePhoto]:
+    photo = np.full((HEIGHT, WIDTH, 3), value, np.uint8)
+    photo[::2] += 80
+    return [ReferencePhoto(made_cameras(count)[index], photo + index) for index in range(count)]
+
+
+def frames_of(
+    model: Model,
+    renders: object,
+    cameras: Cameras,
+    references: list[ReferencePhoto] | None = None,
+    report: EnhanceReport | None = None,
+    **config: object,
+) -> np.ndarray:
+    blocks = list(enhance(renders, cameras, references or [], model, EnhanceConfig(**config), report))
+    assert [block.first_index for block in blocks] == [0, *np.cumsum([len(block.frames) for block in blocks])[:-1]]
+    frames = np.concatenate([block.frames for block in blocks])
+    assert frames.shape == (len(cameras), cameras.height, cameras.width, 3) and frames.dtype == np.uint8
+    return frames
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return made_model()
+
+
+@pytest.fixture(scope="module")
+def plain_frames(model: Model) -> np.ndarray:
+    """Three blocks: 5 and 8 frames, and 4 of the last."""
+    return frames_of(model, made_renders(17), made_cameras(17), made_references(2))
+
+
+# ------------------------------------------------------------------------------------------------------------------ length and size
+
+
+@pytest.mark.parametrize("views", [1, 2, 5, 6])
+def test_any_number_of_frames(model: Model, views: int) -> None:
+    frames_of(model, made_renders(views), made_cameras(views))
+
+
+def test_frames_do_not_depend_on_what_comes_later(model: Model, plain_frames: np.ndarray) -> None:
+    shorter = frames_of(model, first_views(made_renders(17), 13), made_cameras(13), made_references(2))
+    assert np.array_equal(shorter, plain_frames[:13])
+
+
+def test_the_last_block_is_filled_with_the_last_frame(model: Model) -> None:
+    renders, cameras = made_renders(7), made_cameras(13, moves=False)
+    repeated = torch.arange(13).clamp(max=6)
+    filled = Renders(renders.rgb[repeated], renders.opacity[repeated], renders.depth[repeated])
+    assert np.array_equal(frames_of(model, renders, cameras[:7]), frames_of(model, filled, cameras)[:7])
+
+
+@pytest.mark.parametrize(("width", "height"), [(16, 16), (33, 9), (5, 40)])
+def test_any_size(model: Model, width: int, height: int) -> None:
+    report = EnhanceReport()
+    frames_of(model, made_renders(2, width, height), made_cameras(2, width, height), report=report)
+    assert report.width % SMALL.grid == report.height % SMALL.grid == 0
+    assert abs(report.width - width) <= SMALL.grid / 2 or report.width == SMALL.grid
+
+
+def test_a_model_on_wans_autoencoder() -> None:
+    frames_of(made_model(WAN_LIKE), made_renders(6), made_cameras(6), made_references(1))
+
+
+# ------------------------------------------------------------------------------------------------------------------- the same bits
+
+
+def test_memory_and_disk_give_the_same_frames(model: Model, tmp_path: Path) -> None:
+    renders, cameras = made_renders(6), made_cameras(6)
+    single = [Renders(renders.rgb[i : i + 1], renders.opacity[i : i + 1], renders.depth[i : i + 1]) for i in range(6)]
+    write_render_folder(tmp_path, single, [CameraFrame(cameras[i]) for i in range(6)])
+    assert np.array_equal(frames_of(model, renders, cameras), frames_of(model, read_render_folder(tmp_path), cameras))
+
+
+def test_threads_and_streamed_layers_change_nothing(model: Model, plain_frames: np.ndarray) -> None:
+    inputs = made_renders(17), made_cameras(17), made_references(2)
+    before = threading.active_count()
+    assert np.array_equal(frames_of(model, *inputs, overlap=True), plain_frames)
+    assert threading.active_count() == before
+    streamed = made_model(offload=True)
+    assert streamed.stream is not None
+    assert np.array_equal(frames_of(streamed, *inputs), plain_frames)
+
+
+def test_the_seed_decides(model: Model, plain_frames: np.ndarray) -> None:
+    inputs = made_renders(17), made_cameras(17), made_references(2)
+    assert np.array_equal(frames_of(model, *inputs), plain_frames)
+    assert not np.array_equal(frames_of(model, *inputs, seed=1), plain_frames)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_gpu_gives_the_frames_of_the_cpu(model: Model, plain_frames: np.ndarray, tmp_path: Path) -> None:
+    save_model(tmp_path, model)
+    inputs = made_renders(17), made_cameras(17), made_references(2)
+    for offload in (False, True):
+        ours = frames_of(load_model(tmp_path, "cuda", torch.float32, offload), *inputs)
+        assert np.abs(ours.astype(int) - plain_frames).max() <= GPU_TOLERANCE
+    report = EnhanceReport()
+    frames_of(load_model(tmp_path, "cuda"), *inputs, report=report)
+    assert 0 < report.network_seconds < report.seconds and report.peak_memory > 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------- streaming
+
+
+class CountedRenders:
+    """A source that remembers which frames were read."""
+
+    def __init__(self, renders: Renders) -> None:
+        self._source = RendersInMemory(renders)
+        self.read: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def rgb(self, index: int) -> np.ndarray:
+        self.read.add(index)
+        return self._source.rgb(index)
+
+    def opacity(self, index: int) -> np.ndarray:
+        return self._source.opacity(index)
+
+    def depth(self, index: int) -> np.ndarray | None:
+        return None
+
+
+def test_the_first_block_comes_before_the_second_is_read(model: Model) -> None:
+    source = CountedRenders(made_renders(40))
+    blocks = enhance(source, made_cameras(40), [], model)
+    assert source.read <= {0}
+    assert len(next(blocks).frames) == 5
+    assert source.read == set(range(5))
+    assert len(next(blocks).frames) == 8
+    assert source.read == set(range(13))
+
+
+def test_with_threads_reading_is_a_few_blocks_ahead(model: Model) -> None:
+    source = CountedRenders(made_renders(100))
+    blocks = enhance(source, made_cameras(100), [], model, EnhanceConfig(overlap=True))
+    next(blocks)
+    assert max(source.read) < 5 + 8 * 6
+    blocks.close()
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_closing_cancels(overlap: bool) -> None:
+    model, source, report = made_model(), CountedRenders(made_renders(60)), EnhanceReport()
+    before = threading.active_count()
+    blocks = enhance(source, made_cameras(60), [], model, EnhanceConfig(overlap=overlap), report)
+    next(blocks)
+    blocks.close()
+    assert len(source.read) < 60
+    assert threading.active_count() == before
+    assert not model.transformer._forward_hooks and not model.transformer._forward_pre_hooks
+    assert report.network_seconds > 0
+
+
+def test_the_readers_gradient_setting_is_its_own(model: Model) -> None:
+    for _ in enhance(made_renders(6), made_cameras(6), [], model):
+        assert torch.is_grad_enabled()
+
+
+def test_the_report(model: Model) -> None:
+    report = EnhanceReport()
+    frames_of(model, made_renders(17), made_cameras(17), report=report, steps=3)
+    assert (report.blocks, report.network_calls) == (3, 9)
+    assert 0 < report.first_frame_seconds < report.seconds
+    assert 0 < report.network_seconds < report.seconds
+    assert report.peak_memory > 1e7
+    assert (report.camera_scale, report.camera_scale_source) == (0.5, "median depth of the renders")
+
+
+@pytest.mark.parametrize(("opacity", "calls"), [(1.0, 1), (0.0, 4)])
+def test_adaptive_steps_follow_the_opacity(model: Model, opacity: float, calls: int) -> None:
+    report = EnhanceReport()
+    frames_of(model, made_renders(5, opacity=opacity), made_cameras(5), report=report, steps="adaptive")
+    assert report.network_calls == calls
+
+
+# ------------------------------------------------------------------------------------------------------------------- what inputs do
+
+
+def test_dropped_inputs_have_no_effect_and_others_have(model: Model) -> None:
+    cameras = made_cameras(6)
+    usual = frames_of(model, made_renders(6), cameras, made_references(2))
+
+    def dropping(kind: str, renders: Renders | None = None, value: int = 90) -> np.ndarray:
+        return frames_of(model, renders or made_renders(6), cameras, made_references(2, value), drop=(kind,))
+
+    assert np.array_equal(dropping("renders"), dropping("renders", made_renders(6, seed=5)))
+    assert not np.array_equal(dropping("renders"), usual)
+    assert np.array_equal(dropping("references"), frames_of(model, made_renders(6), cameras))
+    assert np.array_equal(dropping("references"), dropping("references", value=10))
+    assert not np.array_equal(dropping("references"), usual)
+    assert np.array_equal(frames_of(model, made_renders(6), cameras, made_references(2), drop=("text",), prompt="a house"), usual)
+
+
+def without_velocity(**changes: object) -> Model:
+    """A model that changes nothing: its clean latents are those of the render."""
+    model = made_model(replace(SMALL, source="direct", steps=1, **changes))
+    model.transformer.head.weight.zero_()
+    model.transformer.head.bias.zero_()
+    return model
+
+
+@pytest.mark.parametrize("opacity", [1.0, 0.6, 0.0])
+def test_the_residual_brings_back_the_render_where_it_is_opaque(opacity: float) -> None:
+    model, renders, cameras = without_velocity(), made_renders(7, opacity=opacity), made_cameras(7)
+    plain = frames_of(model, renders, cameras).astype(float)
+    ours = frames_of(model, renders, cameras, keep_residual=True).astype(float)
+    shown = RendersInMemory(renders)
+    truth = np.stack([shown.rgb(index) for index in range(7)]).astype(float)
+    alpha = shown.opacity(0)[0, 0] / 255
+    inside = (plain > 0) & (plain < 255)  # beyond, the decoder's frames were clamped
+    assert np.abs(ours - (plain + alpha**2 * (truth - plain)))[inside].max() <= 1  # plain frames are rounded
+    if opacity == 1:
+        assert np.array_equal(ours, truth)
+    assert np.array_equal(frames_of(without_velocity(keep_residual=True), renders, cameras), ours)
+
+
+def test_camera_scale(model: Model, plain_frames: np.ndarray) -> None:
+    inputs = made_renders(17), made_cameras(17), made_references(2)
+    assert np.array_equal(frames_of(model, *inputs, camera_scale=0.5), plain_frames)  # the renders' depth is 2
+    assert not np.array_equal(frames_of(model, *inputs, camera_scale=3.0), plain_frames)
+    for scale in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(InputError, match="camera scale"):
+            enhance(*inputs, model, EnhanceConfig(camera_scale=scale))
+
+
+def test_median_depth_ignores_emptiness() -> None:
+    renders = made_renders(30)
+    renders.depth[:, :10] = math.nan
+    renders.depth[:, 11] = -1
+    assert sampled_median_depth(RendersInMemory(renders)) == 2
+    renders.depth.fill_(math.nan)
+    assert sampled_median_depth(RendersInMemory(renders)) is None
+
+
+def test_warnings_are_there_before_the_first_frame() -> None:
+    report = EnhanceReport()
+    enhance(CountedRenders(made_renders(3)), made_cameras(3), [], made_model(WAN_LIKE), report=report)
+    no_references, metric, no_depth = report.warnings
+    assert "no reference photos; model wan-like was trained with them" in no_references
+    assert "expects metres" in metric
+    assert "no depth" in no_depth
+    assert report.camera_scale_source == "where the cameras look"
+    report = EnhanceReport()
+    enhance(made_renders(3), made_cameras(3), made_references(1), made_model(), report=report)
+    enhance(made_renders(3), made_cameras(3), [], made_model(), EnhanceConfig(drop=("references",)), report)
+    assert report.warnings == []
+
+
+# ---------------------------------------------------------------------------------------------------------------------- bad input
+
+
+def test_bad_input_is_refused_at_once(model: Model) -> None:
+    broken = made_cameras(3)
+    broken.viewmats[1, 0, 3] = math.nan
+    for renders, cameras, config, message in (
+        (made_renders(3), made_cameras(4), EnhanceConfig(), "3 renders for 4 cameras"),
+        (made_renders(3), made_cameras(3, width=30), EnhanceConfig(), "20x14 pixels; its camera says 30x14"),
+        (replace(made_renders(3), opacity=torch.ones(2, HEIGHT, WIDTH)), made_cameras(3), EnhanceConfig(), "opacity: 2 of 20x14"),
+        (made_renders(3), broken, EnhanceConfig(), "target camera 1: not finite"),
+        (made_renders(3), made_cameras(3), EnhanceConfig(prompt="a house"), "takes no text; models that do"),
+    ):
+        with pytest.raises(InputError, match=message):
+            enhance(renders, cameras, [], model, config)

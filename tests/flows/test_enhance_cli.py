@@ -1,0 +1,155 @@
+"""``artifixer enhance`` and ``artifixer models`` as a user runs them: a killed process continues, errors are one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from artifixer.cli import main
+from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_STOPPED
+from artifixer.video.models import save_model
+from tests.pipeline.test_enhance_renders import frames_in, write_renders
+from tests.video.made_models import made_model
+
+FRAMES = 24
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("inputs")
+    save_model(folder / "model", made_model())
+    return write_renders(folder / "renders", FRAMES), folder / "model"
+
+
+def words(inputs: tuple[Path, Path], out: Path, *more: str) -> list[str]:
+    return ["enhance", str(inputs[0]), "--model", str(inputs[1]), "--out", str(out), "--device", "cpu", *more]
+
+
+#: A process that gets a signal after it has written a frame.
+SIGNALLED = """
+import os, sys
+from artifixer.cli import main
+from artifixer.pipeline import enhance_renders
+
+write = enhance_renders.write_png
+
+def write_png(path, pixels):
+    write(path, pixels)
+    if path.name == "00015.png":
+        os.kill(os.getpid(), int(sys.argv[1]))
+
+enhance_renders.write_png = write_png
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_killed_and_stopped_runs_end_with_the_frames_of_an_undisturbed_one(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    assert main(words(inputs, tmp_path / "whole")) == EXIT_DONE
+    expected = frames_in(tmp_path / "whole")
+    assert len(expected) == FRAMES
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for number, code, written in ((signal.SIGKILL, -signal.SIGKILL, 16), (signal.SIGTERM, EXIT_STOPPED, 21)):
+        out = tmp_path / number.name
+        command = [sys.executable, "-c", SIGNALLED, str(int(number)), *words(inputs, out)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+        assert done.returncode == code, done.stderr
+        before = frames_in(out)
+        assert before == expected[:written]
+        assert main(words(inputs, out)) == EXIT_DONE
+        assert frames_in(out) == expected
+        assert (out / "video.mp4").read_bytes() == (tmp_path / "whole" / "video.mp4").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--steps", "none"), "--steps none: expected a number from 1 to 99"),
+        (("--steps", "0"), "--steps 0"),
+        (("--drop", "renders,tests"), "--drop tests: expected renders, references, text"),
+        (("--references", "-1"), "--references -1"),
+        (("--prompt", "a house"), "takes no text; models that do: 1.3b, 14b"),
+        (("--camera-scale", "0"), "camera scale 0"),
+        (("--fps", "0"), "--fps 0"),
+        (("--device", "tpu"), "--device tpu"),
+        (("--model", "15b"), "--model 15b: neither a file or folder nor one of tiny, 1.3b, 14b"),
+        (("--model", "14b"), "--model tiny works now"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, str], message: str
+) -> None:
+    assert_refused(words(inputs, tmp_path / "out", *more), message, capsys)
+
+
+def assert_refused(command: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command) == EXIT_BAD_INPUT
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and captured.err.startswith("artifixer: error: ")
+    assert message in captured.err
+
+
+def test_bad_render_folders_are_one_line(inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    renders = write_renders(tmp_path / "renders", 3)
+    command = words((renders, inputs[1]), tmp_path / "out")
+    (renders / "opacity" / "00002.png").unlink()
+    assert_refused(command, "2 images; expected 00000.png to 00002.png", capsys)
+    (renders / "cameras.json").write_text((renders / "cameras.json").read_text().replace("0.05,", "NaN,", 1))
+    assert_refused(command, "cameras.json", capsys)
+    (renders / "cameras.json").unlink()
+    assert_refused(command, "has no cameras.json; expected a render folder", capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_reach_the_frames(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    renders = write_renders(tmp_path / "renders", 3)
+    outputs = {}
+    for name, more in {
+        "plain": (),
+        "seed": ("--seed", "1"),
+        "steps": ("--steps", "4"),
+        "adaptive": ("--steps", "adaptive"),
+        "drop": ("--drop", "references"),
+        "none": ("--references", "0"),
+        "residual": ("--residual", "keep"),
+        "scale": ("--camera-scale", "4"),
+    }.items():
+        assert main(words((renders, inputs[1]), tmp_path / name, *more)) == EXIT_DONE
+        outputs[name] = frames_in(tmp_path / name)
+    assert outputs["drop"] == outputs["none"]
+    assert outputs["adaptive"] == outputs["steps"]  # half of the renders is empty
+    assert len({tuple(frames) for frames in outputs.values()}) == len(outputs) - 2
+
+
+def test_models_are_listed_and_converted(inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--device", "cpu"]) == EXIT_DONE
+    shown = capsys.readouterr().out
+    for part in ("16,910,955,584 parameters", "nvidia/ArtiFixer", "licence", "camera scale  metric", "window cache", "39.64"):
+        assert part in shown
+    assert main(["models", str(inputs[1]), "--size", "64x64", "--device", "cpu"]) == EXIT_DONE
+    assert "at 64x64 with 6 references" in capsys.readouterr().out
+    out = tmp_path / "half"
+    assert main(["models", "--convert", str(inputs[1]), "--out", str(out), "--dtype", "bfloat16"]) == EXIT_DONE
+    assert (out / "transformer.safetensors").stat().st_size < 0.7 * (inputs[1] / "transformer.safetensors").stat().st_size
+    capsys.readouterr()
+    assert_refused(["models", "--convert", str(inputs[1])], "expected --out FOLDER", capsys)
+    assert_refused(["models", "--references", "-2"], "--references -2", capsys)
+
+
+def test_broken_models_are_one_line(inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_model(tmp_path / "model", made_model())
+    command = words((inputs[0], tmp_path / "model"), tmp_path / "out")
+    weights = tmp_path / "model" / "transformer.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[: len(content) // 2])
+    assert_refused(command, "truncated or damaged", capsys)
+    weights.unlink()
+    assert_refused(command, "does not exist, expected weights", capsys)
+    torch.save({"weight": torch.zeros(2), "extra": [print]}, tmp_path / "evil.pt")
+    assert_refused(words((inputs[0], tmp_path / "evil.pt"), tmp_path / "out"), "may run code, not loaded", capsys)
+    assert not (tmp_path / "out").exists()
