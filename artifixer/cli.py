@@ -43,10 +43,14 @@ from artifixer.runtime.errors import (
 
 #: verb -> (module with its ``Command``, what it does), in the order of a first walk through.
 VERBS: dict[str, tuple[str, str]] = {
+    "run": ("artifixer.commands.run", "the whole job: capture -> splats, repaired frames, splats again, report"),
+    "demo": ("artifixer.commands.demo", "the whole job on a small procedural capture, in a few minutes"),
     "inspect": ("artifixer.commands.inspect", "what a capture holds: format, views, cameras, points, problems"),
     "reconstruct": ("artifixer.commands.reconstruct", "photos -> 3D Gaussians, held-out renders and their quality"),
     "render": ("artifixer.commands.render", "3D Gaussians -> images, opacity, depth and a video along a camera path"),
     "enhance": ("artifixer.commands.enhance", "renders -> clean frames, by the video model"),
+    "curate": ("artifixer.commands.curate", "captures or procedural scenes -> training pairs"),
+    "train": ("artifixer.commands.train", "training pairs -> a video model, stage by stage"),
     "models": ("artifixer.commands.models", "the video models by name: weights, licence, memory"),
 }
 

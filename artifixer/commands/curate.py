@@ -1,0 +1,77 @@
+"""``artifixer curate``: captures or procedural scenes -> training pairs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from artifixer.curation.jobs import CurationConfig, curate, expand_sources
+from artifixer.imaging.resize import GRID
+from artifixer.recipes.curate import RECIPES
+from artifixer.runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class Command:
+    """Make training pairs: clips as photographed, and as a reconstruction from few of the photos shows them.
+
+    SOURCE is a capture (folder or video), or procedural:COUNT or procedural:COUNT:SEED for COUNT drawn scenes.
+    The folder PAIRS receives tar shards, index.json and manifest.json (state, time and error of every scene).
+    The same command continues an interrupted run and ends with the same shards. A scene that fails is reported and skipped.
+
+    Examples:
+      artifixer curate procedural:500 --out pairs --workers 2
+      artifixer curate captures/* --out pairs --frames 29..81 --size 192
+    """
+
+    sources: Annotated[list[str], tyro.conf.Positional]
+    """Capture folders, videos, procedural:COUNT[:SEED]."""
+    out: Path
+    """Folder to create or continue."""
+    recipe: Literal["tiny", "paper"] = "tiny"
+    """tiny for the small model, on a CPU; paper for the large ones."""
+    workers: int = 1
+    """Processes, each with one thread."""
+    size: int | None = None
+    """Longest side of the largest clips in pixels. Default: the recipe's."""
+    frames: str | None = None
+    """Length of a clip, or SHORTEST..LONGEST; 4 n + 1 frames. Default: the recipe's."""
+    seed: int = 0
+    """Of everything drawn besides the procedural scenes themselves."""
+    overwrite: bool = False
+    """Start anew in a folder that holds other pairs."""
+
+
+def run_command(command: Command) -> None:
+    if command.workers < 1:
+        raise InputError(f"--workers {command.workers}: expected at least 1")
+    config = RECIPES[command.recipe]
+    if command.size is not None:
+        config = _resized(config, command.size)
+    if command.frames is not None:
+        config = replace(config, frames=_frame_range(command.frames))
+    result = curate(expand_sources(command.sources), config, command.seed, command.out, command.workers, command.overwrite)
+    print(f"{result.pairs} pairs of {result.scenes - len(result.failed)} scenes in {command.out}; {len(result.failed)} scenes failed")
+    if not result.pairs:
+        raise InputError(f"{command.out}: no scene gave a pair; the first error: {result.failed[0].error}")
+
+
+def _resized(config: CurationConfig, longest: int) -> CurationConfig:
+    """All sizes scaled alike, to multiples of 16."""
+    if longest < 2 * GRID:
+        raise InputError(f"--size {longest}: expected at least {2 * GRID}")
+    factor = longest / max(max(size) for size in config.sizes)
+    sizes = tuple(tuple(max(GRID, int(side * factor / GRID + 0.5) * GRID) for side in size) for size in config.sizes)
+    return replace(config, sizes=tuple((width, height) for width, height in sizes))
+
+
+def _frame_range(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,4})(?:\.\.(\d{1,4}))?", text)
+    shortest, longest = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 5 <= shortest <= longest or shortest % 4 != 1 or longest % 4 != 1:
+        raise InputError(f"--frames {text}: expected N or N..M with lengths of 4 n + 1, at least 5")
+    return shortest, longest

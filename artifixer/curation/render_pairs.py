@@ -1,0 +1,124 @@
+"""Scene and splats -> ``TrainingPair``: the clip, its renders, and what the camera that took the photos did to them.
+
+The clip follows the capture's own cameras. Photos of procedural scenes are flawless, those of real captures are not: exposure and white
+balance differ a little between photos, and poses are off by a fraction of a pixel. Splats explain both with floaters, so the training
+photos of procedural scenes get the same flaws before the fit (the clip itself stays as it is).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.transforms import quaternion_to_matrix
+from artifixer.imaging.resize import multiple_of_16
+from artifixer.pairs.pair import TrainingPair
+from artifixer.runtime.errors import InputError
+from artifixer.scenes.photo_files import resize_scene
+from artifixer.scenes.scene import Photo, Scene
+from artifixer.splats.render import render
+from artifixer.splats.render_folder import to_uint8
+from artifixer.splats.splats import Splats
+
+
+@dataclass(frozen=True)
+class FlawConfig:
+    """What is wrong with the training photos of procedural scenes; standard deviations, themselves scaled by a draw from [0,1] per pair.
+
+    exposure: of the logarithm of a photo's brightness. balance: the same per colour channel.
+    noise: of a pixel in [0,1]. pose_pixels: of where a distant point lies in the image, by turning the camera.
+    """
+
+    exposure: float = 0.12
+    balance: float = 0.03
+    noise: float = 0.015
+    pose_pixels: float = 0.35
+
+
+def draw_clip(captured: Sequence[int], frames: int, rng: np.random.Generator, stride_limit: int = 2) -> tuple[int, ...]:
+    """``frames`` of the captured photos at an even distance, anywhere in the capture, forwards or backwards.
+
+    Raises ``InputError`` when the capture is too short.
+    """
+    if len(captured) < frames:
+        raise InputError(f"{len(captured)} photos; expected at least the {frames} of a clip")
+    widest = max(1, min(stride_limit, (len(captured) - 1) // max(1, frames - 1)))
+    # Wide clips are likelier: they see both where the training views were and where they were not.
+    stride = widest if rng.random() < 0.7 else int(rng.integers(1, widest + 1))
+    first = int(rng.integers(len(captured) - stride * (frames - 1)))
+    clip = tuple(captured[first + stride * position] for position in range(frames))
+    return clip[::-1] if rng.random() < 0.5 else clip
+
+
+def sized_for_clips(scene: Scene, longest: int) -> Scene:
+    """The scene at a size that the video model takes, the longest side about ``longest`` pixels.
+
+    All photos get the first one's aspect ratio. Raises ``InputError`` when they have different lens models.
+    """
+    first = scene.photos[0]
+    if len({camera.model for camera in scene.cameras}) > 1:
+        raise InputError(f"{scene.name}: photos of different lens models; expected one")
+    factor = min(1.0, longest / max(first.width, first.height))
+    width, height = multiple_of_16(round(first.width * factor), round(first.height * factor))
+    return resize_scene(scene, f"{width}x{height}")
+
+
+def with_flaws(scene: Scene, training: tuple[int, ...], config: FlawConfig, rng: np.random.Generator) -> tuple[Scene, tuple[Photo, ...]]:
+    """The scene with slightly wrong cameras of the training views, and these views' photos as an ordinary camera takes them."""
+    strength = rng.uniform(0, 1)
+    cameras, photos = list(scene.cameras), []
+    for index in training:
+        cameras[index] = _turned(cameras[index], strength * config.pose_pixels, rng)
+        gain = np.exp(strength * (config.exposure * rng.normal() + config.balance * rng.normal(size=3)))
+        grain = strength * config.noise * rng.normal(size=(scene.photos[index].height, scene.photos[index].width, 3))
+        photo = scene.photos[index]
+        photos.append(replace(photo, read=functools.partial(_constant, _exposed(photo.read(), gain, grain))))
+    return scene.with_photos(scene.photos, cameras), tuple(photos)
+
+
+def render_pair(
+    name: str,
+    scene: Scene,
+    clip: tuple[int, ...],
+    training: tuple[int, ...],
+    photos: tuple[Photo, ...],
+    splats: Splats,
+    camera_scale: float,
+) -> TrainingPair:
+    """The pair of a clip and of splats fitted to ``photos``; the photos become its references."""
+    cameras = scene.batch(clip)
+    with torch.no_grad():
+        renders = render(splats, cameras)
+    return TrainingPair(
+        name=name,
+        clean_frames=torch.from_numpy(np.stack([scene.photos[index].read() for index in clip])),
+        renders=to_uint8(renders.rgb),
+        opacity=to_uint8(renders.opacity),
+        cameras=cameras,
+        reference_photos=torch.from_numpy(np.stack([photo.read() for photo in photos])),
+        reference_cameras=scene.batch(training),
+        camera_scale=camera_scale,
+    )
+
+
+def _turned(camera: Cameras, pixels: float, rng: np.random.Generator) -> Cameras:
+    """The camera turned about its own centre by so much that distant points move by about ``pixels``."""
+    x, y, z = (torch.from_numpy(rng.normal(size=3)) * pixels / float(camera.Ks[0, 0, 0]) / 2).tolist()
+    turn = torch.eye(4, dtype=torch.float64)
+    quaternion = torch.tensor([1.0, x, y, z], dtype=torch.float64)
+    turn[:3, :3] = quaternion_to_matrix(quaternion / quaternion.norm())
+    return replace(camera, viewmats=(turn @ camera.viewmats.to(torch.float64)).to(camera.viewmats.dtype))
+
+
+def _exposed(photo: UInt8[np.ndarray, "height width 3"], gain: np.ndarray, grain: np.ndarray) -> UInt8[np.ndarray, "height width 3"]:
+    return np.rint(np.clip(photo / 255 * gain + grain, 0, 1) * 255).astype(np.uint8)
+
+
+def _constant(pixels: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
+    return pixels
