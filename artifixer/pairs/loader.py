@@ -1,0 +1,194 @@
+"""In which order training meets its pairs: folders of shards and a seed -> ``pair(index)`` for any index, the same on every process.
+
+Training has no end, so an index counts through epochs; every epoch sees every pair once, in another order. A step that reads ``group``
+pairs over all processes takes indices ``step * group`` and following, of which each process takes its own part: so what is read depends
+neither on the number of processes nor on where a run was resumed. Pairs of a group have one size and can be stacked.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from artifixer.pairs.pair import TrainingPair
+from artifixer.pairs.shards import SampleEntry, ShardEntry, read_index, read_sample
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.run_folder import fingerprint
+from artifixer.runtime.seeds import generator
+
+#: Bytes of decoded pairs that are kept.
+MEMORY_LIMIT = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class StoredPair:
+    """Where one pair lies: folder, shard and the index's line."""
+
+    folder: Path
+    shard: ShardEntry
+    entry: SampleEntry
+
+    def read(self) -> TrainingPair:
+        """The pair; raises ``InputError`` naming shard and sample when it is damaged."""
+        return read_sample(self.folder, self.shard, self.entry)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the clip."""
+        return self.entry.height, self.entry.width
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """All pairs of one or more folders, in the order of the folders and their shards.
+
+    skipped: one line per pair left out because it is damaged.
+    """
+
+    pairs: tuple[StoredPair, ...]
+    skipped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, number: int) -> StoredPair:
+        return self.pairs[number]
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of which pairs these are, through the checksums of their bytes: what a resumed run compares."""
+        return fingerprint([(stored.entry.name, stored.entry.bytes, stored.entry.crc32) for stored in self.pairs])
+
+
+def open_pairs(folders: Path | Sequence[Path], *, skip_broken: bool = False) -> PairSet:
+    """The pairs that the indexes of the folders list. Their pixels are not read, and what curation adds later is not seen.
+
+    skip_broken: read every pair once and leave out those that cannot be read, instead of raising.
+    Raises ``InputError`` for a folder without index or of another version, for a shard of another size than its index says (naming the
+    first sample that is not whole), and when no pair is left.
+    """
+    folders = [folders] if isinstance(folders, Path) else list(folders)
+    pairs, skipped = [], []
+    for folder in folders:
+        for shard in read_index(folder):
+            if not skip_broken:
+                _check_size(folder, shard)
+            for entry in shard.samples:
+                stored = StoredPair(folder, shard, entry)
+                fault = _fault(stored) if skip_broken else None
+                if fault is None:
+                    pairs.append(stored)
+                else:
+                    skipped.append(fault)
+    if not pairs:
+        damaged = f", {len(skipped)} damaged ones left out" if skipped else ""
+        raise InputError(f"{', '.join(map(str, folders))}: no training pairs{damaged}; expected at least one (see artifixer curate)")
+    return PairSet(tuple(pairs), tuple(skipped))
+
+
+class OrderedPairs:
+    """Pairs in training order, without end. ``pair`` may be called by several threads."""
+
+    def __init__(self, pairs: PairSet, seed: int, group: int = 1, memory_limit: int = MEMORY_LIMIT) -> None:
+        """seed: of the order. group: so many consecutive pairs have one size. memory_limit: bytes of decoded pairs that are kept."""
+        assert group > 0, f"groups of {group} pairs"
+        self.pairs, self._seed, self._group, self._memory_limit = pairs, seed, group, memory_limit
+        self._sizes = [stored.size for stored in pairs.pairs]
+        self.epoch_length = len(grouped_order(self._sizes, group, generator(seed, "pair order")))
+        self._order: tuple[int, list[int]] = (-1, [])
+        self._kept: OrderedDict[int, TrainingPair] = OrderedDict()
+        self._kept_bytes = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Number of different pairs."""
+        return len(self.pairs)
+
+    def pair(self, index: int) -> TrainingPair:
+        """The pair at this place of the training order; ``InputError`` naming shard and sample when it is damaged."""
+        return self.stored_pair(self.number(index))
+
+    def number(self, index: int) -> int:
+        """Which pair of the set stands at this place of the training order."""
+        epoch, place = divmod(index, self.epoch_length)
+        with self._lock:
+            if self._order[0] != epoch:
+                self._order = (epoch, grouped_order(self._sizes, self._group, generator(self._seed, "pair order", epoch)))
+            return self._order[1][place]
+
+    def stored_pair(self, number: int) -> TrainingPair:
+        """A pair by its place in the set; from memory when it was read lately."""
+        with self._lock:
+            kept = self._kept.get(number)
+            if kept is not None:
+                self._kept.move_to_end(number)
+                return kept
+        pair = self.pairs[number].read()
+        with self._lock:
+            if number not in self._kept:
+                self._kept[number] = pair
+                self._kept_bytes += _bytes(pair)
+            while self._kept_bytes > self._memory_limit and len(self._kept) > 1:
+                self._kept_bytes -= _bytes(self._kept.popitem(last=False)[1])
+        return pair
+
+    def ahead(self, indices: Iterable[int], count: int = 4) -> Iterator[TrainingPair]:
+        """The pairs at these places in this order, decoded in another thread up to ``count`` before they are asked for."""
+        with ThreadPoolExecutor(1) as pool:
+            upcoming = iter(indices)
+            waiting: list[Future[TrainingPair]] = []
+            try:
+                while True:
+                    while len(waiting) <= count and (index := next(upcoming, None)) is not None:
+                        waiting.append(pool.submit(self.pair, index))
+                    if not waiting:
+                        return
+                    yield waiting.pop(0).result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+
+def grouped_order(sizes: Sequence[tuple[int, int]], group: int, random: torch.Generator) -> list[int]:
+    """All indices in random order, in groups of ``group`` of one size; a last group that is not full repeats others of its size."""
+    by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for index, size in enumerate(sizes):
+        by_size[size].append(index)
+    groups = []
+    for _, members in sorted(by_size.items()):
+        shuffled = [members[i] for i in torch.randperm(len(members), generator=random).tolist()]
+        whole = -(-len(members) // group) * group
+        filled = [shuffled[i % len(shuffled)] for i in range(whole)]
+        groups += [filled[i : i + group] for i in range(0, whole, group)]
+    return [index for i in torch.randperm(len(groups), generator=random).tolist() for index in groups[i]]
+
+
+def _check_size(folder: Path, shard: ShardEntry) -> None:
+    path = folder / shard.file
+    if not path.is_file():
+        raise InputError(f"{path}: does not exist, the index lists it with {len(shard.samples)} samples; --skip-broken goes on without it")
+    size = path.stat().st_size
+    if size != shard.bytes:
+        cut = next((entry.name for entry in shard.samples if entry.offset + entry.bytes > size), None)
+        where = f"truncated in sample {cut}" if cut is not None else "all samples are there, the end is not as written"
+        raise InputError(f"{path}: {size} bytes, the index says {shard.bytes}: {where}; --skip-broken goes on with the rest")
+
+
+def _fault(stored: StoredPair) -> str | None:
+    """Why a pair cannot be read, or None."""
+    try:
+        stored.read()
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _bytes(pair: TrainingPair) -> int:
+    return sum(pixels.numel() for pixels in (pair.clean_frames, pair.renders, pair.opacity, pair.reference_photos))
