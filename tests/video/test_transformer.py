@@ -199,7 +199,7 @@ class NewTensors(TorchDispatchMode):
 
 def test_a_full_ring_is_neither_joined_nor_shifted_and_nobody_waits_for_the_host():
     """Fake tensors have no values: any question to them, such as an index or a length, would raise."""
-    window, frames = 8, 14
+    window, frames = 10, 14
     with FakeTensorMode(), torch.no_grad():
         network = VideoTransformer(SMALL)
         cache = ring_of(window=window)
