@@ -19,10 +19,12 @@ from artifixer.runtime.distributed import world_size
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    """strategy: see above; ``auto`` shards on GPUs and replicates on CPUs. compute: type of matrix products (with float32 weights)."""
+    """strategy: see above; ``auto`` shards on GPUs and replicates on CPUs. compute: type of matrix products (with float32
+    weights). checkpoint_layers: run layers again in the backward pass instead of keeping what they computed."""
 
     strategy: Literal["auto", "replicate", "shard"] = "auto"
     compute: Literal["float32", "bfloat16"] = "bfloat16"
+    checkpoint_layers: bool = False
 
 
 def autocast(compute: str, device: torch.device) -> torch.autocast:

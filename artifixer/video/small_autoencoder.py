@@ -29,13 +29,16 @@ Memory = list[Tensor | None]
 class SmallAutoencoderConfig(LatentGrid):
     """The architecture.
 
-    width: channels at latent resolution; half of it at twice that resolution. depth: residual blocks there, of encoder and decoder each;
-    every other one is causal. z_dim: latent channels. spatial_factor: even; pixels per latent along each side. temporal_factor: frames
-    per latent frame. latents_mean, latents_std: per channel; latents outside ``vae.py`` are normalised with them. Empty: 0 and 1.
+    width, depth: of the decoder: channels at latent resolution (half of them at twice that resolution), and residual blocks there, every
+    other one causal. encoder_width, encoder_depth: the encoder's, which has less to do.
+    z_dim: latent channels. spatial_factor: even; pixels per latent along each side. temporal_factor: frames per latent frame.
+    latents_mean, latents_std: per channel; latents outside ``vae.py`` are normalised with them. Empty: 0 and 1.
     """
 
     width: int = 96
     depth: int = 3
+    encoder_width: int = 64
+    encoder_depth: int = 1
     z_dim: int = 16
     spatial_factor: int = 4
     temporal_factor: int = 4
@@ -120,12 +123,13 @@ class Encoder(nn.Module):
     def __init__(self, config: SmallAutoencoderConfig) -> None:
         super().__init__()
         self.factor = config.spatial_factor
-        half = config.width // 2
+        width = config.encoder_width
+        half = width // 2
         self.enter = nn.Conv2d(config.group_channels * (self.factor // 2) ** 2, half, 3, padding=1)
         self.fine = ResidualBlock(half)
-        self.down = nn.Conv2d(4 * half, config.width, 1)
-        self.blocks = nn.ModuleList([ResidualBlock(config.width, is_causal=i % 2 == 0) for i in range(config.depth)])
-        self.leave = nn.Conv2d(config.width, config.z_dim, 3, padding=1)
+        self.down = nn.Conv2d(4 * half, width, 1)
+        self.blocks = nn.ModuleList([ResidualBlock(width, is_causal=i % 2 == 0) for i in range(config.encoder_depth)])
+        self.leave = nn.Conv2d(width, config.z_dim, 3, padding=1)
         self.linear = nn.Conv2d(config.patch_values, config.z_dim, 1)
 
     def forward(

@@ -14,7 +14,7 @@ from artifixer.training.loop import LoopConfig, train
 from artifixer.video.small_autoencoder import SmallAutoencoder, SmallAutoencoderConfig
 from artifixer.video.vae import Vae, frames_to_video
 
-CONFIG = SmallAutoencoderConfig(width=16, depth=1, z_dim=4)
+CONFIG = SmallAutoencoderConfig(width=16, encoder_width=16, depth=1, z_dim=4)
 SETTINGS = AutoencoderTraining(frames=5, learning_rate=5e-3, latent_noise=0.0, render_share=0.0, gradient_weight=0.0)
 
 
@@ -43,7 +43,7 @@ def test_training_improves_on_principal_components(tmp_path):
 
 
 def test_pixel_gains_follow_the_decoder():
-    network = SmallAutoencoder(SmallAutoencoderConfig(width=8, depth=1, z_dim=2)).requires_grad_(False)
+    network = SmallAutoencoder(SmallAutoencoderConfig(width=8, encoder_width=8, depth=1, z_dim=2)).requires_grad_(False)
     network.encoder.silence()
     network.decoder.silence()
     torch.nn.init.constant_(network.decoder.linear.bias, 0.0)

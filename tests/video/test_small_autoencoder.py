@@ -11,7 +11,7 @@ from artifixer.video.vae import StreamingDecoder, StreamingEncoder, Vae, build_v
 #: One pass folds time into the batch of its convolutions, pieces do not: float32 sums in another order.
 FOLDING_TOLERANCE = 1e-5
 
-SMALL = SmallAutoencoderConfig(width=8, depth=3, z_dim=6, latents_mean=(0.1,) * 6, latents_std=(2.0,) * 6)
+SMALL = SmallAutoencoderConfig(width=8, encoder_width=8, depth=3, z_dim=6, latents_mean=(0.1,) * 6, latents_std=(2.0,) * 6)
 
 
 def random_vae(config: SmallAutoencoderConfig = SMALL) -> Vae:
@@ -63,7 +63,7 @@ def test_starts_at_the_best_linear_code_of_the_clips():
     smooth = torch.nn.functional.avg_pool3d(video, (1, 5, 5), 1, (0, 2, 2))
     errors = []
     for z_dim in (4, 16, 192):
-        network = SmallAutoencoder(SmallAutoencoderConfig(width=8, depth=1, z_dim=z_dim)).requires_grad_(False)
+        network = SmallAutoencoder(SmallAutoencoderConfig(width=8, encoder_width=8, depth=1, z_dim=z_dim)).requires_grad_(False)
         network.initialise(smooth)
         errors.append(float((network.decode(network.encode(smooth)) - smooth).square().mean()))
     assert errors[0] > errors[1] > errors[2]

@@ -1,0 +1,113 @@
+"""Named settings for ``artifixer train``, for each of its stages.
+
+``tiny``     the model inside this package: minutes on two CPU cores, its own small autoencoder
+``paper``    Wan 2.1 14B as in the paper: 15,000 teacher, 5,000 causal, 2,000 self-forcing steps, on 128 processes
+``release``  as the public release: 25,000, 10,000 and 400 steps, its drop-outs and numbers of references
+"""
+
+from dataclasses import replace
+
+from artifixer.training.autoencoder import AutoencoderTraining
+from artifixer.training.clips import ClipConfig
+from artifixer.training.flow_matching import FlowMatchingTraining
+from artifixer.training.job import TrainingRecipe
+from artifixer.training.loop import LoopConfig
+from artifixer.training.parallel import ParallelConfig
+from artifixer.training.self_forcing import SelfForcingTraining
+from artifixer.training.validation import ValidationConfig
+from artifixer.video.models import NAMED_MODELS, ModelConfig
+from artifixer.video.small_autoencoder import SmallAutoencoderConfig
+from artifixer.video.transformer import VideoTransformerConfig
+
+
+def _large(clips: ClipConfig, steps: tuple[int, int, int], model: str = "14b") -> TrainingRecipe:
+    """One pair per process, constant rates; weights in shards, layers run again in the backward pass."""
+    config = NAMED_MODELS[model].config
+    assert config is not None, f"{model} is embedded"
+    flow = FlowMatchingTraining(clips)
+    return TrainingRecipe(
+        model=config,
+        autoencoder=AutoencoderTraining(),
+        autoencoder_loop=LoopConfig(steps=0),
+        bidirectional=flow,
+        bidirectional_loop=LoopConfig(steps[0]),
+        diffusion_forcing=flow,
+        diffusion_forcing_loop=LoopConfig(steps[1]),
+        self_forcing=SelfForcingTraining(clips),
+        self_forcing_loop=LoopConfig(steps[2], validate_every=100),
+        parallel=ParallelConfig(checkpoint_layers=True),
+        validation=ValidationConfig(steps=(4,)),
+    )
+
+
+TINY_MODEL = ModelConfig(
+    name="tiny",
+    transformer=VideoTransformerConfig(
+        width=192,
+        ffn_width=576,
+        heads=4,
+        layers=4,
+        latent_channels=16,
+        text_width=16,
+        text_tokens=1,
+        frequency_width=128,
+        spatial_factor=4,
+    ),
+    vae=SmallAutoencoderConfig(),
+    camera_scale="median_depth",
+    takes_text=False,
+    source="direct",
+    keep_residual=True,
+    steps=1,
+    block_frames=2,
+    window_frames=6,
+    sink_frames=2,
+)
+
+#: Reference numbers are shared by a step's clips; renders are lost less often than in the paper, since real ones are all there.
+TINY_CLIPS = ClipConfig(
+    frames=(13, 13, 29),
+    references=(0, 6),
+    share_references=True,
+    tail_drop=0.15,
+    render_drop=0.03,
+    reference_drop=0.05,
+    augment=True,
+)
+
+#: Trained almost only at the level of the source: one denoising step is best when nothing is drawn at random.
+TINY_FLOW = FlowMatchingTraining(
+    TINY_CLIPS,
+    source="direct",
+    level_weights="even",
+    source_share=0.85,
+    learning_rate=1.2e-3,
+    betas=(0.9, 0.98),
+    ema_decay=0.995,
+    ema_warm=True,
+)
+
+TINY = TrainingRecipe(
+    model=TINY_MODEL,
+    autoencoder=AutoencoderTraining(crop=80),
+    autoencoder_loop=LoopConfig(1600, batch=4, warmup=50, cooldown=0.6, save_every=100, validate_every=0),
+    bidirectional=TINY_FLOW,
+    bidirectional_loop=LoopConfig(3000, batch=3, warmup=100, cooldown=0.5, save_every=100, validate_every=500),
+    diffusion_forcing=TINY_FLOW,
+    diffusion_forcing_loop=LoopConfig(3000, batch=3, warmup=100, cooldown=0.5, save_every=100, validate_every=500),
+    self_forcing=SelfForcingTraining(
+        replace(TINY_CLIPS, frames=(13,)),
+        guidance=1.0,
+        student_learning_rate=2e-5,
+        critic_learning_rate=2e-5,
+        gradient_limit=1.0,
+    ),
+    self_forcing_loop=LoopConfig(400, batch=2, save_every=50, validate_every=100),
+    weigh_channels=True,
+)
+
+RECIPES = {
+    "tiny": TINY,
+    "paper": _large(ClipConfig(), (15_000, 5_000, 2_000)),
+    "release": _large(ClipConfig(references="release", render_drop=0.1, text_drop=0.1, reference_drop=0.1), (25_000, 10_000, 400)),
+}

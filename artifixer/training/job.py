@@ -1,0 +1,286 @@
+"""One training as a job: pairs and a model in, a stage's loop, a trained model out, in a folder that resumes.
+
+``RUN/`` holds ``model/`` (our format, at the end), ``checkpoints/``, ``metrics.jsonl``, ``validation/`` (pictures), ``timing.json``,
+``config.json`` and ``log.txt``. Every stage takes a model and gives a model: the autoencoder's stage gives one whose transformer is still
+untrained, which the next stages start from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import torch
+
+from artifixer.pairs.loader import OrderedPairs, PairSet
+from artifixer.runtime.distributed import first_rank_value, joined_processes, rank, world_size
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.progress import Progress
+from artifixer.runtime.run_folder import RunFolder, fingerprint
+from artifixer.runtime.seeds import generator
+from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining, pixel_gains
+from artifixer.training.bidirectional import bidirectional_stage
+from artifixer.training.diffusion_forcing import diffusion_forcing_stage
+from artifixer.training.flow_matching import FlowMatchingStage, FlowMatchingTraining
+from artifixer.training.loop import LoopConfig, train
+from artifixer.training.parallel import ParallelConfig, distribute, whole_tensors
+from artifixer.training.self_forcing import SelfForcingStage, SelfForcingTraining
+from artifixer.training.validation import Rival, ValidationConfig, validate
+from artifixer.video.flow import FlowSchedule
+from artifixer.video.models import Model, ModelConfig, load_model, save_model
+from artifixer.video.sample import SampleConfig
+from artifixer.video.small_autoencoder import SmallAutoencoder
+from artifixer.video.transformer import VideoTransformer, initialise
+from artifixer.video.vae import build_vae, frames_to_video
+
+StageName = Literal["autoencoder", "bidirectional", "diffusion_forcing", "self_forcing"]
+
+#: Clips from which the pixel gains of latent channels are measured.
+GAIN_CLIPS = 4
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """Everything a training depends on besides pairs and initial weights.
+
+    model: what is trained, and how it will be used. weigh_channels: weigh the latent channels in the losses by what they do to pixels.
+    """
+
+    model: ModelConfig
+    autoencoder: AutoencoderTraining
+    autoencoder_loop: LoopConfig
+    bidirectional: FlowMatchingTraining
+    bidirectional_loop: LoopConfig
+    diffusion_forcing: FlowMatchingTraining
+    diffusion_forcing_loop: LoopConfig
+    self_forcing: SelfForcingTraining
+    self_forcing_loop: LoopConfig
+    weigh_channels: bool = False
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+    def loop(self, stage: StageName) -> LoopConfig:
+        """The loop's settings of a stage."""
+        found: LoopConfig = getattr(self, f"{stage}_loop")
+        return found
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What to train. init: model folder or run folder to start from; teacher: the same, for self forcing; None for ``init`` itself.
+    validation_pairs: never trained on; None for no validation. rivals: what frames are compared with besides the render."""
+
+    stage: StageName
+    recipe: TrainingRecipe
+    pairs: PairSet
+    init: Path | None = None
+    teacher: Path | None = None
+    validation_pairs: PairSet | None = None
+    device: str = "cpu"
+    rivals: Mapping[str, Rival] | None = None
+
+
+def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
+    """Run the job into the folder ``out``, or continue it; gives the folder of the trained model.
+
+    Raises ``InputError`` for bad pairs, initial weights of another architecture, and a folder that holds another training.
+    """
+    with joined_processes(job.device) as device, _opened(job, out, overwrite):
+        job = replace(job, device=device)
+        recipe, loop = job.recipe, job.recipe.loop(job.stage)
+        pairs = OrderedPairs(job.pairs, loop.seed, loop.batch * loop.accumulation * world_size())
+        model = initial_model(recipe.model, job.init, loop.seed, device)
+        log, output = (out / "log.txt", {}) if rank() == 0 else (None, {"output": None})
+        with Progress(log_file=log, **output) as progress:  # type: ignore[arg-type]
+            progress.note(f"{job.stage}: {len(pairs)} pairs, {_parameters(model):,} parameters, {world_size()} processes on {device}")
+            trained = _STAGES[job.stage](job, model, pairs, out, progress)
+        if rank() == 0:
+            save_model(out / "model", trained)
+    return out / "model"
+
+
+def initial_model(config: ModelConfig, init: Path | None, seed: int, device: str) -> Model:
+    """The model to start from: the recipe's architecture with the weights of ``init``, or freshly drawn ones.
+
+    Raises ``InputError`` naming the first difference when ``init`` has another architecture.
+    """
+    if init is None:
+        transformer = VideoTransformer(config.transformer)
+        initialise(transformer, generator(seed, "initial weights"))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            vae = build_vae(config.vae)
+        return Model(config, transformer.to(device), vae.to(device))
+    loaded = load_model(model_folder(init), device, torch.float32)
+    for part in ("transformer", "vae"):
+        ours, theirs = getattr(config, part), getattr(loaded.config, part)
+        if type(ours) is not type(theirs):
+            raise InputError(f"--init {init}: its {part} is {type(theirs).__name__}, the recipe's {type(ours).__name__}")
+        for name in (entry.name for entry in fields(ours)):
+            before, wanted = getattr(theirs, name), getattr(ours, name)
+            if before != wanted and not name.startswith("latents_"):
+                raise InputError(f"--init {init}: {part} {name} is {before}, the recipe has {wanted}")
+    return replace(loaded, config=replace(config, vae=loaded.config.vae))
+
+
+def model_folder(path: Path) -> Path:
+    """The model in a run folder, or the path itself."""
+    return path / "model" if (path / "model" / "config.json").is_file() else path
+
+
+def _train_autoencoder(job: TrainingJob, model: Model, pairs: OrderedPairs, out: Path, progress: Progress) -> Model:
+    network, loop = model.vae.network, job.recipe.autoencoder_loop
+    if not isinstance(network, SmallAutoencoder):
+        raise InputError("autoencoder: the recipe's model has Wan's autoencoder, which is used as it is; expected a small one")
+    stage = AutoencoderStage(network, job.recipe.autoencoder, pairs, loop.seed, job.recipe.parallel.compute)
+    train(stage, pairs, loop, out, progress)
+    vae = stage.trained_vae(pairs, loop.seed)
+    return replace(model, config=replace(model.config, vae=vae.config), vae=vae)
+
+
+def _train_flow_matching(job: TrainingJob, model: Model, pairs: OrderedPairs, out: Path, progress: Progress) -> Model:
+    """Both flow-matching stages: they differ in settings and in whether the network is causal."""
+    recipe = job.recipe
+    is_causal = job.stage == "diffusion_forcing"
+    settings, loop = (recipe.diffusion_forcing if is_causal else recipe.bidirectional), recipe.loop(job.stage)
+    if recipe.weigh_channels and not settings.channel_weights:
+        settings = replace(settings, channel_weights=_channel_weights(model, pairs))
+    _distributed(model.transformer, job)
+    build = diffusion_forcing_stage if is_causal else bidirectional_stage
+    stage: FlowMatchingStage = build(model, settings, loop.seed, recipe.parallel.compute)
+    validation = _validation(job, model, stage.ema, replace(recipe.validation, is_causal=is_causal), out, progress)
+    train(stage, pairs, loop, out, progress, validation)
+    return _with_average(model, model.transformer, stage.ema)
+
+
+def _train_self_forcing(job: TrainingJob, model: Model, pairs: OrderedPairs, out: Path, progress: Progress) -> Model:
+    recipe, config = job.recipe, job.recipe.model
+    if job.init is None:
+        raise InputError("self_forcing: needs --init, a causal model trained by diffusion_forcing, and --teacher, a bidirectional one")
+    teacher = initial_model(config, job.teacher or job.init, recipe.self_forcing_loop.seed, job.device).transformer
+    critic = VideoTransformer(config.transformer).to(job.device)
+    critic.load_state_dict(teacher.state_dict())
+    for network in (model.transformer, critic, teacher):
+        _distributed(network, job)
+    sampling = SampleConfig(
+        config.steps, config.block_frames, config.window_frames, config.sink_frames, config.source, FlowSchedule(shift=config.shift)
+    )
+    seed = recipe.self_forcing_loop.seed
+    stage = SelfForcingStage(model.transformer, critic, teacher, model.vae, recipe.self_forcing, sampling, seed, recipe.parallel.compute)
+    validation = _validation(job, model, stage.ema, recipe.validation, out, progress)
+    train(stage, pairs, recipe.self_forcing_loop, out, progress, validation)
+    return _with_average(model, model.transformer, stage.ema)
+
+
+#: A new stage is a file in this folder, a function here and its line.
+_STAGES: dict[str, Callable[[TrainingJob, Model, OrderedPairs, Path, Progress], Model]] = {
+    "autoencoder": _train_autoencoder,
+    "bidirectional": _train_flow_matching,
+    "diffusion_forcing": _train_flow_matching,
+    "self_forcing": _train_self_forcing,
+}
+assert set(_STAGES) == set(get_args(StageName))
+
+
+def _distributed(network: VideoTransformer, job: TrainingJob) -> None:
+    network.checkpoint_layers = job.recipe.parallel.checkpoint_layers
+    distribute(network, network.layers, job.recipe.parallel, torch.device(job.device))
+
+
+def _channel_weights(model: Model, pairs: OrderedPairs) -> tuple[float, ...]:
+    """Pixel gains, 0.7 of them beside 0.3 for every channel, so that none is forgotten."""
+    clips = [frames_to_video(pairs.stored_pair(i % len(pairs)).clean_frames, model.device)[:, :, :13] for i in range(GAIN_CLIPS)]
+    gains = pixel_gains(model.vae, clips)
+    return tuple(float(f"{value:.4g}") for value in (0.7 * gains + 0.3).tolist())
+
+
+def _validation(
+    job: TrainingJob, model: Model, ema: Any, config: ValidationConfig, out: Path, progress: Progress
+) -> Callable[[int], Mapping[str, float]] | None:
+    """Measures the averaged weights on the validation pairs; the picture goes to ``validation/``."""
+    if job.validation_pairs is None:
+        return None
+    pairs = [stored.read() for stored in job.validation_pairs.pairs[: config.pairs]]
+
+    def measure(step: int) -> Mapping[str, float]:
+        picture = out / "validation" / f"step_{step:08d}.png" if rank() == 0 else None
+        model.transformer.eval()
+        with ema.in_module() if ema is not None else _nothing():
+            figures = validate(model, pairs, config, job.recipe.parallel.compute, job.rivals, picture)
+        model.transformer.train()
+        progress.note(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+        return figures
+
+    return measure
+
+
+def _with_average(model: Model, transformer: VideoTransformer, ema: Any) -> Model:
+    """The model with averaged weights, gathered on every process."""
+    with ema.in_module() if ema is not None else _nothing():
+        tensors = {name: tensor.detach().clone() for name, tensor in whole_tensors(transformer).items()}
+    whole = VideoTransformer(model.config.transformer)
+    whole.load_state_dict(tensors)
+    return replace(model, transformer=whole.eval().requires_grad_(False))
+
+
+@contextmanager
+def _opened(job: TrainingJob, out: Path, overwrite: bool) -> Iterator[None]:
+    """The run folder, held by the first process; what it refuses stops all."""
+    run = _on_first_rank(lambda: RunFolder.open(out, _identity(job), _settings(job), overwrite, device=job.device))
+    try:
+        if run is not None:
+            for part in ("model", "checkpoints", "metrics.jsonl", "validation", "timing.json", "log.txt", "tensorboard"):
+                run.path(part)
+        yield
+    finally:
+        if run is not None:
+            run.close()
+
+
+def _on_first_rank(action: Callable[[], T]) -> T | None:
+    """The action's result on the first process, None on the others; its ``InputError`` on all of them."""
+    result, refusal = None, None
+    if rank() == 0:
+        try:
+            result = action()
+        except InputError as error:
+            refusal = str(error)
+    refusal = first_rank_value(refusal)
+    if refusal is not None:
+        raise InputError(refusal)
+    return result
+
+
+def _identity(job: TrainingJob) -> dict[str, Any]:
+    """Which pairs and which initial weights."""
+    named: dict[str, Any] = {"stage": job.stage, "pairs": job.pairs.identity}
+    for name, path in (("init", job.init), ("teacher", job.teacher)):
+        files = sorted(model_folder(path).glob("*.safetensors")) if path is not None else []
+        named[name] = fingerprint(*files) if files else None
+    return named
+
+
+def _settings(job: TrainingJob) -> dict[str, Any]:
+    """What may not change between a training and its continuation: all that has an effect on the weights."""
+    recipe = job.recipe
+    return {
+        "model": asdict(recipe.model),
+        "stage": asdict(getattr(recipe, job.stage)),
+        "loop": asdict(recipe.loop(job.stage)),
+        "weigh_channels": recipe.weigh_channels,
+        "compute": recipe.parallel.compute,
+    }
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _parameters(model: Model) -> int:
+    return sum(parameter.numel() for module in (model.transformer, model.vae.network) for parameter in module.parameters())
