@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from artifixer.splats.render import Renders
 from artifixer.video.conditions import RollOutContext
 from artifixer.video.flow import FlowSchedule
 from artifixer.video.models import Model
-from artifixer.video.sample import BlockInput, SampleConfig, keyed_noise, sample_blocks
+from artifixer.video.sample import BlockInput, NetworkCall, SampleConfig, keyed_noise, sample_blocks
 from artifixer.video.vae import StreamingDecoder, StreamingEncoder, frames_to_bytes, frames_to_video, video_to_frames
 
 #: Renders whose depth is looked at to find the scene's unit of length, evenly spread over the clip.
@@ -89,6 +89,16 @@ class EnhanceReport:
     peak_memory: int = 0
 
 
+class RollOutStore(Protocol):
+    """Remembers of each block what an interrupted roll-out needs to go on: the noisy latents of the network's last call on it."""
+
+    def load(self, block: int) -> Float[Tensor, "1 channels latent_frames h w"] | None:
+        """What was saved for a block in an earlier run with the same input, model and configuration; None for nothing."""
+
+    def save(self, block: int, noisy_latents: Float[Tensor, "1 channels latent_frames h w"]) -> None:
+        """Called for every new block, just before its frames are given out. The latents may lie on a GPU."""
+
+
 def enhance(
     renders: Renders | RenderSource,
     cameras: Cameras,
@@ -96,6 +106,7 @@ def enhance(
     model: Model,
     config: EnhanceConfig | None = None,
     report: EnhanceReport | None = None,
+    store: RollOutStore | None = None,
 ) -> Iterator[FrameBlock]:
     """Clean frames for all cameras, in order.
 
@@ -115,7 +126,7 @@ def enhance(
     report.width, report.height = model.config.model_size(cameras.width, cameras.height)
     with torch.no_grad():
         context = _context(source, cameras, references, model, config, report)
-    clip = _Clip(source, cameras, model, config, context, (report.width, report.height))
+    clip = _Clip(source, cameras, model, config, context, (report.width, report.height), store)
     return _reported(_frame_blocks(clip, report), model, report, started)
 
 
@@ -142,6 +153,7 @@ class _Clip:
     config: EnhanceConfig
     context: RollOutContext
     size: tuple[int, int]
+    store: RollOutStore | None
 
     @property
     def keeps_residual(self) -> bool:
@@ -167,8 +179,11 @@ class _EncodedBlock:
 
 @dataclass(frozen=True)
 class _SampledBlock:
+    """A block out of the network. last_noisy_latents: for the store; None where it has them."""
+
     encoded: _EncodedBlock
     clean_latents: Float[Tensor, "1 channels latent_frames h w"]
+    last_noisy_latents: Float[Tensor, "1 channels latent_frames h w"] | None
 
 
 def _frame_blocks(clip: _Clip, report: EnhanceReport) -> Iterator[FrameBlock]:
@@ -213,11 +228,26 @@ def _sampled(clip: _Clip, encoded: Iterator[_EncodedBlock], report: EnhanceRepor
             waiting.append(block)
             yield block.input
 
+    known: set[int] = set()
+    last: dict[int, Tensor] = {}
+
+    def replay(block: int) -> Tensor | None:
+        saved = None if clip.store is None else clip.store.load(block)
+        if saved is None or saved.shape != waiting[-1].input.render_latents.shape:
+            return None
+        known.add(block)
+        return saved.to(model.device, model.dtype)
+
+    def observe(call: NetworkCall) -> None:
+        last[call.block] = call.noisy_latents
+
     noise = keyed_noise(clip.config.seed, model.device, model.dtype)
+    settings = sample_config(model, clip.config)
     with closing(encoded), _Stopwatch(model.transformer, model.device, report):  # type: ignore[type-var]
-        for latents in sample_blocks(model.transformer, inputs(), sample_config(model, clip.config), noise):
+        for block, clean in enumerate(sample_blocks(model.transformer, inputs(), settings, noise, observe=observe, replay=replay)):
             report.blocks += 1
-            yield _SampledBlock(waiting.popleft(), latents)
+            noisy = last.pop(block)
+            yield _SampledBlock(waiting.popleft(), clean, None if block in known else noisy)
 
 
 def _decoded(clip: _Clip, sampled: Iterator[_SampledBlock]) -> Iterator[FrameBlock]:
@@ -226,7 +256,7 @@ def _decoded(clip: _Clip, sampled: Iterator[_SampledBlock]) -> Iterator[FrameBlo
     decoder, render_decoder = StreamingDecoder(model.vae), StreamingDecoder(model.vae)
     latent_frames = model.config.vae.latent_frames(len(cameras))
     with closing(sampled):  # type: ignore[type-var]
-        for block in sampled:
+        for number, block in enumerate(sampled):
             encoded = block.encoded
             needed = latent_frames - encoded.input.first_latent_frame  # the rest is padding
             kept = min(clip.frames_of_block(encoded.first), len(cameras) - encoded.first)
@@ -239,7 +269,10 @@ def _decoded(clip: _Clip, sampled: Iterator[_SampledBlock]) -> Iterator[FrameBlo
             if encoded.rgb is not None and encoded.opacity is not None:
                 lost = encoded.rgb - decode(render_decoder, encoded.input.render_latents)
                 frames = frames + encoded.opacity.square()[..., None] * lost
-            yield FrameBlock(encoded.first, frames_to_bytes(frames).cpu().numpy())
+            pixels = frames_to_bytes(frames).cpu().numpy()
+            if clip.store is not None and block.last_noisy_latents is not None:
+                clip.store.save(number, block.last_noisy_latents)
+            yield FrameBlock(encoded.first, pixels)
 
 
 def _reported(blocks: Iterator[FrameBlock], model: Model, report: EnhanceReport, started: float) -> Iterator[FrameBlock]:

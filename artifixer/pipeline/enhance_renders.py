@@ -1,17 +1,20 @@
 """A render folder -> clean frames and a video in a folder, block by block, resumable.
 
 ``OUT/`` holds ``frames/%05d.png``, written as they come, ``video.mp4``, ``timing.json`` and ``log.txt``. A run that was killed continues
-with the same command and ends with the same frames.
+with the same command and ends with the same frames: ``state/`` has for each block the input of the network's last call, which is repeated
+to fill the cache again; of the other calls, and of frames that are there, nothing is done twice. It goes when the run is done.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance
 from artifixer.enhance.sources import ReferencePhoto, alike_cameras, check_finite
@@ -24,6 +27,7 @@ from artifixer.scenes.references import REFERENCE_COUNT, select_references
 from artifixer.splats.render_folder import Reference, RenderFolder, read_render_folder
 from artifixer.video.memory import check_memory, default_plan
 from artifixer.video.models import ModelFiles, default_dtype, flat_config, load_model, locate_model
+from artifixer.video.weights import open_tensors, save_tensors
 
 #: Of a large file of weights so many pieces of this size tell whether it is the same file.
 HASHED_PIECES, PIECE_BYTES = 64, 1 << 16
@@ -76,7 +80,7 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
         references = [ReferencePhoto(reference.frame.camera, reference.photo()) for reference in chosen]
         before = len(list(frames.glob("*.png")))
         model = load_model(files, device, default_dtype(device), job.offload)
-        blocks = enhance(folder, cameras, references, model, job.config, report)
+        blocks = enhance(folder, cameras, references, model, job.config, report, StoreOnDisk(run.path("state")))
         for warning in report.warnings:
             progress.note(f"warning: {warning}")
         progress.note(f"{report.width}x{report.height}, camera scale {report.camera_scale:.4g} ({report.camera_scale_source})")
@@ -93,7 +97,25 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
         write_video(out / "video.mp4", frames, len(cameras), job.fps)
         write_json(out / "timing.json", timing(report, len(cameras)) | {"frames_from_before": before})
         run.mark_done("enhance", "1", ["frames", "video.mp4", "timing.json"])
+        shutil.rmtree(out / "state", ignore_errors=True)
     return report
+
+
+@dataclass(frozen=True)
+class StoreOnDisk:
+    """A ``RollOutStore`` of one file per block."""
+
+    folder: Path
+
+    def load(self, block: int) -> Tensor | None:
+        path = self._path(block)
+        return open_tensors(path).read("noisy_latents") if path.is_file() else None
+
+    def save(self, block: int, noisy_latents: Tensor) -> None:
+        save_tensors(self._path(block), {"noisy_latents": noisy_latents})
+
+    def _path(self, block: int) -> Path:
+        return self.folder / f"{block:05d}.safetensors"
 
 
 def chosen_references(folder: RenderFolder, count: int) -> list[Reference]:

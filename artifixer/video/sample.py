@@ -164,6 +164,7 @@ def sample_blocks(
     *,
     exit_step: int | None = None,
     observe: Callable[[NetworkCall], None] | None = None,
+    replay: Callable[[int], Latents | None] | None = None,
 ) -> Iterator[Latents]:
     """Clean latents of each block as soon as they are done; a block is read when the one before has been taken.
 
@@ -171,11 +172,13 @@ def sample_blocks(
     exit_step: for training (self forcing). Each block ends at the clean latents of this step, which alone carries gradients, also through
     the keys and values of earlier blocks, all of which are kept. None runs all steps without gradients.
     observe: is told of every call of the network.
+    replay: block -> noisy latents of its last call in an earlier run of the same roll-out, or None. Known blocks take that call alone,
+    which gives their clean latents and leaves in the cache what later blocks attend to: the same bits for a part of the time.
     """
     roll_out: _RollOut | None = None
     for block in blocks:
         if roll_out is None:
-            roll_out = _RollOut.begin(network, block, config, noise, exit_step, observe)
+            roll_out = _RollOut.begin(network, block, config, noise, exit_step, observe, replay)
         yield roll_out.denoise(block)
 
 
@@ -226,6 +229,7 @@ class _RollOut:
     memory: CrossMemory
     exit_step: int | None
     observe: Callable[[NetworkCall], None] | None
+    replay: Callable[[int], Latents | None] | None
 
     @staticmethod
     def begin(
@@ -235,12 +239,13 @@ class _RollOut:
         noise: Noise,
         exit_step: int | None,
         observe: Callable[[NetworkCall], None] | None,
+        replay: Callable[[int], Latents | None] | None,
     ) -> _RollOut:
         assert block.first_latent_frame == 0, f"a roll-out begins at latent frame 0, not {block.first_latent_frame}"
         with torch.no_grad():
             memory = network.remember(block.conditions)
         cache = AppendingCache() if exit_step is not None else _ring_cache(network, block.render_latents, config)
-        return _RollOut(network, config, noise, cache, memory, exit_step, observe)
+        return _RollOut(network, config, noise, cache, memory, exit_step, observe, replay)
 
     def denoise(self, block: BlockInput) -> Latents:
         """The block's clean latents, its keys and values left in the cache by the last call."""
@@ -255,13 +260,19 @@ class _RollOut:
         sigmas = self.config.sigmas(block.conditions.opacity)
         exit_step = len(sigmas) - 1 if self.exit_step is None else self.exit_step
         assert 0 <= exit_step < len(sigmas), f"exit at step {exit_step} of {len(sigmas)}"
+        known = None if self.replay is None else self.replay(index)
         clean = render  # of no effect: the first level is the source
         for step, sigma in enumerate(sigmas[: exit_step + 1]):
             has_gradients = self.exit_step is not None and step == exit_step
             with contextlib.nullcontext() if has_gradients else torch.no_grad():
-                drawn = self.noise(index, step, render.shape) if self.config.source == "mixing" else None
-                source = source_latents(render, opacity, drawn, self.config.source)  # new noise at every step, as in training
-                noisy = source if step == 0 else noisy_latents(clean, source, sigma)
+                if known is None:
+                    drawn = self.noise(index, step, render.shape) if self.config.source == "mixing" else None
+                    source = source_latents(render, opacity, drawn, self.config.source)  # new noise at every step, as in training
+                    noisy = source if step == 0 else noisy_latents(clean, source, sigma)
+                elif step < exit_step:
+                    continue
+                else:
+                    noisy = known
                 timesteps = timestep(torch.full((len(render),), sigma, device=render.device))
                 velocity = network(
                     noisy,

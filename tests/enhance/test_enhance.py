@@ -227,6 +227,37 @@ def test_adaptive_steps_follow_the_opacity(model: Model, opacity: float, calls: 
     assert report.network_calls == calls
 
 
+class StoreInMemory:
+    def __init__(self, known: dict[int, torch.Tensor] | None = None) -> None:
+        self.known, self.saved = known or {}, {}
+
+    def load(self, block: int) -> torch.Tensor | None:
+        return self.known.get(block)
+
+    def save(self, block: int, noisy_latents: torch.Tensor) -> None:
+        self.saved[block] = noisy_latents.clone()
+
+
+@pytest.mark.parametrize("steps", [1, 3, "adaptive"])
+def test_a_repeated_roll_out_calls_the_network_once_on_known_blocks(model: Model, steps: int | str) -> None:
+    inputs = made_renders(17), made_cameras(17), made_references(2), model, EnhanceConfig(steps=steps)
+
+    def run(store: StoreInMemory) -> tuple[np.ndarray, int]:
+        report = EnhanceReport()
+        return np.concatenate([block.frames for block in enhance(*inputs, report, store)]), report.network_calls
+
+    first = StoreInMemory()
+    expected, calls = run(first)
+    assert sorted(first.saved) == [0, 1, 2]
+    again = StoreInMemory({block: first.saved[block] for block in (0, 1)})
+    frames, fewer_calls = run(again)
+    assert np.array_equal(frames, expected)
+    assert fewer_calls == calls - 2 * (calls // 3 - 1)
+    assert torch.equal(again.saved.pop(2), first.saved[2]) and not again.saved
+    first.saved[0] += 1
+    assert not np.array_equal(run(StoreInMemory(first.saved))[0], expected)
+
+
 # ------------------------------------------------------------------------------------------------------------------- what inputs do
 
 

@@ -96,12 +96,18 @@ def assert_refused(command: list[str], message: str, capsys: pytest.CaptureFixtu
 
 def test_bad_render_folders_are_one_line(inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     renders = write_renders(tmp_path / "renders", 3)
-    command = words((renders, inputs[1]), tmp_path / "out")
+    command, cameras = words((renders, inputs[1]), tmp_path / "out"), renders / "cameras.json"
+    content = cameras.read_text()
+    for number in ("NaN", "Infinity", "1e300"):
+        assert '"fx": 18.0' in content
+        cameras.write_text(content.replace('"fx": 18.0', f'"fx": {number}', 1))
+        assert_refused(command, 'cameras.json: frame 0 has "fx" =', capsys)
+    cameras.write_text(content.replace('"width": 20', '"width": 21', 1))
+    assert_refused(command, "20x14 pixels; expected 21x14 as its camera", capsys)
+    cameras.write_text(content)
     (renders / "opacity" / "00002.png").unlink()
     assert_refused(command, "2 images; expected 00000.png to 00002.png", capsys)
-    (renders / "cameras.json").write_text((renders / "cameras.json").read_text().replace("0.05,", "NaN,", 1))
-    assert_refused(command, "cameras.json", capsys)
-    (renders / "cameras.json").unlink()
+    cameras.unlink()
     assert_refused(command, "has no cameras.json; expected a render folder", capsys)
     assert not (tmp_path / "out").exists()
 

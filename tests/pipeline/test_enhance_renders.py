@@ -100,9 +100,12 @@ def test_a_stopped_run_continues_to_the_same_frames(inputs: tuple[Path, Path], f
             enhance_renders(made_job(inputs), tmp_path)
     assert frames_in(tmp_path) == frames_in(finished)[:5]
     assert not (tmp_path / "video.mp4").exists()
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["00000.safetensors"]
     untouched = (tmp_path / "frames" / "00004.png").stat().st_mtime_ns
     enhance_renders(made_job(inputs), tmp_path)
     assert frames_in(tmp_path) == frames_in(finished)
+    assert json.loads((tmp_path / "timing.json").read_text())["network_calls"] == 1 + 2 * SMALL.steps
+    assert not (tmp_path / "state").exists()
     assert (tmp_path / "video.mp4").read_bytes() == (finished / "video.mp4").read_bytes()
     assert (tmp_path / "frames" / "00004.png").stat().st_mtime_ns == untouched
 

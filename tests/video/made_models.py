@@ -24,7 +24,7 @@ SMALL = ModelConfig(
         frequency_width=16,
         spatial_factor=4,
     ),
-    vae=SmallAutoencoderConfig(width=12, depth=2, z_dim=6),
+    vae=SmallAutoencoderConfig(width=12, depth=2, encoder_width=12, encoder_depth=2, z_dim=6),
     camera_scale="median_depth",
     takes_text=False,
     steps=2,

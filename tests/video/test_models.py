@@ -243,6 +243,16 @@ def test_a_named_model_is_found_in_its_folder(tmp_path: Path, monkeypatch: pytes
         load_model("1.3b")
 
 
+def test_the_embedded_model_needs_only_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "embedded_folder", lambda name: tmp_path / name)
+    with pytest.raises(InputError, match="this installation is incomplete"):
+        load_model("tiny")
+    model = made_model()
+    save_model(tmp_path / "tiny", model, torch.float16, part_bytes=50_000)
+    assert load_model("tiny").config == SMALL
+    assert_same(load_model("tiny", dtype=torch.float16), model, torch.float16)
+
+
 @pytest.mark.parametrize(("name", "count"), RELEASED_PARAMETERS.items())
 def test_released_models_have_their_parameters(name: str, count: int) -> None:
     config = NAMED_MODELS[name].config
