@@ -205,11 +205,13 @@ class _Run:
             "seed": config.seed,
         }
 
+        state = f"frames/{variant}.state"
+
         def work(stage: Stage) -> None:
-            for warning in enhance_along(job, self._loaded_model(), settings, folder, FRAMES[variant], stage):
+            for warning in enhance_along(job, self._loaded_model(), settings, folder, FRAMES[variant], state, stage):
                 self.display.note(warning)  # not in the report: a run that finds this stage done doesn't see it
 
-        return self.stages.complete(name, key, [FRAMES[variant]], len(job.frames), work)
+        return self.stages.complete(name, key, [FRAMES[variant]], len(job.frames), work, scratch=[state])
 
     def _distilled(self, frames: str) -> None:
         config, job = self.config, self.job

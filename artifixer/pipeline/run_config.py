@@ -8,17 +8,15 @@ from typing import Any, Literal
 
 from artifixer.enhance.distill import DistillConfig, check_distillation
 from artifixer.pipeline.capture import CaptureChoice
+from artifixer.pipeline.enhance_renders import weights_key
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import fingerprint
 from artifixer.scenes.references import REFERENCE_COUNT
 from artifixer.splats.reconstruct import ReconstructConfig
-from artifixer.video.models import ModelFiles, locate_model
+from artifixer.video.models import ModelFiles, flat_config, locate_model
 
 #: What ``--variants`` calls them, and their names in files; each needs the ones before it.
 VARIANTS = {"artifixer": "artifixer", "3d": "artifixer3d", "3d+": "artifixer3d_plus"}
-
-#: Models up to this many bytes are told apart by their content, larger ones by the names and sizes of their files.
-HASHED_MODEL_BYTES = 256 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,8 @@ def check_config(config: RunConfig) -> ModelFiles:
     if unknown or not config.variants:
         raise InputError(f"--variants {', '.join(unknown) or 'none'}: expected some of {', '.join(VARIANTS)}")
     files = locate_model(config.model)
-    if config.prompt.strip() and files.text_encoder is None:
-        raise InputError(f"--prompt: model {files.config.name} takes no prompt here; expected a model with a text encoder")
+    files.check_prompt(config.prompt)
+    files.check_weights()
     check_distillation(config.distill)
     root, out = Path(config.choice.capture).resolve(), config.out.resolve()
     if root.is_dir() and out.is_relative_to(root):
@@ -112,8 +110,4 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
 
 def model_identity(files: ModelFiles) -> str:
     """What tells one model from another: architecture and weights."""
-    parts = [path for path in (files.transformer, files.vae) for path in ([path] if path.is_file() else sorted(path.rglob("*")))]
-    parts = [path for path in parts if path.is_file()]
-    if sum(path.stat().st_size for path in parts) <= HASHED_MODEL_BYTES:
-        return fingerprint(files.config, parts)
-    return fingerprint(files.config, [(path.name, path.stat().st_size) for path in parts])
+    return fingerprint(flat_config(files.config), weights_key(files.transformer), weights_key(files.vae))

@@ -43,8 +43,8 @@ class Stages:
     ) -> str:
         """Make sure that the stage is done, and return a fingerprint of all it depends on.
 
-        outputs: files or folders in the run folder that ``work`` leaves. total: steps, for the progress display. scratch: files for
-        continuing, removed at the end.
+        outputs: files or folders in the run folder that ``work`` leaves. total: steps, for the progress display. scratch: files or
+        folders for continuing, removed at the end.
         """
         key = to_json({"version of the program's stages": VERSION, **depends_on})
         if self._run.is_done(name, key):
@@ -55,8 +55,7 @@ class Stages:
         with self._progress.stage(name, total) as stage:
             work(stage)
         self._run.mark_done(name, key, outputs)
-        for file in scratch:
-            self._run.path(file).unlink(missing_ok=True)
+        self._delete(scratch)
         self._record(name, time.monotonic() - began)
         return fingerprint(key)
 
@@ -80,8 +79,11 @@ class Stages:
     def _remove(self, name: str, outputs: Sequence[str]) -> None:
         self._run.forget(name)
         self._run.forget(_started(name))
-        for output in outputs:
-            path = self._run.path(output)
+        self._delete(outputs)
+
+    def _delete(self, names: Sequence[str]) -> None:
+        for name in names:
+            path = self._run.path(name)
             if path.is_dir():
                 shutil.rmtree(path)
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.imaging.metrics import psnr
 from artifixer.imaging.resize import resize_bilinear
 from artifixer.pipeline.capture import CaptureChoice, OpenCapture
+from artifixer.pipeline.enhance_renders import StoreOnDisk
 from artifixer.pipeline.reconstruct_capture import ReconstructionJob, initial_splats
 from artifixer.pipeline.target_path import heldout_frames
 from artifixer.runtime.errors import InputError, Stopped
@@ -178,17 +180,21 @@ def write_target_cameras(job: Job) -> None:
     write_cameras(job.run.root / "cameras.json", job.frames)
 
 
-def enhance_along(job: Job, model: Model, config: EnhanceConfig, renders: str, frames: str, stage: Stage) -> list[str]:
-    """The model's frames, on disk as they come; returns warnings."""
+def enhance_along(job: Job, model: Model, config: EnhanceConfig, renders: str, frames: str, state: str, stage: Stage) -> list[str]:
+    """The model's frames, on disk as they come; returns warnings. state: a folder for continuing inside the clip."""
     root = job.run.root
     cameras = concatenate([frame.camera for frame in job.renders])
     references = [ReferencePhoto(frame.camera, photo) for frame, photo in job.references]
     report = EnhanceReport()
-    for block in enhance(read_render_folder(root / renders), cameras, references, model, config, report):
-        for offset, frame in enumerate(block.frames):
-            write_png(root / frames / f"{block.first_index + offset:05d}.png", at_size(np.asarray(frame), *job.size))
-        stage.update(block.first_index + len(block.frames))
-        job.stop_if_asked()
+    blocks = enhance(read_render_folder(root / renders), cameras, references, model, config, report, StoreOnDisk(root / state))
+    with closing(blocks):  # type: ignore[type-var]
+        for block in blocks:
+            for index, frame in enumerate(block.frames, start=block.first_index):
+                path = root / frames / f"{index:05d}.png"
+                if not path.is_file():
+                    write_png(path, at_size(frame, *job.size))
+            stage.update(block.first_index + len(block.frames))
+            job.stop_if_asked()
     return report.warnings
 
 

@@ -1,0 +1,108 @@
+"""Stages: done once per set of dependencies, whole or absent, and honest about why they run again."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from artifixer.pipeline.run_stages import Stages
+from artifixer.runtime.progress import Progress, Stage
+from artifixer.runtime.run_folder import RunFolder
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[RunFolder]:
+    with RunFolder.open(tmp_path / "run", {"capture": "a"}, {}) as run:
+        yield run
+
+
+def writing(folder: RunFolder, *names: str, dies_after: int | None = None):
+    """Work that writes the files with their names and what is there already, and may die in between."""
+
+    def work(stage: Stage) -> None:
+        for number, name in enumerate(names):
+            if number == dies_after:
+                raise Killed
+            path = folder.root / "out" / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"{name} beside {sorted(other.name for other in path.parent.iterdir())}")
+
+    return work
+
+
+def complete(folder: RunFolder, key: dict, work, said: io.StringIO | None = None) -> Stages:
+    stages = Stages(folder, Progress(output=said))
+    stages.complete("write", key, ["out"], 1, work)
+    return stages
+
+
+def test_a_stage_runs_once_per_key(folder: RunFolder) -> None:
+    said = io.StringIO()
+    assert complete(folder, {"seed": 0}, writing(folder, "a")).executed == ["write"]
+    assert complete(folder, {"seed": 0}, writing(folder, "b"), said).executed == []
+    assert [path.name for path in (folder.root / "out").iterdir()] == ["a"]
+    assert "write: done before, kept" in said.getvalue()
+
+
+def test_another_key_starts_from_nothing_and_says_what_changed(folder: RunFolder) -> None:
+    said = io.StringIO()
+    complete(folder, {"seed": 0, "steps": 1, "path": "tour"}, writing(folder, "a"))
+    complete(folder, {"seed": 0, "steps": 2, "path": "orbit"}, writing(folder, "b"), said)
+    assert [path.name for path in (folder.root / "out").iterdir()] == ["b"]
+    assert "write: runs again, changed: steps, path\n" in said.getvalue()
+
+
+def test_what_a_killed_stage_wrote_is_there_when_it_continues(folder: RunFolder) -> None:
+    with pytest.raises(Killed):
+        complete(folder, {"seed": 0}, writing(folder, "a", "b", dies_after=1))
+    assert complete(folder, {"seed": 0}, writing(folder, "c")).executed == ["write"]
+    assert (folder.root / "out" / "c").read_text() == "c beside ['a']"
+
+
+def test_what_a_killed_stage_wrote_for_another_key_is_not(folder: RunFolder) -> None:
+    complete(folder, {"seed": 0}, writing(folder, "a"))
+    with pytest.raises(Killed):
+        complete(folder, {"seed": 1}, writing(folder, "b", "c", dies_after=1))
+    assert complete(folder, {"seed": 0}, writing(folder, "d")).executed == ["write"], "half of another key's files are no result"
+    assert [path.name for path in (folder.root / "out").iterdir()] == ["d"]
+
+
+def test_a_stage_whose_files_are_gone_runs_again(folder: RunFolder) -> None:
+    complete(folder, {"seed": 0}, writing(folder, "a"))
+    (folder.root / "out" / "a").unlink()
+    (folder.root / "out").rmdir()
+    assert complete(folder, {"seed": 0}, writing(folder, "a")).executed == ["write"]
+
+
+def test_equal_dependencies_have_equal_fingerprints(folder: RunFolder) -> None:
+    stages = Stages(folder, Progress(output=None))
+    first = stages.complete("one", {"seed": 0}, ["out"], 1, writing(folder, "a"))
+    assert first == stages.complete("one", {"seed": 0}, ["out"], 1, writing(folder, "a"))
+    assert first != stages.complete("one", {"seed": 1}, ["out"], 1, writing(folder, "a"))
+
+
+def test_discarded_stages_lose_their_files_and_scratch_goes_at_the_end(folder: RunFolder) -> None:
+    stages = Stages(folder, Progress(output=None))
+    stages.complete("write", {"seed": 0}, ["out"], 1, writing(folder, "a", "half"), scratch=["out/half"])
+    assert [path.name for path in (folder.root / "out").iterdir()] == ["a"]
+    stages.discard("write", ["out"])
+    stages.discard("never_ran", ["out"])
+    assert not (folder.root / "out").exists()
+    assert complete(folder, {"seed": 0}, writing(folder, "a")).executed == ["write"]
+
+
+def test_times_of_all_stages_are_kept(folder: RunFolder) -> None:
+    complete(folder, {"seed": 0}, writing(folder, "a"))
+    other = Stages(folder, Progress(output=None))
+    other.complete("other", {"seed": 0}, ["out"], 1, writing(folder, "b"))
+    timing = json.loads((folder.root / "timing.json").read_text())
+    assert set(timing["stages"]) == {"write", "other"} == set(other.seconds)
+    assert timing["peak_memory_mb"] > 1
