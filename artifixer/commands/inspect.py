@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 
 from artifixer.pipeline.inspect_capture import Inspection, LensGroup, Range, inspect_capture
+from artifixer.runtime.run_folder import to_json
 
 #: Names of lost photos that are printed; ``--json`` has them all.
 LOST_PHOTOS_SHOWN = 5
@@ -39,7 +40,7 @@ class Command:
 
 def run_command(command: Command) -> None:
     inspection = inspect_capture(command.capture, find_poses=command.find_poses, read_photos=not command.skip_photos)
-    print(json.dumps(asdict(inspection), indent=2) if command.json else "\n".join(report_lines(inspection)))
+    print(json.dumps(to_json(inspection), indent=2, allow_nan=False) if command.json else "\n".join(report_lines(inspection)))
 
 
 def report_lines(inspection: Inspection) -> Iterator[str]:

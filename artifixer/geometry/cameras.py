@@ -198,7 +198,7 @@ def _distort(plane: Float[Tensor, "*shape 2"], k: Float[Tensor, "*shape 8"]) -> 
 def _undistort(plane: Float[Tensor, "*shape 2"], k: Float[Tensor, "*shape 8"], limit: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape 2"]:
     """Inverse of ``_distort`` by Newton's method, kept within the radius ``limit``."""
     k1, k2, k3, k4, k5, k6, p1, p2 = k.unbind(dim=-1)
-    found = plane
+    found = _within(plane, limit)
     for _ in range(_NEWTON_STEPS):
         x, y = found.unbind(dim=-1)
         r2 = x * x + y * y
@@ -212,12 +212,16 @@ def _undistort(plane: Float[Tensor, "*shape 2"], k: Float[Tensor, "*shape 8"], l
         determinant = torch.where(determinant.abs() < 1e-6, torch.ones_like(determinant), determinant)
         u, v = (_distort(found, k) - plane).unbind(dim=-1)
         step = torch.stack([(dv_dy * u - du_dy * v) / determinant, (du_dx * v - du_dy * u) / determinant], dim=-1)
-        found = found - step
-        radius = found.square().sum(dim=-1).sqrt()
-        found = found * torch.minimum(limit / radius.clamp(min=_TINY), torch.ones_like(radius))[..., None]
+        found = _within(found - step, limit)
         if step.numel() == 0 or float(step.abs().max()) <= 8 * torch.finfo(step.dtype).eps:
             break
     return found
+
+
+def _within(plane: Float[Tensor, "*shape 2"], limit: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape 2"]:
+    """Points moved towards the axis until their radius is at most ``limit``."""
+    radius = torch.linalg.vector_norm(plane, dim=-1)
+    return plane * torch.minimum(limit / radius.clamp(min=_TINY), torch.ones_like(radius))[..., None]
 
 
 def _fisheye_radius(angle: Float[Tensor, "*shape"], k: Float[Tensor, "*shape 8"]) -> Float[Tensor, "*shape"]:

@@ -25,6 +25,7 @@ from artifixer.scenes.photo_files import (
     LARGEST_INTRINSIC,
     LARGEST_POSITION,
     LARGEST_SIZE,
+    SMALLEST_FOCAL_LENGTH,
     FittedView,
     fit_camera,
     left_out_note,
@@ -266,8 +267,8 @@ def _check_camera(path: Path, camera_id: int, camera: ColmapCamera) -> None:
     for name, value in zip(names, camera.parameters, strict=True):
         if not abs(value) <= LARGEST_INTRINSIC:  # NaN fails too
             raise InputError(f"{path}: camera {camera_id} has {name} = {value}; expected a number of at most {LARGEST_INTRINSIC:g}")
-        if name in ("f", "fx", "fy") and value <= 0:
-            raise InputError(f"{path}: camera {camera_id} has the focal length {value}; expected a positive number")
+        if name in ("f", "fx", "fy") and value < SMALLEST_FOCAL_LENGTH:
+            raise InputError(f"{path}: camera {camera_id} has the focal length {value}; expected at least {SMALLEST_FOCAL_LENGTH:g} pixel")
 
 
 def _check_images(path: Path, cameras: dict[int, ColmapCamera], images: Sequence[ColmapImage]) -> None:
@@ -281,7 +282,7 @@ def _check_images(path: Path, cameras: dict[int, ColmapCamera], images: Sequence
         seen_names.add(image.name)
         if image.camera_id not in cameras:
             raise InputError(f"{label} uses camera {image.camera_id}, which does not exist; expected one of the {len(cameras)} listed")
-        if not (abs(np.linalg.norm(image.quaternion) - 1) <= QUATERNION_TOLERANCE):  # NaN fails too
+        if not (np.abs(image.quaternion) <= 2).all() or abs(np.linalg.norm(image.quaternion) - 1) > QUATERNION_TOLERANCE:  # NaN fails too
             raise InputError(f"{label} has the rotation {image.quaternion.tolist()}; expected a unit quaternion")
         if not _within(LARGEST_POSITION, image.translation):
             raise InputError(f"{label} has the translation {image.translation.tolist()}; expected numbers of at most {LARGEST_POSITION:g}")

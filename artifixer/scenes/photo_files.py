@@ -37,9 +37,10 @@ PHOTO_MEMORY = 2 * 1024**3
 LONGEST_NAME = 255
 LONGEST_PATH = 1024
 
-#: Sizes (pixels), intrinsics (pixels, distortion coefficients) and positions (world units) beyond these are mistakes of a file. Squares of
-#: positions still fit float32.
+#: Sizes (pixels), focal lengths (pixels), other intrinsics (pixels, distortion coefficients) and positions (world units) beyond these are
+#: mistakes of a file. Squares of positions still fit float32.
 LARGEST_SIZE = 65_535
+SMALLEST_FOCAL_LENGTH = 1.0
 LARGEST_INTRINSIC = 1e7
 LARGEST_POSITION = 1e12
 

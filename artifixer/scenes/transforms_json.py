@@ -28,6 +28,7 @@ from artifixer.scenes.photo_files import (
     LARGEST_POSITION,
     LARGEST_SIZE,
     PHOTO_SUFFIXES,
+    SMALLEST_FOCAL_LENGTH,
     FittedView,
     fit_camera,
     left_out_note,
@@ -266,8 +267,8 @@ def _coefficient(frame: _Entry, whole: _Entry, key: str) -> float:
 
 def _focal_length(scope: _Entry, key: str) -> float:
     focal = scope.number(key)
-    if not 0 < focal <= LARGEST_INTRINSIC:
-        raise scope.error(key, f"a positive focal length of at most {LARGEST_INTRINSIC:g} pixels")
+    if not SMALLEST_FOCAL_LENGTH <= focal <= LARGEST_INTRINSIC:
+        raise scope.error(key, f"a focal length of {SMALLEST_FOCAL_LENGTH:g} to {LARGEST_INTRINSIC:g} pixels")
     return focal
 
 
@@ -275,7 +276,7 @@ def _focal_length_of_angle(scope: _Entry, key: str, side: int) -> float:
     angle = scope.number(key)
     if not SMALLEST_ANGLE <= angle <= math.pi - SMALLEST_ANGLE:
         raise scope.error(key, "a field of view in radians, between 0 and pi")
-    return side / 2 / math.tan(angle / 2)
+    return max(side / 2 / math.tan(angle / 2), SMALLEST_FOCAL_LENGTH)
 
 
 def _lens(scope: _Entry) -> LensModel:

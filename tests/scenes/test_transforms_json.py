@@ -191,7 +191,7 @@ def _scaled_pose() -> list[list[float]]:
         ("file_path", "images/001.png", "is listed twice"),
         ("fl_x", math.nan, "expected a finite number"),
         ("fl_x", "64", "expected a finite number"),
-        ("fl_x", -64, "expected a positive focal length"),
+        ("fl_x", -64, "expected a focal length of 1 to"),
         ("fl_x", True, "expected a finite number"),
         ("w", 64.5, "expected a whole number of pixels"),
         ("k1", [0.1], "expected a finite number"),

@@ -1,0 +1,221 @@
+"""``artifixer reconstruct`` and ``artifixer render`` as a user runs them: killed and stopped runs end with the bytes of an undisturbed
+one, and a folder is never mixed up with another job's."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from artifixer.cli import main
+from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_STOPPED
+from artifixer.splats import reconstruct as reconstruct_module
+from artifixer.splats.render_folder import read_render_folder
+from tests.flows.made_runs import results
+
+CAPTURE = "procedural:7:frames=9,width=48,height=36,points_per_photo=40"
+
+RECONSTRUCT = ("reconstruct", CAPTURE, "--views", "3", "--size", "48", "--iterations", "25", "--max-gaussians", "3200", "--device", "cpu")
+RENDER_OPTIONS = ("--path", "orbit", "--frames", "8", "--size", "32", "--device", "cpu")
+
+#: The verb of the words that follow, in a process that ends by SIGKILL when it is about to put its N-th file in place. Checkpoints are
+#: written after every iteration, so that each is such a file.
+DYING = """
+import os, signal, sys
+from artifixer.cli import main
+from artifixer.splats import reconstruct
+reconstruct.SECONDS_BETWEEN_CHECKPOINTS, reconstruct.SHARE_OF_SAVING = 0, 1e9
+left, replace = int(sys.argv[1]), os.replace
+
+def replace_or_die(*arguments, **options):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(*arguments, **options)
+
+os.replace = replace_or_die
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def killed(words: tuple[str, ...], at_file: int) -> None:
+    """Run the verb in a process of its own and see it killed."""
+    command = [sys.executable, "-c", DYING, str(at_file), *words]
+    done = subprocess.run(command, capture_output=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+
+
+@contextmanager
+def at_file(name: str, action: Callable[[], None]) -> Iterator[None]:
+    """Within this context ``action`` happens when the first file whose path contains ``name`` has been put in place."""
+    replace, is_due = os.replace, True
+
+    def replace_and_act(source: str, target: str) -> None:
+        nonlocal is_due
+        replace(source, target)
+        if is_due and name in str(target):
+            is_due = False
+            action()
+
+    os.replace = replace_and_act  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os.replace = replace
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def result_files(out: Path) -> dict[str, bytes]:
+    return {name: content for name, content in results(out).items() if name != "log.txt"}
+
+
+def reconstructed(out: Path, *more: str) -> int:
+    return main([*RECONSTRUCT, "--out", str(out), *more])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert reconstructed(out) == EXIT_DONE
+    return out
+
+
+def test_a_run_holds_what_it_promises(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert set(metrics) == {"heldout", "train", "gaussians"}
+    for half, views in (("heldout", 6), ("train", 3)):
+        assert len(metrics[half]["per_view"]) == views
+        assert metrics[half]["psnr"] == pytest.approx(sum(view["psnr"] for view in metrics[half]["per_view"]) / views)
+    folder = read_render_folder(finished / "renders" / "heldout")
+    assert [frame.photo for frame in folder.frames] == [view["photo"] for view in metrics["heldout"]["per_view"]]
+    assert len(folder.references) == 3
+    for name in ("config.json", "splats.ply", "cameras.json", "timing.json", "preview.png", "log.txt"):
+        assert (finished / name).is_file()
+    assert not (finished / "checkpoint.safetensors").exists()
+
+
+def test_a_finished_run_is_left_alone(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file() and path.name not in ("lock", "log.txt")}
+    assert reconstructed(finished) == EXIT_DONE
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert "iteration" not in capsys.readouterr().err
+
+
+def test_killed_reconstructions_end_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    """The first run dies among the iterations, the second among the renders of the held-out photos."""
+    out = tmp_path / "run"
+    killed((*RECONSTRUCT, "--out", str(out)), at_file=17)
+    assert (out / "checkpoint.safetensors").is_file()
+    killed((*RECONSTRUCT, "--out", str(out)), at_file=29)
+    assert (out / "splats.ply").is_file() and not (out / "metrics.json").exists()
+    assert reconstructed(out) == EXIT_DONE
+    assert result_files(out) == result_files(finished)
+    assert not list(out.rglob(".partial-*"))
+
+
+def test_stopped_reconstructions_end_with_75_and_continue(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    monkeypatch.setattr(reconstruct_module, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    for name in ("checkpoint", "renders"):
+        with at_file(name, terminate):
+            assert reconstructed(out) == (EXIT_STOPPED if name == "checkpoint" else EXIT_DONE)
+    assert result_files(out) == result_files(finished)
+    stopped = [line for line in capsys.readouterr().err.splitlines() if line.startswith("artifixer: ")]
+    assert len(stopped) == 1
+    assert "run the same command to continue" in stopped[0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("25", "26", "config.iterations is 25 there, 26 now"),
+        ("--views", "--all-views", "choice.all_views is false there, true now"),
+        ("frames=9", "frames=10", 'frames=9,width=48,height=36,points_per_photo=40" there'),
+    ],
+)
+def test_other_jobs_are_refused_and_told_apart(
+    finished: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, expected: str
+) -> None:
+    before = result_files(finished)
+    words = [word.replace(old, new) for word in RECONSTRUCT]
+    if new == "--all-views":
+        words.remove("3")
+    assert main([*words, "--out", str(finished)]) == EXIT_BAD_INPUT
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert expected in error
+    assert "--overwrite" in error
+    assert result_files(finished) == before
+
+
+def test_overwrite_starts_anew_and_keeps_files_of_others(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert main(["reconstruct", CAPTURE, "--views", "2", "--size", "24", "--iterations", "2", "--out", str(out)]) == EXIT_DONE
+    (out / "notes.txt").write_text("mine")
+    assert reconstructed(out, "--overwrite") == EXIT_DONE
+    assert (out / "notes.txt").read_text() == "mine"
+    (out / "notes.txt").unlink()
+    assert result_files(out) == result_files(finished)
+
+
+# Render -----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rendered(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("renders") / "whole"
+    assert main(["render", str(finished), "--out", str(out), *RENDER_OPTIONS]) == EXIT_DONE
+    return out
+
+
+def test_renders_are_a_render_folder_with_a_video(rendered: Path) -> None:
+    from artifixer.runtime.media import read_video
+
+    folder = read_render_folder(rendered)
+    assert len(folder) == 8
+    assert folder.rgb(0).shape == (24, 32, 3)
+    depth = folder.depth(7)
+    assert depth is not None and depth.shape == (24, 32)
+    assert len(list(read_video(rendered / "video.mp4"))) == 8
+
+
+def test_killed_and_stopped_renders_end_with_the_same_bytes(finished: Path, rendered: Path, tmp_path: Path) -> None:
+    out = tmp_path / "renders"
+    words = ("render", str(finished), "--out", str(out), *RENDER_OPTIONS)
+    killed(words, at_file=15)
+    assert len(list((out / "rgb").iterdir())) < 8
+    with at_file("00005.npy", terminate):
+        assert main(words) == EXIT_STOPPED
+    assert main(words) == EXIT_DONE
+    assert result_files(out) == result_files(rendered)
+
+
+def test_renders_of_other_splats_or_paths_are_refused(finished: Path, rendered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["render", str(finished), "--out", str(rendered), "--path", "orbit", "--frames", "9", "--device", "cpu"]) == EXIT_BAD_INPUT
+    assert "was made from other settings" in capsys.readouterr().err
+
+
+def test_every_path_renders(finished: Path, tmp_path: Path) -> None:
+    """By name, and from a camera file; a PLY alone has an orbit."""
+    for path, source in (("heldout", finished), (str(finished / "cameras.json"), finished), ("orbit", finished / "splats.ply")):
+        out = tmp_path / f"path{len(list(tmp_path.iterdir()))}"
+        assert (
+            main(["render", str(source), "--path", path, "--out", str(out), "--frames", "3", "--size", "24", "--device", "cpu"])
+            == EXIT_DONE
+        )
+        assert len(read_render_folder(out)) == {"heldout": 6, "orbit": 3}.get(path, 9)
+    heldout = read_render_folder(tmp_path / "path0")
+    assert [frame.photo for frame in heldout.frames] == json.loads((finished / "split.json").read_text())["heldout"]
