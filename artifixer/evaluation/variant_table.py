@@ -23,10 +23,10 @@ COLUMNS = (
 
 
 def read_variants(path: Path) -> dict[str, VariantQuality]:
-    """The variants of a ``metrics.json``. Infinite PSNRs are null in the file and come back as None."""
+    """The variants of a ``metrics.json`` in the order of ``VARIANT_TITLES``. Infinite PSNRs are null in the file and come back as None."""
     content = read_json(path)
     try:
-        return {name: _variant(entry) for name, entry in content["variants"].items()}
+        return {name: _variant(content["variants"][name]) for name in VARIANT_TITLES if name in content["variants"]}
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a metrics file of a run ({error})") from error
 
