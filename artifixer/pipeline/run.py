@@ -111,14 +111,16 @@ def run(config: RunConfig, overwrite: bool = False, progress: Progress | None = 
         with folder.discarded_on_bad_input():
             capture = open_capture(config.choice, folder.path("sfm"), folder.path("cache"), say=display.note)
             job = _job(config, capture, folder)
-            _check_memory(files, job)
+            offload = _needs_offload(files, job)
             if config.from_splats is not None:
                 check_splats(read_splats(config.from_splats), capture, f"--from-splats {config.from_splats}", config.device)
         notes = [*capture.scene.notes, *ignored_masks(config.choice.capture)]
         for note in notes:
             display.note(note)
         display.note(_summary(job))
-        return _Run(config, files, job, Stages(folder, display), display, notes).finish()
+        if offload:
+            display.note(f"model {files.config.name} does not fit into the GPU's memory: its layers stay in the host's, which takes longer")
+        return _Run(config, files, job, Stages(folder, display), display, notes, offload).finish()
 
 
 # The graph ----------------------------------------------------------------------------------------------------------------------------
@@ -127,10 +129,13 @@ def run(config: RunConfig, overwrite: bool = False, progress: Progress | None = 
 class _Run:
     """The stages of one run and what depends on what. Keys chain: a stage depends on the fingerprints of those it reads from."""
 
-    def __init__(self, config: RunConfig, files: ModelFiles, job: Job, stages: Stages, display: Progress, notes: list[str]) -> None:
+    def __init__(
+        self, config: RunConfig, files: ModelFiles, job: Job, stages: Stages, display: Progress, notes: list[str], offload: bool
+    ) -> None:
         self.config, self.files, self.job = config, files, job
         self.stages, self.display, self.notes = stages, display, notes
         self._model: Model | None = None
+        self._offload = offload
 
     def finish(self) -> Result:
         self._initial()
@@ -308,7 +313,7 @@ class _Run:
 
     def _loaded_model(self) -> Model:
         if self._model is None:
-            self._model = load_model(self.files, self.config.device)
+            self._model = load_model(self.files, self.config.device, offload=self._offload)
         return self._model
 
     def _warn(self, note: str) -> None:
@@ -334,10 +339,20 @@ def _job(config: RunConfig, capture: OpenCapture, folder: RunFolder) -> Job:
     )
 
 
-def _check_memory(files: ModelFiles, job: Job) -> None:
-    """``InputError`` when the model does not fit on the device."""
+def _needs_offload(files: ModelFiles, job: Job) -> bool:
+    """Whether the model's layers have to stay in host memory; ``InputError`` when it does not fit even then."""
     device, camera = torch.device(job.device), job.renders[0].camera
-    check_memory(files.config, default_plan(files.config, camera.width, camera.height, len(job.references), device), device)
+    whole, streamed = (
+        default_plan(files.config, camera.width, camera.height, len(job.references), device, offload) for offload in (False, True)
+    )
+    try:
+        check_memory(files.config, whole, device)
+        return False
+    except InputError:
+        if device.type != "cuda":
+            raise
+        check_memory(files.config, streamed, device)
+        return True
 
 
 def _references(capture: OpenCapture, count: int) -> list[tuple[CameraFrame, UInt8[np.ndarray, "height width 3"]]]:
