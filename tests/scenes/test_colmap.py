@@ -227,6 +227,32 @@ def test_inconsistent_text_files_are_refused(tmp_path, file, old, new, message):
         _load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "line", "word", "value", "message"),
+    [
+        ("images.txt", 0, 1, "inf", "expected a unit quaternion"),
+        ("images.txt", 0, 6, "nan", "has the translation .*nan"),
+        ("images.txt", 0, 6, "1e300", "expected numbers of at most 1e[+]12"),
+        ("images.txt", 1, 0, "nan", "has keypoints that are not numbers"),
+        ("images.txt", 1, 2, "999", "has no point 999, which a keypoint in images.txt observes"),
+        ("points3D.txt", 0, 1, "-inf", "holds positions that are not numbers"),
+        ("points3D.txt", 0, 4, "256", r"has the colour \[256"),
+        ("points3D.txt", 0, 8, "77", "of image 77, which does not observe it"),
+    ],
+)
+def test_strange_numbers_are_refused(tmp_path, file, line, word, value, message):
+    write_colmap(tmp_path, suffix=".txt")
+    path = tmp_path / "sparse" / "0" / file
+    lines = path.read_text().splitlines()
+    entries = [number for number, text in enumerate(lines) if not text.startswith("#")]
+    words = lines[entries[line]].split(" ")
+    words[word] = value
+    lines[entries[line]] = " ".join(words)
+    path.write_text("\n".join(lines))
+    with pytest.raises(InputError, match=rf"(images|points3D)\.txt: .*{message}"):
+        _load(tmp_path)
+
+
 def test_tracks_of_another_model_are_refused(tmp_path):
     write_colmap(tmp_path)
     write_colmap(tmp_path / "other", views=3)

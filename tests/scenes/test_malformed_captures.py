@@ -69,7 +69,7 @@ def _assert_usable(scene: Scene) -> None:
         assert bool(points.xyz.square().isfinite().all() and points.observed_pixel.isfinite().all())
         assert points.xyz.shape == points.rgb.shape
         for index, limit in ((points.observed_point, len(points)), (points.observed_view, len(scene.photos))):
-            assert not index.numel() or (0 <= int(index.min()) and int(index.max()) < limit)
+            assert not index.numel() or (int(index.min()) >= 0 and int(index.max()) < limit)
     for split in scene.splits.values():
         assert names.issuperset(split.train) and names.issuperset(split.heldout) and not set(split.train) & set(split.heldout)
         assert all(names.issuperset(group) for group in split.groups.values())
@@ -213,8 +213,10 @@ def _damaged(data: st.DataObject, content: bytes) -> bytes:
 
 
 def _changed_words(data: st.DataObject, content: bytes) -> bytes:
-    """Text with one of its words replaced."""
-    words = re.split(r"(\s+)", content.decode())
-    position = data.draw(st.integers(0, len(words) // 2), "word") * 2
-    words[min(position, len(words) - 1)] = data.draw(_STRANGE_WORDS, "text")
-    return "".join(words).encode()
+    """Text with a word of one of its lines replaced: the short lines, which hold poses and lenses, as often as the long ones."""
+    lines = content.decode().split("\n")
+    number = data.draw(st.integers(0, len(lines) - 1), "line")
+    words = lines[number].split(" ")
+    words[data.draw(st.integers(0, min(len(words), 12) - 1), "word")] = data.draw(_STRANGE_WORDS, "text")
+    lines[number] = " ".join(words)
+    return "\n".join(lines).encode()
