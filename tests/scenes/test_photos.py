@@ -1,0 +1,196 @@
+"""Photos without poses: structure from motion against true cameras, partial results, and what is kept for the next time."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from capture_files import noise
+from PIL import Image
+
+from artifixer.geometry.transforms import rotation_angle, similarity_fit
+from artifixer.runtime.errors import InputError
+from artifixer.scenes import photos, procedural
+from artifixer.scenes.formats import load_scene
+from artifixer.scenes.photos import SfmConfig
+from artifixer.scenes.scene import Scene
+
+#: Found poses against true ones after a similarity fit: degrees, and share of the largest distance from the cameras' mean.
+LARGEST_ANGLE, LARGEST_OFFSET = 1.0, 0.02
+
+#: Enough for photos of 240 pixels.
+QUICK = SfmConfig(features=800)
+
+PROCEDURAL = "procedural:1:frames=48,width=240,height=180"
+SIX_FRAMES = range(0, 12, 2)
+
+
+@dataclass(frozen=True)
+class Capture:
+    """Photos of the procedural capture in ``folder/images``, called like its frames, and where they were really taken."""
+
+    folder: Path
+    truth: Scene
+
+
+@pytest.fixture(scope="module")
+def truth() -> Scene:
+    return procedural.load(PROCEDURAL)
+
+
+@pytest.fixture
+def capture(truth: Scene, tmp_path: Path) -> Capture:
+    return Capture(write_photos(truth, tmp_path / "capture"), truth)
+
+
+def write_photos(truth: Scene, folder: Path, orientation: int = 1) -> Path:
+    """The photos as files; orientation: how a phone held sideways stores them, as EXIF numbers it (1 or 6)."""
+    (folder / "images").mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for frame in SIX_FRAMES:
+        pixels = np.ascontiguousarray(np.rot90(truth.photos[frame].read(), {1: 0, 6: 1}[orientation]))
+        Image.fromarray(pixels).save(folder / "images" / f"{frame:03d}.png", exif=exif)
+    return folder
+
+
+def load(folder: Path, work_folder: Path | None = None, say=lambda text: None) -> Scene:
+    return photos.load(folder, folder / "images", work_folder, QUICK, say)
+
+
+def errors(scene: Scene, truth: Scene, positions: list[int]) -> tuple[float, float]:
+    """Largest error of rotation in degrees and of position relative to the scene's size; positions: true views of the scene's photos."""
+    found = torch.cat([camera.camera_to_world for camera in scene.cameras]).double()
+    true = torch.cat([truth.cameras[position].camera_to_world for position in positions]).double()
+    centers = true[:, :3, 3]
+    moved = similarity_fit(found[:, :3, 3], centers).move_poses(found)
+    angles = torch.rad2deg(rotation_angle(moved[:, :3, :3], true[:, :3, :3]))
+    size = (centers - centers.mean(dim=0)).norm(dim=1).max()
+    return float(angles.max()), float((moved[:, :3, 3] - centers).norm(dim=1).max() / size)
+
+
+def assert_right(scene: Scene, truth: Scene) -> None:
+    angle, offset = errors(scene, truth, [int(Path(photo.name).stem) for photo in scene.photos])
+    assert angle <= LARGEST_ANGLE
+    assert offset <= LARGEST_OFFSET
+
+
+# Poses ------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_poses_are_found_and_kept_for_the_next_time(capture: Capture, tmp_path: Path) -> None:
+    steps: list[str] = []
+    scene = load(capture.folder, tmp_path / "work", steps.append)
+    assert [photo.name for photo in scene.photos] == [f"images/{frame:03d}.png" for frame in SIX_FRAMES]
+    assert scene.format == "photos"
+    assert not scene.lost_photos and not scene.notes
+    assert_right(scene, capture.truth)
+    assert scene.points is not None and scene.points.has_tracks
+    assert any("15 pairs" in step for step in steps)
+
+    steps.clear()
+    again = load(capture.folder, tmp_path / "work", steps.append)
+    assert not steps, "nothing is computed twice"
+    elsewhere = load(capture.folder)
+    for other in (again, elsewhere):
+        assert all(
+            torch.equal(a.viewmats, b.viewmats) and torch.equal(a.Ks, b.Ks) for a, b in zip(scene.cameras, other.cameras, strict=True)
+        )
+        assert other.points is not None and torch.equal(scene.points.xyz, other.points.xyz)
+
+
+def test_photos_of_a_phone_held_sideways(truth: Scene, tmp_path: Path) -> None:
+    folder = write_photos(truth, tmp_path / "capture", orientation=6)
+    scene = load(folder)
+    assert {(photo.width, photo.height) for photo in scene.photos} == {(240, 180)}
+    assert np.array_equal(scene.photos[0].read(), truth.photos[0].read())
+    assert_right(scene, truth)
+
+
+def test_photos_without_a_pose_are_named_and_the_rest_goes_on(capture: Capture) -> None:
+    for number in range(2):
+        Image.fromarray(noise(240, 180, number)).save(capture.folder / "images" / f"noise{number}.png")
+    scene = load(capture.folder)
+    assert scene.lost_photos == ("images/noise0.png", "images/noise1.png")
+    assert len(scene.photos) == 6
+    expected = "no pose was found for 2 of 8 photos, they are left out: images/noise0.png, images/noise1.png"
+    assert expected in scene.notes
+    assert_right(scene, capture.truth)
+
+
+def test_poses_for_half_of_the_photos_are_too_few(capture: Capture, tmp_path: Path) -> None:
+    images = capture.folder / "images"
+    for path in sorted(images.iterdir())[3:]:
+        path.unlink()
+    for number in range(3):
+        Image.fromarray(noise(240, 180, number)).save(images / f"noise{number}.png")
+    with pytest.raises(InputError, match=r"images: structure from motion found poses for [0-3] of 6 photos; expected more than half"):
+        load(capture.folder, tmp_path / "work")
+    assert not list((tmp_path / "work").glob("*/model"))
+
+
+def test_a_damaged_photo_is_named(capture: Capture) -> None:
+    images = capture.folder / "images"
+    for path in sorted(images.iterdir())[2:]:
+        path.unlink()
+    (images / "000.png").write_bytes((images / "000.png").read_bytes()[:20000])
+    with pytest.raises(InputError, match=r"000\.png: cannot read"):
+        load(capture.folder)
+
+
+def test_fountain_by_its_photos_alone(captures_folder: Path, tmp_path: Path) -> None:
+    """The bar: all photos get a pose, within 1 degree and 2 % of the scene's size."""
+    shutil.copytree(captures_folder / "fountain" / "images", tmp_path / "images")
+    scene = load_scene(tmp_path)
+    truth = load_scene(captures_folder / "fountain")
+    assert [photo.name for photo in scene.photos] == [photo.name for photo in truth.photos]
+    assert not scene.notes
+    angle, offset = errors(scene, truth, list(range(len(truth.photos))))
+    assert angle <= LARGEST_ANGLE
+    assert offset <= LARGEST_OFFSET
+
+
+# Which photos, which pairs ------------------------------------------------------------------------------------------------------------
+
+
+def test_photos_lie_in_images_or_in_the_folder_itself(tmp_path: Path) -> None:
+    for name in ("a.png", "inside/b.png", "images/c.png", "images/deeper/d.JPG", "images/.hidden.png", "images/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert photos.find_photos(tmp_path) == tmp_path / "images"
+    assert photos.photo_names(tmp_path / "images") == ["c.png", "deeper/d.JPG"]
+    (tmp_path / "images" / "c.png").unlink()
+    assert photos.find_photos(tmp_path) is None
+    (tmp_path / "e.tif").touch()
+    assert photos.find_photos(tmp_path) == tmp_path
+    assert photos.photo_names(tmp_path) == ["a.png", "e.tif"]
+
+
+def test_few_photos_are_all_matched_and_many_with_their_neighbours() -> None:
+    config = SfmConfig(exhaustive_photos=20, neighbours=3)
+    assert len(photos._pairs(20, config)) == 190
+    pairs = photos._pairs(400, config)
+    assert pairs == sorted(set(pairs))
+    assert all(0 <= first < second < 400 for first, second in pairs)
+    assert {(first, first + distance) for distance in (1, 2, 3, 16, 256) for first in range(400 - distance)} <= set(pairs)
+    assert len(pairs) < 400 * 10
+
+
+def test_photos_of_one_size_and_focal_length_share_a_camera(tmp_path: Path) -> None:
+    for name, size, focal in (
+        ("a", (40, 30), 4.2),
+        ("b", (40, 30), 4.2),
+        ("c", (40, 30), 6.0),
+        ("d", (30, 40), 4.2),
+        ("e", (40, 30), None),
+    ):
+        exif = Image.Exif()
+        if focal is not None:
+            exif.get_ifd(0x8769)[0x920A] = focal
+        Image.fromarray(noise(*size)).save(tmp_path / f"{name}.jpg", exif=exif)
+    groups = photos._camera_groups(tmp_path, photos.photo_names(tmp_path))
+    assert sorted(groups) == [["a.jpg", "b.jpg"], ["c.jpg"], ["d.jpg"], ["e.jpg"]]
