@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from artifixer.pipeline.capture import open_capture
 from artifixer.pipeline.run_config import RunConfig, check_config
 from artifixer.pipeline.target_path import default_path, heldout_frames, render_frames, target_frames
-from artifixer.runtime.errors import InputError
-from artifixer.scenes.formats import PROCEDURAL_PREFIX, find_format
-from artifixer.scenes.transforms_json import is_transforms
+from artifixer.scenes.formats import brings_poses
 from artifixer.video.memory import GIGABYTE, default_plan, memory_estimate, parameter_count
 from artifixer.video.models import ModelFiles
 
@@ -75,7 +72,7 @@ def plan_run(config: RunConfig) -> Plan:
     """
     files = check_config(config)
     model = ("model", f"{files.config.name}, {config.steps or files.config.steps} steps on {config.device}")
-    if not _has_poses(config.choice.capture):
+    if not brings_poses(config.choice.capture):
         unknown = ("capture", f"{config.choice.capture}: no poses yet; structure from motion comes first, then --plan tells more")
         return Plan((unknown, model), (), ())
     capture = open_capture(config.choice, work_folder=None)
@@ -137,14 +134,6 @@ def _memory(config: RunConfig, files: ModelFiles, photos: int, width: int, heigh
     yield "process", PROCESS_BYTES
     yield "model", estimate.total
     yield "fits", views * width * height * BYTES_PER_PIXEL + gaussians * BYTES_PER_GAUSSIAN
-
-
-def _has_poses(capture: str) -> bool:
-    if capture.startswith(PROCEDURAL_PREFIX) or is_transforms(Path(capture)):
-        return True
-    if not Path(capture).exists():
-        raise InputError(f"{capture}: does not exist, expected a capture folder, a video or procedural:SEED")
-    return find_format(Path(capture))[0].has_poses
 
 
 def _size(size: float) -> str:

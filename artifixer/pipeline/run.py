@@ -28,6 +28,7 @@ from artifixer.enhance.enhance import EnhanceConfig
 from artifixer.evaluation.evaluate import PerceptualMetrics, VariantQuality
 from artifixer.evaluation.variant_table import read_variants
 from artifixer.geometry.camera_file import CameraFrame
+from artifixer.geometry.cameras import Cameras
 from artifixer.pipeline.capture import OpenCapture, identify, open_capture
 from artifixer.pipeline.model_scale import CameraScale, find_camera_scale
 from artifixer.pipeline.run_config import VARIANTS, RunConfig, check_config, ignored_masks, model_identity, settings_of
@@ -49,7 +50,8 @@ from artifixer.pipeline.run_work import (
 from artifixer.pipeline.target_path import heldout_frames, render_frames, target_frames
 from artifixer.runtime.progress import Progress, Stage
 from artifixer.runtime.run_folder import RunFolder, fingerprint
-from artifixer.runtime.stopping import stop_on_sigterm
+from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
+from artifixer.scenes.formats import brings_poses
 from artifixer.scenes.references import select_references
 from artifixer.splats.ply import read_splats
 from artifixer.video.memory import check_memory, default_plan
@@ -58,8 +60,8 @@ from artifixer.video.models import Model, ModelFiles, load_model
 INITIAL, DISTILLED = "splats/initial.ply", "splats/artifixer3d.ply"
 FRAMES = {name: f"frames/{name}" for name in VARIANTS.values()}
 
-#: Stages in order, for the progress display.
-STAGE_NAMES = ("reconstruct", "render", "enhance", "distill", "render_3d", "enhance_3d", "dataset", "videos", "metrics", "report")
+#: Folder of resized photos.
+CACHE = "cache"
 
 #: Outputs of the stages that only some variants need.
 OPTIONAL_OUTPUTS = {
@@ -101,19 +103,24 @@ def run(config: RunConfig, overwrite: bool = False, progress: Progress | None = 
     Raises ``InputError`` for bad input before any heavy work, and ``Stopped`` after SIGTERM; the same call then continues.
     """
     files = check_config(config)
+    inputs = identify(config.choice.capture)
+    checked = None
+    if brings_poses(config.choice.capture):  # what is wrong with it shows before anything is written
+        checked = _checked(config, files, open_capture(config.choice, work_folder=None, cache_folder=config.out / CACHE))
     with (
-        RunFolder.open(
-            config.out, identify(config.choice.capture), settings_of(config), overwrite, settings_may_change=True, device=config.device
-        ) as folder,
+        RunFolder.open(config.out, inputs, settings_of(config), overwrite, settings_may_change=True, device=config.device) as folder,
         stop_on_sigterm(),
-        progress or Progress(STAGE_NAMES, log_file=folder.root / ".run" / "log.txt") as display,
+        progress or Progress(stage_names(config), log_file=folder.root / ".run" / "log.txt") as display,
     ):
+        cache = folder.path(CACHE)
         with folder.discarded_on_bad_input():
-            capture = open_capture(config.choice, folder.path("sfm"), folder.path("cache"), say=display.note)
-            job = _job(config, capture, folder)
-            offload = _needs_offload(files, job)
+            if checked is None:
+                checked = _checked(config, files, open_capture(config.choice, folder.path("sfm"), cache, say=display.note))
+            capture, frames, offload = checked
+            _read_photos(capture)
             if config.from_splats is not None:
                 check_splats(read_splats(config.from_splats), capture, f"--from-splats {config.from_splats}", config.device)
+        job = _job(config, capture, frames, folder)
         notes = [*capture.scene.notes, *ignored_masks(config.choice.capture)]
         for note in notes:
             display.note(note)
@@ -325,8 +332,42 @@ class _Run:
 # Helpers ------------------------------------------------------------------------------------------------------------------------------
 
 
-def _job(config: RunConfig, capture: OpenCapture, folder: RunFolder) -> Job:
+def stage_names(config: RunConfig) -> tuple[str, ...]:
+    """The stages of a run in order, for the progress display."""
+    last = {"artifixer": (), "artifixer3d": ("distill", "render_3d"), "artifixer3d_plus": ("distill", "render_3d", "enhance_3d")}
+    return ("reconstruct", "render", "enhance", *last[config.wanted[-1]], "dataset", "videos", "metrics", "report")
+
+
+def _checked(config: RunConfig, files: ModelFiles, capture: OpenCapture) -> tuple[OpenCapture, list[CameraFrame], bool]:
+    """The capture, the target cameras, and whether the model has to be streamed from host memory; raises ``InputError`` for all that
+    can be found wrong with them."""
     frames = target_frames(capture, config.path, config.choice.size, config.orbit_frames)
+    references = min(config.references, len(capture.training))
+    offload = _needs_offload(files, render_frames(frames[:1])[0].camera, references, torch.device(config.device))
+    return capture, frames, offload
+
+
+def _read_photos(capture: OpenCapture) -> None:
+    """Decode and resize every photo of the split once, so that a damaged one is found now and not after the reconstruction."""
+    for index in (*capture.training, *capture.heldout):
+        capture.scene.photos[index].read()
+        stop_if_requested("while reading photos")
+
+
+def _needs_offload(files: ModelFiles, camera: Cameras, references: int, device: torch.device) -> bool:
+    """Whether the model's layers have to stay in host memory; ``InputError`` when it does not fit even then."""
+    whole, streamed = (default_plan(files.config, camera.width, camera.height, references, device, offload) for offload in (False, True))
+    try:
+        check_memory(files.config, whole, device)
+        return False
+    except InputError:
+        if device.type != "cuda":
+            raise
+        check_memory(files.config, streamed, device)
+        return True
+
+
+def _job(config: RunConfig, capture: OpenCapture, frames: list[CameraFrame], folder: RunFolder) -> Job:
     return Job(
         run=folder,
         choice=config.choice,
@@ -337,22 +378,6 @@ def _job(config: RunConfig, capture: OpenCapture, folder: RunFolder) -> Job:
         seed=config.seed,
         device=config.device,
     )
-
-
-def _needs_offload(files: ModelFiles, job: Job) -> bool:
-    """Whether the model's layers have to stay in host memory; ``InputError`` when it does not fit even then."""
-    device, camera = torch.device(job.device), job.renders[0].camera
-    whole, streamed = (
-        default_plan(files.config, camera.width, camera.height, len(job.references), device, offload) for offload in (False, True)
-    )
-    try:
-        check_memory(files.config, whole, device)
-        return False
-    except InputError:
-        if device.type != "cuda":
-            raise
-        check_memory(files.config, streamed, device)
-        return True
 
 
 def _references(capture: OpenCapture, count: int) -> list[tuple[CameraFrame, UInt8[np.ndarray, "height width 3"]]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from artifixer.enhance.distill import DistillConfig, check_distillation
-from artifixer.pipeline.capture import CaptureChoice
+from artifixer.pipeline.capture import CaptureChoice, check_output
 from artifixer.pipeline.enhance_renders import weights_key
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import fingerprint
@@ -66,13 +66,11 @@ def check_config(config: RunConfig) -> ModelFiles:
     files.check_prompt(config.prompt)
     files.check_weights()
     check_distillation(config.distill)
-    root, out = Path(config.choice.capture).resolve(), config.out.resolve()
-    if root.is_dir() and out.is_relative_to(root):
-        raise InputError(f"--out {config.out}: lies inside the capture {config.choice.capture}; expected a folder beside it")
+    check_output(config.choice.capture, config.out)
     if config.from_splats is not None:
         if not config.from_splats.is_file():
             raise InputError(f"--from-splats {config.from_splats}: does not exist, expected a splat PLY file")
-        if config.from_splats.resolve().is_relative_to(out):
+        if config.from_splats.resolve().is_relative_to(config.out.resolve()):
             raise InputError(f"--from-splats {config.from_splats}: is a result of this run; copy it elsewhere or choose another --out")
     return files
 
