@@ -195,7 +195,7 @@ def make_scene(number: int, source: Source, config: CurationConfig, seed: int) -
     started = time.monotonic()
     try:
         pairs = list(scene_pairs(number, source, config, seed))
-    except (InputError, RuntimeError, AssertionError, ValueError, ArithmeticError, LookupError) as error:
+    except (InputError, RuntimeError, AssertionError, ValueError, ArithmeticError, LookupError, OSError) as error:
         # A worker goes on with the next scene whatever is wrong with this one; the error stands in the manifest.
         text = " ".join(str(error).split()) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         return MadeScene((), (), time.monotonic() - started, text)

@@ -1,0 +1,304 @@
+"""Curation: pairs that training can read, the same bytes however it was run, failures that stay with their scene."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from short_fits import CONFIG
+
+from artifixer.cli import main
+from artifixer.curation import jobs
+from artifixer.curation.jobs import CurationResult, Source, curate, expand_sources, make_scene
+from artifixer.pairs.loader import open_pairs
+from artifixer.pairs.pair import TrainingPair
+from artifixer.pairs.shards import SampleEntry, decode_sample, is_complete
+from artifixer.runtime.errors import InputError, Stopped
+from artifixer.runtime.run_folder import read_json
+from artifixer.scenes.formats import load_scene
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three scenes in two shards."""
+    folder = tmp_path_factory.mktemp("pairs") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs, "SCENES_PER_SHARD", 2)
+        result = curate(expand_sources(["procedural:3:5"]), CONFIG, seed=1, out=folder, workers=1)
+    assert result == CurationResult(scenes=3, pairs=3, failed=())
+    return folder
+
+
+def shard_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in [*sorted(folder.glob("pairs-*.tar")), folder / "index.json"]}
+
+
+def test_pairs_show_the_scene_and_its_renders(made: Path) -> None:
+    pairs = open_pairs(made)
+    assert is_complete(made)
+    assert [stored.entry.name for stored in pairs.pairs] == ["000000_0", "000001_0", "000002_0"]
+    for stored in pairs.pairs:
+        pair = stored.read()
+        assert (pair.cameras.width, pair.cameras.height) in CONFIG.sizes
+        assert pair.frames in (5, 9)
+        assert 2 <= pair.views <= 12
+        assert pair.clean_frames.float().std() > 5, "a picture"
+        # Premultiplied on black: no colour where nothing is.
+        assert (pair.renders.amax(dim=-1).int() <= pair.opacity.int() + 2).all()
+        # The fit is short, but it shows the place: better than the mean colour where it is opaque.
+        opaque = pair.opacity > 230
+        error = (pair.renders.float() - pair.clean_frames.float())[opaque].square().mean()
+        assert error < (pair.clean_frames.float()[opaque] - pair.clean_frames.float()[opaque].mean(dim=0)).square().mean()
+
+
+def test_the_camera_scale_makes_the_median_depth_one(made: Path) -> None:
+    pair = open_pairs(made)[0].read()
+    scene = load_scene(f"procedural:{5 * jobs.SCENES_PER_SEED}:frames=8,width=32,height=16")
+    assert scene.points is not None
+    # Another draw of points and path of the same world: the same size of room, roughly.
+    depths = (scene.points.xyz - scene.cameras[0].centers[0]).norm(dim=1)
+    assert 0.2 < pair.camera_scale * float(depths.median()) < 5
+
+
+def test_the_manifest_tells_state_time_and_what_pairs_are_like(made: Path) -> None:
+    scenes = read_json(made / "manifest.json")["scenes"]
+    assert [scene["state"] for scene in scenes] == ["done"] * 3
+    assert all(scene["seconds"] > 0 and scene["error"] is None for scene in scenes)
+    for scene, stored in zip(scenes, open_pairs(made).pairs, strict=True):
+        (figures,) = scene["pairs"]
+        pair = stored.read()
+        error = ((pair.renders.double() - pair.clean_frames.double()) / 255).square().mean()
+        assert figures["psnr_pooled"] == pytest.approx(float(-10 * torch.log10(error)), abs=0.01)
+        assert figures["opaque"] == pytest.approx(float((pair.opacity > 0.9 * 255).double().mean()), abs=1e-3)
+
+
+def test_both_groups_of_a_scene_share_the_clip() -> None:
+    (source,) = expand_sources(["procedural:1:5"])
+    scene = make_scene(0, source, replace(CONFIG, groups=2), seed=1)
+    assert scene.error is None
+    assert [entry.name for entry, _ in scene.samples] == ["000000_0", "000000_1"]
+    first, second = map(_decoded, scene.samples)
+    assert torch.equal(first.clean_frames, second.clean_frames)
+    assert not torch.equal(first.renders, second.renders)
+    both = torch.cat([first.reference_cameras.viewmats, second.reference_cameras.viewmats])
+    assert len(torch.unique(both, dim=0)) == first.views + second.views, "the groups have no photo in common"
+
+
+def _decoded(sample: tuple[SampleEntry, bytes]) -> TrainingPair:
+    return decode_sample(sample[1])
+
+
+def test_an_interrupted_run_continues_to_the_same_bytes(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "SCENES_PER_SHARD", 2)
+    sources, out = expand_sources(["procedural:3:5"]), tmp_path / "pairs"
+    whole, calls = jobs.make_scene, []
+
+    def interrupted(number: int, *rest: object) -> jobs.MadeScene:
+        calls.append(number)
+        if len(calls) in (2, 4):
+            raise KeyboardInterrupt
+        return whole(number, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(jobs, "make_scene", interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            curate(sources, CONFIG, 1, out, workers=1)
+    assert curate(sources, CONFIG, 1, out, workers=1).pairs == 3
+    assert calls == [0, 1, 1, 2, 2], "no scene was made twice"
+    assert shard_bytes(out) == shard_bytes(made)
+    curate(sources, CONFIG, 1, out, workers=1)
+    assert len(calls) == 5
+
+
+@pytest.mark.parametrize("lost", ["index.json", "manifest.json"])
+def test_a_kill_between_the_last_writes_loses_nothing(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
+    """The shard is there, but one of the lists is not."""
+    monkeypatch.setattr(jobs, "SCENES_PER_SHARD", 2)
+    sources, out = expand_sources(["procedural:3:5"]), tmp_path / "pairs"
+    writer = "write_index" if lost == "index.json" else "write_json"
+    real: Callable[..., None] = getattr(jobs, writer)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(path: Path, *rest: object, **more: object) -> None:
+        if writer == "write_index" or path.name == lost:
+            raise Killed
+        real(path, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, writer, killed)
+        with pytest.raises(Killed):
+            curate(sources, CONFIG, 1, out, workers=1)
+    assert (out / "pairs-00000.tar").is_file()
+    assert not (out / lost).exists()
+    curate(sources, CONFIG, 1, out, workers=1)
+    assert shard_bytes(out) == shard_bytes(made)
+
+
+def test_a_failing_scene_leaves_the_others_as_they_are(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "SCENES_PER_SHARD", 2)
+    empty = tmp_path / "no_capture"
+    empty.mkdir()
+    procedural = expand_sources(["procedural:3:5"])
+    sources = [procedural[0], *expand_sources([str(empty)]), procedural[1]]
+    result = curate(sources, CONFIG, 1, tmp_path / "pairs", workers=1)
+    assert (result.scenes, result.pairs) == (3, 2)
+    (failed,) = result.failed
+    assert failed.scene == str(empty)
+    assert "no known capture format" in str(failed.error)
+    scenes = read_json(tmp_path / "pairs" / "manifest.json")["scenes"]
+    assert [scene["state"] for scene in scenes] == ["done", "failed", "done"]
+    kept, reference = open_pairs(tmp_path / "pairs"), open_pairs(made)
+    assert torch.equal(kept[0].read().renders, reference[0].read().renders)
+    assert torch.equal(kept[1].read().renders, reference[1].read().renders)
+
+
+def test_sigterm_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = jobs.make_scene
+
+    def terminated(*arguments: object) -> jobs.MadeScene:
+        made = whole(*arguments)  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGTERM)
+        return made
+
+    sources, out = expand_sources(["procedural:2:5"]), tmp_path / "pairs"
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "make_scene", terminated)
+        with pytest.raises(Stopped, match="1 of 2 scenes"):
+            curate(sources, CONFIG, 1, out, workers=1)
+    assert curate(sources, CONFIG, 1, out, workers=1).pairs == 2
+
+
+@pytest.mark.parametrize(("seed", "sources"), [(2, "procedural:3:5"), (1, "procedural:2:5")])
+def test_a_folder_of_other_pairs_is_refused(made: Path, seed: int, sources: str) -> None:
+    with pytest.raises(InputError, match="was made from"):
+        curate(expand_sources([sources]), CONFIG, seed, made, workers=1)
+
+
+KILLED_RUN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from short_fits import CONFIG
+from artifixer.curation import jobs
+jobs.SCENES_PER_SHARD = 2
+jobs.curate(jobs.expand_sources(["procedural:3:5"]), CONFIG, 1, Path(sys.argv[2]), workers=2)
+"""
+
+
+def test_processes_that_are_killed_leave_nothing_running_and_change_nothing(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "pairs"
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED_RUN, str(Path(__file__).parent), str(out)], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        _wait_for(lambda: any(out.glob(".scenes/*.json")) or process.poll() is not None)
+    finally:
+        process.kill()
+        process.wait()
+    _wait_for(lambda: not _members(process.pid))
+    monkeypatch.setattr(jobs, "SCENES_PER_SHARD", 2)
+    assert curate(expand_sources(["procedural:3:5"]), CONFIG, 1, out, workers=1).pairs == 3
+    assert shard_bytes(out) == shard_bytes(made)
+
+
+def test_the_command_makes_readable_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "pairs"
+    words = ["curate", "procedural:1:9", "--size", "32", "--frames", "5", "--out", str(out)]
+    assert main(words) == 0
+    assert "1 pairs of 1 scenes" in capsys.readouterr().out
+    pair = open_pairs(out)[0].read()
+    assert pair.frames == 5
+    assert max(pair.cameras.width, pair.cameras.height) <= 32
+    assert pair.cameras.width % 16 == 0
+    assert pair.cameras.height % 16 == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["procedural:1", "--frames", "6"], "--frames 6: expected N or N..M with lengths of 4 n + 1"),
+        (["procedural:1", "--frames", "29..9"], "--frames 29..9"),
+        (["procedural:1", "--size", "8"], "--size 8: expected at least 32"),
+        (["procedural:1", "--workers", "0"], "--workers 0"),
+        (["nowhere"], "nowhere: does not exist"),
+    ],
+)
+def test_wrong_options_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    assert main(["curate", *words, "--out", str(tmp_path / "pairs")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "pairs").exists()
+
+
+def test_sources_that_give_no_pair_are_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["curate", str(tmp_path / "empty"), "--out", str(tmp_path / "pairs")]) == 2
+    assert "no scene gave a pair; the first error:" in capsys.readouterr().err
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def _members(group: int) -> list[int]:
+    """Living processes of a process group."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, member_of = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(member_of) == group and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def test_sources_are_counted_from_their_seed() -> None:
+    names = [source.name for source in expand_sources(["procedural:2", "procedural:3:4"])]
+    assert names == ["procedural:0", "procedural:1", "procedural:4000000", "procedural:4000001", "procedural:4000002"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ([], "no source"),
+        (["procedural:"], "expected procedural:COUNT"),
+        (["procedural:0"], "expected procedural:COUNT"),
+        (["procedural:-3"], "expected procedural:COUNT"),
+        (["procedural:3:x"], "expected procedural:COUNT"),
+        (["procedural:2000000"], "expected procedural:COUNT"),
+        (["nowhere/at/all"], "does not exist"),
+        (["procedural:2:1", "procedural:1:1"], "named twice"),
+    ],
+)
+def test_wrong_sources_are_refused(sources: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        expand_sources(sources)
+
+
+def test_a_capture_gives_a_pair_at_a_size_of_the_model(captures_folder: Path) -> None:
+    source = Source(str(captures_folder / "plush"), "plush")
+    scene = make_scene(3, source, CONFIG, seed=0)
+    assert scene.error is None, scene.error
+    pair = _decoded(scene.samples[0])
+    assert (pair.cameras.width, pair.cameras.height) == (32, 32), "640x480 at 32: 24 is half-way and goes to the even multiple of 16"
+    assert pair.cameras.Ks[0, 0, 0] == pytest.approx(520.18516 * 32 / 640, rel=1e-3)
+    assert pair.cameras.Ks[0, 1, 1] == pytest.approx(520.18516 * 32 / 480, rel=1e-3)
+    assert np.isfinite(pair.camera_scale)
