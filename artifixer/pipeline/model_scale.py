@@ -31,7 +31,7 @@ def find_camera_scale(rule: CameraScaleRule, capture: OpenCapture, splats: Splat
         depth, source = median_depth(capture.scene, capture.training), "median depth of the sparse points that the training views see"
     except InputError:
         views = alike([capture.scene.cameras[i] for i in capture.training])
-        depth, source = seen_distance(splats, views), "median depth of the training views' renders"
+        depth, source = seen_distance(splats, views.to(splats.means.device)), "median depth of the training views' renders"
     if rule == "median_depth":
         return CameraScale(1 / depth, source)
     assumption = f"metres, assuming a {source} of {ASSUMED_MEDIAN_DEPTH:g} m"

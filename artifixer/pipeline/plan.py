@@ -88,7 +88,7 @@ def plan_run(config: RunConfig) -> Plan:
         model,
     )
     megapixels = rendered.width * rendered.height / 1e6
-    stages = tuple(_stages(config, files, len(frames), megapixels))
+    stages = planned_stages(config, files, len(frames), megapixels)
     return Plan(facts, stages, tuple(_memory(config, files, len(capture.training), rendered.width, rendered.height)))
 
 
@@ -102,6 +102,11 @@ def plan_lines(plan: Plan) -> list[str]:
     if plan.stages:
         lines.append(f"{'in all':<12} about {plan.minutes:.0f} minutes; stages that were done before are kept")
     return lines
+
+
+def planned_stages(config: RunConfig, files: ModelFiles, frames: int, megapixels: float) -> tuple[PlannedStage, ...]:
+    """All stages of a run of so many frames of this size, with rough times."""
+    return tuple(_stages(config, files, frames, megapixels))
 
 
 def _stages(config: RunConfig, files: ModelFiles, frames: int, megapixels: float) -> Iterator[PlannedStage]:

@@ -31,6 +31,7 @@ from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
 from artifixer.pipeline.capture import OpenCapture, identify, open_capture
 from artifixer.pipeline.model_scale import CameraScale, find_camera_scale
+from artifixer.pipeline.plan import planned_stages
 from artifixer.pipeline.run_config import VARIANTS, RunConfig, check_config, ignored_masks, model_identity, settings_of
 from artifixer.pipeline.run_report import RunFacts, write_run_report
 from artifixer.pipeline.run_stages import Stages
@@ -125,6 +126,8 @@ def run(config: RunConfig, overwrite: bool = False, progress: Progress | None = 
         for note in notes:
             display.note(note)
         display.note(_summary(job))
+        minutes = sum(stage.seconds for stage in planned_stages(config, files, len(frames), job.megapixels)) / 60
+        display.note(f"about {max(1, round(minutes))} minutes for all stages; what was done before is kept")
         if offload:
             display.note(f"model {files.config.name} does not fit into the GPU's memory: its layers stay in the host's, which takes longer")
         return _Run(config, files, job, Stages(folder, display), display, notes, offload).finish()

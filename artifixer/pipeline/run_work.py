@@ -70,6 +70,12 @@ class Job:
         return self.frames[0].camera.width, self.frames[0].camera.height
 
     @property
+    def megapixels(self) -> float:
+        """Of a render."""
+        camera = self.renders[0].camera
+        return camera.width * camera.height / 1e6
+
+    @property
     def training(self) -> tuple[list[Photo], list[Cameras]]:
         scene = self.capture.scene
         return [scene.photos[i] for i in self.capture.training], [scene.cameras[i] for i in self.capture.training]

@@ -19,7 +19,7 @@ from artifixer.runtime.errors import InputError
 from artifixer.scenes.scene import Photo
 from artifixer.splats.initial import ColoredPoints, InitialConfig
 from artifixer.splats.mcmc import McmcConfig
-from artifixer.splats.reconstruct import LearningRates, ReconstructConfig
+from artifixer.splats.reconstruct import LearningRates, ReconstructConfig, TrainingViews, reconstruct
 from artifixer.splats.render import render
 from artifixer.splats.splats import SH_BASE, Splats
 
@@ -157,6 +157,20 @@ def test_the_same_seed_gives_the_same_splats_from_at_most_so_many_frames(start: 
     fits = [distill(DistillViews(photos, views, frames, targets), truth, points, config, seed=4) for _ in range(2)]
     assert all(getattr(fits[0], name).equal(getattr(fits[1], name)) for name in vars(fits[0]))
     assert set(read) == {0, 4, 8}
+
+
+def test_a_view_with_a_loss_of_its_own_is_fitted_by_it() -> None:
+    """The mean absolute difference as a loss of its own is the photometric loss without SSIM, whatever the weights of the pixels."""
+    truth = wall(-2, 2)
+    views = [camera(0.0), camera(0.5)]
+    photos = [photo(f"{index}.png", picture(truth, view)) for index, view in enumerate(views)]
+    config = replace(CONFIG.reconstruct, iterations=6, ssim_weight=0.0)
+    plain = TrainingViews.of_photos(photos, views)
+    own = replace(plain, pixel_weights=[torch.zeros(SIZE, SIZE)] * 2, losses=[lambda image, frame: (image - frame).abs().mean()] * 2)
+    start = replace(truth, sh=truth.sh + 0.5)
+    fits = [reconstruct(training, start, DISTANCE, config, seed=0) for training in (plain, own)]
+    for name in vars(fits[0]):
+        assert torch.allclose(getattr(fits[0], name), getattr(fits[1], name), atol=1e-4), name
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="the extra 'metrics' is installed")
