@@ -18,26 +18,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-
-import numpy as np
-import torch
-from jaxtyping import UInt8
 
 from artifixer.enhance.enhance import EnhanceConfig
 from artifixer.evaluation.evaluate import PerceptualMetrics, VariantQuality
 from artifixer.evaluation.variant_table import read_variants
 from artifixer.geometry.camera_file import CameraFrame
-from artifixer.geometry.cameras import Cameras
-from artifixer.pipeline.capture import OpenCapture, identify, open_capture
+from artifixer.pipeline.capture import identify, open_capture
 from artifixer.pipeline.model_scale import CameraScale, find_camera_scale
 from artifixer.pipeline.plan import planned_stages
 from artifixer.pipeline.run_config import VARIANTS, RunConfig, check_config, ignored_masks, model_identity, settings_of
+from artifixer.pipeline.run_inputs import check_inputs, check_pixels, make_job
 from artifixer.pipeline.run_report import RunFacts, write_run_report
 from artifixer.pipeline.run_stages import Stages
 from artifixer.pipeline.run_work import (
     Job,
-    check_splats,
     copy_splats,
     enhance_along,
     fit_initial,
@@ -48,14 +44,11 @@ from artifixer.pipeline.run_work import (
     write_training_dataset,
     write_videos,
 )
-from artifixer.pipeline.target_path import heldout_frames, render_frames, target_frames
+from artifixer.pipeline.target_path import heldout_frames
 from artifixer.runtime.progress import Progress, Stage
 from artifixer.runtime.run_folder import RunFolder, fingerprint
-from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
+from artifixer.runtime.stopping import stop_on_sigterm
 from artifixer.scenes.formats import brings_poses
-from artifixer.scenes.references import select_references
-from artifixer.splats.ply import read_splats
-from artifixer.video.memory import check_memory, default_plan
 from artifixer.video.models import Model, ModelFiles, load_model
 
 INITIAL, DISTILLED = "splats/initial.ply", "splats/artifixer3d.ply"
@@ -104,33 +97,30 @@ def run(config: RunConfig, overwrite: bool = False, progress: Progress | None = 
     Raises ``InputError`` for bad input before any heavy work, and ``Stopped`` after SIGTERM; the same call then continues.
     """
     files = check_config(config)
-    inputs = identify(config.choice.capture)
-    checked = None
+    identity = identify(config.choice.capture)
+    inputs = None
     if brings_poses(config.choice.capture):  # what is wrong with it shows before anything is written
-        checked = _checked(config, files, open_capture(config.choice, work_folder=None, cache_folder=config.out / CACHE))
+        inputs = check_inputs(config, files, open_capture(config.choice, work_folder=None, cache_folder=config.out / CACHE))
     with (
-        RunFolder.open(config.out, inputs, settings_of(config), overwrite, settings_may_change=True, device=config.device) as folder,
+        RunFolder.open(config.out, identity, settings_of(config), overwrite, settings_may_change=True, device=config.device) as folder,
         stop_on_sigterm(),
         progress or Progress(stage_names(config), log_file=folder.root / ".run" / "log.txt") as display,
     ):
         cache = folder.path(CACHE)
         with folder.discarded_on_bad_input():
-            if checked is None:
-                checked = _checked(config, files, open_capture(config.choice, folder.path("sfm"), cache, say=display.note))
-            capture, frames, offload = checked
-            _read_photos(capture)
-            if config.from_splats is not None:
-                check_splats(read_splats(config.from_splats), capture, f"--from-splats {config.from_splats}", config.device)
-        job = _job(config, capture, frames, folder)
-        notes = [*capture.scene.notes, *ignored_masks(config.choice.capture)]
+            if inputs is None:
+                inputs = check_inputs(config, files, open_capture(config.choice, folder.path("sfm"), cache, say=display.note))
+            check_pixels(config, inputs.capture)
+        job = make_job(config, inputs, folder)
+        notes = [*inputs.capture.scene.notes, *ignored_masks(config.choice.capture)]
         for note in notes:
             display.note(note)
         display.note(_summary(job))
-        minutes = sum(stage.seconds for stage in planned_stages(config, files, len(frames), job.megapixels)) / 60
+        minutes = sum(stage.seconds for stage in planned_stages(config, files, len(job.frames), job.megapixels)) / 60
         display.note(f"about {max(1, round(minutes))} minutes for all stages; what was done before is kept")
-        if offload:
+        if inputs.offload:
             display.note(f"model {files.config.name} does not fit into the GPU's memory: its layers stay in the host's, which takes longer")
-        return _Run(config, files, job, Stages(folder, display), display, notes, offload).finish()
+        return _Run(config, files, job, Stages(folder, display), display, notes, inputs.offload).finish()
 
 
 # The graph ----------------------------------------------------------------------------------------------------------------------------
@@ -176,7 +166,7 @@ class _Run:
             return
         scene = job.capture.scene
         key = {
-            "photos": self._photos_key(),
+            "photos": self._photos_key,
             "sparse points": fingerprint(vars(scene.points) if scene.points is not None else None),
             "recipe": asdict(config.reconstruct),
             "seed": config.seed,
@@ -233,7 +223,7 @@ class _Run:
         key = {
             "frames": frames,
             "splats": fingerprint(job.run.root / INITIAL),
-            "photos": self._photos_key(),
+            "photos": self._photos_key,
             "recipe": asdict(config.distill),
             "seed": config.seed,
         }
@@ -251,7 +241,7 @@ class _Run:
         """Dataset and videos; returns the videos' key."""
         job, config = self.job, self.config
         splats = DISTILLED if "artifixer3d" in keys else INITIAL
-        dataset = {"frames": keys["artifixer"], "photos": self._photos_key(), "splats": fingerprint(job.run.root / splats)}
+        dataset = {"frames": keys["artifixer"], "photos": self._photos_key, "splats": fingerprint(job.run.root / splats)}
         total = len(job.frames)
         self.stages.complete(
             "dataset", dataset, ["dataset"], total, lambda stage: write_training_dataset(job, FRAMES["artifixer"], splats, stage)
@@ -317,6 +307,7 @@ class _Run:
             notes=tuple(self.notes),
         )
 
+    @cached_property
     def _photos_key(self) -> str:
         photos, cameras = self.job.training
         return fingerprint([photo.name for photo in photos], [photo.read() for photo in photos], cameras)
@@ -339,58 +330,6 @@ def stage_names(config: RunConfig) -> tuple[str, ...]:
     """The stages of a run in order, for the progress display."""
     last = {"artifixer": (), "artifixer3d": ("distill", "render_3d"), "artifixer3d_plus": ("distill", "render_3d", "enhance_3d")}
     return ("reconstruct", "render", "enhance", *last[config.wanted[-1]], "dataset", "videos", "metrics", "report")
-
-
-def _checked(config: RunConfig, files: ModelFiles, capture: OpenCapture) -> tuple[OpenCapture, list[CameraFrame], bool]:
-    """The capture, the target cameras, and whether the model has to be streamed from host memory; raises ``InputError`` for all that
-    can be found wrong with them."""
-    frames = target_frames(capture, config.path, config.choice.size, config.orbit_frames)
-    references = min(config.references, len(capture.training))
-    offload = _needs_offload(files, render_frames(frames[:1])[0].camera, references, torch.device(config.device))
-    return capture, frames, offload
-
-
-def _read_photos(capture: OpenCapture) -> None:
-    """Decode and resize every photo of the split once, so that a damaged one is found now and not after the reconstruction."""
-    for index in (*capture.training, *capture.heldout):
-        capture.scene.photos[index].read()
-        stop_if_requested("while reading photos")
-
-
-def _needs_offload(files: ModelFiles, camera: Cameras, references: int, device: torch.device) -> bool:
-    """Whether the model's layers have to stay in host memory; ``InputError`` when it does not fit even then."""
-    whole, streamed = (default_plan(files.config, camera.width, camera.height, references, device, offload) for offload in (False, True))
-    try:
-        check_memory(files.config, whole, device)
-        return False
-    except InputError:
-        if device.type != "cuda":
-            raise
-        check_memory(files.config, streamed, device)
-        return True
-
-
-def _job(config: RunConfig, capture: OpenCapture, frames: list[CameraFrame], folder: RunFolder) -> Job:
-    return Job(
-        run=folder,
-        choice=config.choice,
-        capture=capture,
-        frames=tuple(frames),
-        renders=tuple(render_frames(frames)),
-        references=tuple(_references(capture, config.references)),
-        seed=config.seed,
-        device=config.device,
-    )
-
-
-def _references(capture: OpenCapture, count: int) -> list[tuple[CameraFrame, UInt8[np.ndarray, "height width 3"]]]:
-    """Training photos of one lens model, evenly spread."""
-    scene = capture.scene
-    index = {scene.photos[i].name: i for i in capture.training}
-    model = scene.cameras[capture.training[0]].model
-    names = [name for name, i in index.items() if scene.cameras[i].model == model]
-    chosen = select_references(names, count) if count else ()
-    return [(CameraFrame(scene.cameras[index[name]], name), scene.photos[index[name]].read()) for name in chosen]
 
 
 def _summary(job: Job) -> str:
