@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from artifixer.runtime.run_folder import append_text
 
@@ -35,7 +35,7 @@ class Progress:
     stages: names of the stages to come, so that a stage can be shown as "2/5"; stages outside this list have no number.
     log_file: plain lines are appended to it.
     line_seconds: time between plain lines of one stage.
-    output: where to show progress; standard error by default, None for nowhere. A live bar is drawn when it is a terminal.
+    output: where to show progress; standard error as it is now by default, None for nowhere. A live bar is drawn when it is a terminal.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class Progress:
         stages: Sequence[str] = (),
         log_file: str | Path | None = None,
         line_seconds: float = 5.0,
-        output: TextIO | None = sys.stderr,
+        output: TextIO | Literal["stderr"] | None = "stderr",
     ) -> None:
         self.stages = tuple(stages)
         self.log_file = Path(log_file) if log_file is not None else None
         self.line_seconds = line_seconds
-        self.output = output
+        self.output = sys.stderr if output == "stderr" else output
         self._bar: LiveBar | None = None
 
     def __enter__(self) -> Progress:
