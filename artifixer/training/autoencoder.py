@@ -55,12 +55,11 @@ class AutoencoderStage:
         """The network is changed in place, beginning with its start from principal components."""
         self.network = network.requires_grad_(True).train()
         self.settings, self.compute = settings, compute
-        device = next(network.parameters()).device
         start = [
             _clip(pairs.pair(i), replace(settings, render_share=0.0), keyed_generator(seed, "principal components", sample=i))
             for i in range(STATISTICS_PAIRS)
         ]
-        network.initialise(torch.cat([clip.to(device) for clip in start]))
+        network.initialise(self._stacked(start))
         rate, decay = settings.learning_rate, settings.weight_decay
         optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, betas=(0.9, 0.98))
         self.modules: Mapping[str, nn.Module] = {"autoencoder": network}
@@ -74,11 +73,10 @@ class AutoencoderStage:
         """Absolute and squared error of the pixels, and of their differences."""
         settings = self.settings
         clips = [_clip(pair, settings, generator) for pair, generator in zip(pairs, generators, strict=True)]
-        device = next(self.network.parameters()).device
-        video = torch.cat([clip.to(device) for clip in clips])
-        with autocast(self.compute, device):
+        video = self._stacked(clips)
+        with autocast(self.compute, video.device):
             latents = at_least_float32(self.network.encode(video))
-            spread = latents.detach().std(dim=(0, 2, 3, 4), keepdim=True)
+            spread = latents.detach().std(dim=(2, 3, 4), keepdim=True)
             drawn = torch.stack([torch.randn(latents.shape[1:], generator=generator) for generator in generators])
             decoded = self.network.decode(latents + settings.latent_noise * spread * drawn.to(latents))
         error = at_least_float32(decoded) - video
@@ -94,14 +92,16 @@ class AutoencoderStage:
     def trained_vae(self, pairs: PairSource, seed: int) -> Vae:
         """The autoencoder with the mean and spread of its latents in its config."""
         network = self.network.eval().requires_grad_(False)
-        device = next(network.parameters()).device
-        encoded = [
-            network.encode(_clip(pairs.pair(i), self.settings, keyed_generator(seed, "latent statistics", sample=i)).to(device))
-            for i in range(STATISTICS_PAIRS)
-        ]
+        clips = [_clip(pairs.pair(i), self.settings, keyed_generator(seed, "latent statistics", sample=i)) for i in range(STATISTICS_PAIRS)]
+        encoded = [network.encode(self._stacked([clip])) for clip in clips]
         latents = torch.cat([latent.flatten(2) for latent in encoded], dim=2)
         mean, std = latents.mean(dim=(0, 2)), latents.std(dim=(0, 2))
         return Vae(with_statistics(network.config, mean, std), network)
+
+    def _stacked(self, clips: Sequence[Float[Tensor, "1 3 frames height width"]]) -> Float[Tensor, "batch 3 frames height width"]:
+        """One batch where the network is and of its type."""
+        weights = next(self.network.parameters())
+        return torch.cat(list(clips)).to(weights)
 
 
 def with_statistics(

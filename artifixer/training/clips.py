@@ -16,6 +16,7 @@ from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.pairs.pair import TrainingPair
+from artifixer.training.parallel import at_least_float32
 from artifixer.video.conditions import Conditions, RollOutContext
 from artifixer.video.flow import latent_opacity
 from artifixer.video.text import TextConfig
@@ -143,7 +144,7 @@ def encode_clips(clips: Sequence[Clip], vae: Vae, text: TextConfig, device: torc
         renders = torch.cat([vae.encode(frames_to_video(clip.renders, device, vae.dtype)) for clip in clips])
         conditions = stack_conditions([_conditions(clip, vae, text, device) for clip in clips])
         opacity = latent_opacity(conditions.opacity, vae.config.temporal_factor, vae.config.spatial_factor, is_first=True)
-    return EncodedClips(clean.float(), renders.float(), opacity.float(), conditions)
+    return EncodedClips(at_least_float32(clean), at_least_float32(renders), opacity, conditions)
 
 
 def stack_conditions(parts: Sequence[Conditions]) -> Conditions:
@@ -212,7 +213,7 @@ def _conditions(clip: Clip, vae: Vae, text: TextConfig, device: torch.device | s
     context = RollOutContext(clip.cameras[0], clip.camera_scale, vae.config.temporal_factor, embedding)
     if len(clip.reference_cameras):
         latents = vae.encode_stills(frames_to_video(clip.reference_photos, device, vae.dtype))
-        context = context.with_references(latents.float(), clip.reference_cameras)
+        context = context.with_references(at_least_float32(latents), clip.reference_cameras)
     conditions = context.conditions(clip.opacity.to(torch.float32) / 255, clip.cameras, is_first=True)
     uses = torch.tensor([float(clip.keeps_references)])
     return replace(conditions, use_references=uses if len(clip.reference_cameras) else None).to(device)

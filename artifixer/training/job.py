@@ -189,6 +189,7 @@ assert set(_STAGES) == set(get_args(StageName))
 
 def _distributed(network: VideoTransformer, job: TrainingJob) -> None:
     network.checkpoint_layers = job.recipe.parallel.checkpoint_layers
+    network.attention_backend = job.recipe.parallel.attention
     distribute(network, network.layers, job.recipe.parallel, torch.device(job.device))
 
 

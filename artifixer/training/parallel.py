@@ -6,7 +6,7 @@ part of the weights, gradients and optimizer state; compute in bfloat16, master 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,16 +15,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from artifixer.runtime.distributed import world_size
+from artifixer.video.transformer import VideoTransformer
 
 
 @dataclass(frozen=True)
 class ParallelConfig:
     """strategy: see above; ``auto`` shards on GPUs and replicates on CPUs. compute: type of matrix products (with float32
-    weights). checkpoint_layers: run layers again in the backward pass instead of keeping what they computed."""
+    weights). checkpoint_layers: run layers again in the backward pass instead of keeping what they computed. attention: backend of
+    ``attend``."""
 
     strategy: Literal["auto", "replicate", "shard"] = "auto"
     compute: Literal["float32", "bfloat16"] = "bfloat16"
     checkpoint_layers: bool = False
+    attention: str = "auto"
 
 
 def autocast(compute: str, device: torch.device) -> torch.autocast:
@@ -48,11 +51,22 @@ def distribute(module: nn.Module, layers: Iterable[nn.Module], config: ParallelC
     mesh = init_device_mesh(device.type, (world_size(),))
     compute = torch.bfloat16 if config.compute == "bfloat16" and device.type == "cuda" else None
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32 if compute else None, cast_forward_inputs=False)
+    layers = list(layers)
     for part in (*layers, module):
         fully_shard(part, mesh=mesh, mp_policy=policy)
-        if hasattr(part, "remember"):
-            register_fsdp_forward_method(part, "remember")
+    if isinstance(module, VideoTransformer):
+        plain = module.remember
+        module.remember = lambda conditions: plain(conditions, _gathered_in_turn(layers))  # type: ignore[method-assign,assignment,misc,arg-type]
+        register_fsdp_forward_method(module, "remember")
     return module
+
+
+def _gathered_in_turn(layers: Iterable[Any]) -> Iterator[nn.Module]:
+    """Sharded layers, each whole while it is used outside its own forward pass."""
+    for layer in layers:
+        layer.unshard()
+        yield layer
+        layer.reshard()
 
 
 def average_gradients(optimizer: torch.optim.Optimizer) -> None:

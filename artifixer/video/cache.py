@@ -9,7 +9,7 @@ Each call of the network on a block overwrites what the previous call on the sam
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -122,16 +122,15 @@ class AppendingCache:
         return block
 
 
-@dataclass(frozen=True)
 class _AppendedBlock:
-    """oldest: the earliest frame after the sink that is still seen."""
+    """oldest: the earliest frame after the sink that is still seen.
 
-    first_frame: int
-    frames: int
-    past: tuple[_AppendedBlock, ...]
-    oldest: int
-    sink_frames: int
-    stored: dict[int, tuple[Heads, Heads]] = field(default_factory=dict)
+    Not a dataclass: FSDP copies those that hold tensors with gradients when they are passed to a layer, and what the layer stores is lost.
+    """
+
+    def __init__(self, first_frame: int, frames: int, past: tuple[_AppendedBlock, ...], oldest: int, sink_frames: int) -> None:
+        self.first_frame, self.frames, self.past, self.oldest, self.sink_frames = first_frame, frames, past, oldest, sink_frames
+        self.stored: dict[int, tuple[Heads, Heads]] = {}
 
     def extend(self, layer: int, keys: Heads, values: Heads) -> tuple[Heads, Heads]:
         self.stored.setdefault(layer, (keys, values))

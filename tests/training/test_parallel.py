@@ -1,0 +1,141 @@
+"""Two processes are one: gradients and weights of every stage, replicated and sharded, and checkpoints read by another number of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import pytest
+import torch
+from made_models import WHOLE_CLIPS, flow_stage, made_model, self_forcing_stage
+from made_pairs import MadePairs
+
+from artifixer.runtime.distributed import joined_processes, rank, world_size
+from artifixer.runtime.progress import Progress
+from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining
+from artifixer.training.flow_matching import FlowMatchingTraining
+from artifixer.training.loop import LoopConfig, Stage, train
+from artifixer.training.parallel import ParallelConfig, distribute, whole_tensors
+from artifixer.training.self_forcing import SelfForcingTraining
+from artifixer.video.transformer import VideoTransformer
+
+#: Means over processes are sums in another order, in float64.
+WEIGHT_TOLERANCE = 1e-9
+
+STAGES = ("autoencoder", "bidirectional", "diffusion_forcing", "self_forcing")
+Strategy = Literal["replicate", "shard"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+CLIPS = replace(WHOLE_CLIPS, tail_drop=1.0, text_drop=0.1, reference_drop=0.3)
+
+
+def made_stage(name: str, pairs: MadePairs, strategy: Strategy) -> Stage:
+    """The stage in float64 with plain gradient descent, so that rounding is not amplified."""
+    model = made_model(pairs, zeros=False, dtype=torch.float64)
+    parallel = ParallelConfig(strategy=strategy, compute="float32")
+
+    def distributed(network: VideoTransformer) -> None:
+        distribute(network, network.layers, parallel, torch.device("cpu"))
+
+    stage: Stage
+    if name == "autoencoder":
+        stage = AutoencoderStage(model.vae.network, AutoencoderTraining(frames=5), pairs, seed=0, compute="float32")
+    elif name == "self_forcing":
+        teacher = made_model(pairs, seed=1, zeros=False, dtype=torch.float64)
+        critic = deepcopy(teacher.transformer)
+        teacher.transformer.head.bias.data += 0.1
+        for network in (model.transformer, critic, teacher.transformer):
+            distributed(network)
+        settings = SelfForcingTraining(CLIPS, student_every=2, guidance=2.0)
+        stage = self_forcing_stage(model, teacher, critic, settings)
+    else:
+        distributed(model.transformer)
+        stage = flow_stage(name, model, FlowMatchingTraining(CLIPS))
+    for label, module in stage.modules.items():
+        stage.optimizers[label] = torch.optim.SGD(module.parameters(), lr=0.01)  # type: ignore[index]
+    return stage
+
+
+def trained_weights(name: str, strategy: Strategy, folder: Path, steps: int = 5) -> dict[str, torch.Tensor]:
+    """All trained weights after a few steps with two pairs each, whatever the number of processes."""
+    pairs = MadePairs(count=3)
+    stage = made_stage(name, pairs, strategy)
+    config = LoopConfig(steps=steps, batch=2 // world_size(), save_every=100)
+    train(stage, pairs, config, folder, Progress(output=io.StringIO()))
+    return {f"{label}.{key}": value for label, module in stage.modules.items() for key, value in whole_tensors(module).items()}
+
+
+def run_processes(folder: Path) -> None:
+    """Two gloo processes that run ``main`` below."""
+    port = 29500 + os.getpid() % 2000
+    processes = []
+    for number in range(2):
+        environment = {**os.environ, "RANK": str(number), "WORLD_SIZE": "2", "LOCAL_RANK": str(number), "OMP_NUM_THREADS": "1"}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": str(Path(__file__).parent)}
+        command = [sys.executable, __file__, str(folder)]
+        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-3000:]
+
+
+def main(folder: Path) -> None:
+    """What each of the two processes does: train all stages, continue a training, and stop at a bad loss."""
+    torch.set_num_threads(1)
+    with joined_processes("cpu"):
+        for name in STAGES:
+            for strategy in STRATEGIES if name != "autoencoder" else STRATEGIES[:1]:
+                weights = trained_weights(name, strategy, folder / f"{name}-{strategy}")
+                if rank() == 0:
+                    torch.save(weights, folder / f"{name}-{strategy}.pt")
+        weights = trained_weights("bidirectional", "shard", folder / "begun by one", steps=5)
+        if rank() == 0:
+            torch.save(weights, folder / "continued.pt")
+        (folder / f"done-{rank()}.json").write_text(json.dumps(world_size()))
+
+
+@pytest.fixture(scope="module")
+def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with what two processes trained."""
+    folder = tmp_path_factory.mktemp("by_two")
+    trained_weights("bidirectional", "replicate", folder / "begun by one", steps=3)
+    run_processes(folder)
+    return folder
+
+
+def assert_same_weights(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        difference = float((value - theirs[key]).abs().max())
+        assert difference <= WEIGHT_TOLERANCE, f"{key} differs by {difference}"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_two_processes_train_the_weights_of_one(name, by_two, tmp_path):
+    alone = trained_weights(name, "replicate", tmp_path)
+    for strategy in STRATEGIES if name != "autoencoder" else STRATEGIES[:1]:
+        assert_same_weights(torch.load(by_two / f"{name}-{strategy}.pt", weights_only=True), alone)
+
+
+def test_two_processes_write_the_losses_of_one(by_two, tmp_path):
+    trained_weights("bidirectional", "replicate", tmp_path)
+    ours, theirs = (
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (by_two / "bidirectional-shard", tmp_path)
+    )
+    for line, expected in zip(ours, theirs, strict=True):
+        assert line == pytest.approx(expected, abs=1e-9)
+
+
+def test_two_processes_continue_what_one_began(by_two, tmp_path):
+    assert_same_weights(torch.load(by_two / "continued.pt", weights_only=True), trained_weights("bidirectional", "replicate", tmp_path))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
