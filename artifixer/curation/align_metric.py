@@ -1,11 +1,12 @@
 """The camera scale of a pair: which unit of length the video model sees (``scenes/scale.py`` says what the two kinds mean).
 
-``median_depth`` needs nothing but the sparse points. ``metric`` asks a depth network about some of the training photos; any function from
-a photo to metres per pixel will do.
+``median_depth`` needs nothing but the sparse points. ``metric`` asks a depth network about the training photos: Depth Anything V2 (metric)
+or another depth model of transformers, or any function from a photo to metres per pixel.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -23,6 +24,12 @@ ScaleKind = Literal["median_depth", "metric"]
 #: A photo and its camera -> camera z in metres per pixel, NaN where unknown.
 MetricDepth = Callable[[UInt8[np.ndarray, "height width 3"], Cameras], Float[np.ndarray, "height width"]]
 
+#: What Depth Anything reads: photos whose shorter side is this long, sides in multiples of its patches, normalised colours.
+DEPTH_SIDE = 518
+DEPTH_GRID = 14
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
 
 def camera_scale(scene: Scene, training: Sequence[int], kind: ScaleKind, depth: MetricDepth | None = None) -> float:
     """The factor on camera translations for a pair from these training views.
@@ -34,6 +41,35 @@ def camera_scale(scene: Scene, training: Sequence[int], kind: ScaleKind, depth: 
     if depth is None:
         raise InputError("camera scale metric: needs a depth network; expected one, or the camera scale median_depth")
     return metric_scale(scene_metres_per_unit(scene, training, depth))
+
+
+@functools.cache
+def depth_network(name: str) -> MetricDepth:
+    """A depth model of transformers that gives metres (``depth-anything/Depth-Anything-V2-Metric-Indoor-Base-hf``), by folder or hub name.
+
+    Raises ``InputError`` when it cannot be loaded or gives relative depth.
+    """
+    from transformers import AutoModelForDepthEstimation
+
+    try:
+        network = AutoModelForDepthEstimation.from_pretrained(name).eval()
+    except (OSError, ValueError) as error:
+        raise InputError(f"depth model {name}: {str(error).splitlines()[0]}") from error
+    if getattr(network.config, "depth_estimation_type", "metric") != "metric":
+        raise InputError(f"depth model {name}: gives relative depth; expected a metric one")
+
+    def depth(photo: UInt8[np.ndarray, "height width 3"], camera: Cameras) -> Float[np.ndarray, "height width"]:
+        height, width = photo.shape[:2]
+        factor = DEPTH_SIDE / min(height, width)
+        size = [max(1, round(side * factor / DEPTH_GRID)) * DEPTH_GRID for side in (height, width)]
+        pixels = torch.from_numpy(photo).permute(2, 0, 1)[None].to(torch.float32) / 255
+        pixels = torch.nn.functional.interpolate(pixels, size=size, mode="bicubic", antialias=True)
+        mean, deviation = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_DEVIATION))
+        with torch.no_grad():
+            metres = network(pixel_values=(pixels - mean) / deviation).predicted_depth
+        return torch.nn.functional.interpolate(metres[None], size=(height, width), mode="bilinear")[0, 0].numpy()
+
+    return depth
 
 
 def scene_metres_per_unit(scene: Scene, training: Sequence[int], depth: MetricDepth) -> float:

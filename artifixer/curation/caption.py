@@ -1,46 +1,88 @@
-"""Words about a clip: an interface, and nothing by default.
+"""Words about a clip: an interface, nothing by default, and one captioner.
 
 The paper's model is trained with captions of 80 to 100 words that say nothing about camera motion. The embedded model reads no text;
-whoever trains a larger one passes a function from frames to words.
+whoever trains a larger one names a server that speaks the chat protocol of OpenAI (vLLM, llama.cpp, Ollama and others serve vision models
+so), or passes a function of their own from frames to words.
 """
 
 from __future__ import annotations
 
+import base64
+import io
+import json
+import os
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
+
+from artifixer.runtime.errors import InputError
 
 #: Frames of a clip -> words about the scene.
 Captioner = Callable[[UInt8[Tensor, "frames height width 3"]], str]
 
-
-@dataclass(frozen=True)
-class Caption:
-    """Words and, if a text encoder was at hand, their embedding."""
-
-    text: str | None = None
-    embedding: Float[Tensor, "tokens width"] | None = None
-
-
-#: What pairs have without a captioner.
-NO_CAPTION = Caption()
-
 #: Frames shown to a captioner at most; more say nothing new.
 CAPTION_FRAMES = 8
 
+#: Where the key of a server that wants one is looked for.
+KEY_VARIABLE = "OPENAI_API_KEY"
 
-def caption_clip(
-    frames: UInt8[Tensor, "frames height width 3"],
-    captioner: Captioner | None,
-    embed: Callable[[str], Float[Tensor, "tokens width"]] | None = None,
-) -> Caption:
-    """The caption of a clip from a few evenly spaced frames. embed: a text encoder."""
+REQUEST = (
+    "These pictures were taken in one place, in this order. Describe in 80 to 100 words what the place looks like: its objects, materials, "
+    "colours, light and style. Write plain sentences about the place alone; do not mention pictures, a camera, or how it moves."
+)
+
+
+@dataclass(frozen=True)
+class CaptionConfig:
+    """server: address up to ``/v1`` of an OpenAI-compatible server; None for no captions. model: its name there. seconds: to wait."""
+
+    server: str | None = None
+    model: str = "Qwen/Qwen3-VL-30B-A3B-Instruct"
+    seconds: float = 300.0
+
+
+def captioner(config: CaptionConfig) -> Captioner | None:
+    """The captioner of a configuration; None for none."""
+    if config.server is None:
+        return None
+    return lambda frames: ask_server(frames, config)
+
+
+def caption_clip(frames: UInt8[Tensor, "frames height width 3"], captioner: Captioner | None) -> str | None:
+    """The caption of a clip from a few evenly spaced frames, on one line; None without captioner, or when it says nothing."""
     if captioner is None:
-        return NO_CAPTION
-    count = min(CAPTION_FRAMES, len(frames))
-    chosen = torch.linspace(0, len(frames) - 1, count).round().long()
-    text = " ".join(captioner(frames[chosen]).split())
-    return Caption(text, None if embed is None or not text else embed(text))
+        return None
+    chosen = torch.linspace(0, len(frames) - 1, min(CAPTION_FRAMES, len(frames))).round().long()
+    return " ".join(captioner(frames[chosen]).split()) or None
+
+
+def ask_server(frames: UInt8[Tensor, "frames height width 3"], config: CaptionConfig) -> str:
+    """Words of a vision model about the frames. Raises ``InputError`` naming the server when it gives none."""
+    address = f"{str(config.server).rstrip('/')}/chat/completions"
+    content = [{"type": "text", "text": REQUEST}, *({"type": "image_url", "image_url": {"url": _png_url(frame)}} for frame in frames)]
+    body = {"model": config.model, "messages": [{"role": "user", "content": content}], "temperature": 0, "seed": 0, "max_tokens": 256}
+    headers = {"Content-Type": "application/json"}
+    if key := os.environ.get(KEY_VARIABLE):
+        headers["Authorization"] = f"Bearer {key}"
+    try:
+        request = urllib.request.Request(address, json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=config.seconds) as answer:
+            return str(json.load(answer)["choices"][0]["message"]["content"])
+    except urllib.error.HTTPError as error:
+        said = error.read(300).decode(errors="replace")
+        raise InputError(f"{address}: {error.code} {error.reason}: {said}; expected captions from model {config.model}") from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{address}: no caption from model {config.model}: {type(error).__name__}: {error}") from None
+
+
+def _png_url(frame: UInt8[Tensor, "height width 3"]) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(frame.numpy()).save(buffer, "png")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

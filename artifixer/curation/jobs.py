@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from artifixer.curation.align_metric import ScaleKind, camera_scale
+from artifixer.curation.align_metric import ScaleKind, camera_scale, depth_network
+from artifixer.curation.caption import CaptionConfig, caption_clip, captioner
 from artifixer.curation.render_pairs import FlawConfig, draw_clip, render_pair, sized_for_clips, with_flaws
 from artifixer.curation.sparse_splats import SparseConfig, SparseFit, draw_fit, sparse_splats, training_groups
 from artifixer.pairs.pair import TrainingPair
@@ -66,7 +67,7 @@ class CurationConfig:
     path_share: how much of a procedural scene's camera path is captured, a range: from an arc around one thing to a walk with a pan.
     points_per_photo: sparse points tried per photo of a procedural scene that is captured along its whole path, a range.
     groups: how many of the two groups of Algorithm 1 give a pair each, by lot.
-    camera_scale: which scale is stored, see ``scenes/scale.py``.
+    camera_scale: which scale is stored, see ``scenes/scale.py``. depth_model: for ``metric``, see ``align_metric.depth_network``.
     """
 
     sizes: tuple[tuple[int, int], ...] = ((1024, 576),)
@@ -76,6 +77,8 @@ class CurationConfig:
     points_per_photo: tuple[int, int] = (15, 50)
     groups: int = 2
     camera_scale: ScaleKind = "median_depth"
+    depth_model: str | None = None
+    caption: CaptionConfig = field(default_factory=CaptionConfig)
     sparse: SparseConfig = field(default_factory=SparseConfig)
     flaws: FlawConfig = field(default_factory=FlawConfig)
 
@@ -216,6 +219,8 @@ def scene_pairs(number: int, source: Source, config: CurationConfig, seed: int) 
     if not groups:
         raise InputError(f"{source.name}: {len(captured)} photos; no group of Algorithm 1 has two")
     groups = tuple(groups[index] for index in rng.permutation(len(groups))[: config.groups])
+    depth = None if config.depth_model is None else depth_network(config.depth_model)
+    caption: str | None = None
     for position, group in enumerate(groups):
         fit = draw_fit(config.sparse, rng)
         training = tuple(sorted(group[: fit.views]))
@@ -223,8 +228,10 @@ def scene_pairs(number: int, source: Source, config: CurationConfig, seed: int) 
         if source.is_procedural:
             photographed, photos_used = with_flaws(scene, training, config.flaws, rng)
         splats = sparse_splats(photographed, training, photos_used, fit.config, int(rng.integers(2**31)))
-        scale = camera_scale(scene, training, config.camera_scale)
+        scale = camera_scale(scene, training, config.camera_scale, depth)
         pair = render_pair(f"{number:06d}_{position}", scene, clip, training, photos_used, splats, scale)
+        caption = caption_clip(pair.clean_frames, captioner(config.caption)) if position == 0 else caption
+        pair = replace(pair, caption=caption)
         yield pair, _figures(pair, fit, len(splats))
 
 
