@@ -65,7 +65,7 @@ def run_command(command: Command) -> None:
     if command.references < 0:
         raise InputError(f"--references {command.references}: expected 0 or more")
     device = torch.device(resolve_device(command.device))
-    width, height = fit_size(1, 1, command.size)
+    width, height = fit_size(1, 1, command.size, enlarge=True)
     if command.model is not None and command.model not in NAMED_MODELS:
         config = locate_model(command.model).config
         print("\n".join([f"{config.name} ({command.model})", *_config_lines(config, width, height, command.references, device)]))

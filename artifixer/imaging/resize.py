@@ -17,22 +17,27 @@ from artifixer.runtime.errors import InputError
 #: Sides of the video model's frames are multiples of this: 8 for the autoencoder times 2 for the patches.
 GRID = 16
 
+#: Longest side that can be asked for: 16k video.
+LARGEST_SIDE = 16_384
 
-def fit_size(width: int, height: int, size: int | str | None) -> tuple[int, int]:
+
+def fit_size(width: int, height: int, size: int | str | None, *, enlarge: bool = False) -> tuple[int, int]:
     """(width, height) that ``--size`` asks for.
 
-    size: the longest side (aspect kept, never enlarged); "WxH" for exactly that size; None for the size as it is. Numbers may come as
-    text. Raises ``InputError`` for anything else.
+    size: the longest side (aspect kept); "WxH" for exactly that size; None for the size as it is. Numbers may come as text.
+    enlarge: a longest side may exceed the present one; photos gain nothing by it, renders do. Raises ``InputError`` for anything else.
     """
     if size is None:
         return width, height
-    exact = re.fullmatch(r"(\d+)x(\d+)", str(size))
-    numbers = [int(side) for side in exact.groups()] if exact else [int(size)] if re.fullmatch(r"\d+", str(size)) else []
-    if not numbers or min(numbers) < 1:
-        raise InputError(f"size {size!r}: expected the longest side in pixels, or WIDTHxHEIGHT")
+    exact = re.fullmatch(r"(\d{1,6})x(\d{1,6})", str(size))
+    numbers = [int(side) for side in exact.groups()] if exact else [int(size)] if re.fullmatch(r"\d{1,6}", str(size)) else []
+    if not numbers or min(numbers) < 1 or max(numbers) > LARGEST_SIDE:
+        raise InputError(f"size {str(size)[:40]!r}: expected the longest side in pixels, or WIDTHxHEIGHT, at most {LARGEST_SIDE}")
     if exact:
         return numbers[0], numbers[1]
-    factor = min(1.0, numbers[0] / max(width, height))
+    factor = numbers[0] / max(width, height)
+    if not enlarge:
+        factor = min(1.0, factor)
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 

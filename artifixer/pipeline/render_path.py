@@ -166,7 +166,7 @@ def _around(splats: Splats) -> Cameras:
 
 
 def _resized(frame: CameraFrame, size: str | None) -> CameraFrame:
-    return CameraFrame(frame.camera.resized(*fit_size(frame.camera.width, frame.camera.height, size)), frame.photo)
+    return CameraFrame(frame.camera.resized(*fit_size(frame.camera.width, frame.camera.height, size, enlarge=True)), frame.photo)
 
 
 def _write_video(folder: Path, frames: Sequence[CameraFrame], fps: float) -> None:

@@ -35,12 +35,18 @@ def test_longest_side(width: int, height: int, size: int) -> None:
     assert fit_size(width, height, str(size)) == (new_width, new_height)
 
 
+def test_renders_may_be_larger_than_photos() -> None:
+    assert fit_size(100, 50, 200) == (100, 50)
+    assert fit_size(100, 50, 200, enlarge=True) == (200, 100)
+    assert fit_size(100, 50, 40, enlarge=True) == (40, 20)
+
+
 def test_exact_size_and_none() -> None:
     assert fit_size(100, 50, "64x48") == (64, 48)
     assert fit_size(100, 50, None) == (100, 50)
 
 
-@pytest.mark.parametrize("size", ["", "0", 0, -3, "0x5", "5x0", "5x", "x5", "1.5", "nan", "5 x 5", "large"])
+@pytest.mark.parametrize("size", ["", "0", 0, -3, "0x5", "5x0", "5x", "x5", "1.5", "nan", "5 x 5", "large", "99999", "5x99999", "9" * 5000])
 def test_other_sizes_are_refused(size: int | str) -> None:
     with pytest.raises(InputError, match="expected the longest side in pixels, or WIDTHxHEIGHT"):
         fit_size(100, 50, size)
