@@ -114,6 +114,23 @@ def test_file_size_limit_names_the_file(tmp_path: Path) -> None:
     assert files_below(tmp_path) == []
 
 
+def test_file_size_limit_names_the_file_of_a_library_without_errno(tmp_path: Path) -> None:
+    """safetensors writes in Rust and reports the system's error in words."""
+    from safetensors.torch import save_file
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with (
+            pytest.raises(InputError, match=r"large\.safetensors: cannot write: file larger than the system allows"),
+            atomic_path(tmp_path / "large.safetensors") as temporary,
+        ):
+            save_file({"a": torch.zeros(5000)}, str(temporary))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert files_below(tmp_path) == []
+
+
 def test_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(InputError, match=r"out/image\.png: cannot write: a part of the path is a file"):
@@ -193,6 +210,8 @@ def test_json_refuses_other_types(tmp_path: Path) -> None:
         (b"", "expected valid JSON"),
         (b"\xff\xfe\x00", "not text in UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
+        (b"[" * 101 + b"]" * 101, "nested deeper than 100 levels"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "expected plain JSON"),
     ],
 )
 def test_broken_json_names_the_file(tmp_path: Path, content: bytes, message: str) -> None:
@@ -358,6 +377,41 @@ def test_failed_open_releases_the_folder(tmp_path: Path) -> None:
         RunFolder.open(tmp_path / "run", {"capture": "plush"}, {})
     RunFolder.open(tmp_path / "run", {"capture": "fox"}, {}).close()
     del refused
+
+
+def test_bad_input_at_the_start_leaves_nothing(tmp_path: Path) -> None:
+    """Neither files nor the folders that were made on the way; a run that was begun before keeps what it has."""
+
+    def attempt(folder: Path, overwrite: bool = False) -> None:
+        with RunFolder.open(folder, {"capture": "fox"}, {}, overwrite) as run, run.discarded_on_bad_input():
+            write_json(run.path("renders", "a.json"), 1)
+            raise InputError("photo.png: damaged")
+
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "a" / "b" / "run", tmp_path / "empty"):
+        with pytest.raises(InputError, match="damaged"):
+            attempt(folder)
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
+
+    RunFolder.open(tmp_path / "empty", {"capture": "fox"}, {}).close()
+    with pytest.raises(InputError, match="damaged"):
+        attempt(tmp_path / "empty")
+    assert is_run_folder(tmp_path / "empty")
+    (tmp_path / "empty" / "notes.txt").touch()
+    with pytest.raises(InputError, match="damaged"):
+        attempt(tmp_path / "empty", overwrite=True)
+    assert files_below(tmp_path / "empty") == ["notes.txt"]
+
+
+def test_a_folder_that_cannot_be_started_leaves_nothing(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"config\.json: cannot write"):
+            RunFolder.open(tmp_path / "a" / "run", {"capture": "fox"}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_newer_format_is_refused(tmp_path: Path) -> None:
