@@ -145,7 +145,7 @@ def train(
     with stop_on_sigterm(), progress.stage(stage.name, config.steps) as shown:
         shown.update(clock.step)
         while (total := _plan(clock, config)) > clock.step:
-            shown.total = total
+            shown.total = _expected_total(clock, config, total)
             factor = rate_factor(clock.step, total, config, clock.cooldown_start)
             for name, optimizer in stage.optimizers.items():
                 for group, rate in zip(optimizer.param_groups, rates[name], strict=True):
@@ -195,6 +195,13 @@ def _plan(clock: Clock, config: LoopConfig) -> int:
             clock.cooldown_start = clock.step
             clock.total = min(config.steps, math.ceil(clock.step / plateau)) if plateau > 0 else config.steps
     return config.steps if clock.total is None else clock.total
+
+
+def _expected_total(clock: Clock, config: LoopConfig, total: int) -> int:
+    """For the progress bar: with a time limit, what the speed so far makes likely."""
+    if config.minutes is None or clock.total is not None or clock.step == 0:
+        return total
+    return min(total, max(clock.step + 1, round(clock.step * 60 * config.minutes / max(clock.elapsed(), 1e-3))))
 
 
 def _step(stage: Stage, pairs: PairSource, config: LoopConfig, step: int) -> dict[str, float]:

@@ -1,0 +1,107 @@
+"""Clips drawn from pairs: order of frames, drop-outs, references, mirror images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from made_models import CONFIG, WHOLE_CLIPS, made_model
+from made_pairs import MadePairs, made_pair
+
+from artifixer.runtime.seeds import generator
+from artifixer.training.clips import ClipConfig, draw_batch, draw_clip, draw_reference_count, encode_clips, frame_order, mirrored
+
+
+def many(count: int) -> list[torch.Generator]:
+    return [generator(0, "test", sample=i) for i in range(count)]
+
+
+def test_frames_are_neighbours_and_turn_around_at_the_ends():
+    for random in many(40):
+        order = frame_order(5, 13, random)
+        assert order.shape == (13,)
+        assert order.min() >= 0 and order.max() <= 4
+        assert (order.diff().abs() == 1).all()
+    starts = {int(frame_order(5, 2, random)[0]) for random in many(60)}
+    assert starts == {0, 1, 2, 3, 4}
+    assert frame_order(1, 3, generator(0, "a")).tolist() == [0, 0, 0]
+
+
+def test_the_papers_references_are_uniform_and_cut_to_what_there_is():
+    counts = [draw_reference_count(ClipConfig(), 12, random) for random in many(600)]
+    assert set(counts) == set(range(13))
+    clips = [draw_clip(made_pair(views=3), ClipConfig(frames=(5,)), 5, random) for random in many(40)]
+    assert {len(clip.reference_cameras) for clip in clips} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(("views", "allowed"), [(2, {1, 2}), (3, {3}), (6, {4, 5, 6}), (12, {7, 8, 9, 10, 11, 12})])
+def test_the_releases_references_depend_on_the_reconstructions_views(views, allowed):
+    assert {draw_reference_count(ClipConfig(references="release"), views, random) for random in many(80)} == allowed
+
+
+def test_clips_of_one_step_have_as_many_references_repeated_where_needed():
+    pairs = [made_pair(0, views=2), made_pair(1, views=5)]
+    config = ClipConfig(frames=(5, 9), references=(4, 4), share_references=True)
+    clips = draw_batch(pairs, config, many(2), generator(0, "shape"))
+    assert [len(clip.reference_cameras) for clip in clips] == [4, 4]
+    assert clips[0].clean_frames.shape[0] == clips[1].clean_frames.shape[0]
+    assert (
+        len({frames for i in range(20) for frames in [draw_batch(pairs, config, many(2), generator(i, "shape"))[0].opacity.shape[0]]}) == 2
+    )
+
+
+def test_dropped_frames_are_black_and_empty_and_the_rest_is_untouched():
+    pair = made_pair()
+    lengths = set()
+    for random in many(60):
+        clip = draw_clip(pair, replace(WHOLE_CLIPS, tail_drop=1.0), 13, random)
+        filled = clip.opacity.flatten(1).any(dim=1)
+        kept = int(filled.sum())
+        assert filled[:kept].all() and not clip.renders[kept:].any()
+        lengths.add(kept)
+    assert lengths == set(range(1, 14))  # K is uniform up to all but one frame
+    dropped = draw_clip(pair, replace(WHOLE_CLIPS, render_drop=1.0, text_drop=1.0, reference_drop=1.0), 13, generator(0, "a"))
+    assert not dropped.renders.any() and not dropped.opacity.any()
+    assert not dropped.keeps_text and not dropped.keeps_references
+
+
+def test_drop_outs_come_as_often_as_set():
+    config = replace(WHOLE_CLIPS, text_drop=0.1, reference_drop=0.3)
+    clips = [draw_clip(made_pair(frames=2), config, 2, random) for random in many(500)]
+    assert sum(not clip.keeps_text for clip in clips) / 500 == pytest.approx(0.1, abs=0.04)
+    assert sum(not clip.keeps_references for clip in clips) / 500 == pytest.approx(0.3, abs=0.06)
+
+
+def test_dropped_references_have_no_effect_on_the_network():
+    pairs = MadePairs(count=1)
+    model = made_model(pairs, zeros=False)
+    clip = draw_clip(pairs.pairs[0], WHOLE_CLIPS, 13, generator(0, "clip"))
+    with_, without = (encode_clips([replace(clip, keeps_references=keeps)], model.vae, CONFIG.text) for keeps in (True, False))
+    none = replace(without, conditions=without.conditions.drop(references=True))
+    time = torch.tensor([500.0])
+    seen, unseen, absent = (
+        model.transformer(encoded.clean_latents, time, encoded.conditions).detach() for encoded in (with_, without, none)
+    )
+    assert not torch.equal(seen, unseen)
+    torch.testing.assert_close(unseen, absent, rtol=0, atol=1e-6)
+
+
+def test_a_mirrored_clip_shows_the_mirrored_scene():
+    """Projecting a point's mirror image into the mirrored cameras gives the mirrored pixel."""
+    clip = draw_clip(made_pair(), WHOLE_CLIPS, 13, generator(0, "clip"))
+    points = torch.randn(20, 3, generator=generator(0, "points")) + torch.tensor([0.0, 0.0, 4.0])
+    pixels, depth, _ = clip.cameras.project(points)
+    other, other_depth, _ = mirrored(clip).cameras.project(points * torch.tensor([-1.0, 1.0, 1.0]))
+    torch.testing.assert_close(other[..., 0], clip.cameras.width - pixels[..., 0], rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(other[..., 1], pixels[..., 1], rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(other_depth, depth)
+    assert torch.equal(mirrored(clip).clean_frames[:, :, 0], clip.clean_frames[:, :, -1])
+
+
+def test_captions_reach_the_conditions_unless_dropped():
+    pairs = MadePairs(count=1)
+    model = made_model(pairs)
+    clip = draw_clip(replace(pairs.pairs[0], caption_embedding=torch.ones(1, 4)), WHOLE_CLIPS, 13, generator(0, "clip"))
+    assert encode_clips([clip], model.vae, CONFIG.text).conditions.text[0].tolist() == [[1.0] * 4, [0.0] * 4]
+    assert not encode_clips([replace(clip, keeps_text=False)], model.vae, CONFIG.text).conditions.text.any()

@@ -1,0 +1,97 @@
+"""A training as a job: stages that follow each other through model folders, resuming, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from made_models import CONFIG
+from made_pairs import made_pair
+
+from artifixer import cli
+from artifixer.pairs.loader import PairSet, open_pairs
+from artifixer.pairs.shards import describe, encode_sample, write_index, write_shard
+from artifixer.recipes.train import RECIPES, TINY
+from artifixer.runtime.errors import InputError
+from artifixer.training.job import TrainingJob, TrainingRecipe, run_training
+from artifixer.training.parallel import ParallelConfig
+from artifixer.training.validation import ValidationConfig
+from artifixer.video.models import load_model
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pairs")
+    samples = [(describe(pair, encode_sample(pair)), encode_sample(pair)) for pair in (made_pair(seed, frames=13) for seed in range(3))]
+    write_index(folder, [write_shard(folder / "pairs-00000.tar", samples)], complete=True)
+    return folder
+
+
+def small_recipe() -> TrainingRecipe:
+    """The recipe tiny with a model of 100,000 weights and two steps per stage."""
+    model = replace(
+        TINY.model, transformer=replace(CONFIG.transformer, text_width=16, text_tokens=1), vae=replace(CONFIG.vae, z_dim=8), steps=2
+    )
+    loops = {
+        f"{stage}_loop": replace(TINY.loop(stage), steps=2, batch=1, validate_every=0)
+        for stage in ("autoencoder", "bidirectional", "diffusion_forcing", "self_forcing")
+    }
+    validation = ValidationConfig(pairs=1, steps=(1,), grid_pairs=1)
+    parallel = ParallelConfig(compute="float32")
+    return replace(TINY, model=model, autoencoder=replace(TINY.autoencoder, crop=16), validation=validation, parallel=parallel, **loops)
+
+
+def job(stage: str, pairs: PairSet, **values: object) -> TrainingJob:
+    return TrainingJob(stage, small_recipe(), pairs, **values)  # type: ignore[arg-type]
+
+
+def test_stages_follow_each_other_and_the_last_model_loads(pairs, tmp_path):
+    opened = open_pairs(pairs)
+    run_training(job("autoencoder", opened), tmp_path / "a")
+    teacher = replace(small_recipe(), bidirectional_loop=replace(small_recipe().bidirectional_loop, validate_every=1))
+    run_training(replace(job("bidirectional", opened, init=tmp_path / "a", validation_pairs=opened), recipe=teacher), tmp_path / "t")
+    assert sorted(path.name for path in (tmp_path / "t" / "validation").iterdir()) == ["step_00000001.png", "step_00000002.png"]
+    run_training(job("diffusion_forcing", opened, init=tmp_path / "t"), tmp_path / "c")
+    folder = run_training(job("self_forcing", opened, init=tmp_path / "c", teacher=tmp_path / "t"), tmp_path / "s")
+    first, last = load_model(tmp_path / "a" / "model"), load_model(folder)
+    assert torch.equal(first.vae.network.encoder.enter.weight, last.vae.network.encoder.enter.weight)
+    assert not torch.equal(first.transformer.head.weight, last.transformer.head.weight)
+    assert last.config.source == "direct" and last.config.vae.latents_std != (1.0,) * 8
+
+
+def test_another_architecture_and_other_settings_are_refused(pairs, tmp_path):
+    opened = open_pairs(pairs)
+    run_training(job("autoencoder", opened), tmp_path / "a")
+    wider = replace(
+        small_recipe(), model=replace(small_recipe().model, transformer=replace(small_recipe().model.transformer, ffn_width=112))
+    )
+    with pytest.raises(InputError, match="--init .*transformer ffn_width is 96, the recipe has 112"):
+        run_training(replace(job("bidirectional", opened, init=tmp_path / "a"), recipe=wider), tmp_path / "t")
+    faster = replace(small_recipe(), autoencoder=replace(small_recipe().autoencoder, learning_rate=1.0))
+    with pytest.raises(InputError, match=r"other settings: stage.learning_rate is 0.0015 there, 1.0 now"):
+        run_training(replace(job("autoencoder", opened), recipe=faster), tmp_path / "a")
+    with pytest.raises(InputError, match="needs --init"):
+        run_training(job("self_forcing", opened), tmp_path / "s")
+
+
+def test_large_recipes_are_the_papers_and_the_releases():
+    paper, release = RECIPES["paper"], RECIPES["release"]
+    steps = [[recipe.loop(stage).steps for stage in ("bidirectional", "diffusion_forcing", "self_forcing")] for recipe in (paper, release)]
+    assert steps == [[15_000, 5_000, 2_000], [25_000, 10_000, 400]]
+    assert paper.bidirectional.clips.references == (0, 12) and paper.bidirectional.clips.frames == (81,)
+    assert release.bidirectional.clips.references == "release" and release.bidirectional.clips.render_drop == 0.1
+    assert paper.bidirectional.learning_rate == 1e-5 and paper.self_forcing.student_learning_rate == 2e-6
+
+
+def test_the_command_takes_overrides_and_refuses_bad_input(pairs, tmp_path, capsys):
+    words = ["train", "autoencoder", "--pairs", str(pairs), "--out", str(tmp_path / "a")]
+    assert cli.main([*words, "--steps", "0"]) == 2
+    assert "--steps 0: expected a positive number" in capsys.readouterr().err
+    assert cli.main(["train", "autoencoder", "--pairs", str(tmp_path), "--out", str(tmp_path / "b")]) == 2
+    assert "artifixer curate" in capsys.readouterr().err
+    assert cli.main([*words, "--steps", "1", "--batch", "1", "--device", "cpu"]) == 0
+    assert (tmp_path / "a" / "model" / "config.json").is_file()
+    assert cli.main([*words, "--steps", "2", "--batch", "1", "--device", "cpu"]) == 2
+    assert "loop.steps is 1 there, 2 now" in capsys.readouterr().err

@@ -1,0 +1,79 @@
+"""What all stages promise: a training that is killed anywhere and continued has the bits of one that was not."""
+
+from __future__ import annotations
+
+import io
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from made_models import WHOLE_CLIPS, flow_stage, made_model, self_forcing_stage
+from made_pairs import MadePairs
+
+from artifixer.pairs.pair import TrainingPair
+from artifixer.runtime.progress import Progress
+from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining
+from artifixer.training.checkpoint import state_tensors
+from artifixer.training.flow_matching import FlowMatchingTraining
+from artifixer.training.loop import LoopConfig, NonFiniteLoss, Stage, train
+from artifixer.training.self_forcing import SelfForcingTraining
+
+STAGES = ("autoencoder", "bidirectional", "diffusion_forcing", "self_forcing")
+CLIPS = replace(WHOLE_CLIPS, tail_drop=0.5, text_drop=0.1, reference_drop=0.1, augment=True)
+CONFIG = LoopConfig(steps=7, save_every=2, cooldown=0.3)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+class DyingPairs(MadePairs):
+    """Pairs whose process dies when the one at ``last`` is asked for a second time at this place or later."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__(count=2, frames=13)
+        self.last = last
+
+    def pair(self, index: int) -> TrainingPair:
+        if self.last <= index < 40:  # the autoencoder reads many for its statistics before it starts
+            raise Killed
+        return super().pair(index)
+
+
+def new_stage(name: str, pairs: MadePairs) -> Stage:
+    model = made_model(pairs, zeros=False)
+    if name == "autoencoder":
+        return AutoencoderStage(model.vae.network, AutoencoderTraining(frames=5), MadePairs(count=2), seed=0, compute="bfloat16")
+    if name == "self_forcing":
+        teacher = made_model(pairs, seed=1, zeros=False)
+        return self_forcing_stage(model, teacher, deepcopy(teacher.transformer), SelfForcingTraining(CLIPS, student_every=2))
+    return flow_stage(name, model, FlowMatchingTraining(CLIPS, learning_rate=1e-3, ema_decay=0.9))
+
+
+def trained(name: str, pairs: MadePairs, folder: Path) -> dict[str, torch.Tensor]:
+    stage = new_stage(name, pairs)
+    train(stage, pairs, CONFIG, folder, Progress(output=io.StringIO()))
+    return state_tensors(stage.modules, stage.optimizers, stage.extra_state)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_killed_twice_and_continued_is_as_if_nothing_had_happened(name, tmp_path):
+    whole = trained(name, MadePairs(count=2), tmp_path / "whole")
+    for last in (3, 6):
+        with pytest.raises(Killed):
+            trained(name, DyingPairs(last), tmp_path / "cut")
+    continued = trained(name, MadePairs(count=2), tmp_path / "cut")
+    assert whole.keys() == continued.keys()
+    assert [key for key, tensor in whole.items() if not torch.equal(tensor, continued[key])] == []
+    assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_broken_weight_stops_the_stage_by_name(name, tmp_path):
+    pairs = MadePairs(count=1)
+    stage = new_stage(name, pairs)
+    next(iter(stage.modules["critic" if name == "self_forcing" else next(iter(stage.modules))].parameters())).data.fill_(float("nan"))
+    with pytest.raises(NonFiniteLoss, match=rf"{name}, step 1: loss.* is nan with pairs made-0"):
+        train(stage, pairs, CONFIG, tmp_path, Progress(output=io.StringIO()))
