@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def small_recipe() -> TrainingRecipe:
     model = replace(
         TINY.model, transformer=replace(CONFIG.transformer, text_width=16, text_tokens=1), vae=replace(CONFIG.vae, z_dim=8), steps=2
     )
-    loops = {
+    loops: dict[str, Any] = {
         f"{stage}_loop": replace(TINY.loop(stage), steps=2, batch=1, validate_every=0)
         for stage in ("autoencoder", "bidirectional", "diffusion_forcing", "self_forcing")
     }
@@ -64,10 +65,9 @@ def test_stages_follow_each_other_and_the_last_model_loads(pairs, tmp_path):
 def test_another_architecture_and_other_settings_are_refused(pairs, tmp_path):
     opened = open_pairs(pairs)
     run_training(job("autoencoder", opened), tmp_path / "a")
-    wider = replace(
-        small_recipe(), model=replace(small_recipe().model, transformer=replace(small_recipe().model.transformer, ffn_width=112))
-    )
-    with pytest.raises(InputError, match="--init .*transformer ffn_width is 96, the recipe has 112"):
+    model = small_recipe().model
+    wider = replace(small_recipe(), model=replace(model, transformer=replace(model.transformer, ffn_width=112)))
+    with pytest.raises(InputError, match=r"--init .*transformer ffn_width is 96, the recipe has 112"):
         run_training(replace(job("bidirectional", opened, init=tmp_path / "a"), recipe=wider), tmp_path / "t")
     faster = replace(small_recipe(), autoencoder=replace(small_recipe().autoencoder, learning_rate=1.0))
     with pytest.raises(InputError, match=r"other settings: stage.learning_rate is 0.0015 there, 1.0 now"):
