@@ -250,7 +250,7 @@ def test_sources_that_give_no_pair_are_bad_input(tmp_path: Path, capsys: pytest.
     assert "no scene gave a pair; the first error:" in capsys.readouterr().err
 
 
-def _wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
+def _wait_for(condition: Callable[[], bool], seconds: float = 400) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

@@ -47,9 +47,8 @@ def test_fits_stay_within_their_ranges(seed: int) -> None:
     ):
         assert low <= value <= high
     # Proportions of the schedule: as many events as in the whole fit, up to rounding.
-    assert fit.config.iterations / fit.config.sh_every == pytest.approx(
-        sparse.reconstruct.iterations / sparse.reconstruct.sh_every, rel=0.05
-    )
+    whole = sparse.reconstruct
+    assert fit.config.iterations / fit.config.sh_every == pytest.approx(whole.iterations / whole.sh_every, rel=0.05)
     assert fit.config.learning_rates == whole.learning_rates
 
 
