@@ -13,11 +13,12 @@ Photos count fully. How much a pixel of a frame counts is a choice:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -26,10 +27,11 @@ from artifixer.imaging.perceptual import load_lpips
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.seeds import generator
 from artifixer.scenes.scene import Photo
+from artifixer.splats.emptiness import EmptinessConfig
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, splats_at
 from artifixer.splats.reconstruct import IterationReport, ReconstructConfig, TrainingViews, ViewLoss, reconstruct
 from artifixer.splats.render import Renders, render
-from artifixer.splats.splats import Splats
+from artifixer.splats.splats import SH_COEFFICIENTS, Splats
 
 FrameWeights = Literal["uniform", "lpips", "evidence"]
 
@@ -55,7 +57,7 @@ class DistillConfig:
 
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
     weights: FrameWeights = "evidence"
-    start: Literal["fresh", "warm"] = "fresh"
+    start: Literal["fresh", "warm"] = "warm"
     frames: int | None = None
     photo_share: float = 0.3
     most_repeats: int = 8
@@ -102,7 +104,8 @@ def distill(
     extent = scene_extent(views.photo_cameras, points)
     training = _training_views(views, source, config, device)
     initial = source if config.start == "warm" else _fresh_start(views, points, extent, config, seed)
-    return reconstruct(training, initial, extent, config.reconstruct, seed, checkpoint=checkpoint, device=device, report=report)
+    fit = replace(config.reconstruct, emptiness=EmptinessConfig(weight=0.0))  # frames decide where no photo does
+    return reconstruct(training, initial, extent, fit, seed, checkpoint=checkpoint, device=device, report=report)
 
 
 @torch.no_grad()
@@ -207,6 +210,12 @@ def _lpips_loss(device: str) -> ViewLoss:
     network, reason = load_lpips("lpips_vgg01", device)
     assert network is not None, reason
     return lambda image, frame: LPIPS_WEIGHT * network(image, frame)
+
+
+def with_degree(splats: Splats, degree: int) -> Splats:
+    """The same splats with spherical harmonics of another degree: cut off, or filled up with zeros."""
+    missing = SH_COEFFICIENTS[degree] - splats.sh.shape[1]
+    return replace(splats, sh=F.pad(splats.sh, (0, 0, 0, missing)) if missing > 0 else splats.sh[:, : SH_COEFFICIENTS[degree]].contiguous())
 
 
 def _fresh_start(views: DistillViews, points: ColoredPoints, extent: float, config: DistillConfig, seed: int) -> Splats:

@@ -10,8 +10,8 @@ All randomness is keyed by (seed, iteration), so a run that continues from its c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from artifixer.runtime.run_folder import atomic_path, fingerprint
 from artifixer.runtime.seeds import generator
 from artifixer.runtime.stopping import stop_requested
 from artifixer.scenes.scene import Photo
+from artifixer.splats.emptiness import EmptinessConfig, EmptinessPull
 from artifixer.splats.initial import InitialConfig
 from artifixer.splats.losses import photometric_loss, regulariser
 from artifixer.splats.mcmc import McmcConfig, perturb, relocate_and_grow
@@ -62,6 +63,8 @@ class ReconstructConfig:
     ssim_weight: share of 1 - SSIM in the photometric loss.
     opacity_weight, scale_weight: regularisers; the scale's is relative to the scene's extent.
     near: near plane relative to the scene's extent.
+    gaussians_per_pixel: never more Gaussians than this many per pixel of the photos; few photos can't tell more apart, and what they
+    can't tell becomes fog.
     unseen_weight: at the end, Gaussians whose blending weight stays below this in every training photo are removed.
     """
 
@@ -72,10 +75,12 @@ class ReconstructConfig:
     opacity_weight: float = 0.01
     scale_weight: float = 0.01
     near: float = 0.02
+    gaussians_per_pixel: float = 0.1
     unseen_weight: float = 0.01
     learning_rates: LearningRates = field(default_factory=LearningRates)
     initial: InitialConfig = field(default_factory=InitialConfig)
     mcmc: McmcConfig = field(default_factory=McmcConfig)
+    emptiness: EmptinessConfig = field(default_factory=EmptinessConfig)
 
 
 #: (render, photo), both [0,1] ``[height width 3]`` -> the loss of a view.
@@ -140,9 +145,12 @@ def reconstruct(
     has_own_loss = [loss is not None for loss in views.losses]
     settings = (asdict(config), seed, extent, list(views.weights), has_own_loss)
     identity = fingerprint(*settings, pixels, list(views.pixel_weights), *vars(initial).values())
-    trainable, start = _load_or_start(checkpoint, identity, initial, config, extent, device)
     cameras = [camera.to(device) for camera in views.cameras]
+    emptiness = EmptinessPull(cameras, extent, config.near * extent, config.emptiness)
+    trainable, start = _load_or_start(checkpoint, identity, initial, emptiness, config, extent, device)
     masks = [None if mask is None else mask.to(device) for mask in views.pixel_weights]
+    most = int(config.gaussians_per_pixel * sum(photo.shape[0] * photo.shape[1] for photo in pixels))
+    mcmc = replace(config.mcmc, max_gaussians=min(config.mcmc.max_gaussians, most))
     save_next = time.monotonic() + SECONDS_BETWEEN_CHECKPOINTS
 
     for iteration in range(start, config.iterations):
@@ -160,11 +168,13 @@ def reconstruct(
         distance = own_loss(image, photo) if own_loss else photometric_loss(image, photo, config.ssim_weight, masks[view])
         loss = views.weights[view] * distance
         (loss + regulariser(trainable.splats, config.opacity_weight, config.scale_weight, extent)).backward()
+        if emptiness.is_turn(iteration, config.iterations):
+            emptiness.loss(trainable.splats, iteration, generator(seed, "stray camera", iteration)).backward()
         trainable.step()
 
         if _is_mcmc_turn(iteration, config):
-            relocate_and_grow(trainable, config.mcmc, generator(seed, "relocate", iteration))
-        perturb(trainable, config.mcmc, step, generator(seed, "perturb", iteration))
+            relocate_and_grow(trainable, mcmc, generator(seed, "relocate", iteration))
+        perturb(trainable, mcmc, step, generator(seed, "perturb", iteration))
 
         value = float(loss.detach())
         if value != value or value in (float("inf"), float("-inf")):
@@ -176,7 +186,7 @@ def reconstruct(
         stopping = stop_requested()
         if checkpoint is not None and (stopping or time.monotonic() > save_next):
             began = time.monotonic()
-            _save(checkpoint, identity, iteration + 1, trainable)
+            _save(checkpoint, identity, iteration + 1, {**trainable.state_tensors(), **emptiness.state_tensors()})
             ended = time.monotonic()
             save_next = ended + max(SECONDS_BETWEEN_CHECKPOINTS, (ended - began) / SHARE_OF_SAVING)
         if stopping:
@@ -212,7 +222,7 @@ def _psnr(mean_squared_error: float) -> float:
 
 
 def _load_or_start(
-    checkpoint: Path | None, identity: str, initial: Splats, config: ReconstructConfig, extent: float, device: str
+    checkpoint: Path | None, identity: str, initial: Splats, emptiness: EmptinessPull, config: ReconstructConfig, extent: float, device: str
 ) -> tuple[TrainableSplats, int]:
     """The state in the checkpoint when it belongs to this call, else the initial one; and the iterations already done."""
     rates = asdict(config.learning_rates)
@@ -225,13 +235,14 @@ def _load_or_start(
             metadata = file.metadata() or {}
             if metadata.get("identity") == identity:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+                emptiness.load_state(tensors)
                 return TrainableSplats.from_state(tensors, rates), int(metadata["iteration"])
     return TrainableSplats(initial.map(lambda tensor: tensor.to(device)), rates), 0
 
 
-def _save(checkpoint: Path, identity: str, iteration: int, trainable: TrainableSplats) -> None:
+def _save(checkpoint: Path, identity: str, iteration: int, tensors: Mapping[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
-    tensors = {name: tensor.contiguous() for name, tensor in trainable.state_tensors().items()}
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with atomic_path(checkpoint) as temporary:
-        save_file(tensors, str(temporary), metadata={"identity": identity, "iteration": str(iteration)})
+        save_file(contiguous, str(temporary), metadata={"identity": identity, "iteration": str(iteration)})
