@@ -103,8 +103,12 @@ def distill(
     views = _fewer_frames(views, config.frames)
     extent = scene_extent(views.photo_cameras, points)
     training = _training_views(views, source, config, device)
-    initial = source if config.start == "warm" else _fresh_start(views, points, extent, config, seed)
     fit = replace(config.reconstruct, emptiness=EmptinessConfig(weight=0.0))  # frames decide where no photo does
+    if config.start == "warm":
+        initial = with_degree(source.map(lambda tensor: tensor.cpu()), fit.sh_degree)
+        fit = replace(fit, sh_every=1)  # what the source knows about directions counts from the start
+    else:
+        initial = _fresh_start(views, points, extent, config, seed)
     return reconstruct(training, initial, extent, fit, seed, checkpoint=checkpoint, device=device, report=report)
 
 

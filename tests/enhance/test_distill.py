@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from artifixer.enhance.distill import DistillConfig, DistillViews, distill, evidence, photo_repeats
+from artifixer.enhance.distill import DistillConfig, DistillViews, distill, evidence, photo_repeats, with_degree
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.transforms import invert_rigid, look_at
 from artifixer.imaging.metrics import psnr
@@ -157,6 +157,20 @@ def test_the_same_seed_gives_the_same_splats_from_at_most_so_many_frames(start: 
     fits = [distill(DistillViews(photos, views, frames, targets), truth, points, config, seed=4) for _ in range(2)]
     assert all(getattr(fits[0], name).equal(getattr(fits[1], name)) for name in vars(fits[0]))
     assert set(read) == {0, 4, 8}
+
+
+def test_splats_of_any_degree_can_be_continued() -> None:
+    """Nothing that the fit does not optimise is left in the result, and what is there is where it was."""
+    source = wall(-2, 2)
+    detailed = replace(source, sh=torch.cat([source.sh, torch.full((len(source), 15, 3), 0.3)], dim=1))
+    assert with_degree(detailed, 0).sh.equal(source.sh)
+    wider = with_degree(source, 1).sh
+    assert wider.shape[1] == 4 and wider[:, :1].equal(source.sh) and not wider[:, 1:].any()
+    view = camera(0.0)
+    photos = [photo("0.png", picture(source, view))]
+    config = replace(CONFIG, reconstruct=replace(CONFIG.reconstruct, iterations=2))
+    fitted = distill(DistillViews(photos, [view], photos, [view]), detailed, ColoredPoints(source.means, source.means), config, seed=0)
+    assert fitted.sh_degree == 0
 
 
 def test_a_view_with_a_loss_of_its_own_is_fitted_by_it() -> None:
