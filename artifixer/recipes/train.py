@@ -105,6 +105,7 @@ TINY = TrainingRecipe(
     self_forcing_loop=LoopConfig(400, batch=2, save_every=50, validate_every=100),
     weigh_channels=True,
     parallel=ParallelConfig(attention="plain"),  # for clips this small PyTorch's CPU kernels are slower backwards
+    validation=ValidationConfig(pairs=8, steps=(1,)),
 )
 
 RECIPES = {
