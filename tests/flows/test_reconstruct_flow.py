@@ -25,30 +25,30 @@ CAPTURE = "procedural:7:frames=9,width=48,height=36,points_per_photo=40"
 RECONSTRUCT = ("reconstruct", CAPTURE, "--views", "3", "--size", "48", "--iterations", "25", "--max-gaussians", "3200", "--device", "cpu")
 RENDER_OPTIONS = ("--path", "orbit", "--frames", "8", "--size", "32", "--device", "cpu")
 
-#: The verb of the words that follow, in a process that ends by SIGKILL when it is about to put its N-th file in place. Checkpoints are
-#: written after every iteration, so that each is such a file.
+#: The verb of the words that follow, in a process that ends by SIGKILL when it is about to put the N-th file whose path contains NAME in
+#: place. Checkpoints are written after every iteration.
 DYING = """
 import os, signal, sys
 from artifixer.cli import main
 from artifixer.splats import reconstruct
 reconstruct.SECONDS_BETWEEN_CHECKPOINTS, reconstruct.SHARE_OF_SAVING = 0, 1e9
-left, replace = int(sys.argv[1]), os.replace
+name, left, replace = sys.argv[1], int(sys.argv[2]), os.replace
 
-def replace_or_die(*arguments, **options):
+def replace_or_die(source, target):
     global left
-    left -= 1
+    left -= name in str(target)
     if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    replace(*arguments, **options)
+    replace(source, target)
 
 os.replace = replace_or_die
-sys.exit(main(sys.argv[2:]))
+sys.exit(main(sys.argv[3:]))
 """
 
 
-def killed(words: tuple[str, ...], at_file: int) -> None:
-    """Run the verb in a process of its own and see it killed."""
-    command = [sys.executable, "-c", DYING, str(at_file), *words]
+def killed(words: tuple[str, ...], name: str, count: int) -> None:
+    """Run the verb in a process of its own and see it killed when it has written the file but for its name."""
+    command = [sys.executable, "-c", DYING, name, str(count), *words]
     done = subprocess.run(command, capture_output=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
 
@@ -115,9 +115,9 @@ def test_a_finished_run_is_left_alone(finished: Path, capsys: pytest.CaptureFixt
 def test_killed_reconstructions_end_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     """The first run dies among the iterations, the second among the renders of the held-out photos."""
     out = tmp_path / "run"
-    killed((*RECONSTRUCT, "--out", str(out)), at_file=17)
+    killed((*RECONSTRUCT, "--out", str(out)), "checkpoint", 11)
     assert (out / "checkpoint.safetensors").is_file()
-    killed((*RECONSTRUCT, "--out", str(out)), at_file=29)
+    killed((*RECONSTRUCT, "--out", str(out)), "heldout/rgb", 3)
     assert (out / "splats.ply").is_file() and not (out / "metrics.json").exists()
     assert reconstructed(out) == EXIT_DONE
     assert result_files(out) == result_files(finished)
@@ -195,8 +195,8 @@ def test_renders_are_a_render_folder_with_a_video(rendered: Path) -> None:
 def test_killed_and_stopped_renders_end_with_the_same_bytes(finished: Path, rendered: Path, tmp_path: Path) -> None:
     out = tmp_path / "renders"
     words = ("render", str(finished), "--out", str(out), *RENDER_OPTIONS)
-    killed(words, at_file=15)
-    assert len(list((out / "rgb").iterdir())) < 8
+    killed(words, "rgb", 4)
+    assert len(list((out / "rgb").glob("0*.png"))) == 3
     with at_file("00005.npy", terminate):
         assert main(words) == EXIT_STOPPED
     assert main(words) == EXIT_DONE

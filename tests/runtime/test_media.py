@@ -1,5 +1,6 @@
 """Images, arrays and videos: there and back, same bytes for same pixels, unusual and damaged files."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,32 @@ def test_video_there_and_back(tmp_path: Path, height: int, width: int) -> None:
     for ours, theirs in zip(frames, decoded, strict=True):
         assert theirs.shape[0] == height + height % 2
         assert np.abs(theirs[:height, :width].astype(int) - ours).mean() < VIDEO_ERROR
+
+
+#: The matrix in an MP4's track header by which a phone says how it was held, and the counterclockwise quarter turns that it asks for.
+HELD = {
+    "upside down": ((-1, 0, 0, -1), 2),
+    "turned right": ((0, 1, -1, 0), -1),
+    "turned left": ((0, -1, 1, 0), 1),
+}
+
+
+@pytest.mark.parametrize("held", HELD)
+def test_videos_of_a_turned_phone_come_upright(tmp_path: Path, held: str) -> None:
+    (a, b, c, d), quarter_turns = HELD[held]
+    frame = np.zeros((48, 64, 3), np.uint8)
+    frame[:24, :32], frame[:24, 32:], frame[24:, :32] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    with VideoWriter(tmp_path / "a.mp4", 64, 48) as video:
+        video.add(frame)
+    content = (tmp_path / "a.mp4").read_bytes()
+    upright = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    at = content.index(upright, content.index(b"tkhd"))
+    turned = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    (tmp_path / "a.mp4").write_bytes(content[:at] + turned + content[at + 36 :])
+    (shown,) = read_video(tmp_path / "a.mp4")
+    expected = np.rot90(frame, quarter_turns)
+    assert shown.shape == expected.shape
+    assert np.abs(shown.astype(int) - expected).mean() < 4, "but for compression"
 
 
 def test_failure_leaves_no_video(tmp_path: Path) -> None:
