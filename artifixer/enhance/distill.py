@@ -57,7 +57,7 @@ class DistillConfig:
 
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
     weights: FrameWeights = "evidence"
-    start: Literal["fresh", "warm"] = "warm"
+    start: Literal["fresh", "warm"] = "fresh"
     frames: int | None = None
     photo_share: float = 0.3
     most_repeats: int = 8

@@ -1,7 +1,7 @@
 """Named settings for ``artifixer run``: how the first splats and the distilled ones are fitted.
 
-``paper``    10,000 iterations for both fits, as in the paper, and all frames; for a GPU. Frames count by ``evidence`` and the second fit
-             starts from the first (the paper: ``uniform`` and anew), because that was better where it was measured
+``paper``    10,000 iterations for both fits, as in the paper, and all frames; for a GPU. Frames count by ``evidence`` (the paper:
+             ``uniform``), because that was better where it was measured (``benchmarks/distillation.py``)
 ``release``  as the public release: frames enter the distillation by LPIPS alone, 30,000 iterations; needs the extra ``metrics``
 ``tiny``     a few minutes on two CPU cores at sizes around 200 pixels
 """
@@ -26,11 +26,11 @@ RECIPES = {
     "paper": RunRecipe(RECONSTRUCT["paper"], DistillConfig(RECONSTRUCT["paper"])),
     "release": RunRecipe(
         RECONSTRUCT["paper"],
-        DistillConfig(replace(RECONSTRUCT["paper"], iterations=30_000), weights="lpips", start="fresh", photo_share=0.0),
+        DistillConfig(replace(RECONSTRUCT["paper"], iterations=30_000), weights="lpips", photo_share=0.0),
     ),
     "tiny": RunRecipe(
         RECONSTRUCT["tiny"],
-        DistillConfig(replace(RECONSTRUCT["tiny"], iterations=1500), frames=80),
+        DistillConfig(replace(RECONSTRUCT["tiny"], iterations=2000), frames=80),
         size="192",
     ),
 }
