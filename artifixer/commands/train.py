@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -89,7 +90,8 @@ def run_command(command: Command) -> None:
         rivals=rivals,
     )
     model = run_training(job, command.out, command.overwrite)
-    print(f"trained model in {model}")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"trained model in {model}")
 
 
 def _reported(pairs: PairSet) -> PairSet:

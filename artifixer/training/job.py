@@ -8,7 +8,8 @@ untrained, which the next stages start from.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -24,6 +25,7 @@ from artifixer.runtime.seeds import generator
 from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining, pixel_gains
 from artifixer.training.bidirectional import bidirectional_stage
 from artifixer.training.diffusion_forcing import diffusion_forcing_stage
+from artifixer.training.ema import Ema
 from artifixer.training.flow_matching import FlowMatchingStage, FlowMatchingTraining
 from artifixer.training.loop import LoopConfig, train
 from artifixer.training.parallel import ParallelConfig, distribute, whole_tensors
@@ -107,6 +109,7 @@ def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
 def initial_model(config: ModelConfig, init: Path | None, seed: int, device: str) -> Model:
     """The model to start from: the recipe's architecture with the weights of ``init``, or freshly drawn ones.
 
+    The autoencoder is on the device; the transformer still on the CPU, since it may be too large for one device.
     Raises ``InputError`` naming the first difference when ``init`` has another architecture.
     """
     if init is None:
@@ -115,8 +118,9 @@ def initial_model(config: ModelConfig, init: Path | None, seed: int, device: str
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             vae = build_vae(config.vae)
-        return Model(config, transformer.to(device), vae.to(device))
-    loaded = load_model(model_folder(init), device, torch.float32)
+        return Model(config, transformer, vae.to(device))
+    loaded = load_model(model_folder(init), "cpu", torch.float32)
+    loaded.vae.to(device)
     for part in ("transformer", "vae"):
         ours, theirs = getattr(config, part), getattr(loaded.config, part)
         if type(ours) is not type(theirs):
@@ -155,7 +159,7 @@ def _train_flow_matching(job: TrainingJob, model: Model, pairs: OrderedPairs, ou
     stage: FlowMatchingStage = build(model, settings, loop.seed, recipe.parallel.compute)
     validation = _validation(job, model, stage.ema, replace(recipe.validation, is_causal=is_causal), out, progress)
     train(stage, pairs, loop, out, progress, validation)
-    return _with_average(model, model.transformer, stage.ema)
+    return _with_average(model, stage.ema)
 
 
 def _train_self_forcing(job: TrainingJob, model: Model, pairs: OrderedPairs, out: Path, progress: Progress) -> Model:
@@ -163,18 +167,20 @@ def _train_self_forcing(job: TrainingJob, model: Model, pairs: OrderedPairs, out
     if job.init is None:
         raise InputError("self_forcing: needs --init, a causal model trained by diffusion_forcing, and --teacher, a bidirectional one")
     teacher = initial_model(config, job.teacher or job.init, recipe.self_forcing_loop.seed, job.device).transformer
-    critic = VideoTransformer(config.transformer).to(job.device)
-    critic.load_state_dict(teacher.state_dict())
-    for network in (model.transformer, critic, teacher):
+    critic = deepcopy(teacher)
+    networks = (model.transformer, critic, teacher)
+    for network in networks:
         _distributed(network, job)
     sampling = SampleConfig(
         config.steps, config.block_frames, config.window_frames, config.sink_frames, config.source, FlowSchedule(shift=config.shift)
     )
     seed = recipe.self_forcing_loop.seed
-    stage = SelfForcingStage(model.transformer, critic, teacher, model.vae, recipe.self_forcing, sampling, seed, recipe.parallel.compute)
+    prompt = recipe.self_forcing.negative_prompt
+    negative = model.encode_prompt(prompt).embedding if prompt else None
+    stage = SelfForcingStage(*networks, model.vae, recipe.self_forcing, sampling, seed, recipe.parallel.compute, negative)
     validation = _validation(job, model, stage.ema, recipe.validation, out, progress)
     train(stage, pairs, recipe.self_forcing_loop, out, progress, validation)
-    return _with_average(model, model.transformer, stage.ema)
+    return _with_average(model, stage.ema)
 
 
 #: A new stage is a file in this folder, a function here and its line.
@@ -201,7 +207,7 @@ def _channel_weights(model: Model, pairs: OrderedPairs) -> tuple[float, ...]:
 
 
 def _validation(
-    job: TrainingJob, model: Model, ema: Any, config: ValidationConfig, out: Path, progress: Progress
+    job: TrainingJob, model: Model, ema: Ema | None, config: ValidationConfig, out: Path, progress: Progress
 ) -> Callable[[int], Mapping[str, float]] | None:
     """Measures the averaged weights on the validation pairs; the picture goes to ``validation/``."""
     if job.validation_pairs is None:
@@ -211,7 +217,7 @@ def _validation(
     def measure(step: int) -> Mapping[str, float]:
         picture = out / "validation" / f"step_{step:08d}.png" if rank() == 0 else None
         model.transformer.eval()
-        with ema.in_module() if ema is not None else _nothing():
+        with ema.in_module() if ema is not None else nullcontext():
             figures = validate(model, pairs, config, job.recipe.parallel.compute, job.rivals, picture)
         model.transformer.train()
         progress.note(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
@@ -220,12 +226,15 @@ def _validation(
     return measure
 
 
-def _with_average(model: Model, transformer: VideoTransformer, ema: Any) -> Model:
-    """The model with averaged weights, gathered on every process."""
-    with ema.in_module() if ema is not None else _nothing():
-        tensors = {name: tensor.detach().clone() for name, tensor in whole_tensors(transformer).items()}
-    whole = VideoTransformer(model.config.transformer)
-    whole.load_state_dict(tensors)
+def _with_average(model: Model, ema: Ema | None) -> Model:
+    """The model with averaged weights, on the first process's CPU; the same model on the others, which don't save it."""
+    with ema.in_module() if ema is not None else nullcontext():
+        tensors = whole_tensors(model.transformer)
+    if rank() != 0:
+        return model
+    with torch.device("meta"):
+        whole = VideoTransformer(model.config.transformer)
+    whole.load_state_dict(tensors, assign=True)
     return replace(model, transformer=whole.eval().requires_grad_(False))
 
 
@@ -276,11 +285,6 @@ def _settings(job: TrainingJob) -> dict[str, Any]:
         "weigh_channels": recipe.weigh_channels,
         "compute": recipe.parallel.compute,
     }
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def _parameters(model: Model) -> int:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from artifixer.runtime.distributed import world_size
+from artifixer.runtime.distributed import rank, world_size
 from artifixer.video.transformer import VideoTransformer
 
 
@@ -41,10 +41,13 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def distribute(module: nn.Module, layers: Iterable[nn.Module], config: ParallelConfig, device: torch.device) -> nn.Module:
-    """The module, its weights sharded layer by layer where the settings and the number of processes ask for it. Changed in place."""
+    """The module on the device, its weights sharded where the settings and the number of processes ask for it. Changed in place.
+
+    layers: what is gathered and freed together. Weights go to the device layer by layer: a model that fits no GPU whole comes on the CPU.
+    """
     should_shard = config.strategy == "shard" or (config.strategy == "auto" and device.type == "cuda")
     if world_size() == 1 or not should_shard:
-        return module
+        return module.to(device)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
@@ -98,8 +101,13 @@ def clip_gradients(optimizer: torch.optim.Optimizer, limit: float) -> float:
 
 
 def whole_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """All weights of a module, gathered; every process must call it."""
-    return {name: value.full_tensor() if _is_sharded(value) else value for name, value in module.state_dict().items()}
+    """All weights of a module on the first process's CPU, gathered one by one; empty on the others. Every process must call it."""
+    gathered = {}
+    for name, value in module.state_dict().items():
+        whole = value.full_tensor() if _is_sharded(value) else value
+        if rank() == 0:
+            gathered[name] = whole.detach().to("cpu", copy=True)
+    return gathered
 
 
 def _is_sharded(tensor: Tensor) -> bool:

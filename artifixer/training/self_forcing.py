@@ -40,6 +40,7 @@ class SelfForcingTraining:
 
     clips: drop-outs as before. student_every: the student has its turn at every so manyeth step, the critic at every one.
     guidance: how far both scores go from the negative text's prediction towards the text's; 1 needs no negative prediction.
+    negative_prompt: the negative text; empty is no prompt, zeros.
     smallest_sigma, largest_sigma: noise levels of the scores are kept within. ema_decay: of the student's average; it is a copy for the
     first ``ema_copy_updates`` updates. clean_weight: of the squared error towards the true clip in the student's loss, for small models.
     """
@@ -47,6 +48,7 @@ class SelfForcingTraining:
     clips: ClipConfig = field(default_factory=ClipConfig)
     student_every: int = 5
     guidance: float = 3.0
+    negative_prompt: str = ""
     smallest_sigma: float = 0.02
     largest_sigma: float = 0.98
     student_learning_rate: float = 2e-6
