@@ -1,5 +1,6 @@
 """Images, arrays and videos: there and back, same bytes for same pixels, unusual and damaged files."""
 
+import ctypes
 import struct
 from pathlib import Path
 
@@ -116,6 +117,30 @@ def test_videos_of_a_turned_phone_come_upright(tmp_path: Path, held: str) -> Non
     expected = np.rot90(frame, quarter_turns)
     assert shown.shape == expected.shape
     assert np.abs(shown.astype(int) - expected).mean() < 4, "but for compression"
+
+
+#: glibc's option that fills fresh memory with a pattern.
+M_PERTURB = -6
+
+
+@pytest.mark.parametrize(("width", "height"), [(32, 24), (96, 54)])
+def test_video_bytes_do_not_depend_on_what_memory_held_before(tmp_path: Path, width: int, height: int) -> None:
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        pytest.skip("needs glibc's malloc")
+    y, x = np.mgrid[:height, :width]
+    picture = np.stack([(3 * x + y) % 256, 5 * y % 256, x * y % 256], axis=-1).astype(np.uint8)
+    contents = set()
+    try:
+        for pattern in (0, 85, 170, 200):
+            libc.mallopt(M_PERTURB, pattern)
+            with VideoWriter(tmp_path / "a.mp4", width, height) as video:
+                for shift in range(8):
+                    video.add(np.roll(picture, (shift, 2 * shift), axis=(0, 1)))
+            contents.add((tmp_path / "a.mp4").read_bytes())
+    finally:
+        libc.mallopt(M_PERTURB, 0)
+    assert len(contents) == 1
 
 
 def test_failure_leaves_no_video(tmp_path: Path) -> None:
