@@ -14,6 +14,7 @@ RECIPES = {
         iterations=1500,
         sh_degree=1,
         sh_every=500,
+        scale_weight=0.1,
         learning_rates=LearningRates(means=1.2e-3, means_final=2.4e-5, quats=3e-3, log_scales=1.2e-2, opacity_logits=5e-2, sh=1e-2),
         initial=InitialConfig(points=4000),
         mcmc=McmcConfig(max_gaussians=12_000, growth=1.15, every=50, noise=7e1),

@@ -40,11 +40,11 @@ class EmptinessConfig:
     weight: float = 0.5
     start: float = 0.6
     every: int = 4
-    refresh: int = 100
+    refresh: int = 200
     tolerance: float = 0.1
     wander: float = 0.15
     turn: float = 0.4
-    shrink: int = 2
+    shrink: int = 3
 
 
 class EmptinessPull:

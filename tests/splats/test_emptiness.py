@@ -77,7 +77,7 @@ def test_stray_cameras_stay_near_the_photos_and_repeat():
     cameras = [looking_along_z(0.0), looking_along_z(2.0)]
     config = EmptinessConfig(wander=0.05, turn=0.3)
     drawn = [stray_camera(cameras, 2.0, config, torch.Generator().manual_seed(k)) for k in range(200)]
-    assert {(camera.width, camera.height) for camera in drawn} == {(SIZE // 2, SIZE // 2)}
+    assert {(camera.width, camera.height) for camera in drawn} == {(SIZE // config.shrink, SIZE // config.shrink)}
     centers = torch.cat([camera.centers for camera in drawn])
     assert centers[:, 0].min() < 0.2 and centers[:, 0].max() > 1.8
     assert centers[:, 0].min() > -1.2 and centers[:, 0].max() < 3.2  # a quarter beyond the ends, and the wandering
