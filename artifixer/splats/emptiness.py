@@ -37,7 +37,7 @@ class EmptinessConfig:
     shrink: its image is smaller than the photos by this factor.
     """
 
-    weight: float = 0.5
+    weight: float = 0.3
     start: float = 0.6
     every: int = 4
     refresh: int = 200
