@@ -204,8 +204,10 @@ def sample_bidirectional(
         drawn = noise(clip, 0, render_latents.shape) if config.source == "mixing" else None
         latents = source_latents(render_latents, opacity, drawn, config.source)
         skip = _source_skip(network, opacity, render_latents)
-        negative = conditions.drop(text=True) if negative_text is None else replace(conditions, text=negative_text)
-        branches = [(branch, network.remember(branch)) for branch in ([conditions] if config.guidance == 1 else [conditions, negative])]
+        branches = [(conditions, network.remember(conditions))]
+        if config.guidance != 1:
+            negative = conditions.drop(text=True) if negative_text is None else replace(conditions, text=negative_text)
+            branches.append((negative, _remember_text(network, negative, branches[0][1])))
         solver = _unipc(config, latents.device)
         for step, time in enumerate(solver.timesteps):
             sigma = float(solver.sigmas[step])
@@ -289,11 +291,19 @@ class _RollOut:
         return clean
 
 
+def _remember_text(network: VideoTransformer, conditions: Conditions, references_from: CrossMemory) -> CrossMemory:
+    """Memory of conditions that differ in nothing but the text: references, much the larger part, are shared."""
+    if conditions.reference_latents is None:
+        return network.remember(conditions)
+    return network.remember(conditions.drop(references=True)).with_references_of(references_from)
+
+
 def _ring_cache(network: VideoTransformer, latents: Latents, config: SampleConfig) -> RingCache:
-    sizes = network.config
+    """In the type of the weights, which need not be that of the latents."""
+    sizes, dtype = network.config, next(network.parameters()).dtype
     batch, _, _, height, width = latents.shape
     shape = (batch, (height // sizes.patch_size) * (width // sizes.patch_size), sizes.heads, sizes.width // sizes.heads)
-    return RingCache(sizes.layers, shape, config.window_frames, config.sink_frames, latents.device, latents.dtype)
+    return RingCache(sizes.layers, shape, config.window_frames, config.sink_frames, latents.device, dtype)
 
 
 def _source_skip(network: VideoTransformer, opacity: Tensor, render_latents: Latents) -> Latents | None:

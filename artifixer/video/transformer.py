@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import torch
@@ -106,6 +106,13 @@ class CrossMemory:
 
     layers: tuple[LayerMemory, ...]
 
+    def with_references_of(self, other: CrossMemory) -> CrossMemory:
+        """Own text, and the other memory's references themselves, not a copy."""
+        pairs = zip(self.layers, other.layers, strict=True)
+        return CrossMemory(
+            tuple(replace(own, reference_keys=theirs.reference_keys, reference_values=theirs.reference_values) for own, theirs in pairs)
+        )
+
 
 @dataclass(frozen=True)
 class CrossTokens:
@@ -165,7 +172,7 @@ class VideoTransformer(nn.Module):
     ) -> Float[Tensor, "batch channels frames h w"]:
         """Velocity at the given noise levels, in the type of ``noisy_latents``.
 
-        timesteps: 1000 sigma, one per clip or one per temporal block; rounded to the weights' type, as the release does in bfloat16.
+        timesteps: 1000 sigma, one per clip or one per temporal block; rounded as the release does where the weights are bfloat16.
         conditions: of exactly these latent frames. first_latent_frame: their place in the roll-out.
         cache: keys and values of earlier blocks; the latents are then one block.
         memory: from ``remember``, for the same text and references.
@@ -179,7 +186,7 @@ class VideoTransformer(nn.Module):
         rows, columns = tokens.shape[2:4]
         hidden = tokens.flatten(1, 3)
 
-        time, modulation = self._embed_time(timesteps.to(dtype))
+        time, modulation = self._embed_time(timesteps.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32), dtype)
         assert time.shape[1] == 1 or (block_frames or 0) * time.shape[1] == frames, (
             f"{time.shape[1]} noise levels per clip for {frames} latent frames in blocks of {block_frames}"
         )
@@ -222,10 +229,10 @@ class VideoTransformer(nn.Module):
         return (cast(Layer, layer) for layer in self.layers)
 
     def _embed_time(
-        self, timesteps: Float[Tensor, " batch"] | Float[Tensor, "batch blocks"]
+        self, timesteps: Float[Tensor, " batch"] | Float[Tensor, "batch blocks"], dtype: torch.dtype
     ) -> tuple[Float[Tensor, "batch blocks width"], Float[Tensor, "batch blocks 6 width"]]:
         per_block = timesteps if timesteps.ndim == 2 else timesteps[:, None]
-        time = self.time_embedding(_sinusoids(per_block, self.config.frequency_width).to(timesteps.dtype))
+        time = self.time_embedding(_sinusoids(per_block, self.config.frequency_width).to(dtype))
         return time, self.time_modulation(F.silu(time)).unflatten(-1, (6, -1))
 
     def _cross_tokens(self, conditions: Conditions) -> CrossTokens:

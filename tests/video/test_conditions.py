@@ -231,6 +231,14 @@ def test_a_single_latent_frame_and_wrong_slices():
         later.latent_slice(0, 2)
 
 
+@pytest.mark.parametrize(("temporal", "latent_frames"), [(2, 2), (4, 2), (4, 4), (8, 2), (8, 8), (4, 3)])
+def test_a_later_piece_is_not_taken_for_the_start_of_a_clip(temporal, latent_frames):
+    """Some lengths divide evenly either way, and would be misread."""
+    later = replace(conditions(latent_frames=latent_frames), opacity=torch.zeros(2, temporal * latent_frames, 4, 6))
+    with pytest.raises(AssertionError, match="do not start a clip"):
+        later.latent_slice(0, 1)
+
+
 def test_inconsistent_parts_are_refused():
     full = conditions()
     with pytest.raises(AssertionError, match="come together"):

@@ -28,10 +28,13 @@ from artifixer.video.sample import (
     sample_bidirectional,
     sample_blocks,
 )
-from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig, initialise
+from artifixer.video.transformer import CrossMemory, VideoTransformer, VideoTransformerConfig, initialise
 
 #: float32 sums in another order.
 ROUNDING = 1e-5
+
+#: Share of the largest latent by which bfloat16 is off after a few calls whose keys feed each other.
+HALF_PRECISION = 0.05
 
 FROZEN = Path(__file__).parent / "frozen" / "sampler.safetensors"
 
@@ -299,6 +302,18 @@ def test_timesteps_are_rounded_only_in_bfloat16():
     assert not torch.equal(*outputs(torch.float32))
 
 
+def test_float16_does_not_round_timesteps():
+    """833.333 is what the network reads, not 833.5, its neighbour in float16."""
+    seen: list[Tensor] = []
+    model = transformer().to(torch.float16)
+    model.time_embedding.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    conditions = moving_conditions(torch.ones(1, 3, 2, 2), 0).to(dtype=torch.float16)
+    model(torch.ones(1, 3, 2, 1, 1, dtype=torch.float16), torch.tensor([2500 / 3]), conditions)
+    frequencies = 10_000 ** (-torch.arange(4, dtype=torch.float64) / 4)
+    expected = torch.cat([torch.cos(2500 / 3 * frequencies), torch.sin(2500 / 3 * frequencies)])
+    torch.testing.assert_close(seen[0].flatten().double(), expected, rtol=0, atol=1e-3)
+
+
 def test_low_precision_latents_keep_the_exact_levels():
     """The network rounds the timesteps that it reads in bfloat16; the sampler computes with the exact ones."""
     whole, config = clip(2), replace(SMALL, steps=4)
@@ -310,6 +325,31 @@ def test_low_precision_latents_keep_the_exact_levels():
     assert [1000 * call.sigma for call in low.calls] == pytest.approx([1000, 937.5, 2500 / 3, 625], rel=1e-6)
     last = low.calls[-1]
     assert torch.equal(latents, (last.noisy_latents.float() - last.sigma * last.velocity.float()).bfloat16())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_latents_may_be_wider_than_the_network(dtype):
+    """Latents in float32 through a network in half precision, references and a full window included: close to float32 throughout.
+
+    Of one step: more have levels that bfloat16 rounds, which is no small thing to a network with random weights.
+    """
+
+    def latents(model: VideoTransformer, steps: int = 1) -> Tensor:
+        draw = torch.Generator().manual_seed(1)
+        blocks = [
+            BlockInput(
+                first,
+                torch.randn(1, 3, 2, 1, 1, generator=draw),
+                moving_conditions(torch.rand(1, 4 - (not first), 2, 2, generator=draw), first),
+            )
+            for first in range(0, 10, 2)
+        ]
+        return run(blocks, replace(SMALL, steps=steps), model=model)
+
+    narrow, wide = latents(transformer().to(dtype)), latents(transformer())
+    assert narrow.dtype == torch.float32
+    assert 0 < (narrow - wide).abs().max() < HALF_PRECISION * wide.abs().max()
+    assert latents(transformer().to(dtype), steps=4).isfinite().all()
 
 
 def test_direct_source_draws_no_noise():
@@ -416,6 +456,32 @@ def test_guidance_leads_away_from_the_negative_text():
     assert guided(3.0) == pytest.approx(-3 * float(text.mean()), abs=1e-3)
     assert guided(3.0, negative_text=away) == pytest.approx(-(0.5 + 3 * (float(text.mean()) - 0.5)), abs=1e-3)
     assert guided(1.0, negative_text=away) == guided(1.0), "without guidance the negative text is not read"
+
+
+def test_guided_branches_share_the_references():
+    """Their keys and values are computed and kept once, and the result is that of two separate calls."""
+    model, whole = transformer(), clip_with_references()
+    memories: list[CrossMemory] = []
+    recorder = Recorder()
+    hook = model.register_forward_pre_hook(lambda _, args, options: memories.append(options["memory"]), with_kwargs=True)
+    bidirectional(model, whole, TeacherConfig(steps=1, guidance=3.0), observe=recorder)
+    hook.remove()
+    prompted, unprompted = memories
+    for ours, theirs in zip(prompted.layers, unprompted.layers, strict=True):
+        assert ours.reference_keys is theirs.reference_keys and ours.reference_values is theirs.reference_values
+        assert not torch.equal(ours.text_keys, theirs.text_keys)
+    (call,) = recorder.calls
+    with torch.no_grad():
+        texts = (whole.conditions, whole.conditions.drop(text=True))
+        with_text, without = (model(whole.render_latents, call.timesteps, conditions) for conditions in texts)
+    torch.testing.assert_close(call.velocity, without + 3 * (with_text - without), rtol=0, atol=ROUNDING)
+
+
+def clip_with_references() -> BlockInput:
+    """Opaque, so that the source is the render."""
+    return BlockInput(
+        0, torch.randn(1, 3, 4, 1, 1, generator=torch.Generator().manual_seed(3)), moving_conditions(torch.ones(1, 7, 2, 2), 0)
+    )
 
 
 def test_clips_of_a_video_have_noise_of_their_own():
