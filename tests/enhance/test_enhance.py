@@ -18,13 +18,16 @@ from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
 from artifixer.splats.render import Renders
 from artifixer.splats.render_folder import read_render_folder, write_render_folder
-from artifixer.video.models import Model, load_model, save_model
+from artifixer.video.models import Model, ModelConfig, load_model, save_model
 from tests.video.made_models import SMALL, WAN_LIKE, made_model
 
 WIDTH, HEIGHT = 20, 14
 
 #: Steps of 8 bit: float32 on a GPU may use TF32 in convolutions, and a roll-out adds up.
 GPU_TOLERANCE = 3
+
+#: Steps of 8 bit, mean over all pixels: bfloat16 has 8 bits too, and uses them in every layer.
+HALF_PRECISION_TOLERANCE = 4
 
 
 def made_cameras(views: int, width: int = WIDTH, height: int = HEIGHT, moves: bool = True) -> Cameras:
@@ -110,6 +113,19 @@ def test_any_size(model: Model, width: int, height: int) -> None:
 
 def test_a_model_on_wans_autoencoder() -> None:
     frames_of(made_model(WAN_LIKE), made_renders(6), made_cameras(6), made_references(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("config", [SMALL, WAN_LIKE], ids=["small", "wan"])
+def test_half_precision_on_a_cpu(config: ModelConfig, dtype: torch.dtype, tmp_path: Path) -> None:
+    """Every part of a roll-out in the weights' type, with references, partial opacity and a full window: near the frames of float32."""
+    save_model(tmp_path, made_model(config))
+    inputs = made_renders(25), made_cameras(25), made_references(2)
+    wide, narrow = (load_model(tmp_path, dtype=chosen) for chosen in (torch.float32, dtype))
+    assert narrow.dtype == narrow.transformer.head.weight.dtype == dtype
+    difference = frames_of(narrow, *inputs, steps=1).astype(float) - frames_of(wide, *inputs, steps=1)
+    assert 0 < np.abs(difference).mean() < HALF_PRECISION_TOLERANCE
+    assert frames_of(narrow, *inputs, steps=4).std() > 1  # random weights read rounded noise levels as quite other ones
 
 
 # ------------------------------------------------------------------------------------------------------------------- the same bits

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from artifixer.cli import main
 from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_STOPPED
 from artifixer.video.models import save_model
 from tests.pipeline.test_enhance_renders import frames_in, write_renders
-from tests.video.made_models import made_model
+from tests.video.made_models import WAN_LIKE, made_model, save_text_encoder
 
 FRAMES = 24
+
+Tensors = dict[str, Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +154,69 @@ def test_models_are_listed_and_converted(inputs: tuple[Path, Path], tmp_path: Pa
     assert_refused(["models", "--references", "-2"], "--references -2", capsys)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: dict(list(tensors.items())[4:]), "4 missing: "),
+        (
+            lambda tensors: tensors | {name: torch.ones(1) for name in "abcd"},
+            "91 tensors do not fit the model's 87: 4 unexpected: a, b, c, ...",
+        ),
+        (lambda tensors: tensors | {"head.bias": torch.zeros(3)}, "1 of another shape: head.bias is 3 instead of 24"),
+    ],
+    ids=["missing", "unexpected", "shape"],
+)
+def test_weights_that_do_not_fit_are_one_line(
+    inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Callable[[Tensors], Tensors], message: str
+) -> None:
+    save_model(tmp_path / "model", made_model())
+    weights = tmp_path / "model" / "transformer.safetensors"
+    save_file(change(load_file(weights)), weights)
+    assert_refused(words((inputs[0], tmp_path / "model"), tmp_path / "out"), message, capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_configurations_that_contradict_are_one_line(inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_model(tmp_path / "model", made_model())
+    config = tmp_path / "model" / "config.json"
+    content = config.read_text()
+    for key, value, other, message in (
+        ("transformer_width", 48, 96, "84 of another shape: head.weight is 24x48 instead of 24x96"),
+        ("transformer_latent_channels", 6, 7, "config.json: latent channels of the transformer is 7, of the autoencoder 6"),
+        ("transformer_heads", 2, 5, "config.json: width 48 is not a multiple of 5 heads"),
+    ):
+        assert f'"{key}": {value}' in content
+        config.write_text(content.replace(f'"{key}": {value}', f'"{key}": {other}'))
+        assert_refused(words((inputs[0], tmp_path / "model"), tmp_path / "out"), message, capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_does_not_fit_is_one_line(
+    inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for free, message in (
+        (400_000, "small at 16x16 with 3 references needs 0.00105 GB (weights "),
+        (400_000, "cpu has 0.0004 GB free: 0.000651 GB too much; nothing known would fit"),
+        (1_049_000, "cpu has 0.00105 GB free: 2.46e-06 GB too much; what would fit: --references 2"),
+    ):
+        monkeypatch.setattr("artifixer.video.memory.free_memory", lambda device, free=free: free)
+        assert_refused(words(inputs, tmp_path / "out"), message, capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_warnings_are_said_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompt over 512 tokens, and no references for a model that was trained with them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = replace(WAN_LIKE, transformer=replace(WAN_LIKE.transformer, text_tokens=512))
+    save_model(tmp_path / "model", made_model(config))
+    save_text_encoder(tmp_path / "model", config.text.width)
+    command = words((write_renders(tmp_path / "renders", 3), tmp_path / "model"), tmp_path / "out", "--prompt", "the sea " * 300)
+    assert main([*command, "--references", "0"]) == EXIT_DONE
+    said, kept = capsys.readouterr().err, json.loads((tmp_path / "out" / "timing.json").read_text())["warnings"]
+    for warning in ("no reference photos; model wan-like was trained with them", "the last 89 tokens were cut, the model reads 512"):
+        assert warning in said and any(warning in line for line in kept)
+
+
 def test_broken_models_are_one_line(inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_model(tmp_path / "model", made_model())
     command = words((inputs[0], tmp_path / "model"), tmp_path / "out")
@@ -156,6 +226,9 @@ def test_broken_models_are_one_line(inputs: tuple[Path, Path], tmp_path: Path, c
     assert_refused(command, "truncated or damaged", capsys)
     weights.unlink()
     assert_refused(command, "does not exist, expected weights", capsys)
+    torch.save({"weight": torch.zeros(2000)}, tmp_path / "short.pt")
+    (tmp_path / "short.pt").write_bytes((tmp_path / "short.pt").read_bytes()[:4000])
+    assert_refused(words((inputs[0], tmp_path / "short.pt"), tmp_path / "out"), "short.pt: truncated or damaged", capsys)
     torch.save({"weight": torch.zeros(2), "extra": [print]}, tmp_path / "evil.pt")
     assert_refused(words((inputs[0], tmp_path / "evil.pt"), tmp_path / "out"), "may run code, not loaded", capsys)
     assert not (tmp_path / "out").exists()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from scipy.spatial.transform import Rotation
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.geometry.transforms import quaternion_to_matrix, rotation_angle
 from artifixer.video.conditions import Conditions, RollOutContext, normalised_Ks, pooled_cameras, ray_map, weights_cameras
+from tests.video.parity_cases import cases_of, manifest_of, read_case
 
 #: float32 against the release's own tensors.
 PARITY_TOLERANCE = 1e-4
@@ -45,8 +46,12 @@ def opengl_cameras(camera_to_world: torch.Tensor, lenses: list[dict[str, float]]
 
 @pytest.mark.parametrize("case", ["full", "partial", "perframe"])
 def test_cameras_equal_the_release(parity_folder, case):
-    stored = load_file(parity_folder / "e_camera_conditioning.safetensors")
-    protocol = json.loads((parity_folder / "protocol.json").read_text())
+    for name in cases_of(parity_folder, "e", [f"{case}_w2cs", "c2w", "neighbor_c2w"]):
+        check_cameras(read_case(parity_folder, name), json.loads((parity_folder / "protocol.json").read_text()), case)
+
+
+def check_cameras(stored: dict[str, torch.Tensor], protocol: dict[str, Any], case: str) -> None:
+    """Pooled cameras, rays and references of the release, from its poses and the lenses that ``protocol`` tells of."""
     camera = protocol["camera"]
     frames = camera["full_uses_first_frames"] if case == "full" else len(stored["c2w"])
     lenses = [dict(protocol["intrinsics"]) for _ in range(len(stored["c2w"]) + len(stored["neighbor_c2w"]))]
@@ -71,23 +76,16 @@ def test_cameras_equal_the_release(parity_folder, case):
         )
 
 
-def release_paths(folder):
-    """Names of the stored clips that have both their poses and what the network was given."""
-    cases = json.loads((folder / "manifest.json").read_text())["cases"]
-    return sorted(name for name, case in cases.items() if name.startswith("b") and {"c2w", "w2cs"} <= set(case["tensors"]))
-
-
 def test_cameras_of_the_releases_roll_outs(parity_folder):
-    manifest = json.loads((parity_folder / "manifest.json").read_text())
+    manifest = manifest_of(parity_folder)
     height, width = manifest["pixels"]
-    names = release_paths(parity_folder)
-    assert names
-    for name in names:
-        stored = load_file(parity_folder / f"{name}.safetensors")
+    temporal = 2 ** sum(manifest["vae"]["temperal_downsample"])
+    for name in cases_of(parity_folder, "b", ["c2w", "neighbor_c2w", "w2cs"]):
+        stored = read_case(parity_folder, name)
         lens = manifest["camera"]["intrinsics"]
         targets = opengl_cameras(stored["c2w"], [lens] * len(stored["c2w"]), (width, height))
         references = opengl_cameras(stored["neighbor_c2w"], [lens] * len(stored["neighbor_c2w"]), (width, height))
-        moved = weights_cameras(pooled_cameras(targets, 4, True), targets[0], manifest["camera"]["scale"])
+        moved = weights_cameras(pooled_cameras(targets, temporal, True), targets[0], manifest["camera"]["scale"])
         seen = weights_cameras(references, targets[0], manifest["camera"]["scale"])
         ours = {"w2cs": moved.viewmats, "Ks": normalised_Ks(moved), "camera_rays": ray_map(moved)}
         ours |= {"neighbor_w2cs": seen.viewmats, "neighbor_Ks": normalised_Ks(seen)}
@@ -97,9 +95,10 @@ def test_cameras_of_the_releases_roll_outs(parity_folder):
 
 def test_conditions_of_a_long_path_come_block_by_block(parity_folder):
     """The 60 stored poses, in blocks of 7 latent frames: the last one has 7 cameras for 28 frames of padding-filled opacity."""
-    poses = load_file(parity_folder / "f_long_path.safetensors")["c2w"]
     lens = json.loads((parity_folder / "protocol.json").read_text())["intrinsics"]
-    check_streaming(opengl_cameras(poses, [lens] * len(poses), (48, 32)))
+    for name in cases_of(parity_folder, "f"):
+        poses = read_case(parity_folder, name)["c2w"]
+        check_streaming(opengl_cameras(poses, [lens] * len(poses), (48, 32)))
 
 
 def test_conditions_come_block_by_block():

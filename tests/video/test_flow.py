@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 from artifixer.video.flow import FlowSchedule, clean_from_velocity, latent_opacity, noisy_latents, source_latents, timestep, velocity
+from tests.video.parity_cases import cases_of, read_case
 
 #: float32 against the release's own tables.
 PARITY_TOLERANCE = 1e-4
@@ -98,13 +98,14 @@ def test_low_precision_latents_keep_the_levels_precision():
 
 
 def test_schedule_equals_the_release(parity_folder):
-    stored = load_file(parity_folder / "d_schedule.safetensors")
-    schedule = FlowSchedule(levels=len(stored["sigmas"]))
-    ours = {"sigmas": schedule.sigmas, "timesteps": schedule.timesteps, "weights": schedule.training_weights}
-    ours |= {name: timestep(schedule.few_step_sigmas(int(name[6:]))) for name in stored if name.startswith("steps_")}
-    assert set(ours) == set(stored)
-    for name, values in ours.items():
-        torch.testing.assert_close(values, stored[name], rtol=0, atol=PARITY_TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
+    for case in cases_of(parity_folder, "d"):
+        stored = read_case(parity_folder, case)
+        schedule = FlowSchedule(levels=len(stored["sigmas"]))
+        ours = {"sigmas": schedule.sigmas, "timesteps": schedule.timesteps, "weights": schedule.training_weights}
+        ours |= {name: timestep(schedule.few_step_sigmas(int(name[6:]))) for name in stored if name.startswith("steps_")}
+        assert set(ours) == set(stored) and len(ours) > 3
+        for name, values in ours.items():
+            torch.testing.assert_close(values, stored[name], rtol=0, atol=PARITY_TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_four_steps_of_the_release():

@@ -253,6 +253,15 @@ def test_the_embedded_model_needs_only_its_folder(tmp_path: Path, monkeypatch: p
     assert_same(load_model("tiny", dtype=torch.float16), model, torch.float16)
 
 
+def test_released_models_take_the_sizes_of_the_release(parity_folder: Path) -> None:
+    """Nearest multiples of 16, halves to the even one."""
+    config = NAMED_MODELS["14b"].config
+    assert config is not None
+    for size, (height, width) in json.loads((parity_folder / "protocol.json").read_text())["resize16"].items():
+        given_height, given_width = map(int, size.split("x"))
+        assert config.model_size(given_width, given_height) == (width, height), size
+
+
 @pytest.mark.parametrize(("name", "count"), RELEASED_PARAMETERS.items())
 def test_released_models_have_their_parameters(name: str, count: int) -> None:
     config = NAMED_MODELS[name].config
@@ -340,7 +349,9 @@ def test_release_sized_estimates_are_those_known_from_outside() -> None:
     assert estimate.references / 6e9 == pytest.approx(1.67, abs=0.01)
 
 
-def test_a_model_that_does_not_fit_is_refused_with_what_would(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_does_not_fit_is_refused_with_what_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_model(tmp_path / "tiny", made_model())
+    monkeypatch.setattr(models, "embedded_folder", lambda name: tmp_path / name)
     config = NAMED_MODELS["14b"].config
     assert config is not None
     plan = MemoryPlan(1024, 576)
@@ -357,9 +368,11 @@ def test_a_model_that_does_not_fit_is_refused_with_what_would(monkeypatch: pytes
     assert message.endswith("--model tiny, --model 1.3b")
     monkeypatch.setattr(memory, "free_memory", lambda device: needed)
     check_memory(config, plan, cuda)
-    monkeypatch.setattr(memory, "free_memory", lambda device: 1e9)
-    with pytest.raises(InputError, match=r"what would fit: --model tiny$"):
-        check_memory(config, plan, cuda)
+    tiny = memory_estimate(SMALL, plan).total + memory.CUDA_OVERHEAD
+    for free, fitting in ((tiny, "what would fit: --model tiny"), (tiny - 1, "nothing known would fit")):
+        monkeypatch.setattr(memory, "free_memory", lambda device, free=free: free)
+        with pytest.raises(InputError, match=f"{fitting}$"):
+            check_memory(config, plan, cuda)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -6,14 +6,12 @@ Sizes, steps and windows come from the manifest. A set of cases may be of any ar
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
@@ -23,6 +21,7 @@ from artifixer.video.sample import BlockInput, NetworkCall, Noise, SampleConfig,
 from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig
 from artifixer.video.vae import StreamingDecoder, StreamingEncoder, Vae, VaeConfig, build_vae, frames_to_video, video_to_frames
 from artifixer.video.weights import load_into, open_tensors, our_name
+from tests.video.parity_cases import cases_of, manifest_of, read_case
 
 #: float32 on a CPU, after up to dozens of network calls that feed each other.
 TOLERANCE = 1e-4
@@ -37,22 +36,18 @@ class Oracle:
     network: VideoTransformer
     vae: Vae
 
-    def cases(self, kind: str) -> list[str]:
-        """Names of the stored cases of a kind, such as ``b`` for roll-outs."""
-        return [name for name in self.manifest["cases"] if name.startswith(kind) and (self.folder / f"{name}.safetensors").exists()]
-
     def read(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        return load_file(self.folder / f"{name}.safetensors"), self.manifest["cases"][name]["meta"]
+        return read_case(self.folder, name), self.manifest["cases"][name]["meta"]
 
 
 @pytest.fixture(scope="module")
 def oracle(parity_folder: Path) -> Oracle:
-    manifest = json.loads((parity_folder / "manifest.json").read_text())
+    manifest = manifest_of(parity_folder)
     theirs, vae_values = manifest["transformer"], dict(manifest["vae"])
     vae_values["temporal_downsample"] = vae_values.pop("temperal_downsample")
-    vae_values.pop("attn_scales")
+    vae_values.pop("attn_scales", None)
     vae = build_vae(VaeConfig(**vae_values))
-    vae.network.load_state_dict(load_file(parity_folder / "weights_vae.safetensors"))
+    vae.network.load_state_dict(read_case(parity_folder, "weights_vae"))
     config = VideoTransformerConfig(
         width=theirs["num_attention_heads"] * theirs["attention_head_dim"],
         ffn_width=theirs["ffn_dim"],
@@ -108,10 +103,7 @@ def close(ours: Tensor, theirs: Tensor, what: str) -> None:
 
 
 def test_every_call_of_the_roll_outs(oracle):
-    names = oracle.cases("b")
-    if not names:
-        pytest.skip("no roll-outs in this set")
-    for name in names:
+    for name in cases_of(oracle.folder, "b", ["condition", "latents", "opacity", "text", "camera_rays", "w2cs", "Ks"]):
         stored, meta = oracle.read(name)
         config, whole = config_of(meta), conditions_of(stored)
         calls: list[NetworkCall] = []
@@ -132,13 +124,13 @@ def test_every_call_of_the_roll_outs(oracle):
                     close(value, stored[f"{letter}_{place}"], f"{name} {letter}_{place}")
         close(latents, stored["latents"], f"{name} latents")
         if "cache_layer0_k" in stored:
-            for index, part in enumerate(("k", "v")):
-                close(unrolled(caches[-1], whole.latent_frames)[index], stored[f"cache_layer0_{part}"], f"{name} cache {part}")
+            for ours, part in zip(unrolled(caches[-1], whole.latent_frames), ("k", "v"), strict=True):
+                close(ours, stored[f"cache_layer0_{part}"][:, : ours.shape[1]], f"{name} cache {part}")
 
 
 def unrolled(cache: RingCache, frames: int) -> Tensor:
     """Keys and values of layer 0 in the release's order: sink frames, then the latest others from old to new."""
-    latest = range(frames - (cache.window_frames - cache.sink_frames), frames)
+    latest = range(max(cache.sink_frames, frames - (cache.window_frames - cache.sink_frames)), frames)
     ring = [cache.sink_frames + (frame - cache.sink_frames) % (cache.window_frames - cache.sink_frames) for frame in latest]
     by_frame = cache.slots[0].unflatten(2, (cache.window_frames, -1))
     return by_frame[:, :, [*range(cache.sink_frames), *ring]].flatten(2, 3)
@@ -146,16 +138,13 @@ def unrolled(cache: RingCache, frames: int) -> Tensor:
 
 def test_whole_flow_of_the_roll_outs(oracle):
     """From renders, opacity and poses to video: encoding, conditions, roll-out and decoding, all of them block by block."""
-    names = [name for name in oracle.cases("b") if {"c2w", "rgb_rendered", "video"} <= set(oracle.manifest["cases"][name]["tensors"])]
-    if not names:
-        pytest.skip("no roll-outs with renders and video in this set")
-    for name in names:
+    for name in cases_of(oracle.folder, "b", ["c2w", "rgb_rendered", "opacity", "text", "video"]):
         stored, meta = oracle.read(name)
-        config = config_of(meta)
-        targets, references = (cameras_of(oracle, stored[key]) for key in ("c2w", "neighbor_c2w"))
-        photos = oracle.vae.encode_stills(frames_to_video(stored["rgb_neighbors"][0].permute(0, 2, 3, 1)))
-        scale, factor = oracle.manifest["camera"]["scale"], oracle.vae.config.temporal_factor
-        context = RollOutContext(targets[0], scale, factor, stored["text"]).with_references(photos, references)
+        config, targets = config_of(meta), cameras_of(oracle, stored["c2w"])
+        context = RollOutContext(targets[0], oracle.manifest["camera"]["scale"], oracle.vae.config.temporal_factor, stored["text"])
+        if "neighbor_c2w" in stored:
+            photos = oracle.vae.encode_stills(frames_to_video(stored["rgb_neighbors"][0].permute(0, 2, 3, 1)))
+            context = context.with_references(photos, cameras_of(oracle, stored["neighbor_c2w"]))
         encoder, decoder = StreamingEncoder(oracle.vae), StreamingDecoder(oracle.vae)
 
         def blocks(stored=stored, meta=meta, targets=targets, encoder=encoder, context=context, config=config):
@@ -183,10 +172,7 @@ def cameras_of(oracle: Oracle, camera_to_world: Tensor) -> Cameras:
 
 
 def test_teacher(oracle):
-    names = oracle.cases("c")
-    if not names:
-        pytest.skip("no teacher samples in this set")
-    for name in names:
+    for name in cases_of(oracle.folder, "c"):
         stored, meta = oracle.read(name)
         config = TeacherConfig(steps=meta["num_inference_steps"], guidance=meta["text_guidance_scale"])
         calls: list[NetworkCall] = []

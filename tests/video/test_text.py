@@ -9,6 +9,7 @@ import torch
 
 from artifixer.runtime.errors import InputError
 from artifixer.video.text import TextConfig, TextEncoder, cleaned, no_prompt
+from tests.video.made_models import save_text_encoder
 
 CONFIG = TextConfig(tokens=8, width=16)
 
@@ -18,25 +19,8 @@ PADDING_TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Wan folder with a tiny random UMT5 and a tokenizer that knows a few words."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-    from tokenizers.processors import TemplateProcessing
-    from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
-
     folder = tmp_path_factory.mktemp("wan")
-    words = ["<pad>", "</s>", "<unk>", "a", "red", "house", "beside", "the", "sea"]
-    tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>").save_pretrained(
-        folder / "tokenizer"
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = UMT5Config(vocab_size=len(words), d_model=16, d_kv=4, d_ff=32, num_layers=2, num_heads=2)
-        UMT5EncoderModel(config).save_pretrained(folder / "text_encoder")
+    save_text_encoder(folder, CONFIG.width)
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,10 @@ from torch import Tensor, nn
 from artifixer.video.conditions import Conditions
 from artifixer.video.transformer import Layer, VideoTransformer, VideoTransformerConfig
 from artifixer.video.weights import load_into, open_tensors, our_name
+from tests.video.parity_cases import cases_of, manifest_of, read_case
 
 #: Float32 sums in another order; the oracle itself repeats to 1e-6.
 TOLERANCE = 1e-4
-
-KINDS = ("a_", "a2_", "a3_")
-
-
-def manifest(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "manifest.json").read_text())
 
 
 def config_of(manifest: dict[str, Any]) -> VideoTransformerConfig:
@@ -45,18 +39,9 @@ def config_of(manifest: dict[str, Any]) -> VideoTransformerConfig:
 @pytest.fixture(scope="module")
 def network(parity_folder: Path) -> VideoTransformer:
     with torch.device("meta"):
-        transformer = VideoTransformer(config_of(manifest(parity_folder)))
+        transformer = VideoTransformer(config_of(manifest_of(parity_folder)))
     load_into(transformer, open_tensors(parity_folder / "weights_transformer.safetensors").renamed(our_name))
     return transformer.eval()
-
-
-def cases(folder: Path) -> list[str]:
-    return [name for name in manifest(folder)["cases"] if name.startswith(KINDS)]
-
-
-def tensors_of(folder: Path, case: str) -> dict[str, Tensor]:
-    stored = open_tensors(folder / f"{case}.safetensors")
-    return {name: stored.read(name) for name in stored.shapes}
 
 
 def conditions_of(tensors: dict[str, Tensor], references: bool = True) -> Conditions:
@@ -111,11 +96,9 @@ def assert_close(actual: Tensor, expected: Tensor, what: str) -> None:
 
 
 def test_outputs_are_those_of_the_release(parity_folder: Path, network: VideoTransformer):
-    names = cases(parity_folder)
-    assert names, "no such file kinds"
-    for case in names:
-        tensors = tensors_of(parity_folder, case)
-        block_frames = manifest(parity_folder)["cases"][case]["meta"].get("frames_per_block")
+    for case in cases_of(parity_folder, "a", ["out"]):
+        tensors = read_case(parity_folder, case)
+        block_frames = manifest_of(parity_folder)["cases"][case]["meta"].get("frames_per_block")
         with torch.no_grad():
             velocity = network(tensors["hidden_states"], timesteps_of(tensors), conditions_of(tensors), block_frames=block_frames)
         assert_close(velocity, tensors["out"], case)
@@ -123,27 +106,20 @@ def test_outputs_are_those_of_the_release(parity_folder: Path, network: VideoTra
 
 def test_without_references_as_the_release(parity_folder: Path, network: VideoTransformer):
     """No references, or their contribution times zero, as two ways to the same output."""
-    compared = 0
-    for case in cases(parity_folder):
-        tensors = tensors_of(parity_folder, case)
+    for case in cases_of(parity_folder, "a", ["out_no_neighbors", "out_ignore_neighbors"]):
+        tensors = read_case(parity_folder, case)
         batch = tensors["hidden_states"].shape[0]
         unused = Conditions(**{**vars(conditions_of(tensors)), "use_references": torch.zeros(batch)})
         for name, conditions in (("out_no_neighbors", conditions_of(tensors, references=False)), ("out_ignore_neighbors", unused)):
-            if name in tensors:
-                with torch.no_grad():
-                    velocity = network(tensors["hidden_states"], timesteps_of(tensors), conditions)
-                assert_close(velocity, tensors[name], f"{case} {name}")
-                compared += 1
-    assert compared >= 2
+            with torch.no_grad():
+                velocity = network(tensors["hidden_states"], timesteps_of(tensors), conditions)
+            assert_close(velocity, tensors[name], f"{case} {name}")
 
 
 def test_activations_are_those_of_the_release(parity_folder: Path, network: VideoTransformer):
-    compared = set()
-    for case in cases(parity_folder):
-        tensors = tensors_of(parity_folder, case)
+    for case in cases_of(parity_folder, "a", ["act_patch_embedding"]):
+        tensors = read_case(parity_folder, case)
         expected = {name.removeprefix("act_"): value for name, value in tensors.items() if name.startswith("act_")}
-        if not expected:
-            continue
         seen, hooks = recorded(network)
         with torch.no_grad():
             network(tensors["hidden_states"], timesteps_of(tensors), conditions_of(tensors))
@@ -155,6 +131,4 @@ def test_activations_are_those_of_the_release(parity_folder: Path, network: Vide
         for name, value in expected.items():
             assert len(seen[name]) == 1, name
             assert_close(seen[name][0], value, f"{case} {name}")
-            compared.add(name)
-    layers = len(network.layers)
-    assert len(compared) == 5 + 4 * layers, f"activations compared: {sorted(compared)}"
+        assert len(expected) == 5 + 4 * len(network.layers), f"{case}: activations compared: {sorted(expected)}"

@@ -1,0 +1,35 @@
+"""The public release's stored cases: which ones a set has is read from its manifest, and what is absent is skipped with a reason."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from torch import Tensor
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """Sizes, architectures, and the tensors of every case."""
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def cases_of(folder: Path, kind: str, tensors: Iterable[str] = ()) -> list[str]:
+    """Names of all cases of a kind, ``b`` for b2_..., b31_... and so on, that have these tensors and a file; skips without any."""
+    needed, cases = set(tensors), manifest_of(folder)["cases"]
+    names = [
+        name
+        for name in sorted(cases)
+        if re.match(rf"{kind}\d*_", name) and needed <= set(cases[name]["tensors"]) and (folder / f"{name}.safetensors").is_file()
+    ]
+    if not names:
+        pytest.skip(f"{folder}: no {kind}* files{f' with {sorted(needed)}' if needed else ''}")
+    return names
+
+
+def read_case(folder: Path, name: str) -> dict[str, Tensor]:
+    return load_file(folder / f"{name}.safetensors")
