@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from artifixer.runtime.errors import InputError
-from artifixer.video.models import NAMED_MODELS, ModelConfig, default_dtype
+from artifixer.video.models import NAMED_MODELS, ModelConfig, default_dtype, locate_model
 from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig
 from artifixer.video.vae import AutoencoderConfig, VaeConfig, build_vae
 
@@ -197,10 +197,17 @@ def _what_fits(config: ModelConfig, plan: MemoryPlan, device: torch.device, free
     for name, named in NAMED_MODELS.items():
         if name == config.name:
             continue
-        if named.config is None or (
-            parameter_count(named.config.transformer) < parameter_count(config.transformer) and fits(named.config, plan)
-        ):
+        other = named.config or _embedded_config(name)
+        if other is not None and parameter_count(other.transformer) < parameter_count(config.transformer) and fits(other, plan):
             yield f"--model {name}"
+
+
+def _embedded_config(name: str) -> ModelConfig | None:
+    """Of a model that is part of the package; None where an installation lacks it."""
+    try:
+        return locate_model(name).config
+    except InputError:
+        return None
 
 
 def _overhead(device: torch.device) -> int:
