@@ -34,7 +34,7 @@ class Command:
     """Show the video models: where their files belong, licence, camera scale, and memory by part at a size.
 
     With --convert, make a model folder of ours (safetensors and config.json) of a model in another format: the public release's .pt beside
-    Wan's vae/, or a Wan 2.1 folder of diffusers.
+    Wan's vae/, or a Wan 2.1 folder of diffusers. Or the other way round: --out FILE.pt makes a checkpoint as the public release has it.
 
     Examples:
       artifixer models
@@ -53,7 +53,7 @@ class Command:
     convert: str | None = None
     """Name or path of a model to convert."""
     out: Path | None = None
-    """New folder for the converted model."""
+    """New folder for the converted model, or new .pt file for its transformer."""
     dtype: Literal["keep", "float32", "bfloat16", "float16"] = "keep"
     """Type of the converted weights."""
 
@@ -79,7 +79,9 @@ def _convert(command: Command, source: str) -> None:
         raise InputError("--convert: expected --out FOLDER beside it")
     dtype = None if command.dtype == "keep" else getattr(torch, command.dtype)
     config = convert_model(source, command.out, dtype, PART_BYTES)
-    print(f"{config.name}: {parameter_count(config.transformer):,} parameters in {command.out}; use it with --model {command.out}")
+    use = f"; use it with --model {command.out}"
+    use += ", Wan's vae/ beside it" if command.out.suffix == ".pt" else ""
+    print(f"{config.name}: {parameter_count(config.transformer):,} parameters in {command.out}{use}")
 
 
 def _lines(named: NamedModel, width: int, height: int, references: int, device: torch.device) -> Iterator[str]:

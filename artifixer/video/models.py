@@ -3,7 +3,7 @@
 In: a name or a path. Out: ``Model``: network, autoencoder and text encoder with the settings they were trained for. A model folder holds
 a flat ``config.json``, ``transformer.safetensors`` and ``vae.safetensors`` (each possibly in several parts), and ``text_encoder/`` and
 ``tokenizer/`` where the model takes prompts. The public release's ``.pt`` beside Wan's ``vae/``, and Wan 2.1 folders of diffusers load as
-well; ``convert_model`` makes our folder of any of them.
+well; ``convert_model`` makes our folder of any of them, or the release's ``.pt``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import read_json, write_json
+from artifixer.runtime.run_folder import atomic_path, read_json, write_json
 from artifixer.runtime.seeds import generator
 from artifixer.video.flow import SourceKind
 from artifixer.video.offload import LayerStream
@@ -29,7 +29,7 @@ from artifixer.video.small_autoencoder import SmallAutoencoderConfig
 from artifixer.video.text import EncodedPrompt, TextConfig, TextEncoder, no_prompt
 from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig
 from artifixer.video.vae import AutoencoderConfig, Vae, VaeConfig, build_vae
-from artifixer.video.weights import StoredTensors, check_fit, load_into, open_tensors, our_name, read_flat_json, save_tensors
+from artifixer.video.weights import StoredTensors, check_fit, load_into, open_tensors, our_name, read_flat_json, release_name, save_tensors
 
 FORMAT = "artifixer-model"
 VERSION = 1
@@ -318,9 +318,13 @@ def save_model(folder: Path, model: Model, dtype: torch.dtype | None = None, par
 def convert_model(source: str | Path, folder: Path, dtype: torch.dtype | None = None, part_bytes: int | None = None) -> ModelConfig:
     """Make our folder of any model that loads. Weights keep their type unless ``dtype`` says another; the text encoder is linked to.
 
+    A ``folder`` that ends in .pt becomes a checkpoint as the public release has it, of the transformer alone.
     Tensors go from file to file one by one: a model larger than the memory converts too.
     """
     files = locate_model(source)
+    if folder.suffix == ".pt":
+        _save_release_checkpoint(folder, files, dtype)
+        return files.config
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder}: is not empty; expected a new folder")
     with torch.device("meta"):
@@ -551,6 +555,21 @@ def _random_tensor(name: str, like: Tensor, random: torch.Generator, dtype: torc
         return values.fill_(1)
     inputs = like.shape[1:].numel() if like.ndim > 1 else 100
     return values.normal_(generator=random).mul_(inputs**-0.5)
+
+
+def _save_release_checkpoint(path: Path, files: ModelFiles, dtype: torch.dtype | None) -> None:
+    """The transformer in the public release's format. Another ``dtype`` takes the memory of the converted weights."""
+    config, network = files.config, files.config.transformer
+    is_theirs = network.conditioning_place == "before_attention" and not network.noise_free_skip and network.head_width == WAN_HEAD_WIDTH
+    if not is_theirs or not isinstance(config.vae, VaeConfig):
+        raise InputError(f"{path}: model {config.name} is not of the public release's architecture; expected a folder, not a .pt file")
+    if path.exists():
+        raise InputError(f"{path}: exists; expected a new file")
+    with torch.device("meta"):
+        transformer: nn.Module = VideoTransformer(network)
+    files.fill_transformer(transformer, "cpu", dtype)
+    with atomic_path(path) as temporary:
+        torch.save({release_name(name): tensor for name, tensor in transformer.state_dict().items()}, temporary)
 
 
 def _save_part(folder: Path, stem: str, tensors: Mapping[str, Tensor], dtype: torch.dtype | None, part_bytes: int | None) -> None:

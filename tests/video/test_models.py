@@ -161,6 +161,23 @@ def test_a_release_checkpoint_loads_and_converts(tmp_path: Path, dtype: torch.dt
     assert_same(load_model(tmp_path / "half", dtype=torch.bfloat16), loaded, torch.bfloat16)
 
 
+def test_a_model_becomes_a_checkpoint_of_the_release(tmp_path: Path) -> None:
+    """From the release's format to ours and back: the same names, types and values."""
+    path, _ = release_checkpoint(tmp_path)
+    convert_model(path, tmp_path / "ours")
+    convert_model(tmp_path / "ours", tmp_path / "back.pt")
+    before, after = (torch.load(file, weights_only=True) for file in (path, tmp_path / "back.pt"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    convert_model(tmp_path / "ours", tmp_path / "half.pt", torch.bfloat16)
+    assert {value.dtype for value in torch.load(tmp_path / "half.pt", weights_only=True).values()} == {torch.bfloat16}
+    with pytest.raises(InputError, match=r"half\.pt: exists; expected a new file"):
+        convert_model(tmp_path / "ours", tmp_path / "half.pt")
+    save_model(tmp_path / "small", made_model())
+    with pytest.raises(InputError, match="model small is not of the public release's architecture"):
+        convert_model(tmp_path / "small", tmp_path / "small.pt")
+
+
 def test_release_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path, _ = release_checkpoint(tmp_path)
     stored = torch.load(path, weights_only=True)
