@@ -85,6 +85,7 @@ TINY_FLOW = FlowMatchingTraining(
     source="direct",
     level_weights="even",
     source_share=0.85,
+    easy_power=0.5,
     learning_rate=1.2e-3,
     betas=(0.9, 0.98),
     ema_decay=0.995,

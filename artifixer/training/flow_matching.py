@@ -24,6 +24,9 @@ from artifixer.video.text import TextConfig
 from artifixer.video.transformer import VideoTransformer
 from artifixer.video.vae import Vae, frames_to_video
 
+#: Squared error of latents, in their variances, up to which a render counts as easy.
+EASY_FLOOR = 0.1
+
 
 @dataclass(frozen=True)
 class FlowMatchingTraining:
@@ -33,6 +36,8 @@ class FlowMatchingTraining:
     the source's own level weight 0; ``even`` weighs all alike. source_share: share of clips that are trained at the source's level.
     channel_weights: of the latent channels in the loss, of mean 1; empty for ones. A model that is judged by its pixels gives each channel
     what a change of it does to pixels (``pixel_gains``).
+    easy_power: latent frames count by 1 / (squared error of their render + ``EASY_FLOOR``) to this power: above 0 those that need little
+    repair keep some weight beside those that are all wrong, as a mean of PSNR over frames would have it.
     pixel_weight: of the squared error of decoded frames beside that of latents, from step ``pixel_from`` on, at the level of the source;
     ``pixel_gradient_weight``: of the error of their differences in it, which keeps edges.
     ema_decay: of the averaged weights, 0 for none; ema_warm: see ``Ema``.
@@ -43,6 +48,7 @@ class FlowMatchingTraining:
     level_weights: Literal["bell", "even"] = "bell"
     source_share: float = 0.0
     channel_weights: tuple[float, ...] = ()
+    easy_power: float = 0.0
     pixel_weight: float = 0.0
     pixel_gradient_weight: float = 0.0
     pixel_from: int = 0
@@ -142,6 +148,9 @@ class FlowMatchingStage:
         if settings.level_weights == "bell":
             weights = self.schedule.training_weights.to(error)[level].repeat_interleave(frames // level.shape[1], dim=1)
             error = error * weights[:, None, :, None, None]
+        if settings.easy_power:
+            wrong = (at_least_float32(encoded.render_latents) - clean).square().mean(dim=(1, 3, 4), keepdim=True)
+            error = error * (EASY_FLOOR / (wrong + EASY_FLOOR)) ** settings.easy_power
         loss = error.mean()
         reached = clean_from_velocity(noisy, predicted, per_frame)
         if settings.pixel_weight and step >= settings.pixel_from:

@@ -13,7 +13,7 @@ from made_pairs import MadePairs
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.seeds import generator
 from artifixer.training.clips import ClipConfig, draw_batch, encode_clips
-from artifixer.training.flow_matching import FlowMatchingTraining
+from artifixer.training.flow_matching import EASY_FLOOR, FlowMatchingTraining
 from artifixer.training.loop import LoopConfig, train
 from artifixer.training.self_forcing import cut_in_blocks
 from artifixer.video.models import Model
@@ -93,3 +93,17 @@ def test_a_step_without_references_still_trains(tmp_path):
     clips = ClipConfig(frames=(13,), references=(0, 0), share_references=True)
     stage = flow_stage("bidirectional", made_model(pairs), FlowMatchingTraining(clips))
     train(stage, pairs, LoopConfig(steps=2, batch=2), tmp_path, Progress(output=io.StringIO()))
+
+
+def test_easy_power_takes_weight_from_frames_whose_render_is_wrong():
+    """One latent frame per clip: the loss is the plain one times a factor known from the render's error."""
+    pairs = MadePairs(count=1, frames=1)
+    clips = replace(WHOLE_CLIPS, frames=(1,))
+    losses = []
+    for power in (0.0, 1.0):
+        stage = flow_stage("bidirectional", made_model(MadePairs(count=1), zeros=False), FlowMatchingTraining(clips, easy_power=power))
+        losses.append(stage.losses(pairs.pairs, [generator(0, "test")], step=0)[0]["transformer"].item())
+    drawn = draw_batch(pairs.pairs, clips, [generator(0, "test")], generator(0, "shape"))
+    encoded = encode_clips(drawn, stage.vae, CONFIG.text)
+    wrong = float((encoded.render_latents - encoded.clean_latents).square().mean())
+    assert losses[1] / losses[0] == pytest.approx(EASY_FLOOR / (wrong + EASY_FLOOR), rel=1e-4)
