@@ -1,4 +1,4 @@
-# make demo   a procedural capture -> splats -> a video, on any machine with Python 3.11 or newer
+# make demo   a procedural capture -> splats -> clean frames -> report, on any machine with Python 3.11 or newer
 # make test   formatting, lint, types and all tests
 #
 # Both set up .venv by themselves; the second call finds it ready. Variables, on the command line or in the environment:
@@ -18,9 +18,7 @@ export OMP_WAIT_POLICY = passive
 .PHONY: demo test lint
 
 demo: .venv/ready-demo
-	$(BIN)/artifixer reconstruct procedural:7 --out demo --size 192
-	$(BIN)/artifixer render demo --path tour --out demo/tour
-	@echo "Open demo/preview.png (photo | render | opacity), the video in demo/tour, and demo/splats.ply in any splat viewer."
+	$(BIN)/artifixer demo --out demo
 
 # Lint comes first, so that the last line is the test runner's summary.
 test: .venv/ready-test lint
