@@ -27,6 +27,7 @@ def joined_processes(device: str) -> Iterator[str]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     try:
         yield device
+        dist.barrier()  # or the first to leave would pull the connection from under the others
     finally:
         dist.destroy_process_group()
 
