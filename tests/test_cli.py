@@ -146,6 +146,7 @@ def test_sigterm_saves_and_ends_with_75() -> None:
 def test_interrupt_ends_with_130() -> None:
     body = """
     import time
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
     print("working", flush=True)
     time.sleep(60)
     """
