@@ -101,7 +101,15 @@ def draw_clip(pair: TrainingPair, config: ClipConfig, frames: int, generator: to
         chosen = chosen[: draw_reference_count(config, pair.views, generator)]
     elif pair.views:
         chosen = chosen.repeat(-(-references // pair.views))[:references]
-    clip = Clip(
+    clip = cut_clip(pair, order, chosen)
+    if config.augment:
+        clip = _augmented(clip, generator)
+    return _with_drop_outs(clip, config, generator)
+
+
+def cut_clip(pair: TrainingPair, order: Tensor, chosen: Tensor | list[int]) -> Clip:
+    """The frames ``order`` of a pair (indices, may repeat) with the reference views ``chosen``, as they are."""
+    return Clip(
         clean_frames=pair.clean_frames[order],
         renders=pair.renders[order],
         opacity=pair.opacity[order],
@@ -111,9 +119,6 @@ def draw_clip(pair: TrainingPair, config: ClipConfig, frames: int, generator: to
         camera_scale=pair.camera_scale,
         caption_embedding=pair.caption_embedding,
     )
-    if config.augment:
-        clip = _augmented(clip, generator)
-    return _with_drop_outs(clip, config, generator)
 
 
 def frame_order(total: int, frames: int, generator: torch.Generator) -> Int[Tensor, " frames"]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from artifixer.imaging.metrics import psnr, ssim
 from artifixer.pairs.pair import TrainingPair
-from artifixer.training.clips import Clip, encode_clips
+from artifixer.training.clips import cut_clip, encode_clips
 from artifixer.training.parallel import autocast
 from artifixer.training.self_forcing import cut_in_blocks
 from artifixer.training.watching import write_grid
@@ -133,16 +133,7 @@ def made_frames(
     order = torch.arange(padded).clamp(max=pair.frames - 1)
     count = min(config.references, pair.views)
     chosen = [step * pair.views // count for step in range(count)]
-    clip = Clip(
-        clean_frames=pair.clean_frames[order],
-        renders=pair.renders[order],
-        opacity=pair.opacity[order],
-        cameras=pair.cameras[order],
-        reference_photos=pair.reference_photos[chosen],
-        reference_cameras=pair.reference_cameras[chosen],
-        camera_scale=pair.camera_scale,
-        caption_embedding=pair.caption_embedding,
-    )
+    clip = cut_clip(pair, order, chosen)
     window, sink = (model.config.window_frames, model.config.sink_frames) if config.is_causal else (block, 0)
     sampling = SampleConfig(steps, block, window, sink, model.config.source, FlowSchedule(shift=model.config.shift))
     with autocast(compute, device):
