@@ -14,6 +14,7 @@ from artifixer.pipeline.enhance_renders import EnhanceJob, enhance_renders
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.references import REFERENCE_COUNT
+from artifixer.video.models import Mode
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,10 @@ class Command:
     """What the scene shows, for models with a text encoder."""
     references: int = REFERENCE_COUNT
     """At most this many of the folder's reference photos."""
+    mode: Mode = "improve"
+    """improve starts as the model is best; generate starts from noise where the renders are empty, so that each seed invents its own."""
     steps: str | None = None
-    """Network calls per block: 4, 2, 1, or adaptive. Default: the model's own."""
+    """Network calls per block: 4, 2, 1, or adaptive. Default: the model's own in this mode."""
     drop: str = ""
     """What the model does not get to see: renders, references, text, separated by commas."""
     seed: int = 0
@@ -65,6 +68,7 @@ def run_command(command: Command) -> None:
     if not 0 < command.fps <= 1000:
         raise InputError(f"--fps {command.fps:g}: expected more than 0, at most 1000")
     config = EnhanceConfig(
+        mode=command.mode,
         steps=read_steps(command.steps),
         seed=command.seed,
         prompt=command.prompt,

@@ -16,6 +16,7 @@ from artifixer.pipeline.run_config import RunConfig, parse_variants
 from artifixer.recipes.run import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
+from artifixer.video.models import Mode
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,10 @@ class Command:
     """What the scene shows, for models with a text encoder."""
     references: int = 6
     """Photos that the model looks at, at most; 0 for none."""
+    mode: Mode = "improve"
+    """improve starts as the model is best; generate starts from noise where the renders are empty, so that each seed invents its own."""
     steps: int | Literal["adaptive"] | None = None
-    """Denoising steps per block. Default: the model's own."""
+    """Denoising steps per block. Default: the model's own in this mode."""
     from_splats: Path | None = None
     """Splat PLY of any tool, in the capture's world, instead of a reconstruction."""
     frame_weights: Literal["uniform", "lpips", "evidence"] | None = None
@@ -107,6 +110,7 @@ def run_config(command: Command) -> RunConfig:
         model=command.model,
         variants=parse_variants(command.variants),
         prompt=command.prompt,
+        mode=command.mode,
         steps=command.steps,
         references=command.references,
         from_splats=command.from_splats,

@@ -29,7 +29,7 @@ from artifixer.runtime.errors import InputError
 from artifixer.splats.render import Renders
 from artifixer.video.conditions import RollOutContext
 from artifixer.video.flow import FlowSchedule
-from artifixer.video.models import Model
+from artifixer.video.models import Mode, Model
 from artifixer.video.sample import BlockInput, NetworkCall, SampleConfig, keyed_noise, sample_blocks
 from artifixer.video.vae import StreamingDecoder, StreamingEncoder, frames_to_bytes, frames_to_video, video_to_frames
 
@@ -45,11 +45,13 @@ Item = TypeVar("Item")
 class EnhanceConfig:
     """How to run a model; what is None is the model's own choice.
 
+    mode: where the flow starts, and with it the model's own number of steps, see ``ModelConfig.in_mode``.
     steps: network calls per block; ``adaptive`` takes fewer where the render is opaque. prompt: what the scene shows. drop: what the model
     does not get to see. keep_residual: see ``ModelConfig``. camera_scale: world units to the model's units; None finds it from the renders'
     depth. overlap: whether encoding and decoding run in threads beside the network; None for on a GPU only.
     """
 
+    mode: Mode = "improve"
     steps: int | Literal["adaptive"] | None = None
     seed: int = 0
     prompt: str = ""
@@ -131,8 +133,8 @@ def enhance(
 
 
 def sample_config(model: Model, config: EnhanceConfig) -> SampleConfig:
-    """How the roll-out samples: the model's own settings, and the steps asked for."""
-    own = model.config
+    """How the roll-out samples: the model's own settings in this mode, and the steps asked for."""
+    own = model.config.in_mode(config.mode)
     return SampleConfig(
         steps=config.steps or own.steps,
         block_frames=own.block_frames,

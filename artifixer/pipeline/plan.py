@@ -71,7 +71,8 @@ def plan_run(config: RunConfig) -> Plan:
     The cameras of photos and videos without poses are only known after structure from motion: then there is a plan of that stage alone.
     """
     files = check_config(config)
-    model = ("model", f"{files.config.name}, {config.steps or files.config.steps} steps on {config.device}")
+    steps = config.steps or files.config.in_mode(config.mode).steps
+    model = ("model", f"{files.config.name}, mode {config.mode}, {steps} steps on {config.device}")
     if not brings_poses(config.choice.capture):
         unknown = ("capture", f"{config.choice.capture}: no poses yet; structure from motion comes first, then --plan tells more")
         return Plan((unknown, model), (), ())
@@ -111,7 +112,7 @@ def planned_stages(config: RunConfig, files: ModelFiles, frames: int, megapixels
 
 def _stages(config: RunConfig, files: ModelFiles, frames: int, megapixels: float) -> Iterator[PlannedStage]:
     rates = RATES["cuda" if config.device.startswith("cuda") else "cpu"]
-    steps = config.steps if isinstance(config.steps, int) else files.config.steps
+    steps = config.steps if isinstance(config.steps, int) else files.config.in_mode(config.mode).steps
     render = frames * (rates.render[0] + rates.render[1] * megapixels)
     enhance = frames * megapixels * steps * rates.enhance * parameter_count(files.config.transformer) / 1e9
     per_iteration = rates.fit[0] + rates.fit[1] * megapixels

@@ -199,12 +199,14 @@ class _Run:
 
     def _enhanced(self, name: str, renders: str, scale: CameraScale, folder: str, variant: str) -> str:
         config, job = self.config, self.job
-        settings = EnhanceConfig(steps=config.steps, seed=config.seed, prompt=config.prompt, camera_scale=scale.value)
+        settings = EnhanceConfig(mode=config.mode, steps=config.steps, seed=config.seed, prompt=config.prompt, camera_scale=scale.value)
+        own = self.files.config.in_mode(config.mode)  # a mode that changes nothing for this model redoes nothing
         key = {
             "renders": renders,
             "model": model_identity(self.files),
             "prompt": config.prompt,
-            "steps": config.steps,
+            "source": own.source,
+            "steps": config.steps or own.steps,
             "references": fingerprint(list(job.references)),
             "camera scale": scale.value,
             "seed": config.seed,
@@ -273,7 +275,7 @@ class _Run:
 
     def _report(self, scale: CameraScale, frames: Mapping[str, str], videos: str, metrics: str) -> None:
         facts = RunFacts(
-            model=self.files.config.name,
+            model=f"{self.files.config.name}, mode {self.config.mode}",
             scale=scale,
             settings=settings_of(self.config),
             notes=tuple(self.notes),

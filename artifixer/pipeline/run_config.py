@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from artifixer.enhance.distill import DistillConfig, check_distillation
 from artifixer.pipeline.capture import CaptureChoice, check_output
@@ -13,7 +13,7 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import fingerprint
 from artifixer.scenes.references import REFERENCE_COUNT
 from artifixer.splats.reconstruct import ReconstructConfig
-from artifixer.video.models import ModelFiles, flat_config, locate_model
+from artifixer.video.models import Mode, ModelFiles, flat_config, locate_model
 
 #: What ``--variants`` calls them, and their names in files; each needs the ones before it.
 VARIANTS = {"artifixer": "artifixer", "3d": "artifixer3d", "3d+": "artifixer3d_plus"}
@@ -25,7 +25,8 @@ class RunConfig:
 
     path: heldout, tour, orbit, spline or a file of cameras; None for a tour through the held-out cameras, or a spline without any.
     orbit_frames: of an orbit. model: a name or a path. variants: of ``VARIANTS``' values; the ones before the last are made as well.
-    prompt, steps: of the model; None for its own number of steps. references: at most this many photos for the model, 0 for none.
+    prompt, mode, steps: of the model; None for its own number of steps in this mode. references: at most this many photos for the model, 0
+    for none.
     from_splats: a PLY in the capture's world that takes the place of the reconstruction. fps: of the videos.
     """
 
@@ -36,6 +37,7 @@ class RunConfig:
     model: str = "tiny"
     variants: tuple[str, ...] = tuple(VARIANTS.values())
     prompt: str = ""
+    mode: Mode = "improve"
     steps: int | Literal["adaptive"] | None = None
     references: int = REFERENCE_COUNT
     from_splats: Path | None = None
@@ -59,6 +61,8 @@ def check_config(config: RunConfig) -> ModelFiles:
             raise InputError(f"{name} {value}: expected at least {least}")
     if isinstance(config.steps, int) and config.steps < 1:
         raise InputError(f"--steps {config.steps}: expected at least 1")
+    if config.mode not in get_args(Mode):
+        raise InputError(f"--mode {config.mode}: expected {' or '.join(get_args(Mode))}")
     unknown = [name for name in config.variants if name not in VARIANTS.values()]
     if unknown or not config.variants:
         raise InputError(f"--variants {', '.join(unknown) or 'none'}: expected some of {', '.join(VARIANTS)}")

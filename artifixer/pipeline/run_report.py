@@ -25,7 +25,7 @@ from artifixer.splats.render_folder import RenderFolder, read_render_folder
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the report tells besides the run's files. variants: name -> folder of frames. settings: JSON data. model: its name."""
+    """What the report tells besides the run's files. variants: name -> folder of frames. settings: JSON data. model: its name and mode."""
 
     model: str
     scale: CameraScale

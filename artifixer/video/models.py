@@ -42,6 +42,10 @@ TEXT_PARTS = ("text_encoder", "tokenizer")
 
 CameraScaleRule = Literal["metric", "median_depth"]
 
+#: What a model is asked for. ``improve``: as it is best, the default. ``generate``: opacity mixing, so that what nobody photographed is
+#: invented from noise and another seed invents something else.
+Mode = Literal["improve", "generate"]
+
 #: ``vae_kind`` in config.json.
 AUTOENCODERS: dict[str, type[AutoencoderConfig]] = {"wan": VaeConfig, "small": SmallAutoencoderConfig}
 
@@ -52,8 +56,8 @@ class ModelConfig:
 
     camera_scale: which unit of length the weights know, see ``scenes/scale.py``. takes_text, takes_references: whether they were trained
     with prompts and with reference photos. source: where the flow starts. keep_residual: give back the detail that the autoencoder takes
-    from opaque parts of the render. steps: denoising steps per block. block_frames, window_frames, sink_frames: latent frames generated
-    together, attended to in all, and always kept. shift: of the noise levels.
+    from opaque parts of the render. steps: denoising steps per block. generate_steps: those of the mode ``generate``. block_frames,
+    window_frames, sink_frames: latent frames generated together, attended to in all, and always kept. shift: of the noise levels.
     """
 
     name: str
@@ -65,6 +69,7 @@ class ModelConfig:
     source: SourceKind = "mixing"
     keep_residual: bool = False
     steps: int = 4
+    generate_steps: int = 4
     block_frames: int = 7
     window_frames: int = 21
     sink_frames: int = 7
@@ -77,9 +82,14 @@ class ModelConfig:
             ("temporal factor", self.transformer.temporal_factor, self.vae.temporal_factor),
         ):
             assert ours == theirs, f"{name} of the transformer is {ours}, of the autoencoder {theirs}"
-        assert self.steps >= 1, f"{self.steps} steps"
+        for steps in (self.steps, self.generate_steps):
+            assert steps >= 1, f"{steps} steps"
         assert 1 <= self.block_frames <= self.window_frames, f"blocks of {self.block_frames} frames in windows of {self.window_frames}"
         assert self.sink_frames + self.block_frames <= self.window_frames, f"{self.sink_frames} sink frames leave no place for a block"
+
+    def in_mode(self, mode: Mode) -> ModelConfig:
+        """The same model with the source and the number of steps of a mode."""
+        return self if mode == "improve" else replace(self, source="mixing", steps=self.generate_steps)
 
     @property
     def text(self) -> TextConfig:

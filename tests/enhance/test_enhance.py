@@ -315,6 +315,20 @@ def test_the_residual_brings_back_the_render_where_it_is_opaque(opacity: float) 
     assert np.array_equal(frames_of(without_velocity(keep_residual=True), renders, cameras), ours)
 
 
+def test_a_direct_model_generates_by_opacity_mixing() -> None:
+    """The same weights: with noise where renders are empty, in the steps of that mode, as a mixing model of these steps would."""
+    model = made_model(replace(SMALL, source="direct", steps=1, generate_steps=3))
+    inputs = made_renders(6), made_cameras(6), made_references(1)
+    report = EnhanceReport()
+    generated = frames_of(model, *inputs, report=report, mode="generate")
+    assert report.network_calls == 2 * 3
+    assert np.array_equal(generated, frames_of(made_model(replace(SMALL, source="mixing", steps=3)), *inputs))
+    assert not np.array_equal(generated, frames_of(model, *inputs, mode="generate", seed=1))
+    improved = frames_of(model, *inputs)
+    assert np.array_equal(improved, frames_of(model, *inputs, seed=1))  # nothing is drawn
+    assert not np.array_equal(improved, frames_of(model, *inputs, mode="generate", steps=1))
+
+
 def test_camera_scale(model: Model, plain_frames: np.ndarray) -> None:
     inputs = made_renders(17), made_cameras(17), made_references(2)
     assert np.array_equal(frames_of(model, *inputs, camera_scale=0.5), plain_frames)  # the renders' depth is 2

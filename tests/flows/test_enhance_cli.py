@@ -20,7 +20,7 @@ from artifixer.cli import main
 from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_STOPPED
 from artifixer.video.models import save_model
 from tests.pipeline.test_enhance_renders import frames_in, write_renders
-from tests.video.made_models import WAN_LIKE, made_model, save_text_encoder
+from tests.video.made_models import SMALL, WAN_LIKE, made_model, save_text_encoder
 
 FRAMES = 24
 
@@ -78,6 +78,7 @@ def test_killed_and_stopped_runs_end_with_the_frames_of_an_undisturbed_one(input
     [
         (("--steps", "none"), "--steps none: expected a number from 1 to 99"),
         (("--steps", "0"), "--steps 0"),
+        (("--mode", "invent"), "invent"),
         (("--drop", "renders,tests"), "--drop tests: expected renders, references, text"),
         (("--references", "-1"), "--references -1"),
         (("--prompt", "a house"), "takes no text; models that do: 1.3b, 14b"),
@@ -121,9 +122,13 @@ def test_bad_render_folders_are_one_line(inputs: tuple[Path, Path], tmp_path: Pa
 
 def test_options_reach_the_frames(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     renders = write_renders(tmp_path / "renders", 3)
+    save_model(tmp_path / "direct", made_model(replace(SMALL, source="direct", generate_steps=3)))
     outputs = {}
     for name, more in {
         "plain": (),
+        "improve": ("--model", str(tmp_path / "direct")),
+        "generate": ("--model", str(tmp_path / "direct"), "--mode", "generate"),
+        "three steps": ("--steps", "3"),
         "seed": ("--seed", "1"),
         "steps": ("--steps", "4"),
         "adaptive": ("--steps", "adaptive"),
@@ -136,7 +141,8 @@ def test_options_reach_the_frames(inputs: tuple[Path, Path], tmp_path: Path) -> 
         outputs[name] = frames_in(tmp_path / name)
     assert outputs["drop"] == outputs["none"]
     assert outputs["adaptive"] == outputs["steps"]  # half of the renders is empty
-    assert len({tuple(frames) for frames in outputs.values()}) == len(outputs) - 2
+    assert outputs["generate"] == outputs["three steps"]  # the same weights with the source and the steps of that mode
+    assert len({tuple(frames) for frames in outputs.values()}) == len(outputs) - 3
 
 
 def test_models_are_listed_and_converted(inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

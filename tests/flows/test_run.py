@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -167,6 +168,26 @@ def test_other_steps_redo_the_frames_and_what_follows(copied: Path, model: Path,
     assert not (copied / "frames" / "artifixer3d").exists(), "frames of another run's steps would be taken for this one's"
 
 
+def test_another_mode_redoes_the_frames_of_models_that_it_changes(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mixing model starts both modes alike; only the number of steps may differ."""
+    from artifixer.pipeline.run import run
+    from artifixer.runtime.progress import Progress
+
+    def changed_by(folder: str, **changes: Any) -> tuple[Result, str]:
+        save_model(tmp_path / folder, made_model(replace(SMALL, steps=1, **changes)))
+        for mode in ("improve", "generate"):
+            config = small_config(copied, tmp_path / folder, mode=mode, variants=("artifixer",))
+            result = run(config, progress=Progress(output=sys.stderr))
+        return result, capsys.readouterr().err
+
+    same, _ = changed_by("mixing", generate_steps=1)
+    assert same.executed == ("report",)
+    assert "mode generate" in same.report.read_text()
+    other, said = changed_by("direct", source="direct")
+    assert set(other.executed) == {"enhance", "dataset", "videos", "metrics", "report"}
+    assert "enhance: runs again, changed: source, steps" in said
+
+
 def test_a_path_of_one_camera_gives_one_frame_and_no_figures(copied: Path, model: Path, tmp_path: Path) -> None:
     frame = read_cameras(copied / "cameras.json")[0]
     moved = frame.camera.viewmats + torch.tensor([[0, 0, 0, 0.05]] * 3 + [[0, 0, 0, 0]])
@@ -214,6 +235,7 @@ def test_splats_in_another_frame_are_refused(finished: Result, model: Path, tmp_
         ({"model": "14b"}, r"nvidia/ArtiFixer.*GB; licence.*--model tiny works now"),
         ({"prompt": "a room"}, "takes no text"),
         ({"steps": 0}, "--steps 0"),
+        ({"mode": "invent"}, "--mode invent: expected improve or generate"),
         ({"from_splats": Path("missing.ply")}, "missing.ply: does not exist"),
         ({"variants": ("best",)}, "--variants best"),
     ],

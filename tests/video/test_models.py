@@ -123,6 +123,7 @@ def test_flat_configurations_come_back(tmp_path: Path, name: str) -> None:
         ({"transformer_width": "remove"}, 'lacks "transformer_width"'),
         ({"colour": 3}, 'unknown "colour"'),
         ({"transformer_latent_channels": 5}, "latent channels of the transformer is 5, of the autoencoder 6"),
+        ({"generate_steps": 0}, "0 steps"),
         ({"sink_frames": 6}, "6 sink frames leave no place for a block"),
     ],
 )
@@ -138,6 +139,14 @@ def test_a_configuration_that_contradicts_the_weights_is_refused(tmp_path: Path)
     edit(tmp_path / "config.json", transformer_ffn_width=32)
     with pytest.raises(InputError, match=r"transformer\.safetensors: .* do not fit .*: 6 of another shape: layers\.0\.feed_forward"):
         load_model(tmp_path)
+
+
+def test_modes_differ_in_source_and_steps_alone() -> None:
+    direct = replace(SMALL, source="direct", steps=1, generate_steps=3)
+    assert direct.in_mode("improve") == direct
+    assert direct.in_mode("generate") == replace(direct, source="mixing", steps=3)
+    released = NAMED_MODELS["1.3b"].config
+    assert released is not None and released.in_mode("generate") == released
 
 
 # ------------------------------------------------------------------------------------------------------------------ other formats
