@@ -1,0 +1,370 @@
+"""How fast is each stage of a training, how much memory does it take, and how far is it from what its arithmetic needs?
+
+    OMP_WAIT_POLICY=passive python benchmarks/training.py [--models tiny,1.3b] [--stages autoencoder,bidirectional,...] [--device D]
+        [--threads N] [--rounds 10] [--pairs FOLDER] [--size WxH]
+
+``tiny`` is the recipe ``tiny``; ``1.3b`` is the 1.3B configuration with random weights under the recipe ``release``, one clip per step, and
+needs a CUDA machine. Without ``--pairs`` the clips are patterns in memory, of the recipe's length and size (``--size``: another size).
+Terms of a loss that a recipe adds later in a training are there from the first step.
+
+Every stage runs in a process of its own, through the real loop with the real optimizers, twice over the same steps: once to count
+operations, which also warms everything up, once to measure. What a step draws (references, exit steps) depends on its number alone, so both
+see the same work. A round is one step, for self forcing as many as lie from one turn of the student to the next; the first round counts
+for nothing, figures are medians over the others. Nothing is saved.
+
+``TFLOP`` are the operations of all matrix products, convolutions and attention of a round's steps, forwards and backwards, by PyTorch's
+counter; autoencoder and frozen networks included; layers that are run again for checkpointing and what fused attention computes again count
+as often as they are computed. ``of floor`` is the time these take at the rate of a large matrix product, measured here in the type, on the
+device and with the threads of the training, over the time of the round: what the machine gives, not what its data sheet says.
+
+Memory is the largest resident size of the process, on CUDA the largest sum of tensors. Times on one CPU thread are CPU seconds, so that
+other load does not enter; else they are those of the clock, and the machine's load stands in the first line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, get_args
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is loaded
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from artifixer.geometry.cameras import Cameras
+from artifixer.imaging.resize import GRID, fit_size
+from artifixer.pairs.loader import OrderedPairs, open_pairs
+from artifixer.pairs.pair import TrainingPair
+from artifixer.recipes.train import RECIPES
+from artifixer.runtime.devices import resolve_device
+from artifixer.runtime.errors import EXIT_BAD_INPUT, InputError
+from artifixer.runtime.progress import Progress
+from artifixer.training.autoencoder import AutoencoderStage
+from artifixer.training.bidirectional import bidirectional_stage
+from artifixer.training.diffusion_forcing import diffusion_forcing_stage
+from artifixer.training.job import StageName, TrainingRecipe, initial_model
+from artifixer.training.loop import LoopConfig, PairSource, Stage, train
+from artifixer.training.parallel import distribute
+from artifixer.training.self_forcing import SelfForcingStage
+from artifixer.video.flow import FlowSchedule
+from artifixer.video.models import NAMED_MODELS, Model
+from artifixer.video.sample import SampleConfig
+from artifixer.video.small_autoencoder import SmallAutoencoder
+from artifixer.video.transformer import VideoTransformer
+
+STAGES: tuple[StageName, ...] = get_args(StageName)
+
+Shape = tuple[int, ...]
+
+#: Pairs made by formula, and how much of their renders is opaque.
+MADE_PAIRS, MADE_COVERAGE = 4, 0.6
+
+#: Sizes of made pairs by model: about the recipes' for curation.
+SIZES = {"tiny": "128x96", "1.3b": "1024x576"}
+
+#: Sides of the matrices whose product gives the machine's rate.
+PRODUCT_SIZES = {"cpu": 2048, "cuda": 8192}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: a stage of a model. size (width, height), frames, views: of made pairs; folder: of pairs to take instead."""
+
+    model: str
+    stage: StageName
+    device: str
+    threads: int
+    rounds: int
+    size: tuple[int, int]
+    frames: int
+    views: int
+    folder: Path | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """seconds, operations: of each counted round of ``steps`` steps, in which ``samples`` clips are seen. memory: bytes at the peak.
+    rate: operations per second of matrix products."""
+
+    steps: int
+    samples: int
+    seconds: tuple[float, ...]
+    operations: tuple[float, ...]
+    memory: int
+    rate: float
+
+
+class NotApplicable(Exception):
+    """The model has no such stage."""
+
+
+class Enough(Exception):
+    """Leaves the loop after the last step that is needed, before it saves."""
+
+
+class WatchedStage:
+    """A stage that passes everything on to another, notes its reading after each step, and ends the training by ``Enough``."""
+
+    def __init__(self, stage: Stage, steps: int, read: Callable[[], float]) -> None:
+        self._stage, self._steps, self._read = stage, steps, read
+        self.name, self.modules, self.optimizers = stage.name, stage.modules, stage.optimizers
+        self.gradient_limits, self.extra_state = stage.gradient_limits, stage.extra_state
+        self.readings: list[float] = []
+
+    def losses(
+        self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return self._stage.losses(pairs, generators, step)
+
+    def updated(self, step: int) -> None:
+        self._stage.updated(step)
+        self.readings.append(self._read())
+        if step == self._steps:
+            raise Enough
+
+
+class MadePairs:
+    """Pairs of moving patterns, whose renders lack the right side of each frame."""
+
+    def __init__(self, size: tuple[int, int], frames: int, views: int) -> None:
+        self.pairs = [_made_pair(number, size, frames, views) for number in range(MADE_PAIRS)]
+
+    def pair(self, index: int) -> TrainingPair:
+        return self.pairs[index % len(self.pairs)]
+
+
+def measure(case: Case) -> Measured | str:
+    """The figures of one row, or why there are none."""
+    torch.set_num_threads(case.threads)
+    device = torch.device(case.device)
+    recipe = recipe_of(case.model)
+    loop = replace(recipe.loop(case.stage), minutes=None, accumulation=1)
+    pairs: PairSource
+    if case.folder is None:
+        pairs = MadePairs(case.size, case.frames, case.views)
+    else:
+        pairs = OrderedPairs(open_pairs(case.folder), loop.seed, loop.batch)
+    clock = time.process_time if device.type == "cpu" and case.threads == 1 else time.perf_counter
+    steps = recipe.self_forcing.student_every if case.stage == "self_forcing" else 1
+    try:
+        rate = product_rate(device, recipe.parallel.compute, clock)
+        stage = built_stage(case.stage, recipe, pairs, case.device)
+        total = steps * (1 + case.rounds)
+        counter = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
+        with counter:
+            operations = readings(stage, pairs, loop, total, counter.get_total_flops)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        seconds = readings(stage, pairs, loop, total, lambda: _after_all(device, clock))
+        rate = max(rate, product_rate(device, recipe.parallel.compute, clock))
+    except NotApplicable as reason:
+        return str(reason)
+    except torch.OutOfMemoryError as error:
+        return f"out of memory: {str(error).split('. ')[0]}"
+    memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else _largest_resident_size()
+    return Measured(steps, loop.batch * steps, rounds_of(seconds, steps), rounds_of(operations, steps), memory, rate)
+
+
+def recipe_of(model: str) -> TrainingRecipe:
+    """The settings of all stages, terms that begin later beginning at once."""
+    if model == "tiny":
+        recipe = RECIPES["tiny"]
+    else:
+        config = NAMED_MODELS[model].config
+        assert config is not None, f"{model} is embedded"
+        release = RECIPES["release"]  # its negative prompt would need the text encoder; zeros take the same time
+        recipe = replace(release, model=config, self_forcing=replace(release.self_forcing, negative_prompt=""))
+    changes: dict[str, Any] = {}
+    for stage in STAGES:
+        settings = getattr(recipe, stage)
+        changes[stage] = replace(settings, **{field.name: 0 for field in fields(settings) if field.name.endswith("_from")})
+    return replace(recipe, **changes)
+
+
+def built_stage(name: StageName, recipe: TrainingRecipe, pairs: PairSource, device: str) -> Stage:
+    """The stage as ``artifixer train`` builds it, from random weights."""
+    seed, compute = recipe.loop(name).seed, recipe.parallel.compute
+    model = initial_model(recipe.model, None, seed, device)
+    if name == "autoencoder":
+        network = model.vae.network
+        if not isinstance(network, SmallAutoencoder):
+            raise NotApplicable("uses Wan's autoencoder as it is")
+        return AutoencoderStage(network, recipe.autoencoder, pairs, seed, compute)
+    if name == "self_forcing":
+        return _self_forcing_stage(model, recipe, device)
+    _prepare(model.transformer, recipe, device)
+    if name == "bidirectional":
+        return bidirectional_stage(model, recipe.bidirectional, seed, compute)
+    return diffusion_forcing_stage(model, recipe.diffusion_forcing, seed, compute)
+
+
+def _self_forcing_stage(model: Model, recipe: TrainingRecipe, device: str) -> SelfForcingStage:
+    config = recipe.model
+    student, critic, teacher = model.transformer, deepcopy(model.transformer), deepcopy(model.transformer)
+    for network in (student, critic, teacher):
+        _prepare(network, recipe, device)
+    schedule = FlowSchedule(shift=config.shift)
+    sampling = SampleConfig(config.steps, config.block_frames, config.window_frames, config.sink_frames, config.source, schedule)
+    settings, seed = recipe.self_forcing, recipe.self_forcing_loop.seed
+    return SelfForcingStage(student, critic, teacher, model.vae, settings, sampling, seed, recipe.parallel.compute)
+
+
+def _prepare(network: VideoTransformer, recipe: TrainingRecipe, device: str) -> None:
+    network.checkpoint_layers = recipe.parallel.checkpoint_layers
+    network.attention_backend = recipe.parallel.attention
+    distribute(network, network.layers, recipe.parallel, torch.device(device))
+
+
+def readings(stage: Stage, pairs: PairSource, loop: LoopConfig, steps: int, read: Callable[[], float]) -> list[float]:
+    """What ``read`` gives after each of so many steps of the loop, from step 0 on."""
+    watched = WatchedStage(stage, steps, read)
+    config = replace(loop, steps=steps + 1, save_every=steps + 1, validate_every=0)
+    with tempfile.TemporaryDirectory() as folder, Progress(output=None) as progress, suppress(Enough):
+        train(watched, pairs, config, Path(folder), progress)
+    return watched.readings
+
+
+def rounds_of(values: Sequence[float], steps: int) -> tuple[float, ...]:
+    """How much a reading grew in each round of so many steps, but for the first round."""
+    ends = values[steps - 1 :: steps]
+    return tuple(after - before for before, after in pairwise(ends))
+
+
+def product_rate(device: torch.device, compute: str, clock: Callable[[], float]) -> float:
+    """Operations per second of a large matrix product, best of several."""
+    size = PRODUCT_SIZES[device.type]
+    a, b = (torch.randn(size, size, device=device, dtype=getattr(torch, compute)) for _ in range(2))
+    times = []
+    for _ in range(6):
+        started = clock()
+        (a @ b)[0, 0].item()
+        times.append(clock() - started)
+    return 2 * size**3 / min(times)
+
+
+def _cpu_attention(query: Shape, key: Shape, value: Shape, *_: object, out_shape: object = None, **__: object) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _cpu_attention_backward(
+    gradient: Shape, query: Shape, key: Shape, value: Shape, *_: object, out_shape: object = None, **__: object
+) -> int:
+    return sdpa_backward_flop_count(gradient, query, key, value)
+
+
+#: Fused attention on a CPU, which PyTorch's counter does not know.
+CPU_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
+}
+
+
+def _after_all(device: torch.device, clock: Callable[[], float]) -> float:
+    """The time when everything that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return clock()
+
+
+def _largest_resident_size() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _made_pair(number: int, size: tuple[int, int], frames: int, views: int) -> TrainingPair:
+    width, height = size
+
+    def cameras(count: int) -> Cameras:
+        viewmats = torch.eye(4).repeat(count, 1, 1)
+        viewmats[:, 0, 3] = 0.01 * torch.arange(count)
+        K = torch.tensor([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]])
+        return Cameras.pinhole(viewmats, K.repeat(count, 1, 1), width, height)
+
+    def pictures(count: int) -> Tensor:
+        times, rows, columns = torch.meshgrid(torch.arange(count), torch.arange(height), torch.arange(width), indexing="ij")
+        bands = 3 * rows + 5 * times + 40 * number, 2 * columns + 5 * times, rows + columns + 40 * number
+        return (torch.stack(bands, dim=-1) % 256).to(torch.uint8)
+
+    clean = pictures(frames)
+    opacity = torch.where(torch.arange(width) < MADE_COVERAGE * width, 255, 0).to(torch.uint8).expand(frames, height, width).contiguous()
+    renders = torch.where(opacity[..., None] > 0, clean, torch.zeros_like(clean))
+    return TrainingPair(f"made-{number}", clean, renders, opacity, cameras(frames), pictures(views), cameras(views), camera_scale=1.0)
+
+
+def table(cases: Sequence[Case]) -> None:
+    """A row per case, each measured in a process of its own."""
+    print(f"{'':6} {'stage':18} {'samples':>7} {'s':>8} {'samples/s':>9} {'memory GB':>9} {'TFLOP':>8} {'TFLOP/s':>8} {'of floor':>8}")
+    for case in cases:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            try:
+                found: Measured | str = pool.submit(measure, case).result()
+            except BrokenProcessPool:
+                found = "the process was killed (out of memory?)"
+        print(f"{case.model:6} {case.stage:18} {found if isinstance(found, str) else row(found)}", flush=True)
+
+
+def row(found: Measured) -> str:
+    """samples and seconds per round, and so on; medians over rounds."""
+    seconds = statistics.median(found.seconds)
+    shares = [operations / found.rate / time_ for operations, time_ in zip(found.operations, found.seconds, strict=True)]
+    return (
+        f"{found.samples:7d} {seconds:8.3f} {found.samples / seconds:9.3g} {found.memory / 1e9:9.2f}"
+        f" {statistics.median(found.operations) / 1e12:8.3g} {found.rate / 1e12:8.3g} {statistics.median(shares):8.0%}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="tiny,1.3b")
+    parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--device", default="auto", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--pairs", type=Path, help="a folder of pairs instead of patterns")
+    parser.add_argument("--size", help="WxH of patterns; default 128x96 for tiny, 1024x576 for 1.3b")
+    arguments = parser.parse_args()
+    try:
+        device = resolve_device(arguments.device)
+        cases = list(_cases(arguments, device))
+        where = torch.cuda.get_device_name() if device != "cpu" else f"cpu, {arguments.threads} threads, load {os.getloadavg()[0]:.1f}"
+        clips = "patterns" if arguments.pairs is None else f"pairs of {arguments.pairs}"
+        print(f"{where}, torch {torch.__version__}, {clips}")
+        table(cases)
+    except InputError as error:
+        parser.exit(EXIT_BAD_INPUT, f"{error}\n")
+
+
+def _cases(arguments: argparse.Namespace, device: str) -> Iterator[Case]:
+    for model in arguments.models.split(","):
+        if model not in SIZES:
+            raise InputError(f"--models {model}: expected {' or '.join(SIZES)}")
+        if model != "tiny" and device == "cpu":
+            print(f"{model}: left out, it needs a CUDA machine")
+            continue
+        size = fit_size(1, 1, arguments.size or SIZES[model])
+        if size[0] % GRID or size[1] % GRID:
+            raise InputError(f"--size {arguments.size}: expected multiples of {GRID}")
+        frames = 45 if model == "tiny" else 81
+        for stage in arguments.stages.split(","):
+            if stage not in STAGES:
+                raise InputError(f"--stages {stage}: expected some of {', '.join(STAGES)}")
+            yield Case(model, stage, device, arguments.threads, arguments.rounds, size, frames, 3, arguments.pairs)
+
+
+if __name__ == "__main__":
+    main()
