@@ -1,41 +1,209 @@
 """How good is a model on pairs that it never saw, beside the raw renders and inpainting?
 
-    python benchmarks/validation.py PAIRS [--model tiny] [--steps 1,2,4] [--pairs 32] [--picture grid.png]
+    python benchmarks/validation.py PAIRS [--model tiny[,OTHER,...]] [--steps 1,2,4,adaptive] [--source mixing|direct] [--pairs 32]
+        [--device cpu] [--picture grid.png]
+        [--teacher TEACHER [--teacher-steps 4,16] [--teacher-frames 13]] [--drift] [--adaptive [--emptiness 0.02,0.1,0.35]]
 
 Prints mean and pooled PSNR, PSNR of hard frames (render below 20 dB), of opaque and of empty pixels, SSIM, and the gradient energy in
-empty pixels relative to the truth's. Frames are made block by block, as ``artifixer enhance`` makes them.
+empty pixels relative to the truth's. Frames are made block by block, as ``artifixer enhance`` makes them. A model is a name, a model folder
+or the folder of a training; several are compared on the same clips. Without ``--steps`` each takes as many as it was made for.
+
+``--teacher``: a bidirectional model on the same clips, each made at once, and in parts of as many frames as it was trained on, each part by
+itself. Prints pooled PSNR of the causal model minus the teacher's.
+
+``--drift``: pooled PSNR of the first, middle and last third of the clips at equal opacity (errors are averaged at each of ten levels of
+opacity, and these weighted alike in all thirds), and last - first. Thirds show different things, which may be harder at one end; the same
+clips played backwards have that the other way round, and the mean of both differences is free of it.
+
+``--adaptive``: adaptive steps against 4 fixed steps, by how much of a block is opaque: PSNR, dB lost, network calls and median time per
+block, and the speed-up, of the network alone and with encoding and decoding. On a CPU with one thread and in CPU time.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from artifixer.evaluation.inpainting import METHODS, inpaint
 from artifixer.pairs.loader import open_pairs
-from artifixer.training.validation import ValidationConfig, validate
-from artifixer.video.models import load_model
+from artifixer.pairs.pair import TrainingPair
+from artifixer.training.job import model_folder
+from artifixer.training.validation import (
+    BLOCK_CLASSES,
+    DriftFigures,
+    Rival,
+    Steps,
+    ValidationConfig,
+    block_figures,
+    codec_seconds,
+    compare_steps,
+    drift,
+    made_frames,
+    validate,
+)
+from artifixer.video.models import Model, load_model
+from artifixer.video.sample import AdaptiveSteps
 
 COLUMNS = ("psnr_mean", "psnr_pooled", "psnr_hard", "psnr_opaque", "psnr_empty", "ssim", "edges_empty")
 
+#: What adaptive steps are measured against.
+FIXED_STEPS = 4
+
 
 def main() -> None:
+    arguments = _arguments()
+    if arguments.adaptive and torch.device(arguments.device).type == "cpu":
+        torch.set_num_threads(1)
+    pairs = [stored.read() for stored in open_pairs(arguments.folder).pairs[: arguments.pairs]]
+    limits = tuple(float(limit) for limit in arguments.emptiness.split(","))
+    common = ValidationConfig(len(pairs), grid_pairs=10, source=arguments.source, adaptive_steps=AdaptiveSteps(limits))
+    models = _models([name for part in arguments.model for name in part.split(",")], arguments.device)
+    configs = {label: replace(common, steps=_steps(arguments.steps, model)) for label, model in models.items()}
+    frames = sorted({pair.frames for pair in pairs})
+    print(f"{len(pairs)} clips of {', '.join(map(str, frames))} frames; source {arguments.source or 'of the model'}\n")
+    figures = _qualities(models, configs, pairs, arguments.picture)
+    teachers = _teacher_qualities(arguments, common, pairs) if arguments.teacher else {}
+    _print_qualities(figures | teachers)
+    if teachers:
+        _print_gaps(figures, teachers)
+    if arguments.drift:
+        _print_drift(models, configs, pairs)
+    if arguments.adaptive:
+        for label, model in models.items():
+            _print_adaptive(label, model, common, pairs)
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--steps", default="1")
+    parser.add_argument("--model", action="append", help="names or folders; may be given several times, or with commas")
+    parser.add_argument("--steps", help="numbers of steps with commas, or adaptive; the model's own by default")
+    parser.add_argument("--source", choices=("mixing", "direct"))
     parser.add_argument("--pairs", type=int, default=32)
-    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--picture", type=Path, help="of the first model")
+    parser.add_argument("--teacher")
+    parser.add_argument("--teacher-steps")
+    parser.add_argument("--teacher-frames", type=int, default=13)
+    parser.add_argument("--teacher-source", choices=("mixing", "direct"), help="as --source by default")
+    parser.add_argument("--drift", action="store_true")
+    parser.add_argument("--adaptive", action="store_true")
+    parser.add_argument("--emptiness", default=",".join(map(str, AdaptiveSteps().largest_emptiness)), help="largest for 1, 2, ... steps")
     arguments = parser.parse_args()
-    pairs = [stored.read() for stored in open_pairs(arguments.folder).pairs[: arguments.pairs]]
-    config = ValidationConfig(pairs=len(pairs), steps=tuple(int(count) for count in arguments.steps.split(",")), grid_pairs=10)
-    rivals = {method: partial(inpaint, method=method) for method in METHODS}
-    figures = validate(load_model(arguments.model), pairs, config, rivals=rivals, picture=arguments.picture)
-    print(f"{len(pairs)} clips, model {arguments.model}")
-    print(f"{'':10}" + "".join(f"{column:>13}" for column in COLUMNS))
-    for name in dict.fromkeys(key.split("/")[0] for key in figures):
-        print(f"{name:10}" + "".join(f"{figures.get(f'{name}/{column}', float('nan')):13.3f}" for column in COLUMNS))
+    arguments.model = arguments.model or ["tiny"]
+    return arguments
+
+
+def _models(names: Sequence[str], device: str) -> dict[str, Model]:
+    """By labels that tell them apart: the last part of a path, or all of it."""
+    short = [Path(name).parent.name if Path(name).name == "model" else Path(name).name for name in names]
+    labels = short if len(set(short)) == len(names) else names
+    return {label: load_model(str(model_folder(Path(name))), device) for label, name in zip(labels, names, strict=True)}
+
+
+def _steps(wanted: str | None, model: Model) -> tuple[Steps, ...]:
+    if wanted is None:
+        return (model.config.steps,)
+    return tuple("adaptive" if part == "adaptive" else int(part) for part in wanted.split(","))
+
+
+def _qualities(
+    models: dict[str, Model], configs: dict[str, ValidationConfig], pairs: Sequence[TrainingPair], picture: Path | None
+) -> dict[str, dict[str, float]]:
+    """Figures by row: render and rivals once, then every model at each number of steps."""
+    rivals: dict[str, Rival] = {method: partial(inpaint, method=method) for method in METHODS}
+    rows: dict[str, dict[str, float]] = {}
+    for label, model in models.items():
+        is_first = not rows
+        figures = validate(model, pairs, configs[label], rivals=rivals if is_first else None, picture=picture if is_first else None)
+        rows |= {_row_name(row, label): values for row, values in _by_row(figures).items()}
+    return rows
+
+
+def _teacher_qualities(
+    arguments: argparse.Namespace, common: ValidationConfig, pairs: Sequence[TrainingPair]
+) -> dict[str, dict[str, float]]:
+    """Figures of the teacher, with clips made at once and in parts."""
+    (teacher,) = _models([arguments.teacher], arguments.device).values()
+    steps, source = _steps(arguments.teacher_steps, teacher), arguments.teacher_source or arguments.source
+    config = replace(common, is_causal=False, steps=steps, source=source)
+    rows: dict[str, dict[str, float]] = {}
+    for label, length in (("teacher, at once", None), (f"teacher, {arguments.teacher_frames} frames", arguments.teacher_frames)):
+        figures = _by_row(validate(teacher, pairs, replace(config, clip_frames=length)))
+        rows |= {_row_name(row, label): values for row, values in figures.items() if row != "render"}
+    return rows
+
+
+def _by_row(figures: dict[str, float]) -> dict[str, dict[str, float]]:
+    rows: dict[str, dict[str, float]] = {}
+    for key, value in figures.items():
+        row, name = key.split("/")
+        rows.setdefault(row, {})[name] = value
+    return rows
+
+
+def _row_name(row: str, label: str) -> str:
+    steps = row.removeprefix("steps")
+    return row if steps == row else f"{label}, {steps} step{'s' * (steps != '1')}"
+
+
+def _print_qualities(rows: dict[str, dict[str, float]]) -> None:
+    width = max(map(len, rows)) + 2
+    print(f"{'':{width}}" + "".join(f"{column:>13}" for column in COLUMNS))
+    for row, values in rows.items():
+        print(f"{row:{width}}" + "".join(f"{values.get(column, float('nan')):13.3f}" for column in COLUMNS))
+
+
+def _print_gaps(figures: dict[str, dict[str, float]], teachers: dict[str, dict[str, float]]) -> None:
+    """Causal rows by teacher's rows."""
+    rows = {row: values["psnr_pooled"] for row, values in figures.items() if row not in ("render", *METHODS)}
+    width, column = max(map(len, rows)) + 2, max(map(len, teachers)) + 2
+    best = max(values["psnr_pooled"] for values in teachers.values())
+    print("\npooled PSNR minus the teacher's, dB")
+    print(f"{'':{width}}" + "".join(f"{name:>{column}}" for name in (*teachers, "its best")))
+    for row, ours in rows.items():
+        theirs = (*(values["psnr_pooled"] for values in teachers.values()), best)
+        print(f"{row:{width}}" + "".join(f"{ours - value:+{column}.3f}" for value in theirs))
+
+
+def _print_drift(models: dict[str, Model], configs: dict[str, ValidationConfig], pairs: Sequence[TrainingPair]) -> None:
+    rows: dict[str, DriftFigures] = {"render": drift(pairs, lambda pair: pair.renders)}
+    for label, model in models.items():
+        for steps in configs[label].steps:
+            make = partial(made_frames, model, steps=steps, config=configs[label], compute="float32")
+            rows[_row_name(f"steps{steps}", label)] = drift(pairs, make)
+    width = max(map(len, rows)) + 2
+    print("\npooled PSNR of thirds at equal opacity, dB: forwards, then backwards; last column: mean of both changes")
+    print(f"{'':{width}}" + "".join(f"{name:>12}" for name in ("first", "middle", "last", "last-first") * 2) + f"{'mean':>12}")
+    for row, found in rows.items():
+        values = (*found.forwards, found.change_forwards, *found.backwards, found.change_backwards, found.change)
+        print(f"{row:{width}}" + "".join(f"{value:12.3f}" for value in values))
+
+
+def _print_adaptive(label: str, model: Model, common: ValidationConfig, pairs: Sequence[TrainingPair]) -> None:
+    results = compare_steps(model, pairs, replace(common, steps=(FIXED_STEPS, "adaptive")))
+    fixed, adaptive = block_figures(results[FIXED_STEPS]), block_figures(results["adaptive"])
+    outside = statistics.median(codec_seconds(model, pair) for pair in pairs[:8])
+    classes = ", ".join(f"{name} from {share:.0%} opaque pixels on" for name, share in BLOCK_CLASSES[:-1])
+    print(f"\n{label}: adaptive steps {common.adaptive_steps.largest_emptiness} against {FIXED_STEPS}; blocks {classes}, else empty")
+    titles = ("blocks", "calls", "pooled 4", "adaptive", "lost", "mean 4", "adaptive", "lost", "ms 4", "adaptive", "speed-up", "with codec")
+    print(f"{'':8}" + "".join(f"{title:>11}" for title in titles))
+    for name, ours in adaptive.items():
+        theirs = fixed[name]
+        print(
+            f"{name:8}{ours.blocks:11d}{ours.calls:11.2f}"
+            f"{theirs.psnr_pooled:11.3f}{ours.psnr_pooled:11.3f}{theirs.psnr_pooled - ours.psnr_pooled:11.3f}"
+            f"{theirs.psnr_mean:11.3f}{ours.psnr_mean:11.3f}{theirs.psnr_mean - ours.psnr_mean:11.3f}"
+            f"{1e3 * theirs.seconds:11.1f}{1e3 * ours.seconds:11.1f}{theirs.seconds / ours.seconds:11.2f}"
+            f"{(theirs.seconds + outside) / (ours.seconds + outside):11.2f}"
+        )
+    print(f"encoding and decoding take {1e3 * outside:.1f} ms per block")
 
 
 if __name__ == "__main__":
