@@ -64,7 +64,7 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Stage]:
-        """One stage of ``total`` steps. Stages follow each other; they are not nested."""
+        """One stage of ``total`` steps, 0 for a number not known yet; it may be set later. Stages follow each other; they are not nested."""
         stage = Stage(self, self._title(name), total)
         yield stage
         stage.finish()
@@ -102,7 +102,7 @@ class Stage:
         self._first_done: int | None = None
         self._line_done: int | None = None
         self._started = self._last_draw = self._last_line = time.monotonic()
-        self._task = None if progress._bar is None else progress._bar.add_task(title, total=total, detail="")
+        self._task = None if progress._bar is None else progress._bar.add_task(title, total=total or None, detail="")
 
     def update(self, done: int, **fields: Any) -> None:
         """``done`` steps are finished. Fields are shown as ``name=value``; numbers may be tensors, which are read only when shown.
@@ -135,7 +135,7 @@ class Stage:
         bar = self._progress._bar
         assert bar is not None and self._task is not None, "drawn without a bar"
         self._last_draw = now
-        bar.update(self._task, completed=self.done, detail=self._detail(now))
+        bar.update(self._task, total=self.total or None, completed=self.done, detail=self._detail(now))
 
     def _write_line(self, now: float) -> None:
         self._last_line, self._line_done = now, self.done
@@ -143,7 +143,7 @@ class Stage:
 
     def _text(self, now: float) -> str:
         share = f" {100 * self.done // self.total}%" if self.total else ""
-        return f"{self.title} {self.done}/{self.total}{share} {self._detail(now)}".rstrip()
+        return f"{self.title} {self.done}{f'/{self.total}' if self.total else ''}{share} {self._detail(now)}".rstrip()
 
     def _detail(self, now: float) -> str:
         parts = [f"{name}={_shown(value)}" for name, value in self._fields.items()]

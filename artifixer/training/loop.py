@@ -142,10 +142,9 @@ def train(
         tensors = state_tensors(stage.modules, stage.optimizers, stage.extra_state)
         save_checkpoint(checkpoints, clock.step, tensors, plain)
 
-    with stop_on_sigterm(), progress.stage(stage.name, config.steps) as shown:
+    with stop_on_sigterm(), progress.stage(stage.name, _expected_total(clock, config)) as shown:
         shown.update(clock.step)
         while (total := _plan(clock, config)) > clock.step:
-            shown.total = _expected_total(clock, config, total)
             factor = rate_factor(clock.step, total, config, clock.cooldown_start)
             for name, optimizer in stage.optimizers.items():
                 for group, rate in zip(optimizer.param_groups, rates[name], strict=True):
@@ -161,6 +160,7 @@ def train(
                 if clock.step % STEPS_BETWEEN_FLUSHES == 0:
                     metrics.flush()
             speed = config.batch * config.accumulation * world_size() * clock.step / max(clock.elapsed(), 1e-9)
+            shown.total = _expected_total(clock, config)
             shown.update(clock.step, **{name: value for name, value in numbers.items() if "/" not in name}, samples_per_s=speed)
             stopping = any_rank(stop_requested())
             if stopping or is_last or clock.step % config.save_every == 0:
@@ -197,11 +197,15 @@ def _plan(clock: Clock, config: LoopConfig) -> int:
     return config.steps if clock.total is None else clock.total
 
 
-def _expected_total(clock: Clock, config: LoopConfig, total: int) -> int:
-    """For the progress bar: with a time limit, what the speed so far makes likely."""
-    if config.minutes is None or clock.total is not None or clock.step == 0:
-        return total
-    return min(total, max(clock.step + 1, round(clock.step * 60 * config.minutes / max(clock.elapsed(), 1e-3))))
+def _expected_total(clock: Clock, config: LoopConfig) -> int:
+    """For the progress bar: with a time limit, what the speed so far makes likely; 0 before there is any."""
+    if config.minutes is None:
+        return config.steps
+    if clock.total is not None:
+        return clock.total
+    if clock.step == 0:
+        return 0
+    return min(config.steps, max(clock.step + 1, round(clock.step * 60 * config.minutes / max(clock.elapsed(), 1e-3))))
 
 
 def _step(stage: Stage, pairs: PairSource, config: LoopConfig, step: int) -> dict[str, float]:

@@ -43,6 +43,8 @@ class MetricsFile:
         if self._waiting:
             append_text(self.path, "".join(self._waiting))
             self._waiting.clear()
+        if self._board is not None:
+            self._board.flush()
 
 
 def write_grid(path: Path, columns: Sequence[UInt8[Tensor, "rows height width 3"]]) -> None:

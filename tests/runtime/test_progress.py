@@ -41,6 +41,17 @@ def test_bar_on_a_terminal() -> None:
     assert "done [not markup]" in output.getvalue()
 
 
+def test_a_total_that_becomes_known_later_is_shown_then() -> None:
+    for output in (io.StringIO(), Terminal()):
+        with Progress(line_seconds=0, output=output) as progress, progress.stage("fit", total=0) as stage:
+            stage.update(0)
+            stage.total = 40
+            stage.update(1)
+        text = output.getvalue()
+        assert "1/40" in text
+        assert "0/0" not in text
+
+
 def test_log_holds_the_same_lines_either_way(tmp_path: Path) -> None:
     for name, output in (("plain", io.StringIO()), ("bar", Terminal()), ("silent", None)):
         work(output, tmp_path / name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -142,9 +143,23 @@ def test_rates_rise_stay_and_fall_to_almost_zero():
 
 
 def test_a_time_limit_ends_the_training_with_its_fall(tmp_path):
-    toy = Toy()
-    steps = train(toy, MadePairs(frames=1), LoopConfig(steps=100_000, minutes=0.01, cooldown=0.5), tmp_path, Progress(output=io.StringIO()))
+    toy, output = Toy(), io.StringIO()
+    config = LoopConfig(steps=10**9, minutes=0.01, cooldown=0.5)
+    steps = train(toy, MadePairs(frames=1), config, tmp_path, Progress(output=output, line_seconds=0))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert steps == len(lines) < 100_000
+    assert steps == len(lines) < 10**9
     assert lines[0]["learning_rate_factor"] == 1
     assert lines[-1]["learning_rate_factor"] < 0.1
+    # The display expects an end near the time limit from the first step on.
+    shown = [re.match(r"toy (\d+)(?:/(\d+))?.*?(?: ETA (\S+))?$", line) for line in output.getvalue().splitlines()]
+    assert all(match is not None for match in shown)
+    totals = [int(match[2]) for match in shown if match is not None and match[1] != "0"]
+    assert totals[-1] == steps and max(totals) < 10**5
+    assert {match[3] for match in shown if match is not None and match[3]} <= {"0:00:00", "0:00:01"}
+
+
+def test_the_display_shows_loss_gradient_norm_speed_and_time_left(tmp_path):
+    output = io.StringIO()
+    train(Toy(), MadePairs(frames=1), LoopConfig(steps=3), tmp_path, Progress(output=output, line_seconds=0))
+    line = next(line for line in output.getvalue().splitlines() if line.startswith("toy 2/3 66%"))
+    assert re.search(r" loss=\S+ noise=\S+ gradient_norm=\S+ samples_per_s=\S+ \S+ ETA 0:00:0\d$", line), line
