@@ -64,7 +64,7 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Stage]:
-        """One stage of ``total`` steps, 0 for a number not known yet; it may be set later. Stages follow each other; they are not nested."""
+        """One stage of ``total`` steps; 0 is a number that is set later. Stages follow each other; they are not nested."""
         stage = Stage(self, self._title(name), total)
         yield stage
         stage.finish()
