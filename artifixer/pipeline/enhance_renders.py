@@ -7,7 +7,6 @@ to fill the cache again; of the other calls, and of frames that are there, nothi
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -26,11 +25,8 @@ from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
 from artifixer.scenes.references import REFERENCE_COUNT, select_references
 from artifixer.splats.render_folder import Reference, RenderFolder, read_render_folder
 from artifixer.video.memory import check_memory, default_plan
-from artifixer.video.models import ModelFiles, default_dtype, flat_config, load_model, locate_model
+from artifixer.video.models import ModelFiles, default_dtype, load_model, locate_model
 from artifixer.video.weights import open_tensors, save_tensors
-
-#: Of a large file of weights so many pieces of this size tell whether it is the same file.
-HASHED_PIECES, PIECE_BYTES = 64, 1 << 16
 
 
 @dataclass(frozen=True)
@@ -151,30 +147,13 @@ def write_video(path: Path, frames: Path, count: int, fps: float) -> None:
             video.add(read_image(frames / f"{index:05d}.png"))
 
 
-def weights_key(path: Path) -> str:
-    """Hash of a file of weights, or of all in a folder: of the whole of small files, of many pieces of large ones."""
-    digest = hashlib.sha256()
-    files = sorted(path.iterdir()) if path.is_dir() else sorted(path.parent.glob(f"{path.stem}*{path.suffix}"))
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}\n".encode())
-        with file.open("rb") as content:
-            if size <= HASHED_PIECES * PIECE_BYTES:
-                digest.update(content.read())
-                continue
-            for piece in range(HASHED_PIECES):
-                content.seek(piece * (size - PIECE_BYTES) // (HASHED_PIECES - 1))
-                digest.update(content.read(PIECE_BYTES))
-    return digest.hexdigest()
-
-
 def _identity(folder: RenderFolder, chosen: list[Reference], files: ModelFiles) -> dict[str, object]:
     """Which inputs: changed renders, cameras, references or weights belong to another run."""
     images = [folder.path / kind / f"{index:05d}.png" for kind in ("rgb", "opacity") for index in range(len(folder))]
     return {
         "renders": fingerprint(folder.path / "cameras.json", *images),
         "references": fingerprint(*(reference.file for reference in chosen)),
-        "model": fingerprint(flat_config(files.config), weights_key(files.transformer), weights_key(files.vae)),
+        "model": files.identity,
     }
 
 

@@ -28,7 +28,7 @@ from artifixer.geometry.camera_file import CameraFrame
 from artifixer.pipeline.capture import identify, open_capture
 from artifixer.pipeline.model_scale import CameraScale, find_camera_scale
 from artifixer.pipeline.plan import planned_stages
-from artifixer.pipeline.run_config import VARIANTS, RunConfig, check_config, ignored_masks, model_identity, settings_of
+from artifixer.pipeline.run_config import VARIANTS, RunConfig, check_config, ignored_masks, settings_of
 from artifixer.pipeline.run_inputs import check_inputs, check_pixels, make_job
 from artifixer.pipeline.run_report import RunFacts, write_run_report
 from artifixer.pipeline.run_stages import Stages
@@ -203,7 +203,7 @@ class _Run:
         own = self.files.config.in_mode(config.mode)  # a mode that changes nothing for this model redoes nothing
         key = {
             "renders": renders,
-            "model": model_identity(self.files),
+            "model": self.files.identity,
             "prompt": config.prompt,
             "source": own.source,
             "steps": config.steps or own.steps,

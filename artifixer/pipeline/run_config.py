@@ -8,12 +8,10 @@ from typing import Any, Literal, get_args
 
 from artifixer.enhance.distill import DistillConfig, check_distillation
 from artifixer.pipeline.capture import CaptureChoice, check_output
-from artifixer.pipeline.enhance_renders import weights_key
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import fingerprint
 from artifixer.scenes.references import REFERENCE_COUNT
 from artifixer.splats.reconstruct import ReconstructConfig
-from artifixer.video.models import Mode, ModelFiles, flat_config, locate_model
+from artifixer.video.models import Mode, ModelFiles, locate_model
 
 #: What ``--variants`` calls them, and their names in files; each needs the ones before it.
 VARIANTS = {"artifixer": "artifixer", "3d": "artifixer3d", "3d+": "artifixer3d_plus"}
@@ -108,8 +106,3 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
     content["choice"]["train_list"] = None if config.choice.train_list is None else config.choice.train_list.name
     content["from_splats"] = None if config.from_splats is None else config.from_splats.name
     return content
-
-
-def model_identity(files: ModelFiles) -> str:
-    """What tells one model from another: architecture and weights."""
-    return fingerprint(flat_config(files.config), weights_key(files.transformer), weights_key(files.vae))

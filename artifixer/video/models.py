@@ -8,6 +8,7 @@ well; ``convert_model`` makes our folder of any of them, or the release's ``.pt`
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import types
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import atomic_path, read_json, write_json
+from artifixer.runtime.run_folder import atomic_path, fingerprint, read_json, write_json
 from artifixer.runtime.seeds import generator
 from artifixer.video.flow import SourceKind
 from artifixer.video.offload import LayerStream
@@ -36,6 +37,9 @@ VERSION = 1
 
 #: Heads of all Wan 2.1 models have this width; the release's ``.pt`` does not say.
 WAN_HEAD_WIDTH = 128
+
+#: Of a large file of weights so many pieces of this size tell whether it is the same file.
+HASHED_PIECES, PIECE_BYTES = 64, 1 << 16
 
 #: Parts of a Wan folder that read prompts.
 TEXT_PARTS = ("text_encoder", "tokenizer")
@@ -171,6 +175,11 @@ class ModelFiles:
     vae: Path
     text_encoder: Path | None
     format: Literal["ours", "release", "wan"] = "ours"
+
+    @property
+    def identity(self) -> str:
+        """What tells one model from another: architecture and weights."""
+        return fingerprint(flat_config(self.config), weights_key(self.transformer), weights_key(self.vae))
 
     def check_prompt(self, prompt: str) -> None:
         """Raise ``InputError`` for a prompt that the model cannot take."""
@@ -345,10 +354,34 @@ def convert_model(source: str | Path, folder: Path, dtype: torch.dtype | None = 
     _save_part(folder, "transformer", transformer.state_dict(), dtype, part_bytes)
     _save_part(folder, "vae", vae.state_dict(), dtype, part_bytes)
     if files.text_encoder is not None:
-        for part in TEXT_PARTS:
-            (folder / part).symlink_to((files.text_encoder / part).resolve(), target_is_directory=True)
+        link_text_encoder(folder, files.text_encoder)
     write_json(folder / "config.json", flat_config(files.config))
     return files.config
+
+
+def link_text_encoder(folder: Path, source: Path) -> None:
+    """Let a model folder read prompts with the text encoder of another, by links; it is large and never trained."""
+    for part in TEXT_PARTS:
+        link = folder / part
+        link.unlink(missing_ok=True)
+        link.symlink_to((source / part).resolve(), target_is_directory=True)
+
+
+def weights_key(path: Path) -> str:
+    """Hash of a file of weights, or of all in a folder: of the whole of small files, of many pieces of large ones."""
+    digest = hashlib.sha256()
+    files = sorted(path.iterdir()) if path.is_dir() else sorted(path.parent.glob(f"{path.stem}*{path.suffix}"))
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as content:
+            if size <= HASHED_PIECES * PIECE_BYTES:
+                digest.update(content.read())
+                continue
+            for piece in range(HASHED_PIECES):
+                content.seek(piece * (size - PIECE_BYTES) // (HASHED_PIECES - 1))
+                digest.update(content.read(PIECE_BYTES))
+    return digest.hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------------------- flat configuration

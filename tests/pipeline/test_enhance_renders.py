@@ -16,7 +16,7 @@ from artifixer.enhance.enhance import EnhanceConfig
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
 from artifixer.pipeline import enhance_renders as job_module
-from artifixer.pipeline.enhance_renders import EnhanceJob, chosen_references, enhance_renders, weights_key
+from artifixer.pipeline.enhance_renders import EnhanceJob, chosen_references, enhance_renders
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.media import read_image, read_video, write_png
 from artifixer.splats.render import Renders
@@ -142,15 +142,3 @@ def test_a_model_that_does_not_fit_is_not_loaded(inputs: tuple[Path, Path], tmp_
     with pytest.raises(InputError, match="weights are not here"):
         enhance_renders(replace(made_job(inputs), model="14b"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_large_weights_are_known_by_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_module, "PIECE_BYTES", 16)
-    path = tmp_path / "weights.safetensors"
-    content = bytearray(range(256)) * 100
-    path.write_bytes(content)
-    before = weights_key(path)
-    assert weights_key(path) == before
-    content[-1] ^= 1
-    path.write_bytes(content)
-    assert weights_key(path) != before

@@ -149,6 +149,18 @@ def test_modes_differ_in_source_and_steps_alone() -> None:
     assert released is not None and released.in_mode("generate") == released
 
 
+def test_large_weights_are_known_by_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "PIECE_BYTES", 16)
+    path = tmp_path / "weights.safetensors"
+    content = bytearray(range(256)) * 100
+    path.write_bytes(content)
+    before = models.weights_key(path)
+    assert models.weights_key(path) == before
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert models.weights_key(path) != before
+
+
 # ------------------------------------------------------------------------------------------------------------------ other formats
 
 
