@@ -6,7 +6,8 @@
 
 Prints mean and pooled PSNR, PSNR of hard frames (render below 20 dB), of opaque and of empty pixels, SSIM, and the gradient energy in
 empty pixels relative to the truth's. Frames are made block by block, as ``artifixer enhance`` makes them. A model is a name, a model folder
-or the folder of a training; several are compared on the same clips. Without ``--steps`` each takes as many as it was made for.
+or the folder of a training; several are compared on the same clips. Without ``--steps`` each takes as many as it was made
+for: those of its mode ``generate`` where ``--source mixing`` is not its own.
 
 ``--teacher``: a bidirectional model on the same clips, each made at once, and in parts of as many frames as it was trained on, each part by
 itself. Prints pooled PSNR of the causal model minus the teacher's.
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,6 +35,7 @@ import torch
 from artifixer.evaluation.inpainting import METHODS, inpaint
 from artifixer.pairs.loader import open_pairs
 from artifixer.pairs.pair import TrainingPair
+from artifixer.runtime.errors import InputError
 from artifixer.training.job import model_folder
 from artifixer.training.validation import (
     BLOCK_CLASSES,
@@ -47,6 +50,7 @@ from artifixer.training.validation import (
     made_frames,
     validate,
 )
+from artifixer.video.flow import SourceKind
 from artifixer.video.models import Model, load_model
 from artifixer.video.sample import AdaptiveSteps
 
@@ -64,7 +68,7 @@ def main() -> None:
     limits = tuple(float(limit) for limit in arguments.emptiness.split(","))
     common = ValidationConfig(len(pairs), grid_pairs=10, source=arguments.source, adaptive_steps=AdaptiveSteps(limits))
     models = _models([name for part in arguments.model for name in part.split(",")], arguments.device)
-    configs = {label: replace(common, steps=_steps(arguments.steps, model)) for label, model in models.items()}
+    configs = {label: replace(common, steps=_steps(arguments.steps, model, arguments.source)) for label, model in models.items()}
     frames = sorted({pair.frames for pair in pairs})
     print(f"{len(pairs)} clips of {', '.join(map(str, frames))} frames; source {arguments.source or 'of the model'}\n")
     figures = _qualities(models, configs, pairs, arguments.picture)
@@ -107,10 +111,12 @@ def _models(names: Sequence[str], device: str) -> dict[str, Model]:
     return {label: load_model(str(model_folder(Path(name))), device) for label, name in zip(labels, names, strict=True)}
 
 
-def _steps(wanted: str | None, model: Model) -> tuple[Steps, ...]:
-    if wanted is None:
-        return (model.config.steps,)
-    return tuple("adaptive" if part == "adaptive" else int(part) for part in wanted.split(","))
+def _steps(wanted: str | None, model: Model, source: SourceKind | None) -> tuple[Steps, ...]:
+    """Those wanted, else the model's own: of its mode ``generate`` when it is made to mix."""
+    if wanted is not None:
+        return tuple("adaptive" if part == "adaptive" else int(part) for part in wanted.split(","))
+    is_other = source == "mixing" and model.config.source != source
+    return (model.config.generate_steps if is_other else model.config.steps,)
 
 
 def _qualities(
@@ -131,8 +137,8 @@ def _teacher_qualities(
 ) -> dict[str, dict[str, float]]:
     """Figures of the teacher, with clips made at once and in parts."""
     (teacher,) = _models([arguments.teacher], arguments.device).values()
-    steps, source = _steps(arguments.teacher_steps, teacher), arguments.teacher_source or arguments.source
-    config = replace(common, is_causal=False, steps=steps, source=source)
+    source = arguments.teacher_source or arguments.source
+    config = replace(common, is_causal=False, steps=_steps(arguments.teacher_steps, teacher, source), source=source)
     rows: dict[str, dict[str, float]] = {}
     for label, length in (("teacher, at once", None), (f"teacher, {arguments.teacher_frames} frames", arguments.teacher_frames)):
         figures = _by_row(validate(teacher, pairs, replace(config, clip_frames=length)))
@@ -207,4 +213,8 @@ def _print_adaptive(label: str, model: Model, common: ValidationConfig, pairs: S
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
