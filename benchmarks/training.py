@@ -35,7 +35,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -190,11 +190,20 @@ def recipe_of(model: str) -> TrainingRecipe:
         assert config is not None, f"{model} is embedded"
         release = RECIPES["release"]  # its negative prompt would need the text encoder; zeros take the same time
         recipe = replace(release, model=config, self_forcing=replace(release.self_forcing, negative_prompt=""))
+    stages: dict[str, Any] = {stage: _from_the_start(getattr(recipe, stage)) for stage in STAGES}
+    return replace(recipe, **stages)
+
+
+def _from_the_start(settings: Any) -> Any:
+    """The settings with 0 as the step from which a term counts, also in settings within."""
     changes: dict[str, Any] = {}
-    for stage in STAGES:
-        settings = getattr(recipe, stage)
-        changes[stage] = replace(settings, **{field.name: 0 for field in fields(settings) if field.name.endswith("_from")})
-    return replace(recipe, **changes)
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if is_dataclass(value):
+            changes[field.name] = _from_the_start(value)
+        elif field.name.endswith("_from") or field.name == "start":
+            changes[field.name] = 0
+    return replace(settings, **changes)
 
 
 def built_stage(name: StageName, recipe: TrainingRecipe, pairs: PairSource, device: str) -> Stage:

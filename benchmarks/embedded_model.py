@@ -1,0 +1,230 @@
+"""The embedded model from nothing to files in one command: pairs, all stages, validation, weights in files of at most 16 MB.
+
+    OMP_WAIT_POLICY=passive python benchmarks/embedded_model.py --out OUT [--pairs PAIRS...] [--validation PAIRS] [--minutes 25]
+        [--recipe tiny|tiny_cuda] [--device cuda|cpu] [--stages autoencoder,bidirectional,diffusion_forcing,self_forcing]
+        [--scenes 1000] [--size N] [--seed 1] [--workers N]
+
+Without ``--pairs`` it curates ``--scenes`` procedural scenes first (recipe ``tiny``; ``--size``: longest side), without ``--validation``
+the 32 scenes of the model card. ``--minutes`` are those of all trainings together, split over the stages by ``SHARES``; curation, starts of
+stages and the validation come on top. ``tiny`` is the recipe of that name, the default on a CPU; ``tiny_cuda``, the default on a GPU, is a
+larger network in larger batches that still fits 40 MB as float16.
+
+``OUT/`` receives ``pairs/`` and ``validation_pairs/`` if they are made here, a folder per stage as of ``artifixer train``, ``model/``,
+and ``validation.json``. Each stage is measured as it comes out; the last one is what is written, and is measured as it is read from its
+files, beside the model that is embedded now. It counts as better when PSNR is higher in the mean over frames, pooled, and on hard frames,
+and not lower in opaque pixels. Nothing is put into the package.
+
+The same command continues after an interruption. Exit codes: 0 done, better or not; 2 bad input; 75 stopped by SIGTERM with the state
+saved; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is loaded
+
+import torch
+
+from artifixer import cli
+from artifixer.evaluation.inpainting import METHODS, inpaint
+from artifixer.pairs.loader import PairSet, open_pairs
+from artifixer.pairs.pair import TrainingPair
+from artifixer.recipes.train import TINY
+from artifixer.runtime.devices import resolve_device
+from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, InputError, Stopped
+from artifixer.runtime.run_folder import write_json
+from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
+from artifixer.training.job import StageName, TrainingJob, TrainingRecipe, run_training
+from artifixer.training.parallel import ParallelConfig
+from artifixer.training.validation import Rival, ValidationConfig, validate
+from artifixer.video.models import load_model, save_model
+from artifixer.video.small_autoencoder import SmallAutoencoderConfig
+
+STAGES: tuple[StageName, ...] = get_args(StageName)
+
+#: Each stage's share of the minutes: as the recipe tiny divides its budget on two cores.
+SHARES: dict[StageName, float] = {"autoencoder": 10, "bidirectional": 25, "diffusion_forcing": 20, "self_forcing": 15}
+
+#: Bytes of an embedded model: of all files, of one file, and of the tensors in one, which leaves room for a header.
+LARGEST_MODEL, LARGEST_FILE, PART_BYTES = 40_000_000, 16_000_000, 15_900_000
+
+#: The scenes on which the model card measures.
+VALIDATION_SCENES = "procedural:32:202"
+
+#: Figures that must rise, and those that may not fall, for a model to count as better.
+RISING, NOT_FALLING = ("psnr_mean", "psnr_pooled", "psnr_hard"), ("psnr_opaque",)
+
+COLUMNS = ("psnr_mean", "psnr_pooled", "psnr_hard", "psnr_opaque", "psnr_empty", "ssim", "edges_empty")
+
+
+def larger_recipe() -> TrainingRecipe:
+    """``tiny`` for one GPU: a network of 15 million weights and an autoencoder of 2, 35 MB as float16; large batches."""
+    model = replace(
+        TINY.model,
+        transformer=replace(TINY.model.transformer, width=336, ffn_width=1008, heads=7, layers=7),
+        vae=SmallAutoencoderConfig(width=128, depth=4, encoder_width=96, encoder_depth=2),
+    )
+    flow: dict[str, Any] = {"learning_rate": 8e-4, "ema_decay": 0.998}
+    return replace(
+        TINY,
+        model=model,
+        autoencoder_loop=replace(TINY.autoencoder_loop, batch=32, save_every=500),
+        bidirectional=replace(TINY.bidirectional, **flow),
+        bidirectional_loop=replace(TINY.bidirectional_loop, batch=32, save_every=500, validate_every=1000),
+        diffusion_forcing=replace(TINY.diffusion_forcing, **flow),
+        diffusion_forcing_loop=replace(TINY.diffusion_forcing_loop, batch=32, save_every=500, validate_every=1000),
+        self_forcing_loop=replace(TINY.self_forcing_loop, batch=16, save_every=200, validate_every=500),
+        parallel=ParallelConfig(attention="auto"),
+    )
+
+
+RECIPES = {"tiny": TINY, "tiny_cuda": larger_recipe()}
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Everything, in order; what is done already is passed over."""
+    device, out = resolve_device(arguments.device), arguments.out
+    stages = _stages(arguments.stages)
+    if not arguments.minutes > 0:
+        raise InputError(f"--minutes {arguments.minutes}: expected a positive number")
+    recipe = RECIPES[arguments.recipe or ("tiny" if device == "cpu" else "tiny_cuda")]
+    training = arguments.pairs or [curated(f"procedural:{arguments.scenes}:{arguments.seed}", out / "pairs", arguments)]
+    measured_on = arguments.validation or curated(VALIDATION_SCENES, out / "validation_pairs", arguments)
+    pairs, validation_pairs = open_pairs(training), open_pairs(measured_on)
+    minutes = split_minutes(arguments.minutes, stages)
+    folders: dict[StageName, Path] = {}
+    for stage in stages:
+        stop_if_requested(f"before {stage}")
+        job = stage_job(stage, timed(recipe, stage, minutes[stage]), folders, pairs, validation_pairs, device)
+        folders[stage] = run_training(job, out / stage)
+    stop_if_requested("before the validation")
+    write_weights(folders[stages[-1]], out / "model")
+    report(folders, out, [stored.read() for stored in validation_pairs.pairs], device)
+
+
+def split_minutes(total: float, stages: Sequence[StageName]) -> dict[StageName, float]:
+    """The total divided by ``SHARES`` of the stages that run."""
+    shares = sum(SHARES[stage] for stage in stages)
+    return {stage: total * SHARES[stage] / shares for stage in stages}
+
+
+def timed(recipe: TrainingRecipe, stage: StageName, minutes: float) -> TrainingRecipe:
+    """The recipe with a stage that is ended by the clock."""
+    return replace(recipe, **{f"{stage}_loop": replace(recipe.loop(stage), steps=10**9, minutes=minutes)})  # type: ignore[arg-type]
+
+
+def stage_job(
+    stage: StageName, recipe: TrainingRecipe, before: Mapping[StageName, Path], pairs: PairSet, validation_pairs: PairSet, device: str
+) -> TrainingJob:
+    """The stage from the last model before it; the teacher is the bidirectional one where there is one."""
+    init = list(before.values())[-1] if before else None
+    teacher = before.get("bidirectional") if stage == "self_forcing" else None
+    return TrainingJob(stage, recipe, pairs, init, teacher, validation_pairs, device)
+
+
+def curated(source: str, folder: Path, arguments: argparse.Namespace) -> Path:
+    """The folder of pairs after ``artifixer curate``; leaves with its exit code when that is not 0."""
+    words = ["curate", source, "--out", str(folder), "--workers", str(arguments.workers)]
+    if arguments.size is not None and source != VALIDATION_SCENES:
+        words += ["--size", str(arguments.size)]
+    code = cli.main(words)
+    if code != EXIT_DONE:
+        raise SystemExit(code)
+    return folder
+
+
+def write_weights(trained: Path, folder: Path) -> None:
+    """The model as float16 in files that are small enough; ``InputError`` when it is too large to be embedded."""
+    shutil.rmtree(folder, ignore_errors=True)
+    save_model(folder, load_model(trained, "cpu", torch.float32), torch.float16, PART_BYTES)
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
+    for name, size in sizes.items():
+        print(f"{folder / name}: {size / 1e6:.1f} MB")
+    if max(sizes.values()) > LARGEST_FILE or sum(sizes.values()) > LARGEST_MODEL:
+        largest, total = max(sizes.values()) / 1e6, sum(sizes.values()) / 1e6
+        raise InputError(f"{folder}: {total:.1f} MB, largest file {largest:.1f} MB; expected at most 40 MB in files of at most 16 MB")
+
+
+def report(folders: Mapping[StageName, Path], out: Path, pairs: Sequence[TrainingPair], device: str) -> None:
+    """Figures of render, inpainting, each stage, the written weights and the embedded model; and which of the last two is better."""
+    rivals: dict[str, Rival] = {method: partial(inpaint, method=method) for method in METHODS}
+    rows: dict[str, dict[str, float]] = {}
+    models: dict[str, str | Path] = {stage: folder for stage, folder in folders.items() if stage != "autoencoder"}
+    for label, place in [*models.items(), ("embedded now", "tiny"), ("written", out / "model")]:
+        stop_if_requested(f"before the validation of {label}")
+        model = load_model(place, device, torch.float32)
+        config = ValidationConfig(len(pairs), steps=(model.config.steps,), is_causal=label != "bidirectional", grid_pairs=10)
+        picture = out / "validation.png" if label == "written" else None
+        figures = validate(model, pairs, config, rivals=None if rows else rivals, picture=picture)
+        for key, value in figures.items():
+            row, name = key.split("/", 1)
+            rows.setdefault(label if row.startswith("steps") else row, {})[name] = value
+    print(f"\n{len(pairs)} clips{'':12}" + "".join(f"{column:>13}" for column in COLUMNS))
+    for label, values in rows.items():
+        print(f"{label:20}" + "".join(f"{values.get(column, float('nan')):13.3f}" for column in COLUMNS))
+    lower = not_better(rows["written"], rows["embedded now"])
+    write_json(out / "validation.json", {"pairs": len(pairs), "figures": rows, "is_better": not lower})
+    print("\nbetter than the embedded model" if not lower else f"\nnot better than the embedded model: {', '.join(lower)}")
+
+
+def not_better(ours: Mapping[str, float], theirs: Mapping[str, float]) -> list[str]:
+    """The figures that keep ours from being better, with their differences; a figure that neither has is no obstacle."""
+    shared = [name for name in (*RISING, *NOT_FALLING) if name in ours and name in theirs]
+    difference = {name: ours[name] - theirs[name] for name in shared}
+    failed = [name for name in shared if (difference[name] <= 0 if name in RISING else difference[name] < 0)]
+    return [f"{name} {difference[name]:+.3f}" for name in failed]
+
+
+def _stages(text: str) -> list[StageName]:
+    chosen = [stage for stage in STAGES if stage in text.split(",")]
+    unknown = sorted(set(text.split(",")) - set(STAGES))
+    if unknown:
+        raise InputError(f"--stages {unknown[0]}: expected some of {', '.join(STAGES)}")
+    if chosen[0] != "autoencoder" or not {"diffusion_forcing", "self_forcing"} & set(chosen):
+        raise InputError(f"--stages {text}: expected autoencoder, and diffusion_forcing or self_forcing for a causal model")
+    return chosen
+
+
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pairs", type=Path, nargs="+")
+    parser.add_argument("--validation", type=Path)
+    parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--recipe", choices=tuple(RECIPES))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--scenes", type=int, default=1000, help="about as many as the loader keeps decoded in memory")
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--seed", type=int, default=1, help="of the procedural scenes")
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Everything, with the exit codes of ``artifixer``."""
+    try:
+        with stop_on_sigterm():
+            run(_arguments(words))
+        return EXIT_DONE
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return EXIT_STOPPED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

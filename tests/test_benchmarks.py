@@ -1,0 +1,71 @@
+"""What benchmarks compute themselves: operations of a step, and which model is the better one."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from artifixer.runtime.errors import InputError
+from artifixer.video.attention import attend
+from artifixer.video.memory import parameter_count, vae_parameter_count
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def benchmark(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module(name)
+
+
+@pytest.mark.parametrize(("backend", "backwards"), [("plain", 2.0), ("sdpa", 2.5)])
+def test_attention_on_a_cpu_counts_by_its_products(backend, backwards, monkeypatch):
+    """Two products forwards, four backwards; fused kernels compute the first again."""
+    training = benchmark("training", monkeypatch)
+    q, k, v = (torch.randn(1, tokens, 4, 16, requires_grad=True) for tokens in (24, 40, 40))
+    forwards = 2 * (2 * 24 * 40 * 16 * 4)
+    with FlopCounterMode(display=False, custom_mapping=training.CPU_ATTENTION) as counter:
+        out = attend(q, k, v, backend=backend)
+        assert counter.get_total_flops() == forwards
+        out.sum().backward()
+    assert counter.get_total_flops() == (1 + backwards) * forwards
+
+
+def test_rounds_leave_out_the_first(monkeypatch):
+    training = benchmark("training", monkeypatch)
+    assert training.rounds_of([1.0, 5.0, 6.0, 8.0, 10.0, 13.0], 2) == (3.0, 5.0)
+
+
+def test_minutes_are_split_over_the_stages_that_run(monkeypatch):
+    script = benchmark("embedded_model", monkeypatch)
+    for stages in (script.STAGES, script.STAGES[:3]):
+        minutes = script.split_minutes(25.0, stages)
+        assert tuple(minutes) == tuple(stages) and sum(minutes.values()) == pytest.approx(25)
+    assert minutes["bidirectional"] == pytest.approx(2.5 * minutes["autoencoder"])
+
+
+def test_a_model_is_better_only_with_all_figures(monkeypatch):
+    not_better = benchmark("embedded_model", monkeypatch).not_better
+    old = {"psnr_mean": 22.0, "psnr_pooled": 20.0, "psnr_hard": 18.0, "psnr_opaque": 22.5}
+    new = {"psnr_mean": 22.5, "psnr_pooled": 20.1, "psnr_hard": 18.2, "psnr_opaque": 22.5}
+    assert not_better(new, old) == []
+    assert not_better(old, old) == ["psnr_mean +0.000", "psnr_pooled +0.000", "psnr_hard +0.000"]
+    assert not_better({**new, "psnr_opaque": 22.25}, old) == ["psnr_opaque -0.250"]
+
+
+def test_the_larger_model_may_be_embedded(monkeypatch):
+    script = benchmark("embedded_model", monkeypatch)
+    config = script.larger_recipe().model
+    assert 2 * (parameter_count(config.transformer) + vae_parameter_count(config.vae)) < 0.95 * script.LARGEST_MODEL
+
+
+def test_stages_that_give_no_causal_model_are_refused(monkeypatch, tmp_path, capsys):
+    script = benchmark("embedded_model", monkeypatch)
+    assert script.main(["--out", str(tmp_path), "--stages", "autoencoder,bidirectional"]) == 2
+    assert "for a causal model" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"--stages teacher: expected some of"):
+        script._stages("teacher")
