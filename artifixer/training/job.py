@@ -20,10 +20,12 @@ from artifixer.pairs.loader import OrderedPairs, PairSet
 from artifixer.runtime.distributed import first_rank_value, joined_processes, rank, world_size
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.progress import Progress
-from artifixer.runtime.run_folder import RunFolder, fingerprint
+from artifixer.runtime.run_folder import RunFolder, fingerprint, is_run_folder
 from artifixer.runtime.seeds import generator
 from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining, pixel_gains
 from artifixer.training.bidirectional import bidirectional_stage
+from artifixer.training.captions import CaptionedPairs, with_caption
+from artifixer.training.checkpoint import MARKER
 from artifixer.training.diffusion_forcing import diffusion_forcing_stage
 from artifixer.training.ema import Ema
 from artifixer.training.flow_matching import FlowMatchingStage, FlowMatchingTraining
@@ -32,7 +34,7 @@ from artifixer.training.parallel import ParallelConfig, distribute, whole_tensor
 from artifixer.training.self_forcing import SelfForcingStage, SelfForcingTraining
 from artifixer.training.validation import Rival, ValidationConfig, validate
 from artifixer.video.flow import FlowSchedule
-from artifixer.video.models import Model, ModelConfig, load_model, save_model
+from artifixer.video.models import NAMED_MODELS, Model, ModelConfig, link_text_encoder, load_model, locate_model, save_model
 from artifixer.video.sample import SampleConfig
 from artifixer.video.small_autoencoder import SmallAutoencoder
 from artifixer.video.transformer import VideoTransformer, initialise
@@ -95,22 +97,26 @@ def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
     with joined_processes(job.device) as device, _opened(job, out, overwrite):
         job = replace(job, device=device)
         recipe, loop = job.recipe, job.recipe.loop(job.stage)
-        pairs = OrderedPairs(job.pairs, loop.seed, loop.batch * loop.accumulation * world_size())
         model = initial_model(recipe.model, job.init, loop.seed, device)
+        pairs = CaptionedPairs(job.pairs, loop.seed, loop.batch * loop.accumulation * world_size(), model.text_encoder)
         log, output = (out / "log.txt", {}) if rank() == 0 else (None, {"output": None})
         with Progress(log_file=log, **output) as progress:  # type: ignore[arg-type]
             progress.note(f"{job.stage}: {len(pairs)} pairs, {_parameters(model):,} parameters, {world_size()} processes on {device}")
+            if recipe.model.takes_text and model.text_encoder is None:
+                progress.note("no text encoder beside the initial weights: captions are not read, all clips are without text")
             trained = _STAGES[job.stage](job, model, pairs, out, progress)
         if rank() == 0:
             save_model(out / "model", trained)
+            if trained.text_encoder is not None:
+                link_text_encoder(out / "model", trained.text_encoder.folder)
     return out / "model"
 
 
-def initial_model(config: ModelConfig, init: Path | None, seed: int, device: str) -> Model:
+def initial_model(config: ModelConfig, init: Path | None, seed: int, device: str, option: str = "--init") -> Model:
     """The model to start from: the recipe's architecture with the weights of ``init``, or freshly drawn ones.
 
     The autoencoder is on the device; the transformer still on the CPU, since it may be too large for one device.
-    Raises ``InputError`` naming the first difference when ``init`` has another architecture.
+    Raises ``InputError`` naming ``option`` when ``init`` is no model, and the first difference when it has another architecture.
     """
     if init is None:
         transformer = VideoTransformer(config.transformer)
@@ -119,22 +125,41 @@ def initial_model(config: ModelConfig, init: Path | None, seed: int, device: str
             torch.manual_seed(seed)
             vae = build_vae(config.vae)
         return Model(config, transformer, vae.to(device))
+    _check_is_model(init, option)
     loaded = load_model(model_folder(init), "cpu", torch.float32)
     loaded.vae.to(device)
     for part in ("transformer", "vae"):
         ours, theirs = getattr(config, part), getattr(loaded.config, part)
         if type(ours) is not type(theirs):
-            raise InputError(f"--init {init}: its {part} is {type(theirs).__name__}, the recipe's {type(ours).__name__}")
+            raise InputError(f"{option} {init}: its {part} is {type(theirs).__name__}, the recipe's {type(ours).__name__}")
         for name in (entry.name for entry in fields(ours)):
             before, wanted = getattr(theirs, name), getattr(ours, name)
             if before != wanted and not name.startswith("latents_"):
-                raise InputError(f"--init {init}: {part} {name} is {before}, the recipe has {wanted}")
+                raise InputError(f"{option} {init}: {part} {name} is {before}, the recipe has {wanted}")
     return replace(loaded, config=replace(config, vae=loaded.config.vae))
 
 
 def model_folder(path: Path) -> Path:
     """The model in a run folder, or the path itself."""
     return path / "model" if (path / "model" / "config.json").is_file() else path
+
+
+def _check_is_model(path: Path, option: str) -> None:
+    """What ``load_model`` would say without naming the option, or not at all."""
+    if str(path) in NAMED_MODELS:
+        return
+    if not path.exists():
+        raise InputError(f"{option} {path}: does not exist; expected a model, or the run folder of a finished training")
+    if is_run_folder(path) and not (path / "model" / "config.json").is_file():
+        raise InputError(f"{option} {path}: this training is not finished, it has no model/ yet; run its command again")
+
+
+def _check_same_autoencoder(student: Model, teacher: Model, path: Path) -> None:
+    """A teacher that was trained on other latents cannot judge the student's."""
+    ours, theirs = ({"config": model.vae.config, **model.vae.network.state_dict()} for model in (student, teacher))
+    for name, value in ours.items():
+        if not (torch.equal(value, theirs[name]) if isinstance(value, torch.Tensor) else value == theirs[name]):
+            raise InputError(f"--teacher {path}: has another autoencoder than --init ({name} differs); expected both trained on the same")
 
 
 def _train_autoencoder(job: TrainingJob, model: Model, pairs: OrderedPairs, out: Path, progress: Progress) -> Model:
@@ -166,7 +191,12 @@ def _train_self_forcing(job: TrainingJob, model: Model, pairs: OrderedPairs, out
     recipe, config = job.recipe, job.recipe.model
     if job.init is None:
         raise InputError("self_forcing: needs --init, a causal model trained by diffusion_forcing, and --teacher, a bidirectional one")
-    teacher = initial_model(config, job.teacher or job.init, recipe.self_forcing_loop.seed, job.device).transformer
+    if recipe.self_forcing.negative_prompt and model.text_encoder is None:
+        raise InputError(f"--init {job.init}: has no text_encoder/ and tokenizer/ of Wan 2.1; expected them for the negative prompt")
+    option = "--init" if job.teacher is None else "--teacher"
+    teaching = initial_model(config, job.teacher or job.init, recipe.self_forcing_loop.seed, job.device, option)
+    _check_same_autoencoder(model, teaching, job.teacher or job.init)
+    teacher = teaching.transformer
     critic = deepcopy(teacher)
     networks = (model.transformer, critic, teacher)
     for network in networks:
@@ -212,7 +242,7 @@ def _validation(
     """Measures the averaged weights on the validation pairs; the picture goes to ``validation/``."""
     if job.validation_pairs is None:
         return None
-    pairs = [stored.read() for stored in job.validation_pairs.pairs[: config.pairs]]
+    pairs = [with_caption(stored.read(), model.text_encoder) for stored in job.validation_pairs.pairs[: config.pairs]]
 
     def measure(step: int) -> Mapping[str, float]:
         picture = out / "validation" / f"step_{step:08d}.png" if rank() == 0 else None
@@ -240,13 +270,18 @@ def _with_average(model: Model, ema: Ema | None) -> Model:
 
 @contextmanager
 def _opened(job: TrainingJob, out: Path, overwrite: bool) -> Iterator[None]:
-    """The run folder, held by the first process; what it refuses stops all."""
+    """The run folder, held by the first process; what it refuses stops all. Bad input before the first checkpoint leaves no folder."""
     run = _on_first_rank(lambda: RunFolder.open(out, _identity(job), _settings(job), overwrite, device=job.device))
     try:
         if run is not None:
             for part in ("model", "checkpoints", "metrics.jsonl", "validation", "timing.json", "log.txt", "tensorboard"):
                 run.path(part)
         yield
+    except InputError:
+        if run is None or any(out.glob(f"checkpoints/*/{MARKER}")):
+            raise
+        with run.discarded_on_bad_input():
+            raise
     finally:
         if run is not None:
             run.close()
@@ -270,8 +305,12 @@ def _identity(job: TrainingJob) -> dict[str, Any]:
     """Which pairs and which initial weights."""
     named: dict[str, Any] = {"stage": job.stage, "pairs": job.pairs.identity}
     for name, path in (("init", job.init), ("teacher", job.teacher)):
-        files = sorted(model_folder(path).glob("*.safetensors")) if path is not None else []
-        named[name] = fingerprint(*files) if files else None
+        if path is None:
+            named[name] = None
+            continue
+        _check_is_model(path, f"--{name}")
+        files = sorted(model_folder(path).glob("*.safetensors"))
+        named[name] = fingerprint(*files) if files else locate_model(path).identity
     return named
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,36 @@ def test_another_architecture_and_other_settings_are_refused(pairs, tmp_path):
         run_training(replace(job("autoencoder", opened), recipe=faster), tmp_path / "a")
     with pytest.raises(InputError, match="needs --init"):
         run_training(job("self_forcing", opened), tmp_path / "s")
+    run_training(job("diffusion_forcing", opened, init=tmp_path / "a"), tmp_path / "c")
+    other = replace(small_recipe(), autoencoder_loop=replace(small_recipe().autoencoder_loop, seed=1))
+    run_training(replace(job("autoencoder", opened), recipe=other), tmp_path / "other")
+    with pytest.raises(InputError, match=r"--teacher .*other: has another autoencoder than --init \(config differs\)"):
+        run_training(job("self_forcing", opened, init=tmp_path / "c", teacher=tmp_path / "other"), tmp_path / "s")
+    assert not (tmp_path / "s").exists()  # the corrected command may use it
+
+
+def test_initial_weights_that_are_none_are_refused_by_the_options_name(pairs, tmp_path):
+    opened = open_pairs(pairs)
+    with pytest.raises(InputError, match=r"--init .*nowhere: does not exist"):
+        run_training(job("bidirectional", opened, init=tmp_path / "nowhere"), tmp_path / "t")
+    run_training(job("autoencoder", opened), tmp_path / "a")
+    shutil.rmtree(tmp_path / "a" / "model")
+    with pytest.raises(InputError, match=r"--init .*a: this training is not finished, it has no model/ yet"):
+        run_training(job("bidirectional", opened, init=tmp_path / "a"), tmp_path / "t")
+    run_training(job("autoencoder", opened), tmp_path / "a")
+    with pytest.raises(InputError, match=r"--teacher .*nowhere: does not exist"):
+        run_training(job("self_forcing", opened, init=tmp_path / "a", teacher=tmp_path / "nowhere"), tmp_path / "s")
+
+
+def test_a_folder_continues_with_its_own_pairs_and_initial_weights_only(pairs, tmp_path):
+    opened = open_pairs(pairs)
+    run_training(job("autoencoder", opened), tmp_path / "a")
+    fewer = PairSet(opened.pairs[:2])
+    with pytest.raises(InputError, match="made from another input: pairs is"):
+        run_training(job("autoencoder", fewer), tmp_path / "a")
+    run_training(job("bidirectional", opened, init=tmp_path / "a"), tmp_path / "t")
+    with pytest.raises(InputError, match="made from another input: init is"):
+        run_training(job("bidirectional", opened), tmp_path / "t")
 
 
 def test_large_recipes_are_the_papers_and_the_releases():
