@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -69,7 +70,9 @@ class Command:
     save_every: int | None = None
     """Steps between checkpoints."""
     validate_every: int | None = None
-    """Steps between validations."""
+    """Steps between validations; 0 for none."""
+    validation_steps: str | None = None
+    """Numbers of denoising steps to validate with, such as 1,2,4. Default: the recipe's."""
     device: str = "auto"
     """cpu or cuda; with torchrun every process takes its own GPU."""
     overwrite: bool = False
@@ -85,7 +88,7 @@ def run_command(command: Command) -> None:
         pairs=_reported(open_pairs(command.pairs, skip_broken=command.skip_broken)),
         init=command.init,
         teacher=command.teacher,
-        validation_pairs=None if command.validation is None else open_pairs(command.validation),
+        validation_pairs=None if command.validation is None else _reported(open_pairs(command.validation, skip_broken=command.skip_broken)),
         device=resolve_device(command.device),
         rivals=rivals,
     )
@@ -101,17 +104,28 @@ def _reported(pairs: PairSet) -> PairSet:
     return pairs
 
 
+def read_validation_steps(text: str) -> tuple[int, ...]:
+    """``--validation-steps``; raises ``InputError`` for anything but small numbers."""
+    if not re.fullmatch(r"[1-9]\d?(,[1-9]\d?)*", text):
+        raise InputError(f"--validation-steps {text}: expected numbers from 1 to 99 separated by commas, such as 1,2,4")
+    return tuple(sorted({int(word) for word in text.split(",")}))
+
+
 def with_overrides(recipe: TrainingRecipe, command: Command) -> TrainingRecipe:
     """The recipe with the command's settings for its stage. ``InputError`` for numbers that are not positive."""
     for name in ("steps", "minutes", "batch", "accumulation", "learning_rate", "save_every"):
         value = getattr(command, name)
         if value is not None and not value > 0:
             raise InputError(f"--{name.replace('_', '-')} {value}: expected a positive number")
+    if command.validate_every is not None and command.validate_every < 0:
+        raise InputError(f"--validate-every {command.validate_every}: expected 0 or more")
     given = ("steps", "minutes", "batch", "accumulation", "save_every", "validate_every")
     changes: dict[str, Any] = {name: getattr(command, name) for name in given if getattr(command, name) is not None}
     if command.minutes is not None and command.steps is None:
         changes["steps"] = 10**9  # the clock ends it
     loop: LoopConfig = replace(recipe.loop(command.stage), seed=command.seed, **changes)
+    if command.validation_steps is not None:
+        recipe = replace(recipe, validation=replace(recipe.validation, steps=read_validation_steps(command.validation_steps)))
     settings = getattr(recipe, command.stage)
     if command.learning_rate is not None:
         rate = "student_learning_rate" if command.stage == "self_forcing" else "learning_rate"

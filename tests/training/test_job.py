@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from made_pairs import made_pair
 
 from artifixer import cli
 from artifixer.pairs.loader import PairSet, open_pairs
-from artifixer.pairs.shards import describe, encode_sample, write_index, write_shard
+from artifixer.pairs.shards import describe, encode_sample, read_index, write_index, write_shard
 from artifixer.recipes.train import RECIPES, TINY
 from artifixer.runtime.errors import InputError
 from artifixer.training.job import TrainingJob, TrainingRecipe, run_training
@@ -126,3 +127,36 @@ def test_the_command_takes_overrides_and_refuses_bad_input(pairs, tmp_path, caps
     assert (tmp_path / "a" / "model" / "config.json").is_file()
     assert cli.main([*words, "--steps", "2", "--batch", "1", "--device", "cpu"]) == 2
     assert "loop.steps is 1 there, 2 now" in capsys.readouterr().err
+    for option, value in (("--validation-steps", "1,0"), ("--validation-steps", "all"), ("--validate-every", "-1"), ("--minutes", "nan")):
+        assert cli.main(["train", "bidirectional", "--pairs", str(pairs), "--out", str(tmp_path / "c"), option, value]) == 2
+        error = capsys.readouterr().err
+        assert f"{option} {value}: expected" in error and error.count("\n") == 1
+    assert not (tmp_path / "c").exists()
+
+
+def test_validation_at_the_steps_asked_for(pairs, tmp_path, monkeypatch):
+    monkeypatch.setitem(RECIPES, "tiny", small_recipe())
+    words = ["train", "bidirectional", "--pairs", str(pairs), "--validation", str(pairs), "--out", str(tmp_path / "t"), "--device", "cpu"]
+    assert cli.main([*words, "--validation-steps", "4,1,2", "--validate-every", "2"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "t" / "metrics.jsonl").read_text().splitlines()]
+    assert not any(name.startswith("validation") for name in lines[0])
+    shown = {name.split("/")[1] for name in lines[1] if name.startswith("validation")}
+    assert shown == {"render", "telea", "ns", "steps1", "steps2", "steps4"}
+    for figure in ("psnr_pooled", "psnr_mean", "psnr_opaque", "psnr_empty", "ssim"):
+        assert f"validation/steps4/{figure}" in lines[1]
+    assert {"loss", "gradient_norm", "latent_error", "learning_rate_factor"} < set(lines[1])
+
+
+def test_damaged_shards_are_left_out_on_request(pairs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(RECIPES, "tiny", small_recipe())
+    damaged = shutil.copytree(pairs, tmp_path / "damaged")
+    shard = read_index(damaged)[0]
+    with (damaged / shard.file).open("r+b") as file:
+        file.truncate(shard.samples[2].offset + 700)
+    words = ["train", "autoencoder", "--pairs", str(damaged), "--out", str(tmp_path / "a"), "--device", "cpu"]
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert "pairs-00000.tar" in error and "truncated in sample made-2" in error and error.count("\n") == 1
+    assert cli.main([*words, "--skip-broken"]) == 0
+    error = capsys.readouterr().err
+    assert "left out: " in error and "sample made-2" in error and "autoencoder: 2 pairs" in error
