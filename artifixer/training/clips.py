@@ -152,6 +152,17 @@ def encode_clips(clips: Sequence[Clip], vae: Vae, text: TextConfig, device: torc
     return EncodedClips(at_least_float32(clean), at_least_float32(renders), opacity, conditions)
 
 
+def decoded_clips(
+    latents: Float[Tensor, "batch channels latent_frames h w"], encoded: EncodedClips, clips: Sequence[Clip], vae: Vae
+) -> Float[Tensor, "batch 3 frames height width"]:
+    """The frames of latents as they leave ``enhance`` with the render's residual kept, in [-1,1] and not clamped; with gradients."""
+    decoded = at_least_float32(vae.decode(latents))
+    with torch.no_grad():
+        renders = torch.cat([frames_to_video(clip.renders, latents.device) for clip in clips])
+        residual = renders - at_least_float32(vae.decode(encoded.render_latents))
+    return decoded + encoded.conditions.opacity[:, None].square() * residual
+
+
 def stack_conditions(parts: Sequence[Conditions]) -> Conditions:
     """One batch of several; all have as many frames and references."""
     values: dict[str, Any] = {}

@@ -7,22 +7,22 @@ network or, with ``block_frames``, for a block-causal one whose temporal blocks 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.seeds import generator as keyed_generator
-from artifixer.training.clips import Clip, ClipConfig, EncodedClips, draw_batch, encode_clips
+from artifixer.training.clips import Clip, ClipConfig, EncodedClips, decoded_clips, draw_batch, encode_clips
 from artifixer.training.ema import Ema
 from artifixer.training.parallel import at_least_float32, autocast
 from artifixer.video.flow import FlowSchedule, SourceKind, clean_from_velocity, noisy_latents, source_latents, timestep, velocity
 from artifixer.video.text import TextConfig
 from artifixer.video.transformer import VideoTransformer
-from artifixer.video.vae import Vae, frames_to_video
+from artifixer.video.vae import Vae, frames_to_bytes, frames_to_video, video_to_frames
 
 #: Squared error of latents, in their variances, up to which a render counts as easy.
 EASY_FLOOR = 0.1
@@ -32,12 +32,16 @@ EASY_FLOOR = 0.1
 class FlowMatchingTraining:
     """Settings of a flow-matching stage; the defaults are the paper's.
 
-    clips: how they are drawn. source: where the flow starts. level_weights: ``bell`` weighs noise levels as the release does, which gives
-    the source's own level weight 0; ``even`` weighs all alike. source_share: share of clips that are trained at the source's level.
+    clips: how they are drawn. source: where the flow starts; mixing_share: share of clips for which it starts at the mixing source all the
+    same, so that one network learns both. level_weights: ``bell`` weighs noise levels as the release does, which gives the source's own
+    level weight 0; ``even`` weighs all alike. source_share: share of clips that are trained at the source's level;
+    mixing_source_share: the same of those that start at the mixing source all the same.
     channel_weights: of the latent channels in the loss, of mean 1; empty for ones. A model that is judged by its pixels gives each channel
     what a change of it does to pixels (``pixel_gains``).
     easy_power: latent frames count by 1 / (squared error of their render + ``EASY_FLOOR``) to this power: above 0 those that need little
     repair keep some weight beside those that are all wrong, as a mean of PSNR over frames would have it.
+    second_share: share of clips whose render is what the network made of it, opaque, from step ``second_from`` on: as renders of distilled
+    splats are (ArtiFixer 3D+), in which nothing is missing any more.
     pixel_weight: of the squared error of decoded frames beside that of latents, from step ``pixel_from`` on, at the level of the source;
     ``pixel_gradient_weight``: of the error of their differences in it, which keeps edges.
     ema_decay: of the averaged weights, 0 for none; ema_warm: see ``Ema``.
@@ -47,8 +51,12 @@ class FlowMatchingTraining:
     source: SourceKind = "mixing"
     level_weights: Literal["bell", "even"] = "bell"
     source_share: float = 0.0
+    mixing_share: float = 0.0
+    mixing_source_share: float = 0.0
     channel_weights: tuple[float, ...] = ()
     easy_power: float = 0.0
+    second_share: float = 0.0
+    second_from: int = 0
     pixel_weight: float = 0.0
     pixel_gradient_weight: float = 0.0
     pixel_from: int = 0
@@ -102,9 +110,15 @@ class FlowMatchingStage:
         text = TextConfig(self.transformer.config.text_tokens, self.transformer.config.text_width)
         with autocast(self.compute, device):
             encoded = encode_clips(clips, self.vae, text, device)
+            second = _happens(self.settings.second_share, generators)
+            if any(second) and step >= self.settings.second_from:
+                clips = self._with_own_renders(clips, second, text, device)
+                encoded = encode_clips(clips, self.vae, text, device)
         noise = torch.stack([torch.randn(encoded.clean_latents.shape[1:], generator=generator) for generator in generators])
-        level = self._draw_levels(len(clips), encoded.clean_latents.shape[2], generators)
-        loss, clean = self._flow_loss(encoded, noise.to(encoded.clean_latents), level, clips, step)
+        is_mixed = torch.tensor(_happens(self.settings.mixing_share, generators))
+        level = self._draw_levels(is_mixed, encoded.clean_latents.shape[2], generators)
+        source = self._source(encoded, noise.to(encoded.clean_latents), is_mixed)
+        loss, clean = self._flow_loss(encoded, source, level, clips, step)
         error = (clean.detach() - encoded.clean_latents).square().mean()
         return {"transformer": loss}, {"latent_error": error}
 
@@ -113,44 +127,67 @@ class FlowMatchingStage:
         if self.ema is not None:
             self.ema.update()
 
-    def _draw_levels(self, batch: int, frames: int, generators: Sequence[torch.Generator]) -> Tensor:
+    def _draw_levels(self, is_mixed: Bool[Tensor, " batch"], frames: int, generators: Sequence[torch.Generator]) -> Tensor:
         """Indices of noise levels, ``[batch blocks]``: one per block, or one per clip; at random the source's own for a whole clip."""
         blocks = 1 if self.block_frames is None else frames // self.block_frames
         assert self.block_frames is None or blocks * self.block_frames == frames, f"{frames} frames in blocks of {self.block_frames}"
         rows = []
-        for generator in generators:
+        for is_mixed_clip, generator in zip(is_mixed.tolist(), generators, strict=True):
             drawn = torch.randint(self.schedule.levels, (blocks,), generator=generator)
-            is_source = torch.rand((), generator=generator) < self.settings.source_share
-            rows.append(torch.where(is_source, 0, drawn))
+            share = self.settings.mixing_source_share if is_mixed_clip else self.settings.source_share
+            rows.append(torch.where(torch.rand((), generator=generator) < share, 0, drawn))
         return torch.stack(rows)
 
+    def _source(self, encoded: EncodedClips, noise: Tensor, is_mixed: Bool[Tensor, " batch"]) -> Tensor:
+        """Each clip's own source."""
+        usual, mixing = (
+            source_latents(encoded.render_latents, encoded.latent_opacity, noise, kind) for kind in (self.settings.source, "mixing")
+        )
+        return torch.where(is_mixed.to(noise.device).view(-1, 1, 1, 1, 1), mixing, usual)
+
+    @torch.no_grad()
+    def _with_own_renders(self, clips: Sequence[Clip], second: Sequence[bool], text: TextConfig, device: torch.device) -> list[Clip]:
+        """The clips, the chosen ones with the network's frames in the place of renders, fully opaque."""
+        chosen = [clip for clip, is_second in zip(clips, second, strict=True) if is_second]
+        encoded = encode_clips(chosen, self.vae, text, device)
+        source = encoded.render_latents
+        level = torch.zeros(len(chosen), 1 if self.block_frames is None else source.shape[2] // self.block_frames, dtype=torch.int64)
+        sigma = self.schedule.sigmas.to(device)[level]
+        made = clean_from_velocity(source, self._velocity(source, sigma, encoded), 1.0)
+        videos = decoded_clips(made, encoded, chosen, self.vae).split(1)
+        own = iter(
+            replace(clip, renders=frames_to_bytes(video_to_frames(video)).cpu(), opacity=torch.full_like(clip.opacity, 255))
+            for clip, video in zip(chosen, videos, strict=True)
+        )
+        return [next(own) if is_second else clip for clip, is_second in zip(clips, second, strict=True)]
+
+    def _velocity(self, noisy: Tensor, sigma: Tensor, encoded: EncodedClips) -> Tensor:
+        """The network's prediction. sigma: per clip and block."""
+        predicted: Tensor = self.transformer(
+            noisy,
+            timestep(sigma) if self.block_frames is not None else timestep(sigma[:, 0]),
+            encoded.conditions,
+            block_frames=self.block_frames,
+            source_skip=encoded.source_skip,
+        )
+        return predicted
+
     def _flow_loss(
-        self, encoded: EncodedClips, noise: Tensor, level: Tensor, clips: Sequence[Clip], step: int
+        self, encoded: EncodedClips, source: Tensor, level: Tensor, clips: Sequence[Clip], step: int
     ) -> tuple[Tensor, Float[Tensor, "batch channels latent_frames h w"]]:
         """The loss, and the clean latents that the predicted velocity leads to."""
         settings, clean = self.settings, encoded.clean_latents
         frames = clean.shape[2]
         sigma = self.schedule.sigmas.to(clean.device)[level]
         per_frame = sigma.repeat_interleave(frames // sigma.shape[1], dim=1)
-        source = source_latents(encoded.render_latents, encoded.latent_opacity, noise, settings.source)
         noisy = noisy_latents(clean, source, per_frame)
         with autocast(self.compute, clean.device):
-            predicted = self.transformer(
-                noisy,
-                timestep(sigma) if self.block_frames is not None else timestep(sigma[:, 0]),
-                encoded.conditions,
-                block_frames=self.block_frames,
-                source_skip=encoded.source_skip,
-            )
+            predicted = self._velocity(noisy, sigma, encoded)
         error = (at_least_float32(predicted) - at_least_float32(velocity(source, clean))).square()
-        if settings.channel_weights:
-            error = error * error.new_tensor(settings.channel_weights).view(1, -1, 1, 1, 1)
+        error = weighted_error(error, encoded, settings.channel_weights, settings.easy_power)
         if settings.level_weights == "bell":
             weights = self.schedule.training_weights.to(error)[level].repeat_interleave(frames // level.shape[1], dim=1)
             error = error * weights[:, None, :, None, None]
-        if settings.easy_power:
-            wrong = (at_least_float32(encoded.render_latents) - clean).square().mean(dim=(1, 3, 4), keepdim=True)
-            error = error * (EASY_FLOOR / (wrong + EASY_FLOOR)) ** settings.easy_power
         loss = error.mean()
         reached = clean_from_velocity(noisy, predicted, per_frame)
         if settings.pixel_weight and step >= settings.pixel_from:
@@ -163,15 +200,27 @@ class FlowMatchingStage:
         device = reached.device
         truth = torch.cat([frames_to_video(clip.clean_frames, device) for clip in clips])
         with autocast(self.compute, device):
-            decoded = at_least_float32(self.vae.decode(reached))
-            with torch.no_grad():
-                render = torch.cat([frames_to_video(clip.renders, device) for clip in clips])
-                residual = render - at_least_float32(self.vae.decode(encoded.render_latents))
-                decoded_residual = encoded.conditions.opacity[:, None].square() * residual
-        error = decoded + decoded_residual - truth
+            error = decoded_clips(reached, encoded, clips, self.vae) - truth
         weights = is_source.to(error).view(-1, 1, 1, 1, 1)
         loss = (error.square() * weights).mean()
         if self.settings.pixel_gradient_weight:
             edges = (error.diff(dim=-1).square() * weights).mean() + (error.diff(dim=-2).square() * weights).mean()
             loss = loss + self.settings.pixel_gradient_weight * edges
         return loss
+
+
+def weighted_error(
+    error: Float[Tensor, "batch channels latent_frames h w"], encoded: EncodedClips, channel_weights: Sequence[float], easy_power: float
+) -> Float[Tensor, "batch channels latent_frames h w"]:
+    """Squared errors of latents, weighed by channel and by how little their frames need repair; see ``FlowMatchingTraining``."""
+    if channel_weights:
+        error = error * error.new_tensor(channel_weights).view(1, -1, 1, 1, 1)
+    if easy_power:
+        wrong = (at_least_float32(encoded.render_latents) - encoded.clean_latents).square().mean(dim=(1, 3, 4), keepdim=True)
+        error = error * (EASY_FLOOR / (wrong + EASY_FLOOR)) ** easy_power
+    return error
+
+
+def _happens(share: float, generators: Sequence[torch.Generator]) -> list[bool]:
+    """For each clip whether it belongs to a share of all; nothing is drawn for an empty share."""
+    return [share > 0 and float(torch.rand((), generator=generator)) < share for generator in generators]

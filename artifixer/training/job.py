@@ -188,7 +188,7 @@ def _train_flow_matching(job: TrainingJob, model: Model, pairs: OrderedPairs, ou
 
 
 def _train_self_forcing(job: TrainingJob, model: Model, pairs: OrderedPairs, out: Path, progress: Progress) -> Model:
-    recipe, config = job.recipe, job.recipe.model
+    recipe, config, settings = job.recipe, job.recipe.model, job.recipe.self_forcing
     if job.init is None:
         raise InputError("self_forcing: needs --init, a causal model trained by diffusion_forcing, and --teacher, a bidirectional one")
     if recipe.self_forcing.negative_prompt and model.text_encoder is None:
@@ -205,9 +205,11 @@ def _train_self_forcing(job: TrainingJob, model: Model, pairs: OrderedPairs, out
         config.steps, config.block_frames, config.window_frames, config.sink_frames, config.source, FlowSchedule(shift=config.shift)
     )
     seed = recipe.self_forcing_loop.seed
-    prompt = recipe.self_forcing.negative_prompt
+    prompt = settings.negative_prompt
     negative = model.encode_prompt(prompt).embedding if prompt else None
-    stage = SelfForcingStage(*networks, model.vae, recipe.self_forcing, sampling, seed, recipe.parallel.compute, negative)
+    if recipe.weigh_channels and not settings.channel_weights:
+        settings = replace(settings, channel_weights=_channel_weights(model, pairs))
+    stage = SelfForcingStage(*networks, model.vae, settings, sampling, seed, recipe.parallel.compute, negative)
     validation = _validation(job, model, stage.ema, recipe.validation, out, progress)
     train(stage, pairs, recipe.self_forcing_loop, out, progress, validation)
     return _with_average(model, stage.ema)

@@ -3,7 +3,8 @@
 In: training pairs; a student (the causal model), and the bidirectional teacher twice: frozen, and as a critic that follows what the student
 makes. Each step rolls the student out block by block through its key-value cache and stops every block at one random denoising step, whose
 result carries gradients, also through the keys and values of earlier blocks. The student is moved by the difference of what critic and
-teacher see in its clips; the critic learns to denoise these clips.
+teacher see in its clips; the critic learns to denoise these clips. Small models may add the squared error towards the true clip and an
+adversary for decoded frames (``adversarial.py``): the direct source has no noise, so that there is no distribution to match.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from torch import Tensor, nn
 
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.seeds import generator as keyed_generator
-from artifixer.training.clips import ClipConfig, EncodedClips, draw_batch, encode_clips
+from artifixer.training.adversarial import AdversarialTraining, Discriminator, discriminator_loss, model_loss, with_true_surroundings
+from artifixer.training.clips import Clip, ClipConfig, EncodedClips, decoded_clips, draw_batch, encode_clips
 from artifixer.training.ema import Ema
+from artifixer.training.flow_matching import weighted_error
 from artifixer.training.parallel import at_least_float32, autocast
 from artifixer.video.conditions import Conditions
 from artifixer.video.flow import clean_from_velocity, noisy_latents, source_latents, timestep
@@ -27,7 +30,7 @@ from artifixer.video.flow import velocity as flow_velocity
 from artifixer.video.sample import BlockInput, SampleConfig, sample_blocks
 from artifixer.video.text import TextConfig
 from artifixer.video.transformer import VideoTransformer
-from artifixer.video.vae import Vae
+from artifixer.video.vae import Vae, frames_to_video
 
 NAME = "self_forcing"
 
@@ -42,7 +45,11 @@ class SelfForcingTraining:
     guidance: how far both scores go from the negative text's prediction towards the text's; 1 needs no negative prediction.
     negative_prompt: the negative text; empty is no prompt, zeros.
     smallest_sigma, largest_sigma: noise levels of the scores are kept within. ema_decay: of the student's average; it is a copy for the
-    first ``ema_copy_updates`` updates. clean_weight: of the squared error towards the true clip in the student's loss, for small models.
+    first ``ema_copy_updates`` updates.
+    matching_weight: of distribution matching, at steps whose roll-out starts at the mixing source; 0 leaves teacher and critic unused.
+    mixing_share: share of steps whose roll-out starts at the mixing source for a model whose own is direct, with ``mixing_steps`` steps.
+    clean_weight: of the squared error towards the true clip in the student's loss, for small models; channel_weights, easy_power: of that
+    error, see ``FlowMatchingTraining``. adversarial: what an adversary adds to it.
     """
 
     clips: ClipConfig = field(default_factory=ClipConfig)
@@ -58,7 +65,13 @@ class SelfForcingTraining:
     gradient_limit: float = 10.0
     ema_decay: float = 0.99
     ema_copy_updates: int = 40
+    matching_weight: float = 1.0
+    mixing_share: float = 0.0
+    mixing_steps: int = 4
     clean_weight: float = 0.0
+    channel_weights: tuple[float, ...] = ()
+    easy_power: float = 0.0
+    adversarial: AdversarialTraining = field(default_factory=AdversarialTraining)
 
 
 class SelfForcingStage:
@@ -82,15 +95,27 @@ class SelfForcingStage:
         assert isinstance(sampling.steps, int), "the student is trained for a fixed number of steps"
         self.student, self.critic = student.requires_grad_(True).train(), critic.requires_grad_(True).train()
         self.teacher = teacher.requires_grad_(False).eval()
-        self.vae, self.settings, self.sampling, self.steps = vae, settings, sampling, sampling.steps
+        self.vae, self.settings, self.sampling = vae, settings, sampling
         self.seed, self.compute, self.negative_text = seed, compute, negative_text
-        self.modules: Mapping[str, nn.Module] = {"student": student, "critic": critic}
-        rates = {"student": settings.student_learning_rate, "critic": settings.critic_learning_rate}
+        modules: dict[str, nn.Module] = {"student": student}
+        rates, betas = {"student": settings.student_learning_rate}, {}
+        if settings.matching_weight:
+            modules["critic"], rates["critic"] = critic, settings.critic_learning_rate
+        self.discriminator = None
+        if settings.adversarial.weight:
+            self.discriminator = Discriminator(settings.adversarial.width)
+            self.discriminator.initialise(keyed_generator(seed, "discriminator"))
+            self.discriminator.to(next(student.parameters()))
+            modules["discriminator"], rates["discriminator"] = self.discriminator, settings.adversarial.learning_rate
+            betas["discriminator"] = settings.adversarial.betas
+        self.modules: Mapping[str, nn.Module] = modules
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {
-            name: torch.optim.AdamW(module.parameters(), lr=rates[name], betas=settings.betas, weight_decay=settings.weight_decay)
-            for name, module in self.modules.items()
+            name: torch.optim.AdamW(
+                module.parameters(), lr=rates[name], betas=betas.get(name, settings.betas), weight_decay=settings.weight_decay
+            )
+            for name, module in modules.items()
         }
-        self.gradient_limits = dict.fromkeys(self.modules, settings.gradient_limit)
+        self.gradient_limits = dict.fromkeys(modules, settings.gradient_limit)
         self.ema = Ema(student, settings.ema_decay, settings.ema_copy_updates)
 
     @property
@@ -100,21 +125,37 @@ class SelfForcingStage:
     def losses(
         self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The critic's loss, and at the student's turns the student's; both on the same roll-out."""
-        clips = draw_batch(pairs, self.settings.clips, generators, keyed_generator(self.seed, "batch shape", step))
+        """The losses of whoever has its turn: the critic and the discriminator at every step, the student at its own; on one roll-out."""
+        settings = self.settings
+        clips = draw_batch(pairs, settings.clips, generators, keyed_generator(self.seed, "batch shape", step))
         device = next(self.student.parameters()).device
         text = TextConfig(self.student.config.text_tokens, self.student.config.text_width)
-        exit_step = int(torch.randint(self.steps, (), generator=keyed_generator(self.seed, "exit step", step)))
+        sampling = self._sampling(step)
+        assert isinstance(sampling.steps, int)
+        exit_step = int(torch.randint(sampling.steps, (), generator=keyed_generator(self.seed, "exit step", step)))
         is_students_turn = self._is_students_turn(step)
+        is_matched = bool(settings.matching_weight) and sampling.source == "mixing"
+        losses, numbers = {}, {}
         with autocast(self.compute, device):
             encoded = encode_clips(clips, self.vae, text, device)
             with contextlib.nullcontext() if is_students_turn else torch.no_grad():
-                made = self._roll_out(encoded, exit_step, generators)
-            losses = {"critic": self._critic_loss(encoded, made.detach(), generators)}
+                made = self._roll_out(encoded, sampling, exit_step, generators)
+                judged = None if self.discriminator is None else self._judged(made, encoded, clips)
+            if is_matched:
+                losses["critic"] = self._critic_loss(encoded, made.detach(), generators)
+            if judged is not None and self.discriminator is not None:
+                video, truth, emptiness = judged
+                losses["discriminator"] = discriminator_loss(
+                    self.discriminator, video.detach(), truth, emptiness, settings.adversarial, generators
+                )
             if is_students_turn:
-                losses["student"] = self._student_loss(encoded, made, generators)
+                parts = self._student_losses(encoded, made, is_matched, generators)
+                if judged is not None and self.discriminator is not None and step >= settings.adversarial.start:
+                    parts["adversarial"] = settings.adversarial.weight * model_loss(self.discriminator, *judged)
+                losses["student"] = torch.stack([part.to(torch.float64) for part in parts.values()]).sum()
+                numbers = {f"student/{name}": part for name, part in parts.items()} if len(parts) > 1 else {}
         error = (at_least_float32(made.detach()) - encoded.clean_latents).square().mean()
-        return losses, {"latent_error": error}
+        return losses, numbers | {"latent_error": error}
 
     def updated(self, step: int) -> None:
         """The average follows the student's turns."""
@@ -124,14 +165,26 @@ class SelfForcingStage:
     def _is_students_turn(self, step: int) -> bool:
         return step % self.settings.student_every == 0
 
-    def _roll_out(self, encoded: EncodedClips, exit_step: int, generators: Sequence[torch.Generator]) -> Latents:
+    def _sampling(self, step: int) -> SampleConfig:
+        """How this step's roll-out runs."""
+        if float(torch.rand((), generator=keyed_generator(self.seed, "source", step))) >= self.settings.mixing_share:
+            return self.sampling
+        return replace(self.sampling, source="mixing", steps=self.settings.mixing_steps)
+
+    def _roll_out(self, encoded: EncodedClips, sampling: SampleConfig, exit_step: int, generators: Sequence[torch.Generator]) -> Latents:
         """The student's clip, every block from its exit step."""
 
         def noise(block: int, step: int, shape: torch.Size) -> Latents:
             return _noise(shape, generators).to(encoded.render_latents)
 
-        blocks = cut_in_blocks(encoded, self.sampling.block_frames)
-        return torch.cat(list(sample_blocks(self.student, blocks, self.sampling, noise, exit_step=exit_step)), dim=2)
+        blocks = cut_in_blocks(encoded, sampling.block_frames)
+        return torch.cat(list(sample_blocks(self.student, blocks, sampling, noise, exit_step=exit_step)), dim=2)
+
+    def _judged(self, made: Latents, encoded: EncodedClips, clips: Sequence[Clip]) -> tuple[Tensor, Tensor, Tensor]:
+        """What the adversary sees: the student's frames within true surroundings, the true frames, and emptiness."""
+        truth = torch.cat([frames_to_video(clip.clean_frames, made.device) for clip in clips]).to(at_least_float32(made).dtype)
+        emptiness = 1 - encoded.conditions.opacity
+        return with_true_surroundings(decoded_clips(made, encoded, clips, self.vae), truth, emptiness), truth, emptiness
 
     def _critic_loss(self, encoded: EncodedClips, made: Latents, generators: Sequence[torch.Generator]) -> Tensor:
         """Flow matching towards the student's clips."""
@@ -139,7 +192,21 @@ class SelfForcingStage:
         predicted = self.critic(noisy, timestep(sigma), encoded.conditions, source_skip=encoded.source_skip)
         return (at_least_float32(predicted) - at_least_float32(flow_velocity(source, made))).square().mean()
 
-    def _student_loss(self, encoded: EncodedClips, made: Latents, generators: Sequence[torch.Generator]) -> Tensor:
+    def _student_losses(
+        self, encoded: EncodedClips, made: Latents, is_matched: bool, generators: Sequence[torch.Generator]
+    ) -> dict[str, Tensor]:
+        """The parts of the student's loss by name, without the adversary's."""
+        settings, parts = self.settings, {}
+        if is_matched:
+            parts["matching"] = settings.matching_weight * self._matching_loss(encoded, made, generators)
+        if settings.clean_weight or not is_matched:
+            error = weighted_error(
+                (at_least_float32(made) - encoded.clean_latents).square(), encoded, settings.channel_weights, settings.easy_power
+            )
+            parts["clean"] = settings.clean_weight * error.mean()
+        return parts
+
+    def _matching_loss(self, encoded: EncodedClips, made: Latents, generators: Sequence[torch.Generator]) -> Tensor:
         """Half the squared distance to a point one normalised step down the gradient of distribution matching."""
         with torch.no_grad():
             noisy, sigma, _ = self._noised(encoded, made, generators)
@@ -148,10 +215,7 @@ class SelfForcingStage:
             size = (at_least_float32(made) - real).abs().mean(dim=(1, 2, 3, 4), keepdim=True)
             gradient = ((fake - real) / size).nan_to_num()
         made = made.to(torch.float64)
-        loss = 0.5 * (made - (made - gradient).detach()).square().mean()
-        if self.settings.clean_weight:
-            loss = loss + self.settings.clean_weight * (made - encoded.clean_latents).square().mean()
-        return loss
+        return 0.5 * (made - (made - gradient).detach()).square().mean()
 
     def _noised(
         self, encoded: EncodedClips, made: Latents, generators: Sequence[torch.Generator]
@@ -163,7 +227,7 @@ class SelfForcingStage:
         sigma = schedule.shift * even / (1 + (schedule.shift - 1) * even)
         sigma = sigma.clamp(settings.smallest_sigma, settings.largest_sigma)
         noise = _noise(made.shape, generators).to(encoded.render_latents)
-        source = source_latents(encoded.render_latents, encoded.latent_opacity, noise, self.sampling.source)
+        source = source_latents(encoded.render_latents, encoded.latent_opacity, noise, "mixing")
         return noisy_latents(made, source, sigma), sigma, source
 
     def _denoised(self, network: VideoTransformer, noisy: Latents, sigma: Float[Tensor, " batch"], encoded: EncodedClips) -> Latents:

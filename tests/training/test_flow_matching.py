@@ -50,15 +50,48 @@ def test_one_pair_is_learned_by_heart(name, tmp_path):
 def test_levels_are_one_per_block_and_for_a_share_of_clips_the_sources():
     pairs = MadePairs(count=1)
     stage = flow_stage("diffusion_forcing", made_model(pairs), FlowMatchingTraining(WHOLE_CLIPS, source_share=0.25))
-    levels = stage._draw_levels(400, 4, [generator(0, "levels", sample=i) for i in range(400)])
+    usual = torch.zeros(400, dtype=torch.bool)
+    levels = stage._draw_levels(usual, 4, [generator(0, "levels", sample=i) for i in range(400)])
     assert levels.shape == (400, 2)
     at_source = (levels == 0).all(dim=1)
     assert at_source.float().mean() == pytest.approx(0.25, abs=0.06)
     assert (levels[~at_source, 0] != levels[~at_source, 1]).float().mean() > 0.98
-    assert flow_stage("bidirectional", made_model(pairs), FlowMatchingTraining())._draw_levels(3, 4, [generator(0, "a")] * 3).shape == (
-        3,
-        1,
-    )
+    whole = flow_stage("bidirectional", made_model(pairs), FlowMatchingTraining())
+    assert whole._draw_levels(usual[:3], 4, [generator(0, "a")] * 3).shape == (3, 1)
+
+
+def test_a_share_of_clips_starts_at_the_mixing_source_with_levels_of_its_own():
+    pairs = MadePairs(count=1)
+    settings = FlowMatchingTraining(WHOLE_CLIPS, source="direct", source_share=1.0, mixing_source_share=0.0, mixing_share=0.5)
+    stage = flow_stage("bidirectional", made_model(pairs), settings)
+    is_mixed = torch.tensor([True, False])
+    levels = stage._draw_levels(is_mixed, 4, [generator(0, "levels", sample=i) for i in range(2)])
+    assert levels[0] != 0
+    assert levels[1] == 0
+    clips = draw_batch(pairs.pairs * 2, WHOLE_CLIPS, [generator(0, "clip")] * 2, generator(0, "shape"))
+    encoded = encode_clips([replace(clip, opacity=clip.opacity // 2) for clip in clips], stage.vae, CONFIG.text)
+    noise = torch.randn(encoded.clean_latents.shape, generator=generator(0, "noise"))
+    source = stage._source(encoded, noise, is_mixed)
+    assert torch.equal(source[1], encoded.render_latents[1])
+    half = 127 / 255
+    torch.testing.assert_close(source[0], half * encoded.render_latents[0] + (1 - half) * noise[0])
+
+
+def test_a_clip_may_be_shown_as_its_own_first_result_and_is_opaque_then():
+    pairs = MadePairs(count=2)
+    settings = FlowMatchingTraining(WHOLE_CLIPS, source="direct", level_weights="even", second_share=1.0, second_from=1)
+    stage = flow_stage("diffusion_forcing", made_model(pairs, zeros=False), settings)
+    clips = draw_batch(pairs.pairs, WHOLE_CLIPS, [generator(0, "clip")] * 2, generator(0, "shape"))
+    shown = stage._with_own_renders(clips, [False, True], CONFIG.text, torch.device("cpu"))
+    assert shown[0] is clips[0]
+    assert int(shown[1].opacity.min()) == 255
+    changed = (shown[1].renders != clips[1].renders).any(dim=-1)
+    assert changed.float().mean() > 0.9
+    assert torch.equal(shown[1].clean_frames, clips[1].clean_frames)
+    losses = [
+        stage.losses(pairs.pairs, [generator(0, "test", sample=i) for i in range(2)], step)[0]["transformer"].item() for step in (0, 1)
+    ]
+    assert losses[0] != losses[1]
 
 
 def test_the_pixel_loss_is_zero_for_the_truth_and_only_at_the_source():

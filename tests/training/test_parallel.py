@@ -19,6 +19,7 @@ from made_pairs import MadePairs
 
 from artifixer.runtime.distributed import joined_processes, rank, world_size
 from artifixer.runtime.progress import Progress
+from artifixer.training.adversarial import AdversarialTraining
 from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining
 from artifixer.training.flow_matching import FlowMatchingTraining
 from artifixer.training.loop import LoopConfig, Stage, train
@@ -29,7 +30,8 @@ from artifixer.video.transformer import VideoTransformer
 #: Means over processes are sums in another order, in float64.
 WEIGHT_TOLERANCE = 1e-9
 
-STAGES = ("autoencoder", "bidirectional", "diffusion_forcing", "self_forcing")
+#: ``adversarial`` is self forcing with an adversary.
+STAGES = ("autoencoder", "bidirectional", "diffusion_forcing", "self_forcing", "adversarial")
 Strategy = Literal["replicate", "shard"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 CLIPS = replace(WHOLE_CLIPS, tail_drop=1.0, text_drop=0.1, reference_drop=0.3)
@@ -46,13 +48,14 @@ def made_stage(name: str, pairs: MadePairs, strategy: Strategy) -> Stage:
     stage: Stage
     if name == "autoencoder":
         stage = AutoencoderStage(model.vae.network, AutoencoderTraining(frames=5), pairs, seed=0, compute="float32")
-    elif name == "self_forcing":
+    elif name in ("self_forcing", "adversarial"):
         teacher = made_model(pairs, seed=1, zeros=False, dtype=torch.float64)
         critic = deepcopy(teacher.transformer)
         teacher.transformer.head.bias.data += 0.1
         for network in (model.transformer, critic, teacher.transformer):
             distributed(network)
-        settings = SelfForcingTraining(CLIPS, student_every=2, guidance=2.0)
+        adversarial = AdversarialTraining(weight=float(name == "adversarial"), width=4)
+        settings = SelfForcingTraining(CLIPS, student_every=2, guidance=2.0, adversarial=adversarial)
         stage = self_forcing_stage(model, teacher, critic, settings)
     else:
         distributed(model.transformer)

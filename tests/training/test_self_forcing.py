@@ -13,6 +13,7 @@ from made_pairs import MadePairs
 
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.seeds import generator
+from artifixer.training.adversarial import AdversarialTraining
 from artifixer.training.clips import draw_batch, encode_clips
 from artifixer.training.flow_matching import FlowMatchingTraining
 from artifixer.training.loop import LoopConfig, train
@@ -124,6 +125,43 @@ def test_later_blocks_teach_earlier_ones_through_the_cache(exit_step):
     clips = draw_batch(pairs.pairs, WHOLE_CLIPS, generators(1), generator(0, "shape"))
     encoded = encode_clips(clips, stage.vae, CONFIG.text)
     render = encoded.render_latents.requires_grad_()
-    made = stage._roll_out(replace(encoded, render_latents=render), exit_step, generators(1))
+    made = stage._roll_out(replace(encoded, render_latents=render), stage.sampling, exit_step, generators(1))
     (gradient,) = torch.autograd.grad(made[:, :, CONFIG.block_frames :].sum(), render)
     assert float(gradient[:, :, : CONFIG.block_frames].abs().max()) > 0
+
+
+ADVERSARIAL = replace(SETTINGS, clean_weight=1.0, adversarial=AdversarialTraining(weight=1.0, width=4))
+
+
+def test_an_adversary_moves_the_student_and_learns_by_itself():
+    pairs = MadePairs(count=1)
+    stage = random_stage(pairs, replace(ADVERSARIAL, matching_weight=0.0))
+    losses, numbers = stage.losses(pairs.pairs, generators(1), step=0)
+    assert set(losses) == {"student", "discriminator"}
+    assert set(numbers) == {"student/clean", "student/adversarial", "latent_error"}
+    losses["student"].backward()
+    assert all(parameter.grad is None for parameter in stage.discriminator.parameters())
+    assert stage.student.head.weight.grad.any()
+    losses, _ = stage.losses(pairs.pairs, generators(1), step=0)
+    stage.student.zero_grad(set_to_none=True)
+    losses["discriminator"].backward()
+    assert all(parameter.grad is None for parameter in stage.student.parameters())
+    assert all(parameter.grad is not None for parameter in stage.discriminator.parameters())
+
+
+def test_the_adversary_waits_until_its_start():
+    pairs = MadePairs(count=1)
+    stage = random_stage(pairs, replace(ADVERSARIAL, adversarial=replace(ADVERSARIAL.adversarial, start=1)))
+    numbers = [stage.losses(pairs.pairs, generators(1), step)[1] for step in (0, 1)]
+    assert ["student/adversarial" in found for found in numbers] == [False, True]
+
+
+def test_a_share_of_roll_outs_starts_at_the_mixing_source():
+    pairs = MadePairs(count=1)
+    stage = random_stage(pairs, replace(SETTINGS, mixing_share=0.5, clean_weight=1.0))
+    stage.sampling = replace(stage.sampling, source="direct", steps=1)
+    chosen = [stage._sampling(step) for step in range(40)]
+    assert {(sampling.source, sampling.steps) for sampling in chosen} == {("direct", 1), ("mixing", 4)}
+    for step, sampling in enumerate(chosen[:6]):
+        turns = set(stage.losses(pairs.pairs, generators(1), step)[0])
+        assert turns == ({"student", "critic"} if sampling.source == "mixing" else {"student"})

@@ -14,13 +14,15 @@ from made_pairs import MadePairs
 
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.progress import Progress
+from artifixer.training.adversarial import AdversarialTraining
 from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining
 from artifixer.training.checkpoint import state_tensors
 from artifixer.training.flow_matching import FlowMatchingTraining
 from artifixer.training.loop import LoopConfig, NonFiniteLoss, Stage, train
 from artifixer.training.self_forcing import SelfForcingTraining
 
-STAGES = ("autoencoder", "bidirectional", "diffusion_forcing", "self_forcing")
+#: ``adversarial`` is self forcing with an adversary.
+STAGES = ("autoencoder", "bidirectional", "diffusion_forcing", "self_forcing", "adversarial")
 CLIPS = replace(WHOLE_CLIPS, tail_drop=0.5, text_drop=0.1, reference_drop=0.1, augment=True)
 CONFIG = LoopConfig(steps=7, save_every=2, cooldown=0.3)
 
@@ -46,9 +48,11 @@ def new_stage(name: str, pairs: MadePairs) -> Stage:
     model = made_model(pairs, zeros=False)
     if name == "autoencoder":
         return AutoencoderStage(model.vae.network, AutoencoderTraining(frames=5), MadePairs(count=2), seed=0, compute="bfloat16")
-    if name == "self_forcing":
+    if name in ("self_forcing", "adversarial"):
         teacher = made_model(pairs, seed=1, zeros=False)
-        return self_forcing_stage(model, teacher, deepcopy(teacher.transformer), SelfForcingTraining(CLIPS, student_every=2))
+        adversarial = AdversarialTraining(weight=float(name == "adversarial"), width=4)
+        settings = SelfForcingTraining(CLIPS, student_every=2, mixing_share=0.5, adversarial=adversarial)
+        return self_forcing_stage(model, teacher, deepcopy(teacher.transformer), settings)
     return flow_stage(name, model, FlowMatchingTraining(CLIPS, learning_rate=1e-3, ema_decay=0.9))
 
 
@@ -74,6 +78,6 @@ def test_killed_twice_and_continued_is_as_if_nothing_had_happened(name, tmp_path
 def test_a_broken_weight_stops_the_stage_by_name(name, tmp_path):
     pairs = MadePairs(count=1)
     stage = new_stage(name, pairs)
-    next(iter(stage.modules["critic" if name == "self_forcing" else next(iter(stage.modules))].parameters())).data.fill_(float("nan"))
-    with pytest.raises(NonFiniteLoss, match=rf"{name}, step 1: loss.* is nan with pairs made-0"):
+    next(iter(stage.modules["critic" if "critic" in stage.modules else next(iter(stage.modules))].parameters())).data.fill_(float("nan"))
+    with pytest.raises(NonFiniteLoss, match=rf"{stage.name}, step 1: loss.* is nan with pairs made-0"):
         train(stage, pairs, CONFIG, tmp_path, Progress(output=io.StringIO()))
