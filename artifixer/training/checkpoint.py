@@ -34,6 +34,7 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], plai
     ``InputError`` when the disk is full or refuses; checkpoints written before stay intact.
     """
     import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException  # no ``Exception``
 
     target = folder / f"step_{step:08d}"
     if rank() == 0:
@@ -46,14 +47,14 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], plai
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about saving without a process group, which is meant
             dcp.save(dict(tensors), checkpoint_id=target, no_dist=world_size() == 1)
-    except Exception as error:
+    except (Exception, CheckpointException) as error:
         refusal = _refusal(error)
         if refusal is None:
             raise
     if any_rank(refusal is not None):
         if rank() == 0:
             shutil.rmtree(target, ignore_errors=True)
-        raise InputError(f"{target}: cannot write the checkpoint: {refusal or 'another process could not'}; the previous one is intact")
+        raise InputError(f"{target}: cannot write the checkpoint: {refusal or 'another process could not'}; earlier ones are intact")
     if rank() == 0:
         write_json(target / MARKER, {"step": step, **plain})
         for old in _complete(folder)[:-keep]:
@@ -135,14 +136,17 @@ def _remove_incomplete(folder: Path) -> None:
 
 
 def _refusal(error: BaseException) -> str | None:
-    """Why the system refused to write; None for other errors. DCP wraps what happened on each process."""
+    """Why the system refused to write; None for other errors.
+
+    DCP wraps what happened on each process. There the archive's writer complains last, about bytes that are not where they should be; the
+    system's refusal is what it was dealing with.
+    """
     from torch.distributed.checkpoint.api import CheckpointException
 
     causes = [failure[0] for failure in error.failures.values()] if isinstance(error, CheckpointException) else [error]
-    for cause in causes:
-        number = getattr(cause, "errno", None)
-        if number in WRITE_REFUSALS:
-            return WRITE_REFUSALS[number]
-        if "write" in str(cause) and "No space" in str(cause):
-            return WRITE_REFUSALS[28]
+    while causes:
+        cause = causes.pop()
+        if isinstance(cause, OSError) and cause.errno in WRITE_REFUSALS:
+            return WRITE_REFUSALS[cause.errno]
+        causes += [earlier for earlier in (cause.__cause__, cause.__context__) if earlier is not None]
     return None

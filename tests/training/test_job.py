@@ -26,7 +26,10 @@ from artifixer.video.models import load_model
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pairs")
+    return write_made_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+def write_made_pairs(folder: Path) -> Path:
     samples = [(describe(pair, encode_sample(pair)), encode_sample(pair)) for pair in (made_pair(seed, frames=13) for seed in range(3))]
     write_index(folder, [write_shard(folder / "pairs-00000.tar", samples)], complete=True)
     return folder

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from forked import ended, fork
 from made_models import WHOLE_CLIPS, flow_stage, made_model, self_forcing_stage
 from made_pairs import MadePairs
 
@@ -27,12 +30,8 @@ CLIPS = replace(WHOLE_CLIPS, tail_drop=0.5, text_drop=0.1, reference_drop=0.1, a
 CONFIG = LoopConfig(steps=7, save_every=2, cooldown=0.3)
 
 
-class Killed(BaseException):
-    """Stands for the end of the process."""
-
-
-class DyingPairs(MadePairs):
-    """Pairs whose process dies when the one at ``last`` is asked for a second time at this place or later."""
+class DeadlyPairs(MadePairs):
+    """Pairs that kill the process when the one at ``last`` or a later one is asked for."""
 
     def __init__(self, last: int) -> None:
         super().__init__(count=2, frames=13)
@@ -40,7 +39,7 @@ class DyingPairs(MadePairs):
 
     def pair(self, index: int) -> TrainingPair:
         if self.last <= index < 40:  # the autoencoder reads many for its statistics before it starts
-            raise Killed
+            os.kill(os.getpid(), signal.SIGKILL)
         return super().pair(index)
 
 
@@ -66,8 +65,7 @@ def trained(name: str, pairs: MadePairs, folder: Path) -> dict[str, torch.Tensor
 def test_killed_twice_and_continued_is_as_if_nothing_had_happened(name, tmp_path):
     whole = trained(name, MadePairs(count=2), tmp_path / "whole")
     for last in (3, 6):
-        with pytest.raises(Killed):
-            trained(name, DyingPairs(last), tmp_path / "cut")
+        assert ended(fork(lambda last=last: trained(name, DeadlyPairs(last), tmp_path / "cut"))) == -signal.SIGKILL
     continued = trained(name, MadePairs(count=2), tmp_path / "cut")
     assert whole.keys() == continued.keys()
     assert [key for key, tensor in whole.items() if not torch.equal(tensor, continued[key])] == []
