@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from typing import Literal, get_args
 
 import pytest
 import torch
+from forked import run_ranks
 from made_models import WHOLE_CLIPS, flow_stage, made_model, self_forcing_stage
 from made_pairs import MadePairs
+from torch.distributed.tensor import DTensor
 
 from artifixer.runtime.distributed import joined_processes, rank, world_size
 from artifixer.runtime.progress import Progress
@@ -30,6 +33,9 @@ from artifixer.video.transformer import VideoTransformer
 #: Means over processes are sums in another order, in float64.
 WEIGHT_TOLERANCE = 1e-9
 
+#: The same in float32, relative to the norm of a network's gradient.
+GRADIENT_TOLERANCE = 1e-5
+
 #: ``adversarial`` is self forcing with an adversary.
 STAGES = ("autoencoder", "bidirectional", "diffusion_forcing", "self_forcing", "adversarial")
 Strategy = Literal["replicate", "shard"]
@@ -37,9 +43,9 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 CLIPS = replace(WHOLE_CLIPS, tail_drop=1.0, text_drop=0.1, reference_drop=0.3)
 
 
-def made_stage(name: str, pairs: MadePairs, strategy: Strategy) -> Stage:
-    """The stage in float64 with plain gradient descent, so that rounding is not amplified."""
-    model = made_model(pairs, zeros=False, dtype=torch.float64)
+def made_stage(name: str, pairs: MadePairs, strategy: Strategy, dtype: torch.dtype = torch.float64) -> Stage:
+    """The stage with plain gradient descent, in float64, so that rounding is not amplified."""
+    model = made_model(pairs, zeros=False, dtype=dtype)
     parallel = ParallelConfig(strategy=strategy, compute="float32")
 
     def distributed(network: VideoTransformer) -> None:
@@ -49,7 +55,7 @@ def made_stage(name: str, pairs: MadePairs, strategy: Strategy) -> Stage:
     if name == "autoencoder":
         stage = AutoencoderStage(model.vae.network, AutoencoderTraining(frames=5), pairs, seed=0, compute="float32")
     elif name in ("self_forcing", "adversarial"):
-        teacher = made_model(pairs, seed=1, zeros=False, dtype=torch.float64)
+        teacher = made_model(pairs, seed=1, zeros=False, dtype=dtype)
         critic = deepcopy(teacher.transformer)
         teacher.transformer.head.bias.data += 0.1
         for network in (model.transformer, critic, teacher.transformer):
@@ -72,6 +78,19 @@ def trained_weights(name: str, strategy: Strategy, folder: Path, steps: int = 5)
     config = LoopConfig(steps=steps, batch=2 // world_size(), save_every=100)
     train(stage, pairs, config, folder, Progress(output=io.StringIO()))
     return {f"{label}.{key}": value for label, module in stage.modules.items() for key, value in whole_tensors(module).items()}
+
+
+def gradients(name: str, strategy: Strategy, folder: Path) -> dict[str, torch.Tensor]:
+    """Gradients of the networks that have their turn at the first step, float32, two pairs; ``{}`` on all processes but the first."""
+    pairs = MadePairs(count=3)
+    stage = made_stage(name, pairs, strategy, torch.float32)
+    stage.gradient_limits = dict.fromkeys(stage.modules, math.inf)  # type: ignore[misc]
+    train(stage, pairs, LoopConfig(steps=1, batch=2 // world_size(), save_every=100), folder, Progress(output=io.StringIO()))
+    found = {}
+    for label, module in stage.modules.items():
+        parts = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+        found[label] = torch.cat([(part.full_tensor() if isinstance(part, DTensor) else part).flatten() for part in parts])
+    return found if rank() == 0 else {}
 
 
 def run_processes(folder: Path) -> None:
@@ -124,6 +143,24 @@ def test_two_processes_train_the_weights_of_one(name, by_two, tmp_path):
     alone = trained_weights(name, "replicate", tmp_path)
     for strategy in STRATEGIES if name != "autoencoder" else STRATEGIES[:1]:
         assert_same_weights(torch.load(by_two / f"{name}-{strategy}.pt", weights_only=True), alone)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_two_processes_have_the_gradients_of_one(name, tmp_path):
+    alone = gradients(name, "replicate", tmp_path / "alone")
+    for strategy in STRATEGIES if name != "autoencoder" else STRATEGIES[:1]:
+
+        def process(strategy: Strategy = strategy) -> None:
+            with joined_processes("cpu"):
+                if found := gradients(name, strategy, tmp_path / strategy):
+                    torch.save(found, tmp_path / f"{strategy}.pt")
+
+        assert run_ranks([process, process]) == [0, 0]
+        together = torch.load(tmp_path / f"{strategy}.pt", weights_only=True)
+        assert together.keys() == alone.keys()
+        for label, gradient in alone.items():
+            assert float(gradient.norm()) > 0, f"{label} learns nothing"
+            assert float((together[label] - gradient).norm()) <= GRADIENT_TOLERANCE * float(gradient.norm()), label
 
 
 def test_two_processes_write_the_losses_of_one(by_two, tmp_path):
