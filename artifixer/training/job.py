@@ -7,6 +7,7 @@ untrained, which the next stages start from.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -94,7 +95,8 @@ def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
 
     Raises ``InputError`` for bad pairs, initial weights of another architecture, and a folder that holds another training.
     """
-    with joined_processes(job.device) as device, _opened(job, out, overwrite):
+    with joined_processes(job.device) as device, _opened(job, out, overwrite), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # norms stay in float32, which is meant
         job = replace(job, device=device)
         recipe, loop = job.recipe, job.recipe.loop(job.stage)
         model = initial_model(recipe.model, job.init, loop.seed, device)
