@@ -5,6 +5,8 @@ Squared error alone answers a question with many answers by their mean, a blur. 
 opaque parts are the truth's in both cases, so that it can tell them apart only by what was invented and by how that fits to the rest; it
 judges patch by patch, and patches count by their emptiness. Losses compare the made clip with the true one (relativistic); the
 discriminator is kept smooth by noise on what it sees.
+Beside it stands a loss that needs no adversary and has a gradient where a blur gives the discriminator little to work with: the variogram,
+how much pixels at some distance differ from each other on average, shall be the truth's in every patch.
 """
 
 from __future__ import annotations
@@ -23,6 +25,13 @@ from artifixer.training.parallel import at_least_float32
 #: Frames that the discriminator sees together.
 GROUP = 2
 
+#: Pixels between those that the variogram compares, and the side of its patches.
+DISTANCES = (1, 2, 4)
+VARIOGRAM_PATCH = 16
+
+#: Squared difference of pixels in [-1,1] that is too small to be seen.
+VARIOGRAM_FLOOR = 1e-3
+
 Video = Float[Tensor, "batch 3 frames height width"]
 Emptiness = Float[Tensor, "batch frames height width"]
 
@@ -33,6 +42,7 @@ class AdversarialTraining:
 
     weight: of the model's adversarial loss; 0 for no adversary. start: steps during which the discriminator learns alone.
     width: channels of its first layer. learning_rate, betas: of its optimizer.
+    variogram_weight: of the error of the variogram beside the adversary's loss, before ``weight``.
     noise: standard deviation of what is added to pixels in [-1,1] to see how much it reacts; noise_weight: of this reaction in its loss.
     """
 
@@ -41,8 +51,9 @@ class AdversarialTraining:
     width: int = 32
     learning_rate: float = 5e-4
     betas: tuple[float, float] = (0.5, 0.98)
-    noise: float = 0.05
-    noise_weight: float = 100.0
+    variogram_weight: float = 0.0
+    noise: float = 0.01
+    noise_weight: float = 200.0
 
 
 class Discriminator(nn.Module):
@@ -106,6 +117,26 @@ def model_loss(network: Discriminator, made: Video, truth: Video, emptiness: Emp
         true = at_least_float32(network(_groups(truth, emptiness)))
     false = at_least_float32(functional_call(network, fixed, (_groups(made, emptiness),)))
     return _weighted(F.softplus(true - false), _patch_weights(emptiness))
+
+
+def variogram_loss(made: Video, truth: Video, emptiness: Emptiness) -> Tensor:
+    """Mean absolute error of the logarithm of each patch's variogram."""
+    losses = [
+        (torch.log(_variogram(made, dim, distance)) - torch.log(_variogram(truth, dim, distance))).abs()
+        for distance in DISTANCES
+        for dim in (-1, -2)
+    ]
+    weights = F.avg_pool2d(emptiness, VARIOGRAM_PATCH, ceil_mode=True)
+    return _weighted(torch.stack(losses).mean(dim=0), weights)
+
+
+def _variogram(video: Video, dim: int, distance: int) -> Float[Tensor, "batch frames rows columns"]:
+    """Mean squared difference of pixels at a distance, per frame and patch."""
+    size = video.shape[dim]
+    difference = (video.narrow(dim, distance, size - distance) - video.narrow(dim, 0, size - distance)).square().mean(dim=1)
+    padding = (0, distance, 0, 0) if dim == -1 else (0, 0, 0, distance)
+    whole = F.pad(difference, padding, mode="replicate")
+    return F.avg_pool2d(whole, VARIOGRAM_PATCH, ceil_mode=True) + VARIOGRAM_FLOOR
 
 
 def _groups(video: Video, emptiness: Emptiness) -> Float[Tensor, "groups channels height width"]:

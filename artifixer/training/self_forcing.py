@@ -19,7 +19,14 @@ from torch import Tensor, nn
 
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.seeds import generator as keyed_generator
-from artifixer.training.adversarial import AdversarialTraining, Discriminator, discriminator_loss, model_loss, with_true_surroundings
+from artifixer.training.adversarial import (
+    AdversarialTraining,
+    Discriminator,
+    discriminator_loss,
+    model_loss,
+    variogram_loss,
+    with_true_surroundings,
+)
 from artifixer.training.clips import Clip, ClipConfig, EncodedClips, decoded_clips, draw_batch, encode_clips
 from artifixer.training.ema import Ema
 from artifixer.training.flow_matching import weighted_error
@@ -152,6 +159,9 @@ class SelfForcingStage:
                 parts = self._student_losses(encoded, made, is_matched, generators)
                 if judged is not None and self.discriminator is not None and step >= settings.adversarial.start:
                     parts["adversarial"] = settings.adversarial.weight * model_loss(self.discriminator, *judged)
+                    if settings.adversarial.variogram_weight:
+                        weight = settings.adversarial.weight * settings.adversarial.variogram_weight
+                        parts["variogram"] = weight * variogram_loss(*judged)
                 losses["student"] = torch.stack([part.to(torch.float64) for part in parts.values()]).sum()
                 numbers = {f"student/{name}": part for name, part in parts.items()} if len(parts) > 1 else {}
         error = (at_least_float32(made.detach()) - encoded.clean_latents).square().mean()

@@ -6,7 +6,14 @@ import torch
 from made_pairs import MadePairs
 
 from artifixer.runtime.seeds import generator
-from artifixer.training.adversarial import AdversarialTraining, Discriminator, discriminator_loss, model_loss, with_true_surroundings
+from artifixer.training.adversarial import (
+    AdversarialTraining,
+    Discriminator,
+    discriminator_loss,
+    model_loss,
+    variogram_loss,
+    with_true_surroundings,
+)
 from artifixer.video.vae import frames_to_video
 
 SETTINGS = AdversarialTraining(weight=1.0, width=8)
@@ -64,3 +71,12 @@ def test_the_models_loss_reaches_the_frames_alone():
     assert made.grad is not None
     assert made.grad.any()
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_the_variogram_knows_a_blur_and_nothing_of_places():
+    made, truth, emptiness = clips()
+    assert float(variogram_loss(truth, truth, emptiness)) == 0
+    assert float(variogram_loss(truth.flip(1), truth, emptiness)) < 1e-6
+    coarser = 0.5 * truth
+    assert 0 < float(variogram_loss(coarser, truth, emptiness)) < float(variogram_loss(made, truth, emptiness))
+    assert float(variogram_loss(made, truth, torch.zeros_like(emptiness))) == 0
