@@ -2,7 +2,7 @@
 
     OMP_WAIT_POLICY=passive python benchmarks/embedded_model.py --out OUT [--pairs PAIRS...] [--validation PAIRS] [--minutes 25]
         [--recipe tiny|tiny_cuda] [--device cuda|cpu] [--stages autoencoder,bidirectional,diffusion_forcing,self_forcing]
-        [--scenes 1000] [--size N] [--seed 1] [--workers N]
+        [--scenes 1000] [--size N] [--seed 1] [--workers N] [--overwrite]
 
 Without ``--pairs`` it curates ``--scenes`` procedural scenes first (recipe ``tiny``; ``--size``: longest side), without ``--validation``
 the 32 scenes of the model card. ``--minutes`` are those of all trainings together, split over the stages by ``SHARES``; curation, starts of
@@ -68,10 +68,12 @@ COLUMNS = ("psnr_mean", "psnr_pooled", "psnr_hard", "psnr_opaque", "psnr_empty",
 
 def larger_recipe() -> TrainingRecipe:
     """``tiny`` for one GPU: a network of 15 million weights and an autoencoder of 2, 35 MB as float16; large batches."""
+    autoencoder = TINY.model.vae
+    assert isinstance(autoencoder, SmallAutoencoderConfig)
     model = replace(
         TINY.model,
         transformer=replace(TINY.model.transformer, width=336, ffn_width=1008, heads=7, layers=7),
-        vae=SmallAutoencoderConfig(width=128, depth=4, encoder_width=96, encoder_depth=2),
+        vae=replace(autoencoder, width=128, depth=4, encoder_width=96, encoder_depth=2),
     )
     flow: dict[str, Any] = {"learning_rate": 8e-4, "ema_decay": 0.998}
     return replace(
@@ -105,7 +107,7 @@ def run(arguments: argparse.Namespace) -> None:
     for stage in stages:
         stop_if_requested(f"before {stage}")
         job = stage_job(stage, timed(recipe, stage, minutes[stage]), folders, pairs, validation_pairs, device)
-        folders[stage] = run_training(job, out / stage)
+        folders[stage] = run_training(job, out / stage, arguments.overwrite)
     stop_if_requested("before the validation")
     write_weights(folders[stages[-1]], out / "model")
     report(folders, out, [stored.read() for stored in validation_pairs.pairs], device)
@@ -136,6 +138,8 @@ def curated(source: str, folder: Path, arguments: argparse.Namespace) -> Path:
     words = ["curate", source, "--out", str(folder), "--workers", str(arguments.workers)]
     if arguments.size is not None and source != VALIDATION_SCENES:
         words += ["--size", str(arguments.size)]
+    if arguments.overwrite:
+        words.append("--overwrite")
     code = cli.main(words)
     if code != EXIT_DONE:
         raise SystemExit(code)
@@ -207,6 +211,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", type=int)
     parser.add_argument("--seed", type=int, default=1, help="of the procedural scenes")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--overwrite", action="store_true", help="anew where a folder holds something else")
     return parser.parse_args(words)
 
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import resource
 import statistics
 import sys
@@ -45,7 +46,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is loaded
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.imaging.resize import GRID, fit_size
@@ -71,6 +73,9 @@ from artifixer.video.transformer import VideoTransformer
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
 Shape = tuple[int, ...]
+
+#: What products are called.
+PRODUCT_NAMES = re.compile(r"conv|attention|linear|matmul|mm$|mm_")
 
 #: Pairs made by formula, and how much of their renders is opaque.
 MADE_PAIRS, MADE_COVERAGE = 4, 0.6
@@ -100,7 +105,7 @@ class Case:
 @dataclass(frozen=True)
 class Measured:
     """seconds, operations: of each counted round of ``steps`` steps, in which ``samples`` clips are seen. memory: bytes at the peak.
-    rate: operations per second of matrix products."""
+    rate: operations per second of matrix products. overlooked: products that were not counted; there should be none."""
 
     steps: int
     samples: int
@@ -108,6 +113,7 @@ class Measured:
     operations: tuple[float, ...]
     memory: int
     rate: float
+    overlooked: tuple[str, ...]
 
 
 class NotApplicable(Exception):
@@ -139,6 +145,20 @@ class WatchedStage:
             raise Enough
 
 
+class OverlookedProducts(TorchDispatchMode):
+    """Notes the names of what looks like a product and is not known to the counter: kernels differ by device and version."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        packet = func._overloadpacket
+        if packet not in flop_registry and packet not in CPU_OPERATIONS and PRODUCT_NAMES.search(str(packet)):
+            self.names.add(str(packet))
+        return func(*args, **(kwargs or {}))
+
+
 class MadePairs:
     """Pairs of moving patterns, whose renders lack the right side of each frame."""
 
@@ -166,8 +186,8 @@ def measure(case: Case) -> Measured | str:
         rate = product_rate(device, recipe.parallel.compute, clock)
         stage = built_stage(case.stage, recipe, pairs, case.device)
         total = steps * (1 + case.rounds)
-        counter = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
-        with counter:
+        counter = FlopCounterMode(display=False, custom_mapping=CPU_OPERATIONS)
+        with counter, OverlookedProducts() as overlooked:
             operations = readings(stage, pairs, loop, total, counter.get_total_flops)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -178,7 +198,9 @@ def measure(case: Case) -> Measured | str:
     except torch.OutOfMemoryError as error:
         return f"out of memory: {str(error).split('. ')[0]}"
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else _largest_resident_size()
-    return Measured(steps, loop.batch * steps, rounds_of(seconds, steps), rounds_of(operations, steps), memory, rate)
+    return Measured(
+        steps, loop.batch * steps, rounds_of(seconds, steps), rounds_of(operations, steps), memory, rate, tuple(sorted(overlooked.names))
+    )
 
 
 def recipe_of(model: str) -> TrainingRecipe:
@@ -277,10 +299,15 @@ def _cpu_attention_backward(
     return sdpa_backward_flop_count(gradient, query, key, value)
 
 
-#: Fused attention on a CPU, which PyTorch's counter does not know.
-CPU_ATTENTION = {
+def _cpu_convolution(pixels: Shape, weights: Shape, *_: object, out_shape: Shape, **__: object) -> int:
+    return conv_flop_count(list(pixels), list(weights), list(out_shape))
+
+
+#: What PyTorch's counter does not know on a CPU: fused attention, and the convolutions of Wan's autoencoder without gradients.
+CPU_OPERATIONS = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
+    torch.ops.aten.mkldnn_convolution: _cpu_convolution,
 }
 
 
@@ -334,6 +361,7 @@ def row(found: Measured) -> str:
     return (
         f"{found.samples:7d} {seconds:8.3f} {found.samples / seconds:9.3g} {found.memory / 1e9:9.2f}"
         f" {statistics.median(found.operations) / 1e12:8.3g} {found.rate / 1e12:8.3g} {statistics.median(shares):8.0%}"
+        + (f"  not counted: {', '.join(found.overlooked)}" if found.overlooked else "")
     )
 
 

@@ -28,11 +28,27 @@ def test_attention_on_a_cpu_counts_by_its_products(backend, backwards, monkeypat
     training = benchmark("training", monkeypatch)
     q, k, v = (torch.randn(1, tokens, 4, 16, requires_grad=True) for tokens in (24, 40, 40))
     forwards = 2 * (2 * 24 * 40 * 16 * 4)
-    with FlopCounterMode(display=False, custom_mapping=training.CPU_ATTENTION) as counter:
+    with FlopCounterMode(display=False, custom_mapping=training.CPU_OPERATIONS) as counter:
         out = attend(q, k, v, backend=backend)
         assert counter.get_total_flops() == forwards
         out.sum().backward()
     assert counter.get_total_flops() == (1 + backwards) * forwards
+
+
+def test_products_that_are_not_counted_are_named(monkeypatch):
+    """Convolutions as Wan's autoencoder asks for them on a CPU."""
+    training = benchmark("training", monkeypatch)
+    video, weights = torch.randn(1, 4, 5, 8, 8), torch.randn(6, 4, 3, 3, 3)
+
+    def operations() -> tuple[int, set[str]]:
+        counter = FlopCounterMode(display=False, custom_mapping=training.CPU_OPERATIONS)
+        with torch.no_grad(), counter, training.OverlookedProducts() as overlooked:
+            torch.mkldnn_convolution(video, weights, None, (0, 0, 0), (1, 1, 1), (1, 1, 1), 1)
+        return counter.get_total_flops(), overlooked.names
+
+    assert operations() == (2 * 6 * 3 * 6 * 6 * 4 * 27, set())
+    monkeypatch.delitem(training.CPU_OPERATIONS, torch.ops.aten.mkldnn_convolution)
+    assert operations() == (0, {"aten.mkldnn_convolution"})
 
 
 def test_rounds_leave_out_the_first(monkeypatch):
