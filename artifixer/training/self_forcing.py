@@ -100,6 +100,8 @@ class SelfForcingStage:
     ) -> None:
         """Student and critic are trained in place; the teacher stays as it is. negative_text: None for zeros."""
         assert isinstance(sampling.steps, int), "the student is trained for a fixed number of steps"
+        is_sometimes_alone = settings.adversarial.weight == 0 and (not settings.matching_weight or sampling.source == "direct")
+        assert settings.student_every == 1 or not is_sometimes_alone, "without critic and adversary every step must be the student's"
         self.student, self.critic = student.requires_grad_(True).train(), critic.requires_grad_(True).train()
         self.teacher = teacher.requires_grad_(False).eval()
         self.vae, self.settings, self.sampling = vae, settings, sampling
