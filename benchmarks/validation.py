@@ -23,6 +23,7 @@ block, and the speed-up, of the network alone and with encoding and decoding. On
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from pathlib import Path
 
 import torch
 
+from artifixer.commands.enhance import read_steps
 from artifixer.evaluation.inpainting import METHODS, inpaint
 from artifixer.pairs.loader import open_pairs
 from artifixer.pairs.pair import TrainingPair
@@ -65,8 +67,8 @@ def main() -> None:
     if arguments.adaptive and torch.device(arguments.device).type == "cpu":
         torch.set_num_threads(1)
     pairs = [stored.read() for stored in open_pairs(arguments.folder).pairs[: arguments.pairs]]
-    limits = tuple(float(limit) for limit in arguments.emptiness.split(","))
-    common = ValidationConfig(len(pairs), grid_pairs=10, source=arguments.source, adaptive_steps=AdaptiveSteps(limits))
+    adaptive = AdaptiveSteps(_limits(arguments.emptiness))
+    common = ValidationConfig(len(pairs), grid_pairs=10, source=arguments.source, adaptive_steps=adaptive)
     models = _models([name for part in arguments.model for name in part.split(",")], arguments.device)
     configs = {label: replace(common, steps=_steps(arguments.steps, model, arguments.source)) for label, model in models.items()}
     frames = sorted({pair.frames for pair in pairs})
@@ -111,10 +113,19 @@ def _models(names: Sequence[str], device: str) -> dict[str, Model]:
     return {label: load_model(str(model_folder(Path(name))), device) for label, name in zip(labels, names, strict=True)}
 
 
+def _limits(text: str) -> tuple[float, ...]:
+    """``--emptiness``; raises ``InputError`` for anything but growing numbers."""
+    words = text.split(",")
+    limits = tuple(float(word) for word in words if re.fullmatch(r"\d*\.?\d+", word))
+    if len(limits) < len(words) or list(limits) != sorted(limits):
+        raise InputError(f"--emptiness {text}: expected growing numbers separated by commas, such as 0.02,0.1,0.35")
+    return limits
+
+
 def _steps(wanted: str | None, model: Model, source: SourceKind | None) -> tuple[Steps, ...]:
     """Those wanted, else the model's own: of its mode ``generate`` when it is made to mix."""
     if wanted is not None:
-        return tuple("adaptive" if part == "adaptive" else int(part) for part in wanted.split(","))
+        return tuple(steps for part in wanted.split(",") if (steps := read_steps(part)) is not None)
     is_other = source == "mixing" and model.config.source != source
     return (model.config.generate_steps if is_other else model.config.steps,)
 

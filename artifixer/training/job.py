@@ -195,10 +195,7 @@ def _train_self_forcing(job: TrainingJob, model: Model, pairs: OrderedPairs, out
         raise InputError("self_forcing: needs --init, a causal model trained by diffusion_forcing, and --teacher, a bidirectional one")
     if recipe.self_forcing.negative_prompt and model.text_encoder is None:
         raise InputError(f"--init {job.init}: has no text_encoder/ and tokenizer/ of Wan 2.1; expected them for the negative prompt")
-    option = "--init" if job.teacher is None else "--teacher"
-    teaching = initial_model(config, job.teacher or job.init, recipe.self_forcing_loop.seed, job.device, option)
-    _check_same_autoencoder(model, teaching, job.teacher or job.init)
-    teacher = teaching.transformer
+    teacher = _teacher(job, model)
     critic = deepcopy(teacher)
     networks = (model.transformer, critic, teacher)
     for network in networks:
@@ -215,6 +212,15 @@ def _train_self_forcing(job: TrainingJob, model: Model, pairs: OrderedPairs, out
     validation = _validation(job, model, stage.ema, recipe.validation, out, progress)
     train(stage, pairs, recipe.self_forcing_loop, out, progress, validation)
     return _with_average(model, stage.ema)
+
+
+def _teacher(job: TrainingJob, student: Model) -> VideoTransformer:
+    """The bidirectional network; its own autoencoder, which must be the student's, is not kept."""
+    path, option = (job.init, "--init") if job.teacher is None else (job.teacher, "--teacher")
+    assert path is not None, "self forcing without initial weights"
+    teaching = initial_model(job.recipe.model, path, job.recipe.self_forcing_loop.seed, job.device, option)
+    _check_same_autoencoder(student, teaching, path)
+    return teaching.transformer
 
 
 #: A new stage is a file in this folder, a function here and its line.
