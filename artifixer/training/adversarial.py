@@ -5,8 +5,8 @@ Squared error alone answers a question with many answers by their mean, a blur. 
 opaque parts are the truth's in both cases, so that it can tell them apart only by what was invented and by how that fits to the rest; it
 judges patch by patch, and patches count by their emptiness. Losses compare the made clip with the true one (relativistic); the
 discriminator is kept smooth by noise on what it sees.
-Beside it stands a loss that needs no adversary and has a gradient where a blur gives the discriminator little to work with: the variogram,
-how much pixels at some distance differ from each other on average, shall be the truth's in every patch.
+Beside it stands a loss that has a gradient where a blur gives the discriminator little to work with: the variogram, how much pixels at some
+distance differ from each other on average, shall be the truth's in every patch.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Emptiness = Float[Tensor, "batch frames height width"]
 class AdversarialTraining:
     """Settings.
 
-    weight: of the model's adversarial loss; 0 for no adversary. start: steps during which the discriminator learns alone.
+    weight: of the model's adversarial loss; 0 for no adversary. start: steps before the model hears of it.
     width: channels of its first layer. learning_rate, betas: of its optimizer.
     variogram_weight: of the error of the variogram beside the adversary's loss, before ``weight``.
     noise: standard deviation of what is added to pixels in [-1,1] to see how much it reacts; noise_weight: of this reaction in its loss.

@@ -155,7 +155,7 @@ def encode_clips(clips: Sequence[Clip], vae: Vae, text: TextConfig, device: torc
 def decoded_clips(
     latents: Float[Tensor, "batch channels latent_frames h w"], encoded: EncodedClips, clips: Sequence[Clip], vae: Vae
 ) -> Float[Tensor, "batch 3 frames height width"]:
-    """The frames of latents as they leave ``enhance`` with the render's residual kept, in [-1,1] and not clamped; with gradients."""
+    """The frames of latents as they leave ``enhance`` with the render's residual kept, about [-1,1]; with gradients."""
     decoded = at_least_float32(vae.decode(latents))
     with torch.no_grad():
         renders = torch.cat([frames_to_video(clip.renders, latents.device) for clip in clips])

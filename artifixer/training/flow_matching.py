@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from artifixer.pairs.pair import TrainingPair
+from artifixer.runtime.distributed import any_rank
 from artifixer.runtime.seeds import generator as keyed_generator
 from artifixer.training.clips import Clip, ClipConfig, EncodedClips, decoded_clips, draw_batch, encode_clips
 from artifixer.training.ema import Ema
@@ -86,6 +87,7 @@ class FlowMatchingStage:
         block_frames: int | None = None,
     ) -> None:
         """The transformer is trained in place, distributed already; the autoencoder stays as it is."""
+        assert not settings.second_share or settings.source == "direct", "a clip's own first result starts at the direct source"
         self.name, self.block_frames = name, block_frames
         self.transformer = transformer.requires_grad_(True).train()
         self.vae, self.settings, self.schedule, self.seed, self.compute = vae, settings, schedule, seed, compute
@@ -109,11 +111,11 @@ class FlowMatchingStage:
         device = next(self.transformer.parameters()).device
         text = TextConfig(self.transformer.config.text_tokens, self.transformer.config.text_width)
         with autocast(self.compute, device):
-            encoded = encode_clips(clips, self.vae, text, device)
             second = _happens(self.settings.second_share, generators)
-            if any(second) and step >= self.settings.second_from:
+            is_due = self.settings.second_share > 0 and step >= self.settings.second_from
+            if is_due and any_rank(any(second)):  # on all processes or on none: sharded weights are gathered together
                 clips = self._with_own_renders(clips, second, text, device)
-                encoded = encode_clips(clips, self.vae, text, device)
+            encoded = encode_clips(clips, self.vae, text, device)
         noise = torch.stack([torch.randn(encoded.clean_latents.shape[1:], generator=generator) for generator in generators])
         is_mixed = torch.tensor(_happens(self.settings.mixing_share, generators))
         level = self._draw_levels(is_mixed, encoded.clean_latents.shape[2], generators)
@@ -149,11 +151,14 @@ class FlowMatchingStage:
     def _with_own_renders(self, clips: Sequence[Clip], second: Sequence[bool], text: TextConfig, device: torch.device) -> list[Clip]:
         """The clips, the chosen ones with the network's frames in the place of renders, fully opaque."""
         chosen = [clip for clip, is_second in zip(clips, second, strict=True) if is_second]
-        encoded = encode_clips(chosen, self.vae, text, device)
+        shown = chosen or list(clips[:1])  # the network runs on every process
+        encoded = encode_clips(shown, self.vae, text, device)
         source = encoded.render_latents
-        level = torch.zeros(len(chosen), 1 if self.block_frames is None else source.shape[2] // self.block_frames, dtype=torch.int64)
+        level = torch.zeros(len(shown), 1 if self.block_frames is None else source.shape[2] // self.block_frames, dtype=torch.int64)
         sigma = self.schedule.sigmas.to(device)[level]
         made = clean_from_velocity(source, self._velocity(source, sigma, encoded), 1.0)
+        if not chosen:
+            return list(clips)
         videos = decoded_clips(made, encoded, chosen, self.vae).split(1)
         own = iter(
             replace(clip, renders=frames_to_bytes(video_to_frames(video)).cpu(), opacity=torch.full_like(clip.opacity, 255))
