@@ -101,6 +101,9 @@ TINY_FLOW = FlowMatchingTraining(
     ema_warm=True,
 )
 
+#: From here on every pixel counts the same, wherever it is: what is missing is most of what there is to gain.
+TINY_CAUSAL = replace(TINY_FLOW, easy_power=0.0)
+
 #: Whole frames are lost more often than before: this stage is about what is invented.
 TINY_SELF_FORCING = SelfForcingTraining(
     replace(TINY_CLIPS, tail_drop=0.3, render_drop=0.05),
@@ -109,7 +112,6 @@ TINY_SELF_FORCING = SelfForcingTraining(
     matching_weight=0.0,
     mixing_share=0.3,
     clean_weight=1.0,
-    easy_power=0.5,
     student_learning_rate=2e-4,
     betas=(0.5, 0.98),
     gradient_limit=1.0,
@@ -124,7 +126,7 @@ TINY = TrainingRecipe(
     autoencoder_loop=LoopConfig(600, batch=2, warmup=50, cooldown=0.6, save_every=100, validate_every=0),
     bidirectional=TINY_FLOW,
     bidirectional_loop=LoopConfig(1000, batch=2, warmup=100, cooldown=0.5, save_every=100, validate_every=500),
-    diffusion_forcing=TINY_FLOW,
+    diffusion_forcing=TINY_CAUSAL,
     diffusion_forcing_loop=LoopConfig(1200, batch=2, warmup=50, cooldown=0.5, save_every=100, validate_every=400),
     self_forcing=TINY_SELF_FORCING,
     self_forcing_loop=LoopConfig(400, batch=2, warmup=10, cooldown=0.4, save_every=100, validate_every=200),
