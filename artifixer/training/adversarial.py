@@ -3,7 +3,8 @@
 In: clips as they leave ``enhance`` and the true ones, with the opacity of the render. Out: losses of a discriminator and of the model.
 Squared error alone answers a question with many answers by their mean, a blur. The discriminator sees pairs of neighbouring frames whose
 opaque parts are the truth's in both cases, so that it can tell them apart only by what was invented and by how that fits to the rest; it
-judges patch by patch, and patches count by their emptiness. Losses compare the made clip with the true one (relativistic); the
+judges patch by patch, and patches count by their emptiness. It sees what differs from the mean around each pixel: colours and large shapes
+are left to the squared error, which knows them better. Losses compare the made clip with the true one (relativistic); the
 discriminator is kept smooth by noise on what it sees.
 Beside it stands a loss that has a gradient where a blur gives the discriminator little to work with: the variogram, how much pixels at some
 distance differ from each other on average, shall be the truth's in every patch.
@@ -25,12 +26,15 @@ from artifixer.training.parallel import at_least_float32
 #: Frames that the discriminator sees together.
 GROUP = 2
 
+#: Side of the square over which the mean around a pixel is taken; what makes the rest of a size with colours.
+DETAIL_SIZE, DETAIL_GAIN = 9, 4.0
+
 #: Pixels between those that the variogram compares, and the side of its patches.
 DISTANCES = (1, 2, 4)
 VARIOGRAM_PATCH = 16
 
-#: Squared difference of pixels in [-1,1] that is too small to be seen.
-VARIOGRAM_FLOOR = 1e-3
+#: Differences of pixels in [-1,1]: a usual one, and the square of one that is too small to be seen.
+VARIOGRAM_SIZE, VARIOGRAM_FLOOR = 0.1, 1e-4
 
 Video = Float[Tensor, "batch 3 frames height width"]
 Emptiness = Float[Tensor, "batch frames height width"]
@@ -120,14 +124,17 @@ def model_loss(network: Discriminator, made: Video, truth: Video, emptiness: Emp
 
 
 def variogram_loss(made: Video, truth: Video, emptiness: Emptiness) -> Tensor:
-    """Mean absolute error of the logarithm of each patch's variogram."""
+    """Mean squared error of the root of each patch's variogram, relative to ``VARIOGRAM_SIZE``.
+
+    Of roots, since it is unknown where the truth has its edges: their mean keeps most of its energy, that of logarithms little.
+    """
     losses = [
-        (torch.log(_variogram(made, dim, distance)) - torch.log(_variogram(truth, dim, distance))).abs()
+        (_variogram(made, dim, distance).sqrt() - _variogram(truth, dim, distance).sqrt()).square()
         for distance in DISTANCES
         for dim in (-1, -2)
     ]
     weights = F.avg_pool2d(emptiness, VARIOGRAM_PATCH, ceil_mode=True)
-    return _weighted(torch.stack(losses).mean(dim=0), weights)
+    return _weighted(torch.stack(losses).mean(dim=0), weights) / VARIOGRAM_SIZE**2
 
 
 def _variogram(video: Video, dim: int, distance: int) -> Float[Tensor, "batch frames rows columns"]:
@@ -140,10 +147,17 @@ def _variogram(video: Video, dim: int, distance: int) -> Float[Tensor, "batch fr
 
 
 def _groups(video: Video, emptiness: Emptiness) -> Float[Tensor, "groups channels height width"]:
-    """Every other pair of neighbouring frames, colours and emptiness as channels."""
-    pixels = torch.cat([video, 2 * emptiness[:, None] - 1], dim=1)
+    """Every other pair of neighbouring frames, detail and emptiness as channels."""
+    pixels = torch.cat([DETAIL_GAIN * _detail(video), 2 * emptiness[:, None] - 1], dim=1)
     frames = pixels.shape[2] // GROUP * GROUP
     return pixels[:, :, :frames].unflatten(2, (-1, GROUP)).permute(0, 2, 1, 3, 4, 5).flatten(2, 3).flatten(0, 1)
+
+
+def _detail(video: Video) -> Video:
+    """What is left without the mean around each pixel."""
+    frames = video.transpose(1, 2).flatten(0, 1)
+    means = F.avg_pool2d(frames, DETAIL_SIZE, stride=1, padding=DETAIL_SIZE // 2, count_include_pad=False)
+    return (frames - means).unflatten(0, (video.shape[0], -1)).transpose(1, 2)
 
 
 def _patch_weights(emptiness: Emptiness) -> Float[Tensor, "groups 1 rows columns"]:
