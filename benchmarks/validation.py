@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -90,14 +91,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", action="append", help="names or folders; may be given several times, or with commas")
     parser.add_argument("--steps", help="numbers of steps with commas, or adaptive; the model's own by default")
-    parser.add_argument("--source", choices=("mixing", "direct"))
+    parser.add_argument("--source", choices=get_args(SourceKind))
     parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--picture", type=Path, help="of the first model")
     parser.add_argument("--teacher")
     parser.add_argument("--teacher-steps")
     parser.add_argument("--teacher-frames", type=int, default=13)
-    parser.add_argument("--teacher-source", choices=("mixing", "direct"), help="as --source by default")
+    parser.add_argument("--teacher-source", choices=get_args(SourceKind), help="as --source by default")
     parser.add_argument("--drift", action="store_true")
     parser.add_argument("--adaptive", action="store_true")
     parser.add_argument("--emptiness", default=",".join(map(str, AdaptiveSteps().largest_emptiness)), help="largest for 1, 2, ... steps")

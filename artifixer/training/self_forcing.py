@@ -100,10 +100,10 @@ class SelfForcingStage:
     ) -> None:
         """Student and critic are trained in place; the teacher stays as it is. negative_text: None for zeros."""
         assert isinstance(sampling.steps, int), "the student is trained for a fixed number of steps"
-        is_sometimes_alone = settings.adversarial.weight == 0 and (not settings.matching_weight or sampling.source == "direct")
+        is_sometimes_alone = settings.adversarial.weight == 0 and (not settings.matching_weight or sampling.source != "mixing")
         assert settings.student_every == 1 or not is_sometimes_alone, "without critic and adversary every step must be the student's"
         has_goal = settings.clean_weight or settings.adversarial.weight or sampling.source == "mixing"
-        assert has_goal, "roll-outs from the direct source need a goal of their own"
+        assert has_goal, "roll-outs from another source than mixing need a goal of their own"
         self.student, self.critic = student.requires_grad_(True).train(), critic.requires_grad_(True).train()
         self.teacher = teacher.requires_grad_(False).eval()
         self.vae, self.settings, self.sampling = vae, settings, sampling
