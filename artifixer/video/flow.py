@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-#: ``mixing``: the render where it is opaque, noise where it is empty. ``direct``: the render alone. ``perturbed``: the whole render, with noise
-#: on it where it is empty: nothing of the render is lost, and a network has something to make detail of.
+#: ``mixing``: the render where it is opaque, noise where it is empty. ``direct``: the render alone. ``perturbed``: the whole render, with
+#: noise on it where it is empty: nothing of the render is lost, and a network has something to make detail of.
 SourceKind = Literal["mixing", "direct", "perturbed"]
 
 #: One noise level for all latents, or one per clip, or one per clip and latent frame.
