@@ -64,7 +64,7 @@ TINY_MODEL = ModelConfig(
     vae=SmallAutoencoderConfig(z_dim=48),  # 16 channels keep a quarter of the truth's gradient energy, 48 three quarters
     camera_scale="median_depth",
     takes_text=False,
-    source="perturbed",
+    source="direct",
     keep_residual=True,
     steps=1,
     block_frames=2,
@@ -112,11 +112,11 @@ TINY_SELF_FORCING = SelfForcingTraining(
     matching_weight=0.0,
     mixing_share=0.3,
     clean_weight=1.0,
-    student_learning_rate=5e-4,
+    student_learning_rate=4e-4,
     betas=(0.5, 0.98),
-    gradient_limit=4.0,
+    gradient_limit=2.0,
     ema_decay=0.98,
-    adversarial=AdversarialTraining(weight=0.6, variogram_weight=5.0, learning_rate=1e-3),
+    adversarial=AdversarialTraining(weight=0.3, variogram_weight=3.0),
 )
 
 #: About 6, 14, 17 and 15 minutes on two free cores, as two processes with one thread each.
@@ -129,7 +129,7 @@ TINY = TrainingRecipe(
     diffusion_forcing=TINY_CAUSAL,
     diffusion_forcing_loop=LoopConfig(1200, batch=2, warmup=50, cooldown=0.5, save_every=100, validate_every=400),
     self_forcing=TINY_SELF_FORCING,
-    self_forcing_loop=LoopConfig(300, batch=2, warmup=10, cooldown=0.4, save_every=50, validate_every=60),
+    self_forcing_loop=LoopConfig(360, batch=2, warmup=10, cooldown=0.4, save_every=60, validate_every=120),
     weigh_channels=True,
     parallel=ParallelConfig(attention="plain"),  # for clips this small PyTorch's CPU kernels are slower backwards
     validation=ValidationConfig(pairs=16, steps=(1,)),

@@ -14,9 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-#: ``mixing``: the render where it is opaque, noise where it is empty. ``direct``: the render alone. ``perturbed``: the whole render, with
-#: noise on it where it is empty: nothing of the render is lost, and a network has something to make detail of.
-SourceKind = Literal["mixing", "direct", "perturbed"]
+#: ``mixing``: the render where it is opaque, noise where it is empty. ``direct``: the render alone.
+SourceKind = Literal["mixing", "direct"]
 
 #: One noise level for all latents, or one per clip, or one per clip and latent frame.
 Sigma = float | Float[Tensor, " batch"] | Float[Tensor, "batch latent_frames"]
@@ -45,10 +44,8 @@ def source_latents(
     """Where the flow starts (paper equation 2). ``direct`` reads neither opacity nor noise; noise may then be None."""
     if source == "direct":
         return render_latents
-    assert noise is not None, f"{source} needs noise"
+    assert noise is not None, "mixing needs noise"
     opacity = latent_opacity.to(render_latents.dtype)
-    if source == "perturbed":
-        return render_latents + (1 - opacity) * noise
     return opacity * render_latents + (1 - opacity) * noise
 
 

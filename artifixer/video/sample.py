@@ -201,7 +201,7 @@ def sample_bidirectional(
     """
     with torch.no_grad():
         opacity = latent_opacity(conditions.opacity, network.config.temporal_factor, network.config.spatial_factor, is_first=True)
-        drawn = noise(clip, 0, render_latents.shape) if config.source != "direct" else None
+        drawn = noise(clip, 0, render_latents.shape) if config.source == "mixing" else None
         latents = source_latents(render_latents, opacity, drawn, config.source)
         skip = _source_skip(network, opacity, render_latents)
         branches = [(conditions, network.remember(conditions))]
@@ -268,7 +268,7 @@ class _RollOut:
             has_gradients = self.exit_step is not None and step == exit_step
             with contextlib.nullcontext() if has_gradients else torch.no_grad():
                 if known is None:
-                    drawn = self.noise(index, step, render.shape) if self.config.source != "direct" else None
+                    drawn = self.noise(index, step, render.shape) if self.config.source == "mixing" else None
                     source = source_latents(render, opacity, drawn, self.config.source)  # new noise at every step, as in training
                     noisy = source if step == 0 else noisy_latents(clean, source, sigma)
                 elif step < exit_step:

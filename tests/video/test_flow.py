@@ -66,7 +66,6 @@ def test_sources_are_the_render_where_opaque_and_noise_where_empty():
     assert torch.equal(mixed[1], render[1])
     torch.testing.assert_close(source_latents(render, torch.full_like(opacity, 0.25), noise), 0.25 * render + 0.75 * noise)
     assert torch.equal(source_latents(render, opacity, noise, "direct"), render)
-    assert torch.equal(source_latents(render, opacity, noise, "perturbed"), render + (1 - opacity) * noise)
     assert source_latents(render.bfloat16(), opacity, noise.bfloat16()).dtype == torch.bfloat16
 
 
