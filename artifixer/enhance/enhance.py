@@ -45,7 +45,7 @@ Item = TypeVar("Item")
 class EnhanceConfig:
     """How to run a model; what is None is the model's own choice.
 
-    mode: where the flow starts, and with it the model's own number of steps, see ``ModelConfig.in_mode``.
+    mode: where the flow starts, and with it the model's own number of steps, see ``ModelConfig.in_mode`` and ``steps_in``.
     steps: network calls per block; ``adaptive`` takes fewer where the render is opaque. prompt: what the scene shows. drop: what the model
     does not get to see. keep_residual: see ``ModelConfig``. camera_scale: world units to the model's units; None finds it from the renders'
     depth. overlap: whether encoding and decoding run in threads beside the network; None for on a GPU only.
@@ -136,7 +136,7 @@ def sample_config(model: Model, config: EnhanceConfig) -> SampleConfig:
     """How the roll-out samples: the model's own settings in this mode, and the steps asked for."""
     own = model.config.in_mode(config.mode)
     return SampleConfig(
-        steps=config.steps or own.steps,
+        steps=config.steps or model.config.steps_in(config.mode),
         block_frames=own.block_frames,
         window_frames=own.window_frames,
         sink_frames=own.sink_frames,

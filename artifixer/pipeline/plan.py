@@ -71,7 +71,7 @@ def plan_run(config: RunConfig) -> Plan:
     The cameras of photos and videos without poses are only known after structure from motion: then there is a plan of that stage alone.
     """
     files = check_config(config)
-    steps = config.steps or files.config.in_mode(config.mode).steps
+    steps = config.steps or files.config.steps_in(config.mode)
     model = ("model", f"{files.config.name}, mode {config.mode}, {steps} steps on {config.device}")
     if not brings_poses(config.choice.capture):
         unknown = ("capture", f"{config.choice.capture}: no poses yet; structure from motion comes first, then --plan tells more")

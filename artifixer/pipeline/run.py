@@ -206,7 +206,7 @@ class _Run:
             "model": self.files.identity,
             "prompt": config.prompt,
             "source": own.source,
-            "steps": config.steps or own.steps,
+            "steps": config.steps or self.files.config.steps_in(config.mode),
             "references": fingerprint(list(job.references)),
             "camera scale": scale.value,
             "seed": config.seed,

@@ -67,6 +67,7 @@ TINY_MODEL = ModelConfig(
     source="direct",
     keep_residual=True,
     steps=1,
+    adapts_steps=True,
     block_frames=2,
     window_frames=4,  # a block and the one before: what the clips below teach; with one step and no noise, more adds nothing
     sink_frames=0,

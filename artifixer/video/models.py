@@ -60,8 +60,9 @@ class ModelConfig:
 
     camera_scale: which unit of length the weights know, see ``scenes/scale.py``. takes_text, takes_references: whether they were trained
     with prompts and with reference photos. source: where the flow starts. keep_residual: give back the detail that the autoencoder takes
-    from opaque parts of the render. steps: denoising steps per block. generate_steps: those of the mode ``generate``. block_frames,
-    window_frames, sink_frames: latent frames generated together, attended to in all, and always kept. shift: of the noise levels.
+    from opaque parts of the render. steps: denoising steps per block. generate_steps: those of the mode ``generate``; adapts_steps:
+    there fewer are enough for blocks that the render shows (``AdaptiveSteps``). block_frames, window_frames, sink_frames: latent frames
+    generated together, attended to in all, and always kept. shift: of the noise levels.
     """
 
     name: str
@@ -74,6 +75,7 @@ class ModelConfig:
     keep_residual: bool = False
     steps: int = 4
     generate_steps: int = 4
+    adapts_steps: bool = False
     block_frames: int = 7
     window_frames: int = 21
     sink_frames: int = 7
@@ -94,6 +96,10 @@ class ModelConfig:
     def in_mode(self, mode: Mode) -> ModelConfig:
         """The same model with the source and the number of steps of a mode."""
         return self if mode == "improve" else replace(self, source="mixing", steps=self.generate_steps)
+
+    def steps_in(self, mode: Mode) -> int | Literal["adaptive"]:
+        """Denoising steps per block in a mode."""
+        return "adaptive" if mode == "generate" and self.adapts_steps else self.in_mode(mode).steps
 
     @property
     def text(self) -> TextConfig:

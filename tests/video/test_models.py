@@ -145,6 +145,8 @@ def test_modes_differ_in_source_and_steps_alone() -> None:
     direct = replace(SMALL, source="direct", steps=1, generate_steps=3)
     assert direct.in_mode("improve") == direct
     assert direct.in_mode("generate") == replace(direct, source="mixing", steps=3)
+    assert [direct.steps_in(mode) for mode in ("improve", "generate")] == [1, 3]
+    assert [replace(direct, adapts_steps=True).steps_in(mode) for mode in ("improve", "generate")] == [1, "adaptive"]
     released = NAMED_MODELS["1.3b"].config
     assert released is not None and released.in_mode("generate") == released
 
