@@ -64,9 +64,7 @@ from artifixer.training.job import StageName, TrainingRecipe, initial_model
 from artifixer.training.loop import LoopConfig, PairSource, Stage, train
 from artifixer.training.parallel import distribute
 from artifixer.training.self_forcing import SelfForcingStage
-from artifixer.video.flow import FlowSchedule
 from artifixer.video.models import NAMED_MODELS, Model
-from artifixer.video.sample import SampleConfig
 from artifixer.video.small_autoencoder import SmallAutoencoder
 from artifixer.video.transformer import VideoTransformer
 
@@ -246,14 +244,11 @@ def built_stage(name: StageName, recipe: TrainingRecipe, pairs: PairSource, devi
 
 
 def _self_forcing_stage(model: Model, recipe: TrainingRecipe, device: str) -> SelfForcingStage:
-    config = recipe.model
     student, critic, teacher = model.transformer, deepcopy(model.transformer), deepcopy(model.transformer)
     for network in (student, critic, teacher):
         _prepare(network, recipe, device)
-    schedule = FlowSchedule(shift=config.shift)
-    sampling = SampleConfig(config.steps, config.block_frames, config.window_frames, config.sink_frames, config.source, schedule)
     settings, seed = recipe.self_forcing, recipe.self_forcing_loop.seed
-    return SelfForcingStage(student, critic, teacher, model.vae, settings, sampling, seed, recipe.parallel.compute)
+    return SelfForcingStage(student, critic, teacher, model.vae, settings, recipe.model.sampling(), seed, recipe.parallel.compute)
 
 
 def _prepare(network: VideoTransformer, recipe: TrainingRecipe, device: str) -> None:

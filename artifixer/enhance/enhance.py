@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -28,7 +28,6 @@ from artifixer.imaging.resize import resize_bilinear
 from artifixer.runtime.errors import InputError
 from artifixer.splats.render import Renders
 from artifixer.video.conditions import RollOutContext
-from artifixer.video.flow import FlowSchedule
 from artifixer.video.models import Mode, Model
 from artifixer.video.sample import BlockInput, NetworkCall, SampleConfig, keyed_noise, sample_blocks
 from artifixer.video.vae import StreamingDecoder, StreamingEncoder, frames_to_bytes, frames_to_video, video_to_frames
@@ -134,15 +133,8 @@ def enhance(
 
 def sample_config(model: Model, config: EnhanceConfig) -> SampleConfig:
     """How the roll-out samples: the model's own settings in this mode, and the steps asked for."""
-    own = model.config.in_mode(config.mode)
-    return SampleConfig(
-        steps=config.steps or model.config.steps_in(config.mode),
-        block_frames=own.block_frames,
-        window_frames=own.window_frames,
-        sink_frames=own.sink_frames,
-        source=own.source,
-        schedule=FlowSchedule(shift=own.shift),
-    )
+    own = model.config.sampling(config.mode)
+    return replace(own, steps=config.steps or own.steps)
 
 
 @dataclass(frozen=True)

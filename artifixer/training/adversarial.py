@@ -8,6 +8,7 @@ are left to the squared error, which knows them better. Losses compare the made 
 discriminator is kept smooth by noise on what it sees.
 Beside it stands a loss that has a gradient where a blur gives the discriminator little to work with: the variogram, how much pixels at some
 distance differ from each other on average, shall be the truth's in every patch.
+The paper has none of this: it is for small models, and the recipes of the large ones leave it off.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ VARIOGRAM_PATCH = 16
 #: Differences of pixels in [-1,1]: a usual one, and the square of one that is too small to be seen.
 VARIOGRAM_SIZE, VARIOGRAM_FLOOR = 0.1, 1e-4
 
+#: Frames in [-1,1]; 1 - the render's opacity, in [0,1].
 Video = Float[Tensor, "batch 3 frames height width"]
 Emptiness = Float[Tensor, "batch frames height width"]
 
@@ -45,9 +47,10 @@ class AdversarialTraining:
     """Settings.
 
     weight: of the model's adversarial loss; 0 for no adversary. start: steps before the model hears of it.
-    width: channels of its first layer. learning_rate, betas: of its optimizer.
-    variogram_weight: of the error of the variogram beside the adversary's loss, before ``weight``.
-    noise: standard deviation of what is added to pixels in [-1,1] to see how much it reacts; noise_weight: of this reaction in its loss.
+    width: channels of the discriminator's first layer. learning_rate, betas: of its optimizer.
+    variogram_weight: of the error of the variogram beside the adversary's loss; ``weight`` multiplies both.
+    noise: standard deviation of what is added to the discriminator's pixels in [-1,1] to see how much it reacts; noise_weight: of this
+    reaction in its loss.
     """
 
     weight: float = 0.0

@@ -34,9 +34,7 @@ from artifixer.training.loop import LoopConfig, train
 from artifixer.training.parallel import ParallelConfig, distribute, whole_tensors
 from artifixer.training.self_forcing import SelfForcingStage, SelfForcingTraining
 from artifixer.training.validation import Rival, ValidationConfig, validate
-from artifixer.video.flow import FlowSchedule
 from artifixer.video.models import NAMED_MODELS, Model, ModelConfig, link_text_encoder, load_model, locate_model, save_model
-from artifixer.video.sample import SampleConfig
 from artifixer.video.small_autoencoder import SmallAutoencoder
 from artifixer.video.transformer import VideoTransformer, initialise
 from artifixer.video.vae import build_vae, frames_to_video
@@ -200,15 +198,12 @@ def _train_self_forcing(job: TrainingJob, model: Model, pairs: OrderedPairs, out
     networks = (model.transformer, critic, teacher)
     for network in networks:
         _distributed(network, job)
-    sampling = SampleConfig(
-        config.steps, config.block_frames, config.window_frames, config.sink_frames, config.source, FlowSchedule(shift=config.shift)
-    )
     seed = recipe.self_forcing_loop.seed
     prompt = settings.negative_prompt
     negative = model.encode_prompt(prompt).embedding if prompt else None
     if recipe.weigh_channels and not settings.channel_weights:
         settings = replace(settings, channel_weights=_channel_weights(model, pairs))
-    stage = SelfForcingStage(*networks, model.vae, settings, sampling, seed, recipe.parallel.compute, negative)
+    stage = SelfForcingStage(*networks, model.vae, settings, config.sampling(), seed, recipe.parallel.compute, negative)
     validation = _validation(job, model, stage.ema, recipe.validation, out, progress)
     train(stage, pairs, recipe.self_forcing_loop, out, progress, validation)
     return _with_average(model, stage.ema)

@@ -25,7 +25,7 @@ from artifixer.training.clips import EncodedClips, cut_clip, encode_clips
 from artifixer.training.parallel import autocast
 from artifixer.training.self_forcing import cut_in_blocks
 from artifixer.training.watching import write_grid
-from artifixer.video.flow import FlowSchedule, SourceKind
+from artifixer.video.flow import SourceKind
 from artifixer.video.models import Model
 from artifixer.video.sample import AdaptiveSteps, CallCount, SampleConfig, keyed_noise, sample_blocks
 from artifixer.video.vae import frames_to_bytes, frames_to_video, video_to_frames
@@ -385,8 +385,15 @@ def _encoded(model: Model, pair: TrainingPair, frames: int, references: int) -> 
 def _sampling(model: Model, steps: Steps, block: int, config: ValidationConfig) -> SampleConfig:
     own = model.config
     window, sink = (own.window_frames, own.sink_frames) if config.is_causal else (block, 0)
-    schedule = FlowSchedule(shift=own.shift)
-    return SampleConfig(steps, block, window, sink, config.source or own.source, schedule, config.adaptive_steps)
+    return replace(
+        own.sampling(),
+        steps=steps,
+        block_frames=block,
+        window_frames=window,
+        sink_frames=sink,
+        source=config.source or own.source,
+        adaptive_steps=config.adaptive_steps,
+    )
 
 
 def _clock(device: torch.device) -> float:

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import atomic_path, fingerprint, read_json, write_json
 from artifixer.runtime.seeds import generator
-from artifixer.video.flow import SourceKind
+from artifixer.video.flow import FlowSchedule, SourceKind
 from artifixer.video.offload import LayerStream
+from artifixer.video.sample import SampleConfig
 from artifixer.video.small_autoencoder import SmallAutoencoderConfig
 from artifixer.video.text import EncodedPrompt, TextConfig, TextEncoder, no_prompt
 from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig
@@ -100,6 +101,17 @@ class ModelConfig:
     def steps_in(self, mode: Mode) -> int | Literal["adaptive"]:
         """Denoising steps per block in a mode."""
         return "adaptive" if mode == "generate" and self.adapts_steps else self.in_mode(mode).steps
+
+    def sampling(self, mode: Mode = "improve") -> SampleConfig:
+        """How the model's roll-outs run in a mode, unless something else is asked for."""
+        return SampleConfig(
+            steps=self.steps_in(mode),
+            block_frames=self.block_frames,
+            window_frames=self.window_frames,
+            sink_frames=self.sink_frames,
+            source=self.in_mode(mode).source,
+            schedule=FlowSchedule(shift=self.shift),
+        )
 
     @property
     def text(self) -> TextConfig:
