@@ -46,7 +46,8 @@ class EnhanceConfig:
 
     mode: where the flow starts, and with it the model's own number of steps, see ``ModelConfig.in_mode`` and ``steps_in``.
     steps: network calls per block; ``adaptive`` takes fewer where the render is opaque. prompt: what the scene shows. drop: what the model
-    does not get to see. keep_residual: see ``ModelConfig``. camera_scale: world units to the model's units; None finds it from the renders'
+    does not get to see. keep_residual: see ``ModelConfig``. detail: whether a model that can draws detail where it invents; without it
+    such places are smooth, the mean of what they may be. camera_scale: world units to the model's units; None finds it from the renders'
     depth. overlap: whether encoding and decoding run in threads beside the network; None for on a GPU only.
     """
 
@@ -56,6 +57,7 @@ class EnhanceConfig:
     prompt: str = ""
     drop: tuple[Drop, ...] = ()
     keep_residual: bool | None = None
+    detail: bool = True
     camera_scale: float | None = None
     overlap: bool | None = None
 
@@ -134,7 +136,7 @@ def enhance(
 def sample_config(model: Model, config: EnhanceConfig) -> SampleConfig:
     """How the roll-out samples: the model's own settings in this mode, and the steps asked for."""
     own = model.config.sampling(config.mode)
-    return replace(own, steps=config.steps or own.steps)
+    return replace(own, steps=config.steps or own.steps, detail_steps=own.detail_steps if config.detail else 0)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@
 
 from dataclasses import replace
 
-from artifixer.training.adversarial import AdversarialTraining
 from artifixer.training.autoencoder import AutoencoderTraining
 from artifixer.training.clips import ClipConfig
 from artifixer.training.flow_matching import FlowMatchingTraining
@@ -60,6 +59,7 @@ TINY_MODEL = ModelConfig(
         frequency_width=128,
         spatial_factor=4,
         noise_free_skip=True,  # as many numbers per token as the network is wide: noise would not pass through it
+        detail_width=96,
     ),
     vae=SmallAutoencoderConfig(z_dim=48),  # trained, 16 channels keep a quarter of the truth's gradient energy, 48 two thirds
     camera_scale="median_depth",
@@ -69,13 +69,15 @@ TINY_MODEL = ModelConfig(
     steps=1,
     adapts_steps=True,
     block_frames=2,
-    window_frames=4,  # a block and the one before: what the clips below teach; with one step and no noise, more adds nothing
+    window_frames=6,  # a block and the two before: what the longer of the clips below teach
     sink_frames=0,
 )
 
-#: Reference numbers are shared by a step's clips; renders are lost less often than in the paper, since real ones are all there.
+#: Reference numbers are shared by a step's clips; renders are lost less often than in the paper, since real ones are all there. Strides
+#: show cameras as far from the first one as those of videos several times as long.
 TINY_CLIPS = ClipConfig(
-    frames=(13,),
+    frames=(13, 21),
+    strides=(1, 1, 2, 3),
     references=(0, 5),
     share_references=True,
     tail_drop=0.15,
@@ -108,16 +110,15 @@ TINY_CAUSAL = replace(TINY_FLOW, easy_power=0.0)
 #: Whole frames are lost more often than before: this stage is about what is invented.
 TINY_SELF_FORCING = SelfForcingTraining(
     replace(TINY_CLIPS, tail_drop=0.3, render_drop=0.05),
-    student_every=1,
+    student_every=2,
     guidance=1.0,
     matching_weight=0.0,
     mixing_share=0.3,
     clean_weight=1.0,
     student_learning_rate=4e-4,
-    betas=(0.5, 0.98),
-    gradient_limit=2.0,
+    betas=(0.9, 0.98),
+    gradient_limit=1.0,
     ema_decay=0.98,
-    adversarial=AdversarialTraining(weight=0.3, variogram_weight=3.0),
 )
 
 #: About 6, 14, 17 and 15 minutes on two free cores, as two processes with one thread each.

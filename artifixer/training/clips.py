@@ -32,6 +32,8 @@ class ClipConfig:
 
     frames: pixel frames per clip, 1 + a multiple of the temporal factor; of several numbers each step takes one. Frames are consecutive
         from a random one on, in a random direction; at an end of the pair they turn around.
+    strides: of several numbers each clip takes one; at n it has every nth frame, so that cameras get as far from the clip's first one as in
+        a clip n times as long.
     references: smallest and largest number of reference photos, uniform; cut to what a pair has. ``release``: the release's rule.
     share_references: one number for all clips of a step, photos repeated where a pair has fewer, so that pairs of any number of views can
         form a batch.
@@ -41,6 +43,7 @@ class ClipConfig:
     """
 
     frames: tuple[int, ...] = (81,)
+    strides: tuple[int, ...] = (1,)
     references: tuple[int, int] | Literal["release"] = (0, 12)
     share_references: bool = False
     tail_drop: float = 1.0
@@ -95,7 +98,7 @@ def draw_batch(
 
 def draw_clip(pair: TrainingPair, config: ClipConfig, frames: int, generator: torch.Generator, references: int | None = None) -> Clip:
     """A random clip of the pair with its drop-outs. references: their exact number, photos repeated as often as needed."""
-    order = frame_order(pair.frames, frames, generator)
+    order = frame_order(pair.frames, frames, generator, config.strides)
     chosen = torch.randperm(pair.views, generator=generator)
     if references is None:
         chosen = chosen[: draw_reference_count(config, pair.views, generator)]
@@ -121,14 +124,15 @@ def cut_clip(pair: TrainingPair, order: Tensor, chosen: Tensor | list[int]) -> C
     )
 
 
-def frame_order(total: int, frames: int, generator: torch.Generator) -> Int[Tensor, " frames"]:
-    """Consecutive frames from a random one on, forwards or backwards; at the first and last frame they turn around."""
+def frame_order(total: int, frames: int, generator: torch.Generator, strides: Sequence[int] = (1,)) -> Int[Tensor, " frames"]:
+    """Frames at one of the strides from a random one on, forwards or backwards; at the first and last frame they turn around."""
     if total == 1:
         return torch.zeros(frames, dtype=torch.int64)
     start = int(torch.randint(total, (), generator=generator))
     is_backwards = bool(torch.randint(2, (), generator=generator))
+    stride = strides[int(torch.randint(len(strides), (), generator=generator))] if len(strides) > 1 else strides[0]
     period = 2 * (total - 1)
-    phase = (period - start if is_backwards else start) + torch.arange(frames)
+    phase = (period - start if is_backwards else start) + stride * torch.arange(frames)
     folded = phase % period
     return torch.minimum(folded, period - folded)
 

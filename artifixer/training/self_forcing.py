@@ -3,8 +3,9 @@
 In: training pairs; a student (the causal model), and the bidirectional teacher twice: frozen, and as a critic that follows what the student
 makes. Each step rolls the student out block by block through its key-value cache and stops every block at one random denoising step, whose
 result carries gradients, also through the keys and values of earlier blocks. The student is moved by the difference of what critic and
-teacher see in its clips; the critic learns to denoise these clips. Small models may add the squared error towards the true clip and an
-adversary for decoded frames (``adversarial.py``): the direct source has no noise, so that there is no distribution to match.
+teacher see in its clips; the critic learns to denoise these clips. Small models may add the squared error towards the true clip: the
+direct source has no noise, so that there is no distribution to match. A student with a network for detail has it trained on the same
+roll-outs: the true clip's distribution around what the student made of it.
 """
 
 from __future__ import annotations
@@ -19,25 +20,18 @@ from torch import Tensor, nn
 
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.seeds import generator as keyed_generator
-from artifixer.training.adversarial import (
-    AdversarialTraining,
-    Discriminator,
-    discriminator_loss,
-    model_loss,
-    variogram_loss,
-    with_true_surroundings,
-)
-from artifixer.training.clips import Clip, ClipConfig, EncodedClips, decoded_clips, draw_batch, encode_clips
+from artifixer.training.clips import ClipConfig, EncodedClips, draw_batch, encode_clips
 from artifixer.training.ema import Ema
 from artifixer.training.flow_matching import weighted_error
 from artifixer.training.parallel import at_least_float32, autocast
 from artifixer.video.conditions import Conditions
+from artifixer.video.detail import detail_loss
 from artifixer.video.flow import clean_from_velocity, noisy_latents, source_latents, timestep
 from artifixer.video.flow import velocity as flow_velocity
 from artifixer.video.sample import BlockInput, SampleConfig, sample_blocks
 from artifixer.video.text import TextConfig
 from artifixer.video.transformer import VideoTransformer
-from artifixer.video.vae import Vae, frames_to_video
+from artifixer.video.vae import Vae
 
 NAME = "self_forcing"
 
@@ -56,7 +50,8 @@ class SelfForcingTraining:
     matching_weight: of distribution matching, at steps whose roll-out starts at the mixing source; 0 leaves teacher and critic unused.
     mixing_share: share of steps whose roll-out starts at the mixing source for a model whose own is direct, with ``mixing_steps`` steps.
     clean_weight: of the squared error towards the true clip in the student's loss, for small models; channel_weights, easy_power: of that
-    error, see ``FlowMatchingTraining``. adversarial: what an adversary adds to it.
+    error, see ``FlowMatchingTraining``.
+    detail_learning_rate: of the student's network for detail, where it has one; its loss has the same channel weights.
     """
 
     clips: ClipConfig = field(default_factory=ClipConfig)
@@ -78,7 +73,7 @@ class SelfForcingTraining:
     clean_weight: float = 0.0
     channel_weights: tuple[float, ...] = ()
     easy_power: float = 0.0
-    adversarial: AdversarialTraining = field(default_factory=AdversarialTraining)
+    detail_learning_rate: float = 2e-3
 
 
 class SelfForcingStage:
@@ -100,33 +95,26 @@ class SelfForcingStage:
     ) -> None:
         """Student and critic are trained in place; the teacher stays as it is. negative_text: None for zeros."""
         assert isinstance(sampling.steps, int), "the student is trained for a fixed number of steps"
-        is_sometimes_alone = settings.adversarial.weight == 0 and (not settings.matching_weight or sampling.source != "mixing")
-        assert settings.student_every == 1 or not is_sometimes_alone, "without critic and adversary every step must be the student's"
-        has_goal = settings.clean_weight or settings.adversarial.weight or sampling.source == "mixing"
+        is_alone = student.detail is None and (not settings.matching_weight or sampling.source != "mixing")
+        assert settings.student_every == 1 or not is_alone, "without critic and detail every step must be the student's"
+        has_goal = settings.clean_weight or sampling.source == "mixing"
         assert has_goal, "roll-outs from another source than mixing need a goal of their own"
         self.student, self.critic = student.requires_grad_(True).train(), critic.requires_grad_(True).train()
         self.teacher = teacher.requires_grad_(False).eval()
         self.vae, self.settings, self.sampling = vae, settings, sampling
         self.seed, self.compute, self.negative_text = seed, compute, negative_text
-        modules: dict[str, nn.Module] = {"student": student}
-        rates, betas = {"student": settings.student_learning_rate}, {}
+        trained = {"student": (student.parameters_without_detail(), settings.student_learning_rate)}
+        self.modules: Mapping[str, nn.Module] = {"student": student}
         if settings.matching_weight:
-            modules["critic"], rates["critic"] = critic, settings.critic_learning_rate
-        self.discriminator = None
-        if settings.adversarial.weight:
-            self.discriminator = Discriminator(settings.adversarial.width)
-            self.discriminator.initialise(keyed_generator(seed, "discriminator"))
-            self.discriminator.to(next(student.parameters()))
-            modules["discriminator"], rates["discriminator"] = self.discriminator, settings.adversarial.learning_rate
-            betas["discriminator"] = settings.adversarial.betas
-        self.modules: Mapping[str, nn.Module] = modules
+            self.modules = {"student": student, "critic": critic}
+            trained["critic"] = (critic.parameters_without_detail(), settings.critic_learning_rate)
+        if student.detail is not None:
+            trained["detail"] = (list(student.detail.parameters()), settings.detail_learning_rate)
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {
-            name: torch.optim.AdamW(
-                module.parameters(), lr=rates[name], betas=betas.get(name, settings.betas), weight_decay=settings.weight_decay
-            )
-            for name, module in modules.items()
+            name: torch.optim.AdamW(parameters, lr=rate, betas=settings.betas, weight_decay=settings.weight_decay)
+            for name, (parameters, rate) in trained.items()
         }
-        self.gradient_limits = dict.fromkeys(modules, settings.gradient_limit)
+        self.gradient_limits = dict.fromkeys(trained, settings.gradient_limit)
         self.ema = Ema(student, settings.ema_decay, settings.ema_copy_updates)
 
     @property
@@ -136,7 +124,7 @@ class SelfForcingStage:
     def losses(
         self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The losses of whoever has its turn: the critic and the discriminator at every step, the student at its own; on one roll-out."""
+        """The losses of whoever has its turn: the critic and the detail at every step, the student at its own; on one roll-out."""
         settings = self.settings
         clips = draw_batch(pairs, settings.clips, generators, keyed_generator(self.seed, "batch shape", step))
         device = next(self.student.parameters()).device
@@ -151,21 +139,19 @@ class SelfForcingStage:
             encoded = encode_clips(clips, self.vae, text, device)
             with contextlib.nullcontext() if is_students_turn else torch.no_grad():
                 made = self._roll_out(encoded, sampling, exit_step, generators)
-                judged = None if self.discriminator is None else self._judged(made, encoded, clips)
             if is_matched:
                 losses["critic"] = self._critic_loss(encoded, made.detach(), generators)
-            if judged is not None and self.discriminator is not None:
-                video, truth, emptiness = judged
-                losses["discriminator"] = discriminator_loss(
-                    self.discriminator, video.detach(), truth, emptiness, settings.adversarial, generators
+            if self.student.detail is not None:
+                losses["detail"] = detail_loss(
+                    self.student.detail,
+                    at_least_float32(made.detach()),
+                    encoded.clean_latents,
+                    encoded.latent_opacity,
+                    generators,
+                    settings.channel_weights,
                 )
             if is_students_turn:
                 parts = self._student_losses(encoded, made, is_matched, generators)
-                if judged is not None and self.discriminator is not None and step >= settings.adversarial.start:
-                    parts["adversarial"] = settings.adversarial.weight * model_loss(self.discriminator, *judged)
-                    if settings.adversarial.variogram_weight:
-                        weight = settings.adversarial.weight * settings.adversarial.variogram_weight
-                        parts["variogram"] = weight * variogram_loss(*judged)
                 losses["student"] = torch.stack([part.to(torch.float64) for part in parts.values()]).sum()
                 numbers = {f"student/{name}": part for name, part in parts.items()} if len(parts) > 1 else {}
         error = (at_least_float32(made.detach()) - encoded.clean_latents).square().mean()
@@ -194,12 +180,6 @@ class SelfForcingStage:
         blocks = cut_in_blocks(encoded, sampling.block_frames)
         return torch.cat(list(sample_blocks(self.student, blocks, sampling, noise, exit_step=exit_step)), dim=2)
 
-    def _judged(self, made: Latents, encoded: EncodedClips, clips: Sequence[Clip]) -> tuple[Tensor, Tensor, Tensor]:
-        """What the adversary sees: the student's frames within true surroundings, the true frames, and emptiness."""
-        truth = torch.cat([frames_to_video(clip.clean_frames, made.device) for clip in clips]).to(at_least_float32(made).dtype)
-        emptiness = 1 - encoded.conditions.opacity
-        return with_true_surroundings(decoded_clips(made, encoded, clips, self.vae), truth, emptiness), truth, emptiness
-
     def _critic_loss(self, encoded: EncodedClips, made: Latents, generators: Sequence[torch.Generator]) -> Tensor:
         """Flow matching towards the student's clips."""
         noisy, sigma, source = self._noised(encoded, made, generators)
@@ -209,7 +189,7 @@ class SelfForcingStage:
     def _student_losses(
         self, encoded: EncodedClips, made: Latents, is_matched: bool, generators: Sequence[torch.Generator]
     ) -> dict[str, Tensor]:
-        """The parts of the student's loss by name, without the adversary's."""
+        """The parts of the student's loss by name."""
         settings, parts = self.settings, {}
         if is_matched:
             parts["matching"] = settings.matching_weight * self._matching_loss(encoded, made, generators)

@@ -63,7 +63,8 @@ class ModelConfig:
     with prompts and with reference photos. source: where the flow starts. keep_residual: give back the detail that the autoencoder takes
     from opaque parts of the render. steps: denoising steps per block. generate_steps: those of the mode ``generate``; adapts_steps:
     there fewer are enough for blocks that the render shows (``AdaptiveSteps``). block_frames, window_frames, sink_frames: latent frames
-    generated together, attended to in all, and always kept. shift: of the noise levels.
+    generated together, attended to in all, and always kept. shift: of the noise levels. detail_steps: calls per latent frame of the
+    network for detail, where the transformer has one.
     """
 
     name: str
@@ -81,6 +82,7 @@ class ModelConfig:
     window_frames: int = 21
     sink_frames: int = 7
     shift: float = 5.0
+    detail_steps: int = 4
 
     def __post_init__(self) -> None:
         for name, ours, theirs in (
@@ -91,6 +93,7 @@ class ModelConfig:
             assert ours == theirs, f"{name} of the transformer is {ours}, of the autoencoder {theirs}"
         for steps in (self.steps, self.generate_steps):
             assert steps >= 1, f"{steps} steps"
+        assert self.detail_steps >= 0, f"{self.detail_steps} steps of detail"
         assert 1 <= self.block_frames <= self.window_frames, f"blocks of {self.block_frames} frames in windows of {self.window_frames}"
         assert self.sink_frames + self.block_frames <= self.window_frames, f"{self.sink_frames} sink frames leave no place for a block"
 
@@ -111,6 +114,7 @@ class ModelConfig:
             sink_frames=self.sink_frames,
             source=self.in_mode(mode).source,
             schedule=FlowSchedule(shift=self.shift),
+            detail_steps=self.detail_steps,
         )
 
     @property

@@ -28,6 +28,17 @@ def test_frames_are_neighbours_and_turn_around_at_the_ends():
     assert frame_order(1, 3, generator(0, "a")).tolist() == [0, 0, 0]
 
 
+def test_strides_skip_frames():
+    inside = [frame_order(400, 9, random, (1, 3)) for random in many(60)]
+    strides = {int(step) for order in inside if (order.diff() == order[1] - order[0]).all() for step in order.diff().abs()}
+    assert strides == {1, 3}
+    for random in many(20):
+        assert set(frame_order(45, 13, random, (2,)).diff().abs().tolist()) <= {0, 1, 2}, "where it turns around it may take a smaller step"
+    before, after = generator(0, "same"), generator(0, "same")
+    assert frame_order(45, 13, before).tolist() == frame_order(45, 13, after, (1,)).tolist()
+    assert torch.rand((), generator=before) == torch.rand((), generator=after), "one stride alone draws nothing"
+
+
 def test_the_papers_references_are_uniform_and_cut_to_what_there_is():
     counts = [draw_reference_count(ClipConfig(), 12, random) for random in many(600)]
     assert set(counts) == set(range(13))

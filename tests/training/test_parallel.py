@@ -22,7 +22,6 @@ from torch.distributed.tensor import DTensor
 
 from artifixer.runtime.distributed import joined_processes, rank, world_size
 from artifixer.runtime.progress import Progress
-from artifixer.training.adversarial import AdversarialTraining
 from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining
 from artifixer.training.flow_matching import FlowMatchingTraining
 from artifixer.training.loop import LoopConfig, Stage, train
@@ -36,8 +35,8 @@ WEIGHT_TOLERANCE = 1e-9
 #: The same in float32, relative to the norm of a network's gradient.
 GRADIENT_TOLERANCE = 1e-5
 
-#: ``second`` is diffusion forcing with some clips shown as their own first result; ``adversarial`` is self forcing with an adversary.
-STAGES = ("autoencoder", "bidirectional", "diffusion_forcing", "second", "self_forcing", "adversarial")
+#: ``second`` is diffusion forcing with some clips shown as their own first result; ``detail`` is self forcing of a model with detail.
+STAGES = ("autoencoder", "bidirectional", "diffusion_forcing", "second", "self_forcing", "detail")
 Strategy = Literal["replicate", "shard"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 CLIPS = replace(WHOLE_CLIPS, tail_drop=1.0, text_drop=0.1, reference_drop=0.3)
@@ -45,7 +44,7 @@ CLIPS = replace(WHOLE_CLIPS, tail_drop=1.0, text_drop=0.1, reference_drop=0.3)
 
 def made_stage(name: str, pairs: MadePairs, strategy: Strategy, dtype: torch.dtype = torch.float64) -> Stage:
     """The stage with plain gradient descent, in float64, so that rounding is not amplified."""
-    model = made_model(pairs, zeros=False, dtype=dtype)
+    model = made_model(pairs, zeros=False, dtype=dtype, detail_width=8 * (name == "detail"))
     parallel = ParallelConfig(strategy=strategy, compute="float32")
 
     def distributed(network: VideoTransformer) -> None:
@@ -54,23 +53,21 @@ def made_stage(name: str, pairs: MadePairs, strategy: Strategy, dtype: torch.dty
     stage: Stage
     if name == "autoencoder":
         stage = AutoencoderStage(model.vae.network, AutoencoderTraining(frames=5), pairs, seed=0, compute="float32")
-    elif name in ("self_forcing", "adversarial"):
+    elif name in ("self_forcing", "detail"):
         teacher = made_model(pairs, seed=1, zeros=False, dtype=dtype)
         critic = deepcopy(teacher.transformer)
         teacher.transformer.head.bias.data += 0.1
         for network in (model.transformer, critic, teacher.transformer):
             distributed(network)
-        # large noise: what the discriminator says of slightly moved frames differs by rounding alone in float32
-        adversarial = AdversarialTraining(weight=float(name == "adversarial"), width=4, noise=0.2, noise_weight=1.0)
-        settings = SelfForcingTraining(CLIPS, student_every=2, guidance=2.0, adversarial=adversarial)
+        settings = SelfForcingTraining(CLIPS, student_every=2, guidance=2.0)
         stage = self_forcing_stage(model, teacher, critic, settings)
     else:
         distributed(model.transformer)
         second = FlowMatchingTraining(CLIPS, source="direct", level_weights="even", second_share=0.5, second_from=1)
         plain = FlowMatchingTraining(CLIPS)
         stage = flow_stage("diffusion_forcing", model, second) if name == "second" else flow_stage(name, model, plain)
-    for label, module in stage.modules.items():
-        stage.optimizers[label] = torch.optim.SGD(module.parameters(), lr=0.01)  # type: ignore[index]
+    for label, optimizer in stage.optimizers.items():
+        stage.optimizers[label] = torch.optim.SGD(optimizer.param_groups[0]["params"], lr=0.01)  # type: ignore[index]
     return stage
 
 
@@ -87,7 +84,7 @@ def gradients(name: str, strategy: Strategy, folder: Path) -> dict[str, torch.Te
     """Gradients of the networks that have their turn at the first step, float32, two pairs; ``{}`` on all processes but the first."""
     pairs = MadePairs(count=3)
     stage = made_stage(name, pairs, strategy, torch.float32)
-    stage.gradient_limits = dict.fromkeys(stage.modules, math.inf)  # type: ignore[misc]
+    stage.gradient_limits = dict.fromkeys(stage.optimizers, math.inf)  # type: ignore[misc]
     train(stage, pairs, LoopConfig(steps=1, batch=2 // world_size(), save_every=100), folder, Progress(output=io.StringIO()))
     found = {}
     for label, module in stage.modules.items():
