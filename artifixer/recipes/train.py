@@ -131,7 +131,7 @@ TINY = TrainingRecipe(
     diffusion_forcing=TINY_CAUSAL,
     diffusion_forcing_loop=LoopConfig(1200, batch=2, warmup=50, cooldown=0.5, save_every=100, validate_every=400),
     self_forcing=TINY_SELF_FORCING,
-    self_forcing_loop=LoopConfig(360, batch=2, warmup=10, cooldown=0.4, save_every=60, validate_every=120),
+    self_forcing_loop=LoopConfig(1000, batch=2, warmup=20, cooldown=0.5, save_every=100, validate_every=500),
     weigh_channels=True,
     parallel=ParallelConfig(attention="plain"),  # for clips this small PyTorch's CPU kernels are slower backwards
     validation=ValidationConfig(pairs=16, steps=(1,)),

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from artifixer.pairs.loader import OrderedPairs, PairSet
 from artifixer.runtime.distributed import first_rank_value, joined_processes, rank, world_size
@@ -169,16 +171,21 @@ def _train_autoencoder(job: TrainingJob, model: Model, pairs: OrderedPairs, out:
     stage = AutoencoderStage(network, job.recipe.autoencoder, pairs, loop.seed, job.recipe.parallel.compute)
     train(stage, pairs, loop, out, progress)
     vae = stage.trained_vae(pairs, loop.seed)
-    return replace(model, config=replace(model.config, vae=vae.config), vae=vae)
+    return _without_detail(replace(model, config=replace(model.config, vae=vae.config), vae=vae))
+
+
+def _without_detail(model: Model) -> Model:
+    """The model set to draw no detail: the network for it is trained by a later stage, which starts from the recipe's settings."""
+    return replace(model, config=replace(model.config, detail_steps=0))
 
 
 def _train_flow_matching(job: TrainingJob, model: Model, pairs: OrderedPairs, out: Path, progress: Progress) -> Model:
     """Both flow-matching stages: they differ in settings and in whether the network is causal."""
-    recipe = job.recipe
+    recipe, model = job.recipe, _without_detail(model)
     is_causal = job.stage == "diffusion_forcing"
     settings, loop = (recipe.diffusion_forcing if is_causal else recipe.bidirectional), recipe.loop(job.stage)
     if recipe.weigh_channels and not settings.channel_weights:
-        settings = replace(settings, channel_weights=_channel_weights(model, pairs))
+        settings = replace(settings, channel_weights=_channel_weights(_pixel_gains(model, pairs)))
     _distributed(model.transformer, job)
     build = diffusion_forcing_stage if is_causal else bidirectional_stage
     stage: FlowMatchingStage = build(model, settings, loop.seed, recipe.parallel.compute)
@@ -201,8 +208,12 @@ def _train_self_forcing(job: TrainingJob, model: Model, pairs: OrderedPairs, out
     seed = recipe.self_forcing_loop.seed
     prompt = settings.negative_prompt
     negative = model.encode_prompt(prompt).embedding if prompt else None
-    if recipe.weigh_channels and not settings.channel_weights:
-        settings = replace(settings, channel_weights=_channel_weights(model, pairs))
+    if recipe.weigh_channels:
+        gains = _pixel_gains(model, pairs)
+        settings = replace(settings, channel_weights=settings.channel_weights or _channel_weights(gains))
+        if model.transformer.detail is not None:
+            config = replace(config, detail_noise=_detail_noise(gains))
+            model = replace(model, config=replace(model.config, detail_noise=config.detail_noise))
     stage = SelfForcingStage(*networks, model.vae, settings, config.sampling(), seed, recipe.parallel.compute, negative)
     validation = _validation(job, model, stage.ema, recipe.validation, out, progress)
     train(stage, pairs, recipe.self_forcing_loop, out, progress, validation)
@@ -234,11 +245,20 @@ def _distributed(network: VideoTransformer, job: TrainingJob) -> None:
     distribute(network, network.layers, job.recipe.parallel, torch.device(job.device))
 
 
-def _channel_weights(model: Model, pairs: OrderedPairs) -> tuple[float, ...]:
-    """Pixel gains, 0.7 of them beside 0.3 for every channel, so that none is forgotten."""
+def _pixel_gains(model: Model, pairs: OrderedPairs) -> Float[Tensor, " channels"]:
+    """What each latent channel does to pixels in the first pairs' clips."""
     clips = [frames_to_video(pairs.stored_pair(i % len(pairs)).clean_frames, model.device)[:, :, :13] for i in range(GAIN_CLIPS)]
-    gains = pixel_gains(model.vae, clips)
+    return pixel_gains(model.vae, clips)
+
+
+def _channel_weights(gains: Float[Tensor, " channels"]) -> tuple[float, ...]:
+    """Pixel gains, 0.7 of them beside 0.3 for every channel, so that none is forgotten."""
     return tuple(float(f"{value:.4g}") for value in (0.7 * gains + 0.3).tolist())
+
+
+def _detail_noise(gains: Float[Tensor, " channels"]) -> tuple[float, ...]:
+    """Detail is drawn at full size in channels that do little to pixels, and cautiously in the few that give whole areas their colours."""
+    return tuple(float(f"{value:.3g}") for value in gains.rsqrt().clamp(0.2, 1).tolist())
 
 
 def _validation(

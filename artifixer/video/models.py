@@ -64,7 +64,7 @@ class ModelConfig:
     from opaque parts of the render. steps: denoising steps per block. generate_steps: those of the mode ``generate``; adapts_steps:
     there fewer are enough for blocks that the render shows (``AdaptiveSteps``). block_frames, window_frames, sink_frames: latent frames
     generated together, attended to in all, and always kept. shift: of the noise levels. detail_steps: calls per latent frame of the
-    network for detail, where the transformer has one.
+    network for detail, where the transformer has one; detail_noise: the size of its noise by channel.
     """
 
     name: str
@@ -83,6 +83,7 @@ class ModelConfig:
     sink_frames: int = 7
     shift: float = 5.0
     detail_steps: int = 4
+    detail_noise: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name, ours, theirs in (
@@ -94,6 +95,9 @@ class ModelConfig:
         for steps in (self.steps, self.generate_steps):
             assert steps >= 1, f"{steps} steps"
         assert self.detail_steps >= 0, f"{self.detail_steps} steps of detail"
+        object.__setattr__(self, "detail_noise", tuple(self.detail_noise))  # a list, when it comes from JSON
+        sizes, channels = len(self.detail_noise), self.transformer.latent_channels
+        assert sizes in (0, channels), f"{sizes} sizes of noise for {channels} channels"
         assert 1 <= self.block_frames <= self.window_frames, f"blocks of {self.block_frames} frames in windows of {self.window_frames}"
         assert self.sink_frames + self.block_frames <= self.window_frames, f"{self.sink_frames} sink frames leave no place for a block"
 
@@ -115,6 +119,7 @@ class ModelConfig:
             source=self.in_mode(mode).source,
             schedule=FlowSchedule(shift=self.shift),
             detail_steps=self.detail_steps,
+            detail_noise=self.detail_noise,
         )
 
     @property
@@ -414,7 +419,8 @@ def flat_config(config: ModelConfig) -> dict[str, Any]:
     flat: dict[str, Any] = {"format": FORMAT, "version": VERSION}
     for field in fields(config):
         if field.name not in ("transformer", "vae"):
-            flat[field.name] = getattr(config, field.name)
+            value = getattr(config, field.name)
+            flat[field.name] = list(value) if isinstance(value, tuple) else value
     flat["vae_kind"] = next(kind for kind, type_ in AUTOENCODERS.items() if isinstance(config.vae, type_))
     for prefix, part in (("transformer", config.transformer), ("vae", config.vae)):
         for field in fields(part):

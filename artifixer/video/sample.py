@@ -71,7 +71,7 @@ class SampleConfig:
     steps: network calls per block, or ``adaptive``: as many as ``adaptive_steps`` gives the block's opacity. block_frames: latent frames
     generated together; window_frames: attended to in all; sink_frames: of the roll-out's beginning, always among them. source: where the
     flow starts. schedule: its noise levels. detail_steps: calls per latent frame of the network that draws detail, where the model has one
-    (``detail.py``); 0 leaves what was invented as smooth as it is.
+    (``detail.py``); 0 leaves what was invented as smooth as it is. detail_noise: see ``DetailSampler``.
     """
 
     steps: int | Literal["adaptive"] = 4
@@ -82,6 +82,7 @@ class SampleConfig:
     schedule: FlowSchedule = field(default_factory=FlowSchedule)
     adaptive_steps: AdaptiveSteps = AdaptiveSteps()
     detail_steps: int = 4
+    detail_noise: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.detail_steps >= 0, f"{self.detail_steps} steps of detail"
@@ -315,7 +316,7 @@ def _detail_sampler(network: VideoTransformer, config: SampleConfig, noise: Nois
     if network.detail is None or not config.detail_steps:
         return None
     streams = noise(0, DETAIL_DRAW, torch.Size((batch, 1, 1, 1, 1))).flatten().double().mul(2**40).long()
-    return DetailSampler(network.detail, config.detail_steps, AnchoredNoise(streams))
+    return DetailSampler(network.detail, config.detail_steps, AnchoredNoise(streams), config.detail_noise)
 
 
 def _ring_cache(network: VideoTransformer, latents: Latents, config: SampleConfig) -> RingCache:

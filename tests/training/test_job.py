@@ -36,17 +36,22 @@ def write_made_pairs(folder: Path) -> Path:
 
 
 def small_recipe() -> TrainingRecipe:
-    """The recipe tiny with a model of 100,000 weights and two steps per stage."""
+    """The recipe tiny with a model of 100,000 weights and two steps per stage; three of self forcing, the last one of which is averaged."""
     model = replace(
-        TINY.model, transformer=replace(CONFIG.transformer, text_width=16, text_tokens=1), vae=replace(CONFIG.vae, z_dim=8), steps=2
+        TINY.model,
+        transformer=replace(CONFIG.transformer, text_width=16, text_tokens=1, detail_width=8, detail_blocks=1),
+        vae=replace(CONFIG.vae, z_dim=8),
+        steps=2,
     )
     loops: dict[str, Any] = {
-        f"{stage}_loop": replace(TINY.loop(stage), steps=2, batch=1, validate_every=0)
+        f"{stage}_loop": replace(TINY.loop(stage), steps=3 if stage == "self_forcing" else 2, batch=1, validate_every=0)
         for stage in ("autoencoder", "bidirectional", "diffusion_forcing", "self_forcing")
     }
     validation = ValidationConfig(pairs=1, steps=(1,), grid_pairs=1)
     parallel = ParallelConfig(compute="float32")
-    return replace(TINY, model=model, autoencoder=replace(TINY.autoencoder, crop=16), validation=validation, parallel=parallel, **loops)
+    emptier = replace(TINY.self_forcing, clips=replace(TINY.self_forcing.clips, tail_drop=1.0))
+    small = replace(TINY, model=model, autoencoder=replace(TINY.autoencoder, crop=16), self_forcing=emptier)
+    return replace(small, validation=validation, parallel=parallel, **loops)
 
 
 def job(stage: str, pairs: PairSet, **values: object) -> TrainingJob:
@@ -64,6 +69,10 @@ def test_stages_follow_each_other_and_the_last_model_loads(pairs, tmp_path):
     first, last = load_model(tmp_path / "a" / "model"), load_model(folder)
     assert torch.equal(first.vae.network.encoder.enter.weight, last.vae.network.encoder.enter.weight)
     assert not torch.equal(first.transformer.head.weight, last.transformer.head.weight)
+    causal = load_model(tmp_path / "c" / "model")
+    assert torch.equal(first.transformer.detail.leave.weight, causal.transformer.detail.leave.weight)
+    assert not torch.equal(causal.transformer.detail.leave.weight, last.transformer.detail.leave.weight)
+    assert [model.config.detail_steps for model in (first, causal, last)] == [0, 0, 4], "untrained detail is not drawn"
     assert last.config.source == "direct" and last.config.vae.latents_std != (1.0,) * 8
 
 
