@@ -56,7 +56,8 @@ class ValidationConfig:
     """pairs: at most so many of the folder's first. references: at most so many per clip, evenly spread. steps: numbers of denoising steps
     to try; ``adaptive`` takes as many as ``adaptive_steps`` gives each block. is_causal: block by block with the model's window, else the
     clip in one block. clip_frames: where it is not causal, longer clips are made in parts of so many pixel frames, each by itself; None
-    makes them at once. source: where the flow starts; None for the model's. grid_pairs: rows of the picture."""
+    makes them at once. source: where the flow starts; None for the model's. detail: whether models that can draw it. grid_pairs: rows of
+    the picture."""
 
     pairs: int = 16
     references: int = 6
@@ -66,6 +67,7 @@ class ValidationConfig:
     seed: int = 0
     clip_frames: int | None = None
     source: SourceKind | None = None
+    detail: bool = True
     adaptive_steps: AdaptiveSteps = field(default_factory=AdaptiveSteps)
 
 
@@ -393,6 +395,7 @@ def _sampling(model: Model, steps: Steps, block: int, config: ValidationConfig) 
         sink_frames=sink,
         source=config.source or own.source,
         adaptive_steps=config.adaptive_steps,
+        detail_steps=own.detail_steps if config.detail else 0,
     )
 
 

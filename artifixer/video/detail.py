@@ -31,27 +31,30 @@ UNSEEN = 0.02
 #: Distance of the places that noise belongs to, in the model's units: the median depth of the scene.
 ANCHOR_DEPTH = 1.0
 
+#: Cubes are moved by this part of their side, so that no regular grid of places lies on their borders.
+OFF_BORDERS = 0.1
+
 #: Sinusoids of the noise level, and numbers between them and the layers.
 LEVEL_WAVES, LEVEL_WIDTH = 16, 128
 
-#: Levels of the flow of which the loss counts most are cut here: the square of the error's size relative to the whole.
+#: Smallest variance that the loss divides by: below it, near the clean end, levels count less.
 SMALLEST_SHARE = 0.02
 
 
 class DetailNetwork(nn.Module):
     """Noisy latents -> clean ones, image by image. It corrects what would be best if all latents were independent."""
 
-    def __init__(self, channels: int, width: int, blocks: int) -> None:
+    def __init__(self, channels: int, width: int, layers: int) -> None:
         super().__init__()
         self.enter = nn.Conv2d(2 * channels + 1, width, 3, padding=1)
         self.first = nn.Linear(2 * LEVEL_WAVES + 2 * channels + 1, LEVEL_WIDTH)
-        self.second = nn.Linear(LEVEL_WIDTH, 2 * width * blocks)
-        self.blocks = nn.ModuleList(DetailBlock(width, dilation=1 + index % 2) for index in range(blocks))
+        self.second = nn.Linear(LEVEL_WIDTH, 2 * width * layers)
+        self.layers = nn.ModuleList(DetailLayer(width, dilation=1 + index % 2) for index in range(layers))
         self.leave = nn.Conv2d(width, channels, 3, padding=1)
 
     @torch.no_grad()
     def initialise(self, random: torch.Generator) -> None:
-        """Draw all weights; the blocks and the whole add nothing at first."""
+        """Draw all weights; the layers and the whole add nothing at first."""
         for name, parameter in self.named_parameters():
             if name.endswith("bias") or name.startswith("leave") or ".conv2." in name:
                 parameter.zero_()
@@ -63,15 +66,15 @@ class DetailNetwork(nn.Module):
         """Clean latents, in float32 at least. sigma: 1 is noise, 0 clean. made: the video model's latents. emptiness: 1 - opacity."""
         dtype = self.leave.weight.dtype
         numbers = torch.cat([_waves(sigma), _palette(made, emptiness)], dim=1).to(dtype)
-        modulation = self.second(F.silu(self.first(numbers))).unflatten(1, (len(self.blocks), 2, -1))[..., None, None]
+        modulation = self.second(F.silu(self.first(numbers))).unflatten(1, (len(self.layers), 2, -1))[..., None, None]
         hidden = self.enter(torch.cat([noisy, made, emptiness], dim=1).to(dtype))
-        for index, block in enumerate(self.blocks):
-            hidden = block(hidden, modulation[:, index, 0], modulation[:, index, 1])
+        for index, layer in enumerate(self.layers):
+            hidden = layer(hidden, modulation[:, index, 0], modulation[:, index, 1])
         mean, size = _independent(noisy, sigma, made)
         return mean + size * self.leave(hidden).to(mean.dtype)
 
 
-class DetailBlock(nn.Module):
+class DetailLayer(nn.Module):
     """Two convolutions beside a shortcut, modulated by noise level and palette."""
 
     def __init__(self, width: int, dilation: int) -> None:
@@ -105,9 +108,12 @@ class DetailSampler:
         conditions: Conditions,
     ) -> Float[Tensor, "batch channels latent_frames h w"]:
         """The same latents with detail where they were invented. Waits for the device that holds the opacity."""
+        self.noise.anchor(conditions, clean.shape[-1])
         made, emptiness = _images(clean), 1 - _images(opacity).to(clean.dtype)
-        if float(emptiness.max()) <= UNSEEN:
+        is_empty = emptiness.amax(dim=(2, 3), keepdim=True) > UNSEEN
+        if not is_empty.any():
             return clean
+        emptiness = emptiness * is_empty
         noise = self.noise(conditions, clean.shape).to(made)
         if self.noise_sizes:
             noise = noise * noise.new_tensor(self.noise_sizes).view(1, -1, 1, 1)
@@ -116,7 +122,7 @@ class DetailSampler:
         return (made + emptiness * (drawn.to(made.dtype) - made)).unflatten(0, (clean.shape[0], -1)).transpose(1, 2)
 
     def _denoised(self, noisy: Images, made: Images, emptiness: Emptiness) -> Images:
-        """The flow followed from noise to its end by two-step Adams-Bashforth: with so few steps Euler's loses half of the contrast."""
+        """The flow followed from noise to its end by two-step Adams-Bashforth: in four steps Euler's loses half of the variance."""
         before: tuple[float, Tensor] | None = None
         for sigma, following in zip(self.levels, self.levels[1:], strict=False):
             clean = self.network(noisy, noisy.new_full((len(noisy),), sigma), made, emptiness)
@@ -138,12 +144,17 @@ class AnchoredNoise:
         self._streams = streams.cpu().view(-1, 1, 1, 1)
         self._side: Tensor | None = None
 
+    def anchor(self, conditions: Conditions, columns: int) -> Float[Tensor, " batch"]:
+        """Sides of the cubes: as large as a latent of the first camera that this was ever called with, in rows of so many."""
+        if self._side is None:
+            self._side = ANCHOR_DEPTH / (conditions.Ks[:, 0, 0, 0].double().cpu() * columns)
+        return self._side
+
     def __call__(self, conditions: Conditions, shape: torch.Size) -> Images:
         """For latents ``[batch channels latent_frames h w]``: images of all frames of the first clip, then of the next."""
         _, channels, _, rows, columns = shape
-        if self._side is None:
-            self._side = ANCHOR_DEPTH / (conditions.Ks[:, 0, 0, 0].double().cpu() * columns)
-        cells = (_places(conditions, rows, columns) / self._side.view(-1, 1, 1, 1, 1)).floor().long()
+        side = self.anchor(conditions, columns)
+        cells = (_places(conditions, rows, columns) / side.view(-1, 1, 1, 1, 1) + OFF_BORDERS).floor().long()
         keys = self._streams
         for part in cells.unbind(dim=-1):
             keys = _scrambled(keys ^ _scrambled(part))
@@ -200,15 +211,14 @@ def _waves(sigma: Float[Tensor, " images"]) -> Float[Tensor, "images waves"]:
 
 
 def _places(conditions: Conditions, rows: int, columns: int) -> Float[Tensor, "batch latent_frames h w 3"]:
-    """Points at ``ANCHOR_DEPTH`` in front of the cameras, one per latent, in float64 on the CPU."""
-    viewmats = conditions.viewmats.double().cpu()
-    rotation, translation = viewmats[..., :3, :3], viewmats[..., :3, 3]
-    centre = -(rotation.mT @ translation[..., None])[..., 0]
-    directions = conditions.rays[..., 3:].double().cpu().flatten(0, 1).movedim(-1, 1)
-    directions = F.adaptive_avg_pool2d(directions, (rows, columns)).movedim(1, -1).unflatten(0, viewmats.shape[:2])
-    forward = rotation[..., 2, :][:, :, None, None]
-    along = (directions * forward).sum(dim=-1, keepdim=True).clamp(min=0.1)
-    return centre[:, :, None, None] + ANCHOR_DEPTH * directions / along
+    """Points at ``ANCHOR_DEPTH`` in front of the cameras, one per latent, in float64 on the CPU. Lens distortion is left out."""
+    viewmats, Ks = conditions.viewmats.double().cpu(), conditions.Ks.double().cpu()
+    x, y = ((torch.arange(count, dtype=torch.float64) + 0.5) / count - 0.5 for count in (columns, rows))
+    x = (x - Ks[..., None, 0, 2]) / Ks[..., None, 0, 0]
+    y = (y - Ks[..., None, 1, 2]) / Ks[..., None, 1, 1]
+    points = ANCHOR_DEPTH * torch.stack([x[..., None, :].expand(-1, -1, rows, -1), y[..., None].expand(-1, -1, -1, columns)], dim=-1)
+    points = F.pad(points, (0, 1), value=ANCHOR_DEPTH) - viewmats[..., None, None, :3, 3]
+    return points @ viewmats[..., None, :3, :3]
 
 
 def _scrambled(keys: Int[Tensor, "*any"]) -> Int[Tensor, "*any"]:

@@ -631,7 +631,8 @@ def _random_tensor(name: str, like: Tensor, random: torch.Generator, dtype: torc
 def _save_release_checkpoint(path: Path, files: ModelFiles, dtype: torch.dtype | None) -> None:
     """The transformer in the public release's format. Another ``dtype`` takes the memory of the converted weights."""
     config, network = files.config, files.config.transformer
-    is_theirs = network.conditioning_place == "before_attention" and not network.noise_free_skip and network.head_width == WAN_HEAD_WIDTH
+    has_their_parts = network.conditioning_place == "before_attention" and not network.noise_free_skip and not network.detail_width
+    is_theirs = has_their_parts and network.head_width == WAN_HEAD_WIDTH
     if not is_theirs or not isinstance(config.vae, VaeConfig):
         raise InputError(f"{path}: model {config.name} is not of the public release's architecture; expected a folder, not a .pt file")
     if path.exists():

@@ -47,7 +47,7 @@ class VideoTransformerConfig:
     weights have it; ``after_attention``: to the normed tokens that follow self-attention (paper equations 3 and 4 read literally);
     ``none``: nowhere, which leaves Wan 2.1 with references.
     noise_free_skip: the network predicts velocity - noisy latents + opacity * render latents, which has no noise in it at sigma 1.
-    detail_width, detail_blocks: of the network beside it that draws detail where latents were invented (``detail.py``); 0 for none.
+    detail_width, detail_layers: of the network beside it that draws detail where latents were invented (``detail.py``); 0 for none.
     """
 
     width: int
@@ -64,7 +64,7 @@ class VideoTransformerConfig:
     conditioning_place: Literal["before_attention", "after_attention", "none"] = "before_attention"
     noise_free_skip: bool = False
     detail_width: int = 0
-    detail_blocks: int = 4
+    detail_layers: int = 4
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -161,7 +161,7 @@ class VideoTransformer(nn.Module):
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.layers))
         self.modulation = nn.Parameter(torch.empty(1, 2, width))
         self.head = nn.Linear(width, config.latent_channels * config.patch_size**2)
-        self.detail = DetailNetwork(config.latent_channels, config.detail_width, config.detail_blocks) if config.detail_width else None
+        self.detail = DetailNetwork(config.latent_channels, config.detail_width, config.detail_layers) if config.detail_width else None
 
     def parameters_without_detail(self) -> list[nn.Parameter]:
         """Of everything that predicts velocities."""

@@ -47,7 +47,7 @@ def made_model(pairs: MadePairs, seed: int = 0, zeros: bool = True, dtype: torch
     network.initialise(videos)
     latents = network.encode(videos).transpose(0, 1).flatten(1)
     vae = Vae(with_statistics(VAE, latents.mean(dim=1), latents.std(dim=1)), network)
-    config = replace(CONFIG.transformer, detail_width=detail_width, detail_blocks=2)
+    config = replace(CONFIG.transformer, detail_width=detail_width, detail_layers=2)
     transformer = VideoTransformer(config)
     initialise(transformer, generator(seed, "made model"), zeros)
     return Model(replace(CONFIG, transformer=config, vae=vae.config), transformer.to(dtype), vae.to(dtype=dtype))

@@ -39,7 +39,7 @@ def small_recipe() -> TrainingRecipe:
     """The recipe tiny with a model of 100,000 weights and two steps per stage; three of self forcing, the last one of which is averaged."""
     model = replace(
         TINY.model,
-        transformer=replace(CONFIG.transformer, text_width=16, text_tokens=1, detail_width=8, detail_blocks=1),
+        transformer=replace(CONFIG.transformer, text_width=16, text_tokens=1, detail_width=8, detail_layers=1),
         vae=replace(CONFIG.vae, z_dim=8),
         steps=2,
     )

@@ -28,14 +28,14 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def untrained(channels: int = 3, seed: int = 0) -> DetailNetwork:
-    network = DetailNetwork(channels, width=8, blocks=2)
+    network = DetailNetwork(channels, width=8, layers=2)
     network.initialise(torch.Generator().manual_seed(seed))
     return network
 
 
 def random_network(channels: int = 3, seed: int = 0) -> DetailNetwork:
     """Every weight has an effect."""
-    network = DetailNetwork(channels, width=8, blocks=2)
+    network = DetailNetwork(channels, width=8, layers=2)
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -214,7 +214,7 @@ class Witness(DetailNetwork):
     """Keeps what it was asked; its answer is that of an untrained network."""
 
     def __init__(self, channels: int = 3) -> None:
-        super().__init__(channels, width=8, blocks=2)
+        super().__init__(channels, width=8, layers=2)
         self.initialise(torch.Generator().manual_seed(0))
         self.asked: list[tuple[Tensor, ...]] = []
 

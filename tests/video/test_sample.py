@@ -493,7 +493,7 @@ def test_clips_of_a_video_have_noise_of_their_own():
 
 
 def with_detail() -> VideoTransformer:
-    return transformer(detail_width=8, detail_blocks=2)
+    return transformer(detail_width=8, detail_layers=2)
 
 
 def test_detail_changes_what_comes_out_and_nothing_of_what_the_network_does():

@@ -494,7 +494,7 @@ def test_a_fresh_network_predicts_nothing_and_depends_on_the_seed_alone():
 
 
 def test_a_network_for_detail_changes_no_other_weight_and_no_velocity():
-    plain, detailed = VideoTransformer(SMALL), VideoTransformer(replace(SMALL, detail_width=8, detail_blocks=2))
+    plain, detailed = VideoTransformer(SMALL), VideoTransformer(replace(SMALL, detail_width=8, detail_layers=2))
     for network in (plain, detailed):
         initialise(network, torch.Generator().manual_seed(1))
     weights, others = dict(detailed.named_parameters()), dict(plain.named_parameters())
