@@ -42,7 +42,8 @@ Latents = Float[Tensor, "batch channels latent_frames h w"]
 class SelfForcingTraining:
     """Settings of the stage; the defaults are the release's, which the paper does not contradict.
 
-    clips: drop-outs as before. student_every: the student has its turn at every so manyeth step, the critic at every one.
+    clips: drop-outs as before. student_every: the student has its turn at every so manyeth step, the critic at every one; 0 leaves the
+    student as it is and trains its detail alone.
     guidance: how far both scores go from the negative text's prediction towards the text's; 1 needs no negative prediction.
     negative_prompt: the negative text; empty is no prompt, zeros.
     smallest_sigma, largest_sigma: noise levels of the scores are kept within. ema_decay: of the student's average; it is a copy for the
@@ -97,13 +98,15 @@ class SelfForcingStage:
         assert isinstance(sampling.steps, int), "the student is trained for a fixed number of steps"
         is_alone = student.detail is None and (not settings.matching_weight or sampling.source != "mixing")
         assert settings.student_every == 1 or not is_alone, "without critic and detail every step must be the student's"
-        has_goal = settings.clean_weight or sampling.source == "mixing"
+        has_goal = settings.clean_weight or sampling.source == "mixing" or not settings.student_every
         assert has_goal, "roll-outs from another source than mixing need a goal of their own"
         self.student, self.critic = student.requires_grad_(True).train(), critic.requires_grad_(True).train()
         self.teacher = teacher.requires_grad_(False).eval()
         self.vae, self.settings, self.sampling = vae, settings, sampling
         self.seed, self.compute, self.negative_text = seed, compute, negative_text
-        trained = {"student": (student.parameters_without_detail(), settings.student_learning_rate)}
+        trained = {}
+        if settings.student_every:
+            trained["student"] = (student.parameters_without_detail(), settings.student_learning_rate)
         self.modules: Mapping[str, nn.Module] = {"student": student}
         if settings.matching_weight:
             self.modules = {"student": student, "critic": critic}
@@ -158,12 +161,13 @@ class SelfForcingStage:
         return losses, numbers | {"latent_error": error}
 
     def updated(self, step: int) -> None:
-        """The average follows the student's turns."""
-        if self._is_students_turn(step - 1):
+        """The average follows the student's turns, or detail that is trained alone."""
+        if self._is_students_turn(step - 1) or not self.settings.student_every:
             self.ema.update()
 
     def _is_students_turn(self, step: int) -> bool:
-        return step % self.settings.student_every == 0
+        every = self.settings.student_every
+        return every > 0 and step % every == 0
 
     def _sampling(self, step: int) -> SampleConfig:
         """How this step's roll-out runs."""

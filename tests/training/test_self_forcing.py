@@ -142,6 +142,20 @@ def test_detail_learns_by_itself_at_every_step():
     assert len(trained[0] | trained[1]) == len(trained[0]) + len(trained[1]) == len(list(stage.student.parameters()))
 
 
+def test_detail_alone_leaves_the_student_as_it_is(tmp_path):
+    pairs = MadePairs(count=1, frames=13)
+    emptier = replace(WHOLE_CLIPS, render_drop=1.0)
+    settings = replace(SETTINGS, clips=emptier, matching_weight=0.0, student_every=0, ema_copy_updates=0, ema_decay=0.5)
+    stage = random_stage(pairs, settings, detail_width=8)
+    before = {name: value.clone() for name, value in stage.student.state_dict().items()}
+    train(stage, pairs, LoopConfig(steps=2), tmp_path, Progress(output=io.StringIO()))
+    with stage.ema.in_module():
+        after = {name: value.clone() for name, value in stage.student.state_dict().items()}
+    assert {name for name, value in after.items() if not torch.equal(value, before[name])} == {
+        name for name in before if name.startswith("detail.")
+    }
+
+
 def test_flow_matching_leaves_detail_as_it_is(tmp_path):
     pairs = MadePairs(count=1)
     model = made_model(pairs, zeros=False, detail_width=8)
