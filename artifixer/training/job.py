@@ -258,7 +258,7 @@ def _channel_weights(gains: Float[Tensor, " channels"]) -> tuple[float, ...]:
 
 def _detail_noise(gains: Float[Tensor, " channels"]) -> tuple[float, ...]:
     """Detail is drawn at nearly full size in channels that do little to pixels, cautiously in those that give whole areas their colours."""
-    return tuple(float(f"{value:.3g}") for value in gains.rsqrt().clamp(0.2, 0.9).tolist())
+    return tuple(float(f"{value:.3g}") for value in (1 / gains).clamp(0.1, 0.9).tolist())
 
 
 def _validation(
