@@ -179,7 +179,7 @@ def measure(case: Case) -> Measured | str:
     else:
         pairs = OrderedPairs(open_pairs(case.folder), loop.seed, loop.batch)
     clock = time.process_time if device.type == "cpu" and case.threads == 1 else time.perf_counter
-    steps = recipe.self_forcing.student_every if case.stage == "self_forcing" else 1
+    steps = max(1, recipe.self_forcing.student_every) if case.stage == "self_forcing" else 1
     try:
         rate = product_rate(device, recipe.parallel.compute, clock)
         stage = built_stage(case.stage, recipe, pairs, case.device)
