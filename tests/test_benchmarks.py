@@ -61,7 +61,7 @@ def test_minutes_are_split_over_the_stages_that_run(monkeypatch):
     for stages in (script.STAGES, script.STAGES[:3]):
         minutes = script.split_minutes(25.0, stages)
         assert tuple(minutes) == tuple(stages) and sum(minutes.values()) == pytest.approx(25)
-    assert minutes["bidirectional"] == pytest.approx(14 / 6 * minutes["autoencoder"])
+    assert minutes["bidirectional"] == pytest.approx(17 / 6 * minutes["autoencoder"])
 
 
 def test_a_model_is_better_only_with_all_figures(monkeypatch):
