@@ -120,7 +120,7 @@ TINY_SELF_FORCING = SelfForcingTraining(
     ema_decay=0.99,
 )
 
-#: About 6, 14, 17 and 15 minutes on two free cores, as two processes with one thread each.
+#: At most 6, 25, 35 and 20 minutes on two cores, as two processes with one thread each, with other work beside it.
 TINY = TrainingRecipe(
     model=TINY_MODEL,
     autoencoder=AutoencoderTraining(crop=80),
