@@ -117,7 +117,8 @@ def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
 def initial_model(config: ModelConfig, init: Path | None, seed: int, device: str, option: str = "--init") -> Model:
     """The model to start from: the recipe's architecture with the weights of ``init``, or freshly drawn ones.
 
-    The autoencoder is on the device; the transformer still on the CPU, since it may be too large for one device.
+    The autoencoder is on the device; the transformer still on the CPU, since it may be too large for one device. Detail is drawn as
+    ``init`` draws it: not at all as long as no stage has trained it.
     Raises ``InputError`` naming ``option`` when ``init`` is no model, and the first difference when it has another architecture.
     """
     if init is None:
@@ -126,7 +127,7 @@ def initial_model(config: ModelConfig, init: Path | None, seed: int, device: str
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             vae = build_vae(config.vae)
-        return Model(config, transformer, vae.to(device))
+        return Model(replace(config, detail_steps=0), transformer, vae.to(device))
     _check_is_model(init, option)
     loaded = load_model(model_folder(init), "cpu", torch.float32)
     loaded.vae.to(device)
@@ -138,7 +139,8 @@ def initial_model(config: ModelConfig, init: Path | None, seed: int, device: str
             before, wanted = getattr(theirs, name), getattr(ours, name)
             if before != wanted and not name.startswith("latents_"):
                 raise InputError(f"{option} {init}: {part} {name} is {before}, the recipe has {wanted}")
-    return replace(loaded, config=replace(config, vae=loaded.config.vae))
+    own = loaded.config
+    return replace(loaded, config=replace(config, vae=own.vae, detail_steps=own.detail_steps, detail_noise=own.detail_noise))
 
 
 def model_folder(path: Path) -> Path:
@@ -171,17 +173,12 @@ def _train_autoencoder(job: TrainingJob, model: Model, pairs: OrderedPairs, out:
     stage = AutoencoderStage(network, job.recipe.autoencoder, pairs, loop.seed, job.recipe.parallel.compute)
     train(stage, pairs, loop, out, progress)
     vae = stage.trained_vae(pairs, loop.seed)
-    return _without_detail(replace(model, config=replace(model.config, vae=vae.config), vae=vae))
-
-
-def _without_detail(model: Model) -> Model:
-    """The model set to draw no detail: the network for it is trained by a later stage, which starts from the recipe's settings."""
-    return replace(model, config=replace(model.config, detail_steps=0))
+    return replace(model, config=replace(model.config, vae=vae.config), vae=vae)
 
 
 def _train_flow_matching(job: TrainingJob, model: Model, pairs: OrderedPairs, out: Path, progress: Progress) -> Model:
     """Both flow-matching stages: they differ in settings and in whether the network is causal."""
-    recipe, model = job.recipe, _without_detail(model)
+    recipe = job.recipe
     is_causal = job.stage == "diffusion_forcing"
     settings, loop = (recipe.diffusion_forcing if is_causal else recipe.bidirectional), recipe.loop(job.stage)
     if recipe.weigh_channels and not settings.channel_weights:
@@ -213,7 +210,7 @@ def _train_self_forcing(job: TrainingJob, model: Model, pairs: OrderedPairs, out
         settings = replace(settings, channel_weights=settings.channel_weights or _channel_weights(gains))
         if model.transformer.detail is not None:
             config = replace(config, detail_noise=_detail_noise(gains))
-            model = replace(model, config=replace(model.config, detail_noise=config.detail_noise))
+    model = replace(model, config=replace(model.config, detail_steps=config.detail_steps, detail_noise=config.detail_noise))
     stage = SelfForcingStage(*networks, model.vae, settings, config.sampling(), seed, recipe.parallel.compute, negative)
     validation = _validation(job, model, stage.ema, recipe.validation, out, progress)
     train(stage, pairs, recipe.self_forcing_loop, out, progress, validation)

@@ -73,6 +73,10 @@ def test_stages_follow_each_other_and_the_last_model_loads(pairs, tmp_path):
     assert torch.equal(first.transformer.detail.leave.weight, causal.transformer.detail.leave.weight)
     assert not torch.equal(causal.transformer.detail.leave.weight, last.transformer.detail.leave.weight)
     assert [model.config.detail_steps for model in (first, causal, last)] == [0, 0, 4], "untrained detail is not drawn"
+    more = load_model(run_training(job("diffusion_forcing", opened, init=folder), tmp_path / "m"))
+    assert torch.equal(more.transformer.detail.leave.weight, last.transformer.detail.leave.weight)
+    assert (more.config.detail_steps, more.config.detail_noise) == (4, last.config.detail_noise), "trained detail stays in use"
+    assert len(last.config.detail_noise) == 8
     assert last.config.source == "direct" and last.config.vae.latents_std != (1.0,) * 8
 
 
