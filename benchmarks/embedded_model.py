@@ -52,7 +52,7 @@ from artifixer.video.small_autoencoder import SmallAutoencoderConfig
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
 #: Each stage's share of the minutes: as the recipe tiny divides its budget on two cores.
-SHARES: dict[StageName, float] = {"autoencoder": 6, "bidirectional": 17, "diffusion_forcing": 20, "self_forcing": 18}
+SHARES: dict[StageName, float] = {"autoencoder": 6, "bidirectional": 17, "diffusion_forcing": 21, "self_forcing": 17}
 
 #: Bytes of an embedded model: of all files, of one file, and of the tensors in one, which leaves room for a header.
 LARGEST_MODEL, LARGEST_FILE, PART_BYTES = 40_000_000, 16_000_000, 15_900_000

@@ -120,7 +120,8 @@ TINY_SELF_FORCING = SelfForcingTraining(
     ema_decay=0.99,
 )
 
-#: At most 6, 25, 35 and 20 minutes on two cores, as two processes with one thread each, with other work beside it.
+#: 6, 25, 35 and 19 minutes on two cores that other work shared, as two processes with one thread each; the speeds of docs/benchmarks.md
+#: make it about 6, 17, 21 and 17 on free ones.
 TINY = TrainingRecipe(
     model=TINY_MODEL,
     autoencoder=AutoencoderTraining(crop=80),

@@ -6,7 +6,7 @@ to clean latents (paper equation 1), given the video model's latents and the sce
 nothing repeats with the transformer's tokens. The paper's models are large enough to need none of this; only small ones have it.
 
 Noise is anchored to the scene: a latent takes the numbers of the place in the world that it looks at, at the scene's median depth, so that
-texture moves with what is seen, returns when the camera returns, and depends on neither the cutting in blocks nor a resume.
+a view always gets the same texture, and it depends on neither the cutting in blocks nor a resume.
 """
 
 from __future__ import annotations
