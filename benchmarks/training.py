@@ -60,7 +60,7 @@ from artifixer.runtime.progress import Progress
 from artifixer.training.autoencoder import AutoencoderStage
 from artifixer.training.bidirectional import bidirectional_stage
 from artifixer.training.diffusion_forcing import diffusion_forcing_stage
-from artifixer.training.job import StageName, TrainingRecipe, initial_model
+from artifixer.training.job import BATCHES_AHEAD, StageName, TrainingRecipe, initial_model
 from artifixer.training.loop import LoopConfig, PairSource, Stage, train
 from artifixer.training.parallel import distribute
 from artifixer.training.self_forcing import SelfForcingStage
@@ -131,10 +131,11 @@ class WatchedStage:
         self.gradient_limits, self.extra_state = stage.gradient_limits, stage.extra_state
         self.readings: list[float] = []
 
-    def losses(
-        self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return self._stage.losses(pairs, generators, step)
+    def draw(self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int) -> Any:
+        return self._stage.draw(pairs, generators, step)
+
+    def losses(self, drawn: Any, generators: Sequence[torch.Generator], step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return self._stage.losses(drawn, generators, step)
 
     def updated(self, step: int) -> None:
         self._stage.updated(step)
@@ -189,7 +190,8 @@ def measure(case: Case) -> Measured | str:
             operations = readings(stage, pairs, loop, total, counter.get_total_flops)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        seconds = readings(stage, pairs, loop, total, lambda: _after_all(device, clock))
+        ahead = BATCHES_AHEAD if device.type == "cuda" else 0
+        seconds = readings(stage, pairs, loop, total, lambda: _after_all(device, clock), ahead)
         rate = max(rate, product_rate(device, recipe.parallel.compute, clock))
     except NotApplicable as reason:
         return str(reason)
@@ -257,12 +259,12 @@ def _prepare(network: VideoTransformer, recipe: TrainingRecipe, device: str) -> 
     distribute(network, network.layers, recipe.parallel, torch.device(device))
 
 
-def readings(stage: Stage, pairs: PairSource, loop: LoopConfig, steps: int, read: Callable[[], float]) -> list[float]:
+def readings(stage: Stage, pairs: PairSource, loop: LoopConfig, steps: int, read: Callable[[], float], ahead: int = 0) -> list[float]:
     """What ``read`` gives after each of so many steps of the loop, from step 0 on."""
     watched = WatchedStage(stage, steps, read)
     config = replace(loop, steps=steps + 1, save_every=steps + 1, validate_every=0)
     with tempfile.TemporaryDirectory() as folder, Progress(output=None) as progress, suppress(Enough):
-        train(watched, pairs, config, Path(folder), progress)
+        train(watched, pairs, config, Path(folder), progress, ahead=ahead)
     return watched.readings
 
 

@@ -59,7 +59,7 @@ def test_rounds_leave_out_the_first(monkeypatch):
 def test_minutes_are_split_over_the_stages_that_run(monkeypatch):
     script = benchmark("embedded_model", monkeypatch)
     for stages in (script.STAGES, script.STAGES[:3]):
-        minutes = script.split_minutes(25.0, stages)
+        minutes = script.split_minutes(25.0, stages, script.SHARES["tiny"])
         assert tuple(minutes) == tuple(stages) and sum(minutes.values()) == pytest.approx(25)
     assert minutes["bidirectional"] == pytest.approx(17 / 6 * minutes["autoencoder"])
 

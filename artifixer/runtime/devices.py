@@ -1,4 +1,9 @@
-"""Which device the work runs on."""
+"""Which device the work runs on, and kernels that give the same bits again."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from artifixer.runtime.errors import InputError
 
@@ -18,3 +23,28 @@ def resolve_device(name: str) -> str:
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
     return str(device)
+
+
+@contextmanager
+def repeatable(device: str) -> Iterator[None]:
+    """Within the context kernels with the same bits in every run are preferred on a GPU; on a CPU there are no others.
+
+    Some kernels have no such twin: they run as they are. Begins before the first matrix product on the GPU, or cuBLAS takes no notice.
+    """
+    import torch
+
+    if torch.device(device).type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]

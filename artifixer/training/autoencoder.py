@@ -67,12 +67,15 @@ class AutoencoderStage:
         self.gradient_limits = {"autoencoder": settings.gradient_limit}
         self.extra_state: Mapping[str, Tensor] = {}
 
+    def draw(self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int) -> list[Tensor]:
+        """Clips ``[1 3 frames height width]``."""
+        return [_clip(pair, self.settings, generator) for pair, generator in zip(pairs, generators, strict=True)]
+
     def losses(
-        self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
+        self, clips: Sequence[Tensor], generators: Sequence[torch.Generator], step: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Absolute and squared error of the pixels, and of their differences."""
         settings = self.settings
-        clips = [_clip(pair, settings, generator) for pair, generator in zip(pairs, generators, strict=True)]
         video = self._stacked(clips)
         with autocast(self.compute, video.device):
             latents = at_least_float32(self.network.encode(video))

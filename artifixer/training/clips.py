@@ -6,7 +6,7 @@ are the paper's (section 4.2) and those of its public release, each a setting.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -57,7 +57,7 @@ class ClipConfig:
 class Clip:
     """A clip as one training step sees it; fields as in ``TrainingPair``. Dropped renders are black, without opacity.
 
-    keeps_text, keeps_references: whether the model may see them.
+    keeps_text, keeps_references: whether the model may see them. geometry: what ``with_geometry`` computed of the cameras, if it was.
     """
 
     clean_frames: UInt8[Tensor, "frames height width 3"]
@@ -70,6 +70,7 @@ class Clip:
     caption_embedding: Float[Tensor, "tokens width"] | None
     keeps_text: bool = True
     keeps_references: bool = True
+    geometry: Conditions | None = None
 
 
 @dataclass(frozen=True)
@@ -146,12 +147,20 @@ def draw_reference_count(config: ClipConfig, views: int, generator: torch.Genera
     return int(torch.randint(low, high + 1, (), generator=generator))
 
 
+def with_geometry(clip: Clip, temporal_factor: int) -> Clip:
+    """The clip with all that its conditions take from cameras: work for a CPU that can be done ahead."""
+    return replace(clip, geometry=_geometry(clip, temporal_factor))
+
+
 def encode_clips(clips: Sequence[Clip], vae: Vae, text: TextConfig, device: torch.device | str = "cpu") -> EncodedClips:
     """Latents and conditions of clips of one shape. The autoencoder is not trained here: no gradients."""
     with torch.no_grad():
-        clean = torch.cat([vae.encode(frames_to_video(clip.clean_frames, device, vae.dtype)) for clip in clips])
-        renders = torch.cat([vae.encode(frames_to_video(clip.renders, device, vae.dtype)) for clip in clips])
-        conditions = stack_conditions([_conditions(clip, vae, text, device) for clip in clips])
+        clean = _encoded([clip.clean_frames for clip in clips], vae.encode, vae.dtype, device)
+        renders = _encoded([clip.renders for clip in clips], vae.encode, vae.dtype, device)
+        conditions = stack_conditions([_conditions(clip, vae.config.temporal_factor, text) for clip in clips]).to(device)
+        if len(clips[0].reference_cameras):
+            photos = _encoded([clip.reference_photos for clip in clips], vae.encode_stills, vae.dtype, device)
+            conditions = replace(conditions, reference_latents=at_least_float32(photos))
         opacity = latent_opacity(conditions.opacity, vae.config.temporal_factor, vae.config.spatial_factor, is_first=True)
     return EncodedClips(at_least_float32(clean), at_least_float32(renders), opacity, conditions)
 
@@ -196,8 +205,11 @@ def _with_drop_outs(clip: Clip, config: ClipConfig, generator: torch.Generator) 
 
 
 def _augmented(clip: Clip, generator: torch.Generator) -> Clip:
-    colours = torch.randperm(3, generator=generator)
-    clean, renders, photos = (pixels[..., colours] for pixels in (clip.clean_frames, clip.renders, clip.reference_photos))
+    order = torch.randperm(3, generator=generator).tolist()
+    clean, renders, photos = (
+        torch.stack([pixels[..., colour] for colour in order], dim=-1)  # indexing with a list takes several times as long
+        for pixels in (clip.clean_frames, clip.renders, clip.reference_photos)
+    )
     clip = replace(clip, clean_frames=clean, renders=renders, reference_photos=photos)
     return mirrored(clip) if torch.randint(2, (), generator=generator) else clip
 
@@ -226,14 +238,38 @@ def _mirrored_cameras(cameras: Cameras) -> Cameras:
     return replace(cameras, viewmats=flip @ cameras.viewmats @ flip, Ks=Ks, distortion=distortion)
 
 
-def _conditions(clip: Clip, vae: Vae, text: TextConfig, device: torch.device | str) -> Conditions:
+def _encoded(
+    clips: Sequence[UInt8[Tensor, "frames height width 3"]],
+    encode: Callable[[Tensor], Tensor],
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> Float[Tensor, "batch channels latent_frames h w"]:
+    """Latents of clips of one length. A GPU takes them as one batch; a CPU would gain nothing, and clips keep their bits in any company."""
+    videos = [frames_to_video(frames, device, dtype) for frames in clips]
+    if torch.device(device).type == "cuda":
+        return encode(torch.cat(videos))
+    return torch.cat([encode(video) for video in videos])
+
+
+def _conditions(clip: Clip, temporal_factor: int, text: TextConfig) -> Conditions:
+    """Of one clip on the CPU, still without latents of its references."""
     embedding = torch.zeros(1, text.tokens, text.width)
     if clip.caption_embedding is not None and clip.keeps_text:
         embedding[0, : clip.caption_embedding.shape[0]] = clip.caption_embedding
-    context = RollOutContext(clip.cameras[0], clip.camera_scale, vae.config.temporal_factor, embedding)
-    if len(clip.reference_cameras):
-        latents = vae.encode_stills(frames_to_video(clip.reference_photos, device, vae.dtype))
-        context = context.with_references(at_least_float32(latents), clip.reference_cameras)
-    conditions = context.conditions(clip.opacity.to(torch.float32) / 255, clip.cameras, is_first=True)
+    geometry = clip.geometry or _geometry(clip, temporal_factor)
     uses = torch.tensor([float(clip.keeps_references)])
-    return replace(conditions, use_references=uses if len(clip.reference_cameras) else None).to(device)
+    return replace(
+        geometry,
+        opacity=clip.opacity[None].to(torch.float32) / 255,
+        text=embedding,
+        use_references=uses if len(clip.reference_cameras) else None,
+    )
+
+
+def _geometry(clip: Clip, temporal_factor: int) -> Conditions:
+    """Conditions of cameras alone: no text, nothing opaque, latents of references without channels."""
+    context = RollOutContext(clip.cameras[0], clip.camera_scale, temporal_factor, torch.zeros(1, 1, 0))
+    if len(clip.reference_cameras):
+        context = context.with_references(torch.zeros(1, 0, len(clip.reference_cameras), 1, 1), clip.reference_cameras)
+    nothing = torch.zeros(1, 1, 1).expand(clip.opacity.shape)
+    return context.conditions(nothing, clip.cameras, is_first=True)

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.distributed import any_rank
 from artifixer.runtime.seeds import generator as keyed_generator
-from artifixer.training.clips import Clip, ClipConfig, EncodedClips, decoded_clips, draw_batch, encode_clips
+from artifixer.training.clips import Clip, ClipConfig, EncodedClips, decoded_clips, draw_batch, encode_clips, with_geometry
 from artifixer.training.ema import Ema
 from artifixer.training.parallel import at_least_float32, autocast
 from artifixer.video.flow import FlowSchedule, SourceKind, clean_from_velocity, noisy_latents, source_latents, timestep, velocity
@@ -69,6 +69,18 @@ class FlowMatchingTraining:
     ema_warm: bool = False
 
 
+@dataclass(frozen=True)
+class DrawnClips:
+    """What one step reads. second: whether a clip is shown as the network's own result. noise: of the sources; is_mixed: clips that
+    start at the mixing one; level: indices of noise levels."""
+
+    clips: list[Clip]
+    second: list[bool]
+    noise: Float[Tensor, "batch channels latent_frames h w"]
+    is_mixed: Bool[Tensor, " batch"]
+    level: Int[Tensor, "batch blocks"]
+
+
 class FlowMatchingStage:
     """See ``training/loop.py`` for what the loop asks of a stage.
 
@@ -105,24 +117,30 @@ class FlowMatchingStage:
     def extra_state(self) -> Mapping[str, Tensor]:
         return {} if self.ema is None else self.ema.state()
 
-    def losses(
-        self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def draw(self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int) -> DrawnClips:
+        """Clips with their drop-outs, and all random numbers of the step."""
+        settings, config = self.settings, self.vae.config
+        clips = draw_batch(pairs, settings.clips, generators, keyed_generator(self.seed, "batch shape", step))
+        second = _happens(settings.second_share, generators)
+        frames, height, width = clips[0].opacity.shape
+        shape = (config.z_dim, 1 + (frames - 1) // config.temporal_factor, height // config.spatial_factor, width // config.spatial_factor)
+        noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+        is_mixed = torch.tensor(_happens(settings.mixing_share, generators))
+        level = self._draw_levels(is_mixed, shape[1], generators)
+        return DrawnClips([with_geometry(clip, config.temporal_factor) for clip in clips], second, noise, is_mixed, level)
+
+    def losses(self, drawn: DrawnClips, generators: Sequence[torch.Generator], step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weighted squared error of the velocity; beside it the mean error of the clean latents that it leads to."""
-        clips = draw_batch(pairs, self.settings.clips, generators, keyed_generator(self.seed, "batch shape", step))
+        clips, second = drawn.clips, drawn.second
         device = next(self.transformer.parameters()).device
         text = TextConfig(self.transformer.config.text_tokens, self.transformer.config.text_width)
         with autocast(self.compute, device):
-            second = _happens(self.settings.second_share, generators)
             is_due = self.settings.second_share > 0 and step >= self.settings.second_from
             if is_due and any_rank(any(second)):  # on all processes or on none: sharded weights are gathered together
                 clips = self._with_own_renders(clips, second, text, device)
             encoded = encode_clips(clips, self.vae, text, device)
-        noise = torch.stack([torch.randn(encoded.clean_latents.shape[1:], generator=generator) for generator in generators])
-        is_mixed = torch.tensor(_happens(self.settings.mixing_share, generators))
-        level = self._draw_levels(is_mixed, encoded.clean_latents.shape[2], generators)
-        source = self._source(encoded, noise.to(encoded.clean_latents), is_mixed)
-        loss, clean = self._flow_loss(encoded, source, level, clips, step)
+        source = self._source(encoded, drawn.noise.to(encoded.clean_latents), drawn.is_mixed)
+        loss, clean = self._flow_loss(encoded, source, drawn.level, clips, step)
         error = (clean.detach() - encoded.clean_latents).square().mean()
         return {"transformer": loss}, {"latent_error": error}
 

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from artifixer.pairs.loader import OrderedPairs, PairSet
+from artifixer.runtime.devices import repeatable
 from artifixer.runtime.distributed import first_rank_value, joined_processes, rank, world_size
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.progress import Progress
@@ -45,6 +46,9 @@ StageName = Literal["autoencoder", "bidirectional", "diffusion_forcing", "self_f
 
 #: Clips from which the pixel gains of latent channels are measured.
 GAIN_CLIPS = 4
+
+#: Batches that are drawn in other threads on a machine with a GPU, one thread each.
+BATCHES_AHEAD = 6
 
 T = TypeVar("T")
 
@@ -95,7 +99,7 @@ def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
 
     Raises ``InputError`` for bad pairs, initial weights of another architecture, and a folder that holds another training.
     """
-    with joined_processes(job.device) as device, _opened(job, out, overwrite), warnings.catch_warnings():
+    with joined_processes(job.device) as device, _opened(job, out, overwrite), repeatable(device), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # norms stay in float32, which is meant
         job = replace(job, device=device)
         recipe, loop = job.recipe, job.recipe.loop(job.stage)
@@ -171,7 +175,7 @@ def _train_autoencoder(job: TrainingJob, model: Model, pairs: OrderedPairs, out:
     if not isinstance(network, SmallAutoencoder):
         raise InputError("autoencoder: the recipe's model has Wan's autoencoder, which is used as it is; expected a small one")
     stage = AutoencoderStage(network, job.recipe.autoencoder, pairs, loop.seed, job.recipe.parallel.compute)
-    train(stage, pairs, loop, out, progress)
+    train(stage, pairs, loop, out, progress, ahead=_ahead(job))
     vae = stage.trained_vae(pairs, loop.seed)
     return replace(model, config=replace(model.config, vae=vae.config), vae=vae)
 
@@ -187,7 +191,7 @@ def _train_flow_matching(job: TrainingJob, model: Model, pairs: OrderedPairs, ou
     build = diffusion_forcing_stage if is_causal else bidirectional_stage
     stage: FlowMatchingStage = build(model, settings, loop.seed, recipe.parallel.compute)
     validation = _validation(job, model, stage.ema, replace(recipe.validation, is_causal=is_causal), out, progress)
-    train(stage, pairs, loop, out, progress, validation)
+    train(stage, pairs, loop, out, progress, validation, _ahead(job))
     return _with_average(model, stage.ema)
 
 
@@ -213,7 +217,7 @@ def _train_self_forcing(job: TrainingJob, model: Model, pairs: OrderedPairs, out
     model = replace(model, config=replace(model.config, detail_steps=config.detail_steps, detail_noise=config.detail_noise))
     stage = SelfForcingStage(*networks, model.vae, settings, config.sampling(), seed, recipe.parallel.compute, negative)
     validation = _validation(job, model, stage.ema, recipe.validation, out, progress)
-    train(stage, pairs, recipe.self_forcing_loop, out, progress, validation)
+    train(stage, pairs, recipe.self_forcing_loop, out, progress, validation, _ahead(job))
     return _with_average(model, stage.ema)
 
 
@@ -234,6 +238,11 @@ _STAGES: dict[str, Callable[[TrainingJob, Model, OrderedPairs, Path, Progress], 
     "self_forcing": _train_self_forcing,
 }
 assert set(_STAGES) == set(get_args(StageName))
+
+
+def _ahead(job: TrainingJob) -> int:
+    """Batches to draw in other threads: on a CPU those would take the training's own cores."""
+    return BATCHES_AHEAD if torch.device(job.device).type == "cuda" else 0
 
 
 def _distributed(network: VideoTransformer, job: TrainingJob) -> None:

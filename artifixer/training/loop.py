@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -76,12 +77,16 @@ class Stage(Protocol):
     def extra_state(self) -> Mapping[str, Tensor]:
         """What else a checkpoint must hold, such as averages of weights."""
 
-    def losses(
-        self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The loss of each optimizer that has its turn at this step, a mean over the pairs, and numbers to watch.
+    def draw(self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int) -> Any:
+        """What ``losses`` reads of the pairs: work for a CPU, which may be done ahead in another thread.
 
         generators: one per pair, for everything that is drawn for it.
+        """
+
+    def losses(self, drawn: Any, generators: Sequence[torch.Generator], step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The loss of each optimizer that has its turn at this step, a mean over the pairs, and numbers to watch.
+
+        drawn: what ``draw`` gave for this step; generators: those it has drawn from.
         """
 
     def updated(self, step: int) -> None:
@@ -120,10 +125,12 @@ def train(
     folder: Path,
     progress: Progress,
     validate: Callable[[int], Mapping[str, float]] | None = None,
+    ahead: int = 0,
 ) -> int:
     """Train until the end, starting from the newest checkpoint in the folder; gives the number of steps done in all.
 
-    validate: measures the stage as it is after so many steps. Raises ``Stopped`` after saving when SIGTERM arrived, ``NonFiniteLoss``
+    validate: measures the stage as it is after so many steps. ahead: batches that are drawn in other threads while the steps before them
+    run, for a GPU that would wait; the numbers stay the same. Raises ``Stopped`` after saving when SIGTERM arrived, ``NonFiniteLoss``
     naming stage, step and pairs, ``InputError`` when a checkpoint cannot be written.
     """
     checkpoints = folder / "checkpoints"
@@ -142,14 +149,15 @@ def train(
         tensors = state_tensors(stage.modules, stage.optimizers, stage.extra_state)
         save_checkpoint(checkpoints, clock.step, tensors, plain)
 
-    with stop_on_sigterm(), progress.stage(stage.name, _expected_total(clock, config)) as shown:
+    batches = Batches(stage, pairs, config, ahead)
+    with stop_on_sigterm(), batches, progress.stage(stage.name, _expected_total(clock, config)) as shown:
         shown.update(clock.step)
         while (total := _plan(clock, config)) > clock.step:
             factor = rate_factor(clock.step, total, config, clock.cooldown_start)
             for name, optimizer in stage.optimizers.items():
                 for group, rate in zip(optimizer.param_groups, rates[name], strict=True):
                     group["lr"] = rate * factor
-            numbers = _step(stage, pairs, config, clock.step)
+            numbers = _step(stage, batches, config, clock.step)
             clock.step += 1
             stage.updated(clock.step)
             is_last = clock.step == total
@@ -208,20 +216,60 @@ def _expected_total(clock: Clock, config: LoopConfig) -> int:
     return min(config.steps, max(clock.step + 1, round(clock.step * 60 * config.minutes / max(clock.elapsed(), 1e-3))))
 
 
-def _step(stage: Stage, pairs: PairSource, config: LoopConfig, step: int) -> dict[str, float]:
+@dataclass(frozen=True)
+class Batch:
+    """What one pass reads: the pairs' names, what the stage drew of them, and the generators as they are after that."""
+
+    names: list[str]
+    drawn: Any
+    generators: list[torch.Generator]
+
+
+class Batches:
+    """The batches of this process in the order of the passes; ``ahead`` of them are drawn before they are asked for, each in one thread."""
+
+    def __init__(self, stage: Stage, pairs: PairSource, config: LoopConfig, ahead: int) -> None:
+        self._stage, self._pairs, self._config, self._ahead = stage, pairs, config, ahead
+        self._waiting: dict[int, Future[Batch]] = {}
+        self._pool = ThreadPoolExecutor(ahead) if ahead else None
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def batch(self, number: int) -> Batch:
+        """The batch of a pass, counted from the start of the training; asked for in order."""
+        if self._pool is None:
+            return self._drawn(number)
+        for following in range(number, number + self._ahead + 1):
+            if following not in self._waiting:
+                self._waiting[following] = self._pool.submit(self._drawn, following)
+        return self._waiting.pop(number).result()
+
+    def _drawn(self, number: int) -> Batch:
+        config, step = self._config, number // self._config.accumulation
+        first = (number * world_size() + rank()) * config.batch
+        indices = range(first, first + config.batch)
+        batch = [self._pairs.pair(index) for index in indices]
+        generators = [generator(config.seed, self._stage.name, step, index) for index in indices]
+        return Batch([pair.name for pair in batch], self._stage.draw(batch, generators, step), generators)
+
+
+def _step(stage: Stage, batches: Batches, config: LoopConfig, step: int) -> dict[str, float]:
     """One step of the optimizers; gives losses, gradient norms and the stage's numbers, means over all processes."""
     for optimizer in stage.optimizers.values():
         optimizer.zero_grad(set_to_none=True)
     totals: dict[str, float] = {}
     turns: list[str] = []
     for part in range(config.accumulation):
-        first = ((step * config.accumulation + part) * world_size() + rank()) * config.batch
-        indices = range(first, first + config.batch)
-        batch = [pairs.pair(index) for index in indices]
-        losses, numbers = stage.losses(batch, [generator(config.seed, stage.name, step, index) for index in indices], step)
+        batch = batches.batch(step * config.accumulation + part)
+        losses, numbers = stage.losses(batch.drawn, batch.generators, step)
         values = {("loss" if len(losses) == 1 else f"loss_{name}"): loss for name, loss in losses.items()} | numbers
         plain = {name: float(value.detach()) for name, value in values.items()}
-        _refuse_non_finite(stage, step, batch, {name: plain[name] for name in plain if name.startswith("loss")})
+        _refuse_non_finite(stage, step, batch.names, {name: plain[name] for name in plain if name.startswith("loss")})
         torch.stack([loss.to(torch.float64) for loss in losses.values()]).sum().div(config.accumulation).backward()
         for name, value in plain.items():
             totals[name] = totals.get(name, 0.0) + value / config.accumulation
@@ -231,18 +279,18 @@ def _step(stage: Stage, pairs: PairSource, config: LoopConfig, step: int) -> dic
         optimizer = stage.optimizers[name]
         average_gradients(optimizer)
         norms["gradient_norm" if len(turns) == 1 else f"gradient_norm_{name}"] = clip_gradients(optimizer, stage.gradient_limits[name])
-    _refuse_non_finite(stage, step, batch, norms)
+    _refuse_non_finite(stage, step, batch.names, norms)
     for name in turns:
         stage.optimizers[name].step()
     return dict(zip(totals, mean_over_ranks(list(totals.values())), strict=True)) | norms
 
 
-def _refuse_non_finite(stage: Stage, step: int, batch: Sequence[TrainingPair], values: Mapping[str, float]) -> None:
+def _refuse_non_finite(stage: Stage, step: int, names: Sequence[str], values: Mapping[str, float]) -> None:
     """Stop on all processes when a number is not finite on one of them."""
     broken = {name: value for name, value in values.items() if not math.isfinite(value)}
     if not any_rank(bool(broken)):
         return
-    reports = [report for report in all_ranks_values((broken, [pair.name for pair in batch])) if report[0]]
-    found, names = reports[0]
+    reports = [report for report in all_ranks_values((broken, list(names))) if report[0]]
+    found, where = reports[0]
     shown = ", ".join(f"{name} is {value}" for name, value in found.items())
-    raise NonFiniteLoss(f"{stage.name}, step {step + 1}: {shown} with pairs {', '.join(names)}; the last checkpoint is from before")
+    raise NonFiniteLoss(f"{stage.name}, step {step + 1}: {shown} with pairs {', '.join(where)}; the last checkpoint is from before")

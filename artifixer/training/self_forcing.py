@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.seeds import generator as keyed_generator
-from artifixer.training.clips import ClipConfig, EncodedClips, draw_batch, encode_clips
+from artifixer.training.clips import Clip, ClipConfig, EncodedClips, draw_batch, encode_clips, with_geometry
 from artifixer.training.ema import Ema
 from artifixer.training.flow_matching import weighted_error
 from artifixer.training.parallel import at_least_float32, autocast
@@ -124,12 +124,16 @@ class SelfForcingStage:
     def extra_state(self) -> Mapping[str, Tensor]:
         return self.ema.state()
 
+    def draw(self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int) -> list[Clip]:
+        """Clips with their drop-outs."""
+        clips = draw_batch(pairs, self.settings.clips, generators, keyed_generator(self.seed, "batch shape", step))
+        return [with_geometry(clip, self.vae.config.temporal_factor) for clip in clips]
+
     def losses(
-        self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
+        self, clips: Sequence[Clip], generators: Sequence[torch.Generator], step: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The losses of whoever has its turn: the critic and the detail at every step, the student at its own; on one roll-out."""
         settings = self.settings
-        clips = draw_batch(pairs, settings.clips, generators, keyed_generator(self.seed, "batch shape", step))
         device = next(self.student.parameters()).device
         text = TextConfig(self.student.config.text_tokens, self.student.config.text_width)
         sampling = self._sampling(step)

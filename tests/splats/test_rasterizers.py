@@ -31,7 +31,8 @@ class Tolerance:
 #: Float32 against float64. The maximum leaves room for one contribution that rounding moves across the threshold of 1/255.
 FLOAT32 = Tolerance(1e-6, 1e-4, 2 / 255, 1e-4)
 
-#: gsplat besides uses fast exponentials and sums in float32. It gets splats that fit their boxes, because it cuts them at tiles.
+#: gsplat besides uses fast exponentials and sums in float32. It gets splats that fit their boxes, because it cuts them at tiles, and of
+#: which no two lie at the same depth in float32, where their order would be that of the list.
 CUDA = Tolerance(1e-5, 1e-4, 2 / 255, 1e-3)
 
 TWINS = {"reference": FLOAT32, "numba_cpu": FLOAT32, "gsplat_cuda": CUDA}
@@ -39,7 +40,7 @@ TWINS = {"reference": FLOAT32, "numba_cpu": FLOAT32, "gsplat_cuda": CUDA}
 
 def scene_for(backend: str, sh_degree: int = 3) -> Splats:
     if backend == "gsplat_cuda":
-        return varied_splats(1200, seed=3, sh_degree=sh_degree, small=True)
+        return varied_splats(1200, seed=22, sh_degree=sh_degree, small=True)
     return varied_splats(150, seed=3, sh_degree=sh_degree)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.seeds import generator
+from artifixer.training.loop import Stage
 
 #: The wall is this far from the cameras, world units.
 DISTANCE = 2.0
@@ -50,3 +54,10 @@ def _wall(cameras: Cameras, waves: torch.Tensor, phases: torch.Tensor) -> torch.
     places = places + cameras.centers[:, None, None, :2]
     values = torch.sin(torch.einsum("nhwk,cak->nhwca", places, waves) + phases).mean(dim=-1)
     return ((0.5 + 0.5 * values) * 255).round().to(torch.uint8)
+
+
+def losses_of(
+    stage: Stage, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What the loop gets from a stage for these pairs."""
+    return stage.losses(stage.draw(pairs, generators, step), generators, step)

@@ -83,8 +83,8 @@ def test_a_disk_that_takes_no_more_bytes_leaves_the_previous_checkpoint(tmp_path
 class BrokenOnOneRank(Toy):
     """Its fourth loss is not a number on the second process, or that process is asked to stop after its third step."""
 
-    def losses(self, pairs, generators, step):  # type: ignore[no-untyped-def]
-        losses, numbers = super().losses(pairs, generators, step)
+    def losses(self, drawn, generators, step):  # type: ignore[no-untyped-def]
+        losses, numbers = super().losses(drawn, generators, step)
         if step == self.broken_at and rank() == 0:
             losses["first"] = torch.zeros((), requires_grad=True)
         return losses, numbers

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from made_models import CONFIG, WHOLE_CLIPS, flow_stage, made_model
-from made_pairs import MadePairs
+from made_pairs import MadePairs, losses_of
 
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.seeds import generator
@@ -89,7 +89,7 @@ def test_a_clip_may_be_shown_as_its_own_first_result_and_is_opaque_then():
     assert changed.float().mean() > 0.9
     assert torch.equal(shown[1].clean_frames, clips[1].clean_frames)
     losses = [
-        stage.losses(pairs.pairs, [generator(0, "test", sample=i) for i in range(2)], step)[0]["transformer"].item() for step in (0, 1)
+        losses_of(stage, pairs.pairs, [generator(0, "test", sample=i) for i in range(2)], step)[0]["transformer"].item() for step in (0, 1)
     ]
     assert losses[0] != losses[1]
 
@@ -114,7 +114,7 @@ def test_gradients_of_layers_run_again_are_the_plain_ones(name):
     for runs_again in (False, True):
         stage = flow_stage(name, made_model(pairs, zeros=False), FlowMatchingTraining(replace(WHOLE_CLIPS, tail_drop=1.0)))
         stage.transformer.checkpoint_layers = runs_again
-        losses, _ = stage.losses(pairs.pairs, [generator(0, "test", sample=i) for i in range(2)], step=0)
+        losses, _ = losses_of(stage, pairs.pairs, [generator(0, "test", sample=i) for i in range(2)], step=0)
         losses["transformer"].backward()
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in stage.transformer.parameters()]))
     assert float(gradients[0].norm()) > 0
@@ -135,7 +135,7 @@ def test_easy_power_takes_weight_from_frames_whose_render_is_wrong():
     losses = []
     for power in (0.0, 1.0):
         stage = flow_stage("bidirectional", made_model(MadePairs(count=1), zeros=False), FlowMatchingTraining(clips, easy_power=power))
-        losses.append(stage.losses(pairs.pairs, [generator(0, "test")], step=0)[0]["transformer"].item())
+        losses.append(losses_of(stage, pairs.pairs, [generator(0, "test")], step=0)[0]["transformer"].item())
     drawn = draw_batch(pairs.pairs, clips, [generator(0, "test")], generator(0, "shape"))
     encoded = encode_clips(drawn, stage.vae, CONFIG.text)
     wrong = float((encoded.render_latents - encoded.clean_latents).square().mean())

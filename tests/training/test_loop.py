@@ -8,6 +8,7 @@ import os
 import re
 import signal
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,10 +44,11 @@ class Toy:
     def extra_state(self) -> Mapping[str, Tensor]:
         return self.ema.state()
 
-    def losses(
-        self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def draw(self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int) -> Tensor:
         pixels = torch.stack([pair.clean_frames[0, 0, 0].float() / 255 for pair in pairs])
+        return pixels + torch.stack([torch.rand(3, generator=generator) for generator in generators])
+
+    def losses(self, pixels: Tensor, generators: Sequence[torch.Generator], step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         noise = torch.stack([torch.randn(3, generator=generator) for generator in generators])
         losses = {"first": (self.first(pixels) - noise).square().mean()}
         if step % 2 == 0:
@@ -90,6 +92,15 @@ def test_sigterm_saves_and_the_same_call_continues(tmp_path):
         run(Toy(stop_at=3), tmp_path / "cut")
     resumed = run(Toy(stop_at=3), tmp_path / "cut")  # step 3 is done and does not come again
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(resumed.state(), whole.state(), strict=True))
+
+
+def test_batches_drawn_ahead_change_no_bit(tmp_path):
+    whole = run(Toy(), tmp_path / "whole")
+    ahead, folder = Toy(), tmp_path / "ahead"
+    for steps in (5, 9):  # the second time from a checkpoint
+        config = replace(CONFIG, steps=steps, cooldown=0) if steps == 5 else CONFIG
+        train(ahead, MadePairs(frames=1), config, folder, Progress(output=io.StringIO()), ahead=3)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(ahead.state(), whole.state(), strict=True))
 
 
 def test_a_non_finite_loss_names_stage_step_and_pairs_and_keeps_the_last_checkpoint(tmp_path):

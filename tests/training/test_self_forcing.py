@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from made_models import CONFIG, WHOLE_CLIPS, flow_stage, made_model, self_forcing_stage
-from made_pairs import MadePairs
+from made_pairs import MadePairs, losses_of
 
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.seeds import generator
@@ -66,7 +66,7 @@ def test_one_pair_is_learned_by_heart_in_few_steps(tmp_path):
 def test_the_student_has_its_turn_at_every_fifth_step_and_the_critic_at_every_one():
     pairs = MadePairs(count=1)
     stage = random_stage(pairs, replace(SETTINGS, student_every=5))
-    turns = [set(stage.losses(pairs.pairs, generators(1), step)[0]) for step in range(7)]
+    turns = [set(losses_of(stage, pairs.pairs, generators(1), step)[0]) for step in range(7)]
     assert turns == [{"student", "critic"} if step in (0, 5) else {"critic"} for step in range(7)]
     for step in range(1, 8):
         stage.updated(step)
@@ -76,12 +76,12 @@ def test_the_student_has_its_turn_at_every_fifth_step_and_the_critic_at_every_on
 def test_losses_move_their_own_network_only():
     pairs = MadePairs(count=1)
     stage = random_stage(pairs)
-    losses, _ = stage.losses(pairs.pairs, generators(1), step=0)
+    losses, _ = losses_of(stage, pairs.pairs, generators(1), step=0)
     losses["critic"].backward()
     assert all(parameter.grad is None for parameter in stage.student.parameters())
     stage.critic.zero_grad(set_to_none=True)
     stage.teacher.head.bias.data += 0.1  # else critic and teacher agree, and the student has nothing to learn
-    stage.losses(pairs.pairs, generators(1), step=0)[0]["student"].backward()
+    losses_of(stage, pairs.pairs, generators(1), step=0)[0]["student"].backward()
     assert all(parameter.grad is None for network in (stage.critic, stage.teacher) for parameter in network.parameters())
     unmoved = {name for name, parameter in stage.student.named_parameters() if not parameter.grad.any()}
     assert unmoved == {"text_embedding.first.weight"}  # the made pairs have no captions
@@ -90,7 +90,7 @@ def test_losses_move_their_own_network_only():
 def test_where_critic_and_teacher_agree_the_student_stays():
     pairs = MadePairs(count=1)
     stage = random_stage(pairs)
-    stage.losses(pairs.pairs, generators(1), step=0)[0]["student"].backward()
+    losses_of(stage, pairs.pairs, generators(1), step=0)[0]["student"].backward()
     assert max(float(parameter.grad.abs().max()) for parameter in stage.student.parameters()) == 0
 
 
@@ -100,7 +100,7 @@ def test_guidance_reads_the_negative_text():
     guided.negative_text = torch.ones(1, 2, 4)
     guided.teacher.head.bias.data += 0.1  # else both scores agree
     plain.teacher.head.bias.data += 0.1
-    losses = [stage.losses(pairs.pairs, generators(1), step=0)[0]["student"].item() for stage in (plain, guided)]
+    losses = [losses_of(stage, pairs.pairs, generators(1), step=0)[0]["student"].item() for stage in (plain, guided)]
     assert losses[0] != losses[1]
 
 
@@ -111,7 +111,7 @@ def test_gradients_of_layers_run_again_are_the_plain_ones():
         stage = random_stage(pairs)
         stage.teacher.head.bias.data += 0.1
         stage.student.checkpoint_layers = runs_again
-        stage.losses(pairs.pairs, generators(1), step=0)[0]["student"].backward()
+        losses_of(stage, pairs.pairs, generators(1), step=0)[0]["student"].backward()
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in stage.student.parameters()]))
     assert float(gradients[0].norm()) > 0
     torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=CHECKPOINT_TOLERANCE * float(gradients[0].abs().max()))
@@ -132,12 +132,12 @@ def test_later_blocks_teach_earlier_ones_through_the_cache(exit_step):
 def test_detail_learns_by_itself_at_every_step():
     pairs = MadePairs(count=1)
     stage = random_stage(pairs, replace(SETTINGS, clean_weight=1.0, matching_weight=0.0, student_every=2), detail_width=8)
-    losses, _ = stage.losses(pairs.pairs, generators(1), step=0)
+    losses, _ = losses_of(stage, pairs.pairs, generators(1), step=0)
     assert set(losses) == {"student", "detail"}
     losses["detail"].backward()
     reached = {name for name, parameter in stage.student.named_parameters() if parameter.grad is not None}
     assert reached == {name for name, _ in stage.student.named_parameters() if name.startswith("detail.")}
-    assert set(stage.losses(pairs.pairs, generators(1), step=1)[0]) == {"detail"}
+    assert set(losses_of(stage, pairs.pairs, generators(1), step=1)[0]) == {"detail"}
     trained = [{id(parameter) for parameter in optimizer.param_groups[0]["params"]} for optimizer in stage.optimizers.values()]
     assert len(trained[0] | trained[1]) == len(trained[0]) + len(trained[1]) == len(list(stage.student.parameters()))
 
@@ -176,5 +176,5 @@ def test_a_share_of_roll_outs_starts_at_the_mixing_source():
     chosen = [stage._sampling(step) for step in range(40)]
     assert {(sampling.source, sampling.steps) for sampling in chosen} == {("direct", 1), ("mixing", 4)}
     for step, sampling in enumerate(chosen[:6]):
-        turns = set(stage.losses(pairs.pairs, generators(1), step)[0])
+        turns = set(losses_of(stage, pairs.pairs, generators(1), step)[0])
         assert turns == ({"student", "critic"} if sampling.source == "mixing" else {"student"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 from copy import deepcopy
@@ -78,3 +79,34 @@ def test_a_broken_weight_stops_the_stage_by_name(name, tmp_path):
     next(iter(stage.modules["critic" if "critic" in stage.modules else next(iter(stage.modules))].parameters())).data.fill_(float("nan"))
     with pytest.raises(NonFiniteLoss, match=rf"{stage.name}, step 1: loss.* is nan with pairs made-0"):
         train(stage, pairs, CONFIG, tmp_path, Progress(output=io.StringIO()))
+
+
+#: One step in float32 with other kernels; convolutions without TF32.
+GPU_TOLERANCE = 1e-3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("name", STAGES)
+def test_a_gpu_trains_as_the_cpu(name, tmp_path):
+    pairs, metrics = MadePairs(count=4), []
+    for device in ("cpu", "cuda"):
+        stage = on_device(new_stage(name, pairs), device)
+        config = replace(CONFIG, steps=3, batch=4, save_every=10)
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            train(stage, pairs, config, tmp_path / device, Progress(output=io.StringIO()), ahead=2 * (device == "cuda"))
+        metrics.append([json.loads(line) for line in (tmp_path / device / "metrics.jsonl").read_text().splitlines()])
+    for ours, theirs in zip(metrics[1], metrics[0], strict=True):
+        assert ours == pytest.approx(theirs, rel=GPU_TOLERANCE, abs=GPU_TOLERANCE)
+
+
+def on_device(stage: Stage, device: str) -> Stage:
+    """A new stage with all its networks on a device, in float32. Its optimizers have no state yet and hold the weights themselves."""
+    for network in ("network", "transformer", "student", "critic", "teacher"):
+        if hasattr(stage, network):
+            getattr(stage, network).to(device)
+    if hasattr(stage, "vae"):
+        stage.vae.to(device)
+    if getattr(stage, "ema", None) is not None:
+        stage.ema.average = {key: value.to(device) for key, value in stage.ema.average.items()}
+    stage.compute = "float32"
+    return stage

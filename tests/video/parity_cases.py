@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -31,5 +33,14 @@ def cases_of(folder: Path, kind: str, tensors: Iterable[str] = ()) -> list[str]:
     return names
 
 
-def read_case(folder: Path, name: str) -> dict[str, Tensor]:
-    return load_file(folder / f"{name}.safetensors")
+def read_case(folder: Path, name: str, device: str = "cpu") -> dict[str, Tensor]:
+    return load_file(folder / f"{name}.safetensors", device=device)
+
+
+@contextmanager
+def exact_products(device: str) -> Iterator[None]:
+    """Products in float32 proper, which a GPU's convolutions otherwise leave out; skips without a GPU for ``cuda``."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA GPU")
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        yield

@@ -6,6 +6,7 @@ Sizes, steps and windows come from the manifest. A set of cases may be of any ar
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ from artifixer.video.sample import BlockInput, NetworkCall, Noise, SampleConfig,
 from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig
 from artifixer.video.vae import StreamingDecoder, StreamingEncoder, Vae, VaeConfig, build_vae, frames_to_video, video_to_frames
 from artifixer.video.weights import load_into, open_tensors, our_name
-from tests.video.parity_cases import cases_of, manifest_of, read_case
+from tests.video.parity_cases import cases_of, exact_products, manifest_of, read_case
 
-#: float32 on a CPU, after up to dozens of network calls that feed each other.
+#: float32, after up to dozens of network calls that feed each other.
 TOLERANCE = 1e-4
 
 
@@ -35,13 +36,19 @@ class Oracle:
     manifest: dict[str, Any]
     network: VideoTransformer
     vae: Vae
+    device: str
 
     def read(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        return read_case(self.folder, name), self.manifest["cases"][name]["meta"]
+        return read_case(self.folder, name, self.device), self.manifest["cases"][name]["meta"]
 
 
-@pytest.fixture(scope="module")
-def oracle(parity_folder: Path) -> Oracle:
+@pytest.fixture(scope="module", params=["cpu", "cuda"])
+def oracle(parity_folder: Path, request: pytest.FixtureRequest) -> Iterator[Oracle]:
+    with exact_products(request.param):
+        yield opened(parity_folder, request.param)
+
+
+def opened(parity_folder: Path, device: str) -> Oracle:
     manifest = manifest_of(parity_folder)
     theirs, vae_values = manifest["transformer"], dict(manifest["vae"])
     vae_values["temporal_downsample"] = vae_values.pop("temperal_downsample")
@@ -64,7 +71,7 @@ def oracle(parity_folder: Path) -> Oracle:
     with torch.device("meta"):
         network = VideoTransformer(config)
     load_into(network, open_tensors(parity_folder / "weights_transformer.safetensors").renamed(our_name))
-    return Oracle(parity_folder, manifest, network.eval(), vae)
+    return Oracle(parity_folder, manifest, network.eval().to(device), vae.to(device), device)
 
 
 def conditions_of(stored: dict[str, Tensor]) -> Conditions:
@@ -99,7 +106,7 @@ def stored_noise(stored: dict[str, Tensor]) -> Noise:
 
 
 def close(ours: Tensor, theirs: Tensor, what: str) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCE, msg=lambda text: f"{what}: {text}")
+    torch.testing.assert_close(ours.cpu(), theirs.cpu(), rtol=0, atol=TOLERANCE, msg=lambda text: f"{what}: {text}")
 
 
 def test_every_call_of_the_roll_outs(oracle):
@@ -141,18 +148,18 @@ def test_whole_flow_of_the_roll_outs(oracle):
     for name in cases_of(oracle.folder, "b", ["c2w", "rgb_rendered", "opacity", "text", "video"]):
         stored, meta = oracle.read(name)
         config, targets = config_of(meta), cameras_of(oracle, stored["c2w"])
-        context = RollOutContext(targets[0], oracle.manifest["camera"]["scale"], oracle.vae.config.temporal_factor, stored["text"])
+        context = RollOutContext(targets[0], oracle.manifest["camera"]["scale"], oracle.vae.config.temporal_factor, stored["text"].cpu())
         if "neighbor_c2w" in stored:
             photos = oracle.vae.encode_stills(frames_to_video(stored["rgb_neighbors"][0].permute(0, 2, 3, 1)))
-            context = context.with_references(photos, cameras_of(oracle, stored["neighbor_c2w"]))
+            context = context.with_references(photos.cpu(), cameras_of(oracle, stored["neighbor_c2w"]))
         encoder, decoder = StreamingEncoder(oracle.vae), StreamingDecoder(oracle.vae)
 
         def blocks(stored=stored, meta=meta, targets=targets, encoder=encoder, context=context, config=config):
             ends = [oracle.vae.config.pixel_frames(config.block_frames * (index + 1)) for index in range(meta["num_blocks"])]
             for index, (start, end) in enumerate(itertools.pairwise([0, *ends])):
                 video = frames_to_video(stored["rgb_rendered"][0, start:end].permute(0, 2, 3, 1))
-                conditions = context.conditions(stored["opacity"][0, start:end], targets[start:end], is_first=index == 0)
-                yield BlockInput(index * config.block_frames, encoder.push(video), conditions)
+                conditions = context.conditions(stored["opacity"][0, start:end].cpu(), targets[start:end], is_first=index == 0)
+                yield BlockInput(index * config.block_frames, encoder.push(video), conditions.to(oracle.device))
 
         sampled = sample_blocks(oracle.network, blocks(), config, stored_noise(stored))
         video = torch.cat([video_to_frames(decoder.push(latents)) for latents in sampled])
@@ -167,7 +174,7 @@ def cameras_of(oracle: Oracle, camera_to_world: Tensor) -> Cameras:
     flip = torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))
     Ks = torch.tensor([[lens["fl_x"], 0, lens["cx"]], [0, lens["fl_y"], lens["cy"]], [0, 0, 1]]).repeat(count, 1, 1)
     distortion = torch.tensor([lens.get(name, 0.0) for name in DISTORTION_NAMES]).repeat(count, 1)
-    viewmats = torch.linalg.inv(camera_to_world.double() @ flip).float()
+    viewmats = torch.linalg.inv(camera_to_world.cpu().double() @ flip).float()
     return Cameras(viewmats, Ks, lens["w"], lens["h"], "pinhole", distortion).resized(width, height)
 
 

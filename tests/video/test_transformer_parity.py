@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,16 @@ from torch import Tensor, nn
 from artifixer.video.conditions import Conditions
 from artifixer.video.transformer import Layer, VideoTransformer, VideoTransformerConfig
 from artifixer.video.weights import load_into, open_tensors, our_name
-from tests.video.parity_cases import cases_of, manifest_of, read_case
+from tests.video.parity_cases import cases_of, exact_products, manifest_of, read_case
 
 #: Float32 sums in another order; the oracle itself repeats to 1e-6.
 TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module", params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    with exact_products(request.param):
+        yield request.param
 
 
 def config_of(manifest: dict[str, Any]) -> VideoTransformerConfig:
@@ -37,11 +44,11 @@ def config_of(manifest: dict[str, Any]) -> VideoTransformerConfig:
 
 
 @pytest.fixture(scope="module")
-def network(parity_folder: Path) -> VideoTransformer:
+def network(parity_folder: Path, device: str) -> VideoTransformer:
     with torch.device("meta"):
         transformer = VideoTransformer(config_of(manifest_of(parity_folder)))
     load_into(transformer, open_tensors(parity_folder / "weights_transformer.safetensors").renamed(our_name))
-    return transformer.eval()
+    return transformer.eval().to(device)
 
 
 def conditions_of(tensors: dict[str, Tensor], references: bool = True) -> Conditions:
@@ -91,34 +98,34 @@ def recorded(network: VideoTransformer) -> tuple[dict[str, list[Tensor]], list[A
 
 def assert_close(actual: Tensor, expected: Tensor, what: str) -> None:
     assert actual.shape == expected.shape, f"{what}: {tuple(actual.shape)}, expected {tuple(expected.shape)}"
-    error = (actual - expected).abs().max().item()
+    error = (actual.cpu() - expected.cpu()).abs().max().item()
     assert error <= TOLERANCE, f"{what}: off by {error:.2e}"
 
 
-def test_outputs_are_those_of_the_release(parity_folder: Path, network: VideoTransformer):
+def test_outputs_are_those_of_the_release(parity_folder: Path, device: str, network: VideoTransformer):
     for case in cases_of(parity_folder, "a", ["out"]):
-        tensors = read_case(parity_folder, case)
+        tensors = read_case(parity_folder, case, device)
         block_frames = manifest_of(parity_folder)["cases"][case]["meta"].get("frames_per_block")
         with torch.no_grad():
             velocity = network(tensors["hidden_states"], timesteps_of(tensors), conditions_of(tensors), block_frames=block_frames)
         assert_close(velocity, tensors["out"], case)
 
 
-def test_without_references_as_the_release(parity_folder: Path, network: VideoTransformer):
+def test_without_references_as_the_release(parity_folder: Path, device: str, network: VideoTransformer):
     """No references, or their contribution times zero, as two ways to the same output."""
     for case in cases_of(parity_folder, "a", ["out_no_neighbors", "out_ignore_neighbors"]):
-        tensors = read_case(parity_folder, case)
+        tensors = read_case(parity_folder, case, device)
         batch = tensors["hidden_states"].shape[0]
-        unused = Conditions(**{**vars(conditions_of(tensors)), "use_references": torch.zeros(batch)})
+        unused = Conditions(**{**vars(conditions_of(tensors)), "use_references": torch.zeros(batch, device=device)})
         for name, conditions in (("out_no_neighbors", conditions_of(tensors, references=False)), ("out_ignore_neighbors", unused)):
             with torch.no_grad():
                 velocity = network(tensors["hidden_states"], timesteps_of(tensors), conditions)
             assert_close(velocity, tensors[name], f"{case} {name}")
 
 
-def test_activations_are_those_of_the_release(parity_folder: Path, network: VideoTransformer):
+def test_activations_are_those_of_the_release(parity_folder: Path, device: str, network: VideoTransformer):
     for case in cases_of(parity_folder, "a", ["act_patch_embedding"]):
-        tensors = read_case(parity_folder, case)
+        tensors = read_case(parity_folder, case, device)
         expected = {name.removeprefix("act_"): value for name, value in tensors.items() if name.startswith("act_")}
         seen, hooks = recorded(network)
         with torch.no_grad():

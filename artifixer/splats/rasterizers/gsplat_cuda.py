@@ -2,8 +2,8 @@
 
 The steps of ``gsplat.rasterization(with_ut=True, with_eval3d=True, packed=False)`` one by one, because only the single steps take
 the settings of the unscented transform: by default gsplat drops a Gaussian whose centre lies more than a tenth of the image outside
-it, which large ones near the border can't afford. Colours and depth are made here and blended as four channels, since gsplat's
-depth has no gradient.
+it, which large ones near the border can't afford. Colours and depth are made here, since gsplat's depth has no gradient, and blended one
+after the other: these kernels are compiled for other numbers of channels than three, but an assertion before them lets only three pass.
 
 Two differences remain: gsplat cuts a footprint at its 16x16 tiles instead of its box of pixels, which shows where Gaussians are so
 large or near that their ellipse bends; and it draws nothing where OpenCV's radial factor falls under 0.8.
@@ -14,7 +14,6 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
@@ -39,7 +38,7 @@ def rasterize(splats: Splats, camera: Cameras, sh_degree: int, near: float) -> R
         means.detach(),
         quats.detach(),
         scales.detach(),
-        opacities.detach(),
+        None,  # with opacities gsplat shrinks the footprints of specks as if they were drawn fainter than they are, or drops them
         camera.viewmats,
         camera.Ks,
         camera.width,
@@ -52,25 +51,30 @@ def rasterize(splats: Splats, camera: Cameras, sh_degree: int, near: float) -> R
     _, pair_keys, pair_rows = gsplat.isect_tiles(centers, radii, depths, TILE, tiles_x, tiles_y)
     offsets = gsplat.isect_offset_encode(pair_keys, 1, tiles_x, tiles_y).reshape(1, tiles_y, tiles_x)
 
+    def blended(values: Tensor) -> tuple[Tensor, Tensor]:
+        """Three values of each Gaussian, front to back, and the opacity."""
+        drawn, opacity = gsplat.rasterize_to_pixels_eval3d(
+            means,
+            quats,
+            scales,
+            values[None],
+            opacities[None],
+            camera.viewmats,
+            camera.Ks,
+            camera.width,
+            camera.height,
+            TILE,
+            offsets,
+            pair_rows,
+            **lens,
+        )
+        return drawn[0], opacity[0, ..., 0]
+
     viewmat = camera.viewmats[0]
     depth = means @ viewmat[2, :3] + viewmat[2, 3]
-    values = torch.cat([view_colors(splats, camera, sh_degree), depth[:, None]], dim=1)
-    blended, opacity = gsplat.rasterize_to_pixels_eval3d(
-        means,
-        quats,
-        scales,
-        values[None],
-        opacities[None],
-        camera.viewmats,
-        camera.Ks,
-        camera.width,
-        camera.height,
-        TILE,
-        offsets,
-        pair_rows,
-        **lens,
-    )
-    return Raster(blended[0, ..., :3], opacity[0, ..., 0], blended[0, ..., 3])
+    colors, opacity = blended(view_colors(splats, camera, sh_degree))
+    depths_blended, _ = blended(depth[:, None].expand(-1, 3).contiguous())
+    return Raster(colors, opacity, depths_blended[..., 0])
 
 
 def _lens(camera: Cameras) -> dict[str, Any]:
