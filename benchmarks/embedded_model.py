@@ -78,11 +78,11 @@ def larger_recipe() -> TrainingRecipe:
         model=replace(TINY.model, transformer=transformer),
         autoencoder_loop=replace(TINY.autoencoder_loop, batch=32, **watched),
         bidirectional=replace(TINY.bidirectional, **flow),
-        bidirectional_loop=replace(TINY.bidirectional_loop, batch=32, **watched),
+        bidirectional_loop=replace(TINY.bidirectional_loop, batch=48, **watched),
         diffusion_forcing=replace(TINY.diffusion_forcing, **flow),
-        diffusion_forcing_loop=replace(TINY.diffusion_forcing_loop, batch=32, **watched),
+        diffusion_forcing_loop=replace(TINY.diffusion_forcing_loop, batch=48, **watched),
         self_forcing=replace(TINY.self_forcing, ema_decay=0.998),
-        self_forcing_loop=replace(TINY.self_forcing_loop, batch=16, **watched),
+        self_forcing_loop=replace(TINY.self_forcing_loop, batch=32, **watched),
         parallel=ParallelConfig(attention="auto"),
     )
 

@@ -44,6 +44,11 @@ class StoredPair:
         """(height, width) of the clip."""
         return self.entry.height, self.entry.width
 
+    @property
+    def decoded_bytes(self) -> int:
+        """Of the pair's pixels: clean frames, renders, opacity and reference photos."""
+        return self.entry.height * self.entry.width * (7 * self.entry.frames + 3 * self.entry.views)
+
 
 @dataclass(frozen=True)
 class PairSet:
@@ -96,9 +101,14 @@ def open_pairs(folders: Path | Sequence[Path], *, skip_broken: bool = False) -> 
 class OrderedPairs:
     """Pairs in training order, without end. ``pair`` may be called by several threads."""
 
-    def __init__(self, pairs: PairSet, seed: int, group: int = 1, memory_limit: int = MEMORY_LIMIT) -> None:
-        """seed: of the order. group: so many consecutive pairs have one size. memory_limit: bytes of decoded pairs that are kept."""
+    def __init__(
+        self, pairs: PairSet, seed: int, group: int = 1, memory_limit: int = MEMORY_LIMIT, device: torch.device | str = "cpu"
+    ) -> None:
+        """seed: of the order. group: so many consecutive pairs have one size. memory_limit: bytes of decoded pairs that are kept.
+        device: where the pixels of pairs are; elsewhere than on the CPU only if the memory holds all of them."""
         assert group > 0, f"groups of {group} pairs"
+        self.is_whole = sum(stored.decoded_bytes for stored in pairs.pairs) <= memory_limit
+        self._device = device if self.is_whole else "cpu"
         self.pairs, self._seed, self._group, self._memory_limit = pairs, seed, group, memory_limit
         self._sizes = [stored.size for stored in pairs.pairs]
         self.epoch_length = len(grouped_order(self._sizes, group, generator(seed, "pair order")))
@@ -130,7 +140,7 @@ class OrderedPairs:
             if kept is not None:
                 self._kept.move_to_end(number)
                 return kept
-        pair = self.pairs[number].read()
+        pair = self.pairs[number].read().with_pixels_on(self._device)
         with self._lock:
             if number not in self._kept:
                 self._kept[number] = pair
@@ -138,6 +148,13 @@ class OrderedPairs:
             while self._kept_bytes > self._memory_limit and len(self._kept) > 1:
                 self._kept_bytes -= _bytes(self._kept.popitem(last=False)[1])
         return pair
+
+    def read_all(self, threads: int) -> None:
+        """Decode every pair, if the memory holds all of them; ``InputError`` as in ``pair``."""
+        if self.is_whole:
+            with ThreadPoolExecutor(threads) as pool:
+                for _ in pool.map(self.stored_pair, range(len(self.pairs))):
+                    pass
 
     def ahead(self, indices: Iterable[int], count: int = 4) -> Iterator[TrainingPair]:
         """The pairs at these places in this order, decoded in another thread up to ``count`` before they are asked for."""

@@ -84,3 +84,10 @@ class TrainingPair:
         """The same clip with the chosen reference photos only, in the given order; none is allowed."""
         chosen = torch.as_tensor(list(indices), dtype=torch.int64)
         return replace(self, reference_photos=self.reference_photos[chosen], reference_cameras=self.reference_cameras[chosen])
+
+    def with_pixels_on(self, device: torch.device | str) -> TrainingPair:
+        """The same pair with its pictures on a device; cameras stay where they are."""
+        if torch.device(device) == self.renders.device:
+            return self
+        names = ("clean_frames", "renders", "opacity", "reference_photos")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})  # type: ignore[arg-type]

@@ -144,7 +144,7 @@ def _clip(pair: TrainingPair, settings: AutoencoderTraining, generator: torch.Ge
     if settings.crop is not None:
         top, left = (int(torch.randint(size - side + 1, (), generator=generator)) for size in (height, width))
         frames = frames[:, top : top + side, left : left + side]
-    frames = frames[..., torch.randperm(3, generator=generator)]
+    frames = torch.stack([frames[..., colour] for colour in torch.randperm(3, generator=generator).tolist()], dim=-1)
     for axis in (1, 2):
         if torch.randint(2, (), generator=generator):
             frames = frames.flip(axis)

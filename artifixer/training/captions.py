@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+
 from artifixer.pairs.loader import OrderedPairs, PairSet
 from artifixer.pairs.pair import TrainingPair
 from artifixer.video.text import TextEncoder
@@ -16,8 +18,8 @@ from artifixer.video.text import TextEncoder
 class CaptionedPairs(OrderedPairs):
     """``OrderedPairs`` whose pairs have caption embeddings; without an encoder they stay as they are."""
 
-    def __init__(self, pairs: PairSet, seed: int, group: int, encoder: TextEncoder | None) -> None:
-        super().__init__(pairs, seed, group)
+    def __init__(self, pairs: PairSet, seed: int, group: int, encoder: TextEncoder | None, device: torch.device | str = "cpu") -> None:
+        super().__init__(pairs, seed, group, device=device)
         self._encoder = encoder
 
     def pair(self, index: int) -> TrainingPair:

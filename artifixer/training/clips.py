@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -17,10 +17,10 @@ from torch import Tensor
 from artifixer.geometry.cameras import Cameras
 from artifixer.pairs.pair import TrainingPair
 from artifixer.training.parallel import at_least_float32
-from artifixer.video.conditions import Conditions, RollOutContext
+from artifixer.video.conditions import Conditions, clip_conditions
 from artifixer.video.flow import latent_opacity
 from artifixer.video.text import TextConfig
-from artifixer.video.vae import Vae, frames_to_video
+from artifixer.video.vae import AutoencoderConfig, Vae, frames_to_video
 
 #: The release's number of references by the number of views of the reconstruction: smallest and largest.
 RELEASE_REFERENCES = {2: (1, 2), 3: (3, 3), 6: (4, 6), 12: (7, 12)}
@@ -57,7 +57,7 @@ class ClipConfig:
 class Clip:
     """A clip as one training step sees it; fields as in ``TrainingPair``. Dropped renders are black, without opacity.
 
-    keeps_text, keeps_references: whether the model may see them. geometry: what ``with_geometry`` computed of the cameras, if it was.
+    keeps_text, keeps_references: whether the model may see them.
     """
 
     clean_frames: UInt8[Tensor, "frames height width 3"]
@@ -70,7 +70,6 @@ class Clip:
     caption_embedding: Float[Tensor, "tokens width"] | None
     keeps_text: bool = True
     keeps_references: bool = True
-    geometry: Conditions | None = None
 
 
 @dataclass(frozen=True)
@@ -147,9 +146,11 @@ def draw_reference_count(config: ClipConfig, views: int, generator: torch.Genera
     return int(torch.randint(low, high + 1, (), generator=generator))
 
 
-def with_geometry(clip: Clip, temporal_factor: int) -> Clip:
-    """The clip with all that its conditions take from cameras: work for a CPU that can be done ahead."""
-    return replace(clip, geometry=_geometry(clip, temporal_factor))
+def latent_shape(clip: Clip, config: AutoencoderConfig) -> tuple[int, int, int, int]:
+    """Channels, latent frames, rows and columns of the clip's latents."""
+    frames, height, width = clip.opacity.shape
+    factor = config.spatial_factor
+    return config.z_dim, 1 + (frames - 1) // config.temporal_factor, height // factor, width // factor
 
 
 def encode_clips(clips: Sequence[Clip], vae: Vae, text: TextConfig, device: torch.device | str = "cpu") -> EncodedClips:
@@ -157,7 +158,7 @@ def encode_clips(clips: Sequence[Clip], vae: Vae, text: TextConfig, device: torc
     with torch.no_grad():
         clean = _encoded([clip.clean_frames for clip in clips], vae.encode, vae.dtype, device)
         renders = _encoded([clip.renders for clip in clips], vae.encode, vae.dtype, device)
-        conditions = stack_conditions([_conditions(clip, vae.config.temporal_factor, text) for clip in clips]).to(device)
+        conditions = _conditions(clips, vae.config.temporal_factor, text, device)
         if len(clips[0].reference_cameras):
             photos = _encoded([clip.reference_photos for clip in clips], vae.encode_stills, vae.dtype, device)
             conditions = replace(conditions, reference_latents=at_least_float32(photos))
@@ -174,14 +175,6 @@ def decoded_clips(
         renders = torch.cat([frames_to_video(clip.renders, latents.device) for clip in clips])
         residual = renders - at_least_float32(vae.decode(encoded.render_latents))
     return decoded + encoded.conditions.opacity[:, None].square() * residual
-
-
-def stack_conditions(parts: Sequence[Conditions]) -> Conditions:
-    """One batch of several; all have as many frames and references."""
-    values: dict[str, Any] = {}
-    for name, first in vars(parts[0]).items():
-        values[name] = None if first is None else torch.cat([getattr(part, name) for part in parts])
-    return replace(parts[0], **values)
 
 
 def _with_drop_outs(clip: Clip, config: ClipConfig, generator: torch.Generator) -> Clip:
@@ -251,25 +244,15 @@ def _encoded(
     return torch.cat([encode(video) for video in videos])
 
 
-def _conditions(clip: Clip, temporal_factor: int, text: TextConfig) -> Conditions:
-    """Of one clip on the CPU, still without latents of its references."""
-    embedding = torch.zeros(1, text.tokens, text.width)
-    if clip.caption_embedding is not None and clip.keeps_text:
-        embedding[0, : clip.caption_embedding.shape[0]] = clip.caption_embedding
-    geometry = clip.geometry or _geometry(clip, temporal_factor)
-    uses = torch.tensor([float(clip.keeps_references)])
-    return replace(
-        geometry,
-        opacity=clip.opacity[None].to(torch.float32) / 255,
-        text=embedding,
-        use_references=uses if len(clip.reference_cameras) else None,
-    )
-
-
-def _geometry(clip: Clip, temporal_factor: int) -> Conditions:
-    """Conditions of cameras alone: no text, nothing opaque, latents of references without channels."""
-    context = RollOutContext(clip.cameras[0], clip.camera_scale, temporal_factor, torch.zeros(1, 1, 0))
-    if len(clip.reference_cameras):
-        context = context.with_references(torch.zeros(1, 0, len(clip.reference_cameras), 1, 1), clip.reference_cameras)
-    nothing = torch.zeros(1, 1, 1).expand(clip.opacity.shape)
-    return context.conditions(nothing, clip.cameras, is_first=True)
+def _conditions(clips: Sequence[Clip], temporal_factor: int, text: TextConfig, device: torch.device | str) -> Conditions:
+    """Of all clips, still without latents of their references. Rays are float32 in any type of computation."""
+    embeddings = torch.zeros(len(clips), text.tokens, text.width)
+    for embedding, clip in zip(embeddings, clips, strict=True):
+        if clip.caption_embedding is not None and clip.keeps_text:
+            embedding[: clip.caption_embedding.shape[0]] = clip.caption_embedding
+    opacity = torch.stack([clip.opacity for clip in clips]).to(device).to(torch.float32) / 255
+    cameras, references = [clip.cameras for clip in clips], [clip.reference_cameras for clip in clips]
+    with torch.autocast(opacity.device.type, enabled=False):
+        conditions = clip_conditions(opacity, cameras, [clip.camera_scale for clip in clips], embeddings, references, temporal_factor)
+    uses = torch.tensor([float(clip.keeps_references) for clip in clips], device=device)
+    return replace(conditions, use_references=uses if len(clips[0].reference_cameras) else None)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.distributed import any_rank
 from artifixer.runtime.seeds import generator as keyed_generator
-from artifixer.training.clips import Clip, ClipConfig, EncodedClips, decoded_clips, draw_batch, encode_clips, with_geometry
+from artifixer.training.clips import Clip, ClipConfig, EncodedClips, decoded_clips, draw_batch, encode_clips, latent_shape
 from artifixer.training.ema import Ema
 from artifixer.training.parallel import at_least_float32, autocast
 from artifixer.video.flow import FlowSchedule, SourceKind, clean_from_velocity, noisy_latents, source_latents, timestep, velocity
@@ -119,15 +119,14 @@ class FlowMatchingStage:
 
     def draw(self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int) -> DrawnClips:
         """Clips with their drop-outs, and all random numbers of the step."""
-        settings, config = self.settings, self.vae.config
+        settings = self.settings
         clips = draw_batch(pairs, settings.clips, generators, keyed_generator(self.seed, "batch shape", step))
         second = _happens(settings.second_share, generators)
-        frames, height, width = clips[0].opacity.shape
-        shape = (config.z_dim, 1 + (frames - 1) // config.temporal_factor, height // config.spatial_factor, width // config.spatial_factor)
+        shape = latent_shape(clips[0], self.vae.config)
         noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
         is_mixed = torch.tensor(_happens(settings.mixing_share, generators))
         level = self._draw_levels(is_mixed, shape[1], generators)
-        return DrawnClips([with_geometry(clip, config.temporal_factor) for clip in clips], second, noise, is_mixed, level)
+        return DrawnClips(clips, second, noise.to(self.vae.device), is_mixed, level)
 
     def losses(self, drawn: DrawnClips, generators: Sequence[torch.Generator], step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weighted squared error of the velocity; beside it the mean error of the clean latents that it leads to."""
@@ -181,7 +180,9 @@ class FlowMatchingStage:
             return list(clips)
         videos = decoded_clips(made, encoded, chosen, self.vae).split(1)
         own = iter(
-            replace(clip, renders=frames_to_bytes(video_to_frames(video)).cpu(), opacity=torch.full_like(clip.opacity, 255))
+            replace(
+                clip, renders=frames_to_bytes(video_to_frames(video)).to(clip.renders.device), opacity=torch.full_like(clip.opacity, 255)
+            )
             for clip, video in zip(chosen, videos, strict=True)
         )
         return [next(own) if is_second else clip for clip, is_second in zip(clips, second, strict=True)]

@@ -47,8 +47,11 @@ StageName = Literal["autoencoder", "bidirectional", "diffusion_forcing", "self_f
 #: Clips from which the pixel gains of latent channels are measured.
 GAIN_CLIPS = 4
 
-#: Batches that are drawn in other threads on a machine with a GPU, one thread each.
-BATCHES_AHEAD = 6
+#: Batches that are drawn in other threads on a machine with a GPU, one thread each; more threads only wait for the interpreter.
+BATCHES_AHEAD = 2
+
+#: Threads that decode pairs there before the first step.
+DECODING_THREADS = 16
 
 T = TypeVar("T")
 
@@ -104,12 +107,14 @@ def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
         job = replace(job, device=device)
         recipe, loop = job.recipe, job.recipe.loop(job.stage)
         model = initial_model(recipe.model, job.init, loop.seed, device)
-        pairs = CaptionedPairs(job.pairs, loop.seed, loop.batch * loop.accumulation * world_size(), model.text_encoder)
+        pairs = CaptionedPairs(job.pairs, loop.seed, loop.batch * loop.accumulation * world_size(), model.text_encoder, device)
         log, output = (out / "log.txt", {}) if rank() == 0 else (None, {"output": None})
         with Progress(log_file=log, **output) as progress:  # type: ignore[arg-type]
             progress.note(f"{job.stage}: {len(pairs)} pairs, {_parameters(model):,} parameters, {world_size()} processes on {device}")
             if recipe.model.takes_text and model.text_encoder is None:
                 progress.note("no text encoder beside the initial weights: captions are not read, all clips are without text")
+            if _ahead(job):
+                pairs.read_all(threads=DECODING_THREADS)
             trained = _STAGES[job.stage](job, model, pairs, out, progress)
         if rank() == 0:
             save_model(out / "model", trained)

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.seeds import generator as keyed_generator
-from artifixer.training.clips import Clip, ClipConfig, EncodedClips, draw_batch, encode_clips, with_geometry
+from artifixer.training.clips import Clip, ClipConfig, EncodedClips, draw_batch, encode_clips, latent_shape
 from artifixer.training.ema import Ema
 from artifixer.training.flow_matching import weighted_error
 from artifixer.training.parallel import at_least_float32, autocast
 from artifixer.video.conditions import Conditions
-from artifixer.video.detail import detail_loss
+from artifixer.video.detail import DetailDraw, detail_loss
 from artifixer.video.flow import clean_from_velocity, noisy_latents, source_latents, timestep
 from artifixer.video.flow import velocity as flow_velocity
 from artifixer.video.sample import BlockInput, SampleConfig, sample_blocks
@@ -77,6 +77,14 @@ class SelfForcingTraining:
     detail_learning_rate: float = 2e-3
 
 
+@dataclass(frozen=True)
+class DrawnRollOut:
+    """What one step reads. detail: for a student that has a network for it."""
+
+    clips: list[Clip]
+    detail: DetailDraw | None = None
+
+
 class SelfForcingStage:
     """See ``training/loop.py`` for what the loop asks of a stage."""
 
@@ -124,14 +132,15 @@ class SelfForcingStage:
     def extra_state(self) -> Mapping[str, Tensor]:
         return self.ema.state()
 
-    def draw(self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int) -> list[Clip]:
-        """Clips with their drop-outs."""
+    def draw(self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int) -> DrawnRollOut:
+        """Clips with their drop-outs, and what is random in the loss of detail."""
         clips = draw_batch(pairs, self.settings.clips, generators, keyed_generator(self.seed, "batch shape", step))
-        return [with_geometry(clip, self.vae.config.temporal_factor) for clip in clips]
+        if self.student.detail is None:
+            return DrawnRollOut(clips)
+        drawn = DetailDraw.of(generators, *latent_shape(clips[0], self.vae.config))
+        return DrawnRollOut(clips, drawn.to(self.vae.device))
 
-    def losses(
-        self, clips: Sequence[Clip], generators: Sequence[torch.Generator], step: int
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, drawn: DrawnRollOut, generators: Sequence[torch.Generator], step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The losses of whoever has its turn: the critic and the detail at every step, the student at its own; on one roll-out."""
         settings = self.settings
         device = next(self.student.parameters()).device
@@ -143,18 +152,18 @@ class SelfForcingStage:
         is_matched = bool(settings.matching_weight) and sampling.source == "mixing"
         losses, numbers = {}, {}
         with autocast(self.compute, device):
-            encoded = encode_clips(clips, self.vae, text, device)
+            encoded = encode_clips(drawn.clips, self.vae, text, device)
             with contextlib.nullcontext() if is_students_turn else torch.no_grad():
                 made = self._roll_out(encoded, sampling, exit_step, generators)
             if is_matched:
                 losses["critic"] = self._critic_loss(encoded, made.detach(), generators)
-            if self.student.detail is not None:
+            if self.student.detail is not None and drawn.detail is not None:
                 losses["detail"] = detail_loss(
                     self.student.detail,
                     at_least_float32(made.detach()),
                     encoded.clean_latents,
                     encoded.latent_opacity,
-                    generators,
+                    drawn.detail,
                     settings.channel_weights,
                 )
             if is_students_turn:

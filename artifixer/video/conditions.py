@@ -7,10 +7,12 @@ which makes the conditions of one block from the cameras of that block alone: an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
@@ -153,30 +155,72 @@ class RollOutContext:
         )
 
 
+def clip_conditions(
+    opacity: Float[Tensor, "batch frames height width"],
+    cameras: Sequence[Cameras],
+    camera_scales: Sequence[float],
+    text: Float[Tensor, "batch tokens width"],
+    reference_cameras: Sequence[Cameras],
+    temporal_factor: int,
+) -> Conditions:
+    """What ``RollOutContext`` makes of a whole clip, of several at once, on the device of the opacity.
+
+    cameras, reference_cameras: of each clip, on the CPU; all clips have as many frames and references. Latents of the references are still
+    without channels.
+    """
+    if len({(part.model, part.width, part.height) for part in (*cameras, *reference_cameras)}) > 1 and len(cameras) > 1:
+        rows = zip(opacity.split(1), cameras, camera_scales, text.split(1), reference_cameras, strict=True)
+        return stack_conditions([clip_conditions(o, [c], [s], t, [r], temporal_factor) for o, c, s, t, r in rows])
+    batch, device = len(cameras), opacity.device
+    first = _joined([part[:1] for part in cameras])
+    scales = torch.tensor(camera_scales, dtype=torch.float64)
+
+    def moved(views: Cameras) -> Cameras:
+        each = torch.arange(batch).repeat_interleave(len(views) // batch)
+        return weights_cameras(views, first[each], scales[each])
+
+    members = _members(len(cameras[0]), temporal_factor, is_first=True)
+    targets = moved(_pooled(_joined([part[members] for part in cameras]), temporal_factor))
+    conditions = Conditions(
+        opacity=opacity,
+        rays=ray_map(targets.to(device)).unflatten(0, (batch, -1)),
+        viewmats=targets.viewmats.unflatten(0, (batch, -1)).to(device),
+        Ks=normalised_Ks(targets).unflatten(0, (batch, -1)).to(device),
+        text=text.to(device),
+    )
+    if not len(reference_cameras[0]):
+        return conditions
+    references = moved(_joined(reference_cameras))
+    return replace(
+        conditions,
+        reference_latents=torch.zeros(batch, 0, len(reference_cameras[0]), 1, 1, device=device),
+        reference_viewmats=references.viewmats.unflatten(0, (batch, -1)).to(device),
+        reference_Ks=normalised_Ks(references).unflatten(0, (batch, -1)).to(device),
+    )
+
+
+def stack_conditions(parts: Sequence[Conditions]) -> Conditions:
+    """One batch of several; all have as many frames and references."""
+    values: dict[str, Any] = {}
+    for name, first in vars(parts[0]).items():
+        values[name] = None if first is None else torch.cat([getattr(part, name) for part in parts])
+    return replace(parts[0], **values)
+
+
 def pooled_cameras(cameras: Cameras, temporal_factor: int, is_first: bool, latent_frames: int | None = None) -> Cameras:
     """One camera per latent frame: the mean of its frames' rotations (chordal), centres, intrinsics and distortion.
 
     is_first: the frames start a clip, whose frame 0 is a latent frame of its own; all others come in groups of ``temporal_factor``. An
     incomplete last group repeats its last camera; latent frames beyond the cameras repeat the last group's mean, as the release pads.
     """
-    groups = _groups(len(cameras), temporal_factor, is_first)
-    index = torch.arange(groups * temporal_factor) - (temporal_factor - 1) * is_first
-    members = cameras[index.clamp(0, len(cameras) - 1)]  # the first group holds frame 0 alone, repeated
-    poses = members.to(dtype=torch.float64).camera_to_world
-    mean = torch.eye(4, dtype=poses.dtype, device=poses.device).repeat(groups, 1, 1)
-    mean[:, :3, :3] = _mean_rotation(poses[:, :3, :3].unflatten(0, (groups, temporal_factor)))
-    mean[:, :3, 3] = poses[:, :3, 3].unflatten(0, (groups, temporal_factor)).mean(dim=1)
-    pooled = replace(
-        cameras,
-        viewmats=invert_rigid(mean).to(cameras.viewmats.dtype),
-        Ks=members.Ks.unflatten(0, (groups, temporal_factor)).mean(dim=1),
-        distortion=members.distortion.unflatten(0, (groups, temporal_factor)).mean(dim=1),
-    )
-    return pooled if latent_frames is None else pooled[torch.arange(latent_frames).clamp(max=groups - 1)]
+    pooled = _pooled(cameras[_members(len(cameras), temporal_factor, is_first)], temporal_factor)
+    return pooled if latent_frames is None else pooled[torch.arange(latent_frames).clamp(max=len(pooled) - 1)]
 
 
-def weights_cameras(cameras: Cameras, first_camera: Cameras, camera_scale: float) -> Cameras:
+def weights_cameras(cameras: Cameras, first_camera: Cameras, camera_scale: float | Float[Tensor, " views"]) -> Cameras:
     """Cameras in the world that the weights were trained in: centres times ``camera_scale``, ``first_camera`` at the identity.
+
+    first_camera, camera_scale: one for all cameras, or one for each.
 
     The release takes poses in OpenGL axes (+y up, -z forward) but ray directions and intrinsics in OpenCV axes, and multiplies the two
     without turning one into the other. Its weights have learned that world, so it is reproduced. Conjugating each relative pose by
@@ -186,7 +230,7 @@ def weights_cameras(cameras: Cameras, first_camera: Cameras, camera_scale: float
     flip = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64, device=cameras.viewmats.device))
     to_first = first_camera.viewmats.to(flip)
     relative = to_first @ cameras.to(dtype=torch.float64).camera_to_world
-    relative[:, :3, 3] *= camera_scale
+    relative[:, :3, 3] *= torch.as_tensor(camera_scale, dtype=relative.dtype, device=relative.device).view(-1, 1)
     return replace(cameras, viewmats=invert_rigid(flip @ relative @ flip).to(cameras.viewmats.dtype))
 
 
@@ -211,6 +255,37 @@ def _groups(frames: int, temporal_factor: int, is_first: bool) -> int:
     """Latent frames of so many pixel frames; an incomplete last group counts."""
     assert frames > 0, "a latent frame needs a camera"
     return is_first + -(-(frames - is_first) // temporal_factor)
+
+
+def _members(frames: int, temporal_factor: int, is_first: bool) -> Int[Tensor, " members"]:
+    """Which frames stand for which latent frame, ``temporal_factor`` of them for each."""
+    index = torch.arange(_groups(frames, temporal_factor, is_first) * temporal_factor) - (temporal_factor - 1) * is_first
+    return index.clamp(0, frames - 1)  # the first group holds frame 0 alone, repeated
+
+
+def _pooled(members: Cameras, temporal_factor: int) -> Cameras:
+    """The mean camera of each ``temporal_factor`` that follow each other."""
+    groups = len(members) // temporal_factor
+    poses = members.to(dtype=torch.float64).camera_to_world
+    mean = torch.eye(4, dtype=poses.dtype, device=poses.device).repeat(groups, 1, 1)
+    mean[:, :3, :3] = _mean_rotation(poses[:, :3, :3].unflatten(0, (groups, temporal_factor)))
+    mean[:, :3, 3] = poses[:, :3, 3].unflatten(0, (groups, temporal_factor)).mean(dim=1)
+    return replace(
+        members,
+        viewmats=invert_rigid(mean).to(members.viewmats.dtype),
+        Ks=members.Ks.unflatten(0, (groups, temporal_factor)).mean(dim=1),
+        distortion=members.distortion.unflatten(0, (groups, temporal_factor)).mean(dim=1),
+    )
+
+
+def _joined(cameras: Sequence[Cameras]) -> Cameras:
+    """All views, one batch after the other; of one size and lens model."""
+    return replace(
+        cameras[0],
+        viewmats=torch.cat([part.viewmats for part in cameras]),
+        Ks=torch.cat([part.Ks for part in cameras]),
+        distortion=torch.cat([part.distortion for part in cameras]),
+    )
 
 
 def _mean_rotation(rotations: Float[Tensor, "groups members 3 3"]) -> Float[Tensor, "groups 3 3"]:

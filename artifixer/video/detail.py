@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -161,12 +162,29 @@ class AnchoredNoise:
         return _normal(keys, channels).flatten(0, 1)
 
 
+@dataclass(frozen=True)
+class DetailDraw:
+    """What is random in the loss: a noise level for each latent frame, and noise."""
+
+    sigma: Float[Tensor, "batch latent_frames"]
+    noise: Float[Tensor, "batch channels latent_frames h w"]
+
+    @staticmethod
+    def of(generators: Sequence[torch.Generator], channels: int, frames: int, rows: int, columns: int) -> DetailDraw:
+        """Of clips of so many latent frames, each from its own generator."""
+        sigma = torch.stack([torch.rand(frames, generator=random).clamp(min=1e-3) for random in generators])
+        return DetailDraw(sigma, torch.stack([torch.randn(channels, frames, rows, columns, generator=random) for random in generators]))
+
+    def to(self, device: torch.device | str) -> DetailDraw:
+        return DetailDraw(self.sigma.to(device), self.noise.to(device))
+
+
 def detail_loss(
     network: DetailNetwork,
     made: Float[Tensor, "batch channels latent_frames h w"],
     clean: Float[Tensor, "batch channels latent_frames h w"],
     opacity: Float[Tensor, "batch 1 latent_frames h w"],
-    generators: Sequence[torch.Generator],
+    drawn: DetailDraw,
     channel_weights: Sequence[float] = (),
 ) -> Tensor:
     """Squared error of the network's clean latents where the render is empty, at a random level per latent frame.
@@ -174,9 +192,7 @@ def detail_loss(
     Relative to the error that is left when all latents are independent, so that all levels count alike. made: without gradients.
     channel_weights: of mean 1; empty for ones.
     """
-    shape = made.shape[1:]
-    sigma = torch.cat([torch.rand(shape[1], generator=random).clamp(min=1e-3) for random in generators]).to(made)
-    noise = _images(torch.stack([torch.randn(shape, generator=random) for random in generators])).to(made)
+    sigma, noise = drawn.sigma.flatten().to(made), _images(drawn.noise.to(made))
     given, truth, emptiness = _images(made), _images(clean), 1 - _images(opacity)
     source = emptiness * noise + (1 - emptiness) * given
     level = sigma.view(-1, 1, 1, 1)

@@ -91,21 +91,39 @@ class Vae:
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
 
+    @property
+    def _is_small_on_gpu(self) -> bool:
+        return isinstance(self.network, SmallAutoencoder) and self.device.type == "cuda"
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Vae:
         """This autoencoder, its weights moved in place."""
         self.network.to(device=device, dtype=dtype)
         return self
 
     def encode(self, video: Float[Tensor, "batch 3 frames height width"]) -> Float[Tensor, "batch channels latent_frames h w"]:
-        """A whole clip of ``1 + n temporal_factor`` frames in [-1,1] -> normalised latents; the posterior's mode, never a sample."""
+        """A whole clip of ``1 + n temporal_factor`` frames in [-1,1] -> normalised latents; the posterior's mode, never a sample.
+
+        A small autoencoder takes it as one piece on a GPU, where many small calls cost more than their work.
+        """
+        if self._is_small_on_gpu:
+            latents = self.network.encode(video)
+            mean, std = _statistics(self.config, latents)
+            return (latents - mean) / std
         return StreamingEncoder(self).push(video)
 
     def encode_stills(self, photos: Float[Tensor, "batch 3 views height width"]) -> Float[Tensor, "batch channels views h w"]:
         """Photos that are not a video: each is encoded as a clip of its own, one at a time, which bounds the memory."""
+        if self._is_small_on_gpu:
+            batch, views = photos.shape[0], photos.shape[2]
+            latents = self.encode(photos.transpose(1, 2).flatten(0, 1)[:, :, None])
+            return latents[:, :, 0].unflatten(0, (batch, views)).transpose(1, 2)
         return torch.cat([self.encode(photos[:, :, view : view + 1]) for view in range(photos.shape[2])], dim=2)
 
     def decode(self, latents: Float[Tensor, "batch channels latent_frames h w"]) -> Float[Tensor, "batch 3 frames height width"]:
         """A whole clip of normalised latents -> frames in [-1,1]."""
+        if self._is_small_on_gpu:
+            mean, std = _statistics(self.config, latents)
+            return self.network.decode(latents * std + mean).clamp(-1, 1)
         return StreamingDecoder(self).push(latents)
 
 

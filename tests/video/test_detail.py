@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.video.conditions import Conditions, normalised_Ks, ray_map
-from artifixer.video.detail import SMALLEST_SHARE, AnchoredNoise, DetailNetwork, DetailSampler, detail_loss
+from artifixer.video.detail import SMALLEST_SHARE, AnchoredNoise, DetailDraw, DetailNetwork, DetailSampler, detail_loss
 
 #: float32 sums in another order.
 ROUNDING = 1e-5
@@ -114,7 +114,7 @@ def test_the_loss_of_independent_latents_is_their_posterior_variance_at_every_le
 
     def loss(opacity: Tensor) -> float:
         with torch.no_grad():
-            return float(detail_loss(untrained(4), made, clean, opacity, generators(2)))
+            return float(detail_loss(untrained(4), made, clean, opacity, draw_of(made, 2)))
 
     opacity = torch.zeros(2, 1, 64, 8, 8)
     assert loss(opacity) == pytest.approx(expected, abs=0.04), "128 levels were drawn"
@@ -127,12 +127,16 @@ def generators(count: int, seed: int = 0) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(100 * seed + index) for index in range(count)]
 
 
+def draw_of(made: torch.Tensor, count: int, seed: int = 0) -> DetailDraw:
+    return DetailDraw.of(generators(count, seed), *made.shape[1:])
+
+
 def test_the_loss_of_a_batch_is_that_of_its_clips():
     made, clean, opacity = randn(2, 3, 4, 4, 4), randn(2, 3, 4, 4, 4, seed=1), randn(2, 1, 4, 4, 4, seed=2).sigmoid()
     network = random_network()
-    together = detail_loss(network, made, clean, opacity, generators(2))
+    together = detail_loss(network, made, clean, opacity, draw_of(made, 2))
     alone = [
-        detail_loss(network, made[one], clean[one], opacity[one], [random])
+        detail_loss(network, made[one], clean[one], opacity[one], DetailDraw.of([random], *made.shape[1:]))
         for one, random in zip((slice(0, 1), slice(1, 2)), generators(2), strict=True)
     ]
     torch.testing.assert_close(together, torch.stack(alone).mean(), rtol=ROUNDING, atol=0)
@@ -142,7 +146,7 @@ def test_the_loss_of_a_batch_is_that_of_its_clips():
 def test_the_loss_moves_every_weight():
     network = random_network()
     opacity = randn(1, 1, 4, 4, 4, seed=2).sigmoid()
-    detail_loss(network, randn(1, 3, 4, 4, 4), randn(1, 3, 4, 4, 4, seed=1), opacity, generators(1)).backward()
+    detail_loss(network, randn(1, 3, 4, 4, 4), randn(1, 3, 4, 4, 4, seed=1), opacity, draw_of(opacity.expand(1, 3, 4, 4, 4), 1)).backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
 
@@ -241,7 +245,7 @@ def test_training_is_on_the_flow_that_sampling_follows():
     made, clean, network = randn(2, 3, 8, 4, 4), randn(2, 3, 8, 4, 4, seed=1), Witness()
     opacity = torch.zeros(2, 1, 8, 4, 4)
     opacity[..., 0], opacity[..., 1] = 1, 0.5
-    detail_loss(network, made, clean, opacity, generators(2))
+    detail_loss(network, made, clean, opacity, draw_of(made, 2))
     ((noisy, sigma, given, emptiness),) = network.asked
     assert torch.equal(given, made.transpose(1, 2).flatten(0, 1)) and torch.equal(emptiness, 1 - opacity.transpose(1, 2).flatten(0, 1))
     assert len(sigma.unique()) == 16 and 0 < float(sigma.min()) < float(sigma.max()) < 1
@@ -372,7 +376,7 @@ def test_training_learns_the_structure_of_detail():
 
     def loss(seed: int) -> Tensor:
         made = randn(1, channels, 16, 1, 1, seed=seed).expand(-1, -1, -1, size, size)
-        return detail_loss(network, made, made + structured(1, channels, 16, size, size, seed=seed + 1), opacity, generators(1, seed))
+        return detail_loss(network, made, made + structured(1, channels, 16, size, size, seed=seed + 1), opacity, draw_of(made, 1, seed))
 
     def tested() -> float:
         with torch.no_grad():
