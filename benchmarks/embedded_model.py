@@ -71,7 +71,7 @@ COLUMNS = ("psnr_mean", "psnr_pooled", "psnr_hard", "psnr_opaque", "psnr_empty",
 def larger_recipe() -> TrainingRecipe:
     """``tiny`` for one GPU: a network twice as large, four times the weights for detail, large batches."""
     transformer = replace(TINY.model.transformer, width=256, ffn_width=768, heads=4, layers=5, detail_width=160, detail_layers=8)
-    flow: dict[str, Any] = {"ema_decay": 0.998, "second_share": 0.15}
+    flow: dict[str, Any] = {"ema_decay": 0.998}
     watched: dict[str, Any] = {"save_every": 10**6, "validate_every": 0}  # a stage takes minutes
     return replace(
         TINY,
