@@ -1,12 +1,12 @@
 """The embedded model from nothing to files in one command: pairs, all stages, validation, weights in files of at most 16 MB.
 
     OMP_WAIT_POLICY=passive python benchmarks/embedded_model.py --out OUT [--pairs PAIRS...] [--validation PAIRS] [--minutes 25]
-        [--recipe tiny|tiny_cuda] [--device cuda|cpu] [--stages autoencoder,bidirectional,diffusion_forcing,self_forcing]
+        [--recipe tiny|small] [--device cuda|cpu] [--stages autoencoder,bidirectional,diffusion_forcing,self_forcing]
         [--scenes 1000] [--size N] [--seed 1] [--workers N] [--overwrite]
 
 Without ``--pairs`` it curates ``--scenes`` procedural scenes first (recipe ``tiny``; ``--size``: longest side), without ``--validation``
 the 32 scenes of the model card. ``--minutes`` are those of all trainings together, split over the stages by ``SHARES``; curation, starts of
-stages and the validation come on top. ``tiny`` is the recipe of that name, the default on a CPU; ``tiny_cuda``, the default on a GPU, is a
+stages and the validation come on top. ``tiny`` is the recipe of that name, the default on a CPU; ``small``, the default on a GPU, is a
 larger network in larger batches that still fits 40 MB as float16.
 
 ``OUT/`` receives ``pairs/`` and ``validation_pairs/`` if they are made here, a folder per stage as of ``artifixer train``, ``model/``,
@@ -28,7 +28,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is loaded
 
@@ -38,13 +38,12 @@ from artifixer import cli
 from artifixer.evaluation.inpainting import METHODS, inpaint
 from artifixer.pairs.loader import PairSet, open_pairs
 from artifixer.pairs.pair import TrainingPair
-from artifixer.recipes.train import TINY
+from artifixer.recipes.train import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, InputError, Stopped
 from artifixer.runtime.run_folder import write_json
 from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
 from artifixer.training.job import StageName, TrainingJob, TrainingRecipe, run_training
-from artifixer.training.parallel import ParallelConfig
 from artifixer.training.validation import Rival, ValidationConfig, validate
 from artifixer.video.models import load_model, save_model
 
@@ -52,8 +51,8 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 
 #: Each stage's share of the minutes by recipe: tiny divides its budget on two cores like this; on a GPU the first stages need less of it.
 SHARES: dict[str, dict[StageName, float]] = {
-    "tiny": {"autoencoder": 6, "bidirectional": 17, "diffusion_forcing": 21, "self_forcing": 17},
-    "tiny_cuda": {"autoencoder": 3, "bidirectional": 6, "diffusion_forcing": 11, "self_forcing": 11},
+    "tiny": {"autoencoder": 6, "bidirectional": 17, "diffusion_forcing": 21, "self_forcing": 6},
+    "small": {"autoencoder": 3, "bidirectional": 6, "diffusion_forcing": 14, "self_forcing": 4},
 }
 
 #: Bytes of an embedded model: of all files, of one file, and of the tensors in one, which leaves room for a header.
@@ -68,35 +67,13 @@ RISING, NOT_FALLING = ("psnr_mean", "psnr_pooled", "psnr_hard"), ("psnr_opaque",
 COLUMNS = ("psnr_mean", "psnr_pooled", "psnr_hard", "psnr_opaque", "psnr_empty", "ssim", "edges_empty")
 
 
-def larger_recipe() -> TrainingRecipe:
-    """``tiny`` for one GPU: a network twice as large, four times the weights for detail, large batches."""
-    transformer = replace(TINY.model.transformer, width=256, ffn_width=768, heads=4, layers=5, detail_width=160, detail_layers=8)
-    flow: dict[str, Any] = {"ema_decay": 0.998}
-    watched: dict[str, Any] = {"save_every": 10**6, "validate_every": 0}  # a stage takes minutes
-    return replace(
-        TINY,
-        model=replace(TINY.model, transformer=transformer),
-        autoencoder_loop=replace(TINY.autoencoder_loop, batch=32, **watched),
-        bidirectional=replace(TINY.bidirectional, **flow),
-        bidirectional_loop=replace(TINY.bidirectional_loop, batch=48, **watched),
-        diffusion_forcing=replace(TINY.diffusion_forcing, **flow),
-        diffusion_forcing_loop=replace(TINY.diffusion_forcing_loop, batch=48, **watched),
-        self_forcing=replace(TINY.self_forcing, ema_decay=0.998),
-        self_forcing_loop=replace(TINY.self_forcing_loop, batch=32, **watched),
-        parallel=ParallelConfig(attention="auto"),
-    )
-
-
-RECIPES = {"tiny": TINY, "tiny_cuda": larger_recipe()}
-
-
 def run(arguments: argparse.Namespace) -> None:
     """Everything, in order; what is done already is passed over."""
     device, out = resolve_device(arguments.device), arguments.out
     stages = _stages(arguments.stages)
     if not arguments.minutes > 0:
         raise InputError(f"--minutes {arguments.minutes}: expected a positive number")
-    name = arguments.recipe or ("tiny" if device == "cpu" else "tiny_cuda")
+    name = arguments.recipe or ("tiny" if device == "cpu" else "small")
     recipe = RECIPES[name]
     training = arguments.pairs or [curated(f"procedural:{arguments.scenes}:{arguments.seed}", out / "pairs", arguments)]
     measured_on = arguments.validation or curated(VALIDATION_SCENES, out / "validation_pairs", arguments)
@@ -203,7 +180,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pairs", type=Path, nargs="+")
     parser.add_argument("--validation", type=Path)
     parser.add_argument("--minutes", type=float, default=25)
-    parser.add_argument("--recipe", choices=tuple(RECIPES))
+    parser.add_argument("--recipe", choices=tuple(SHARES))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--scenes", type=int, default=1000, help="about as many as the loader keeps decoded in memory")

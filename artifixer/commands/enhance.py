@@ -52,8 +52,10 @@ class Command:
     """World units to the model's: metres per unit x 0.01 for the public release. Default: from the renders' depth."""
     residual: Literal["auto", "keep", "leave"] = "auto"
     """Whether detail that the autoencoder loses comes back where renders are opaque. auto: as the model was made for."""
+    strength: float = 1.0
+    """Share of what the model changes where renders are opaque, 0 to 1."""
     detail: bool = True
-    """Whether a model that can (tiny) draws detail where it invents. Without, such places are smooth: nearer to the truth on average."""
+    """Whether what is invented gets fine structure from the reference photos (tiny). Without it stays smooth, a mean of what it may be."""
     fps: float = 24.0
     """Frames per second of the video."""
     device: str = "auto"
@@ -69,6 +71,8 @@ def run_command(command: Command) -> None:
         raise InputError(f"--references {command.references}: expected 0 or more")
     if not 0 < command.fps <= 1000:
         raise InputError(f"--fps {command.fps:g}: expected more than 0, at most 1000")
+    if not 0 <= command.strength <= 1:
+        raise InputError(f"--strength {command.strength:g}: expected 0 to 1")
     config = EnhanceConfig(
         mode=command.mode,
         steps=read_steps(command.steps),
@@ -76,6 +80,7 @@ def run_command(command: Command) -> None:
         prompt=command.prompt,
         drop=read_drop(command.drop),
         keep_residual={"auto": None, "keep": True, "leave": False}[command.residual],
+        strength=command.strength,
         camera_scale=command.camera_scale,
         detail=command.detail,
     )

@@ -45,7 +45,7 @@ class Command:
     """Folders of training pairs (artifixer curate)."""
     out: Path
     """Run folder to create or continue."""
-    recipe: Literal["tiny", "paper", "release"] = "tiny"
+    recipe: Literal["tiny", "small", "paper", "release"] = "tiny"
     """tiny for a CPU; paper and release for many GPUs."""
     init: Path | None = None
     """Model or run folder to start from; for the recipes paper and release also a folder of Wan 2.1."""

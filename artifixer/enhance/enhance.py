@@ -27,6 +27,7 @@ from artifixer.geometry.paths import focus_point
 from artifixer.imaging.resize import resize_bilinear
 from artifixer.runtime.errors import InputError
 from artifixer.splats.render import Renders
+from artifixer.video.backdrop import Backdrop
 from artifixer.video.conditions import RollOutContext
 from artifixer.video.models import Mode, Model
 from artifixer.video.sample import BlockInput, NetworkCall, SampleConfig, keyed_noise, sample_blocks
@@ -46,9 +47,10 @@ class EnhanceConfig:
 
     mode: where the flow starts, and with it the model's own number of steps, see ``ModelConfig.in_mode`` and ``steps_in``.
     steps: network calls per block; ``adaptive`` takes fewer where the render is opaque. prompt: what the scene shows. drop: what the model
-    does not get to see. keep_residual: see ``ModelConfig``. detail: whether a model that can draws detail where it invents; without it
-    such places are smooth, the mean of what they may be. camera_scale: world units to the model's units; None finds it from the renders'
-    depth. overlap: whether encoding and decoding run in threads beside the network; None for on a GPU only.
+    does not get to see. keep_residual: see ``ModelConfig``. strength: share, 0 to 1, of what the model changes where the render is opaque.
+    detail: whether invented places get fine structure from the reference photos, for models that are smooth there; without it they stay
+    the mean of what they may be. camera_scale: world units to the model's units; None finds it from the renders' depth. overlap: whether
+    encoding and decoding run in threads beside the network; None for on a GPU only.
     """
 
     mode: Mode = "improve"
@@ -57,6 +59,7 @@ class EnhanceConfig:
     prompt: str = ""
     drop: tuple[Drop, ...] = ()
     keep_residual: bool | None = None
+    strength: float = 1.0
     detail: bool = True
     camera_scale: float | None = None
     overlap: bool | None = None
@@ -64,10 +67,11 @@ class EnhanceConfig:
 
 @dataclass(frozen=True)
 class FrameBlock:
-    """Consecutive clean frames; ``first_index``: the first one's place in the clip."""
+    """Consecutive clean frames; ``first_index``: the first one's place in the clip. plain: without detail; None where there is none."""
 
     first_index: int
     frames: UInt8[np.ndarray, "frames height width 3"]
+    plain: UInt8[np.ndarray, "frames height width 3"] | None = None
 
 
 @dataclass
@@ -110,8 +114,11 @@ def enhance(
     config: EnhanceConfig | None = None,
     report: EnhanceReport | None = None,
     store: RollOutStore | None = None,
+    first_renders: RenderSource | None = None,
 ) -> Iterator[FrameBlock]:
     """Clean frames for all cameras, in order.
+
+    first_renders: of the same cameras, whose opacity says what was invented; for renders of splats that were fitted to invented frames.
 
     The input is checked and the references are encoded before this returns; frames are made when the iterator is read. Closing it cancels.
     Frames that fill the last block repeat the last one and are cut off again. Renders go through 8 bit, so that memory and disk give the
@@ -128,28 +135,35 @@ def enhance(
     source = checked_source(renders, cameras)
     report.width, report.height = model.config.model_size(cameras.width, cameras.height)
     with torch.no_grad():
-        context = _context(source, cameras, references, model, config, report)
-    clip = _Clip(source, cameras, model, config, context, (report.width, report.height), store)
+        context, backdrop = _context(source, cameras, references, model, config, report)
+    clip = _Clip(source, cameras, model, config, context, backdrop, (report.width, report.height), store, first_renders)
     return _reported(_frame_blocks(clip, report), model, report, started)
 
 
 def sample_config(model: Model, config: EnhanceConfig) -> SampleConfig:
     """How the roll-out samples: the model's own settings in this mode, and the steps asked for."""
     own = model.config.sampling(config.mode)
-    return replace(own, steps=config.steps or own.steps, detail_steps=own.detail_steps if config.detail else 0)
+    return replace(own, steps=config.steps or own.steps)
 
 
 @dataclass(frozen=True)
 class _Clip:
-    """What a roll-out reads. size: (width, height) of the model's frames."""
+    """What a roll-out reads. backdrop: None without detail. size: (width, height) of the model's frames."""
 
     source: RenderSource
     cameras: Cameras
     model: Model
     config: EnhanceConfig
     context: RollOutContext
+    backdrop: Backdrop | None
     size: tuple[int, int]
     store: RollOutStore | None
+    first_renders: RenderSource | None
+
+    @property
+    def reads_renders_again(self) -> bool:
+        """Whether opaque parts of the renders enter the frames themselves."""
+        return self.keeps_residual or self.config.strength < 1
 
     @property
     def keeps_residual(self) -> bool:
@@ -165,12 +179,12 @@ class _Clip:
 
 @dataclass(frozen=True)
 class _EncodedBlock:
-    """A block ready for the network. rgb, opacity: of the renders at the cameras' own size, padding left out; None without residual."""
+    """A block ready for the network. rgb, opacity: of the renders at the cameras' own size, without padding; rgb where it enters frames."""
 
     first: int
     input: BlockInput
     rgb: Float[Tensor, "frames height width 3"] | None
-    opacity: Float[Tensor, "frames height width"] | None
+    opacity: Float[Tensor, "frames height width"]
 
 
 @dataclass(frozen=True)
@@ -210,7 +224,7 @@ def _encoded(clip: _Clip) -> Iterator[_EncodedBlock]:
         )
         block = BlockInput(latent_first, encoder.push(video), conditions.to(dtype=model.dtype))
         kept = min(count, len(cameras) - first)
-        yield _EncodedBlock(first, block, rgb[:kept] if clip.keeps_residual else None, opacity[:kept] if clip.keeps_residual else None)
+        yield _EncodedBlock(first, block, rgb[:kept] if clip.reads_renders_again else None, opacity[:kept])
         first, latent_first = first + count, latent_first + model.config.block_frames
 
 
@@ -261,14 +275,27 @@ def _decoded(clip: _Clip, sampled: Iterator[_SampledBlock]) -> Iterator[FrameBlo
                 frames = video_to_frames(decoder.push(latents[:, :, :needed]))[:kept]
                 return resize_bilinear(frames, cameras.width, cameras.height)
 
-            frames = decode(decoder, block.clean_latents)
-            if encoded.rgb is not None and encoded.opacity is not None:
-                lost = encoded.rgb - decode(render_decoder, encoded.input.render_latents)
-                frames = frames + encoded.opacity.square()[..., None] * lost
+            frames, plain = decode(decoder, block.clean_latents), None
+            if encoded.rgb is not None:
+                opaque = encoded.opacity.square()[..., None]
+                if clip.keeps_residual:
+                    frames = frames + opaque * (encoded.rgb - decode(render_decoder, encoded.input.render_latents))
+                frames = frames + (1 - clip.config.strength) * opaque * (encoded.rgb - frames)
+            if clip.backdrop is not None:
+                plain, seen_from = frames_to_bytes(frames).cpu().numpy(), cameras[encoded.first : encoded.first + kept].to(model.device)
+                frames = clip.backdrop.lend(frames, _first_opacity(clip, encoded, kept), seen_from)
             pixels = frames_to_bytes(frames).cpu().numpy()
             if clip.store is not None and block.last_noisy_latents is not None:
                 clip.store.save(number, block.last_noisy_latents)
-            yield FrameBlock(encoded.first, pixels)
+            yield FrameBlock(encoded.first, pixels, plain)
+
+
+def _first_opacity(clip: _Clip, encoded: _EncodedBlock, kept: int) -> Float[Tensor, "frames height width"]:
+    """What the first renders of the block's frames show."""
+    if clip.first_renders is None:
+        return encoded.opacity
+    _, opacity = read_frames(clip.first_renders, clip.cameras, encoded.first, kept, clip.cameras.width, clip.cameras.height)
+    return opacity.to(clip.model.device)
 
 
 def _reported(blocks: Iterator[FrameBlock], model: Model, report: EnhanceReport, started: float) -> Iterator[FrameBlock]:
@@ -301,8 +328,8 @@ def _context(
     model: Model,
     config: EnhanceConfig,
     report: EnhanceReport,
-) -> RollOutContext:
-    """Text, references, unit of length and first camera; what is odd about them goes into the report's warnings."""
+) -> tuple[RollOutContext, Backdrop | None]:
+    """Text, references, unit of length and first camera, and what lends detail; what is odd about them goes into the report's warnings."""
     references = () if "references" in config.drop else references
     if model.config.takes_references and not references and "references" not in config.drop:
         report.warnings.append(f"no reference photos; model {model.config.name} was trained with them and is better with a few")
@@ -317,13 +344,16 @@ def _context(
         text=prompt.embedding,
     )
     if not model.config.takes_references:
-        return context
+        return context, None
     read = read_references(references, cameras.width, cameras.height, (report.width, report.height))
     if read is None:
-        return context
+        return context, None
     photos, photo_cameras = read
+    has_detail = model.config.detail and config.detail
+    depth = 1 / report.camera_scale
+    backdrop = Backdrop.of(photos.to(model.device), photo_cameras.to(model.device), depth) if has_detail else None
     latents = model.vae.encode_stills(frames_to_video(photos, model.device, model.dtype))
-    return context.with_references(latents, photo_cameras.to(model.device))
+    return context.with_references(latents, photo_cameras.to(model.device)), backdrop
 
 
 def _camera_scale(

@@ -5,6 +5,7 @@
     splats/{initial,artifixer3d}.ply    standard 3DGS
     renders/  renders_3d/               render folders along the path, sides multiples of 16
     frames/{artifixer,artifixer3d,artifixer3d_plus}/%05d.png    at the size that was asked for
+    frames/{artifixer,artifixer3d_plus}.plain/    for models that lend detail: the frames without it; splats are fitted to these
     videos/*.mp4                        every variant, the first renders, and all side by side
     dataset/                            training photos and generated frames for other trainers
     cameras.json                        the target cameras, and which photos were taken from there
@@ -54,6 +55,9 @@ from artifixer.video.models import Model, ModelFiles, load_model
 INITIAL, DISTILLED = "splats/initial.ply", "splats/artifixer3d.ply"
 FRAMES = {name: f"frames/{name}" for name in VARIANTS.values()}
 
+#: The same frames without the detail that photos lent, where the model has it.
+PLAIN = {name: f"{folder}.plain" for name, folder in FRAMES.items()}
+
 #: Folder of resized photos.
 CACHE = "cache"
 
@@ -61,7 +65,7 @@ CACHE = "cache"
 OPTIONAL_OUTPUTS = {
     "distill": (DISTILLED,),
     "render_3d": ("renders_3d", FRAMES["artifixer3d"]),
-    "enhance_3d": (FRAMES["artifixer3d_plus"],),
+    "enhance_3d": (FRAMES["artifixer3d_plus"], PLAIN["artifixer3d_plus"]),
 }
 
 
@@ -148,7 +152,9 @@ class _Run:
             self._distilled(keys["artifixer"])
             keys["artifixer3d"] = self._rendered("render_3d", DISTILLED, "renders_3d", [FRAMES["artifixer3d"]])
         if "artifixer3d_plus" in self.config.wanted:
-            keys["artifixer3d_plus"] = self._enhanced("enhance_3d", keys["artifixer3d"], scale, "renders_3d", "artifixer3d_plus")
+            second = f"{renders}, {keys['artifixer3d']}"
+            strength = self.files.config.second_strength
+            keys["artifixer3d_plus"] = self._enhanced("enhance_3d", second, scale, "renders_3d", "artifixer3d_plus", strength)
         self._discard_outdated()
         self._model = None
         frames = {name: FRAMES[name] for name in keys}
@@ -197,9 +203,9 @@ class _Run:
 
         return self.stages.complete(name, key, [folder, *more_outputs], len(job.frames), work)
 
-    def _enhanced(self, name: str, renders: str, scale: CameraScale, folder: str, variant: str) -> str:
+    def _enhanced(self, name: str, renders: str, scale: CameraScale, folder: str, variant: str, strength: float = 1.0) -> str:
         config, job = self.config, self.job
-        settings = EnhanceConfig(mode=config.mode, steps=config.steps, seed=config.seed, prompt=config.prompt, camera_scale=scale.value)
+        settings = EnhanceConfig(config.mode, config.steps, config.seed, config.prompt, strength=strength, camera_scale=scale.value)
         own = self.files.config.in_mode(config.mode)  # a mode that changes nothing for this model redoes nothing
         key = {
             "renders": renders,
@@ -210,15 +216,17 @@ class _Run:
             "references": fingerprint(list(job.references)),
             "camera scale": scale.value,
             "seed": config.seed,
+            "strength": strength,
         }
 
-        state = f"frames/{variant}.state"
+        state, folders = f"frames/{variant}.state", (FRAMES[variant], PLAIN[variant])
 
         def work(stage: Stage) -> None:
-            for warning in enhance_along(job, self._loaded_model(), settings, folder, FRAMES[variant], state, stage):
+            for warning in enhance_along(job, self._loaded_model(), settings, folder, "renders", folders, state, stage):
                 self.display.note(warning)  # not in the report: a run that finds this stage done doesn't see it
 
-        return self.stages.complete(name, key, [FRAMES[variant]], len(job.frames), work, scratch=[state])
+        kept = 2 if self._has_detail else 1
+        return self.stages.complete(name, key, folders[:kept], len(job.frames), work, scratch=[state, *folders[kept:]])
 
     def _distilled(self, frames: str) -> None:
         config, job = self.config, self.job
@@ -230,12 +238,13 @@ class _Run:
             "seed": config.seed,
         }
         checkpoint = "splats/artifixer3d.checkpoint"
+        fitted = (PLAIN if self._has_detail else FRAMES)["artifixer"]
         self.stages.complete(
             "distill",
             key,
             [DISTILLED],
             config.distill.reconstruct.iterations,
-            lambda stage: fit_to_frames(job, config.distill, INITIAL, FRAMES["artifixer"], DISTILLED, checkpoint, stage),
+            lambda stage: fit_to_frames(job, config.distill, INITIAL, fitted, DISTILLED, checkpoint, stage),
             scratch=[checkpoint],
         )
 
@@ -308,6 +317,11 @@ class _Run:
             seconds=self.stages.seconds,
             notes=tuple(self.notes),
         )
+
+    @property
+    def _has_detail(self) -> bool:
+        """Whether the model's frames have detail that was lent."""
+        return self.files.config.detail and bool(self.job.references)
 
     @cached_property
     def _photos_key(self) -> str:

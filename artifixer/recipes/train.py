@@ -1,6 +1,7 @@
 """Named settings for ``artifixer train``, for each of its stages.
 
 ``tiny``     the model inside this package: minutes on two CPU cores, its own small autoencoder
+``small``    the same kind, a network twice as large, in large batches for one GPU
 ``paper``    Wan 2.1 14B as in the paper: 15,000 teacher, 5,000 causal, 2,000 self-forcing steps, on 128 processes
 ``release``  as the public release: 25,000, 10,000 and 400 steps, its drop-outs and numbers of references
 """
@@ -59,13 +60,14 @@ TINY_MODEL = ModelConfig(
         frequency_width=128,
         spatial_factor=4,
         noise_free_skip=True,  # as many numbers per token as the network is wide: noise would not pass through it
-        detail_width=96,
     ),
     vae=SmallAutoencoderConfig(z_dim=48),  # trained, 16 channels keep a quarter of the truth's gradient energy, 48 two thirds
     camera_scale="median_depth",
     takes_text=False,
     source="direct",
     keep_residual=True,
+    detail=True,
+    second_strength=0.25,
     steps=1,
     adapts_steps=True,
     block_frames=2,
@@ -107,21 +109,24 @@ TINY_FLOW = FlowMatchingTraining(
 #: From here on every pixel counts the same, wherever it is: what is missing is most of what there is to gain.
 TINY_CAUSAL = replace(TINY_FLOW, easy_power=0.0)
 
-#: The causal model stays as it is: its one step has no noise, so that there is no distribution to match, and more training on its own
-#: roll-outs made it worse. What is trained on them is its detail. Frames are lost more often than before: it is about what is invented.
+#: From the direct source there is no noise, so that there is no distribution to match: its roll-outs learn the true clip. Those from the
+#: mixing source match the teacher's distribution.
 TINY_SELF_FORCING = SelfForcingTraining(
-    replace(TINY_CLIPS, tail_drop=0.3, render_drop=0.05),
-    student_every=0,
+    TINY_CLIPS,
+    student_every=1,
     guidance=1.0,
-    matching_weight=0.0,
-    mixing_share=0.2,
+    matching_weight=0.3,
+    mixing_share=0.3,
+    clean_weight=1.0,
+    student_learning_rate=1e-4,
+    critic_learning_rate=4e-4,
     betas=(0.9, 0.98),
     gradient_limit=1.0,
     ema_decay=0.99,
 )
 
-#: 6, 25, 35 and 19 minutes on two cores that other work shared, as two processes with one thread each; the speeds of docs/benchmarks.md
-#: make it about 6, 17, 21 and 17 on free ones.
+#: 6, 19, 28 and 8 minutes on two cores that other work shared, as two processes with one thread each; the speeds of docs/benchmarks.md
+#: make it about 6, 17, 21 and 6 on free ones.
 TINY = TrainingRecipe(
     model=TINY_MODEL,
     autoencoder=AutoencoderTraining(crop=80),
@@ -131,14 +136,31 @@ TINY = TrainingRecipe(
     diffusion_forcing=TINY_CAUSAL,
     diffusion_forcing_loop=LoopConfig(1200, batch=2, warmup=50, cooldown=0.5, save_every=100, validate_every=400),
     self_forcing=TINY_SELF_FORCING,
-    self_forcing_loop=LoopConfig(1200, batch=2, warmup=20, cooldown=0.5, save_every=100, validate_every=600),
+    self_forcing_loop=LoopConfig(300, batch=2, warmup=20, cooldown=0.5, save_every=100, validate_every=300),
     weigh_channels=True,
     parallel=ParallelConfig(attention="plain"),  # for clips this small PyTorch's CPU kernels are slower backwards
     validation=ValidationConfig(pairs=16, steps=(1,)),
 )
 
+#: A stage takes minutes on a GPU: nothing is saved or measured before its end.
+_UNWATCHED: dict[str, int] = {"save_every": 10**6, "validate_every": 0}
+
+SMALL = replace(
+    TINY,
+    model=replace(TINY_MODEL, name="small", transformer=replace(TINY_MODEL.transformer, width=256, ffn_width=768, heads=4, layers=5)),
+    autoencoder_loop=replace(TINY.autoencoder_loop, batch=32, **_UNWATCHED),
+    bidirectional=replace(TINY_FLOW, ema_decay=0.998),
+    bidirectional_loop=replace(TINY.bidirectional_loop, batch=48, **_UNWATCHED),
+    diffusion_forcing=replace(TINY_CAUSAL, ema_decay=0.998),
+    diffusion_forcing_loop=replace(TINY.diffusion_forcing_loop, batch=48, **_UNWATCHED),
+    self_forcing=replace(TINY_SELF_FORCING, ema_decay=0.998),
+    self_forcing_loop=replace(TINY.self_forcing_loop, batch=32, **_UNWATCHED),
+    parallel=ParallelConfig(),
+)
+
 RECIPES = {
     "tiny": TINY,
+    "small": SMALL,
     "paper": _large(ClipConfig(), (15_000, 5_000, 2_000)),
     "release": _large(ClipConfig(references="release", render_drop=0.1, text_drop=0.1, reference_drop=0.1), (25_000, 10_000, 400)),
 }

@@ -29,7 +29,8 @@ def resolve_device(name: str) -> str:
 def repeatable(device: str) -> Iterator[None]:
     """Within the context kernels with the same bits in every run are preferred on a GPU; on a CPU there are no others.
 
-    Some kernels have no such twin: they run as they are. Begins before the first matrix product on the GPU, or cuBLAS takes no notice.
+    Some kernels have no such twin, the backward pass of fused attention among them: they run as they are. Begins before the first matrix
+    product on the GPU, or cuBLAS takes no notice.
     """
     import torch
 

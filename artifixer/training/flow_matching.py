@@ -98,15 +98,13 @@ class FlowMatchingStage:
         compute: str,
         block_frames: int | None = None,
     ) -> None:
-        """The transformer is trained in place, distributed already; its detail network and the autoencoder stay as they are."""
+        """The transformer is trained in place, distributed already; the autoencoder stays as it is."""
         assert not settings.second_share or settings.source == "direct", "a clip's own first result starts at the direct source"
         self.name, self.block_frames = name, block_frames
         self.transformer = transformer.requires_grad_(True).train()
-        if transformer.detail is not None:
-            transformer.detail.requires_grad_(False)
         self.vae, self.settings, self.schedule, self.seed, self.compute = vae, settings, schedule, seed, compute
         optimizer = torch.optim.AdamW(
-            transformer.parameters_without_detail(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+            transformer.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
         )
         self.modules: Mapping[str, nn.Module] = {"transformer": transformer}
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {"transformer": optimizer}

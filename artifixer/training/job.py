@@ -126,8 +126,7 @@ def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
 def initial_model(config: ModelConfig, init: Path | None, seed: int, device: str, option: str = "--init") -> Model:
     """The model to start from: the recipe's architecture with the weights of ``init``, or freshly drawn ones.
 
-    The autoencoder is on the device; the transformer still on the CPU, since it may be too large for one device. Detail is drawn as
-    ``init`` draws it: not at all as long as no stage has trained it.
+    The autoencoder is on the device; the transformer still on the CPU, since it may be too large for one device.
     Raises ``InputError`` naming ``option`` when ``init`` is no model, and the first difference when it has another architecture.
     """
     if init is None:
@@ -136,7 +135,7 @@ def initial_model(config: ModelConfig, init: Path | None, seed: int, device: str
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             vae = build_vae(config.vae)
-        return Model(replace(config, detail_steps=0), transformer, vae.to(device))
+        return Model(config, transformer, vae.to(device))
     _check_is_model(init, option)
     loaded = load_model(model_folder(init), "cpu", torch.float32)
     loaded.vae.to(device)
@@ -148,8 +147,7 @@ def initial_model(config: ModelConfig, init: Path | None, seed: int, device: str
             before, wanted = getattr(theirs, name), getattr(ours, name)
             if before != wanted and not name.startswith("latents_"):
                 raise InputError(f"{option} {init}: {part} {name} is {before}, the recipe has {wanted}")
-    own = loaded.config
-    return replace(loaded, config=replace(config, vae=own.vae, detail_steps=own.detail_steps, detail_noise=own.detail_noise))
+    return replace(loaded, config=replace(config, vae=loaded.config.vae))
 
 
 def model_folder(path: Path) -> Path:
@@ -214,12 +212,8 @@ def _train_self_forcing(job: TrainingJob, model: Model, pairs: OrderedPairs, out
     seed = recipe.self_forcing_loop.seed
     prompt = settings.negative_prompt
     negative = model.encode_prompt(prompt).embedding if prompt else None
-    if recipe.weigh_channels:
-        gains = _pixel_gains(model, pairs)
-        settings = replace(settings, channel_weights=settings.channel_weights or _channel_weights(gains))
-        if model.transformer.detail is not None:
-            config = replace(config, detail_noise=_detail_noise(gains))
-    model = replace(model, config=replace(model.config, detail_steps=config.detail_steps, detail_noise=config.detail_noise))
+    if recipe.weigh_channels and not settings.channel_weights:
+        settings = replace(settings, channel_weights=_channel_weights(_pixel_gains(model, pairs)))
     stage = SelfForcingStage(*networks, model.vae, settings, config.sampling(), seed, recipe.parallel.compute, negative)
     validation = _validation(job, model, stage.ema, recipe.validation, out, progress)
     train(stage, pairs, recipe.self_forcing_loop, out, progress, validation, _ahead(job))
@@ -265,11 +259,6 @@ def _pixel_gains(model: Model, pairs: OrderedPairs) -> Float[Tensor, " channels"
 def _channel_weights(gains: Float[Tensor, " channels"]) -> tuple[float, ...]:
     """Pixel gains, 0.7 of them beside 0.3 for every channel, so that none is forgotten."""
     return tuple(float(f"{value:.4g}") for value in (0.7 * gains + 0.3).tolist())
-
-
-def _detail_noise(gains: Float[Tensor, " channels"]) -> tuple[float, ...]:
-    """Detail is drawn at nearly full size in channels that do little to pixels, cautiously in those that give whole areas their colours."""
-    return tuple(float(f"{value:.3g}") for value in (1 / gains).clamp(0.1, 0.9).tolist())
 
 
 def _validation(

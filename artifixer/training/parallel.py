@@ -55,8 +55,7 @@ def distribute(module: nn.Module, layers: Iterable[nn.Module], config: ParallelC
     compute = torch.bfloat16 if config.compute == "bfloat16" and device.type == "cuda" else None
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32 if compute else None, cast_forward_inputs=False)
     layers = list(layers)
-    detail = module.detail if isinstance(module, VideoTransformer) else None
-    for part in (*layers, *([] if detail is None else [detail]), module):  # detail is used outside of the whole's forward pass
+    for part in (*layers, module):
         fully_shard(part, mesh=mesh, mp_policy=policy)
     if isinstance(module, VideoTransformer):
         plain = module.remember

@@ -4,8 +4,7 @@ In: training pairs; a student (the causal model), and the bidirectional teacher 
 makes. Each step rolls the student out block by block through its key-value cache and stops every block at one random denoising step, whose
 result carries gradients, also through the keys and values of earlier blocks. The student is moved by the difference of what critic and
 teacher see in its clips; the critic learns to denoise these clips. Small models may add the squared error towards the true clip: the
-direct source has no noise, so that there is no distribution to match. A student with a network for detail has it trained on the same
-roll-outs: the true clip's distribution around what the student made of it.
+direct source has no noise, so that there is no distribution to match.
 """
 
 from __future__ import annotations
@@ -20,12 +19,11 @@ from torch import Tensor, nn
 
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.seeds import generator as keyed_generator
-from artifixer.training.clips import Clip, ClipConfig, EncodedClips, draw_batch, encode_clips, latent_shape
+from artifixer.training.clips import Clip, ClipConfig, EncodedClips, draw_batch, encode_clips
 from artifixer.training.ema import Ema
 from artifixer.training.flow_matching import weighted_error
 from artifixer.training.parallel import at_least_float32, autocast
 from artifixer.video.conditions import Conditions
-from artifixer.video.detail import DetailDraw, detail_loss
 from artifixer.video.flow import clean_from_velocity, noisy_latents, source_latents, timestep
 from artifixer.video.flow import velocity as flow_velocity
 from artifixer.video.sample import BlockInput, SampleConfig, sample_blocks
@@ -42,8 +40,7 @@ Latents = Float[Tensor, "batch channels latent_frames h w"]
 class SelfForcingTraining:
     """Settings of the stage; the defaults are the release's, which the paper does not contradict.
 
-    clips: drop-outs as before. student_every: the student has its turn at every so manyeth step, the critic at every one; 0 leaves the
-    student as it is and trains its detail alone.
+    clips: drop-outs as before. student_every: the student has its turn at every so manyeth step, the critic at every one.
     guidance: how far both scores go from the negative text's prediction towards the text's; 1 needs no negative prediction.
     negative_prompt: the negative text; empty is no prompt, zeros.
     smallest_sigma, largest_sigma: noise levels of the scores are kept within. ema_decay: of the student's average; it is a copy for the
@@ -52,7 +49,6 @@ class SelfForcingTraining:
     mixing_share: share of steps whose roll-out starts at the mixing source for a model whose own is direct, with ``mixing_steps`` steps.
     clean_weight: of the squared error towards the true clip in the student's loss, for small models; channel_weights, easy_power: of that
     error, see ``FlowMatchingTraining``.
-    detail_learning_rate: of the student's network for detail, where it has one; its loss has the same channel weights.
     """
 
     clips: ClipConfig = field(default_factory=ClipConfig)
@@ -74,15 +70,6 @@ class SelfForcingTraining:
     clean_weight: float = 0.0
     channel_weights: tuple[float, ...] = ()
     easy_power: float = 0.0
-    detail_learning_rate: float = 2e-3
-
-
-@dataclass(frozen=True)
-class DrawnRollOut:
-    """What one step reads. detail: for a student that has a network for it."""
-
-    clips: list[Clip]
-    detail: DetailDraw | None = None
 
 
 class SelfForcingStage:
@@ -104,23 +91,19 @@ class SelfForcingStage:
     ) -> None:
         """Student and critic are trained in place; the teacher stays as it is. negative_text: None for zeros."""
         assert isinstance(sampling.steps, int), "the student is trained for a fixed number of steps"
-        is_alone = student.detail is None and (not settings.matching_weight or sampling.source != "mixing")
-        assert settings.student_every == 1 or not is_alone, "without critic and detail every step must be the student's"
-        has_goal = settings.clean_weight or sampling.source == "mixing" or not settings.student_every
+        is_alone = not settings.matching_weight or sampling.source != "mixing"
+        assert settings.student_every == 1 or not is_alone, "where the critic has no turn every step must be the student's"
+        has_goal = settings.clean_weight or sampling.source == "mixing"
         assert has_goal, "roll-outs from another source than mixing need a goal of their own"
         self.student, self.critic = student.requires_grad_(True).train(), critic.requires_grad_(True).train()
         self.teacher = teacher.requires_grad_(False).eval()
         self.vae, self.settings, self.sampling = vae, settings, sampling
         self.seed, self.compute, self.negative_text = seed, compute, negative_text
-        trained = {}
-        if settings.student_every:
-            trained["student"] = (student.parameters_without_detail(), settings.student_learning_rate)
+        trained = {"student": (student.parameters(), settings.student_learning_rate)}
         self.modules: Mapping[str, nn.Module] = {"student": student}
         if settings.matching_weight:
             self.modules = {"student": student, "critic": critic}
-            trained["critic"] = (critic.parameters_without_detail(), settings.critic_learning_rate)
-        if student.detail is not None:
-            trained["detail"] = (list(student.detail.parameters()), settings.detail_learning_rate)
+            trained["critic"] = (critic.parameters(), settings.critic_learning_rate)
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {
             name: torch.optim.AdamW(parameters, lr=rate, betas=settings.betas, weight_decay=settings.weight_decay)
             for name, (parameters, rate) in trained.items()
@@ -132,16 +115,14 @@ class SelfForcingStage:
     def extra_state(self) -> Mapping[str, Tensor]:
         return self.ema.state()
 
-    def draw(self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int) -> DrawnRollOut:
-        """Clips with their drop-outs, and what is random in the loss of detail."""
-        clips = draw_batch(pairs, self.settings.clips, generators, keyed_generator(self.seed, "batch shape", step))
-        if self.student.detail is None:
-            return DrawnRollOut(clips)
-        drawn = DetailDraw.of(generators, *latent_shape(clips[0], self.vae.config))
-        return DrawnRollOut(clips, drawn.to(self.vae.device))
+    def draw(self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int) -> list[Clip]:
+        """Clips with their drop-outs."""
+        return draw_batch(pairs, self.settings.clips, generators, keyed_generator(self.seed, "batch shape", step))
 
-    def losses(self, drawn: DrawnRollOut, generators: Sequence[torch.Generator], step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The losses of whoever has its turn: the critic and the detail at every step, the student at its own; on one roll-out."""
+    def losses(
+        self, clips: Sequence[Clip], generators: Sequence[torch.Generator], step: int
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The losses of whoever has its turn: the critic at every step, the student at its own; on one roll-out."""
         settings = self.settings
         device = next(self.student.parameters()).device
         text = TextConfig(self.student.config.text_tokens, self.student.config.text_width)
@@ -152,20 +133,11 @@ class SelfForcingStage:
         is_matched = bool(settings.matching_weight) and sampling.source == "mixing"
         losses, numbers = {}, {}
         with autocast(self.compute, device):
-            encoded = encode_clips(drawn.clips, self.vae, text, device)
+            encoded = encode_clips(clips, self.vae, text, device)
             with contextlib.nullcontext() if is_students_turn else torch.no_grad():
                 made = self._roll_out(encoded, sampling, exit_step, generators)
             if is_matched:
                 losses["critic"] = self._critic_loss(encoded, made.detach(), generators)
-            if self.student.detail is not None and drawn.detail is not None:
-                losses["detail"] = detail_loss(
-                    self.student.detail,
-                    at_least_float32(made.detach()),
-                    encoded.clean_latents,
-                    encoded.latent_opacity,
-                    drawn.detail,
-                    settings.channel_weights,
-                )
             if is_students_turn:
                 parts = self._student_losses(encoded, made, is_matched, generators)
                 losses["student"] = torch.stack([part.to(torch.float64) for part in parts.values()]).sum()
@@ -174,13 +146,12 @@ class SelfForcingStage:
         return losses, numbers | {"latent_error": error}
 
     def updated(self, step: int) -> None:
-        """The average follows the student's turns, or detail that is trained alone."""
-        if self._is_students_turn(step - 1) or not self.settings.student_every:
+        """The average follows the student's turns."""
+        if self._is_students_turn(step - 1):
             self.ema.update()
 
     def _is_students_turn(self, step: int) -> bool:
-        every = self.settings.student_every
-        return every > 0 and step % every == 0
+        return step % self.settings.student_every == 0
 
     def _sampling(self, step: int) -> SampleConfig:
         """How this step's roll-out runs."""

@@ -25,6 +25,7 @@ from artifixer.training.clips import EncodedClips, cut_clip, encode_clips
 from artifixer.training.parallel import autocast
 from artifixer.training.self_forcing import cut_in_blocks
 from artifixer.training.watching import write_grid
+from artifixer.video.backdrop import Backdrop
 from artifixer.video.flow import SourceKind
 from artifixer.video.models import Model
 from artifixer.video.sample import AdaptiveSteps, CallCount, SampleConfig, keyed_noise, sample_blocks
@@ -56,7 +57,7 @@ class ValidationConfig:
     """pairs: at most so many of the folder's first. references: at most so many per clip, evenly spread. steps: numbers of denoising steps
     to try; ``adaptive`` takes as many as ``adaptive_steps`` gives each block. is_causal: block by block with the model's window, else the
     clip in one block. clip_frames: where it is not causal, longer clips are made in parts of so many pixel frames, each by itself; None
-    makes them at once. source: where the flow starts; None for the model's. detail: whether models that can draw it. grid_pairs: rows of
+    makes them at once. source: where the flow starts; None for the model's. detail: for models that have it. grid_pairs: rows of
     the picture."""
 
     pairs: int = 16
@@ -205,6 +206,8 @@ def made_clip(
         result = video_to_frames(vae.decode(torch.cat(latents, dim=2)))[: pair.frames]
         if model.config.keep_residual:
             result = result + _residual(pair, video_to_frames(vae.decode(encoded.render_latents))[: pair.frames])
+    if model.config.detail and config.detail:
+        result = _with_detail(result, pair, config.references)
     ends = [min(vae.config.pixel_frames(block * (index + 1)), pair.frames) for index in range(len(latents))]
     blocks = tuple(
         MadeBlock(range(first, end), calls.per_block[index], times[index + 1] - times[index])
@@ -377,11 +380,27 @@ def _padded(model: Model, frames: int, block: int) -> int:
 
 
 def _encoded(model: Model, pair: TrainingPair, frames: int, references: int) -> EncodedClips:
-    """The pair's clip for a roll-out, its last frame repeated up to so many; at most so many references, evenly spread."""
-    count = min(references, pair.views)
-    chosen = [step * pair.views // count for step in range(count)]
-    clip = cut_clip(pair, torch.arange(frames).clamp(max=pair.frames - 1), chosen)
+    """The pair's clip for a roll-out, its last frame repeated up to so many; at most so many references."""
+    clip = cut_clip(pair, torch.arange(frames).clamp(max=pair.frames - 1), _chosen(pair, references))
     return encode_clips([clip], model.vae, model.config.text, model.device)
+
+
+def _chosen(pair: TrainingPair, references: int) -> list[int]:
+    """At most so many of the pair's reference views, evenly spread."""
+    count = min(references, pair.views)
+    return [step * pair.views // count for step in range(count)]
+
+
+def _with_detail(
+    frames: Float[Tensor, "frames height width 3"], pair: TrainingPair, references: int
+) -> Float[Tensor, "frames height width 3"]:
+    """With what the same references lend as in ``enhance``."""
+    chosen = _chosen(pair, references)
+    if not chosen:
+        return frames
+    lenders, depth = pair.reference_cameras[chosen].to(frames.device), 1 / pair.camera_scale
+    backdrop = Backdrop.of(pair.reference_photos[chosen].to(frames.device), lenders, depth)
+    return backdrop.lend(frames, pair.opacity.to(frames.device).float() / 255, pair.cameras.to(frames.device))
 
 
 def _sampling(model: Model, steps: Steps, block: int, config: ValidationConfig) -> SampleConfig:
@@ -395,7 +414,6 @@ def _sampling(model: Model, steps: Steps, block: int, config: ValidationConfig) 
         sink_frames=sink,
         source=config.source or own.source,
         adaptive_steps=config.adaptive_steps,
-        detail_steps=own.detail_steps if config.detail else 0,
     )
 
 

@@ -63,8 +63,9 @@ class ModelConfig:
     with prompts and with reference photos. source: where the flow starts. keep_residual: give back the detail that the autoencoder takes
     from opaque parts of the render. steps: denoising steps per block. generate_steps: those of the mode ``generate``; adapts_steps:
     there fewer are enough for blocks that the render shows (``AdaptiveSteps``). block_frames, window_frames, sink_frames: latent frames
-    generated together, attended to in all, and always kept. shift: of the noise levels. detail_steps: calls per latent frame of the
-    network for detail, where the transformer has one; detail_noise: the size of its noise by channel.
+    generated together, attended to in all, and always kept. shift: of the noise levels. detail: lend fine
+    structure of the reference photos to what is invented (``backdrop.py``). second_strength: share of its changes that ArtiFixer 3D+ takes,
+    whose renders already have those of the first pass.
     """
 
     name: str
@@ -82,8 +83,8 @@ class ModelConfig:
     window_frames: int = 21
     sink_frames: int = 7
     shift: float = 5.0
-    detail_steps: int = 4
-    detail_noise: tuple[float, ...] = ()
+    detail: bool = False
+    second_strength: float = 1.0
 
     def __post_init__(self) -> None:
         for name, ours, theirs in (
@@ -94,10 +95,8 @@ class ModelConfig:
             assert ours == theirs, f"{name} of the transformer is {ours}, of the autoencoder {theirs}"
         for steps in (self.steps, self.generate_steps):
             assert steps >= 1, f"{steps} steps"
-        assert self.detail_steps >= 0, f"{self.detail_steps} steps of detail"
-        object.__setattr__(self, "detail_noise", tuple(self.detail_noise))  # a list, when it comes from JSON
-        sizes, channels = len(self.detail_noise), self.transformer.latent_channels
-        assert sizes in (0, channels), f"{sizes} sizes of noise for {channels} channels"
+        assert 0 <= self.second_strength <= 1, f"strength {self.second_strength}, expected 0 to 1"
+        assert not self.detail or self.camera_scale == "median_depth", f"detail hangs at median depths, the unit is {self.camera_scale}"
         assert 1 <= self.block_frames <= self.window_frames, f"blocks of {self.block_frames} frames in windows of {self.window_frames}"
         assert self.sink_frames + self.block_frames <= self.window_frames, f"{self.sink_frames} sink frames leave no place for a block"
 
@@ -118,8 +117,6 @@ class ModelConfig:
             sink_frames=self.sink_frames,
             source=self.in_mode(mode).source,
             schedule=FlowSchedule(shift=self.shift),
-            detail_steps=self.detail_steps,
-            detail_noise=self.detail_noise,
         )
 
     @property
@@ -631,7 +628,7 @@ def _random_tensor(name: str, like: Tensor, random: torch.Generator, dtype: torc
 def _save_release_checkpoint(path: Path, files: ModelFiles, dtype: torch.dtype | None) -> None:
     """The transformer in the public release's format. Another ``dtype`` takes the memory of the converted weights."""
     config, network = files.config, files.config.transformer
-    has_their_parts = network.conditioning_place == "before_attention" and not network.noise_free_skip and not network.detail_width
+    has_their_parts = network.conditioning_place == "before_attention" and not network.noise_free_skip
     is_theirs = has_their_parts and network.head_width == WAN_HEAD_WIDTH
     if not is_theirs or not isinstance(config.vae, VaeConfig):
         raise InputError(f"{path}: model {config.name} is not of the public release's architecture; expected a folder, not a .pt file")

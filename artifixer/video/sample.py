@@ -2,8 +2,8 @@
 
 In: a network, latents of the renders with their conditions, noise keyed by its place. Out: clean latents. ``sample_blocks`` is the few-step
 generator (paper section 4.4): it reads one block of latent frames, denoises it in a few calls that attend to the blocks before through a
-cache, draws detail where the model has a network for it, yields it, and only then reads the next, so that encoding and decoding run beside
-it. ``sample_bidirectional`` is the teacher: all frames of a clip together, many calls, with guidance.
+cache, yields it, and only then reads the next, so that encoding and decoding run beside it. ``sample_bidirectional`` is the teacher: all
+frames of a clip together, many calls, with guidance.
 """
 
 from __future__ import annotations
@@ -21,16 +21,12 @@ from torch import Tensor
 from artifixer.runtime.seeds import generator
 from artifixer.video.cache import AppendingCache, KVCache, RingCache
 from artifixer.video.conditions import Conditions
-from artifixer.video.detail import AnchoredNoise, DetailSampler
 from artifixer.video.flow import FlowSchedule, SourceKind, clean_from_velocity, latent_opacity, noisy_latents, source_latents, timestep
 
 if TYPE_CHECKING:
     from artifixer.video.transformer import CrossMemory, VideoTransformer
 
 Latents = Float[Tensor, "batch channels latent_frames h w"]
-
-#: In the place of a step: the draw that tells the noise of a roll-out's detail from that of others.
-DETAIL_DRAW = -1
 
 #: Pixel frames of the clips that the teacher was trained on; a longer video is cut into clips of this length.
 TEACHER_FRAMES = 81
@@ -70,8 +66,7 @@ class SampleConfig:
 
     steps: network calls per block, or ``adaptive``: as many as ``adaptive_steps`` gives the block's opacity. block_frames: latent frames
     generated together; window_frames: attended to in all; sink_frames: of the roll-out's beginning, always among them. source: where the
-    flow starts. schedule: its noise levels. detail_steps: calls per latent frame of the network that draws detail, where the model has one
-    (``detail.py``); 0 leaves what was invented as smooth as it is. detail_noise: see ``DetailSampler``.
+    flow starts. schedule: its noise levels.
     """
 
     steps: int | Literal["adaptive"] = 4
@@ -81,11 +76,8 @@ class SampleConfig:
     source: SourceKind = "mixing"
     schedule: FlowSchedule = field(default_factory=FlowSchedule)
     adaptive_steps: AdaptiveSteps = AdaptiveSteps()
-    detail_steps: int = 4
-    detail_noise: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        assert self.detail_steps >= 0, f"{self.detail_steps} steps of detail"
         assert self.steps == "adaptive" or self.steps >= 1, f"{self.steps} steps"
         assert self.block_frames >= 1, f"blocks of {self.block_frames} latent frames"
         assert self.sink_frames + self.block_frames <= self.window_frames, f"no room for a block in {self.window_frames} frames"
@@ -232,7 +224,7 @@ def sample_bidirectional(
 class _RollOut:
     """A roll-out under way: what its blocks share.
 
-    memory: has no gradients, so a call that needs them goes without. detail: None without it, and in training.
+    memory: has no gradients, so a call that needs them goes without.
     """
 
     network: VideoTransformer
@@ -240,7 +232,6 @@ class _RollOut:
     noise: Noise
     cache: KVCache
     memory: CrossMemory
-    detail: DetailSampler | None
     exit_step: int | None
     observe: Callable[[NetworkCall], None] | None
     replay: Callable[[int], Latents | None] | None
@@ -259,8 +250,7 @@ class _RollOut:
         with torch.no_grad():
             memory = network.remember(block.conditions)
         cache = AppendingCache() if exit_step is not None else _ring_cache(network, block.render_latents, config)
-        detail = None if exit_step is not None else _detail_sampler(network, config, noise, len(block.render_latents))
-        return _RollOut(network, config, noise, cache, memory, detail, exit_step, observe, replay)
+        return _RollOut(network, config, noise, cache, memory, exit_step, observe, replay)
 
     def denoise(self, block: BlockInput) -> Latents:
         """The block's clean latents, its keys and values left in the cache by the last call."""
@@ -301,7 +291,7 @@ class _RollOut:
                 clean = clean_from_velocity(noisy, velocity, sigma)
             if self.observe is not None:
                 self.observe(NetworkCall(index, step, sigma, timesteps, noisy, velocity))
-        return clean if self.detail is None else self.detail.add(clean, opacity, block.conditions)
+        return clean
 
 
 def _remember_text(network: VideoTransformer, conditions: Conditions, references_from: CrossMemory) -> CrossMemory:
@@ -309,14 +299,6 @@ def _remember_text(network: VideoTransformer, conditions: Conditions, references
     if conditions.reference_latents is None:
         return network.remember(conditions)
     return network.remember(conditions.drop(references=True)).with_references_of(references_from)
-
-
-def _detail_sampler(network: VideoTransformer, config: SampleConfig, noise: Noise, batch: int) -> DetailSampler | None:
-    """Where the model has detail and it is wanted."""
-    if network.detail is None or not config.detail_steps:
-        return None
-    streams = noise(0, DETAIL_DRAW, torch.Size((batch, 1, 1, 1, 1))).flatten().double().mul(2**40).long()
-    return DetailSampler(network.detail, config.detail_steps, AnchoredNoise(streams), config.detail_noise)
 
 
 def _ring_cache(network: VideoTransformer, latents: Latents, config: SampleConfig) -> RingCache:

@@ -26,7 +26,6 @@ from torch.utils.checkpoint import checkpoint
 from artifixer.video.attention import BlockCausalMask, attend
 from artifixer.video.cache import BlockCache, KVCache
 from artifixer.video.conditions import Conditions
-from artifixer.video.detail import DetailNetwork
 from artifixer.video.positions import ViewPositions, rope_table, rotate_pairs
 from artifixer.video.weights import initial_added_layer, is_added_layer
 
@@ -47,7 +46,6 @@ class VideoTransformerConfig:
     weights have it; ``after_attention``: to the normed tokens that follow self-attention (paper equations 3 and 4 read literally);
     ``none``: nowhere, which leaves Wan 2.1 with references.
     noise_free_skip: the network predicts velocity - noisy latents + opacity * render latents, which has no noise in it at sigma 1.
-    detail_width, detail_layers: of the network beside it that draws detail where latents were invented (``detail.py``); 0 for none.
     """
 
     width: int
@@ -63,8 +61,6 @@ class VideoTransformerConfig:
     temporal_factor: int = 4
     conditioning_place: Literal["before_attention", "after_attention", "none"] = "before_attention"
     noise_free_skip: bool = False
-    detail_width: int = 0
-    detail_layers: int = 4
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -161,11 +157,6 @@ class VideoTransformer(nn.Module):
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.layers))
         self.modulation = nn.Parameter(torch.empty(1, 2, width))
         self.head = nn.Linear(width, config.latent_channels * config.patch_size**2)
-        self.detail = DetailNetwork(config.latent_channels, config.detail_width, config.detail_layers) if config.detail_width else None
-
-    def parameters_without_detail(self) -> list[nn.Parameter]:
-        """Of everything that predicts velocities."""
-        return [parameter for name, parameter in self.named_parameters() if not name.startswith("detail.")]
 
     def forward(
         self,
@@ -422,8 +413,6 @@ def initialise(transformer: VideoTransformer, generator: torch.Generator, zeros:
     zeros, start at zero; False draws these and the biases too, so that every weight has an effect (tests, benchmarks).
     """
     for name, parameter in sorted(transformer.named_parameters()):
-        if zeros and name.startswith("detail."):
-            continue
         drawn = torch.empty(parameter.shape)
         if "norm" in name and not name.endswith("bias"):
             drawn.fill_(1)
@@ -438,8 +427,6 @@ def initialise(transformer: VideoTransformer, generator: torch.Generator, zeros:
             bound = math.sqrt(3 / inputs)
             drawn.uniform_(-bound, bound, generator=generator)
         parameter.copy_(drawn)
-    if zeros and transformer.detail is not None:
-        transformer.detail.initialise(generator)
 
 
 def _sinusoids(timesteps: Float[Tensor, "*batch"], width: int) -> Float[Tensor, "*batch width"]:

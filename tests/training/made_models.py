@@ -38,8 +38,8 @@ CONFIG = ModelConfig(
 WHOLE_CLIPS = ClipConfig(frames=(13,), references=(3, 3), tail_drop=0.0, text_drop=0.0)
 
 
-def made_model(pairs: MadePairs, seed: int = 0, zeros: bool = True, dtype: torch.dtype = torch.float32, detail_width: int = 0) -> Model:
-    """The autoencoder is at its start from principal components. zeros: see ``initialise``. detail_width: 0 for no detail."""
+def made_model(pairs: MadePairs, seed: int = 0, zeros: bool = True, dtype: torch.dtype = torch.float32) -> Model:
+    """The autoencoder is at its start from principal components. zeros: see ``initialise``."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = SmallAutoencoder(VAE).requires_grad_(False)
@@ -47,10 +47,9 @@ def made_model(pairs: MadePairs, seed: int = 0, zeros: bool = True, dtype: torch
     network.initialise(videos)
     latents = network.encode(videos).transpose(0, 1).flatten(1)
     vae = Vae(with_statistics(VAE, latents.mean(dim=1), latents.std(dim=1)), network)
-    config = replace(CONFIG.transformer, detail_width=detail_width, detail_layers=2)
-    transformer = VideoTransformer(config)
+    transformer = VideoTransformer(CONFIG.transformer)
     initialise(transformer, generator(seed, "made model"), zeros)
-    return Model(replace(CONFIG, transformer=config, vae=vae.config), transformer.to(dtype), vae.to(dtype=dtype))
+    return Model(replace(CONFIG, vae=vae.config), transformer.to(dtype), vae.to(dtype=dtype))
 
 
 def flow_stage(name: str, model: Model, settings: FlowMatchingTraining) -> FlowMatchingStage:

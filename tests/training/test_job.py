@@ -39,7 +39,7 @@ def small_recipe() -> TrainingRecipe:
     """The recipe tiny with a model of 100,000 weights and two steps per stage; three of self forcing, the last one of which is averaged."""
     model = replace(
         TINY.model,
-        transformer=replace(CONFIG.transformer, text_width=16, text_tokens=1, detail_width=8, detail_layers=1),
+        transformer=replace(CONFIG.transformer, text_width=16, text_tokens=1),
         vae=replace(CONFIG.vae, z_dim=8),
         steps=2,
     )
@@ -49,8 +49,7 @@ def small_recipe() -> TrainingRecipe:
     }
     validation = ValidationConfig(pairs=1, steps=(1,), grid_pairs=1)
     parallel = ParallelConfig(compute="float32")
-    emptier = replace(TINY.self_forcing, clips=replace(TINY.self_forcing.clips, tail_drop=1.0))
-    small = replace(TINY, model=model, autoencoder=replace(TINY.autoencoder, crop=16), self_forcing=emptier)
+    small = replace(TINY, model=model, autoencoder=replace(TINY.autoencoder, crop=16))
     return replace(small, validation=validation, parallel=parallel, **loops)
 
 
@@ -70,13 +69,8 @@ def test_stages_follow_each_other_and_the_last_model_loads(pairs, tmp_path):
     assert torch.equal(first.vae.network.encoder.enter.weight, last.vae.network.encoder.enter.weight)
     assert not torch.equal(first.transformer.head.weight, last.transformer.head.weight)
     causal = load_model(tmp_path / "c" / "model")
-    assert torch.equal(first.transformer.detail.leave.weight, causal.transformer.detail.leave.weight)
-    assert not torch.equal(causal.transformer.detail.leave.weight, last.transformer.detail.leave.weight)
-    assert [model.config.detail_steps for model in (first, causal, last)] == [0, 0, 4], "untrained detail is not drawn"
-    more = load_model(run_training(job("diffusion_forcing", opened, init=folder), tmp_path / "m"))
-    assert torch.equal(more.transformer.detail.leave.weight, last.transformer.detail.leave.weight)
-    assert (more.config.detail_steps, more.config.detail_noise) == (4, last.config.detail_noise), "trained detail stays in use"
-    assert len(last.config.detail_noise) == 8
+    assert not torch.equal(causal.transformer.head.weight, last.transformer.head.weight)
+    assert first.config.detail and last.config.detail
     assert last.config.source == "direct" and last.config.vae.latents_std != (1.0,) * 8
 
 

@@ -35,8 +35,8 @@ WEIGHT_TOLERANCE = 1e-9
 #: The same in float32, relative to the norm of a network's gradient.
 GRADIENT_TOLERANCE = 1e-5
 
-#: ``second`` is diffusion forcing with some clips shown as their own first result; ``detail`` is self forcing of a model with detail.
-STAGES = ("autoencoder", "bidirectional", "diffusion_forcing", "second", "self_forcing", "detail")
+#: ``second`` is diffusion forcing with some clips shown as their own first result.
+STAGES = ("autoencoder", "bidirectional", "diffusion_forcing", "second", "self_forcing")
 Strategy = Literal["replicate", "shard"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 CLIPS = replace(WHOLE_CLIPS, tail_drop=1.0, text_drop=0.1, reference_drop=0.3)
@@ -44,7 +44,7 @@ CLIPS = replace(WHOLE_CLIPS, tail_drop=1.0, text_drop=0.1, reference_drop=0.3)
 
 def made_stage(name: str, pairs: MadePairs, strategy: Strategy, dtype: torch.dtype = torch.float64) -> Stage:
     """The stage with plain gradient descent, in float64, so that rounding is not amplified."""
-    model = made_model(pairs, zeros=False, dtype=dtype, detail_width=8 * (name == "detail"))
+    model = made_model(pairs, zeros=False, dtype=dtype)
     parallel = ParallelConfig(strategy=strategy, compute="float32")
 
     def distributed(network: VideoTransformer) -> None:
@@ -53,7 +53,7 @@ def made_stage(name: str, pairs: MadePairs, strategy: Strategy, dtype: torch.dty
     stage: Stage
     if name == "autoencoder":
         stage = AutoencoderStage(model.vae.network, AutoencoderTraining(frames=5), pairs, seed=0, compute="float32")
-    elif name in ("self_forcing", "detail"):
+    elif name == "self_forcing":
         teacher = made_model(pairs, seed=1, zeros=False, dtype=dtype)
         critic = deepcopy(teacher.transformer)
         teacher.transformer.head.bias.data += 0.1

@@ -16,7 +16,7 @@ from artifixer.runtime.seeds import generator
 from artifixer.training.clips import draw_batch, encode_clips
 from artifixer.training.flow_matching import FlowMatchingTraining
 from artifixer.training.loop import LoopConfig, train
-from artifixer.training.self_forcing import SelfForcingTraining, cut_in_blocks
+from artifixer.training.self_forcing import SelfForcingStage, SelfForcingTraining, cut_in_blocks
 from artifixer.video.models import Model
 from artifixer.video.sample import SampleConfig, keyed_noise, sample_blocks
 
@@ -26,10 +26,10 @@ CHECKPOINT_TOLERANCE = 1e-5
 SETTINGS = SelfForcingTraining(WHOLE_CLIPS, student_every=1, guidance=1.0)
 
 
-def random_stage(pairs: MadePairs, settings: SelfForcingTraining = SETTINGS, detail_width: int = 0):
+def random_stage(pairs: MadePairs, settings: SelfForcingTraining = SETTINGS):
     """All three networks with random weights everywhere, the critic's and the teacher's the same."""
-    teacher = made_model(pairs, seed=1, zeros=False, detail_width=detail_width)
-    return self_forcing_stage(made_model(pairs, zeros=False, detail_width=detail_width), teacher, deepcopy(teacher.transformer), settings)
+    teacher = made_model(pairs, seed=1, zeros=False)
+    return self_forcing_stage(made_model(pairs, zeros=False), teacher, deepcopy(teacher.transformer), settings)
 
 
 def generators(count: int) -> list[torch.Generator]:
@@ -129,44 +129,16 @@ def test_later_blocks_teach_earlier_ones_through_the_cache(exit_step):
     assert float(gradient[:, :, : CONFIG.block_frames].abs().max()) > 0
 
 
-def test_detail_learns_by_itself_at_every_step():
+def test_students_without_a_goal_or_a_turn_are_refused():
     pairs = MadePairs(count=1)
-    stage = random_stage(pairs, replace(SETTINGS, clean_weight=1.0, matching_weight=0.0, student_every=2), detail_width=8)
-    losses, _ = losses_of(stage, pairs.pairs, generators(1), step=0)
-    assert set(losses) == {"student", "detail"}
-    losses["detail"].backward()
-    reached = {name for name, parameter in stage.student.named_parameters() if parameter.grad is not None}
-    assert reached == {name for name, _ in stage.student.named_parameters() if name.startswith("detail.")}
-    assert set(losses_of(stage, pairs.pairs, generators(1), step=1)[0]) == {"detail"}
-    trained = [{id(parameter) for parameter in optimizer.param_groups[0]["params"]} for optimizer in stage.optimizers.values()]
-    assert len(trained[0] | trained[1]) == len(trained[0]) + len(trained[1]) == len(list(stage.student.parameters()))
-
-
-def test_detail_alone_leaves_the_student_as_it_is(tmp_path):
-    pairs = MadePairs(count=1, frames=13)
-    emptier = replace(WHOLE_CLIPS, render_drop=1.0)
-    settings = replace(SETTINGS, clips=emptier, matching_weight=0.0, student_every=0, ema_copy_updates=0, ema_decay=0.5)
-    stage = random_stage(pairs, settings, detail_width=8)
-    before = {name: value.clone() for name, value in stage.student.state_dict().items()}
-    train(stage, pairs, LoopConfig(steps=2), tmp_path, Progress(output=io.StringIO()))
-    with stage.ema.in_module():
-        after = {name: value.clone() for name, value in stage.student.state_dict().items()}
-    assert {name for name, value in after.items() if not torch.equal(value, before[name])} == {
-        name for name in before if name.startswith("detail.")
-    }
-
-
-def test_flow_matching_leaves_detail_as_it_is(tmp_path):
-    pairs = MadePairs(count=1)
-    model = made_model(pairs, zeros=False, detail_width=8)
-    before = {name: value.clone() for name, value in model.transformer.state_dict().items()}
-    stage = flow_stage("diffusion_forcing", model, FlowMatchingTraining(WHOLE_CLIPS, learning_rate=1e-2, ema_decay=0.5))
-    train(stage, pairs, LoopConfig(steps=2), tmp_path, Progress(output=io.StringIO()))
-    averages = {name.removeprefix("ema."): value for name, value in stage.extra_state.items()}
-    for name, value in model.transformer.state_dict().items():
-        assert torch.equal(value, before[name]) == name.startswith("detail."), name
-        if name.startswith("detail."):
-            assert any(torch.equal(average, value) for key, average in averages.items() if key.endswith(name)), name
+    with pytest.raises(AssertionError, match="every step must be the student's"):
+        random_stage(pairs, replace(SETTINGS, matching_weight=0.0, student_every=2))
+    student, teacher = made_model(pairs), made_model(pairs)
+    direct = SampleConfig(1, CONFIG.block_frames, CONFIG.window_frames, CONFIG.sink_frames, source="direct")
+    with pytest.raises(AssertionError, match="need a goal of their own"):
+        SelfForcingStage(
+            student.transformer, deepcopy(teacher.transformer), teacher.transformer, student.vae, SETTINGS, direct, 0, "float32"
+        )
 
 
 def test_a_share_of_roll_outs_starts_at_the_mixing_source():

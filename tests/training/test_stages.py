@@ -24,8 +24,7 @@ from artifixer.training.flow_matching import FlowMatchingTraining
 from artifixer.training.loop import LoopConfig, NonFiniteLoss, Stage, train
 from artifixer.training.self_forcing import SelfForcingTraining
 
-#: ``detail`` is self forcing of a model with detail.
-STAGES = ("autoencoder", "bidirectional", "diffusion_forcing", "self_forcing", "detail")
+STAGES = ("autoencoder", "bidirectional", "diffusion_forcing", "self_forcing")
 CLIPS = replace(WHOLE_CLIPS, tail_drop=0.5, text_drop=0.1, reference_drop=0.1, augment=True)
 CONFIG = LoopConfig(steps=7, save_every=2, cooldown=0.3)
 
@@ -44,12 +43,11 @@ class DeadlyPairs(MadePairs):
 
 
 def new_stage(name: str, pairs: MadePairs) -> Stage:
-    detail_width = 8 * (name == "detail")
-    model = made_model(pairs, zeros=False, detail_width=detail_width)
+    model = made_model(pairs, zeros=False)
     if name == "autoencoder":
         return AutoencoderStage(model.vae.network, AutoencoderTraining(frames=5), MadePairs(count=2), seed=0, compute="bfloat16")
-    if name in ("self_forcing", "detail"):
-        teacher = made_model(pairs, seed=1, zeros=False, detail_width=detail_width)
+    if name == "self_forcing":
+        teacher = made_model(pairs, seed=1, zeros=False)
         settings = SelfForcingTraining(CLIPS, student_every=2, mixing_share=0.5)
         return self_forcing_stage(model, teacher, deepcopy(teacher.transformer), settings)
     return flow_stage(name, model, FlowMatchingTraining(CLIPS, learning_rate=1e-3, ema_decay=0.9))

@@ -71,7 +71,7 @@ def release_checkpoint(folder: Path, dtype: torch.dtype = torch.float32, width: 
 # --------------------------------------------------------------------------------------------------------------------- our format
 
 
-@pytest.mark.parametrize("config", [SMALL, WAN_LIKE], ids=["small", "wan-like"])
+@pytest.mark.parametrize("config", [SMALL, WAN_LIKE, replace(SMALL, detail=True)], ids=["small", "wan-like", "with-detail"])
 def test_a_saved_model_comes_back(tmp_path: Path, config: ModelConfig) -> None:
     model = made_model(config)
     save_model(tmp_path, model)

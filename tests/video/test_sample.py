@@ -50,7 +50,6 @@ class FakeNetwork(nn.Module):
         self.config = SimpleNamespace(**sizes)
         self.gain = nn.Parameter(torch.tensor(0.5))
         self.skips: list[Any] = []
-        self.detail = None
 
     def remember(self, conditions: Conditions) -> Tensor:
         return conditions.text.mean()
@@ -490,103 +489,6 @@ def test_clips_of_a_video_have_noise_of_their_own():
     first, second, again = (bidirectional(network(), whole, TeacherConfig(steps=2), clip=index) for index in (0, 1, 0))
     assert torch.equal(first, again)
     assert not torch.allclose(first, second)
-
-
-def with_detail() -> VideoTransformer:
-    return transformer(detail_width=8, detail_layers=2)
-
-
-def test_detail_changes_what_comes_out_and_nothing_of_what_the_network_does():
-    """Its calls, and through the cache those of later blocks, are the same; what differs is drawn around the plain latents."""
-    whole, model = clip(8, batch=2), with_detail()
-    plain, drawn = Recorder(), Recorder()
-    without = run(blocks_of(whole), replace(SMALL, detail_steps=0), model=model, observe=plain)
-    detailed = run(blocks_of(whole), replace(SMALL, detail_steps=4), model=model, observe=drawn)
-    for ours, theirs in zip(drawn.calls, plain.calls, strict=True):
-        assert torch.equal(ours.noisy_latents, theirs.noisy_latents) and torch.equal(ours.velocity, theirs.velocity)
-    last = [call for call in plain.calls if call.step == 2]
-    clean = [call.noisy_latents - call.sigma * call.velocity for call in last]
-    torch.testing.assert_close(without, torch.cat(clean, dim=2), rtol=0, atol=ROUNDING)
-    assert ((detailed - without).abs().amax(dim=(1, 3, 4)) > 0.01).all(), "in every frame of every clip"
-    assert not torch.equal(detailed, run(blocks_of(whole), replace(SMALL, detail_steps=2), model=model))
-    model.detail = None
-    assert torch.equal(without, run(blocks_of(whole), replace(SMALL, detail_steps=4), model=model)), "a model without has none to draw"
-
-
-def test_opaque_renders_get_no_detail():
-    whole, model = clip(6, opacity=1.0), with_detail()
-    without, detailed = (run(blocks_of(whole), replace(SMALL, detail_steps=steps), model=model) for steps in (0, 4))
-    assert torch.equal(without, detailed)
-    opacity = whole.conditions.opacity.clone()
-    opacity[:, 3:7, :, :2] = 0  # the first column of latents, in the second block
-    holed = replace(whole, conditions=replace(whole.conditions, opacity=opacity))
-    without, detailed = (run(blocks_of(holed), replace(SMALL, detail_steps=steps), model=model) for steps in (0, 4))
-    differs = (without != detailed).any(dim=1)[0]
-    assert differs[2:4, :, 0].all()
-    differs[2:4, :, 0] = False
-    assert not differs.any()
-
-
-def test_detail_of_resumed_and_of_shorter_roll_outs_has_the_same_bits():
-    whole, model, recorder = clip(8), with_detail(), Recorder()
-    once = run(blocks_of(whole), model=model, observe=recorder)
-    assert torch.equal(run(blocks_of(whole)[:2], model=model), once[:, :, :4])
-    last = {call.block: call.noisy_latents for call in recorder.calls}
-    for known in (1, 3, 4):
-        count = CallCount()
-        resumed = run(
-            blocks_of(whole), model=model, observe=count, replay=lambda block, known=known: last[block] if block < known else None
-        )
-        assert torch.equal(resumed, once)
-        assert count.per_block == {block: 1 if block < known else 3 for block in range(4)}
-
-
-def test_noise_of_detail_belongs_to_seed_and_clip():
-    """From the direct source, whose calls draw none. Clips of a batch that are the same in all else differ in it."""
-    one, model = clip(4), with_detail()
-    twins = BlockInput(0, one.render_latents.repeat(2, 1, 1, 1, 1), Conditions(**{
-        name: value.repeat(2, *[1] * (value.ndim - 1)) for name, value in vars(one.conditions).items() if value is not None
-    }))  # fmt: skip
-
-    def latents(seed: int, steps: int = 4) -> Tensor:
-        return run(blocks_of(twins), replace(SMALL, source="direct", detail_steps=steps), seed=seed, model=model)
-
-    assert torch.equal(latents(0, steps=0), latents(1, steps=0))
-    first, again, other = latents(0), latents(0), latents(1)
-    assert torch.equal(first, again)
-    assert (first - other).abs().max() > 0.01 < (first[0] - first[1]).abs().max()
-    alone = torch.cat(
-        list(sample_blocks(model, blocks_of(one), replace(SMALL, source="direct"), keyed_noise(0, sample=1))), dim=2
-    )  # fmt: skip
-    torch.testing.assert_close(alone[0], first[1], rtol=1e-4, atol=1e-4)
-
-
-def test_noise_of_detail_has_a_place_of_its_own():
-    places: list[tuple[int, int]] = []
-
-    def noise(block: int, step: int, shape: torch.Size) -> Tensor:
-        places.append((block, step))
-        return keyed_noise(0)(block, step, shape)
-
-    list(sample_blocks(with_detail(), blocks_of(clip(4)), SMALL, noise))
-    assert len(set(places)) == len(places) == 1 + 2 * 3
-
-
-def test_training_roll_outs_draw_no_detail():
-    """The student is trained on its own clean latents, and no gradient reaches the network for detail."""
-    whole, model, recorder = clip(6), with_detail(), Recorder()
-    latents = run(blocks_of(whole), model=model, exit_step=1, observe=recorder)
-    last = [call for call in recorder.calls if call.step == 1]
-    clean = [call.noisy_latents - call.sigma * call.velocity for call in last]
-    torch.testing.assert_close(latents, torch.cat(clean, dim=2), rtol=0, atol=ROUNDING)
-    latents.square().sum().backward()
-    assert model.detail is not None and all(parameter.grad is None for parameter in model.detail.parameters())
-    assert all(parameter.grad is not None for parameter in model.head.parameters())
-
-
-def test_impossible_steps_of_detail_are_refused():
-    with pytest.raises(AssertionError, match="-1 steps of detail"):
-        SampleConfig(detail_steps=-1)
 
 
 def frozen_outputs() -> dict[str, Tensor]:

@@ -493,28 +493,6 @@ def test_a_fresh_network_predicts_nothing_and_depends_on_the_seed_alone():
         assert not first(latents_of(2), torch.tensor([500.0]), conditions_of(frames=2)).any()
 
 
-def test_a_network_for_detail_changes_no_other_weight_and_no_velocity():
-    plain, detailed = VideoTransformer(SMALL), VideoTransformer(replace(SMALL, detail_width=8, detail_layers=2))
-    for network in (plain, detailed):
-        initialise(network, torch.Generator().manual_seed(1))
-    weights, others = dict(detailed.named_parameters()), dict(plain.named_parameters())
-    assert plain.detail is None and detailed.detail is not None
-    assert set(weights) - set(others) == {f"detail.{name}" for name, _ in detailed.detail.named_parameters()}
-    for name, parameter in others.items():
-        assert torch.equal(parameter, weights[name]), name
-    rest = {id(parameter) for parameter in detailed.parameters_without_detail()}
-    assert rest == {id(weights[name]) for name in others}
-    assert len(plain.parameters_without_detail()) == len(others)
-    assert all(parameter.isfinite().all() for parameter in weights.values())
-    assert detailed.detail.enter.weight.any() and not detailed.detail.leave.weight.any()
-
-    trained = network_of()
-    detailed.load_state_dict(trained.state_dict(), strict=False)
-    inputs = (latents_of(2), torch.tensor([500.0]), conditions_of(frames=2))
-    with torch.no_grad():
-        assert torch.equal(detailed(*inputs), trained(*inputs))
-
-
 def test_misfits_are_named(network: VideoTransformer):
     latents, conditions = latents_of(4), conditions_of(frames=4)
     with pytest.raises(AssertionError, match="3 noise levels per clip for 4 latent frames in blocks of 2"):
