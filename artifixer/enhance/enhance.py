@@ -114,11 +114,8 @@ def enhance(
     config: EnhanceConfig | None = None,
     report: EnhanceReport | None = None,
     store: RollOutStore | None = None,
-    first_renders: RenderSource | None = None,
 ) -> Iterator[FrameBlock]:
     """Clean frames for all cameras, in order.
-
-    first_renders: of the same cameras, whose opacity says what was invented; for renders of splats that were fitted to invented frames.
 
     The input is checked and the references are encoded before this returns; frames are made when the iterator is read. Closing it cancels.
     Frames that fill the last block repeat the last one and are cut off again. Renders go through 8 bit, so that memory and disk give the
@@ -136,7 +133,7 @@ def enhance(
     report.width, report.height = model.config.model_size(cameras.width, cameras.height)
     with torch.no_grad():
         context, backdrop = _context(source, cameras, references, model, config, report)
-    clip = _Clip(source, cameras, model, config, context, backdrop, (report.width, report.height), store, first_renders)
+    clip = _Clip(source, cameras, model, config, context, backdrop, (report.width, report.height), store)
     return _reported(_frame_blocks(clip, report), model, report, started)
 
 
@@ -158,7 +155,6 @@ class _Clip:
     backdrop: Backdrop | None
     size: tuple[int, int]
     store: RollOutStore | None
-    first_renders: RenderSource | None
 
     @property
     def reads_renders_again(self) -> bool:
@@ -283,19 +279,11 @@ def _decoded(clip: _Clip, sampled: Iterator[_SampledBlock]) -> Iterator[FrameBlo
                 frames = frames + (1 - clip.config.strength) * opaque * (encoded.rgb - frames)
             if clip.backdrop is not None:
                 plain, seen_from = frames_to_bytes(frames).cpu().numpy(), cameras[encoded.first : encoded.first + kept].to(model.device)
-                frames = clip.backdrop.lend(frames, _first_opacity(clip, encoded, kept), seen_from)
+                frames = clip.backdrop.lend(frames, encoded.opacity, seen_from)
             pixels = frames_to_bytes(frames).cpu().numpy()
             if clip.store is not None and block.last_noisy_latents is not None:
                 clip.store.save(number, block.last_noisy_latents)
             yield FrameBlock(encoded.first, pixels, plain)
-
-
-def _first_opacity(clip: _Clip, encoded: _EncodedBlock, kept: int) -> Float[Tensor, "frames height width"]:
-    """What the first renders of the block's frames show."""
-    if clip.first_renders is None:
-        return encoded.opacity
-    _, opacity = read_frames(clip.first_renders, clip.cameras, encoded.first, kept, clip.cameras.width, clip.cameras.height)
-    return opacity.to(clip.model.device)
 
 
 def _reported(blocks: Iterator[FrameBlock], model: Model, report: EnhanceReport, started: float) -> Iterator[FrameBlock]:

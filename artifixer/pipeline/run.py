@@ -5,7 +5,7 @@
     splats/{initial,artifixer3d}.ply    standard 3DGS
     renders/  renders_3d/               render folders along the path, sides multiples of 16
     frames/{artifixer,artifixer3d,artifixer3d_plus}/%05d.png    at the size that was asked for
-    frames/{artifixer,artifixer3d_plus}.plain/    for models that lend detail: the frames without it; splats are fitted to these
+    frames/artifixer.plain/             for models with detail: the same frames without it; splats are fitted to these
     videos/*.mp4                        every variant, the first renders, and all side by side
     dataset/                            training photos and generated frames for other trainers
     cameras.json                        the target cameras, and which photos were taken from there
@@ -55,8 +55,8 @@ from artifixer.video.models import Model, ModelFiles, load_model
 INITIAL, DISTILLED = "splats/initial.ply", "splats/artifixer3d.ply"
 FRAMES = {name: f"frames/{name}" for name in VARIANTS.values()}
 
-#: The same frames without the detail that photos lent, where the model has it.
-PLAIN = {name: f"{folder}.plain" for name, folder in FRAMES.items()}
+#: ArtiFixer's frames without the detail that photos lent, where the model has it.
+PLAIN = f"{FRAMES['artifixer']}.plain"
 
 #: Folder of resized photos.
 CACHE = "cache"
@@ -65,7 +65,7 @@ CACHE = "cache"
 OPTIONAL_OUTPUTS = {
     "distill": (DISTILLED,),
     "render_3d": ("renders_3d", FRAMES["artifixer3d"]),
-    "enhance_3d": (FRAMES["artifixer3d_plus"], PLAIN["artifixer3d_plus"]),
+    "enhance_3d": (FRAMES["artifixer3d_plus"],),
 }
 
 
@@ -152,9 +152,7 @@ class _Run:
             self._distilled(keys["artifixer"])
             keys["artifixer3d"] = self._rendered("render_3d", DISTILLED, "renders_3d", [FRAMES["artifixer3d"]])
         if "artifixer3d_plus" in self.config.wanted:
-            second = f"{renders}, {keys['artifixer3d']}"
-            strength = self.files.config.second_strength
-            keys["artifixer3d_plus"] = self._enhanced("enhance_3d", second, scale, "renders_3d", "artifixer3d_plus", strength)
+            keys["artifixer3d_plus"] = self._enhanced("enhance_3d", keys["artifixer3d"], scale, "renders_3d", "artifixer3d_plus")
         self._discard_outdated()
         self._model = None
         frames = {name: FRAMES[name] for name in keys}
@@ -203,9 +201,12 @@ class _Run:
 
         return self.stages.complete(name, key, [folder, *more_outputs], len(job.frames), work)
 
-    def _enhanced(self, name: str, renders: str, scale: CameraScale, folder: str, variant: str, strength: float = 1.0) -> str:
-        config, job = self.config, self.job
-        settings = EnhanceConfig(config.mode, config.steps, config.seed, config.prompt, strength=strength, camera_scale=scale.value)
+    def _enhanced(self, name: str, renders: str, scale: CameraScale, folder: str, variant: str) -> str:
+        config, job, is_first = self.config, self.job, name == "enhance"
+        strength = 1.0 if is_first else self.files.config.second_strength
+        settings = EnhanceConfig(
+            config.mode, config.steps, config.seed, config.prompt, strength=strength, detail=is_first, camera_scale=scale.value
+        )
         own = self.files.config.in_mode(config.mode)  # a mode that changes nothing for this model redoes nothing
         key = {
             "renders": renders,
@@ -219,14 +220,14 @@ class _Run:
             "strength": strength,
         }
 
-        state, folders = f"frames/{variant}.state", (FRAMES[variant], PLAIN[variant])
+        state, folders = f"frames/{variant}.state", (FRAMES[variant], PLAIN)
 
         def work(stage: Stage) -> None:
-            for warning in enhance_along(job, self._loaded_model(), settings, folder, "renders", folders, state, stage):
+            for warning in enhance_along(job, self._loaded_model(), settings, folder, folders, state, stage):
                 self.display.note(warning)  # not in the report: a run that finds this stage done doesn't see it
 
-        kept = 2 if self._has_detail else 1
-        return self.stages.complete(name, key, folders[:kept], len(job.frames), work, scratch=[state, *folders[kept:]])
+        outputs = folders if is_first and self._has_detail else folders[:1]
+        return self.stages.complete(name, key, outputs, len(job.frames), work, scratch=[state])
 
     def _distilled(self, frames: str) -> None:
         config, job = self.config, self.job
@@ -238,7 +239,7 @@ class _Run:
             "seed": config.seed,
         }
         checkpoint = "splats/artifixer3d.checkpoint"
-        fitted = (PLAIN if self._has_detail else FRAMES)["artifixer"]
+        fitted = PLAIN if self._has_detail else FRAMES["artifixer"]
         self.stages.complete(
             "distill",
             key,

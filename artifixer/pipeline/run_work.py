@@ -187,19 +187,17 @@ def write_target_cameras(job: Job) -> None:
 
 
 def enhance_along(
-    job: Job, model: Model, config: EnhanceConfig, renders: str, first_renders: str, folders: tuple[str, str], state: str, stage: Stage
+    job: Job, model: Model, config: EnhanceConfig, renders: str, folders: tuple[str, str], state: str, stage: Stage
 ) -> list[str]:
     """The model's frames, on disk as they come; returns warnings.
 
-    first_renders: those whose opacity says what was invented. folders: of the frames, and of the same without detail where the model has
-    it. state: a folder for continuing inside the clip.
+    folders: of the frames, and of the same without detail where the model has it. state: a folder for continuing inside the clip.
     """
     root = job.run.root
     cameras = concatenate([frame.camera for frame in job.renders])
     references = [ReferencePhoto(frame.camera, photo) for frame, photo in job.references]
     report = EnhanceReport()
-    first = read_render_folder(root / first_renders)
-    blocks = enhance(read_render_folder(root / renders), cameras, references, model, config, report, StoreOnDisk(root / state), first)
+    blocks = enhance(read_render_folder(root / renders), cameras, references, model, config, report, StoreOnDisk(root / state))
     with closing(blocks):  # type: ignore[type-var]
         for block in blocks:
             for folder, frames in zip(folders, (block.frames, block.plain), strict=True):
