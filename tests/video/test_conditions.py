@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.geometry.transforms import quaternion_to_matrix, rotation_angle
-from artifixer.video.conditions import Conditions, RollOutContext, normalised_Ks, pooled_cameras, ray_map, weights_cameras
+from artifixer.video.conditions import Conditions, RollOutContext, clip_conditions, normalised_Ks, pooled_cameras, ray_map, weights_cameras
 from tests.video.parity_cases import cases_of, manifest_of, read_case
 
 #: float32 against the release's own tensors.
@@ -118,6 +118,27 @@ def check_streaming(cameras: Cameras) -> None:
         assert torch.equal(made.opacity, expected.opacity)
         for name in ("rays", "viewmats", "Ks"):
             torch.testing.assert_close(getattr(made, name), getattr(expected, name), rtol=0, atol=POSE_ROUNDING)
+
+
+@pytest.mark.parametrize("lenses", ["alike", "mixed"])
+def test_clips_together_have_the_conditions_of_each_alone(lenses: str):
+    """Other paths, lenses, units and references per clip."""
+    clips, scales = [path(13), path(60)[30:43], path(26)[::2]], [0.02, 0.3, 1.0]
+    clips[1] = replace(clips[1], Ks=1.3 * clips[1].Ks)
+    if lenses == "mixed":
+        clips[2] = replace(clips[2], model="fisheye", distortion=torch.zeros(13, 8))
+    references = [clip[[1, 5]] for clip in clips]
+    random = torch.Generator().manual_seed(0)
+    opacity = torch.rand(3, 13, clips[0].height, clips[0].width, generator=random)
+    text = torch.rand(3, *TEXT.shape[1:], generator=random)
+    made = clip_conditions(opacity, clips, scales, text, references, 4)
+    for i, (clip, scale) in enumerate(zip(clips, scales, strict=True)):
+        context = RollOutContext(clip[0], scale, 4, text[i : i + 1]).with_references(torch.zeros(1, 0, 2, 1, 1), references[i])
+        for name, expected in vars(context.conditions(opacity[i], clip, is_first=True)).items():
+            if expected is not None:
+                torch.testing.assert_close(
+                    getattr(made, name)[i : i + 1], expected, rtol=0, atol=POSE_ROUNDING, msg=lambda text, n=name: f"{n}: {text}"
+                )
 
 
 def test_the_first_camera_is_the_identity_and_lengths_are_scaled():
