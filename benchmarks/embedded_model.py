@@ -51,7 +51,7 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 
 #: Each stage's share of the minutes by recipe: tiny divides its budget on two cores like this; on a GPU the first stages need less of it.
 SHARES: dict[str, dict[StageName, float]] = {
-    "tiny": {"autoencoder": 6, "bidirectional": 17, "diffusion_forcing": 21, "self_forcing": 6},
+    "tiny": {"autoencoder": 6, "bidirectional": 17, "diffusion_forcing": 25, "self_forcing": 8},
     "small": {"autoencoder": 3, "bidirectional": 6, "diffusion_forcing": 14, "self_forcing": 4},
 }
 

@@ -126,7 +126,7 @@ TINY_SELF_FORCING = SelfForcingTraining(
 )
 
 #: 6, 19, 28 and 8 minutes on two cores that other work shared, as two processes with one thread each; the speeds of docs/benchmarks.md
-#: make it about 6, 17, 21 and 6 on free ones.
+#: make it about 6, 17, 25 and 8 on free ones.
 TINY = TrainingRecipe(
     model=TINY_MODEL,
     autoencoder=AutoencoderTraining(crop=80),
