@@ -7,8 +7,8 @@
 Prints mean and pooled PSNR, PSNR of hard frames (render below 20 dB), of opaque and of empty pixels, SSIM, and the gradient energy in
 empty pixels relative to the truth's. Frames are made block by block, as ``artifixer enhance`` makes them. A model is a name, a model folder
 or the folder of a training; several are compared on the same clips. Without ``--steps`` each takes as many as it was made
-for: those of its mode ``generate`` where ``--source mixing`` is not its own. ``--no-detail``: without what the model draws where it
-invents.
+for: those of its mode ``generate`` where ``--source mixing`` is not its own. ``--no-detail``: without what reference photos lend to what it
+invented.
 
 ``--teacher``: a bidirectional model on the same clips, each made at once, and in parts of as many frames as it was trained on, each part by
 itself. Prints pooled PSNR of the causal model minus the teacher's.

@@ -46,7 +46,7 @@ class Command:
     out: Path
     """Run folder to create or continue."""
     recipe: Literal["tiny", "small", "paper", "release"] = "tiny"
-    """tiny for a CPU; paper and release for many GPUs."""
+    """tiny for a CPU; small for one GPU; paper and release for many."""
     init: Path | None = None
     """Model or run folder to start from; for the recipes paper and release also a folder of Wan 2.1."""
     teacher: Path | None = None

@@ -276,7 +276,8 @@ def _decoded(clip: _Clip, sampled: Iterator[_SampledBlock]) -> Iterator[FrameBlo
                 opaque = encoded.opacity.square()[..., None]
                 if clip.keeps_residual:
                     frames = frames + opaque * (encoded.rgb - decode(render_decoder, encoded.input.render_latents))
-                frames = frames + (1 - clip.config.strength) * opaque * (encoded.rgb - frames)
+                if clip.config.strength < 1:
+                    frames = frames + (1 - clip.config.strength) * opaque * (encoded.rgb - frames)
             if clip.backdrop is not None:
                 plain, seen_from = frames_to_bytes(frames).cpu().numpy(), cameras[encoded.first : encoded.first + kept].to(model.device)
                 frames = clip.backdrop.lend(frames, encoded.opacity, seen_from)
@@ -337,9 +338,9 @@ def _context(
     if read is None:
         return context, None
     photos, photo_cameras = read
-    has_detail = model.config.detail and config.detail
-    depth = 1 / report.camera_scale
-    backdrop = Backdrop.of(photos.to(model.device), photo_cameras.to(model.device), depth) if has_detail else None
+    backdrop = None
+    if model.config.detail and config.detail:
+        backdrop = Backdrop.of(photos.to(model.device), photo_cameras.to(model.device), depth=1 / report.camera_scale)
     latents = model.vae.encode_stills(frames_to_video(photos, model.device, model.dtype))
     return context.with_references(latents, photo_cameras.to(model.device)), backdrop
 

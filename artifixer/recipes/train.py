@@ -142,19 +142,19 @@ TINY = TrainingRecipe(
     validation=ValidationConfig(pairs=16, steps=(1,)),
 )
 
-#: A stage takes minutes on a GPU: nothing is saved or measured before its end.
-_UNWATCHED: dict[str, int] = {"save_every": 10**6, "validate_every": 0}
+#: Steps between checkpoints and between validations: some minutes on a GPU.
+_INTERVALS: dict[str, int] = {"save_every": 500, "validate_every": 1000}
 
 SMALL = replace(
     TINY,
     model=replace(TINY_MODEL, name="small", transformer=replace(TINY_MODEL.transformer, width=256, ffn_width=768, heads=4, layers=5)),
-    autoencoder_loop=replace(TINY.autoencoder_loop, batch=32, **_UNWATCHED),
+    autoencoder_loop=replace(TINY.autoencoder_loop, batch=32, **_INTERVALS),
     bidirectional=replace(TINY_FLOW, ema_decay=0.998),
-    bidirectional_loop=replace(TINY.bidirectional_loop, batch=48, **_UNWATCHED),
+    bidirectional_loop=replace(TINY.bidirectional_loop, batch=48, **_INTERVALS),
     diffusion_forcing=replace(TINY_CAUSAL, ema_decay=0.998),
-    diffusion_forcing_loop=replace(TINY.diffusion_forcing_loop, batch=48, **_UNWATCHED),
+    diffusion_forcing_loop=replace(TINY.diffusion_forcing_loop, batch=48, **_INTERVALS),
     self_forcing=replace(TINY_SELF_FORCING, ema_decay=0.998),
-    self_forcing_loop=replace(TINY.self_forcing_loop, batch=32, **_UNWATCHED),
+    self_forcing_loop=replace(TINY.self_forcing_loop, batch=32, **_INTERVALS),
     parallel=ParallelConfig(),
 )
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.seeds import generator as keyed_generator
-from artifixer.training.clips import frame_order
+from artifixer.training.clips import frame_order, with_colours
 from artifixer.training.loop import PairSource
 from artifixer.training.parallel import at_least_float32, autocast
 from artifixer.video.small_autoencoder import SmallAutoencoder, SmallAutoencoderConfig
@@ -144,7 +144,7 @@ def _clip(pair: TrainingPair, settings: AutoencoderTraining, generator: torch.Ge
     if settings.crop is not None:
         top, left = (int(torch.randint(size - side + 1, (), generator=generator)) for size in (height, width))
         frames = frames[:, top : top + side, left : left + side]
-    frames = torch.stack([frames[..., colour] for colour in torch.randperm(3, generator=generator).tolist()], dim=-1)
+    frames = with_colours(frames, torch.randperm(3, generator=generator).tolist())
     for axis in (1, 2):
         if torch.randint(2, (), generator=generator):
             frames = frames.flip(axis)

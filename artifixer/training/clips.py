@@ -199,12 +199,14 @@ def _with_drop_outs(clip: Clip, config: ClipConfig, generator: torch.Generator) 
 
 def _augmented(clip: Clip, generator: torch.Generator) -> Clip:
     order = torch.randperm(3, generator=generator).tolist()
-    clean, renders, photos = (
-        torch.stack([pixels[..., colour] for colour in order], dim=-1)  # indexing with a list takes several times as long
-        for pixels in (clip.clean_frames, clip.renders, clip.reference_photos)
-    )
+    clean, renders, photos = (with_colours(pixels, order) for pixels in (clip.clean_frames, clip.renders, clip.reference_photos))
     clip = replace(clip, clean_frames=clean, renders=renders, reference_photos=photos)
     return mirrored(clip) if torch.randint(2, (), generator=generator) else clip
+
+
+def with_colours(pixels: UInt8[Tensor, "images height width 3"], order: Sequence[int]) -> UInt8[Tensor, "images height width 3"]:
+    """The same pictures with their colours in another order."""
+    return torch.stack([pixels[..., colour] for colour in order], dim=-1)  # indexing with a list takes several times as long
 
 
 def mirrored(clip: Clip) -> Clip:

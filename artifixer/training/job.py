@@ -113,7 +113,7 @@ def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
             progress.note(f"{job.stage}: {len(pairs)} pairs, {_parameters(model):,} parameters, {world_size()} processes on {device}")
             if recipe.model.takes_text and model.text_encoder is None:
                 progress.note("no text encoder beside the initial weights: captions are not read, all clips are without text")
-            if _ahead(job):
+            if torch.device(device).type == "cuda":
                 pairs.read_all(threads=DECODING_THREADS)
             trained = _STAGES[job.stage](job, model, pairs, out, progress)
         if rank() == 0:

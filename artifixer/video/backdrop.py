@@ -37,7 +37,7 @@ class Backdrop:
     structure: Float[Tensor, "views 3 height width"]
     viewmats: Float[Tensor, "views 4 4"]
     half_angles: Float[Tensor, "views 2"]
-    center: Float[Tensor, 3]
+    center: Float[Tensor, " 3"]
     radius: float
 
     @staticmethod

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.geometry.rays import lens_directions
 from artifixer.geometry.transforms import invert_rigid, matrix_to_quaternion, quaternion_to_matrix
 
@@ -172,7 +172,7 @@ def clip_conditions(
         rows = zip(opacity.split(1), cameras, camera_scales, text.split(1), reference_cameras, strict=True)
         return stack_conditions([clip_conditions(o, [c], [s], t, [r], temporal_factor) for o, c, s, t, r in rows])
     batch, device = len(cameras), opacity.device
-    first = _joined([part[:1] for part in cameras])
+    first = concatenate([part[:1] for part in cameras])
     scales = torch.tensor(camera_scales, dtype=torch.float64)
 
     def moved(views: Cameras) -> Cameras:
@@ -180,7 +180,7 @@ def clip_conditions(
         return weights_cameras(views, first[each], scales[each])
 
     members = _members(len(cameras[0]), temporal_factor, is_first=True)
-    targets = moved(_pooled(_joined([part[members] for part in cameras]), temporal_factor))
+    targets = moved(_pooled(concatenate([part[members] for part in cameras]), temporal_factor))
     conditions = Conditions(
         opacity=opacity,
         rays=ray_map(targets.to(device)).unflatten(0, (batch, -1)),
@@ -190,7 +190,7 @@ def clip_conditions(
     )
     if not len(reference_cameras[0]):
         return conditions
-    references = moved(_joined(reference_cameras))
+    references = moved(concatenate(reference_cameras))
     return replace(
         conditions,
         reference_latents=torch.zeros(batch, 0, len(reference_cameras[0]), 1, 1, device=device),
@@ -275,16 +275,6 @@ def _pooled(members: Cameras, temporal_factor: int) -> Cameras:
         viewmats=invert_rigid(mean).to(members.viewmats.dtype),
         Ks=members.Ks.unflatten(0, (groups, temporal_factor)).mean(dim=1),
         distortion=members.distortion.unflatten(0, (groups, temporal_factor)).mean(dim=1),
-    )
-
-
-def _joined(cameras: Sequence[Cameras]) -> Cameras:
-    """All views, one batch after the other; of one size and lens model."""
-    return replace(
-        cameras[0],
-        viewmats=torch.cat([part.viewmats for part in cameras]),
-        Ks=torch.cat([part.Ks for part in cameras]),
-        distortion=torch.cat([part.distortion for part in cameras]),
     )
 
 

@@ -84,6 +84,7 @@ def test_killed_and_stopped_runs_end_with_the_frames_of_an_undisturbed_one(input
         (("--prompt", "a house"), "takes no text; models that do: 1.3b, 14b"),
         (("--camera-scale", "0"), "camera scale 0"),
         (("--fps", "0"), "--fps 0"),
+        (("--strength", "1.5"), "--strength 1.5: expected 0 to 1"),
         (("--device", "tpu"), "--device tpu"),
         (("--model", "15b"), "--model 15b: neither a file or folder nor one of tiny, 1.3b, 14b"),
         (("--model", "14b"), "--model tiny works now"),
