@@ -21,6 +21,7 @@ from jaxtyping import Float, Int, UInt8
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import is_regular, read_whole
 from artifixer.scenes.photo_files import (
     LARGEST_INTRINSIC,
     LARGEST_POSITION,
@@ -96,7 +97,7 @@ def find_nerfstudio_model(capture: Path) -> Path | None:
 
 def is_model(folder: Path) -> bool:
     """Whether ``folder`` holds any part of a model; ``read_model`` tells what is missing."""
-    return any(_file(folder, name, suffix).is_file() for name in ("cameras", "images") for suffix in (".bin", ".txt"))
+    return any(is_regular(_file(folder, name, suffix)) for name in ("cameras", "images") for suffix in (".bin", ".txt"))
 
 
 def load(capture: Path, model_folder: Path) -> Scene:
@@ -108,7 +109,9 @@ def load(capture: Path, model_folder: Path) -> Scene:
     model = read_model(model_folder)
     source = model_folder / "images"
     images = sorted(model.images, key=lambda image: image.name)
-    root = next((folder for folder in (capture / "images", capture) if any((folder / image.name).is_file() for image in images)), None)
+    for image in images:
+        path_inside(capture, image.name, source)  # before any name is looked for
+    root = next((folder for folder in (capture / "images", capture) if any(is_regular(folder / image.name) for image in images)), None)
     if root is None:
         example = f" (first: {images[0].name})" if images else ""
         raise InputError(f"{source}: none of the {len(images)} listed photos{example} is in {capture / 'images'} or {capture}")
@@ -148,7 +151,7 @@ def read_model(folder: Path) -> ColmapModel:
     cameras = read_cameras(_file(folder, "cameras", suffix))
     images = tuple(read_images(_file(folder, "images", suffix)))
     points_file = _file(folder, "points3D", suffix)
-    points = read_points(points_file) if points_file.is_file() else None
+    points = read_points(points_file) if is_regular(points_file) else None
     _check_images(_file(folder, "images", suffix), cameras, images)
     if points is not None:
         _check_points(points_file, images, points)
@@ -461,10 +464,7 @@ def _add_camera(path: Path, cameras: dict[int, ColmapCamera], camera_id: int, ca
 
 
 def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    return read_whole(path, "a part of a COLMAP model")
 
 
 def _decoded(path: Path, raw: bytes) -> str:

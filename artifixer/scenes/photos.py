@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.media import read_image
+from artifixer.runtime.files import PARSER_ERRORS, is_regular
+from artifixer.runtime.media import opened_image, read_image
 from artifixer.runtime.run_folder import fingerprint, write_bytes
 from artifixer.scenes import colmap
 from artifixer.scenes.photo_files import PHOTO_SUFFIXES, open_photo, stored_size
@@ -106,7 +107,7 @@ def _photos_in(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
         return iter(())
     inside = folder.rglob("*") if folder.name == "images" else folder.iterdir()
-    return (path for path in inside if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".") and path.is_file())
+    return (path for path in inside if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".") and is_regular(path))
 
 
 @contextmanager
@@ -175,14 +176,17 @@ def _camera_groups(folder: Path, names: Sequence[str]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _exif_focal_length(path: Path) -> tuple[float, ...]:
-    """Focal length and its 35 mm equivalent as far as EXIF tells them (0 where not); only compared, never computed with."""
+def _exif_focal_length(path: Path) -> tuple[str, ...]:
+    """Focal length and its 35 mm equivalent as EXIF tells them, as text: they are only compared, and files hold words there too."""
     from PIL import Image
     from PIL.ExifTags import IFD
 
-    with Image.open(path) as image:
-        lens = Image.Image.getexif(image).get_ifd(IFD.Exif)
-    return tuple(float(lens.get(tag, 0)) for tag in (0x920A, 0xA405))
+    with opened_image(path) as image:
+        try:
+            lens = Image.Image.getexif(image).get_ifd(IFD.Exif)
+        except PARSER_ERRORS:  # damaged EXIF says nothing, and the pixels may be good
+            return ()
+    return tuple(str(lens.get(tag, 0)) for tag in (0x920A, 0xA405))
 
 
 def _extract(database: Path, folder: Path, groups: Sequence[Sequence[str]], config: SfmConfig) -> None:

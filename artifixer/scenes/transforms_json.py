@@ -22,6 +22,7 @@ from torch import Tensor
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import is_regular
 from artifixer.runtime.run_folder import read_json
 from artifixer.scenes.photo_files import (
     LARGEST_INTRINSIC,
@@ -71,12 +72,12 @@ _SPLIT_LISTS = ("train_filenames", "val_filenames", "test_filenames")
 def find_transforms(capture: Path) -> Path | None:
     """The ``transforms.json`` of a capture's folder, or None."""
     path = capture / FILE_NAME
-    return path if path.is_file() else None
+    return path if is_regular(path) else None
 
 
 def is_transforms(path: Path) -> bool:
     """Whether ``path`` is a file called like a transforms file, under any name."""
-    return path.suffix.lower() == ".json" and path.is_file()
+    return path.suffix.lower() == ".json" and is_regular(path)
 
 
 def load(capture: Path, path: Path) -> Scene:
@@ -159,7 +160,7 @@ class _Listed:
 
 def _with_ending(path: Path) -> Path:
     """The existing photo that ``path`` means when its file ending was left out; ``path`` itself when there is none."""
-    if path.is_file():
+    if is_regular(path):
         return path
     candidates = (path.with_name(path.name + suffix) for suffix in PHOTO_SUFFIXES)
     return next((candidate for candidate in candidates if candidate.is_file()), path)
