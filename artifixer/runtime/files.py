@@ -72,7 +72,7 @@ def path_inside(folder: Path, listed: str, source: Path, where: str = "the captu
         raise InputError(f"{source}: the path {listed[:40]!r}... has {sum(lengths)} bytes; expected a path that a file can have")
     absolute = parts.is_absolute() or (parts.parts and parts.parts[0].endswith(":"))
     if not parts.parts or "\0" in listed or absolute or ".." in parts.parts:
-        raise InputError(f"{source}: the path {listed[:80]!r} leaves {where}; expected a path inside it")
+        raise InputError(f"{source}: the path {listed[:80]!r} leaves {where}; expected a path inside {where}")
     return folder / parts
 
 
