@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import PARSER_ERRORS, reason
 from artifixer.scenes.scale import median_depth_scale, metres_per_unit, metric_scale
 from artifixer.scenes.scene import Scene
 
@@ -52,9 +53,10 @@ def depth_network(name: str) -> MetricDepth:
     from transformers import AutoModelForDepthEstimation
 
     try:
-        network = AutoModelForDepthEstimation.from_pretrained(name).eval()
-    except (OSError, ValueError) as error:
-        raise InputError(f"depth model {name}: {str(error).splitlines()[0]}") from error
+        # Weights in safetensors alone, and no code that a folder brings.
+        network = AutoModelForDepthEstimation.from_pretrained(name, use_safetensors=True, trust_remote_code=False).eval()
+    except PARSER_ERRORS as error:
+        raise InputError(f"depth model {name}: {reason(error)}") from error
     if getattr(network.config, "depth_estimation_type", "metric") != "metric":
         raise InputError(f"depth model {name}: gives relative depth; expected a metric one")
 

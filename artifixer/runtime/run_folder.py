@@ -83,8 +83,8 @@ DEEPEST_JSON = 100
 #: Bytes of a JSON file, more than any format here needs: lists of lists take twenty times as much in memory.
 LARGEST_JSON = 64 * 1024**2
 
-#: First parts of the paths that the verbs write into their folders: nothing else is ever removed because ``owned.txt`` lists it, since a
-#: received or damaged list may name what somebody else put there. A new output gets its line here.
+#: First parts of the paths that the verbs write into their folders: nothing else is removed because ``owned.txt`` lists it, since a
+#: received or damaged list may name what somebody else put there. A new output gets its line here, or ``overwrite`` will leave it.
 OUTPUT_NAMES = (
     *("cameras.json", "index.json", "manifest.json", "metrics.json", "metrics.jsonl", "split.json", "timing.json"),
     *("log.txt", "preview.png", "report.html", "video.mp4", "splats.*", "checkpoint.safetensors", "pairs-*.tar"),
@@ -140,8 +140,10 @@ def append_text(path: str | Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             check_regular(path, "a text file")
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def write_json(path: str | Path, value: object) -> None:
@@ -240,6 +242,7 @@ class RunFolder:
         self._starts_anew = False
         self._made_folders: list[Path] = []
         self._owned = set(_read_owned(root))
+        self._made: set[str] = set()  # by this process
 
     @classmethod
     def open(
@@ -364,10 +367,10 @@ class RunFolder:
     def _relative(self, path: Path) -> str:
         relative = Path(os.path.relpath(path, self.root))
         assert relative.parts and relative.parts[0] not in (".", "..", ".run"), f"{path} is not inside the run folder {self.root}"
-        assert _is_output(relative.as_posix()), f"{path}: the name is none of OUTPUT_NAMES, so --overwrite would not remove it"
         return relative.as_posix()
 
     def _own(self, relative: str) -> None:
+        self._made.add(relative)
         if relative not in self._owned:
             self._owned.add(relative)
             write_bytes(self.root / ".run" / "owned.txt", "".join(f"{name}\n" for name in sorted(self._owned)).encode())
@@ -397,14 +400,15 @@ class RunFolder:
         """Remove markers first and keep config.json: a kill in between leaves a folder that is still recognised and claims nothing."""
         shutil.rmtree(self.root / ".run" / "stages", ignore_errors=True)
         refuse_links(self.root, _may_link)  # of what was put there since the folder was opened, nothing is followed either
-        for relative in sorted(self._owned):
+        removed = sorted(name for name in self._owned if _is_output(name) or name in self._made)
+        for relative in removed:
             path = self.root / relative
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 with suppress(FileNotFoundError, NotADirectoryError):
                     path.unlink()
-        for folder in sorted({parent for name in self._owned for parent in Path(name).parents if parent.parts}, reverse=True):
+        for folder in sorted({parent for name in removed for parent in Path(name).parents if parent.parts}, reverse=True):
             with suppress(OSError):  # not empty: somebody else's files are in it
                 (self.root / folder).rmdir()
         self._owned.clear()
@@ -570,10 +574,10 @@ def _read_owned(root: Path) -> list[str]:
         raise InputError(f"{path}: not text in UTF-8 (byte {error.start}); choose another folder") from error
     for number, name in enumerate(names, start=1):
         plain = PurePosixPath(name)
-        if name != plain.as_posix() or plain.is_absolute() or ".." in plain.parts or "\\" in name or not _is_output(name):
+        if "\\" in name or name != plain.as_posix() or plain.is_absolute() or ".." in plain.parts or plain.parts[:1] in ((), (".run",)):
             raise InputError(
-                f"{path}: line {number} is {name[:80]!r}, expected a path inside the folder that a run writes; "
-                "nothing was deleted, choose another folder"
+                f"{path}: line {number} is {name[:80]!r}, expected a path of a result inside the folder; nothing was deleted, "
+                "choose another folder"
             )
     return names
 
