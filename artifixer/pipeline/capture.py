@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import is_regular
 from artifixer.runtime.run_folder import fingerprint
 from artifixer.scenes.formats import PROCEDURAL_PREFIX, load_scene, readable
 from artifixer.scenes.photo_files import PHOTO_SUFFIXES, resize_scene
@@ -97,7 +98,7 @@ def _files_below(root: Path) -> list[Path]:
         folders[:] = () if real in visited else (name for name in folders if not name.startswith("."))  # links can lead back
         visited.add(real)
         found += [Path(folder, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if path.is_file())
+    return sorted(path for path in found if is_regular(path))
 
 
 def _is_hashed(path: Path) -> bool:

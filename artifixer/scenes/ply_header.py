@@ -50,7 +50,7 @@ def vertex_stream(path: Path) -> BytesIO:
     Raises InputError when the file is no plain file or no PLY, and when an element promises more rows than the file has room for.
     """
     if not path.exists():
-        raise InputError(f"{path}: cannot be read (No such file or directory); expected a PLY file")
+        raise InputError(f"{path}: cannot be read (No such file or directory); expected a PLY file with points")
     content = read_whole(path, "a PLY file", LARGEST_PLY)
     header, newline = _header(path, content)
     elements = _elements(path, header.split(newline))

@@ -23,6 +23,7 @@ from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
+from artifixer.runtime.media import MOST_PIXELS
 from artifixer.runtime.run_folder import read_json
 from artifixer.scenes.photo_files import (
     LARGEST_INTRINSIC,
@@ -216,6 +217,8 @@ class _Intrinsics:
     def read(frame: _Entry, whole: _Entry, photo_size: tuple[int, int]) -> _Intrinsics:
         """The frame's own values, else the file's, else what follows from the photo's size."""
         width, height = _image_side(frame, whole, "w", photo_size[0]), _image_side(frame, whole, "h", photo_size[1])
+        if width * height > MOST_PIXELS:
+            raise InputError(f"{frame.source}: {frame.label} has {width}x{height} pixels; expected at most {MOST_PIXELS:,}")
         scope = next((entry for entry in (frame, whole) if entry.has("fl_x") or entry.has("camera_angle_x")), None)
         if scope is None:
             raise frame.error("fl_x", "a focal length in pixels here or in the file (or camera_angle_x in radians)")
