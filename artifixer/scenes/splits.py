@@ -235,6 +235,8 @@ def _farthest_points(distance: Float[Tensor, "views views"], seed: int, group: S
 
 
 def _text_list(path: Path) -> list[str]:
+    if not path.exists():
+        raise InputError(f"{path}: cannot be read (No such file or directory); expected a file with the names of the training photos")
     try:
         lines = read_whole(path, "a file with the names of the training photos", LARGEST_JSON).decode().splitlines()
     except UnicodeDecodeError as error:
