@@ -302,9 +302,9 @@ class _PairFolder:
         samples: list[tuple[SampleEntry, bytes]] = []
         for number in numbers:
             path = self._waiting(number, "json")
-            data, offset = read_whole(self._waiting(number, "tar"), "a scene's pairs"), 0
-            for content in _samples(path):
-                entry = sample_from_json(path, content)
+            entries = [sample_from_json(path, content) for content in _samples(path)]
+            data, offset = read_whole(self._waiting(number, "tar"), "a scene's pairs", sum(entry.bytes for entry in entries)), 0
+            for entry in entries:
                 piece = data[offset : offset + entry.bytes]
                 if len(piece) != entry.bytes or zlib.crc32(piece) != entry.crc32:
                     raise InputError(

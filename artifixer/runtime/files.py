@@ -12,6 +12,7 @@ import pickle
 import re
 import stat
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ PARSER_ERRORS = (
     RecursionError,
     AssertionError,
     RuntimeError,
+    tokenize.TokenError,
     struct.error,
     zlib.error,
     zipfile.BadZipFile,
@@ -43,6 +45,9 @@ PARSER_ERRORS = (
 #: Bytes of one part of a path, and of the whole path inside its folder.
 LONGEST_NAME = 255
 LONGEST_PATH = 1024
+
+#: Bytes of a text file that is read as a whole: as text it takes the same again.
+LARGEST_TEXT = 512 * 1024**2
 
 #: What a file is that cannot be read like one.
 _SPECIAL_KINDS: dict[str, Callable[[int], bool]] = {

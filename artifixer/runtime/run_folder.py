@@ -18,6 +18,7 @@ import enum
 import errno
 import fcntl
 import fnmatch
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -664,6 +665,7 @@ def _is_alive(process: int) -> bool:
     return True
 
 
+@functools.cache
 def _source_commit() -> str | None:
     """The git commit of the source tree this package runs from, "-dirty" with local changes; None for an installed package."""
     tree = Path(artifixer.__file__).parents[1]

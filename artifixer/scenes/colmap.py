@@ -11,6 +11,8 @@ which file is wrong and where. Formats: https://colmap.github.io/format.html
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from jaxtyping import Float, Int, UInt8
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import is_regular, read_whole
+from artifixer.runtime.files import LARGEST_TEXT, is_regular, open_regular, read_whole
 from artifixer.scenes.photo_files import (
     LARGEST_INTRINSIC,
     LARGEST_POSITION,
@@ -349,7 +351,7 @@ class _BinaryFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.bytes = _read_bytes(path)
+        self.bytes = _mapped(path)
         self.offset = 0
 
     def array(self, dtype: np.dtype | str, count: int, what: str) -> np.ndarray:
@@ -463,8 +465,11 @@ def _add_camera(path: Path, cameras: dict[int, ColmapCamera], camera_id: int, ca
     cameras[camera_id] = camera
 
 
-def _read_bytes(path: Path) -> bytes:
-    return read_whole(path, "a part of a COLMAP model")
+def _mapped(path: Path) -> bytes | mmap.mmap:
+    """The file's bytes, of which only those that are looked at come into memory."""
+    with open_regular(path, "a part of a COLMAP model") as file:
+        is_empty = os.fstat(file.fileno()).st_size == 0
+        return b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _decoded(path: Path, raw: bytes) -> str:
@@ -550,7 +555,7 @@ def _points_txt(path: Path) -> ColmapPoints:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines without surrounding blanks."""
-    text = _decoded(path, _read_bytes(path))
+    text = _decoded(path, read_whole(path, "a text file of a COLMAP model", LARGEST_TEXT))
     return ((number, line.strip()) for number, line in enumerate(text.split("\n"), start=1))
 
 

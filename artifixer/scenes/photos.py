@@ -6,6 +6,7 @@ distortion, photos stay as they are. The result is an ordinary COLMAP model, kep
     WORK/sfm-KEY/photos/         links to the photos under plain names (COLMAP's lists of pairs know no spaces)
     WORK/sfm-KEY/database.db     features and matches; an interrupted run continues with them
     WORK/sfm-KEY/model/          the finished model (appears at once, when it is complete)
+    WORK/sfm-KEY/agreement.json  how well matches and poses agree, so that the database is not read again
 
 KEY follows from the photos' contents and ``SfmConfig``. Random seeds are fixed, and whatever would depend on the order of threads runs in
 one, so the same photos give the same poses on the same machine.
@@ -24,9 +25,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import PARSER_ERRORS, is_regular
+from artifixer.runtime.files import PARSER_ERRORS, is_regular, reason
+from artifixer.runtime.json_io import is_number, shown
 from artifixer.runtime.media import opened_image, read_image
-from artifixer.runtime.run_folder import fingerprint, write_bytes
+from artifixer.runtime.run_folder import fingerprint, read_json, write_bytes, write_json
 from artifixer.scenes import colmap
 from artifixer.scenes.photo_files import PHOTO_SUFFIXES, open_photo, stored_size
 from artifixer.scenes.scene import Scene
@@ -87,7 +89,7 @@ def load(
         if not model_folder.is_dir():
             _reconstruct(folder, names, stage, config, say)
         scene = colmap.load(capture, model_folder)
-        agreement = _epipolar_agreement(stage / "database.db", model_folder, config.epipolar_pixels)
+        agreement = _kept_agreement(stage, model_folder, config.epipolar_pixels)
 
     prefix = folder.relative_to(capture)
     registered = {photo.name for photo in scene.photos}
@@ -262,6 +264,21 @@ def _quiet_colmap() -> Iterator[None]:
 
 
 # Are the poses right? ---------------------------------------------------------------------------------------------------------------
+
+
+def _kept_agreement(stage: Path, model_folder: Path, tolerance: float) -> float:
+    """``_epipolar_agreement``, computed once. Raises InputError when the stage's files are not those that COLMAP wrote."""
+    path = stage / "agreement.json"
+    if not is_regular(path):
+        try:
+            write_json(path, {"agreement": _epipolar_agreement(stage / "database.db", model_folder, tolerance)})
+        except PARSER_ERRORS as error:
+            raise InputError(f"{stage}: damaged ({reason(error)}); delete this folder to have the poses computed again") from error
+    content = read_json(path)
+    agreement = content.get("agreement") if isinstance(content, dict) else None
+    if not is_number(agreement, 1):
+        raise InputError(f'{path}: "agreement" is {shown(agreement)}, expected a number from 0 to 1; delete it to have it computed again')
+    return agreement
 
 
 def _epipolar_agreement(database: Path, model_folder: Path, tolerance: float) -> float:

@@ -12,16 +12,13 @@ from io import BytesIO
 from pathlib import Path
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import read_whole
+from artifixer.runtime.files import LARGEST_TEXT, check_regular, open_regular
 
 #: Bytes in which a header ends.
 LONGEST_HEADER = 1 << 16
 
 #: Rows of an element with lists, which the parser reads value by value.
 MOST_LIST_ROWS = 1_000_000
-
-#: Bytes of a PLY file: 100 million Gaussians of degree 0.
-LARGEST_PLY = 8 * 1024**3
 
 #: Bytes of the scalar types under both of their names.
 _SIZES = {
@@ -51,10 +48,20 @@ def vertex_stream(path: Path) -> BytesIO:
     """
     if not path.exists():
         raise InputError(f"{path}: cannot be read (No such file or directory); expected a PLY file with points")
-    content = read_whole(path, "a PLY file", LARGEST_PLY)
-    header, newline = _header(path, content)
+    size = check_regular(path, "a PLY file")
+    with open_regular(path, "a PLY file") as file:
+        header, newline = _header(path, file.read(LONGEST_HEADER))
+        elements, preamble, length = _checked(path, header, newline, size - len(header))
+        file.seek(len(header))
+        body = file.read(length)
+    kept = [line for element in elements for line in element.lines]
+    return BytesIO(newline.join([*preamble, *kept, b"end_header", b""]) + body)
+
+
+def _checked(path: Path, header: bytes, newline: bytes, room: int) -> tuple[list[_Element], list[bytes], int]:
+    """The elements up to the vertices, the lines before them, and how many of the ``room`` bytes behind the header they take."""
+    everything = room
     elements = _elements(path, header.split(newline))
-    room = len(content) - len(header)
     is_text = any(line.split()[:2] == [b"format", b"ascii"] for line in header.split(newline)[:3])
     for element in elements:
         row = 2 * element.row_words if is_text else element.row_bytes  # a digit and a blank
@@ -68,9 +75,12 @@ def vertex_stream(path: Path) -> BytesIO:
         if element.has_lists and element.count > MOST_LIST_ROWS:
             raise InputError(f"{path}: {element.count:,} rows of {element.name} with lists; expected at most {MOST_LIST_ROWS:,}")
         room -= element.count * row
-    kept = [line for element in elements for line in element.lines]
     preamble = [line for line in header.split(newline) if line.split()[:1] in ([b"ply"], [b"format"], [b"comment"])]
-    return BytesIO(newline.join([*preamble, *kept, b"end_header", b""]) + content[len(header) :])
+    if not is_text and not any(element.has_lists for element in elements):
+        return elements, preamble, everything - room
+    if everything > LARGEST_TEXT:
+        raise InputError(f"{path}: {everything:,} bytes of text or lists; expected at most {LARGEST_TEXT:,}, or binary rows without lists")
+    return elements, preamble, everything
 
 
 def _header(path: Path, content: bytes) -> tuple[bytes, bytes]:
@@ -79,7 +89,7 @@ def _header(path: Path, content: bytes) -> tuple[bytes, bytes]:
     if match is None:
         raise InputError(f"{path}: not a readable PLY file (it does not begin with a line 'ply')")
     newline = match[1]
-    end = content.find(newline + b"end_header" + newline, 0, LONGEST_HEADER)
+    end = content.find(newline + b"end_header" + newline)
     if end < 0:
         raise InputError(f"{path}: not a readable PLY file (no line 'end_header' in its first {LONGEST_HEADER:,} bytes)")
     return content[: end + len(newline + b"end_header" + newline)], newline

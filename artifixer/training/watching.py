@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import read_whole
+from artifixer.runtime.files import LARGEST_TEXT, read_whole
 from artifixer.runtime.json_io import is_whole
 from artifixer.runtime.media import write_png
 from artifixer.runtime.run_folder import append_text, write_bytes
@@ -29,7 +29,7 @@ class MetricsFile:
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
         self._waiting: list[str] = []
-        lines = read_whole(path, "a metrics file").splitlines(keepends=True) if path.exists() else []
+        lines = read_whole(path, "a metrics file", LARGEST_TEXT).splitlines(keepends=True) if path.exists() else []
         steps = [_step(line) for line in lines]
         broken = next((number for number, found in enumerate(steps[:-1], start=1) if found is None), None)
         if broken is not None:

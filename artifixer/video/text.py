@@ -117,7 +117,6 @@ class TextEncoder:
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            from safetensors import SafetensorError
             from transformers import AutoTokenizer, UMT5EncoderModel
 
             try:
@@ -128,7 +127,7 @@ class TextEncoder:
                 network = UMT5EncoderModel.from_pretrained(
                     self.folder / "text_encoder", dtype=self._dtype, use_safetensors=True, local_files_only=True
                 )
-            except (InputError, SafetensorError, *PARSER_ERRORS) as error:
+            except Exception as error:  # the tokenizers' library raises nothing narrower
                 raise InputError(f"{self.folder}: text encoder cannot be loaded: {reason(error)}") from error
             broken = next((name for name, tensor in network.state_dict().items() if not is_finite(tensor)), None)
             if broken is not None:

@@ -81,7 +81,10 @@ class Watch:
         if event in FORBIDDEN:
             self.found.append(f"{event} {str(arguments)[:200]}")
         elif event in CHANGES:
-            for path in arguments[: CHANGES[event]]:
+            count = CHANGES[event]
+            for path, descriptor in zip(arguments[:count], arguments[count:] or (-1,) * count, strict=False):
+                if isinstance(path, (str, bytes)) and isinstance(descriptor, int) and descriptor >= 0 and event != "os.mkdir":
+                    path = os.path.join(os.readlink(f"/proc/self/fd/{descriptor}"), os.fsdecode(path))  # shutil removes so
                 if isinstance(path, (str, bytes, os.PathLike)) and not self._is_inside(path, follow=False):
                     self.found.append(f"{event} {str(path)[:200]}")
         else:
@@ -141,7 +144,11 @@ def main() -> None:
     print("ready", file=answers)
     for line in sys.stdin:
         name, number = line.strip().rsplit(" ", 1)
-        verdict = _run(name, int(number), seed, folder, outside, contents[name], watch)
+        try:
+            verdict = _run(name, int(number), seed, folder, outside, contents[name], watch)
+        except BaseException:
+            watch.case = None
+            verdict = {"outcome": "harness", "detail": traceback.format_exc(), "changes": [], "cpu": 0, "memory": 0}
         print(json.dumps(verdict), file=answers)
 
 

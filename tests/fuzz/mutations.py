@@ -222,8 +222,8 @@ def _safetensors_changed(data: bytes, chance: random.Random) -> bytes:
     if chance.random() < 0.15:
         return struct.pack("<Q", chance.choice(INTERESTING)) + data[8:]
     if chance.random() < 0.3:
-        entry = header[chance.choice([name for name in header if name != "__metadata__"])]
-        entry["dtype"] = chance.choice(["F64", "F16", "BF16", "I64", "U8", "BOOL", "F8_E4M3", "F4", "C64", "X"])
+        entries = [entry for entry in header.values() if isinstance(entry, dict)] if isinstance(header, dict) else []
+        chance.choice(entries or [{}])["dtype"] = chance.choice(["F64", "F16", "BF16", "I64", "U8", "BOOL", "F8_E4M3", "F4", "C64", "X"])
     else:
         header = changed_json(header, chance)
     text = json.dumps(header).encode()

@@ -138,6 +138,8 @@ def _read_video(folder: Path) -> object:
 
 def _make_structure_from_motion(folder: Path) -> None:
     """A work folder as an earlier structure from motion leaves it."""
+    import pycolmap
+
     from artifixer.runtime.run_folder import fingerprint
     from artifixer.scenes.photos import SfmConfig
 
@@ -148,6 +150,10 @@ def _make_structure_from_motion(folder: Path) -> None:
     stage.mkdir(parents=True)
     (folder / "capture" / "sparse" / "0").rename(stage / "model")
     shutil.rmtree(folder / "capture" / "sparse")
+    with pycolmap.Database.open(stage / "database.db") as database:
+        for camera in pycolmap.Reconstruction(stage / "model").cameras.values():
+            database.write_camera(camera)
+    (stage / "agreement.json").write_text('{"agreement": 0.9}\n')
 
 
 def _read_structure_from_motion(folder: Path) -> object:
