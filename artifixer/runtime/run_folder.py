@@ -330,7 +330,10 @@ class RunFolder:
 
     def forget(self, stage: str) -> None:
         """Take back that ``stage`` is finished; its outputs stay where they are."""
-        self._marker(stage).unlink(missing_ok=True)
+        marker = self._marker(stage)
+        if marker.exists():
+            check_regular(marker, "the marker of a stage")
+            marker.unlink()
 
     def mark_done(self, stage: str, key: object, outputs: Iterable[str | Path] = ()) -> None:
         """Record that ``stage`` is finished. ``outputs``: its files or folders, relative to the run's folder or inside it."""

@@ -101,7 +101,7 @@ class TextEncoder:
             for path in sorted((self.folder / part).iterdir())
             if path.is_file()
         ]
-        changed = [path.stat().st_mtime_ns for path in sorted((self.folder / "text_encoder").iterdir())]
+        changed = [path.stat().st_mtime_ns for path in sorted((self.folder / "text_encoder").iterdir()) if path.exists()]
         return fingerprint(CACHE_VERSION, prompt, self.config, str(self._dtype), weights, changed)
 
     def _encode(self, prompt: str) -> EncodedPrompt:

@@ -185,7 +185,7 @@ def changed_json(content: Any, chance: random.Random) -> Any:
     action = chance.choice(["replace", "replace", "replace", "scale", "remove", "double"])
     if action == "replace":
         parent[last] = json.loads(json.dumps(chance.choice(STRANGE_VALUES)))
-    elif action == "scale" and isinstance(parent[last], (int, float)):
+    elif action == "scale" and isinstance(parent[last], (int, float)) and abs(parent[last]) < 1e300:
         parent[last] = parent[last] * chance.choice([-1, 0, 2, 10**6, 1e-9])
     elif action == "remove":
         del parent[last]
