@@ -64,7 +64,7 @@ VALIDATION_SCENES = "procedural:32:404"
 #: Figures that must rise, and those that may not fall, for a model to count as better.
 RISING, NOT_FALLING = ("psnr_mean", "psnr_pooled", "psnr_hard"), ("psnr_opaque",)
 
-COLUMNS = ("psnr_mean", "psnr_pooled", "psnr_hard", "psnr_opaque", "psnr_empty", "ssim", "edges_empty")
+COLUMNS = ("psnr_mean", "psnr_pooled", "psnr_hard", "psnr_opaque", "psnr_empty", "ssim")
 
 
 def run(arguments: argparse.Namespace) -> None:

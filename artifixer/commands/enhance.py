@@ -54,8 +54,6 @@ class Command:
     """Whether detail that the autoencoder loses comes back where renders are opaque. auto: as the model was made for."""
     strength: float = 1.0
     """Share of what the model changes where renders are opaque, 0 to 1."""
-    detail: bool = True
-    """Whether what is invented gets fine structure from the reference photos (tiny). Without it stays smooth, a mean of what it may be."""
     fps: float = 24.0
     """Frames per second of the video."""
     device: str = "auto"
@@ -82,7 +80,6 @@ def run_command(command: Command) -> None:
         keep_residual={"auto": None, "keep": True, "leave": False}[command.residual],
         strength=command.strength,
         camera_scale=command.camera_scale,
-        detail=command.detail,
     )
     device = resolve_device(command.device)
     job = EnhanceJob(command.renders, command.model, config, command.references, command.fps, device, command.offload)

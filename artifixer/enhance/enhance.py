@@ -27,7 +27,6 @@ from artifixer.geometry.paths import focus_point
 from artifixer.imaging.resize import resize_bilinear
 from artifixer.runtime.errors import InputError
 from artifixer.splats.render import Renders
-from artifixer.video.backdrop import Backdrop
 from artifixer.video.conditions import RollOutContext
 from artifixer.video.models import Mode, Model
 from artifixer.video.sample import BlockInput, NetworkCall, SampleConfig, keyed_noise, sample_blocks
@@ -48,8 +47,7 @@ class EnhanceConfig:
     mode: where the flow starts, and with it the model's own number of steps, see ``ModelConfig.in_mode`` and ``steps_in``.
     steps: network calls per block; ``adaptive`` takes fewer where the render is opaque. prompt: what the scene shows. drop: what the model
     does not get to see. keep_residual: see ``ModelConfig``. strength: share, 0 to 1, of what the model changes where the render is opaque.
-    detail: whether invented places get fine structure from the reference photos, for models that are smooth there; without it they stay
-    the mean of what they may be. camera_scale: world units to the model's units; None finds it from the renders' depth. overlap: whether
+    camera_scale: world units to the model's units; None finds it from the renders' depth. overlap: whether
     encoding and decoding run in threads beside the network; None for on a GPU only.
     """
 
@@ -60,18 +58,16 @@ class EnhanceConfig:
     drop: tuple[Drop, ...] = ()
     keep_residual: bool | None = None
     strength: float = 1.0
-    detail: bool = True
     camera_scale: float | None = None
     overlap: bool | None = None
 
 
 @dataclass(frozen=True)
 class FrameBlock:
-    """Consecutive clean frames; ``first_index``: the first one's place in the clip. plain: without detail; None where there is none."""
+    """Consecutive clean frames; ``first_index``: the first one's place in the clip."""
 
     first_index: int
     frames: UInt8[np.ndarray, "frames height width 3"]
-    plain: UInt8[np.ndarray, "frames height width 3"] | None = None
 
 
 @dataclass
@@ -132,8 +128,8 @@ def enhance(
     source = checked_source(renders, cameras)
     report.width, report.height = model.config.model_size(cameras.width, cameras.height)
     with torch.no_grad():
-        context, backdrop = _context(source, cameras, references, model, config, report)
-    clip = _Clip(source, cameras, model, config, context, backdrop, (report.width, report.height), store)
+        context = _context(source, cameras, references, model, config, report)
+    clip = _Clip(source, cameras, model, config, context, (report.width, report.height), store)
     return _reported(_frame_blocks(clip, report), model, report, started)
 
 
@@ -145,14 +141,13 @@ def sample_config(model: Model, config: EnhanceConfig) -> SampleConfig:
 
 @dataclass(frozen=True)
 class _Clip:
-    """What a roll-out reads. backdrop: None without detail. size: (width, height) of the model's frames."""
+    """What a roll-out reads. size: (width, height) of the model's frames."""
 
     source: RenderSource
     cameras: Cameras
     model: Model
     config: EnhanceConfig
     context: RollOutContext
-    backdrop: Backdrop | None
     size: tuple[int, int]
     store: RollOutStore | None
 
@@ -271,20 +266,17 @@ def _decoded(clip: _Clip, sampled: Iterator[_SampledBlock]) -> Iterator[FrameBlo
                 frames = video_to_frames(decoder.push(latents[:, :, :needed]))[:kept]
                 return resize_bilinear(frames, cameras.width, cameras.height)
 
-            frames, plain = decode(decoder, block.clean_latents), None
+            frames = decode(decoder, block.clean_latents)
             if encoded.rgb is not None:
                 opaque = encoded.opacity.square()[..., None]
                 if clip.keeps_residual:
                     frames = frames + opaque * (encoded.rgb - decode(render_decoder, encoded.input.render_latents))
                 if clip.config.strength < 1:
                     frames = frames + (1 - clip.config.strength) * opaque * (encoded.rgb - frames)
-            if clip.backdrop is not None:
-                plain, seen_from = frames_to_bytes(frames).cpu().numpy(), cameras[encoded.first : encoded.first + kept].to(model.device)
-                frames = clip.backdrop.lend(frames, encoded.opacity, seen_from)
             pixels = frames_to_bytes(frames).cpu().numpy()
             if clip.store is not None and block.last_noisy_latents is not None:
                 clip.store.save(number, block.last_noisy_latents)
-            yield FrameBlock(encoded.first, pixels, plain)
+            yield FrameBlock(encoded.first, pixels)
 
 
 def _reported(blocks: Iterator[FrameBlock], model: Model, report: EnhanceReport, started: float) -> Iterator[FrameBlock]:
@@ -317,8 +309,8 @@ def _context(
     model: Model,
     config: EnhanceConfig,
     report: EnhanceReport,
-) -> tuple[RollOutContext, Backdrop | None]:
-    """Text, references, unit of length and first camera, and what lends detail; what is odd about them goes into the report's warnings."""
+) -> RollOutContext:
+    """Text, references, unit of length and first camera; what is odd about them goes into the report's warnings."""
     references = () if "references" in config.drop else references
     if model.config.takes_references and not references and "references" not in config.drop:
         report.warnings.append(f"no reference photos; model {model.config.name} was trained with them and is better with a few")
@@ -333,16 +325,13 @@ def _context(
         text=prompt.embedding,
     )
     if not model.config.takes_references:
-        return context, None
+        return context
     read = read_references(references, cameras.width, cameras.height, (report.width, report.height))
     if read is None:
-        return context, None
+        return context
     photos, photo_cameras = read
-    backdrop = None
-    if model.config.detail and config.detail:
-        backdrop = Backdrop.of(photos.to(model.device), photo_cameras.to(model.device), depth=1 / report.camera_scale)
     latents = model.vae.encode_stills(frames_to_video(photos, model.device, model.dtype))
-    return context.with_references(latents, photo_cameras.to(model.device)), backdrop
+    return context.with_references(latents, photo_cameras.to(model.device))
 
 
 def _camera_scale(

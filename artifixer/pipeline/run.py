@@ -5,7 +5,6 @@
     splats/{initial,artifixer3d}.ply    standard 3DGS
     renders/  renders_3d/               render folders along the path, sides multiples of 16
     frames/{artifixer,artifixer3d,artifixer3d_plus}/%05d.png    at the size that was asked for
-    frames/artifixer.plain/             for models with detail: the same frames without it; splats are fitted to these
     videos/*.mp4                        every variant, the first renders, and all side by side
     dataset/                            training photos and generated frames for other trainers
     cameras.json                        the target cameras, and which photos were taken from there
@@ -54,9 +53,6 @@ from artifixer.video.models import Model, ModelFiles, load_model
 
 INITIAL, DISTILLED = "splats/initial.ply", "splats/artifixer3d.ply"
 FRAMES = {name: f"frames/{name}" for name in VARIANTS.values()}
-
-#: ArtiFixer's frames without the detail that photos lent, where the model has it.
-PLAIN = f"{FRAMES['artifixer']}.plain"
 
 #: Folder of resized photos.
 CACHE = "cache"
@@ -204,9 +200,7 @@ class _Run:
     def _enhanced(self, name: str, renders: str, scale: CameraScale, folder: str, variant: str) -> str:
         config, job, is_first = self.config, self.job, name == "enhance"
         strength = 1.0 if is_first else self.files.config.second_strength
-        settings = EnhanceConfig(
-            config.mode, config.steps, config.seed, config.prompt, strength=strength, detail=is_first, camera_scale=scale.value
-        )
+        settings = EnhanceConfig(config.mode, config.steps, config.seed, config.prompt, strength=strength, camera_scale=scale.value)
         own = self.files.config.in_mode(config.mode)  # a mode that changes nothing for this model redoes nothing
         key = {
             "renders": renders,
@@ -220,14 +214,13 @@ class _Run:
             "strength": strength,
         }
 
-        state, folders = f"frames/{variant}.state", (FRAMES[variant], PLAIN)
+        state = f"frames/{variant}.state"
 
         def work(stage: Stage) -> None:
-            for warning in enhance_along(job, self._loaded_model(), settings, folder, folders, state, stage):
+            for warning in enhance_along(job, self._loaded_model(), settings, folder, FRAMES[variant], state, stage):
                 self.display.note(warning)  # not in the report: a run that finds this stage done doesn't see it
 
-        outputs = folders if is_first and self._has_detail else folders[:1]
-        return self.stages.complete(name, key, outputs, len(job.frames), work, scratch=[state])
+        return self.stages.complete(name, key, [FRAMES[variant]], len(job.frames), work, scratch=[state])
 
     def _distilled(self, frames: str) -> None:
         config, job = self.config, self.job
@@ -239,13 +232,12 @@ class _Run:
             "seed": config.seed,
         }
         checkpoint = "splats/artifixer3d.checkpoint"
-        fitted = PLAIN if self._has_detail else FRAMES["artifixer"]
         self.stages.complete(
             "distill",
             key,
             [DISTILLED],
             config.distill.reconstruct.iterations,
-            lambda stage: fit_to_frames(job, config.distill, INITIAL, fitted, DISTILLED, checkpoint, stage),
+            lambda stage: fit_to_frames(job, config.distill, INITIAL, FRAMES["artifixer"], DISTILLED, checkpoint, stage),
             scratch=[checkpoint],
         )
 
@@ -318,11 +310,6 @@ class _Run:
             seconds=self.stages.seconds,
             notes=tuple(self.notes),
         )
-
-    @property
-    def _has_detail(self) -> bool:
-        """Whether the model's frames have detail that was lent."""
-        return self.files.config.detail and bool(self.job.references)
 
     @cached_property
     def _photos_key(self) -> str:

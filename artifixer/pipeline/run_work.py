@@ -186,13 +186,8 @@ def write_target_cameras(job: Job) -> None:
     write_cameras(job.run.root / "cameras.json", job.frames)
 
 
-def enhance_along(
-    job: Job, model: Model, config: EnhanceConfig, renders: str, folders: tuple[str, str], state: str, stage: Stage
-) -> list[str]:
-    """The model's frames, on disk as they come; returns warnings.
-
-    folders: of the frames, and of the same without detail where the model has it. state: a folder for continuing inside the clip.
-    """
+def enhance_along(job: Job, model: Model, config: EnhanceConfig, renders: str, folder: str, state: str, stage: Stage) -> list[str]:
+    """The model's frames, on disk as they come; returns warnings. state: a folder for continuing inside the clip."""
     root = job.run.root
     cameras = concatenate([frame.camera for frame in job.renders])
     references = [ReferencePhoto(frame.camera, photo) for frame, photo in job.references]
@@ -200,11 +195,10 @@ def enhance_along(
     blocks = enhance(read_render_folder(root / renders), cameras, references, model, config, report, StoreOnDisk(root / state))
     with closing(blocks):  # type: ignore[type-var]
         for block in blocks:
-            for folder, frames in zip(folders, (block.frames, block.plain), strict=True):
-                for index, frame in enumerate(() if frames is None else frames, start=block.first_index):
-                    path = root / folder / f"{index:05d}.png"
-                    if not path.is_file():
-                        write_png(path, at_size(frame, *job.size))
+            for index, frame in enumerate(block.frames, start=block.first_index):
+                path = root / folder / f"{index:05d}.png"
+                if not path.is_file():
+                    write_png(path, at_size(frame, *job.size))
             stage.update(block.first_index + len(block.frames))
             job.stop_if_asked()
     return report.warnings

@@ -66,7 +66,6 @@ TINY_MODEL = ModelConfig(
     takes_text=False,
     source="direct",
     keep_residual=True,
-    detail=True,
     second_strength=0.25,
     steps=1,
     adapts_steps=True,

@@ -47,6 +47,9 @@ TEXT_PARTS = ("text_encoder", "tokenizer")
 
 CameraScaleRule = Literal["metric", "median_depth"]
 
+#: Fields of ``config.json`` that earlier versions wrote and that mean nothing any more: such models load, and the fields are ignored.
+RETIRED_FIELDS = ("detail",)
+
 #: What a model is asked for. ``improve``: as it is best, the default. ``generate``: opacity mixing, so that what nobody photographed is
 #: invented from noise and another seed invents something else.
 Mode = Literal["improve", "generate"]
@@ -63,9 +66,8 @@ class ModelConfig:
     with prompts and with reference photos. source: where the flow starts. keep_residual: give back the detail that the autoencoder takes
     from opaque parts of the render. steps: denoising steps per block. generate_steps: those of the mode ``generate``; adapts_steps:
     there fewer are enough for blocks that the render shows (``AdaptiveSteps``). block_frames, window_frames, sink_frames: latent frames
-    generated together, attended to in all, and always kept. shift: of the noise levels. detail: lend fine
-    structure of the reference photos to what is invented (``backdrop.py``). second_strength: share of its changes that ArtiFixer 3D+ takes,
-    whose renders already have those of the first pass.
+    generated together, attended to in all, and always kept. shift: of the noise levels.
+    second_strength: share of its changes that ArtiFixer 3D+ takes, whose renders already have those of the first pass.
     """
 
     name: str
@@ -83,7 +85,6 @@ class ModelConfig:
     window_frames: int = 21
     sink_frames: int = 7
     shift: float = 5.0
-    detail: bool = False
     second_strength: float = 1.0
 
     def __post_init__(self) -> None:
@@ -96,7 +97,6 @@ class ModelConfig:
         for steps in (self.steps, self.generate_steps):
             assert steps >= 1, f"{steps} steps"
         assert 0 <= self.second_strength <= 1, f"strength {self.second_strength}, expected 0 to 1"
-        assert not self.detail or self.camera_scale == "median_depth", f"detail hangs at median depths, the unit is {self.camera_scale}"
         assert 1 <= self.block_frames <= self.window_frames, f"blocks of {self.block_frames} frames in windows of {self.window_frames}"
         assert self.sink_frames + self.block_frames <= self.window_frames, f"{self.sink_frames} sink frames leave no place for a block"
 
@@ -427,7 +427,7 @@ def flat_config(config: ModelConfig) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> ModelConfig:
-    """A ``config.json``; raises ``InputError`` that names what is missing, unknown or of another kind."""
+    """A ``config.json``; raises ``InputError`` that names what is missing, unknown or of another kind. ``RETIRED_FIELDS`` are ignored."""
     flat = read_flat_json(path)
     if flat.get("format") != FORMAT:
         raise InputError(f'{path}: not a model; expected "format": "{FORMAT}"')
@@ -436,7 +436,7 @@ def read_config(path: Path) -> ModelConfig:
     kind = flat.get("vae_kind")
     if kind not in AUTOENCODERS:
         raise InputError(f'{path}: "vae_kind" is {kind!r}; expected one of {", ".join(AUTOENCODERS)}')
-    rest = {key: value for key, value in flat.items() if key not in ("format", "version", "vae_kind")}
+    rest = {key: value for key, value in flat.items() if key not in ("format", "version", "vae_kind", *RETIRED_FIELDS)}
     try:
         transformer = VideoTransformerConfig(**_taken(path, rest, VideoTransformerConfig, "transformer_"))
         vae = AUTOENCODERS[kind](**_taken(path, rest, AUTOENCODERS[kind], "vae_"))

@@ -81,22 +81,6 @@ def test_variants_differ_where_the_model_or_the_splats_do(finished: Result) -> N
     assert len({picture.tobytes() for picture in pictures}) == 4
 
 
-def test_splats_are_fitted_to_frames_without_lent_detail(tmp_path: Path) -> None:
-    files = []
-    for has_detail in (True, False):
-        place = tmp_path / str(has_detail)
-        own = replace(SMALL, steps=1, takes_references=True, camera_scale="median_depth", detail=has_detail, second_strength=0.5)
-        save_model(place / "model", made_model(own))
-        files.append(results(small_run(place / "run", place / "model").out))
-    lent, plain = files
-    frames = [f"{index:05d}.png" for index in range(TARGETS)]
-    assert [lent.pop(f"frames/artifixer.plain/{name}") for name in frames] == [plain[f"frames/artifixer/{name}"] for name in frames]
-    assert all(lent[f"frames/artifixer/{name}"] != plain[f"frames/artifixer/{name}"] for name in frames)
-    assert lent.keys() == plain.keys()
-    same = [name for name in lent if name.startswith(("splats/", "renders_3d/", "frames/artifixer3d"))]
-    assert len(same) > 3 * TARGETS and [name for name in same if lent[name] != plain[name]] == []
-
-
 def test_metrics_hold_every_variant_and_no_made_up_number(finished: Result) -> None:
     content = json.loads((finished.out / "metrics.json").read_text())
     assert list(content["variants"]) == sorted(VARIANT_TITLES)
