@@ -25,7 +25,8 @@ class RunConfig:
     orbit_frames: of an orbit. model: a name or a path. variants: of ``VARIANTS``' values; the ones before the last are made as well.
     prompt, mode, steps: of the model; None for its own number of steps in this mode. references: at most this many photos for the model, 0
     for none.
-    from_splats: a PLY in the capture's world that takes the place of the reconstruction. fps: of the videos.
+    from_splats: a PLY in the capture's world that takes the place of the reconstruction. reconstruct: of the first fit; where it has a
+    free-space loss, the model gets the render of a second fit with it. fps: of the videos.
     """
 
     choice: CaptureChoice
@@ -44,6 +45,11 @@ class RunConfig:
     fps: float = 24.0
     seed: int = 0
     device: str = "cpu"
+
+    @property
+    def has_input(self) -> bool:
+        """Whether the model gets another render than that of the plain fit: one of a fit with the free-space loss."""
+        return self.from_splats is None and self.reconstruct.free_space.weight > 0
 
     @property
     def wanted(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from artifixer.runtime.run_folder import RunFolder, fingerprint, read_json, to_j
 TIMING_FILE = "timing.json"
 
 #: Raised when what a stage writes changes for the same settings: results of earlier versions then count as outdated.
-VERSION = 1
+VERSION = 2
 
 
 class Stages:

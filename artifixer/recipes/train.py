@@ -67,6 +67,7 @@ TINY_MODEL = ModelConfig(
     source="direct",
     keep_residual=True,
     second_strength=0.25,
+    default_size=192,
     steps=1,
     adapts_steps=True,
     block_frames=2,

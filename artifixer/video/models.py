@@ -67,6 +67,7 @@ class ModelConfig:
     from opaque parts of the render. steps: denoising steps per block. generate_steps: those of the mode ``generate``; adapts_steps:
     there fewer are enough for blocks that the render shows (``AdaptiveSteps``). block_frames, window_frames, sink_frames: latent frames
     generated together, attended to in all, and always kept. shift: of the noise levels.
+    default_size: longest side in pixels of frames where none is asked for; None for that of the photos.
     second_strength: share of its changes that ArtiFixer 3D+ takes, whose renders already have those of the first pass.
     """
 
@@ -86,6 +87,7 @@ class ModelConfig:
     sink_frames: int = 7
     shift: float = 5.0
     second_strength: float = 1.0
+    default_size: int | None = None
 
     def __post_init__(self) -> None:
         for name, ours, theirs in (
@@ -96,6 +98,7 @@ class ModelConfig:
             assert ours == theirs, f"{name} of the transformer is {ours}, of the autoencoder {theirs}"
         for steps in (self.steps, self.generate_steps):
             assert steps >= 1, f"{steps} steps"
+        assert self.default_size is None or self.default_size >= 1, f"default size {self.default_size}, expected at least 1"
         assert 0 <= self.second_strength <= 1, f"strength {self.second_strength}, expected 0 to 1"
         assert 1 <= self.block_frames <= self.window_frames, f"blocks of {self.block_frames} frames in windows of {self.window_frames}"
         assert self.sink_frames + self.block_frames <= self.window_frames, f"{self.sink_frames} sink frames leave no place for a block"
