@@ -4,10 +4,10 @@
         [--weights 0,0.3] [--procedural 6] [--only NAME,...] [--print]
 
 Three real captures (``fountain`` with 3 views, ``plush`` and ``fox`` with 6, by Algorithm 1; below ``--captures``, or
-``$ARTIFIXER_CAPTURES``) and procedural ones from seeds that the embedded model was not trained on, with 3 to 6 views. One run per capture and weight, in a folder that
-stays: the same command continues after an interruption and passes over what is done. The plain fit is the same for all weights of a capture
-and is made once. Prints mean / pooled PSNR of the held-out photos of every variant, dB, as a Markdown table per weight; then, for every
-weight, the mean over the captures of each variant minus the plain fit. ``--print``: only what is done already.
+``$ARTIFIXER_CAPTURES``) and procedural ones from seeds that the embedded model was not trained on, with 3 to 6 views. One run per capture
+and weight, in a folder that stays: the same command continues after an interruption and passes over what is done. The plain fit is the
+same for all weights of a capture and is made once. Prints mean / pooled PSNR of the held-out photos of every variant, dB, as a Markdown
+table per weight; then, for every weight, the mean over the captures of each variant minus the plain fit. ``--print``: only what is done.
 
 Exit codes: 0 done; 2 bad input; 75 stopped by SIGTERM with the state saved; 130 interrupted.
 """

@@ -208,6 +208,18 @@ def test_the_option_gives_the_second_fit_and_0_the_plain_one_alone(tmp_path: Pat
         run_config(Command(CAPTURE, tmp_path, model=str(model), free_space_loss=1.0, from_splats=Path("a.ply"), device="cpu"))
 
 
+def test_on_a_gpu_the_embedded_model_was_given_frames_of_the_photos_size(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the recipe paper, whose size is the photos', it now takes the size that the model is made for; others keep the photos'."""
+    monkeypatch.setattr("artifixer.commands.run.resolve_device", lambda name: "cuda" if name == "auto" else name)
+    config = run_config(Command(CAPTURE, tmp_path))
+    assert (config.device, config.reconstruct.iterations, config.choice.size) == ("cuda", 10_000, "192")
+    assert run_config(Command(CAPTURE, tmp_path, size="400")).choice.size == "400"
+    assert run_config(Command(CAPTURE, tmp_path, model=str(model))).choice.size is None
+    assert run_config(Command(CAPTURE, tmp_path, model=str(model), device="cpu")).choice.size == "192"
+
+
 # Continuing ---------------------------------------------------------------------------------------------------------------------------
 
 
