@@ -28,6 +28,7 @@ from artifixer.imaging.resize import resize_bilinear
 from artifixer.runtime.errors import InputError
 from artifixer.splats.render import Renders
 from artifixer.video.conditions import RollOutContext
+from artifixer.video.finish import FinishConfig, finish
 from artifixer.video.models import Mode, Model
 from artifixer.video.sample import BlockInput, NetworkCall, SampleConfig, keyed_noise, sample_blocks
 from artifixer.video.vae import StreamingDecoder, StreamingEncoder, frames_to_bytes, frames_to_video, video_to_frames
@@ -152,14 +153,11 @@ class _Clip:
     store: RollOutStore | None
 
     @property
-    def reads_renders_again(self) -> bool:
-        """Whether opaque parts of the renders enter the frames themselves."""
-        return self.keeps_residual or self.config.strength < 1
-
-    @property
-    def keeps_residual(self) -> bool:
-        wanted = self.model.config.keep_residual if self.config.keep_residual is None else self.config.keep_residual
-        return wanted and "renders" not in self.config.drop
+    def finish(self) -> FinishConfig:
+        """The model's own last step, with what was asked for; renders that were dropped give nothing back."""
+        own = self.model.config.finish(self.config.mode)
+        keeps = own.keep_residual if self.config.keep_residual is None else self.config.keep_residual
+        return replace(own, keep_residual=keeps and "renders" not in self.config.drop, strength=self.config.strength)
 
     def frames_of_block(self, first: int) -> int:
         """Pixel frames of the block that starts with pixel frame ``first``, padding included."""
@@ -215,7 +213,7 @@ def _encoded(clip: _Clip) -> Iterator[_EncodedBlock]:
         )
         block = BlockInput(latent_first, encoder.push(video), conditions.to(dtype=model.dtype))
         kept = min(count, len(cameras) - first)
-        yield _EncodedBlock(first, block, rgb[:kept] if clip.reads_renders_again else None, opacity[:kept])
+        yield _EncodedBlock(first, block, rgb[:kept] if clip.finish.reads_render else None, opacity[:kept])
         first, latent_first = first + count, latent_first + model.config.block_frames
 
 
@@ -266,13 +264,8 @@ def _decoded(clip: _Clip, sampled: Iterator[_SampledBlock]) -> Iterator[FrameBlo
                 frames = video_to_frames(decoder.push(latents[:, :, :needed]))[:kept]
                 return resize_bilinear(frames, cameras.width, cameras.height)
 
-            frames = decode(decoder, block.clean_latents)
-            if encoded.rgb is not None:
-                opaque = encoded.opacity.square()[..., None]
-                if clip.keeps_residual:
-                    frames = frames + opaque * (encoded.rgb - decode(render_decoder, encoded.input.render_latents))
-                if clip.config.strength < 1:
-                    frames = frames + (1 - clip.config.strength) * opaque * (encoded.rgb - frames)
+            decoded_render = decode(render_decoder, encoded.input.render_latents) if clip.finish.keep_residual else None
+            frames = finish(decode(decoder, block.clean_latents), encoded.opacity, clip.finish, encoded.rgb, decoded_render)
             pixels = frames_to_bytes(frames).cpu().numpy()
             if clip.store is not None and block.last_noisy_latents is not None:
                 clip.store.save(number, block.last_noisy_latents)

@@ -67,6 +67,7 @@ TINY_MODEL = ModelConfig(
     source="direct",
     keep_residual=True,
     second_strength=0.25,
+    smooth_cells=8,  # one token: what it invents is a blur with the borders of its tokens
     default_size=192,
     steps=1,
     adapts_steps=True,

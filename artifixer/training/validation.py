@@ -25,6 +25,7 @@ from artifixer.training.clips import EncodedClips, cut_clip, encode_clips
 from artifixer.training.parallel import autocast
 from artifixer.training.self_forcing import cut_in_blocks
 from artifixer.training.watching import write_grid
+from artifixer.video.finish import finish
 from artifixer.video.flow import SourceKind
 from artifixer.video.models import Model
 from artifixer.video.sample import AdaptiveSteps, CallCount, SampleConfig, keyed_noise, sample_blocks
@@ -194,8 +195,7 @@ def made_clip(
             latents.append(clean)
             times.append(_clock(device))
         result = video_to_frames(vae.decode(torch.cat(latents, dim=2)))[: pair.frames]
-        if model.config.keep_residual:
-            result = result + _residual(pair, video_to_frames(vae.decode(encoded.render_latents))[: pair.frames])
+        result = _finished(model, pair, config, result, encoded.render_latents)
     ends = [min(vae.config.pixel_frames(block * (index + 1)), pair.frames) for index in range(len(latents))]
     blocks = tuple(
         MadeBlock(range(first, end), calls.per_block[index], times[index + 1] - times[index])
@@ -406,10 +406,20 @@ def _decibels(error: float) -> float:
     return float(-10 * np.log10(max(error, 10 ** (-LARGEST_PSNR / 10))))
 
 
-def _residual(pair: TrainingPair, decoded: Float[Tensor, "frames height width 3"]) -> Float[Tensor, "frames height width 3"]:
-    """What the autoencoder takes from the render, where the render is opaque."""
-    opacity = pair.opacity.to(decoded) / 255
-    return opacity.square()[..., None] * (pair.renders.to(decoded) / 255 - decoded)
+def _finished(
+    model: Model,
+    pair: TrainingPair,
+    config: ValidationConfig,
+    frames: Float[Tensor, "frames height width 3"],
+    render_latents: Float[Tensor, "1 channels latent_frames h w"],
+) -> Float[Tensor, "frames height width 3"]:
+    """Frames as they would leave ``enhance``: from opacity mixing by a model of another source as in the mode ``generate``."""
+    is_own = config.source in (None, model.config.source)
+    settings = model.config.finish("improve" if is_own else "generate")
+    renders, decoded = pair.renders.to(frames) / 255, None
+    if settings.keep_residual:
+        decoded = video_to_frames(model.vae.decode(render_latents))[: pair.frames]
+    return finish(frames, pair.opacity.to(frames) / 255, settings, renders, decoded)
 
 
 def _columns(shown: Sequence[tuple[TrainingPair, Mapping[Steps, Tensor]]]) -> list[Tensor]:

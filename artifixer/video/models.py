@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import atomic_path, fingerprint, read_json, write_json
 from artifixer.runtime.seeds import generator
+from artifixer.video.finish import FinishConfig
 from artifixer.video.flow import FlowSchedule, SourceKind
 from artifixer.video.offload import LayerStream
 from artifixer.video.sample import SampleConfig
@@ -67,6 +68,7 @@ class ModelConfig:
     from opaque parts of the render. steps: denoising steps per block. generate_steps: those of the mode ``generate``; adapts_steps:
     there fewer are enough for blocks that the render shows (``AdaptiveSteps``). block_frames, window_frames, sink_frames: latent frames
     generated together, attended to in all, and always kept. shift: of the noise levels.
+    smooth_cells: in the mode ``improve``, smooth what is empty down to cells of so many pixels (``FinishConfig``); 0 for not at all.
     default_size: longest side in pixels of frames where none is asked for; None for that of the photos.
     second_strength: share of its changes that ArtiFixer 3D+ takes, whose renders already have those of the first pass.
     """
@@ -87,6 +89,7 @@ class ModelConfig:
     sink_frames: int = 7
     shift: float = 5.0
     second_strength: float = 1.0
+    smooth_cells: int = 0
     default_size: int | None = None
 
     def __post_init__(self) -> None:
@@ -100,6 +103,7 @@ class ModelConfig:
             assert steps >= 1, f"{steps} steps"
         assert self.default_size is None or self.default_size >= 1, f"default size {self.default_size}, expected at least 1"
         assert 0 <= self.second_strength <= 1, f"strength {self.second_strength}, expected 0 to 1"
+        assert self.smooth_cells >= 0, f"cells of {self.smooth_cells} pixels, expected at least 0"
         assert 1 <= self.block_frames <= self.window_frames, f"blocks of {self.block_frames} frames in windows of {self.window_frames}"
         assert self.sink_frames + self.block_frames <= self.window_frames, f"{self.sink_frames} sink frames leave no place for a block"
 
@@ -121,6 +125,10 @@ class ModelConfig:
             source=self.in_mode(mode).source,
             schedule=FlowSchedule(shift=self.shift),
         )
+
+    def finish(self, mode: Mode = "improve") -> FinishConfig:
+        """The last step of the model's frames in a mode. What ``generate`` invents is left as it is."""
+        return FinishConfig(self.keep_residual, smooth_cells=self.smooth_cells if mode == "improve" else 0)
 
     @property
     def text(self) -> TextConfig:
