@@ -68,6 +68,11 @@ class Command:
     """improve starts as the model is best; generate starts from noise where the renders are empty, so that each seed invents its own."""
     steps: int | Literal["adaptive"] | None = None
     """Denoising steps per block. Default: the model's own in this mode."""
+    camera_scale: float | None = None
+    """World units to the model's: metres per unit x 0.01 for the public weights. Default: found, see --depth-model."""
+    depth_model: str | None = None
+    """For models that want metres: folder or hub name of a metric depth model (Depth Anything V2 metric, Depth Pro, ZoeDepth, MoGe-2).
+    Default: a median depth of 3 m is assumed, with a warning."""
     from_splats: Path | None = None
     """Splat PLY of any tool, in the capture's world, instead of a reconstruction."""
     free_space_loss: float | None = None
@@ -122,6 +127,8 @@ def run_config(command: Command) -> RunConfig:
         mode=command.mode,
         steps=command.steps,
         references=command.references,
+        camera_scale=command.camera_scale,
+        depth_model=command.depth_model,
         from_splats=command.from_splats,
         reconstruct=reconstruct,
         distill=replace(recipe.distill, weights=weights),

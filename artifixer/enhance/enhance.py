@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -25,11 +26,12 @@ from artifixer.enhance.sources import ReferencePhoto, RenderSource, checked_sour
 from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.geometry.paths import focus_point
 from artifixer.imaging.resize import resize_bilinear
-from artifixer.runtime.errors import InputError
+from artifixer.scenes.depth_models import metric_depth_model
+from artifixer.scenes.scale import ASSUMED_MEDIAN_DEPTH, CameraScale, DepthView, camera_scale, metric_scale
 from artifixer.splats.render import Renders
 from artifixer.video.conditions import RollOutContext
 from artifixer.video.finish import FinishConfig, finish
-from artifixer.video.models import Mode, Model
+from artifixer.video.models import CameraScaleRule, Mode, Model
 from artifixer.video.sample import BlockInput, NetworkCall, SampleConfig, keyed_noise, sample_blocks
 from artifixer.video.vae import StreamingDecoder, StreamingEncoder, frames_to_bytes, frames_to_video, video_to_frames
 
@@ -48,7 +50,8 @@ class EnhanceConfig:
     mode: where the flow starts, and with it the model's own number of steps, see ``ModelConfig.in_mode`` and ``steps_in``.
     steps: network calls per block; ``adaptive`` takes fewer where the render is opaque. prompt: what the scene shows. drop: what the model
     does not get to see. keep_residual: see ``ModelConfig``. strength: share, 0 to 1, of what the model changes where the render is opaque.
-    camera_scale: world units to the model's units; None finds it from the renders' depth. overlap: whether
+    camera_scale: world units to the model's units; None finds it from the renders' depth, in metres by the depth model of this name
+    (``scenes/scale.py``). overlap: whether
     encoding and decoding run in threads beside the network; None for on a GPU only.
     """
 
@@ -60,6 +63,7 @@ class EnhanceConfig:
     keep_residual: bool | None = None
     strength: float = 1.0
     camera_scale: float | None = None
+    depth_model: str | None = None
     overlap: bool | None = None
 
 
@@ -310,7 +314,10 @@ def _context(
     prompt = model.encode_prompt("" if "text" in config.drop else config.prompt)
     if prompt.warning is not None:
         report.warnings.append(prompt.warning)
-    report.camera_scale, report.camera_scale_source = _camera_scale(source, cameras, references, model, config, report)
+    scale = render_scale(source, cameras, model.config.camera_scale, config, str(model.device))
+    report.camera_scale, report.camera_scale_source = scale.value, scale.source
+    if scale.is_guess:
+        report.warnings.append(scale.advice)
     context = RollOutContext(
         first_camera=cameras[0].to(model.device),
         camera_scale=report.camera_scale,
@@ -327,42 +334,33 @@ def _context(
     return context.with_references(latents, photo_cameras.to(model.device))
 
 
-def _camera_scale(
-    source: RenderSource,
-    cameras: Cameras,
-    references: Sequence[ReferencePhoto],
-    model: Model,
-    config: EnhanceConfig,
-    report: EnhanceReport,
-) -> tuple[float, str]:
-    """``camera_scale`` and where it is from: given, or by the rule of ``median_depth``, which also stands in for ``metric``."""
-    if config.camera_scale is not None:
-        if not 0 < config.camera_scale < math.inf:
-            raise InputError(f"camera scale {config.camera_scale:g}: expected a positive finite number")
-        return config.camera_scale, "given"
-    if model.config.camera_scale == "metric":
-        report.warnings.append(
-            f"model {model.config.name} expects metres and no camera scale was given (metres per unit x 0.01); "
-            "the median depth of the renders takes its place"
-        )
-    depth = sampled_median_depth(source)
-    if depth is not None:
-        return 1 / depth, "median depth of the renders"
-    views = concatenate([cameras[0], cameras[len(cameras) // 2], cameras[-1]])
-    focus = focus_point(views)
-    distance = float((views.centers - focus).norm(dim=1).median())
-    report.warnings.append("the renders have no depth; the unit of length is guessed from where the cameras look")
-    return (1 / distance if distance > 0 else 1.0), "where the cameras look"
+def render_scale(source: RenderSource, cameras: Cameras, kind: CameraScaleRule, config: EnhanceConfig, device: str = "cpu") -> CameraScale:
+    """The camera scale for renders: given, or from the depth of a few renders spread over the clip (``scenes/scale.py``)."""
+    views = sampled_depths(source, cameras)
+    if views or config.camera_scale is not None:
+        depth_model = None if config.depth_model is None or kind != "metric" else metric_depth_model(config.depth_model, device)
+        return camera_scale(kind, views, "the renders", depth_model, config.camera_scale)
+    ends = concatenate([cameras[0], cameras[len(cameras) // 2], cameras[-1]])
+    distance = float((ends.centers - focus_point(ends)).norm(dim=1).median())
+    distance = distance if distance > 0 else 1.0
+    value = 1 / distance if kind == "median_depth" else metric_scale(ASSUMED_MEDIAN_DEPTH / distance)
+    return CameraScale(value, kind, "the renders have no depth; it is guessed from where the cameras look", is_guess=True)
 
 
-def sampled_median_depth(source: RenderSource) -> float | None:
-    """Median positive depth, world units, of a few renders spread over the clip; None when they show none."""
+def sampled_depths(source: RenderSource, cameras: Cameras) -> list[DepthView]:
+    """Known depths, world units, of a few renders spread over the clip; none where they show nothing or have no depth."""
     count = min(DEPTH_SAMPLES, len(source))
     chosen = sorted({step * (len(source) - 1) // max(1, count - 1) for step in range(count)})
-    depths = [values[values > 0] for index in chosen if (values := source.depth(index)) is not None]  # NaN fails too
-    depth = np.concatenate(depths) if depths else np.zeros(0)
-    depth = depth[np.isfinite(depth)]
-    return float(np.median(depth)) if len(depth) else None
+    views = []
+    for index in chosen:
+        depth = source.depth(index)
+        if depth is None:
+            continue
+        rows, columns = np.nonzero((depth > 0) & np.isfinite(depth))
+        if len(rows):
+            pixels = torch.from_numpy(np.stack([columns, rows], axis=-1) + 0.5)
+            views.append(DepthView(cameras[index], partial(source.rgb, index), pixels, torch.from_numpy(depth[rows, columns])))
+    return views
 
 
 # --------------------------------------------------------------------------------------------------------------------- helpers

@@ -27,9 +27,10 @@ from artifixer.enhance.enhance import EnhanceConfig
 from artifixer.evaluation.evaluate import PerceptualMetrics, VariantQuality
 from artifixer.evaluation.variant_table import read_variants
 from artifixer.geometry.camera_file import CameraFrame
+from artifixer.geometry.paths import alike
 from artifixer.pipeline.capture import identify, open_capture
-from artifixer.pipeline.model_scale import CameraScale, find_camera_scale
 from artifixer.pipeline.plan import planned_stages
+from artifixer.pipeline.render_path import splat_depths
 from artifixer.pipeline.run_config import VARIANTS, RunConfig, check_config, ignored_masks, settings_of
 from artifixer.pipeline.run_inputs import check_inputs, check_pixels, make_job
 from artifixer.pipeline.run_report import RunFacts, write_run_report
@@ -50,7 +51,9 @@ from artifixer.pipeline.target_path import heldout_frames
 from artifixer.runtime.progress import Progress, Stage
 from artifixer.runtime.run_folder import RunFolder, fingerprint
 from artifixer.runtime.stopping import stop_on_sigterm
+from artifixer.scenes.depth_models import metric_depth_model
 from artifixer.scenes.formats import brings_poses
+from artifixer.scenes.scale import SPARSE_POINTS, CameraScale, DepthView, camera_scale, point_depths
 from artifixer.splats.reconstruct import ReconstructConfig
 from artifixer.video.models import Model, ModelFiles, load_model
 
@@ -145,9 +148,9 @@ class _Run:
 
     def finish(self) -> Result:
         self._reconstructed()
-        scale = find_camera_scale(self.files.config.camera_scale, self.job.capture, self.job.splats(INITIAL))
+        scale = self._camera_scale()
         if scale.is_guess:
-            self._warn(f"camera scale: {scale.source}")
+            self._warn(scale.advice)
         renders = {"3dgut": self._rendered("render", INITIAL, RENDERS, ["cameras.json"])}
         if self.config.has_input:
             renders["input"] = self._rendered("render_input", INPUT, INPUT_RENDERS)
@@ -212,6 +215,22 @@ class _Run:
                 write_target_cameras(job)
 
         return self.stages.complete(name, key, [folder, *more_outputs], len(job.frames), work)
+
+    def _camera_scale(self) -> CameraScale:
+        """Of what the training views see: of the sparse points, or of the splats where there are none."""
+        config, kind, capture = self.config, self.files.config.camera_scale, self.job.capture
+        depth_model = None
+        if kind == "metric" and config.depth_model is not None and config.camera_scale is None:
+            depth_model = metric_depth_model(config.depth_model, self.job.device)
+        views, where = point_depths(capture.scene, capture.training), SPARSE_POINTS
+        if not any(len(view.depths) for view in views) and config.camera_scale is None:
+            views, where = self._splat_depths(), "the training views' renders"
+        return camera_scale(kind, views, where, depth_model, config.camera_scale)
+
+    def _splat_depths(self) -> list[DepthView]:
+        capture, splats = self.job.capture, self.job.splats(INITIAL)
+        views = alike([capture.scene.cameras[i] for i in capture.training])
+        return splat_depths(splats, views.to(splats.means.device))
 
     def _enhanced(self, name: str, renders: str, scale: CameraScale, folder: str, variant: str) -> str:
         config, job, is_first = self.config, self.job, name == "enhance"

@@ -16,7 +16,7 @@ from artifixer.splats.free_space import FreeSpaceConfig
 TINY_FITS = replace(RECONSTRUCT["tiny"], free_space=FreeSpaceConfig(weight=0.3), gaussians_per_pixel=0.1, unseen_weight=0.01)
 
 RECIPES = {
-    "paper": CurationConfig(sparse=SparseConfig(reconstruct=RECONSTRUCT["paper"])),
+    "paper": CurationConfig(camera_scale="metric", sparse=SparseConfig(reconstruct=RECONSTRUCT["paper"])),
     "tiny": CurationConfig(
         sizes=((96, 96), (128, 96), (96, 128), (144, 80), (80, 144)),
         frames=(45, 45),

@@ -102,6 +102,9 @@ def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
 
     Raises ``InputError`` for bad pairs, initial weights of another architecture, and a folder that holds another training.
     """
+    for option, pairs_read in (("--pairs", job.pairs), ("--validation", job.validation_pairs)):
+        if job.stage != "autoencoder":  # it sees no cameras
+            _check_camera_scale(pairs_read, job.recipe.model, option)
     with joined_processes(job.device) as device, _opened(job, out, overwrite), repeatable(device), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # norms stay in float32, which is meant
         job = replace(job, device=device)
@@ -121,6 +124,17 @@ def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
             if trained.text_encoder is not None:
                 link_text_encoder(out / "model", trained.text_encoder.folder)
     return out / "model"
+
+
+def _check_camera_scale(pairs: PairSet | None, model: ModelConfig, option: str) -> None:
+    """Pairs of the other kind show the model cameras up to 100 times nearer or farther than those it is used with."""
+    for stored in () if pairs is None else pairs.pairs:
+        kind = stored.entry.camera_scale_kind
+        if kind != model.camera_scale:
+            raise InputError(
+                f"{option} {stored.folder}: {stored.entry.name} has camera scale {kind}, model {model.name} expects "
+                f"{model.camera_scale}; curate with --camera-scale {model.camera_scale}"
+            )
 
 
 def initial_model(config: ModelConfig, init: Path | None, seed: int, device: str, option: str = "--init") -> Model:

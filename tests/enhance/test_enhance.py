@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance, sampled_median_depth
+from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance, sampled_depths
 from artifixer.enhance.sources import ReferencePhoto, RendersInMemory
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
@@ -357,19 +357,21 @@ def test_median_depth_ignores_emptiness() -> None:
     renders = made_renders(30)
     renders.depth[:, :10] = math.nan
     renders.depth[:, 11] = -1
-    assert sampled_median_depth(RendersInMemory(renders)) == 2
+    views = sampled_depths(RendersInMemory(renders), made_cameras(30))
+    assert torch.cat([view.depths for view in views]).median() == 2
+    assert all((view.pixels % 1 == 0.5).all() for view in views), "pixels are named by their centres"
     renders.depth.fill_(math.nan)
-    assert sampled_median_depth(RendersInMemory(renders)) is None
+    assert sampled_depths(RendersInMemory(renders), made_cameras(30)) == []
 
 
 def test_warnings_are_there_before_the_first_frame() -> None:
     report = EnhanceReport()
     enhance(CountedRenders(made_renders(3)), made_cameras(3), [], made_model(WAN_LIKE), report=report)
-    no_references, metric, no_depth = report.warnings
+    no_references, no_depth = report.warnings
     assert "no reference photos; model wan-like was trained with them" in no_references
-    assert "expects metres" in metric
-    assert "no depth" in no_depth
-    assert report.camera_scale_source == "where the cameras look"
+    assert "the renders have no depth" in no_depth
+    assert "--depth-model" in no_depth
+    assert "guessed from where the cameras look" in report.camera_scale_source
     report = EnhanceReport()
     enhance(made_renders(3), made_cameras(3), made_references(1), made_model(), report=report)
     enhance(made_renders(3), made_cameras(3), [], made_model(), EnhanceConfig(drop=("references",)), report)

@@ -169,3 +169,13 @@ def test_damaged_shards_are_left_out_on_request(pairs, tmp_path, monkeypatch, ca
     assert cli.main([*words, "--skip-broken"]) == 0
     error = capsys.readouterr().err
     assert "left out: " in error and "sample made-2" in error and "autoencoder: 2 pairs" in error
+
+
+def test_pairs_of_another_camera_scale_than_the_models_are_refused_by_name(pairs, tmp_path):
+    opened, recipe = open_pairs(pairs), small_recipe()
+    metric = replace(recipe, model=replace(recipe.model, camera_scale="metric"))
+    expected = r"made-0 has camera scale median_depth, model tiny expects metric; curate with --camera-scale metric"
+    with pytest.raises(InputError, match=rf"--pairs .*: {expected}"):
+        run_training(replace(job("bidirectional", opened), recipe=metric), tmp_path / "t")
+    assert not (tmp_path / "t").exists()
+    run_training(replace(job("autoencoder", opened), recipe=metric), tmp_path / "a")  # it sees no cameras
