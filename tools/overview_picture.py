@@ -2,8 +2,8 @@
 
     python tools/overview_picture.py demo docs/images/overview.png [--rows 3] [--frames 12,20,31]
 
-Rows are held-out views spread evenly over those whose render is less than fully opaque, from the fullest to the emptiest, or the frames that
-are named. A run with a free-space loss has a column more: the render that the model gets. Pictures are twice the frames' size.
+Rows are held-out views spread evenly over those whose render is less than fully opaque, from the fullest to the emptiest, or the frames
+that are named. A run with a free-space loss has a column more: the render that the model gets. Pictures are twice the frames' size.
 """
 
 from __future__ import annotations
