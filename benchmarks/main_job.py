@@ -87,8 +87,14 @@ def share_stages(source: Path, folder: Path) -> None:
 
 def results(chosen: Sequence[Case], weight: float, out: Path) -> dict[str, Mapping[str, VariantQuality]]:
     """Quality by case, of the runs that are done."""
-    done = [case for case in chosen if (folder_of(out, case, weight) / "report.html").exists()]
-    return {case.name: read_variants(folder_of(out, case, weight) / "metrics.json") for case in done}
+    found = {}
+    for case in chosen:
+        folder = folder_of(out, case, weight)
+        if (folder / "report.html").exists():
+            variants = read_variants(folder / "metrics.json")
+            if ("input" in variants) == (weight > 0):  # a folder that was shared has the other run's figures until its own come
+                found[case.name] = variants
+    return found
 
 
 def table(found: Mapping[str, Mapping[str, VariantQuality]]) -> list[str]:
