@@ -84,7 +84,7 @@ class TrainingRecipe:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What to train. init: model folder or run folder to start from; teacher: the same, for self forcing; None for ``init`` itself.
+    """What to train. init: model folder or run folder to start from; teacher: the same, of the bidirectional model, for self forcing.
     validation_pairs: never trained on; None for no validation. rivals: what frames are compared with besides the render."""
 
     stage: StageName
@@ -100,8 +100,10 @@ class TrainingJob:
 def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
     """Run the job into the folder ``out``, or continue it; gives the folder of the trained model.
 
-    Raises ``InputError`` for bad pairs, initial weights of another architecture, and a folder that holds another training.
+    Raises ``InputError`` for bad pairs, initial weights of another architecture, self forcing without a teacher, and a folder that holds
+    another training.
     """
+    _refuse_missing_models(job)
     with joined_processes(job.device) as device, _opened(job, out, overwrite), repeatable(device), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # norms stay in float32, which is meant
         job = replace(job, device=device)
@@ -155,6 +157,14 @@ def model_folder(path: Path) -> Path:
     return path / "model" if (path / "model" / "config.json").is_file() else path
 
 
+def _refuse_missing_models(job: TrainingJob) -> None:
+    """Self forcing without one of its two models: a student that judged itself would have nothing to learn."""
+    if job.stage == "self_forcing" and job.init is None:
+        raise InputError("self_forcing: needs --init, a causal model trained by diffusion_forcing, and --teacher, a bidirectional one")
+    if job.stage == "self_forcing" and job.teacher is None:
+        raise InputError("self_forcing: needs --teacher, the bidirectional model that the causal one of --init was trained from")
+
+
 def _check_is_model(path: Path, option: str) -> None:
     """What ``load_model`` would say without naming the option, or not at all."""
     if str(path) in NAMED_MODELS:
@@ -200,8 +210,6 @@ def _train_flow_matching(job: TrainingJob, model: Model, pairs: OrderedPairs, ou
 
 def _train_self_forcing(job: TrainingJob, model: Model, pairs: OrderedPairs, out: Path, progress: Progress) -> Model:
     recipe, config, settings = job.recipe, job.recipe.model, job.recipe.self_forcing
-    if job.init is None:
-        raise InputError("self_forcing: needs --init, a causal model trained by diffusion_forcing, and --teacher, a bidirectional one")
     if recipe.self_forcing.negative_prompt and model.text_encoder is None:
         raise InputError(f"--init {job.init}: has no text_encoder/ and tokenizer/ of Wan 2.1; expected them for the negative prompt")
     teacher = _teacher(job, model)
@@ -222,10 +230,9 @@ def _train_self_forcing(job: TrainingJob, model: Model, pairs: OrderedPairs, out
 
 def _teacher(job: TrainingJob, student: Model) -> VideoTransformer:
     """The bidirectional network; its own autoencoder, which must be the student's, is not kept."""
-    path, option = (job.init, "--init") if job.teacher is None else (job.teacher, "--teacher")
-    assert path is not None, "self forcing without initial weights"
-    teaching = initial_model(job.recipe.model, path, job.recipe.self_forcing_loop.seed, job.device, option)
-    _check_same_autoencoder(student, teaching, path)
+    assert job.teacher is not None, "self forcing without a teacher"
+    teaching = initial_model(job.recipe.model, job.teacher, job.recipe.self_forcing_loop.seed, job.device, "--teacher")
+    _check_same_autoencoder(student, teaching, job.teacher)
     return teaching.transformer
 
 

@@ -10,7 +10,19 @@ from made_models import CONFIG, WHOLE_CLIPS, made_model
 from made_pairs import MadePairs, made_pair
 
 from artifixer.runtime.seeds import generator
-from artifixer.training.clips import ClipConfig, draw_batch, draw_clip, draw_reference_count, encode_clips, frame_order, mirrored
+from artifixer.training.clips import (
+    ClipConfig,
+    cut_clip,
+    draw_batch,
+    draw_clip,
+    draw_reference_count,
+    encode_clips,
+    frame_order,
+    mirrored,
+)
+
+#: Float32 products of a batch may be sums in another order than those of one clip.
+BATCH_TOLERANCE = 1e-5
 
 
 def many(count: int) -> list[torch.Generator]:
@@ -96,6 +108,39 @@ def test_dropped_references_have_no_effect_on_the_network():
     )
     assert not torch.equal(seen, unseen)
     torch.testing.assert_close(unseen, absent, rtol=0, atol=1e-6)
+
+
+def test_clips_with_other_numbers_of_references_form_a_batch():
+    """Each is computed as it is alone; the one without any as without the reference branch."""
+    model = made_model(MadePairs(count=3), zeros=False)
+    clips = [cut_clip(made_pair(seed), torch.arange(13), list(range(count))) for seed, count in ((0, 3), (1, 0), (2, 1))]
+    batch = encode_clips(clips, model.vae, CONFIG.text)
+    assert batch.conditions.reference_counts == (3, 1, 1)
+    assert batch.conditions.use_references is not None and batch.conditions.use_references.tolist() == [1, 0, 1]
+    times = torch.tensor([500.0, 300.0, 900.0])
+    together = model.transformer(batch.clean_latents, times, batch.conditions).detach()
+    for index, clip in enumerate(clips):
+        alone = encode_clips([clip], model.vae, CONFIG.text)
+        conditions = alone.conditions if len(clip.reference_cameras) else alone.conditions.drop(references=True)
+        one = model.transformer(alone.clean_latents, times[index : index + 1], conditions).detach()
+        torch.testing.assert_close(together[index : index + 1], one, rtol=0, atol=BATCH_TOLERANCE)
+
+
+@pytest.mark.parametrize("views", [0, 3])
+def test_the_reference_branch_runs_without_references_and_gives_zeros(views):
+    """Else processes with sharded weights would exchange other modules than those that drew some."""
+    model = made_model(MadePairs(count=1), zeros=False)
+    clip = cut_clip(made_pair(0, views=views), torch.arange(13), [])
+    encoded = encode_clips([clip], model.vae, CONFIG.text)
+    branch = model.transformer.layers[0].cross_attention.reference_key
+    runs: list[int] = []
+    branch.register_forward_hook(lambda *_: runs.append(1))
+    time = torch.tensor([500.0])
+    with_branch = model.transformer(encoded.clean_latents, time, encoded.conditions)
+    assert runs == [1]
+    assert torch.equal(with_branch, model.transformer(encoded.clean_latents, time, encoded.conditions.drop(references=True)))
+    with_branch.sum().backward()
+    assert branch.weight.grad is not None and not branch.weight.grad.any()
 
 
 def test_a_mirrored_clip_shows_the_mirrored_scene():
