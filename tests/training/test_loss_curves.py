@@ -1,6 +1,7 @@
-"""Loss curves of two processes are those of one, whatever each of them draws: every stage, sharded and replicated, layers run again or not.
+"""Loss curves of two processes are those of one: every stage, sharded and replicated, layers run again or not.
 
-The numbers of references are drawn from (0, n), as the paper's are: in most steps the processes differ in them, and the clips of a batch too.
+The numbers of references are drawn from (0, n), as the paper's are: in most steps the processes
+differ in them, and the clips of a batch too.
 """
 
 from __future__ import annotations
