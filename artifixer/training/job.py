@@ -30,6 +30,7 @@ from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining
 from artifixer.training.bidirectional import bidirectional_stage
 from artifixer.training.captions import CaptionedPairs, with_caption
 from artifixer.training.checkpoint import MARKER
+from artifixer.training.clips import frame_order
 from artifixer.training.diffusion_forcing import diffusion_forcing_stage
 from artifixer.training.ema import Ema
 from artifixer.training.flow_matching import FlowMatchingStage, FlowMatchingTraining
@@ -44,8 +45,8 @@ from artifixer.video.vae import build_vae, frames_to_video
 
 StageName = Literal["autoencoder", "bidirectional", "diffusion_forcing", "self_forcing"]
 
-#: Clips from which the pixel gains of latent channels are measured.
-GAIN_CLIPS = 4
+#: Clips from which the pixel gains of latent channels are measured, and their pixel frames.
+GAIN_CLIPS, GAIN_FRAMES = 4, 13
 
 #: Batches that are drawn in other threads on a machine with a GPU, one thread each; more threads only wait for the interpreter.
 BATCHES_AHEAD = 2
@@ -199,7 +200,7 @@ def _train_flow_matching(job: TrainingJob, model: Model, pairs: OrderedPairs, ou
     is_causal = job.stage == "diffusion_forcing"
     settings, loop = (recipe.diffusion_forcing if is_causal else recipe.bidirectional), recipe.loop(job.stage)
     if recipe.weigh_channels and not settings.channel_weights:
-        settings = replace(settings, channel_weights=_channel_weights(_pixel_gains(model, pairs)))
+        settings = replace(settings, channel_weights=_channel_weights(_pixel_gains(model, pairs, recipe.loop(job.stage).seed)))
     _distributed(model.transformer, job)
     build = diffusion_forcing_stage if is_causal else bidirectional_stage
     stage: FlowMatchingStage = build(model, settings, loop.seed, recipe.parallel.compute)
@@ -221,7 +222,7 @@ def _train_self_forcing(job: TrainingJob, model: Model, pairs: OrderedPairs, out
     prompt = settings.negative_prompt
     negative = model.encode_prompt(prompt).embedding if prompt else None
     if recipe.weigh_channels and not settings.channel_weights:
-        settings = replace(settings, channel_weights=_channel_weights(_pixel_gains(model, pairs)))
+        settings = replace(settings, channel_weights=_channel_weights(_pixel_gains(model, pairs, recipe.loop(job.stage).seed)))
     stage = SelfForcingStage(*networks, model.vae, settings, config.sampling(), seed, recipe.parallel.compute, negative)
     validation = _validation(job, model, stage.ema, recipe.validation, out, progress)
     train(stage, pairs, recipe.self_forcing_loop, out, progress, validation, _ahead(job))
@@ -257,9 +258,13 @@ def _distributed(network: VideoTransformer, job: TrainingJob) -> None:
     distribute(network, network.layers, job.recipe.parallel, torch.device(job.device))
 
 
-def _pixel_gains(model: Model, pairs: OrderedPairs) -> Float[Tensor, " channels"]:
-    """What each latent channel does to pixels in the first pairs' clips."""
-    clips = [frames_to_video(pairs.stored_pair(i % len(pairs)).clean_frames, model.device)[:, :, :13] for i in range(GAIN_CLIPS)]
+def _pixel_gains(model: Model, pairs: OrderedPairs, seed: int) -> Float[Tensor, " channels"]:
+    """What each latent channel does to pixels, in clips from anywhere in the first pairs."""
+    clips = []
+    for index in range(GAIN_CLIPS):
+        pair = pairs.stored_pair(index % len(pairs))
+        order = frame_order(pair.frames, GAIN_FRAMES, generator(seed, "pixel gains", sample=index))
+        clips.append(frames_to_video(pair.clean_frames[order], model.device))
     return pixel_gains(model.vae, clips)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from made_models import CONFIG, WHOLE_CLIPS, made_model
+from made_models import CONFIG, WHOLE_CLIPS, flow_stage, made_model
 from made_pairs import MadePairs, made_pair
 
 from artifixer.runtime.seeds import generator
@@ -20,6 +20,7 @@ from artifixer.training.clips import (
     frame_order,
     mirrored,
 )
+from artifixer.training.flow_matching import FlowMatchingTraining
 
 #: Float32 products of a batch may be sums in another order than those of one clip.
 BATCH_TOLERANCE = 1e-5
@@ -38,6 +39,18 @@ def test_frames_are_neighbours_and_turn_around_at_the_ends():
     starts = {int(frame_order(5, 2, random)[0]) for random in many(60)}
     assert starts == {0, 1, 2, 3, 4}
     assert frame_order(1, 3, generator(0, "a")).tolist() == [0, 0, 0]
+
+
+def test_a_training_sees_the_whole_of_a_long_pair():
+    """Clips of five frames of a pair of forty, as a stage draws them step by step: every frame comes, the ends half as often."""
+    pairs = MadePairs(count=1, frames=40)
+    stage = flow_stage("bidirectional", made_model(MadePairs(count=1)), FlowMatchingTraining(replace(WHOLE_CLIPS, frames=(5,))))
+    numbered = torch.arange(40, dtype=torch.uint8)[:, None, None, None].expand_as(pairs.pairs[0].clean_frames)
+    pair = replace(pairs.pairs[0], clean_frames=numbered)
+    drawn = [stage.draw([pair], [generator(0, stage.name, step, step)], step).clips[0].clean_frames[:, 0, 0, 0] for step in range(400)]
+    counts = torch.cat(drawn).long().bincount(minlength=40)
+    assert counts.min() > 10 and counts.max() < 100, counts.tolist()
+    assert len({int(frames[0]) for frames in drawn}) == 40
 
 
 def test_strides_skip_frames():
