@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from forked import run_ranks
+from forked import ended, fork, run_ranks
 from made_pairs import MadePairs
 from test_loop import Toy
 from test_loop import run as run_toy
@@ -92,6 +94,34 @@ def test_the_same_state_has_the_same_bytes(tmp_path: Path) -> None:
         checkpoint = tmp_path / name / "checkpoints" / "step_00000002"
         files.append({path.name: path.read_bytes() for path in checkpoint.iterdir() if path.name != "complete.json"})
     assert files[0] == files[1] and len(files[0]) == 2
+
+
+@pytest.mark.parametrize("is_in_place", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("file", ["part-00001-of-00001.safetensors", "index.json", "complete.json"])
+def test_killed_while_it_saves_a_training_goes_on_with_the_same_bits(file: str, is_in_place: bool, tmp_path: Path) -> None:
+    """The process dies when the file of its second checkpoint is about to get its name, or has just got it."""
+
+    def die() -> None:
+        replace = os.replace
+
+        def deadly(source: Any, target: Any) -> None:
+            is_due = Path(target).name == file and Path(target).parent.name == "step_00000004"
+            if is_due and not is_in_place:
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(source, target)
+            if is_due:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.replace = deadly  # type: ignore[assignment]
+        run_toy(Toy(), tmp_path / "cut")
+
+    whole = run_toy(Toy(), tmp_path / "whole")
+    assert ended(fork(die)) == -signal.SIGKILL
+    resumed = run_toy(Toy(), tmp_path / "cut")
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(resumed.state(), whole.state(), strict=True))
+    names = [sorted(path.relative_to(tmp_path / name).as_posix() for path in (tmp_path / name).rglob("*")) for name in ("whole", "cut")]
+    assert names[0] == names[1]
+    assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
 
 
 Index = dict[str, Any]
