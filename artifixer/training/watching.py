@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from artifixer.runtime.errors import InputError
 from artifixer.runtime.media import write_png
 from artifixer.runtime.run_folder import append_text, write_bytes
 
@@ -25,10 +27,10 @@ class MetricsFile:
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
         self._waiting: list[str] = []
-        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+        kept = [line for line in lines if _step_of(path, line, is_last=line is lines[-1]) <= step]
         if kept != lines:
-            write_bytes(path, "".join(kept).encode())
+            write_bytes(path, b"".join(kept))
         self._board = _board(path.parent / "tensorboard", step)
 
     def add(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -50,6 +52,19 @@ class MetricsFile:
 def write_grid(path: Path, columns: Sequence[UInt8[Tensor, "rows height width 3"]]) -> None:
     """One picture: columns side by side, their images one below the other."""
     write_png(path, torch.cat([column.flatten(0, 1) for column in columns], dim=1).numpy())
+
+
+def _step_of(path: Path, line: bytes, is_last: bool) -> float:
+    """The step that a line is of; infinity for the last one where a power loss has torn it. ``InputError`` for other damage."""
+    try:
+        step = json.loads(line)["step"]
+        if isinstance(step, int) and line.endswith(b"\n"):
+            return step
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    if is_last:
+        return math.inf
+    raise InputError(f"{path}: damaged before its last line; expected an object with a step in each")
 
 
 def _board(folder: Path, step: int) -> Any:

@@ -2,8 +2,8 @@
 
 In: a name or a path. Out: ``Model``: network, autoencoder and text encoder with the settings they were trained for. A model folder holds
 a flat ``config.json``, ``transformer.safetensors`` and ``vae.safetensors`` (each possibly in several parts), and ``text_encoder/`` and
-``tokenizer/`` where the model takes prompts. The public release's ``.pt`` beside Wan's ``vae/``, and Wan 2.1 folders of diffusers load as
-well; ``convert_model`` makes our folder of any of them, or the release's ``.pt``.
+``tokenizer/`` where the model takes prompts. The public release's ``.pt`` or sharded checkpoint beside Wan's ``vae/``, and Wan 2.1
+folders of diffusers load as well; ``convert_model`` makes our folder of any of them, or the release's ``.pt``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import atomic_path, fingerprint, read_json, write_json
 from artifixer.runtime.seeds import generator
+from artifixer.video.checkpoints.torch_distributed import is_distributed_checkpoint
 from artifixer.video.finish import FinishConfig
 from artifixer.video.flow import FlowSchedule, SourceKind
 from artifixer.video.offload import LayerStream
@@ -285,8 +286,9 @@ def models_folder() -> Path:
 def locate_model(name_or_path: str | Path) -> ModelFiles:
     """Find a model's files and read its configuration, no weights.
 
-    name_or_path: a name in ``NAMED_MODELS``, one of our folders, a Wan 2.1 folder of diffusers, or the release's ``.pt`` (or its folder)
-    with Wan's ``vae/`` beside it. Raises ``InputError`` when files are missing, for named models with what to download and where to.
+    name_or_path: a name in ``NAMED_MODELS``, one of our folders, a Wan 2.1 folder of diffusers, or the release's ``.pt`` or sharded
+    checkpoint (or its folder) with Wan's ``vae/`` beside it. Raises ``InputError`` when files are missing, for named models with what to
+    download and where to.
     """
     named = NAMED_MODELS.get(str(name_or_path))
     if named is not None:
@@ -405,7 +407,7 @@ def link_text_encoder(folder: Path, source: Path) -> None:
 def weights_key(path: Path) -> str:
     """Hash of a file of weights, or of all in a folder: of the whole of small files, of many pieces of large ones."""
     digest = hashlib.sha256()
-    files = sorted(path.iterdir()) if path.is_dir() else sorted(path.parent.glob(f"{path.stem}*{path.suffix}"))
+    files = sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else sorted(path.parent.glob(f"{path.stem}*{path.suffix}"))
     for file in files:
         size = file.stat().st_size
         digest.update(f"{file.name} {size}\n".encode())
@@ -520,12 +522,14 @@ def _located(path: Path) -> ModelFiles:
         return ModelFiles(config, path / "transformer.safetensors", path / "vae.safetensors", _text_folder(path, config.takes_text))
     if (path / "transformer" / "config.json").is_file():
         return _wan_files(path)
-    checkpoints = sorted(path.glob("*.pt"))
+    if is_distributed_checkpoint(path):
+        return _release_files(path)
+    checkpoints = sorted([*path.glob("*.pt"), *(part for part in path.iterdir() if is_distributed_checkpoint(part))])
     if len(checkpoints) == 1:
         return _release_files(checkpoints[0])
     raise InputError(
         f"{path}: no model; expected config.json with transformer.safetensors, a Wan 2.1 folder with transformer/ and vae/, "
-        f"or one .pt file of the public release ({len(checkpoints)} here)"
+        f"or one .pt file or sharded checkpoint of the public release ({len(checkpoints)} here)"
     )
 
 
@@ -554,7 +558,8 @@ def _wan_files(folder: Path) -> ModelFiles:
 
 
 def _release_files(checkpoint: Path) -> ModelFiles:
-    """The release's transformer in a ``.pt``, whose shapes tell the architecture, with Wan's autoencoder beside it."""
+    """The release's transformer in a ``.pt`` or a sharded checkpoint, whose shapes tell the architecture, with Wan's autoencoder beside it,
+    or in the sharded checkpoint's folder."""
     shapes = open_tensors(checkpoint).shapes
     try:
         width, frequency_width = shapes["condition_embedder.time_embedder.linear_1.weight"]
@@ -567,7 +572,8 @@ def _release_files(checkpoint: Path) -> ModelFiles:
         )
     except (KeyError, ValueError, IndexError) as error:
         raise InputError(f"{checkpoint}: {len(shapes)} tensors, but not those of a transformer of the public release ({error})") from error
-    return _with_wan_vae(checkpoint.parent, checkpoint.stem, transformer, checkpoint, "release")
+    folder = checkpoint if (checkpoint / "vae").is_dir() else checkpoint.parent
+    return _with_wan_vae(folder, checkpoint.stem, transformer, checkpoint, "release")
 
 
 def _with_wan_vae(

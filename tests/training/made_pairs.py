@@ -51,7 +51,7 @@ def _wall(cameras: Cameras, waves: torch.Tensor, phases: torch.Tensor) -> torch.
     """What the cameras see of the wall."""
     rows, columns = torch.meshgrid(torch.arange(cameras.height) + 0.5, torch.arange(cameras.width) + 0.5, indexing="ij")
     pixels = torch.stack([columns, rows], dim=-1)
-    places = (pixels - cameras.Ks[0, :2, 2]) / cameras.Ks[0, 0, 0] * DISTANCE
+    places = (pixels - torch.tensor([cameras.width, cameras.height]) / 2) / cameras.width * DISTANCE
     places = places + cameras.centers[:, None, None, :2]
     values = torch.sin(torch.einsum("nhwk,cak->nhwca", places, waves) + phases).mean(dim=-1)
     return ((0.5 + 0.5 * values) * 255).round().to(torch.uint8)

@@ -85,6 +85,8 @@ def test_another_architecture_and_other_settings_are_refused(pairs, tmp_path):
         run_training(replace(job("autoencoder", opened), recipe=faster), tmp_path / "a")
     with pytest.raises(InputError, match="needs --init"):
         run_training(job("self_forcing", opened), tmp_path / "s")
+    with pytest.raises(InputError, match="self_forcing: needs --teacher, the bidirectional model"):
+        run_training(job("self_forcing", opened, init=tmp_path / "a"), tmp_path / "s")
     run_training(job("diffusion_forcing", opened, init=tmp_path / "a"), tmp_path / "c")
     other = replace(small_recipe(), autoencoder_loop=replace(small_recipe().autoencoder_loop, seed=1))
     run_training(replace(job("autoencoder", opened), recipe=other), tmp_path / "other")
@@ -154,6 +156,14 @@ def test_validation_at_the_steps_asked_for(pairs, tmp_path, monkeypatch):
     for figure in ("psnr_pooled", "psnr_mean", "psnr_opaque", "psnr_empty", "ssim"):
         assert f"validation/steps4/{figure}" in lines[1]
     assert {"loss", "gradient_norm", "latent_error", "learning_rate_factor"} < set(lines[1])
+
+
+def test_self_forcing_without_a_teacher_is_refused(pairs, tmp_path, capsys):
+    words = ["train", "self_forcing", "--pairs", str(pairs), "--init", "tiny", "--out", str(tmp_path / "s"), "--device", "cpu"]
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert "self_forcing: needs --teacher" in error and error.count("\n") == 1
+    assert not (tmp_path / "s").exists()
 
 
 def test_damaged_shards_are_left_out_on_request(pairs, tmp_path, monkeypatch, capsys):

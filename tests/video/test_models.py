@@ -307,9 +307,12 @@ def test_the_embedded_model_needs_only_its_folder(tmp_path: Path, monkeypatch: p
 
 def test_released_models_take_the_sizes_of_the_release(parity_folder: Path) -> None:
     """Nearest multiples of 16, halves to the even one."""
+    protocol = parity_folder / "protocol.json"
+    if not protocol.is_file():
+        pytest.skip(f"{protocol} is absent: it holds the release's sizes")
     config = NAMED_MODELS["14b"].config
     assert config is not None
-    for size, (height, width) in json.loads((parity_folder / "protocol.json").read_text())["resize16"].items():
+    for size, (height, width) in json.loads(protocol.read_text())["resize16"].items():
         given_height, given_width = map(int, size.split("x"))
         assert config.model_size(given_width, given_height) == (width, height), size
 
