@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from artifixer.runtime.progress import Progress, Stage
 from artifixer.runtime.run_folder import RunFolder, fingerprint, read_json, to_json, write_json
+from artifixer.runtime.stopping import stop_if_requested
 
 TIMING_FILE = "timing.json"
 
@@ -50,6 +51,7 @@ class Stages:
         if self._run.is_done(name, key):
             self._progress.note(f"{name}: done before, kept")
             return fingerprint(key)
+        stop_if_requested(f"before {name}")
         self._begin(name, key, [*outputs, *scratch])
         began = time.monotonic()
         with self._progress.stage(name, total) as stage:
