@@ -25,6 +25,7 @@ from artifixer.enhance.sources import ReferencePhoto, RenderSource, checked_sour
 from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.geometry.paths import focus_point
 from artifixer.imaging.resize import resize_bilinear
+from artifixer.runtime import system
 from artifixer.runtime.errors import InputError
 from artifixer.splats.render import Renders
 from artifixer.video.backdrop import Backdrop
@@ -302,9 +303,7 @@ def peak_memory(device: torch.device) -> int:
     """Most bytes in use so far: of tensors since the last reset on a GPU, of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return system.peak_memory()
 
 
 # ------------------------------------------------------------------------------------------------------------ what blocks share

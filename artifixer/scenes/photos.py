@@ -27,6 +27,7 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.media import read_image
 from artifixer.runtime.run_folder import fingerprint, write_bytes
 from artifixer.runtime.stopping import handlers_kept, stop_at_once
+from artifixer.runtime.system import link_or_copy
 from artifixer.scenes import colmap
 from artifixer.scenes.photo_files import PHOTO_SUFFIXES, open_photo, stored_size
 from artifixer.scenes.scene import Scene
@@ -165,7 +166,7 @@ def _link(folder: Path, names: Sequence[str], links: Path) -> dict[str, str]:
     short = {name: f"{number:06d}{Path(name).suffix.lower()}" for number, name in enumerate(names)}
     for name, link in short.items():
         (links / link).unlink(missing_ok=True)
-        (links / link).symlink_to((folder / name).resolve())
+        link_or_copy(folder / name, links / link)
     return short
 
 
