@@ -15,6 +15,9 @@ def main() -> None:
     """Run the command line and end the process."""
     leave_on_signals_from_now_on()
     atexit.register(ignore_signals)  # the first one that is registered runs last
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names and help have characters that some consoles cannot show
+            stream.reconfigure(errors="backslashreplace")
     from artifixer import cli
 
     code = cli.main()

@@ -106,8 +106,7 @@ class StoreOnDisk:
 
     def load(self, block: int) -> Tensor | None:
         path = self._path(block)
-        # A copy: as long as views of it exist, the file is mapped, and Windows does not remove such a file.
-        return open_tensors(path).read("noisy_latents").clone() if path.is_file() else None
+        return open_tensors(path).read("noisy_latents") if path.is_file() else None
 
     def save(self, block: int, noisy_latents: Tensor) -> None:
         save_tensors(self._path(block), {"noisy_latents": noisy_latents})

@@ -507,7 +507,7 @@ def _file_digest(path: Path) -> bytes:
 
 
 def _read_lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.is_file() else []
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
 def _refuse_foreign(root: Path) -> None:
@@ -565,7 +565,7 @@ def _source_commit() -> str | None:
         return None
     command = ["git", "-C", str(tree), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
     except (FileNotFoundError, subprocess.CalledProcessError):
         return None
 

@@ -45,7 +45,7 @@ class FolderLock:
         """Take the lock with files in ``state``. Raises ``InputError`` naming ``folder`` and its owner when another process has it."""
         state.mkdir(parents=True, exist_ok=True)
         owner = state / "owner.txt"  # a file of its own: Windows lets nobody read a locked one
-        self._lock = filelock.FileLock(state / "lock", timeout=0, thread_local=False)
+        self._lock = filelock.FileLock(state / "lock", timeout=0, mode=0o644, thread_local=False)
         try:
             self._lock.acquire()
         except filelock.Timeout:
@@ -84,7 +84,7 @@ def flush_file(path: Path) -> None:
 
 def flush_folder(path: Path) -> None:
     """The names in a folder reach the disk, where the system opens folders (Windows does not; its journal keeps names)."""
-    if sys.platform != "win32":
+    with suppress(PermissionError):  # as for folders that may be written and not be read
         _flush(path, os.O_RDONLY)
 
 

@@ -234,8 +234,7 @@ def _load_or_start(
         with safe_open(str(checkpoint), framework="pt", device=device) as file:
             metadata = file.metadata() or {}
             if metadata.get("identity") == identity:
-                # Copies: as long as views of it exist, the file is mapped, and Windows does not replace such a file.
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
                 emptiness.load_state(tensors)
                 return TrainableSplats.from_state(tensors, rates), int(metadata["iteration"])
     return TrainableSplats(initial.map(lambda tensor: tensor.to(device)), rates), 0
