@@ -40,7 +40,8 @@ from artifixer.runtime.run_folder import RunFolder, fingerprint, read_json, to_j
 from artifixer.runtime.seeds import numpy_generator
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
 from artifixer.scenes.depth_models import metric_depth_model
-from artifixer.scenes.formats import PROCEDURAL_PREFIX, load_scene
+from artifixer.scenes.formats import PROCEDURAL_PREFIX, load_scene, readable
+from artifixer.scenes.identity import sampled_fingerprint
 from artifixer.scenes.scale import ScaleKind, camera_scale, point_depths
 from artifixer.scenes.scene import Scene
 
@@ -86,10 +87,15 @@ class CurationConfig:
 
 @dataclass(frozen=True)
 class Source:
-    """One scene to make pairs from. name: a capture's path, or ``procedural:NUMBER``; identity: what its content is known by."""
+    """One scene to make pairs from.
+
+    name: a capture's path, or ``procedural:NUMBER``; identity: what its content is known by, which decides about all that is drawn;
+    changed: what tells when its photos were changed, for an interrupted curation.
+    """
 
     name: str
     identity: str
+    changed: str = ""
 
     @property
     def is_procedural(self) -> bool:
@@ -155,7 +161,7 @@ def expand_sources(names: Sequence[str]) -> list[Source]:
             numbered = (f"{PROCEDURAL_PREFIX}{number}" for number in range(first, first + int(match[1])))
             sources.extend(Source(scene, scene) for scene in numbered)
         else:
-            sources.append(Source(name, _capture_identity(Path(name))))
+            sources.append(_capture(name))
     if not sources:
         raise InputError("no source: expected captures or procedural:COUNT")
     seen: set[str] = set()
@@ -174,7 +180,8 @@ def curate(
     workers: processes with one thread each; 1 works in this process.
     Raises ``InputError`` when the folder belongs to other sources or settings, ``Stopped`` after SIGTERM.
     """
-    identity = {"sources": fingerprint([source.identity for source in sources]), "scenes": len(sources)}
+    known_by = [(source.identity, source.changed) for source in sources]
+    identity = {"sources": fingerprint(known_by), "scenes": len(sources)}
     settings = {"config": asdict(config), "seed": seed}
     with RunFolder.open(out, identity, settings, overwrite) as run, stop_on_sigterm():
         folder = _PairFolder(run, sources)
@@ -352,12 +359,14 @@ def _figures(pair: TrainingPair, fit: SparseFit, gaussians: int) -> PairFigures:
     )
 
 
-def _capture_identity(path: Path) -> str:
-    """Name, and names and sizes of the files: enough to notice another capture at the same place."""
+def _capture(name: str) -> Source:
+    """Known by its folder's name and by names and content of its files."""
+    path = Path(name)
     if not path.exists():
         raise InputError(f"{path}: does not exist, expected a capture folder, a video or procedural:COUNT")
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    return f"{path.resolve().name} {fingerprint([(file.relative_to(path).as_posix(), file.stat().st_size) for file in files])}"
+    with readable(path):
+        content, changed = sampled_fingerprint(path)
+    return Source(name, f"{path.resolve().name} {content}", changed)
 
 
 def _record_to_json(record: SceneRecord) -> dict[str, Any]:

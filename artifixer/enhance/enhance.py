@@ -26,6 +26,7 @@ from artifixer.enhance.sources import ReferencePhoto, RenderSource, checked_sour
 from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.geometry.paths import focus_point
 from artifixer.imaging.resize import resize_bilinear
+from artifixer.runtime import system
 from artifixer.scenes.depth_models import metric_depth_model
 from artifixer.scenes.scale import ASSUMED_MEDIAN_DEPTH, CameraScale, DepthView, camera_scale, metric_scale
 from artifixer.splats.render import Renders
@@ -291,9 +292,7 @@ def peak_memory(device: torch.device) -> int:
     """Most bytes in use so far: of tensors since the last reset on a GPU, of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return system.peak_memory()
 
 
 # ------------------------------------------------------------------------------------------------------------ what blocks share

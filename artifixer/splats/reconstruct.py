@@ -265,8 +265,8 @@ def _load_or_start(
 
 
 def _save(checkpoint: Path, identity: str, iteration: int, tensors: Mapping[str, Tensor]) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save  # not save_file, whose own temporary file would stay when the process is killed
 
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with atomic_path(checkpoint) as temporary:
-        save_file(contiguous, str(temporary), metadata={"identity": identity, "iteration": str(iteration)})
+        temporary.write_bytes(save(contiguous, metadata={"identity": identity, "iteration": str(iteration)}))

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import atomic_path, fingerprint, read_json, write_json
 from artifixer.runtime.seeds import generator
+from artifixer.runtime.system import link_or_copy, remove_link_or_copy
 from artifixer.video.checkpoints.torch_distributed import is_distributed_checkpoint
 from artifixer.video.finish import FinishConfig
 from artifixer.video.flow import FlowSchedule, SourceKind
@@ -400,8 +401,8 @@ def link_text_encoder(folder: Path, source: Path) -> None:
     """Let a model folder read prompts with the text encoder of another, by links; it is large and never trained."""
     for part in TEXT_PARTS:
         link = folder / part
-        link.unlink(missing_ok=True)
-        link.symlink_to((source / part).resolve(), target_is_directory=True)
+        remove_link_or_copy(link)
+        link_or_copy(source / part, link)
 
 
 def weights_key(path: Path) -> str:
