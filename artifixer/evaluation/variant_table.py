@@ -9,6 +9,8 @@ from typing import Any
 
 from artifixer.evaluation.evaluate import BASELINES, VARIANT_TITLES, VariantQuality, ViewQuality, gain
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import reason
+from artifixer.runtime.json_io import is_number
 from artifixer.runtime.run_folder import read_json
 
 #: Heading, field and digits of each column.
@@ -28,7 +30,7 @@ def read_variants(path: Path) -> dict[str, VariantQuality]:
     try:
         return {name: _variant(content["variants"][name]) for name in VARIANT_TITLES if name in content["variants"]}
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a metrics file of a run ({error})") from error
+        raise InputError(f"{path}: not a metrics file of a run ({reason(error)})") from error
 
 
 def variant_lines(variants: Mapping[str, VariantQuality]) -> list[str]:
@@ -52,6 +54,9 @@ def variant_lines(variants: Mapping[str, VariantQuality]) -> list[str]:
 def _variant(entry: Mapping[str, Any]) -> VariantQuality:
     values = {field.name: entry[field.name] for field in fields(VariantQuality)}
     per_view = tuple(ViewQuality(**view) for view in entry["per_view"])
+    figures = [value for part in (values, *map(vars, per_view)) for name, value in part.items() if name not in ("per_view", "photo")]
+    if not all(value is None or is_number(value, 1e12) for value in figures):
+        raise TypeError("text where figures belong")
     return VariantQuality(**(values | {"per_view": per_view}))
 
 

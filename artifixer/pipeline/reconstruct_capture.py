@@ -17,6 +17,9 @@ from artifixer.geometry.camera_file import CameraFrame, write_cameras
 from artifixer.geometry.cameras import Cameras
 from artifixer.imaging.metrics import psnr, ssim
 from artifixer.pipeline.capture import CaptureChoice, OpenCapture, check_output, identify, open_capture
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import reason
+from artifixer.runtime.json_io import is_number, shown
 from artifixer.runtime.media import write_png
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder, fingerprint, read_json, write_json
@@ -156,8 +159,15 @@ def _read_photos(capture: OpenCapture) -> None:
 
 def _finished(run: RunFolder, capture: OpenCapture) -> ReconstructionResult:
     """The result of a run that has all its files."""
-    metrics = read_json(run.root / "metrics.json")
-    halves = [tuple(ViewQuality(**view) for view in metrics[half]["per_view"]) for half in ("train", "heldout")]
+    path = run.root / "metrics.json"
+    metrics = read_json(path)
+    try:
+        halves = [tuple(ViewQuality(**view) for view in metrics[half]["per_view"]) for half in ("train", "heldout")]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: not the metrics of a reconstruction ({reason(error)}); use --overwrite to start anew") from error
+    for view in (view for half in halves for view in half):
+        if not isinstance(view.photo, str) or not all(value is None or is_number(value, 1e12) for value in (view.psnr, view.ssim)):
+            raise InputError(f"{path}: {shown(view)} is no quality of a view; use --overwrite to start anew")
     return ReconstructionResult(read_splats(run.root / "splats.ply"), capture, halves[0], halves[1])
 
 

@@ -22,6 +22,7 @@ from artifixer.geometry.paths import CameraPath, alike, orbit, spline, tour
 from artifixer.geometry.transforms import invert_rigid, look_at
 from artifixer.imaging.resize import fit_size
 from artifixer.runtime.errors import InputError, Stopped
+from artifixer.runtime.json_io import shown
 from artifixer.runtime.media import VideoWriter, read_image
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder, fingerprint, is_run_folder, read_json
@@ -113,11 +114,20 @@ def open_source(path: Path, cameras: Path | None = None) -> SplatSource:
     if not is_run_folder(path) or not (path / "splats.ply").is_file() or not (path / "cameras.json").is_file():
         raise InputError(f"{path}: holds no finished reconstruction (splats.ply, cameras.json); run artifixer reconstruct first")
     everything = tuple(read_camera_path(cameras) if cameras is not None else read_cameras(path / "cameras.json"))
-    heldout = set(read_json(path / "split.json")["heldout"]) if cameras is None else set()
+    heldout = _heldout(path / "split.json") if cameras is None else set()
     targets = tuple(frame for frame in everything if frame.photo in heldout) or everything
     folder = path / "renders" / "heldout"
     references = read_render_folder(folder).references if (folder / "cameras.json").is_file() else ()
     return SplatSource(read_splats(path / "splats.ply"), targets, everything, references)
+
+
+def _heldout(path: Path) -> set[str]:
+    """Names of the held-out photos in the ``split.json`` of a reconstruction."""
+    content = read_json(path)
+    names = content.get("heldout") if isinstance(content, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f'{path}: "heldout" is {shown(names)}, expected a list of photos')
+    return set(names)
 
 
 def path_frames(source: SplatSource, path: str, orbit_frames: int) -> list[CameraFrame]:

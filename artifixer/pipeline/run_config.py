@@ -10,6 +10,8 @@ from typing import Any, Literal, get_args
 from artifixer.enhance.distill import DistillConfig, check_distillation
 from artifixer.pipeline.capture import CaptureChoice, check_output
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import read_whole
+from artifixer.runtime.run_folder import LARGEST_JSON
 from artifixer.scenes.references import REFERENCE_COUNT
 from artifixer.splats.reconstruct import ReconstructConfig
 from artifixer.video.models import Mode, ModelFiles, locate_model
@@ -97,7 +99,7 @@ def ignored_masks(capture: str) -> list[str]:
         return []
     folders = [path for path in (*root.glob("*"), *root.glob("*/*")) if path.is_dir() and path.name.lower() in ("mask", "masks")]
     files = [path for path in root.glob("**/*.mask.*") if path.suffix.lower() in (".png", ".jpg")]
-    listed = [path for path in root.glob("transforms*.json") if b'"mask_path"' in path.read_bytes()]
+    listed = [path for path in root.glob("transforms*.json") if b'"mask_path"' in read_whole(path, "a transforms file", LARGEST_JSON)]
     places = sorted(path.relative_to(root).as_posix() for path in (*folders, *files[:1], *listed))
     return [f"masks beside the photos are ignored ({', '.join(places)}): whole photos are used"] if places else []
 

@@ -21,6 +21,7 @@ from jaxtyping import Float, UInt8
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import PARSER_ERRORS, reason
 
 #: A photo and its camera (one view of the photo's size) -> camera z in metres per pixel, NaN where unknown.
 MetricDepth = Callable[[UInt8[np.ndarray, "height width 3"], Cameras], Float[np.ndarray, "height width"]]
@@ -47,9 +48,9 @@ def metric_depth_model(name: str, device: str = "cpu") -> MetricDepth:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise InputError(f"depth model {name}: {_first_line(error)}") from error
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except PARSER_ERRORS as error:
+        raise InputError(f"depth model {name}: {reason(error)}") from error
     classes = config.architectures or [type(config).__name__]
     if classes[0] not in METRIC_CLASSES:
         raise InputError(f"depth model {name}: {classes[0]} is not known to give metres; expected one of {', '.join(METRIC_CLASSES)}")
@@ -62,9 +63,11 @@ def _of_transformers(name: str, class_name: str, device: str) -> MetricDepth:
     import transformers
 
     try:
-        network: Any = getattr(transformers, class_name).from_pretrained(name).eval().to(device)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"depth model {name}: {_first_line(error)}") from error
+        # Weights in safetensors alone, and no code that a folder brings.
+        network: Any = getattr(transformers, class_name).from_pretrained(name, use_safetensors=True, trust_remote_code=False)
+    except PARSER_ERRORS as error:
+        raise InputError(f"depth model {name}: {reason(error)}") from error
+    network = network.eval().to(device)
     if class_name == "DepthProForDepthEstimation":
         return _depth_pro(network, _processor_settings(name))
     processor = _pil_processor(name, class_name)
@@ -88,8 +91,8 @@ def _pil_processor(name: str, class_name: str) -> Any:
     kind = ZoeDepthImageProcessorPil if class_name.startswith("Zoe") else DPTImageProcessorPil
     try:
         return kind.from_pretrained(name)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"depth model {name}: preprocessor_config.json: {_first_line(error)}") from error
+    except PARSER_ERRORS as error:
+        raise InputError(f"depth model {name}: preprocessor_config.json: {reason(error)}") from error
 
 
 def _processor_settings(name: str) -> dict[str, Any]:
@@ -100,8 +103,8 @@ def _processor_settings(name: str) -> dict[str, Any]:
         path = cached_file(name, "preprocessor_config.json")
         settings = json.loads(Path(path).read_text())  # type: ignore[arg-type]
         return {key: settings[key] for key in ("size", "image_mean", "image_std")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"depth model {name}: preprocessor_config.json: {_first_line(error)}") from error
+    except PARSER_ERRORS as error:
+        raise InputError(f"depth model {name}: preprocessor_config.json: {reason(error)}") from error
 
 
 def _depth_pro(network: Any, settings: dict[str, Any]) -> MetricDepth:
@@ -141,8 +144,8 @@ def _moge(name: str, device: str) -> MetricDepth:
 
     try:
         network = MoGeModel.from_pretrained(name).eval().to(device)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise InputError(f"depth model {name}: {_first_line(error)}") from error
+    except PARSER_ERRORS as error:
+        raise InputError(f"depth model {name}: {reason(error)}") from error
 
     def depth(photo: UInt8[np.ndarray, "height width 3"], camera: Cameras) -> Float[np.ndarray, "height width"]:
         pixels = torch.from_numpy(photo).permute(2, 0, 1).to(device, torch.float32) / 255
@@ -160,7 +163,3 @@ def _at_size(depth: Float[torch.Tensor, ...], height: int, width: int) -> Float[
     if planes.shape[-2:] != (height, width):
         planes = torch.nn.functional.interpolate(planes, size=(height, width), mode="bilinear")
     return planes[0, 0].cpu().numpy()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

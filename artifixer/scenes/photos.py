@@ -6,6 +6,7 @@ distortion, photos stay as they are. The result is an ordinary COLMAP model, kep
     WORK/sfm-KEY/photos/         links to the photos under plain names (COLMAP's lists of pairs know no spaces)
     WORK/sfm-KEY/database.db     features and matches; an interrupted run continues with them
     WORK/sfm-KEY/model/          the finished model (appears at once, when it is complete)
+    WORK/sfm-KEY/agreement.json  how well matches and poses agree, so that the database is not read again
 
 KEY follows from the photos' contents and ``SfmConfig``. Random seeds are fixed, and whatever would depend on the order of threads runs in
 one, so the same photos give the same poses on the same machine.
@@ -24,8 +25,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.media import read_image
-from artifixer.runtime.run_folder import fingerprint, write_bytes
+from artifixer.runtime.files import PARSER_ERRORS, is_regular, reason
+from artifixer.runtime.json_io import is_number, shown
+from artifixer.runtime.media import opened_image, read_image
+from artifixer.runtime.run_folder import fingerprint, read_json, write_bytes, write_json
 from artifixer.runtime.stopping import handlers_kept, stop_at_once
 from artifixer.runtime.system import link_or_copy
 from artifixer.scenes import colmap
@@ -91,7 +94,7 @@ def load(
             with stop_at_once():  # minutes, and an interrupted database continues
                 _reconstruct(folder, names, stage, config, say)
         scene = colmap.load(capture, model_folder)
-        agreement = _epipolar_agreement(stage / "database.db", model_folder, config.epipolar_pixels)
+        agreement = _kept_agreement(stage, model_folder, config.epipolar_pixels)
 
     prefix = folder.relative_to(capture)
     registered = {photo.name for photo in scene.photos}
@@ -111,7 +114,7 @@ def _photos_in(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
         return iter(())
     inside = folder.rglob("*") if folder.name == "images" else folder.iterdir()
-    return (path for path in inside if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".") and path.is_file())
+    return (path for path in inside if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".") and is_regular(path))
 
 
 @contextmanager
@@ -180,14 +183,17 @@ def _camera_groups(folder: Path, names: Sequence[str]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _exif_focal_length(path: Path) -> tuple[float, ...]:
-    """Focal length and its 35 mm equivalent as far as EXIF tells them (0 where not); only compared, never computed with."""
+def _exif_focal_length(path: Path) -> tuple[str, ...]:
+    """Focal length and its 35 mm equivalent as EXIF tells them, as text: they are only compared, and files hold words there too."""
     from PIL import Image
     from PIL.ExifTags import IFD
 
-    with Image.open(path) as image:
-        lens = Image.Image.getexif(image).get_ifd(IFD.Exif)
-    return tuple(float(lens.get(tag, 0)) for tag in (0x920A, 0xA405))
+    with opened_image(path) as image:
+        try:
+            lens = Image.Image.getexif(image).get_ifd(IFD.Exif)
+        except PARSER_ERRORS:  # damaged EXIF says nothing, and the pixels may be good
+            return ()
+    return tuple(str(lens.get(tag, 0)) for tag in (0x920A, 0xA405))
 
 
 def _extract(database: Path, folder: Path, groups: Sequence[Sequence[str]], config: SfmConfig) -> None:
@@ -263,6 +269,21 @@ def _quiet_colmap() -> Iterator[None]:
 
 
 # Are the poses right? ---------------------------------------------------------------------------------------------------------------
+
+
+def _kept_agreement(stage: Path, model_folder: Path, tolerance: float) -> float:
+    """``_epipolar_agreement``, computed once. Raises InputError when the stage's files are not those that COLMAP wrote."""
+    path = stage / "agreement.json"
+    if not is_regular(path):
+        try:
+            write_json(path, {"agreement": _epipolar_agreement(stage / "database.db", model_folder, tolerance)})
+        except PARSER_ERRORS as error:
+            raise InputError(f"{stage}: damaged ({reason(error)}); delete this folder to have the poses computed again") from error
+    content = read_json(path)
+    agreement = content.get("agreement") if isinstance(content, dict) else None
+    if not is_number(agreement, 1):
+        raise InputError(f'{path}: "agreement" is {shown(agreement)}, expected a number from 0 to 1; delete it to have it computed again')
+    return agreement
 
 
 def _epipolar_agreement(database: Path, model_folder: Path, tolerance: float) -> float:

@@ -22,6 +22,8 @@ from torch import Tensor
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import is_regular
+from artifixer.runtime.media import MOST_PIXELS
 from artifixer.runtime.run_folder import read_json
 from artifixer.scenes.file_names import FileNames
 from artifixer.scenes.photo_files import (
@@ -72,12 +74,12 @@ _SPLIT_LISTS = ("train_filenames", "val_filenames", "test_filenames")
 def find_transforms(capture: Path) -> Path | None:
     """The ``transforms.json`` of a capture's folder, or None."""
     path = capture / FILE_NAME
-    return path if path.is_file() else None
+    return path if is_regular(path) else None
 
 
 def is_transforms(path: Path) -> bool:
     """Whether ``path`` is a file called like a transforms file, under any name."""
-    return path.suffix.lower() == ".json" and path.is_file()
+    return path.suffix.lower() == ".json" and is_regular(path)
 
 
 def load(capture: Path, path: Path) -> Scene:
@@ -161,7 +163,7 @@ class _Listed:
 
 def _with_ending(names: FileNames, path: Path) -> Path:
     """The existing photo that ``path`` means when its file ending was left out; ``path`` itself when there is none."""
-    if names.find(path).is_file():
+    if is_regular(names.find(path)):
         return names.find(path)
     candidates = (names.find(path.with_name(path.name + suffix)) for suffix in PHOTO_SUFFIXES)
     return next((candidate for candidate in candidates if candidate.is_file()), path)
@@ -217,6 +219,8 @@ class _Intrinsics:
     def read(frame: _Entry, whole: _Entry, photo_size: tuple[int, int]) -> _Intrinsics:
         """The frame's own values, else the file's, else what follows from the photo's size."""
         width, height = _image_side(frame, whole, "w", photo_size[0]), _image_side(frame, whole, "h", photo_size[1])
+        if width * height > MOST_PIXELS:
+            raise InputError(f"{frame.source}: {frame.label} has {width}x{height} pixels; expected at most {MOST_PIXELS:,}")
         scope = next((entry for entry in (frame, whole) if entry.has("fl_x") or entry.has("camera_angle_x")), None)
         if scope is None:
             raise frame.error("fl_x", "a focal length in pixels here or in the file (or camera_angle_x in radians)")

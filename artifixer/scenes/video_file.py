@@ -21,6 +21,7 @@ from jaxtyping import UInt8
 
 from artifixer.imaging.resize import fit_size, resize_photo
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import is_regular
 from artifixer.runtime.media import read_video, write_png
 from artifixer.runtime.run_folder import fingerprint
 from artifixer.runtime.stopping import stop_at_once
@@ -51,7 +52,7 @@ class VideoConfig:
 
 def is_video(path: Path) -> bool:
     """Whether ``path`` is a file that is called like a video."""
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and is_regular(path)
 
 
 def find_video(capture: Path) -> Path | None:

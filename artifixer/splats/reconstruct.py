@@ -9,6 +9,7 @@ All randomness is keyed by (seed, iteration), so a run that continues from its c
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,17 +21,18 @@ from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError, Stopped
+from artifixer.runtime.files import PARSER_ERRORS, check_regular, reason
 from artifixer.runtime.run_folder import atomic_path, fingerprint
 from artifixer.runtime.seeds import generator
 from artifixer.runtime.stopping import stop_requested
 from artifixer.scenes.scene import Photo
-from artifixer.splats.free_space import FreeSpaceConfig, FreeSpaceLoss
+from artifixer.splats.free_space import STATE_PREFIX, FreeSpaceConfig, FreeSpaceLoss
 from artifixer.splats.initial import InitialConfig
 from artifixer.splats.losses import photometric_loss, regulariser
 from artifixer.splats.mcmc import McmcConfig, perturb, relocate_and_grow
 from artifixer.splats.render import contributions, render
 from artifixer.splats.splats import Splats
-from artifixer.splats.trainable import TrainableSplats
+from artifixer.splats.trainable import MOMENTS, TrainableSplats
 
 #: The state is saved when this many seconds have passed, and when saving takes no more than the share below of the time.
 #: The moment has no influence on the result.
@@ -253,15 +255,58 @@ def _load_or_start(
     rates = {name: rates[name] for name in ("means", "quats", "log_scales", "opacity_logits", "sh")}
     rates["means"] *= extent
     if checkpoint is not None and checkpoint.exists():
-        from safetensors import safe_open
+        metadata, tensors = _read_checkpoint(checkpoint, identity, device)
+        if metadata.get("identity") == identity:
+            iteration = _check_state(checkpoint, metadata, tensors, free_space.cameras, initial, config)
+            free_space.load_state(tensors)
+            return TrainableSplats.from_state(tensors, rates), iteration
+    return TrainableSplats(initial.map(lambda tensor: tensor.to(device)), rates), 0
 
+
+def _read_checkpoint(checkpoint: Path, identity: str, device: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a checkpoint; no tensors when it belongs to another call."""
+    from safetensors import SafetensorError, safe_open
+
+    check_regular(checkpoint, "a checkpoint")
+    try:
         with safe_open(str(checkpoint), framework="pt", device=device) as file:
             metadata = file.metadata() or {}
-            if metadata.get("identity") == identity:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-                free_space.load_state(tensors)
-                return TrainableSplats.from_state(tensors, rates), int(metadata["iteration"])
-    return TrainableSplats(initial.map(lambda tensor: tensor.to(device)), rates), 0
+            names = list(file.keys()) if metadata.get("identity") == identity else []
+            return metadata, {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, *PARSER_ERRORS) as error:
+        raise InputError(f"{checkpoint}: damaged checkpoint ({reason(error)}); delete it to begin anew") from error
+
+
+def _check_state(
+    checkpoint: Path,
+    metadata: Mapping[str, str],
+    tensors: Mapping[str, Tensor],
+    cameras: Sequence[Cameras],
+    initial: Splats,
+    config: ReconstructConfig,
+) -> int:
+    """The iterations that a checkpoint has done; ``InputError`` unless its tensors are those of splats, of Adam, and of depth maps."""
+    iteration = metadata.get("iteration", "")
+    problem = None if re.fullmatch(r"\d{1,9}", iteration) and int(iteration) <= config.iterations else f"{iteration[:20]!r} iterations"
+    shapes = {name: tuple(tensor.shape[1:]) for name, tensor in vars(initial).items()}
+    count = len(tensors["means"]) if "means" in tensors and tensors["means"].ndim else 0
+    expected = {name: (count, *rest) for name, rest in shapes.items()}
+    expected |= {f"adam.{name}.{moment}": expected[name] for name in shapes for moment in MOMENTS}
+    expected |= {f"adam.{name}.step": () for name in shapes}
+    expected |= {f"{STATE_PREFIX}{view}": (camera.height, camera.width) for view, camera in enumerate(cameras)}
+    for name, tensor in tensors.items():
+        is_depth = name.startswith(STATE_PREFIX)  # not a number where no splat is seen
+        if tuple(tensor.shape) != expected.get(name) or tensor.dtype != torch.float32:
+            problem = problem or f"{name[:60]} is {tensor.dtype} {tuple(tensor.shape)}"
+        elif not is_depth and not bool(torch.isfinite(tensor).all()):
+            problem = problem or f"{name} holds values that are not finite"
+    parts = {f"adam.{name}.": 3 for name in shapes} | {STATE_PREFIX: len(cameras)}  # each whole or not there
+    torn = next((part for part, count in parts.items() if sum(name.startswith(part) for name in tensors) not in (0, count)), None)
+    if problem is None and (torn is not None or not shapes.keys() <= tensors.keys()):
+        problem = f"a part of {torn or 'the splats'} is missing"
+    if problem is not None:
+        raise InputError(f"{checkpoint}: damaged checkpoint ({problem}); delete it to begin anew")
+    return int(iteration)
 
 
 def _save(checkpoint: Path, identity: str, iteration: int, tensors: Mapping[str, Tensor]) -> None:

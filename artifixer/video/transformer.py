@@ -64,6 +64,7 @@ class VideoTransformerConfig:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
+        assert min(self.width, self.heads, self.layers) >= 1, f"{self.layers} layers of width {self.width} with {self.heads} heads"
         assert self.width % self.heads == 0, f"width {self.width} is not a multiple of {self.heads} heads"
         assert self.head_width % 8 == 0, f"heads of {self.head_width} channels, expected a multiple of 8"
         assert self.frequency_width % 2 == 0, f"frequency width {self.frequency_width} is odd"
