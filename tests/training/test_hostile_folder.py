@@ -91,7 +91,7 @@ def test_no_file_of_a_training_folder_runs_code(trained: Path, tmp_path: Path, m
     assert set(ends.values()) <= {EXIT_DONE, EXIT_BAD_INPUT}, ends
     read = {"config.json", "metrics.jsonl", "model/config.json", "model/transformer.safetensors", "model/vae.safetensors"}
     read |= {str(place) for place in places if place.parts[0] == "checkpoints"}
-    assert {place for place, end in ends.items() if end == EXIT_BAD_INPUT} == read
+    assert {place for place, end in ends.items() if end == EXIT_BAD_INPUT} >= read
 
 
 def test_a_checkpoint_in_a_format_that_can_hold_code_is_refused(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
