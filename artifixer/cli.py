@@ -40,6 +40,7 @@ from artifixer.runtime.errors import (
     InputError,
     Stopped,
 )
+from artifixer.runtime.stopping import STOPPED_TEXT, leave_on_signals, stop_at_once, was_cut_short, was_interrupted
 
 #: verb -> (module with its ``Command``, what it does), in the order of a first walk through.
 VERBS: dict[str, tuple[str, str]] = {
@@ -57,7 +58,11 @@ VERBS: dict[str, tuple[str, str]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code. ``argv``: the words after the program's name; the process's own by default."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    with leave_on_signals():
+        return _exit_code(list(sys.argv[1:] if argv is None else argv))
+
+
+def _exit_code(words: list[str]) -> int:
     # Waiting OpenMP threads otherwise spin and slow torch down severalfold beside other load; read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
@@ -67,13 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _complain(f"error: {error}", EXIT_BAD_INPUT)
     except Stopped as stopped:
-        return _complain(str(stopped) or "stopped; the same command continues", EXIT_STOPPED)
+        return _complain(str(stopped) or STOPPED_TEXT, EXIT_STOPPED)
     except KeyboardInterrupt:
-        return _complain("interrupted", EXIT_INTERRUPTED)
+        return _complain_of_signal()
     except BrokenPipeError:
         _discard_output()
         return EXIT_BROKEN_PIPE
     except Exception:
+        if was_interrupted() or was_cut_short():  # what a library made of the exception that a signal raised inside it
+            return _complain_of_signal()
         traceback.print_exc()
         return EXIT_BUG
 
@@ -98,7 +105,8 @@ def _run(words: list[str]) -> int:
     command, code = _parsed(verb, module.Command, options)
     if command is None:
         return code
-    code = module.run_command(command)
+    with stop_at_once():
+        code = module.run_command(command)
     return EXIT_DONE if code is None else code
 
 
@@ -152,6 +160,10 @@ def _complain(message: str, code: int) -> int:
     with contextlib.suppress(BrokenPipeError):
         print(f"artifixer: {message}", file=sys.stderr, flush=True)
     return code
+
+
+def _complain_of_signal() -> int:
+    return _complain(STOPPED_TEXT, EXIT_STOPPED) if was_cut_short() else _complain("interrupted", EXIT_INTERRUPTED)
 
 
 def _discard_output() -> None:

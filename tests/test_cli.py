@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -13,25 +14,29 @@ import pytest
 from artifixer import __version__
 from artifixer.cli import VERBS
 
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals between processes")
+
 
 def artifixer(*words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
     return subprocess.run(
-        [sys.executable, "-m", "artifixer.cli", *words], capture_output=True, text=True, timeout=timeout, env=environment, check=False
+        [sys.executable, "-m", "artifixer", *words], capture_output=True, text=True, timeout=timeout, env=environment, check=False
     )
 
 
-def with_verb(body: str, *words: str) -> list[str]:
-    """Command of a process whose verb ``try`` runs ``body``."""
+def with_verb(body: str, *words: str, options: str = "") -> list[str]:
+    """Command of a process whose verb ``try`` runs ``body``; ``options``: more of its ``Command``."""
     module = f"""
 import dataclasses, os, signal, sys, types
 from artifixer import cli
+from artifixer.__main__ import main
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
 
 @dataclasses.dataclass(frozen=True)
 class Command:
     number: int = 3
+    {options}
 
 def run_command(command):
 {textwrap.indent(textwrap.dedent(body), "    ")}
@@ -40,7 +45,8 @@ verb = types.ModuleType("verb_for_test")
 verb.Command, verb.run_command = Command, run_command
 sys.modules["verb_for_test"] = verb
 cli.VERBS["try"] = ("verb_for_test", "a verb")
-sys.exit(cli.main(["try", *{list(words)!r}]))
+sys.argv[1:] = ["try", *{list(words)!r}]
+main()
 """
     return [sys.executable, "-c", module]
 
@@ -126,6 +132,7 @@ def test_bad_input_is_one_line() -> None:
     assert (done.returncode, done.stderr) == (2, "artifixer: error: photo.png: cannot read, expected an image\n")
 
 
+@POSIX
 def test_sigterm_saves_and_ends_with_75() -> None:
     body = """
     import time
@@ -143,6 +150,63 @@ def test_sigterm_saves_and_ends_with_75() -> None:
     assert (process.returncode, errors) == (75, "artifixer: run: stopped at iteration 7\n")
 
 
+@POSIX
+@pytest.mark.parametrize("moment", ["__post_init__", "run_command", "atexit"])
+def test_sigterm_gives_75_while_options_are_read_while_a_verb_works_and_while_the_process_ends(moment: str) -> None:
+    """In a verb that knows nothing of signals."""
+    terminate = "os.kill(os.getpid(), signal.SIGTERM)"
+    if moment == "__post_init__":
+        command = with_verb("print('went on')", options=f"def __post_init__(self): {terminate}")
+    elif moment == "run_command":
+        command = with_verb(f"{terminate}; print('went on')")
+    else:
+        command = with_verb("import atexit; atexit.register(os.kill, os.getpid(), signal.SIGTERM)")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (75, ""), done.stderr
+    assert done.stderr == "artifixer: stopped; run the same command to continue\n"
+
+
+@POSIX
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of signal handlers")
+@pytest.mark.parametrize("after", [0, 0.1, 0.3, 0.6, 1.2])
+def test_sigterm_gives_75_while_libraries_are_imported(after: float, tmp_path: Path) -> None:
+    """From the first moment in which a program written in Python can answer."""
+    command = [sys.executable, "-m", "artifixer", "reconstruct", "procedural:7:frames=9,width=48,height=36", "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not has_handler(process.pid, signal.SIGTERM):
+            assert process.poll() is None
+            time.sleep(0.001)
+        time.sleep(after)
+        process.terminate()
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (75, ""), errors
+    assert errors.splitlines()[-1] == "artifixer: stopped; run the same command to continue"
+    assert "Traceback" not in errors
+
+
+def has_handler(process: int, number: int) -> bool:
+    """Whether the process has a handler for the signal."""
+    status = Path(f"/proc/{process}/status").read_text()
+    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+@POSIX
+def test_an_interrupt_that_a_library_made_an_error_of_is_no_bug() -> None:
+    body = """
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        pass
+    raise RuntimeError("half imported")
+    """
+    command = with_verb(body)
+    command[2] = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n" + command[2]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (130, "artifixer: interrupted\n")
+
+
+@POSIX
 def test_interrupt_ends_with_130() -> None:
     body = """
     import time

@@ -42,12 +42,14 @@ class Command:
     """Train on every photo; nothing is held out."""
     size: str | None = None
     """Longest side in pixels, or WxH. Default: 256 for the recipe tiny, else the photos' size."""
-    recipe: Literal["auto", "tiny", "paper"] = "auto"
+    recipe: Literal["auto", "tiny", "paper", "release"] = "auto"
     """tiny for a CPU, paper for a GPU; auto chooses by device."""
     iterations: int | None = None
     """Instead of the recipe's number of iterations."""
     max_gaussians: int | None = None
     """Instead of the recipe's largest number of Gaussians."""
+    free_space_loss: float = 0.0
+    """Weight of the free-space loss, such as 0.3: opacity that no photo supports goes. Not in the paper; lowers PSNR."""
     seed: int = 0
     """The same seed gives the same splats."""
     device: str = "auto"
@@ -72,6 +74,7 @@ def run_command(command: Command) -> None:
         if command.max_gaussians < 1:
             raise InputError(f"--max-gaussians {command.max_gaussians}: expected at least 1")
         config = replace(config, mcmc=replace(config.mcmc, max_gaussians=command.max_gaussians))
+    config = config.with_free_space_loss(command.free_space_loss)
     size = command.size if command.size is not None else ("256" if recipe == "tiny" else None)
     choice = CaptureChoice(command.capture, command.split, command.views, command.train_list, command.all_views, size)
     job = ReconstructionJob(choice, config, command.seed, device, command.initial_points, command.warm_start)

@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from artifixer.curation.align_metric import ScaleKind, camera_scale, depth_network
 from artifixer.curation.caption import CaptionConfig, caption_clip, captioner
 from artifixer.curation.render_pairs import FlawConfig, draw_clip, render_pair, sized_for_clips, with_flaws
 from artifixer.curation.sparse_splats import SparseConfig, SparseFit, draw_fit, sparse_splats, training_groups
@@ -43,7 +42,10 @@ from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder, fingerprint, read_json, to_json, write_bytes, write_json
 from artifixer.runtime.seeds import numpy_generator
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
-from artifixer.scenes.formats import PROCEDURAL_PREFIX, load_scene
+from artifixer.scenes.depth_models import metric_depth_model
+from artifixer.scenes.formats import PROCEDURAL_PREFIX, load_scene, readable
+from artifixer.scenes.identity import sampled_fingerprint
+from artifixer.scenes.scale import ScaleKind, camera_scale, point_depths
 from artifixer.scenes.scene import Scene
 
 #: A shard is the unit of what is readable: 16 scenes at the tiny recipe's size are about 40 MB.
@@ -70,7 +72,7 @@ class CurationConfig:
     path_share: how much of a procedural scene's camera path is captured, a range: from an arc around one thing to a walk with a pan.
     points_per_photo: sparse points tried per photo of a procedural scene that is captured along its whole path, a range.
     groups: how many of the two groups of Algorithm 1 give a pair each, by lot.
-    camera_scale: which scale is stored, see ``scenes/scale.py``. depth_model: for ``metric``, see ``align_metric.depth_network``.
+    camera_scale: which scale is stored, see ``scenes/scale.py``. depth_model: for ``metric``, see ``scenes/depth_models.py``.
     """
 
     sizes: tuple[tuple[int, int], ...] = ((1024, 576),)
@@ -88,10 +90,15 @@ class CurationConfig:
 
 @dataclass(frozen=True)
 class Source:
-    """One scene to make pairs from. name: a capture's path, or ``procedural:NUMBER``; identity: what its content is known by."""
+    """One scene to make pairs from.
+
+    name: a capture's path, or ``procedural:NUMBER``; identity: what its content is known by, which decides about all that is drawn;
+    changed: what tells when its photos were changed, for an interrupted curation.
+    """
 
     name: str
     identity: str
+    changed: str = ""
 
     @property
     def is_procedural(self) -> bool:
@@ -157,7 +164,7 @@ def expand_sources(names: Sequence[str]) -> list[Source]:
             numbered = (f"{PROCEDURAL_PREFIX}{number}" for number in range(first, first + int(match[1])))
             sources.extend(Source(scene, scene) for scene in numbered)
         else:
-            sources.append(Source(name, _capture_identity(Path(name))))
+            sources.append(_capture(name))
     if not sources:
         raise InputError("no source: expected captures or procedural:COUNT")
     seen: set[str] = set()
@@ -176,7 +183,8 @@ def curate(
     workers: processes with one thread each; 1 works in this process.
     Raises ``InputError`` when the folder belongs to other sources or settings, ``Stopped`` after SIGTERM.
     """
-    identity = {"sources": fingerprint([source.identity for source in sources]), "scenes": len(sources)}
+    known_by = [(source.identity, source.changed) for source in sources]
+    identity = {"sources": fingerprint(known_by), "scenes": len(sources)}
     settings = {"config": asdict(config), "seed": seed}
     with RunFolder.open(out, identity, settings, overwrite) as run, stop_on_sigterm():
         folder = _PairFolder(run, sources)
@@ -222,7 +230,7 @@ def scene_pairs(number: int, source: Source, config: CurationConfig, seed: int) 
     if not groups:
         raise InputError(f"{source.name}: {len(captured)} photos; no group of Algorithm 1 has two")
     groups = tuple(groups[index] for index in rng.permutation(len(groups))[: config.groups])
-    depth = None if config.depth_model is None else depth_network(config.depth_model)
+    depth_model = None if config.depth_model is None else metric_depth_model(config.depth_model)
     caption: str | None = None
     for position, group in enumerate(groups):
         fit = draw_fit(config.sparse, rng)
@@ -231,7 +239,7 @@ def scene_pairs(number: int, source: Source, config: CurationConfig, seed: int) 
         if source.is_procedural:
             photographed, photos_used = with_flaws(scene, training, config.flaws, rng)
         splats = sparse_splats(photographed, training, photos_used, fit.config, int(rng.integers(2**31)))
-        scale = camera_scale(scene, training, config.camera_scale, depth)
+        scale = camera_scale(config.camera_scale, point_depths(scene, training), depth_model=depth_model)
         pair = render_pair(f"{number:06d}_{position}", scene, clip, training, photos_used, splats, scale)
         caption = caption_clip(pair.clean_frames, captioner(config.caption)) if position == 0 else caption
         pair = replace(pair, caption=caption)
@@ -363,12 +371,14 @@ def _figures(pair: TrainingPair, fit: SparseFit, gaussians: int) -> PairFigures:
     )
 
 
-def _capture_identity(path: Path) -> str:
-    """Name, and names and sizes of the files: enough to notice another capture at the same place."""
+def _capture(name: str) -> Source:
+    """Known by its folder's name and by names and content of its files."""
+    path = Path(name)
     if not path.exists():
         raise InputError(f"{path}: does not exist, expected a capture folder, a video or procedural:COUNT")
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    return f"{path.resolve().name} {fingerprint([(file.relative_to(path).as_posix(), file.stat().st_size) for file in files])}"
+    with readable(path):
+        content, changed = sampled_fingerprint(path)
+    return Source(name, f"{path.resolve().name} {content}", changed)
 
 
 def _record_to_json(record: SceneRecord) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from artifixer.evaluation.evaluate import VARIANT_TITLES, VariantQuality, ViewQuality
+from artifixer.evaluation.evaluate import BASELINES, VARIANT_TITLES, VariantQuality, ViewQuality, gain
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import reason
 from artifixer.runtime.json_io import is_number
@@ -34,15 +34,20 @@ def read_variants(path: Path) -> dict[str, VariantQuality]:
 
 
 def variant_lines(variants: Mapping[str, VariantQuality]) -> list[str]:
-    """One line per variant in the order of ``VARIANT_TITLES``; columns without any value are left out."""
+    """One line per variant in the order of ``VARIANT_TITLES``; columns without any value are left out. The last column is the gain in mean
+    PSNR over the better of the renders."""
     columns = [column for column in COLUMNS if any(getattr(quality, column[1]) is not None for quality in variants.values())]
     if not columns:
         return ["no target camera is that of a held-out photo: there is nothing to compare the frames with"]
     width = max(map(len, VARIANT_TITLES.values()))
-    lines = [" " * width + "".join(f"{heading:>9}" for heading, _, _ in columns)]
+    gains = {name: None if name in BASELINES else gain(variants, name, "psnr") for name in variants}
+    has_gains = any(value is not None for value in gains.values())
+    lines = [" " * width + "".join(f"{heading:>9}" for heading, _, _ in columns) + (f"{'gain':>9}" if has_gains else "")]
     for name, title in VARIANT_TITLES.items():
         if name in variants:
-            lines.append(f"{title:{width}}" + "".join(_cell(getattr(variants[name], field), digits) for _, field, digits in columns))
+            cells = "".join(_cell(getattr(variants[name], field), digits) for _, field, digits in columns)
+            change = gains[name]
+            lines.append((f"{title:{width}}{cells}" + ("" if change is None else f"{change:>+9.2f}")).rstrip())
     return lines
 
 

@@ -39,7 +39,7 @@ from artifixer.runtime.media import MOST_PIXELS, opened_image, read_npy_stream
 from artifixer.runtime.run_folder import atomic_path, read_json, to_json, write_json
 
 FORMAT = "artifixer pairs"
-VERSION = 1
+VERSION = 2
 
 INDEX_FILE = "index.json"
 
@@ -55,6 +55,7 @@ class SampleEntry:
     """Where a sample lies and what shape it has.
 
     offset, bytes: its part of the shard. crc32: of that part. frames, views: length of the clip, number of reference photos.
+    camera_scale_kind: see ``TrainingPair``.
     """
 
     name: str
@@ -65,6 +66,7 @@ class SampleEntry:
     height: int
     width: int
     views: int
+    camera_scale_kind: str
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def encode_sample(pair: TrainingPair) -> bytes:
         "cameras": _cameras_to_json(pair.cameras),
         "reference_cameras": _cameras_to_json(pair.reference_cameras),
         "camera_scale": pair.camera_scale,
+        "camera_scale_kind": pair.camera_scale_kind,
         "caption": pair.caption,
     }
     members = {
@@ -128,6 +131,7 @@ def decode_sample(data: bytes) -> TrainingPair:
             reference_photos=_decode_images("reference.png", members, references) if len(references) else _no_images(references),
             reference_cameras=references,
             camera_scale=header["camera_scale"],
+            camera_scale_kind=header["camera_scale_kind"],
             caption=header["caption"],
             caption_embedding=None if embedding is None else _decode_embedding(embedding),
         )
@@ -138,7 +142,8 @@ def decode_sample(data: bytes) -> TrainingPair:
 def describe(pair: TrainingPair, data: bytes, offset: int = 0) -> SampleEntry:
     """The index's line for a pair encoded as ``data``."""
     cameras = pair.cameras
-    return SampleEntry(pair.name, offset, len(data), zlib.crc32(data), len(cameras), cameras.height, cameras.width, pair.views)
+    size = (len(cameras), cameras.height, cameras.width)
+    return SampleEntry(pair.name, offset, len(data), zlib.crc32(data), *size, pair.views, pair.camera_scale_kind)
 
 
 def write_shard(path: Path, samples: Sequence[tuple[SampleEntry, bytes]]) -> ShardEntry:

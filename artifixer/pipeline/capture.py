@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import is_regular
-from artifixer.runtime.run_folder import fingerprint
 from artifixer.scenes.formats import PROCEDURAL_PREFIX, load_scene, readable
-from artifixer.scenes.photo_files import PHOTO_SUFFIXES, resize_scene
+from artifixer.scenes.identity import capture_fingerprint
+from artifixer.scenes.photo_files import resize_scene
 from artifixer.scenes.scene import Scene, Split
 from artifixer.scenes.splits import choose_split
-from artifixer.scenes.video_file import VIDEO_SUFFIXES
 
 #: Without a chosen split every 8th photo is held out, as is usual in the field; small captures hold out every 4th.
 DEFAULT_SPLIT = "every_8"
 SMALL_CAPTURE_SPLIT = "every_4"
 SMALL_CAPTURE = 16
-
-#: Files up to this many bytes identify a capture by their content, larger ones by their size.
-HASHED_BYTES = 256 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -53,9 +47,9 @@ class OpenCapture:
 
 
 def identify(capture: str) -> dict[str, str]:
-    """What tells one capture from another: its folder's name, names and sizes of photos and videos, content of all other files.
+    """What tells one capture from another: its folder's name, and names and content of its files (``scenes/identity``).
 
-    Hidden files and folders are no part of it. Raises ``InputError`` when there is nothing at the path.
+    Raises ``InputError`` when there is nothing at the path.
     """
     if capture.startswith(PROCEDURAL_PREFIX):
         return {"capture": capture}
@@ -63,9 +57,7 @@ def identify(capture: str) -> dict[str, str]:
     if not root.exists():
         raise InputError(f"{capture}: does not exist, expected a capture folder, a video or {PROCEDURAL_PREFIX}SEED")
     with readable(root):
-        files = [root] if root.is_file() else _files_below(root)
-        listing = [(path.relative_to(root).as_posix(), path.stat().st_size, path if _is_hashed(path) else None) for path in files]
-        return {"capture": root.resolve().name, "files": fingerprint(listing)}
+        return {"capture": root.resolve().name, "files": capture_fingerprint(root)}
 
 
 def check_output(capture: str, out: Path) -> None:
@@ -88,22 +80,6 @@ def open_capture(
     scene = resize_scene(scene, choice.size, cache_folder)
     positions = {photo.name: position for position, photo in enumerate(scene.photos)}
     return OpenCapture(scene, split, _indices(split.train, positions), _indices(split.heldout, positions))
-
-
-def _files_below(root: Path) -> list[Path]:
-    """All files in a folder and in the folders inside it, links followed, sorted."""
-    found, visited = [], set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        folders[:] = () if real in visited else (name for name in folders if not name.startswith("."))  # links can lead back
-        visited.add(real)
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if is_regular(path))
-
-
-def _is_hashed(path: Path) -> bool:
-    """Poses and points can change without changing their length; encoded pictures hardly."""
-    return path.suffix.lower() not in (*PHOTO_SUFFIXES, *VIDEO_SUFFIXES) and path.stat().st_size <= HASHED_BYTES
 
 
 def _split(scene: Scene, choice: CaptureChoice) -> Split:

@@ -21,7 +21,7 @@ from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.media import VideoWriter, read_image, write_png
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder, fingerprint, write_json
-from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
+from artifixer.runtime.stopping import stop_at_once, stop_on_sigterm, stop_requested
 from artifixer.scenes.references import REFERENCE_COUNT, select_references
 from artifixer.splats.render_folder import Reference, RenderFolder, read_render_folder
 from artifixer.video.memory import check_memory, default_plan
@@ -75,7 +75,8 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
             return report
         references = [ReferencePhoto(reference.frame.camera, reference.photo()) for reference in chosen]
         before = len(list(frames.glob("*.png")))
-        model = load_model(files, device, default_dtype(device), job.offload)
+        with stop_at_once():
+            model = load_model(files, device, default_dtype(device), job.offload)
         blocks = enhance(folder, cameras, references, model, job.config, report, StoreOnDisk(run.path("state")))
         for warning in report.warnings:
             progress.note(f"warning: {warning}")

@@ -6,7 +6,6 @@ folder), ``preview.png`` (photo | render | opacity) and ``log.txt``.
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder, fingerprint, read_json, write_json
 from artifixer.runtime.seeds import generator
 from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
+from artifixer.runtime.system import peak_memory
 from artifixer.scenes.formats import brings_poses
 from artifixer.scenes.references import select_references
 from artifixer.scenes.scene import Photo
@@ -184,7 +184,7 @@ def _fitted(run: RunFolder, job: ReconstructionJob, views: TrainingViews, initia
 
         splats = reconstruct(views, initial, extent, job.config, job.seed, checkpoint=checkpoint, device=job.device, report=show)
     write_splats(run.path("splats.ply"), splats)
-    write_json(run.path("timing.json"), {"reconstruct_seconds": time.monotonic() - started, "peak_memory_mb": _peak_memory_mb()})
+    write_json(run.path("timing.json"), {"reconstruct_seconds": time.monotonic() - started, "peak_memory_mb": peak_memory() / 1024**2})
     run.mark_done("reconstruct", "1", ["splats.ply"])
     checkpoint.unlink(missing_ok=True)
     return splats
@@ -245,7 +245,3 @@ def _write_preview(path: Path, photos: Sequence[Photo], frames: Sequence[Renders
         opacity = to_uint8(frames[i].opacity[0])[..., None].expand(-1, -1, 3)
         rows.append(torch.cat([torch.from_numpy(photos[i].read()), to_uint8(frames[i].rgb[0]), opacity], dim=1))
     write_png(path, torch.cat(rows, dim=0).numpy())
-
-
-def _peak_memory_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

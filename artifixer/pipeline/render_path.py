@@ -8,9 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from artifixer.geometry.camera_file import CameraFrame, read_cameras
 from artifixer.geometry.cameras import Cameras
@@ -24,9 +28,10 @@ from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder, fingerprint, is_run_folder, read_json
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
 from artifixer.scenes.camera_path_file import read_camera_path
+from artifixer.scenes.scale import DepthView
 from artifixer.splats.ply import read_splats
 from artifixer.splats.render import render
-from artifixer.splats.render_folder import Reference, finish_render_folder, read_render_folder, write_frame
+from artifixer.splats.render_folder import Reference, finish_render_folder, read_render_folder, to_uint8, write_frame
 from artifixer.splats.splats import Splats
 
 #: Paths by name; anything else is a file of cameras.
@@ -147,14 +152,30 @@ def path_frames(source: SplatSource, path: str, orbit_frames: int) -> list[Camer
 
 def seen_distance(splats: Splats, views: Cameras) -> float:
     """Median camera z of what up to 16 of the views see of the splats, world units; raises ``InputError`` when they see nothing."""
+    seen = splat_depths(splats, views)
+    if not seen:
+        raise InputError("the cameras see none of the splats: PLY and cameras are not in the same frame")
+    return float(torch.cat([view.depths for view in seen]).median())
+
+
+def splat_depths(splats: Splats, views: Cameras) -> list[DepthView]:
+    """Depth of the pixels of up to 16 small renders that are more opaque than not; views that see nothing are left out."""
     probes = views.resized(*fit_size(views.width, views.height, PROBE_SIZE))
     probes = probes[torch.linspace(0, len(views) - 1, min(16, len(views))).round().long()]
     with torch.no_grad():
         renders = render(splats, probes)
-    depths = renders.depth[renders.opacity > 0.5]
-    if len(depths) == 0:
-        raise InputError("the cameras see none of the splats: PLY and cameras are not in the same frame")
-    return float(depths.median())
+    seen = []
+    for index in range(len(probes)):
+        rows, columns = (renders.opacity[index] > 0.5).nonzero(as_tuple=True)
+        if len(rows):
+            picture = partial(_as_bytes, renders.rgb[index])
+            pixels = torch.stack([columns, rows], dim=-1).cpu() + 0.5
+            seen.append(DepthView(probes[index], picture, pixels, renders.depth[index, rows, columns].cpu()))
+    return seen
+
+
+def _as_bytes(rgb: Float[Tensor, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
+    return to_uint8(rgb).cpu().numpy()
 
 
 def _frames(path: CameraPath, stops: Sequence[CameraFrame]) -> list[CameraFrame]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,7 +28,10 @@ class RunConfig:
     orbit_frames: of an orbit. model: a name or a path. variants: of ``VARIANTS``' values; the ones before the last are made as well.
     prompt, mode, steps: of the model; None for its own number of steps in this mode. references: at most this many photos for the model, 0
     for none.
-    from_splats: a PLY in the capture's world that takes the place of the reconstruction. fps: of the videos.
+    camera_scale: world units to the model's; depth_model: name of a metric depth model, for models that want metres; without both the
+    scale is found as ``scenes/scale.py`` says.
+    from_splats: a PLY in the capture's world that takes the place of the reconstruction. reconstruct: of the first fit; where it has a
+    free-space loss, the model gets the render of a second fit with it. fps: of the videos.
     """
 
     choice: CaptureChoice
@@ -40,12 +44,19 @@ class RunConfig:
     mode: Mode = "improve"
     steps: int | Literal["adaptive"] | None = None
     references: int = REFERENCE_COUNT
+    camera_scale: float | None = None
+    depth_model: str | None = None
     from_splats: Path | None = None
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     fps: float = 24.0
     seed: int = 0
     device: str = "cpu"
+
+    @property
+    def has_input(self) -> bool:
+        """Whether the model gets another render than that of the plain fit: one of a fit with the free-space loss."""
+        return self.from_splats is None and self.reconstruct.free_space.weight > 0
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -61,6 +72,8 @@ def check_config(config: RunConfig) -> ModelFiles:
             raise InputError(f"{name} {value}: expected at least {least}")
     if isinstance(config.steps, int) and config.steps < 1:
         raise InputError(f"--steps {config.steps}: expected at least 1")
+    if config.camera_scale is not None and not 0 < config.camera_scale < math.inf:
+        raise InputError(f"--camera-scale {config.camera_scale:g}: expected a positive finite number")
     if config.mode not in get_args(Mode):
         raise InputError(f"--mode {config.mode}: expected {' or '.join(get_args(Mode))}")
     unknown = [name for name in config.variants if name not in VARIANTS.values()]

@@ -8,7 +8,6 @@ dependencies stay, so that work which goes frame by frame can continue where it 
 from __future__ import annotations
 
 import math
-import resource
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +16,13 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.json_io import is_number
 from artifixer.runtime.progress import Progress, Stage
 from artifixer.runtime.run_folder import RunFolder, fingerprint, read_json, to_json, write_json
+from artifixer.runtime.stopping import stop_if_requested
+from artifixer.runtime.system import peak_memory
 
 TIMING_FILE = "timing.json"
 
 #: Raised when what a stage writes changes for the same settings: results of earlier versions then count as outdated.
-VERSION = 1
+VERSION = 2
 
 
 class Stages:
@@ -56,6 +57,7 @@ class Stages:
         if self._run.is_done(name, key):
             self._progress.note(f"{name}: done before, kept")
             return fingerprint(key)
+        stop_if_requested(f"before {name}")
         self._begin(name, key, [*outputs, *scratch])
         began = time.monotonic()
         with self._progress.stage(name, total) as stage:
@@ -98,7 +100,7 @@ class Stages:
     def _record(self, name: str, seconds: float) -> None:
         self.executed.append(name)
         self.seconds[name] = round(seconds, 3)
-        self._peak_memory = max(self._peak_memory, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        self._peak_memory = max(self._peak_memory, peak_memory() / 1024**2)
         write_json(self._run.path(TIMING_FILE), {"stages": self.seconds, "peak_memory_mb": round(self._peak_memory, 1)})
 
 

@@ -6,7 +6,7 @@ and settings it belongs to, which stages are finished, and that only one process
 Layout of a run folder::
 
     config.json            format, identity (which inputs), settings, environment (versions, commit, device)
-    .run/lock              held by the process that writes
+    .run/lock, owner.txt   held by the process that writes; which one that is
     .run/owned.txt         relative paths this run has written, so that ``overwrite`` removes nothing else
     .run/stages/NAME.json  one marker per finished stage: its key and its outputs
 """
@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import errno
-import fcntl
 import fnmatch
 import functools
 import hashlib
@@ -33,7 +32,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +41,7 @@ from torch import Tensor
 import artifixer
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import check_regular, open_regular, path_inside, read_whole, reason, refuse_links
+from artifixer.runtime.system import FolderLock, check_folder_name, flush_file, flush_folder, is_alive, put_in_place
 
 CONFIG_FORMAT = "artifixer-run"
 CONFIG_VERSION = 1
@@ -120,9 +120,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             assert temporary.is_file(), f"nothing was written for {path}"
-            _flush(temporary)
-            os.replace(temporary, path)
-            _flush(path.parent)
+            flush_file(temporary)
+            put_in_place(temporary, path)
+            flush_folder(path.parent)
     finally:
         with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             temporary.unlink()
@@ -236,7 +236,7 @@ class RunFolder:
     Use it as a context, or call ``close()``: the lock is held until then (or until the process ends, however it ends).
     """
 
-    def __init__(self, root: Path, lock: BinaryIO) -> None:
+    def __init__(self, root: Path, lock: FolderLock) -> None:
         """Use ``RunFolder.open``."""
         self.root = root
         self._lock = lock
@@ -266,6 +266,7 @@ class RunFolder:
         process is writing, and where the folder cannot be written.
         """
         root = Path(path)
+        check_folder_name(root)
         wanted = {"identity": to_json(identity), "settings": to_json(settings)}
         _refuse_foreign(root)
         refuse_links(root, _may_link)
@@ -447,14 +448,6 @@ def environment(device: str | torch.device = "cpu") -> dict[str, Any]:
 # --------------------------------------------------------------------------------------------------------------------- helpers
 
 
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
 def _refusals_named(path: Path) -> Iterator[None]:
     """Turn a refusal of the system to write ``path`` into an ``InputError`` that names it; other errors pass."""
@@ -607,23 +600,9 @@ def _refuse_foreign(root: Path) -> None:
         raise InputError(f"{root}: holds files that no run wrote ({', '.join(foreign[:3])}); expected a new or empty folder")
 
 
-def _locked(root: Path) -> BinaryIO:
-    """The lock file, locked. The system drops the lock when its process ends, so a dead process never blocks a folder."""
-    path = root / ".run" / "lock"
+def _locked(root: Path) -> FolderLock:
     with _refusals_named(root):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("a+b")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        owner = lock.read().decode(errors="replace").strip() or "unknown"
-        lock.close()
-        raise InputError(f"{root}: another process is writing this folder ({owner}); wait for it or choose another folder") from None
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {platform.node()}".encode())
-    lock.flush()
-    return lock
+        return FolderLock(root, root / ".run")
 
 
 def _refuse_differences(root: Path, config: Mapping[str, Any], wanted: Mapping[str, Any], settings_may_change: bool) -> None:
@@ -654,18 +633,8 @@ def _remove_leftovers(root: Path) -> None:
     """Delete temporary files of processes that died while writing."""
     for path in root.rglob(".partial-*"):
         match = _PARTIAL_NAME.match(path.name)
-        if match and not _is_alive(int(match[1])):
+        if match and not is_alive(int(match[1])):
             path.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 @functools.cache
@@ -676,7 +645,7 @@ def _source_commit() -> str | None:
         return None
     command = ["git", "-C", str(tree), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
     except (FileNotFoundError, subprocess.CalledProcessError):
         return None
 

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int, UInt8
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import LARGEST_TEXT, is_regular, open_regular, read_whole
+from artifixer.scenes.file_names import FileNames
 from artifixer.scenes.photo_files import (
     LARGEST_INTRINSIC,
     LARGEST_POSITION,
@@ -111,13 +112,16 @@ def load(capture: Path, model_folder: Path) -> Scene:
     model = read_model(model_folder)
     source = model_folder / "images"
     images = sorted(model.images, key=lambda image: image.name)
+    names = FileNames(capture)
     for image in images:
         path_inside(capture, image.name, source)  # before any name is looked for
-    root = next((folder for folder in (capture / "images", capture) if any(is_regular(folder / image.name) for image in images)), None)
+    root = next(
+        (folder for folder in (capture / "images", capture) if any(is_regular(names.find(folder / image.name)) for image in images)), None
+    )
     if root is None:
         example = f" (first: {images[0].name})" if images else ""
         raise InputError(f"{source}: none of the {len(images)} listed photos{example} is in {capture / 'images'} or {capture}")
-    paths = [path_inside(root, image.name, source) for image in images]
+    paths = names.find_all([path_inside(root, image.name, source) for image in images])
     lost = tuple(path.relative_to(capture).as_posix() for path in paths if not path.is_file())
     notes = left_out_note(lost, len(images), source, "do not exist")
 

@@ -155,10 +155,9 @@ def _resized_photo(photo: Photo, width: int, height: int, recent: _RecentPhotos,
 
 
 def _file_identity(photo: Photo) -> str:
-    """Names the content of a photo's file without reading it: where it is, how long, when it changed, and how it is turned."""
+    """Names the content of a photo's file and how it is turned. Size and time can stay the same when a photo is changed in place."""
     assert photo.path is not None, f"{photo.name} has no file"
-    state = photo.path.stat()
-    return fingerprint(str(photo.path.resolve()), state.st_size, state.st_mtime_ns, photo.width, photo.height)[:24]
+    return fingerprint(photo.path, photo.width, photo.height)[:24]
 
 
 class _RecentPhotos:

@@ -29,6 +29,8 @@ from artifixer.runtime.files import PARSER_ERRORS, is_regular, reason
 from artifixer.runtime.json_io import is_number, shown
 from artifixer.runtime.media import opened_image, read_image
 from artifixer.runtime.run_folder import fingerprint, read_json, write_bytes, write_json
+from artifixer.runtime.stopping import handlers_kept, stop_at_once
+from artifixer.runtime.system import link_or_copy
 from artifixer.scenes import colmap
 from artifixer.scenes.photo_files import PHOTO_SUFFIXES, open_photo, stored_size
 from artifixer.scenes.scene import Scene
@@ -83,11 +85,14 @@ def load(
     Raises InputError for unreadable photos and when poses are found for no more than half of the photos.
     """
     names = photo_names(folder)
+    with handlers_kept():
+        import pycolmap  # noqa: F401 - its log installs a handler for SIGTERM, which prints a stack trace and kills
     with _temporary_if_none(work_folder) as work:
         stage = work / f"sfm-{fingerprint(config, [(name, folder / name) for name in names])[:16]}"
         model_folder = stage / "model"
         if not model_folder.is_dir():
-            _reconstruct(folder, names, stage, config, say)
+            with stop_at_once():  # minutes, and an interrupted database continues
+                _reconstruct(folder, names, stage, config, say)
         scene = colmap.load(capture, model_folder)
         agreement = _kept_agreement(stage, model_folder, config.epipolar_pixels)
 
@@ -164,7 +169,7 @@ def _link(folder: Path, names: Sequence[str], links: Path) -> dict[str, str]:
     short = {name: f"{number:06d}{Path(name).suffix.lower()}" for number, name in enumerate(names)}
     for name, link in short.items():
         (links / link).unlink(missing_ok=True)
-        (links / link).symlink_to((folder / name).resolve())
+        link_or_copy(folder / name, links / link)
     return short
 
 

@@ -25,6 +25,7 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.media import MOST_PIXELS
 from artifixer.runtime.run_folder import read_json
+from artifixer.scenes.file_names import FileNames
 from artifixer.scenes.photo_files import (
     LARGEST_INTRINSIC,
     LARGEST_POSITION,
@@ -88,7 +89,8 @@ def load(capture: Path, path: Path) -> Scene:
     models that can't be mapped, unreadable photos, photos that don't fit their cameras, and when fewer than two photos exist.
     """
     whole, frames = _read(path)
-    listed = [_Listed.read(capture, whole, number, frame) for number, frame in enumerate(frames)]
+    names = FileNames(capture)
+    listed = [_Listed.read(names, capture, whole, number, frame) for number, frame in enumerate(frames)]
     listed.sort(key=lambda entry: entry.name)
     for first, second in itertools.pairwise(listed):
         if first.name == second.name:
@@ -149,21 +151,21 @@ class _Listed:
     frame: _Entry
 
     @staticmethod
-    def read(capture: Path, whole: _Entry, number: int, frame: object) -> _Listed:
+    def read(names: FileNames, capture: Path, whole: _Entry, number: int, frame: object) -> _Listed:
         source = whole.source
         entry = _Entry(source, f"frame {number}", _mapping(source, f"frame {number}", frame))
         file_path = entry.values.get("file_path")
         if not isinstance(file_path, str):
             raise InputError(f'{source}: frame {number} has "file_path" = {_short(file_path)}; expected the path of a photo')
-        path = _with_ending(path_inside(capture, file_path, source))
+        path = _with_ending(names, path_inside(capture, file_path, source))
         return _Listed(path, path.relative_to(capture).as_posix(), entry)
 
 
-def _with_ending(path: Path) -> Path:
+def _with_ending(names: FileNames, path: Path) -> Path:
     """The existing photo that ``path`` means when its file ending was left out; ``path`` itself when there is none."""
-    if is_regular(path):
-        return path
-    candidates = (path.with_name(path.name + suffix) for suffix in PHOTO_SUFFIXES)
+    if is_regular(names.find(path)):
+        return names.find(path)
+    candidates = (names.find(path.with_name(path.name + suffix)) for suffix in PHOTO_SUFFIXES)
     return next((candidate for candidate in candidates if candidate.is_file()), path)
 
 
@@ -323,11 +325,12 @@ def _splits(capture: Path, whole: _Entry, photos: tuple[Photo, ...]) -> dict[str
         return {}
     existing = {photo.name for photo in photos}
     names: dict[str, list[str]] = {key: [] for key in _SPLIT_LISTS}
+    on_disk = FileNames(capture)
     for key in _SPLIT_LISTS:
         listed = whole.values.get(key, [])
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
             raise whole.error(key, "a list of photos")
-        paths = (_with_ending(path_inside(capture, name, whole.source)) for name in listed)
+        paths = (_with_ending(on_disk, path_inside(capture, name, whole.source)) for name in listed)
         names[key] = [name for path in paths if (name := path.relative_to(capture).as_posix()) in existing]
     train = tuple(dict.fromkeys(names["train_filenames"]))
     heldout = tuple(name for name in dict.fromkeys(names["test_filenames"] or names["val_filenames"]) if name not in train)

@@ -24,6 +24,7 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.media import read_video, write_png
 from artifixer.runtime.run_folder import fingerprint
+from artifixer.runtime.stopping import stop_at_once
 from artifixer.scenes import photos
 from artifixer.scenes.photos import SfmConfig
 from artifixer.scenes.scene import Photo, Scene
@@ -98,7 +99,8 @@ def _scene(path: Path, work_folder: Path, config: VideoConfig, say: Callable[[st
     stage = work_folder / f"video-{fingerprint(config, path)[:16]}"
     folder = stage / "images"
     if not folder.is_dir():
-        _keep_frames(path, stage, folder, config, say)
+        with stop_at_once():
+            _keep_frames(path, stage, folder, config, say)
     scene = photos.load(stage, folder, stage, config.sfm, say)
     return replace(scene, name=path.stem, format="video")
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.system import available_memory
 from artifixer.video.models import NAMED_MODELS, ModelConfig, default_dtype, locate_model
 from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig
 from artifixer.video.vae import AutoencoderConfig, VaeConfig, build_vae
@@ -122,12 +122,7 @@ def free_memory(device: torch.device) -> int:
     """Bytes that the device can still give."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else ():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    import os
-
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return available_memory()
 
 
 @lru_cache(maxsize=8)

@@ -2,8 +2,8 @@
 
 In: a name or a path. Out: ``Model``: network, autoencoder and text encoder with the settings they were trained for. A model folder holds
 a flat ``config.json``, ``transformer.safetensors`` and ``vae.safetensors`` (each possibly in several parts), and ``text_encoder/`` and
-``tokenizer/`` where the model takes prompts. The public release's ``.pt`` beside Wan's ``vae/``, and Wan 2.1 folders of diffusers load as
-well; ``convert_model`` makes our folder of any of them, or the release's ``.pt``.
+``tokenizer/`` where the model takes prompts. The public release's ``.pt`` or sharded checkpoint beside Wan's ``vae/``, and Wan 2.1
+folders of diffusers load as well; ``convert_model`` makes our folder of any of them, or the release's ``.pt``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from artifixer.runtime.files import open_regular
 from artifixer.runtime.json_io import as_object, is_number, is_whole, shown
 from artifixer.runtime.run_folder import atomic_path, fingerprint, read_json, write_json
 from artifixer.runtime.seeds import generator
+from artifixer.runtime.system import link_or_copy, remove_link_or_copy
+from artifixer.video.checkpoints.torch_distributed import is_distributed_checkpoint
+from artifixer.video.finish import FinishConfig
 from artifixer.video.flow import FlowSchedule, SourceKind
 from artifixer.video.offload import LayerStream
 from artifixer.video.sample import SampleConfig
@@ -58,6 +61,9 @@ LONGEST_LIST, MOST_RESOLUTIONS, LARGEST_NUMBER = 4096, 8, 1e6
 
 CameraScaleRule = Literal["metric", "median_depth"]
 
+#: Fields of ``config.json`` that earlier versions wrote and that mean nothing any more: such models load, and the fields are ignored.
+RETIRED_FIELDS = ("detail",)
+
 #: What a model is asked for. ``improve``: as it is best, the default. ``generate``: opacity mixing, so that what nobody photographed is
 #: invented from noise and another seed invents something else.
 Mode = Literal["improve", "generate"]
@@ -82,9 +88,10 @@ class ModelConfig:
     with prompts and with reference photos. source: where the flow starts. keep_residual: give back the detail that the autoencoder takes
     from opaque parts of the render. steps: denoising steps per block. generate_steps: those of the mode ``generate``; adapts_steps:
     there fewer are enough for blocks that the render shows (``AdaptiveSteps``). block_frames, window_frames, sink_frames: latent frames
-    generated together, attended to in all, and always kept. shift: of the noise levels. detail: lend fine
-    structure of the reference photos to what is invented (``backdrop.py``). second_strength: share of its changes that ArtiFixer 3D+ takes,
-    whose renders already have those of the first pass.
+    generated together, attended to in all, and always kept. shift: of the noise levels.
+    smooth_cells: in the mode ``improve``, smooth what is empty down to cells of so many pixels (``FinishConfig``); 0 for not at all.
+    default_size: longest side in pixels of frames where none is asked for; None for that of the photos.
+    second_strength: share of its changes that ArtiFixer 3D+ takes, whose renders already have those of the first pass.
     """
 
     name: str
@@ -102,8 +109,9 @@ class ModelConfig:
     window_frames: int = 21
     sink_frames: int = 7
     shift: float = 5.0
-    detail: bool = False
     second_strength: float = 1.0
+    smooth_cells: int = 0
+    default_size: int | None = None
 
     def __post_init__(self) -> None:
         for name, ours, theirs in (
@@ -114,10 +122,11 @@ class ModelConfig:
             assert ours == theirs, f"{name} of the transformer is {ours}, of the autoencoder {theirs}"
         for steps in (self.steps, self.generate_steps):
             assert steps >= 1, f"{steps} steps"
+        assert self.default_size is None or self.default_size >= 1, f"default size {self.default_size}, expected at least 1"
         assert self.shift > 0, f"shift {self.shift}, expected more than 0"
         assert self.sink_frames >= 0, f"{self.sink_frames} sink frames"
         assert 0 <= self.second_strength <= 1, f"strength {self.second_strength}, expected 0 to 1"
-        assert not self.detail or self.camera_scale == "median_depth", f"detail hangs at median depths, the unit is {self.camera_scale}"
+        assert self.smooth_cells >= 0, f"cells of {self.smooth_cells} pixels, expected at least 0"
         assert 1 <= self.block_frames <= self.window_frames, f"blocks of {self.block_frames} frames in windows of {self.window_frames}"
         assert self.sink_frames + self.block_frames <= self.window_frames, f"{self.sink_frames} sink frames leave no place for a block"
 
@@ -139,6 +148,10 @@ class ModelConfig:
             source=self.in_mode(mode).source,
             schedule=FlowSchedule(shift=self.shift),
         )
+
+    def finish(self, mode: Mode = "improve") -> FinishConfig:
+        """The last step of the model's frames in a mode. What ``generate`` invents is left as it is."""
+        return FinishConfig(self.keep_residual, smooth_cells=self.smooth_cells if mode == "improve" else 0)
 
     @property
     def text(self) -> TextConfig:
@@ -300,8 +313,9 @@ def models_folder() -> Path:
 def locate_model(name_or_path: str | Path) -> ModelFiles:
     """Find a model's files and read its configuration, no weights.
 
-    name_or_path: a name in ``NAMED_MODELS``, one of our folders, a Wan 2.1 folder of diffusers, or the release's ``.pt`` (or its folder)
-    with Wan's ``vae/`` beside it. Raises ``InputError`` when files are missing, for named models with what to download and where to.
+    name_or_path: a name in ``NAMED_MODELS``, one of our folders, a Wan 2.1 folder of diffusers, or the release's ``.pt`` or sharded
+    checkpoint (or its folder) with Wan's ``vae/`` beside it. Raises ``InputError`` when files are missing, for named models with what to
+    download and where to.
     """
     named = NAMED_MODELS.get(str(name_or_path))
     if named is not None:
@@ -413,14 +427,14 @@ def link_text_encoder(folder: Path, source: Path) -> None:
     """Let a model folder read prompts with the text encoder of another, by links; it is large and never trained."""
     for part in TEXT_PARTS:
         link = folder / part
-        link.unlink(missing_ok=True)
-        link.symlink_to((source / part).resolve(), target_is_directory=True)
+        remove_link_or_copy(link)
+        link_or_copy(source / part, link)
 
 
 def weights_key(path: Path) -> str:
     """Hash of a file of weights, or of all in a folder: of the whole of small files, of many pieces of large ones."""
     digest = hashlib.sha256()
-    files = sorted(path.iterdir()) if path.is_dir() else sorted(path.parent.glob(f"{path.stem}*{path.suffix}"))
+    files = sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else sorted(path.parent.glob(f"{path.stem}*{path.suffix}"))
     for file in files:
         size = file.stat().st_size
         digest.update(f"{file.name} {size}\n".encode())
@@ -453,7 +467,7 @@ def flat_config(config: ModelConfig) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> ModelConfig:
-    """A ``config.json``; raises ``InputError`` that names what is missing, unknown or of another kind."""
+    """A ``config.json``; raises ``InputError`` that names what is missing, unknown or of another kind. ``RETIRED_FIELDS`` are ignored."""
     flat = read_flat_json(path)
     if flat.get("format") != FORMAT:
         raise InputError(f'{path}: not a model; expected "format": "{FORMAT}"')
@@ -462,7 +476,7 @@ def read_config(path: Path) -> ModelConfig:
     kind = flat.get("vae_kind")
     if not isinstance(kind, str) or kind not in AUTOENCODERS:
         raise InputError(f'{path}: "vae_kind" is {shown(kind)}; expected one of {", ".join(AUTOENCODERS)}')
-    rest = {key: value for key, value in flat.items() if key not in ("format", "version", "vae_kind")}
+    rest = {key: value for key, value in flat.items() if key not in ("format", "version", "vae_kind", *RETIRED_FIELDS)}
     try:
         transformer = VideoTransformerConfig(**_taken(path, rest, VideoTransformerConfig, "transformer_"))
         vae = AUTOENCODERS[kind](**_taken(path, rest, AUTOENCODERS[kind], "vae_"))
@@ -558,12 +572,14 @@ def _located(path: Path) -> ModelFiles:
         return ModelFiles(config, path / "transformer.safetensors", path / "vae.safetensors", _text_folder(path, config.takes_text))
     if (path / "transformer" / "config.json").is_file():
         return _wan_files(path)
-    checkpoints = sorted(path.glob("*.pt"))
+    if is_distributed_checkpoint(path):
+        return _release_files(path)
+    checkpoints = sorted([*path.glob("*.pt"), *(part for part in path.iterdir() if is_distributed_checkpoint(part))])
     if len(checkpoints) == 1:
         return _release_files(checkpoints[0])
     raise InputError(
         f"{path}: no model; expected config.json with transformer.safetensors, a Wan 2.1 folder with transformer/ and vae/, "
-        f"or one .pt file of the public release ({len(checkpoints)} here)"
+        f"or one .pt file or sharded checkpoint of the public release ({len(checkpoints)} here)"
     )
 
 
@@ -597,7 +613,8 @@ def _wan_files(folder: Path) -> ModelFiles:
 
 
 def _release_files(checkpoint: Path) -> ModelFiles:
-    """The release's transformer in a ``.pt``, whose shapes tell the architecture, with Wan's autoencoder beside it."""
+    """The release's transformer in a ``.pt`` or a sharded checkpoint, whose shapes tell the architecture, with Wan's autoencoder beside it,
+    or in the sharded checkpoint's folder."""
     shapes = open_tensors(checkpoint).shapes
     try:
         width, frequency_width = shapes["condition_embedder.time_embedder.linear_1.weight"]
@@ -613,7 +630,8 @@ def _release_files(checkpoint: Path) -> ModelFiles:
             raise ValueError(f"{layers} layers, widths {bounds}")
     except (LookupError, ValueError, AssertionError, TypeError) as error:
         raise InputError(f"{checkpoint}: {len(shapes)} tensors, but not those of a transformer of the public release ({error})") from error
-    return _with_wan_vae(checkpoint.parent, checkpoint.stem, transformer, checkpoint, "release")
+    folder = checkpoint if (checkpoint / "vae").is_dir() else checkpoint.parent
+    return _with_wan_vae(folder, checkpoint.stem, transformer, checkpoint, "release")
 
 
 def _with_wan_vae(

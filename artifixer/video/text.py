@@ -188,8 +188,9 @@ def default_cache() -> Path:
 
 
 def _write(path: Path, encoded: EncodedPrompt) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save  # not save_file, whose own temporary file would stay when the process is killed
 
     tokens = int(encoded.embedding.abs().sum(dim=-1).count_nonzero())  # the zeros behind them need no disk
     with atomic_path(path) as temporary:
-        save_file({"hidden": encoded.embedding[:, :tokens].contiguous(), "cut_tokens": torch.tensor(encoded.cut_tokens)}, temporary)
+        tensors = {"hidden": encoded.embedding[:, :tokens].contiguous(), "cut_tokens": torch.tensor(encoded.cut_tokens)}
+        temporary.write_bytes(save(tensors))

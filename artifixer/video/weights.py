@@ -1,10 +1,11 @@
-"""Weights of the video model on disk: three formats in, ours out, one tensor at a time.
+"""Weights of the video model on disk: four formats in, ours out, one tensor at a time.
 
 ========================  ==============================================================================================
 format                    files
 ========================  ==============================================================================================
 ours                      a folder with ``config.json`` (flat) and ``transformer.safetensors``, ``vae.safetensors``
-the public release        one ``.pt`` file: a plain table of names and tensors of the transformer, float32 or bfloat16
+the public release        one ``.pt`` file: a plain table of names and tensors of the transformer, float32 or bfloat16; or the
+                          folder of a sharded checkpoint (``torch.distributed.checkpoint``), with an optimizer or without
 Wan 2.1 (diffusers)       a folder with ``transformer/`` and ``vae/``, each with a config and one or more safetensors files
 ========================  ==============================================================================================
 
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, check_regular, file_beside, open_regular
 from artifixer.runtime.run_folder import atomic_path, read_json
+from artifixer.video.checkpoints.torch_distributed import is_distributed_checkpoint, open_distributed_checkpoint
 
 #: Problems of a kind that are named in an error; the rest is counted.
 NAMED_PROBLEMS = 3
@@ -80,11 +82,14 @@ class StoredTensors:
 
 
 def open_tensors(path: Path) -> StoredTensors:
-    """Open a ``.safetensors`` file (or its parts, ``NAME-00001-of-00002.safetensors``), a diffusers folder of them, or a ``.pt`` file.
+    """Open a ``.safetensors`` file (or its parts, ``NAME-00001-of-00002.safetensors``), a diffusers folder of them, a ``.pt`` file, or the
+    folder of a sharded checkpoint.
 
-    Raises ``InputError`` for files that are missing, truncated or damaged, and for ``.pt`` files that hold anything but a table of tensors;
-    code in them is never run.
+    Raises ``InputError`` for files that are missing, truncated or damaged, and for ``.pt`` files and sharded checkpoints that hold anything
+    but tables of tensors; code in them is never run.
     """
+    if is_distributed_checkpoint(path):
+        return StoredTensors(path, *open_distributed_checkpoint(path))
     if path.is_dir():
         return _merged(path, [_open_safetensors(file) for file in _shards(path)])
     if not path.is_file():

@@ -131,13 +131,14 @@ def test_stopped_reconstructions_end_with_75_and_continue(
 ) -> None:
     out = tmp_path / "run"
     monkeypatch.setattr(reconstruct_module, "SECONDS_BETWEEN_CHECKPOINTS", 0)
-    for name in ("checkpoint", "renders"):
+    for name in ("checkpoint", "stages/reconstruct.json", "stages/evaluate.json"):  # the last of them is the last write of all
         with at_file(name, terminate):
-            assert reconstructed(out) == (EXIT_STOPPED if name == "checkpoint" else EXIT_DONE)
+            assert reconstructed(out) == EXIT_STOPPED
+    assert reconstructed(out) == EXIT_DONE
     assert result_files(out) == result_files(finished)
     stopped = [line for line in capsys.readouterr().err.splitlines() if line.startswith("artifixer: ")]
-    assert len(stopped) == 1
-    assert "run the same command to continue" in stopped[0]
+    assert len(stopped) == 3
+    assert all("run the same command to continue" in line for line in stopped)
 
 
 @pytest.mark.parametrize(

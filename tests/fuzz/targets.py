@@ -326,9 +326,10 @@ def _read_run(folder: Path) -> object:
 
 
 def _make_reconstruction(folder: Path) -> None:
+    from artifixer.splats.emptiness import STATE_PREFIX
+
     from artifixer.geometry.camera_file import CameraFrame, write_cameras
     from artifixer.runtime.run_folder import RunFolder, write_json
-    from artifixer.splats.emptiness import STATE_PREFIX
     from artifixer.splats.ply import write_splats
     from artifixer.splats.reconstruct import _save
 
@@ -347,11 +348,12 @@ def _make_reconstruction(folder: Path) -> None:
 
 
 def _read_reconstruction(folder: Path) -> object:
+    from artifixer.splats.emptiness import EmptinessConfig, EmptinessPull
+
     from artifixer.pipeline.reconstruct_capture import _finished
     from artifixer.pipeline.render_path import open_source, path_frames
     from artifixer.recipes.run import RECIPES
     from artifixer.runtime.run_folder import RunFolder
-    from artifixer.splats.emptiness import EmptinessConfig, EmptinessPull
     from artifixer.splats.reconstruct import _load_or_start
 
     config, capture = RECIPES["tiny"].reconstruct, Any

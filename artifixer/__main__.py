@@ -1,0 +1,29 @@
+"""The program's first and last moment: ``artifixer`` and ``python -m artifixer`` begin here.
+
+SIGTERM and Ctrl-C are answered with their exit codes before anything else is imported, and until the process is gone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+
+from artifixer.runtime.stopping import ignore_signals, leave_on_signals_from_now_on
+
+
+def main() -> None:
+    """Run the command line and end the process."""
+    leave_on_signals_from_now_on()
+    atexit.register(ignore_signals)  # the first one that is registered runs last
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names and help have characters that some consoles cannot show
+            stream.reconfigure(errors="backslashreplace")
+    from artifixer import cli
+
+    code = cli.main()
+    leave_on_signals_from_now_on(code)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""What differs between Linux, macOS and Windows: locks, links, names of files, processes, memory.
+
+Only calls that exist on all three are made at import; the others are looked for where they are used.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path, PurePath
+
+import filelock
+import psutil
+
+from artifixer.runtime.errors import InputError
+
+#: Windows' error numbers for a file that another program has open or mapped; virus scanners do so for a moment with every new file.
+_FILE_IN_USE = (5, 32, 33, 1224)
+
+#: Seconds for which a file that is in use is tried again.
+FILE_IN_USE_SECONDS = 2.0
+
+#: Names that mean devices on Windows, in any folder and with any ending.
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in "123456789¹²³")}
+
+#: Characters that no name has on Windows, besides control characters.
+_FORBIDDEN = '<>:"|?*\\/'
+
+#: Characters of a path on a Windows system without long paths; the folder's share leaves room for the files in it.
+LONGEST_WINDOWS_PATH = 259
+LONGEST_WINDOWS_FOLDER = 150
+
+
+# Files ------------------------------------------------------------------------------------------
+
+
+class FolderLock:
+    """A folder that one process writes. The system drops the lock when its process ends, so a dead process never blocks a folder."""
+
+    def __init__(self, folder: Path, state: Path) -> None:
+        """Take the lock with files in ``state``. Raises ``InputError`` naming ``folder`` and its owner when another process has it."""
+        state.mkdir(parents=True, exist_ok=True)
+        owner = state / "owner.txt"  # a file of its own: Windows lets nobody read a locked one
+        self._lock = filelock.FileLock(state / "lock", timeout=0, mode=0o644, thread_local=False)
+        try:
+            self._lock.acquire()
+        except filelock.Timeout:
+            name = "unknown"
+            with suppress(OSError, ValueError):
+                name = owner.read_text(encoding="utf-8").strip()[:200] or name
+            raise InputError(f"{folder}: another process is writing this folder ({name}); wait for it or choose another folder") from None
+        try:
+            owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Release the folder; again does nothing."""
+        self._lock.release()
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """``os.replace``, tried again for a moment where Windows refuses because another program has the file open."""
+    give_up = time.monotonic() + FILE_IN_USE_SECONDS
+    while True:
+        try:
+            os.replace(temporary, path)
+            return
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in _FILE_IN_USE or time.monotonic() > give_up:
+                raise
+        time.sleep(0.02)
+
+
+def flush_file(path: Path) -> None:
+    """The bytes of a file reach the disk."""
+    _flush(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)  # Windows flushes what is open for writing only
+
+
+def flush_folder(path: Path) -> None:
+    """The names in a folder reach the disk, where the system opens folders (Windows does not; its journal keeps names)."""
+    with suppress(PermissionError):  # as for folders that may be written and not be read
+        _flush(path, os.O_RDONLY)
+
+
+def _flush(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Let ``target``, which does not exist, stand for the file or folder ``source``.
+
+    A symbolic link; where the system makes none (Windows without developer mode, some file systems) hard links of the files, and copies
+    where they lie on another volume.
+    """
+    source = source.resolve()
+    try:
+        target.symlink_to(source, target_is_directory=source.is_dir())
+    except FileExistsError:
+        raise
+    except (OSError, NotImplementedError):
+        if source.is_dir():
+            shutil.copytree(source, target, copy_function=_hard_link_or_copy)
+        else:
+            _hard_link_or_copy(source, target)
+
+
+def _hard_link_or_copy(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target)
+    except (OSError, NotImplementedError):
+        shutil.copyfile(source, target)
+
+
+def remove_link_or_copy(target: Path) -> None:
+    """Undo ``link_or_copy``; what the link leads to stays. Nothing where there is nothing."""
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
+
+
+# Names ------------------------------------------------------------------------------------------
+
+
+def windows_refusal(path: PurePath) -> str | None:
+    """Why Windows cannot have a file or folder at the path, or None; the drive does not count."""
+    for part in path.relative_to(path.anchor).parts:
+        if part in (".", ".."):
+            continue
+        if part.split(".")[0].rstrip(" ").casefold() in _DEVICES:
+            return f"the name {part!r} means a device"
+        if any(character in _FORBIDDEN or ord(character) < 32 for character in part):
+            return f"the name {part!r} has one of {_FORBIDDEN}"
+        if part[-1] in ". ":
+            return f"the name {part!r} ends with {part[-1]!r}"
+    return None
+
+
+def check_folder_name(folder: Path, on_windows: bool = sys.platform == "win32") -> None:
+    """Raises ``InputError`` for an output folder that the system cannot have, or whose files would have too long paths."""
+    if not on_windows:
+        return
+    refusal = windows_refusal(folder)
+    if refusal is not None:
+        raise InputError(f"{folder}: {refusal} on Windows; expected another name")
+    length = len(str(folder.absolute()))
+    if length > LONGEST_WINDOWS_FOLDER and not _has_long_paths():
+        raise InputError(
+            f"{folder}: its path has {length} characters; expected at most {LONGEST_WINDOWS_FOLDER}, since Windows limits the paths of the "
+            f"files in it to {LONGEST_WINDOWS_PATH}; choose a shorter folder or enable long paths"
+        )
+
+
+def _has_long_paths() -> bool:
+    """Whether this Windows system has paths of any length."""
+    try:
+        import winreg
+    except ImportError:
+        return False
+    try:
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SYSTEM\CurrentControlSet\Control\FileSystem") as key:  # type: ignore[attr-defined,unused-ignore]
+            return bool(winreg.QueryValueEx(key, "LongPathsEnabled")[0])  # type: ignore[attr-defined,unused-ignore]
+    except OSError:
+        return False
+
+
+# Processes and memory ---------------------------------------------------------------------------
+
+
+def is_alive(process: int) -> bool:
+    """Whether there is a process of this number. (Windows ends a process that is sent the signal 0.)"""
+    return psutil.pid_exists(process)
+
+
+def peak_memory() -> int:
+    """Most bytes of memory that this process has had so far; what it has now where the system keeps no account."""
+    memory = psutil.Process().memory_info()
+    peak = getattr(memory, "peak_wset", None)  # Windows
+    if peak is not None:
+        return int(peak)
+    try:
+        import resource
+    except ImportError:
+        return int(memory.rss)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024
+
+
+def available_memory() -> int:
+    """Bytes that can be given to programs without swapping."""
+    return int(psutil.virtual_memory().available)

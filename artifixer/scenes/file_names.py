@@ -1,0 +1,43 @@
+"""Files that a capture lists in another case than they have: lists come from Windows and macOS, where that makes no difference."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+class FileNames:
+    """The names in a capture's folder and in the folders inside it, listed once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._names: dict[Path, dict[str, list[str]]] = {}
+
+    def find(self, path: Path) -> Path:
+        """The path with the names that files and folders really have: exactly as listed, or the only ones that differ in case.
+
+        Gives ``path`` itself where there is no such file, or more than one. So the same capture has the same names on every system.
+        """
+        if not path.is_relative_to(self._root):
+            return path
+        found = self._root
+        for part in path.relative_to(self._root).parts:
+            names = self._in_folder(found).get(part.casefold(), [])
+            if part not in names and len(names) != 1:
+                return path
+            found = found / (part if part in names else names[0])
+        return found
+
+    def find_all(self, paths: list[Path]) -> list[Path]:
+        """The same for several: a file that is listed exactly is not taken for another one too."""
+        found = [self.find(path) for path in paths]
+        exact = {path for path, other in zip(found, paths, strict=True) if path == other}
+        return [other if path != other and path in exact else path for path, other in zip(found, paths, strict=True)]
+
+    def _in_folder(self, folder: Path) -> dict[str, list[str]]:
+        """Names by their form without case."""
+        if folder not in self._names:
+            self._names[folder] = {}
+            for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+                self._names[folder].setdefault(name.casefold(), []).append(name)
+        return self._names[folder]
