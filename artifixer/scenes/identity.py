@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from artifixer.runtime.files import is_regular
 from artifixer.runtime.run_folder import fingerprint
 from artifixer.scenes.photo_files import PHOTO_SUFFIXES
 from artifixer.scenes.video_file import VIDEO_SUFFIXES
@@ -81,4 +82,4 @@ def _files_below(root: Path) -> list[Path]:
         folders[:] = () if real in visited else (name for name in folders if not name.startswith("."))  # links can lead back
         visited.add(real)
         found += [Path(folder, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if path.is_file())
+    return sorted(path for path in found if is_regular(path))
