@@ -13,6 +13,7 @@ from artifixer.pipeline.reconstruct_capture import ReconstructionJob, reconstruc
 from artifixer.recipes.reconstruct import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
+from artifixer.splats.files import parse_exports
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ class Command:
     initial_points: Path | None = None
     """PLY of points to start from instead of the capture's sparse points."""
     warm_start: Path | None = None
-    """Splat PLY to continue from."""
+    """Splat file to continue from."""
+    export: str | None = None
+    """Formats in which the splats are written as well, into RUN/export: ply, spz, sog, usdz, separated by commas."""
     overwrite: bool = False
     """Start anew in a run folder that holds other settings or another capture."""
 
@@ -74,6 +77,7 @@ def run_command(command: Command) -> None:
         config = replace(config, mcmc=replace(config.mcmc, max_gaussians=command.max_gaussians))
     size = command.size if command.size is not None else ("256" if recipe == "tiny" else None)
     choice = CaptureChoice(command.capture, command.split, command.views, command.train_list, command.all_views, size)
-    job = ReconstructionJob(choice, config, command.seed, device, command.initial_points, command.warm_start)
+    export = () if command.export is None else parse_exports(command.export)
+    job = ReconstructionJob(choice, config, command.seed, device, command.initial_points, command.warm_start, export)
     result = reconstruct_capture(job, command.out, command.overwrite)
     print(f"{len(result.splats):,} Gaussians in {command.out / 'splats.ply'}; look at {command.out / 'preview.png'}")

@@ -17,7 +17,7 @@ from artifixer.runtime.errors import InputError
 class Command:
     """Render splats along a camera path.
 
-    SOURCE is a run folder of reconstruct, or any 3DGS PLY file.
+    SOURCE is a run folder of reconstruct, or a splat file (PLY, compressed PLY, SPZ, SOG, .splat).
     DIR becomes a render folder: rgb, opacity, depth, cameras.json, reference photos, video.mp4.
 
     Paths:
@@ -33,7 +33,7 @@ class Command:
     """
 
     source: Annotated[Path, tyro.conf.Positional]
-    """Run folder or PLY file."""
+    """Run folder or splat file."""
     out: Path
     """Folder to create or continue."""
     path: str = "tour"

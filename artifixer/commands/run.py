@@ -15,7 +15,7 @@ from artifixer.pipeline.run import Result, run
 from artifixer.pipeline.run_config import RunConfig, parse_variants
 from artifixer.recipes.run import RECIPES
 from artifixer.runtime.devices import resolve_device
-from artifixer.runtime.errors import InputError
+from artifixer.splats.files import parse_exports
 from artifixer.video.models import Mode
 
 
@@ -69,9 +69,11 @@ class Command:
     steps: int | Literal["adaptive"] | None = None
     """Denoising steps per block. Default: the model's own in this mode."""
     from_splats: Path | None = None
-    """Splat PLY of any tool, in the capture's world, instead of a reconstruction."""
+    """Splat file of any tool (PLY, compressed PLY, SPZ, SOG, .splat), in the capture's world, instead of a reconstruction."""
     frame_weights: Literal["uniform", "lpips", "evidence"] | None = None
     """How much generated pixels count in the distillation. Default: the recipe's."""
+    export: str | None = None
+    """Formats in which the last splats are written as well, into OUT/export: ply, spz, sog, usdz, separated by commas."""
     recipe: Literal["auto", "tiny", "paper", "release"] = "auto"
     """tiny for a CPU, paper for a GPU; auto chooses by device."""
     seed: int = 0
@@ -98,8 +100,6 @@ def run_config(command: Command) -> RunConfig:
     name = command.recipe if command.recipe != "auto" else ("paper" if device.startswith("cuda") else "tiny")
     recipe = RECIPES[name]
     weights = command.frame_weights or recipe.distill.weights
-    if command.from_splats is not None and command.from_splats.suffix.lower() != ".ply":
-        raise InputError(f"--from-splats {command.from_splats}: expected a splat PLY file")
     return RunConfig(
         choice=CaptureChoice(
             command.capture, command.split, command.views, command.train_list, command.all_views, command.size or recipe.size
@@ -114,6 +114,7 @@ def run_config(command: Command) -> RunConfig:
         steps=command.steps,
         references=command.references,
         from_splats=command.from_splats,
+        export=() if command.export is None else parse_exports(command.export),
         reconstruct=recipe.reconstruct,
         distill=replace(recipe.distill, weights=weights),
         seed=command.seed,

@@ -7,6 +7,7 @@
     frames/{artifixer,artifixer3d,artifixer3d_plus}/%05d.png    at the size that was asked for
     frames/artifixer.plain/             for models with detail: the same frames without it; splats are fitted to these
     videos/*.mp4                        every variant, the first renders, and all side by side
+    export/                             the last splats in the formats of ``--export``
     dataset/                            training photos and generated frames for other trainers
     cameras.json                        the target cameras, and which photos were taken from there
     metrics.json  timing.json  report.html  config.json
@@ -37,6 +38,7 @@ from artifixer.pipeline.run_work import (
     Job,
     copy_splats,
     enhance_along,
+    export_last,
     fit_initial,
     fit_to_frames,
     render_along,
@@ -57,6 +59,9 @@ FRAMES = {name: f"frames/{name}" for name in VARIANTS.values()}
 
 #: ArtiFixer's frames without the detail that photos lent, where the model has it.
 PLAIN = f"{FRAMES['artifixer']}.plain"
+
+#: Folder of the splats in other formats.
+EXPORT = "export"
 
 #: Folder of resized photos.
 CACHE = "cache"
@@ -156,6 +161,7 @@ class _Run:
         self._discard_outdated()
         self._model = None
         frames = {name: FRAMES[name] for name in keys}
+        self._exported(DISTILLED if "artifixer3d" in keys else INITIAL)
         videos = self._written(keys, frames)
         metrics = self._metrics(renders, keys, frames)
         self._report(scale, frames, videos, metrics)
@@ -164,9 +170,14 @@ class _Run:
     def _initial(self) -> None:
         config, job = self.config, self.job
         if config.from_splats is not None:
-            data = config.from_splats.read_bytes()
-            key: dict[str, object] = {"splats": fingerprint(data)}
-            self.stages.complete("reconstruct", key, [INITIAL], 1, lambda stage: copy_splats(job, data, INITIAL, stage))
+            source = config.from_splats
+            key: dict[str, object] = {"splats": fingerprint(source)}
+
+            def copy(stage: Stage) -> None:
+                for note in copy_splats(job, source, INITIAL, stage):
+                    self.display.note(note)  # not in the report: a run that finds this stage done doesn't see it
+
+            self.stages.complete("reconstruct", key, [INITIAL], 1, copy)
             return
         scene = job.capture.scene
         key = {
@@ -248,6 +259,14 @@ class _Run:
             lambda stage: fit_to_frames(job, config.distill, INITIAL, fitted, DISTILLED, checkpoint, stage),
             scratch=[checkpoint],
         )
+
+    def _exported(self, splats: str) -> None:
+        job, formats = self.job, self.config.export
+        if formats:
+            key = {"splats": fingerprint(job.run.root / splats), "formats": list(formats)}
+            self.stages.complete("export", key, [EXPORT], len(formats), lambda stage: export_last(job, splats, EXPORT, formats, stage))
+        elif {"reconstruct", "distill"} & set(self.stages.executed):
+            self.stages.discard("export", [EXPORT])
 
     def _written(self, keys: Mapping[str, str], frames: Mapping[str, str]) -> str:
         """Dataset and videos; returns the videos' key."""
@@ -346,7 +365,17 @@ class _Run:
 def stage_names(config: RunConfig) -> tuple[str, ...]:
     """The stages of a run in order, for the progress display."""
     last = {"artifixer": (), "artifixer3d": ("distill", "render_3d"), "artifixer3d_plus": ("distill", "render_3d", "enhance_3d")}
-    return ("reconstruct", "render", "enhance", *last[config.wanted[-1]], "dataset", "videos", "metrics", "report")
+    return (
+        "reconstruct",
+        "render",
+        "enhance",
+        *last[config.wanted[-1]],
+        *(("export",) if config.export else ()),
+        "dataset",
+        "videos",
+        "metrics",
+        "report",
+    )
 
 
 def _summary(job: Job) -> str:

@@ -25,7 +25,8 @@ class RunConfig:
     orbit_frames: of an orbit. model: a name or a path. variants: of ``VARIANTS``' values; the ones before the last are made as well.
     prompt, mode, steps: of the model; None for its own number of steps in this mode. references: at most this many photos for the model, 0
     for none.
-    from_splats: a PLY in the capture's world that takes the place of the reconstruction. fps: of the videos.
+    from_splats: a splat file in the capture's world that takes the place of the reconstruction. export: names of ``files.EXPORTS`` in which
+    the last splats are written as well. fps: of the videos.
     """
 
     choice: CaptureChoice
@@ -39,6 +40,7 @@ class RunConfig:
     steps: int | Literal["adaptive"] | None = None
     references: int = REFERENCE_COUNT
     from_splats: Path | None = None
+    export: tuple[str, ...] = ()
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     fps: float = 24.0
@@ -71,7 +73,7 @@ def check_config(config: RunConfig) -> ModelFiles:
     check_output(config.choice.capture, config.out)
     if config.from_splats is not None:
         if not config.from_splats.is_file():
-            raise InputError(f"--from-splats {config.from_splats}: does not exist, expected a splat PLY file")
+            raise InputError(f"--from-splats {config.from_splats}: does not exist, expected a splat file")
         if config.from_splats.resolve().is_relative_to(config.out.resolve()):
             raise InputError(f"--from-splats {config.from_splats}: is a result of this run; copy it elsewhere or choose another --out")
     return files
