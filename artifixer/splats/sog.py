@@ -183,6 +183,8 @@ def _palette(rows: Float[Tensor, "count values"]) -> tuple[Float[Tensor, "centro
     labels, start = np.zeros(count, np.int64), 0
     for index in range(len(coarse)):
         members = torch.nonzero(group == index)[:, 0]
+        if len(members) == 0:
+            continue
         found, inside = _clusters(rows[members], max(1, size * len(members) // count))
         labels[members.numpy()] = start + inside.numpy()
         centroids.append(found)
