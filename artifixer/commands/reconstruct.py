@@ -43,6 +43,8 @@ class Command:
     """Train on every photo; nothing is held out."""
     size: str | None = None
     """Longest side in pixels, or WxH. Default: 256 for the recipe tiny, else the photos' size."""
+    faces: int | None = None
+    """Perspective views of each equirectangular (360 degree) photo or frame: 6, 8 or 14. Default: 8 where they look like that."""
     recipe: Literal["auto", "tiny", "paper"] = "auto"
     """tiny for a CPU, paper for a GPU; auto chooses by device."""
     iterations: int | None = None
@@ -76,7 +78,7 @@ def run_command(command: Command) -> None:
             raise InputError(f"--max-gaussians {command.max_gaussians}: expected at least 1")
         config = replace(config, mcmc=replace(config.mcmc, max_gaussians=command.max_gaussians))
     size = command.size if command.size is not None else ("256" if recipe == "tiny" else None)
-    choice = CaptureChoice(command.capture, command.split, command.views, command.train_list, command.all_views, size)
+    choice = CaptureChoice(command.capture, command.split, command.views, command.train_list, command.all_views, size, command.faces)
     export = () if command.export is None else parse_exports(command.export)
     job = ReconstructionJob(choice, config, command.seed, device, command.initial_points, command.warm_start, export)
     result = reconstruct_capture(job, command.out, command.overwrite)

@@ -50,6 +50,8 @@ class Command:
     """File with the names of the training photos, one per line, or a JSON split."""
     all_views: bool = False
     """Train on every photo; nothing is held out."""
+    faces: int | None = None
+    """Perspective views of each equirectangular (360 degree) photo or frame: 6, 8 or 14. Default: 8 where they look like that."""
     path: str | None = None
     """heldout, tour, orbit, spline, or a file of cameras. Default: tour through the held-out cameras; spline without any."""
     frames: int = 120
@@ -102,7 +104,7 @@ def run_config(command: Command) -> RunConfig:
     weights = command.frame_weights or recipe.distill.weights
     return RunConfig(
         choice=CaptureChoice(
-            command.capture, command.split, command.views, command.train_list, command.all_views, command.size or recipe.size
+            command.capture, command.split, command.views, command.train_list, command.all_views, command.size or recipe.size, command.faces
         ),
         out=command.out,
         path=command.path,
