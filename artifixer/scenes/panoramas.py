@@ -83,14 +83,9 @@ def is_panorama(path: Path) -> bool:
 
 
 def are_panoramas(paths: Sequence[Path]) -> bool:
-    """Whether all photos have a panorama's shape, and the first and the middle one are panoramas."""
-    shapes = (image_size(path) for path in paths)
-    return (
-        len(paths) > 0
-        and all(width == 2 * height for width, height in shapes)
-        and is_panorama(paths[0])
-        and is_panorama(paths[len(paths) // 2])
-    )
+    """Whether all photos (at least one) have a panorama's shape, and the first and the middle one are panoramas."""
+    sizes = [image_size(path) for path in paths]
+    return all(width == 2 * height for width, height in sizes) and all(is_panorama(path) for path in (paths[0], paths[len(paths) // 2]))
 
 
 def looks_equirectangular(photo: UInt8[np.ndarray, "height width 3"]) -> bool:
@@ -109,7 +104,7 @@ def find_panoramas(capture: Path) -> Path | None:
         names = photo_names(folder)
         if len(names) >= 2:
             paths = [folder / name for name in names if (folder / name) != capture / "mask.png" and not name.startswith("masks/")]
-            return folder if _readable_panoramas(paths) else None
+            return folder if paths and _readable_panoramas(paths) else None
     return None
 
 
@@ -199,9 +194,9 @@ def panorama_splits(names: Sequence[str]) -> dict[str, Split]:
     splits = {}
     for every in HELDOUT_EVERY:
         heldout = set(panoramas[::every])
-        halves = [tuple(name for name in names if (panorama_of(name) in heldout) is held) for held in (False, True)]
-        if halves[0]:
-            splits[f"every_{every}"] = Split(f"every_{every}", *halves)
+        train = tuple(name for name in names if panorama_of(name) not in heldout)
+        if train:
+            splits[f"every_{every}"] = Split(f"every_{every}", train, tuple(name for name in names if panorama_of(name) in heldout))
     return splits
 
 

@@ -116,7 +116,7 @@ def _keep_frames(path: Path, stage: Path, folder: Path, config: VideoConfig, say
     """Writes the chosen frames into ``folder``, which exists only when they are all there."""
     say(f"video: looking for sharp frames in {path.name}")
     frames, side = config.frames, config.longest_side
-    sharpness = []
+    sharpness: list[float] = []
     for frame in read_video(path):
         if not sharpness and frame.shape[1] == 2 * frame.shape[0]:
             frames, side = config.panorama_frames, config.panorama_side

@@ -29,8 +29,8 @@ def check_lenses(scene: Scene) -> None:
         angle = field_of_view(camera)
         if angle > WIDEST_FIELD_OF_VIEW:
             raise InputError(
-                f"{scene.name}: {photo.name} is a fisheye photo of {math.degrees(angle):.0f} degrees, expected at most 180: what lies behind "
-                "the camera's plane cannot be rendered; crop the photos, or stitch them to equirectangular ones, which are read"
+                f"{scene.name}: {photo.name} shows {math.degrees(angle):.0f} degrees, expected at most 180 of a fisheye lens: what "
+                "lies behind the camera's plane cannot be rendered; crop the photos, or stitch them to equirectangular ones, which are read"
             )
 
 
