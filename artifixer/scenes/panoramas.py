@@ -253,6 +253,8 @@ def _write_faces(folder: Path, names: Sequence[str], masks: Mapping[str, Path], 
                 write_png(Path(scratch) / "images" / face_name(name, face), sample_panorama(panorama, directions))
         for kind in ("masks", "images"):
             if (Path(scratch) / kind).is_dir():
+                if (stage / kind).is_dir():  # of a process that was killed between the two
+                    (stage / kind).rename(Path(scratch) / f"earlier {kind}")
                 (Path(scratch) / kind).rename(stage / kind)
 
 
@@ -290,8 +292,7 @@ def _reconstruct(folder: Path, names: Sequence[str], stage: Path, config: Panora
         if model is None or count * 2 <= len(names):
             raise InputError(
                 f"{folder}: structure from motion found poses for {count} of {len(names)} panoramas; expected more than half. Take them "
-                "at most a third of the distance to the nearest walls apart, or bring poses (transforms.json with camera_model "
-                "EQUIRECTANGULAR)"
+                "closer to each other, or bring poses (transforms.json with camera_model EQUIRECTANGULAR)"
             )
         original = {link: face_name(*key) for key, link in links.items()}
         for image in model.images.values():
