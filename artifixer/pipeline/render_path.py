@@ -1,6 +1,6 @@
 """Splats -> a render folder and a video along a camera path, frame by frame, resumable.
 
-The splats come from a run folder of ``reconstruct`` (which brings cameras and reference photos) or from any 3DGS PLY file.
+The splats come from a run folder of ``reconstruct`` (which brings cameras and reference photos) or from a splat file of any tool.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from artifixer.runtime.run_folder import RunFolder, fingerprint, is_run_folder, 
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
 from artifixer.scenes.camera_path_file import read_camera_path
 from artifixer.scenes.scale import DepthView
+from artifixer.splats.files import read_splat_file
 from artifixer.splats.ply import read_splats
 from artifixer.splats.render import render
 from artifixer.splats.render_folder import Reference, finish_render_folder, read_render_folder, to_uint8, write_frame
@@ -108,7 +109,7 @@ def open_source(path: Path, cameras: Path | None = None) -> SplatSource:
     """Splats from a run folder of ``reconstruct`` or from a PLY file, for which ``cameras`` may name a file."""
     if path.is_file():
         known = tuple(read_camera_path(cameras)) if cameras is not None else ()
-        return SplatSource(read_splats(path), known, known, ())
+        return SplatSource(read_splat_file(path).splats, known, known, ())
     if not path.exists():
         raise InputError(f"{path}: does not exist, expected a run folder of reconstruct or a splat PLY file")
     if not is_run_folder(path) or not (path / "splats.ply").is_file() or not (path / "cameras.json").is_file():

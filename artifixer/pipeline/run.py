@@ -8,6 +8,7 @@
     renders_input/                      likewise, of splats/input.ply
     frames/{artifixer,artifixer3d,artifixer3d_plus}/%05d.png    at the size that was asked for
     videos/*.mp4                        every variant, the renders, and all side by side
+    export/                             the last splats in the formats of ``--export``
     dataset/                            training photos and generated frames for other trainers
     cameras.json                        the target cameras, and which photos were taken from there
     metrics.json  timing.json  report.html  config.json
@@ -39,6 +40,7 @@ from artifixer.pipeline.run_work import (
     Job,
     copy_splats,
     enhance_along,
+    export_last,
     fit_initial,
     fit_to_frames,
     render_along,
@@ -60,6 +62,9 @@ from artifixer.video.models import Model, ModelFiles, load_model
 INITIAL, INPUT, DISTILLED = "splats/initial.ply", "splats/input.ply", "splats/artifixer3d.ply"
 RENDERS, INPUT_RENDERS, RENDERS_3D = "renders", "renders_input", "renders_3d"
 FRAMES = {name: f"frames/{name}" for name in VARIANTS.values()}
+
+#: Folder of the splats in other formats.
+EXPORT = "export"
 
 #: Folder of resized photos.
 CACHE = "cache"
@@ -165,6 +170,7 @@ class _Run:
         self._model = None
         folders = {"3dgut": RENDERS, "input": INPUT_RENDERS}
         pictures = {name: f"{folders[name]}/rgb" for name in renders} | {name: FRAMES[name] for name in keys}
+        self._exported(DISTILLED if "artifixer3d" in keys else INITIAL)
         videos = self._written(renders | keys, pictures)
         metrics = self._metrics(renders | keys, pictures, generator_input)
         self._report(scale, pictures, generator_input, videos, metrics)
@@ -174,9 +180,14 @@ class _Run:
         """The plain fit, or the user's splats; with a free-space loss a second fit, whose renders the model gets."""
         config, job = self.config, self.job
         if config.from_splats is not None:
-            data = config.from_splats.read_bytes()
-            key: dict[str, object] = {"splats": fingerprint(data)}
-            self.stages.complete("reconstruct", key, [INITIAL], 1, lambda stage: copy_splats(job, data, INITIAL, stage))
+            source = config.from_splats
+            key: dict[str, object] = {"splats": fingerprint(source)}
+
+            def copy(stage: Stage) -> None:
+                for note in copy_splats(job, source, INITIAL, stage):
+                    self.display.note(note)  # not in the report: a run that finds this stage done doesn't see it
+
+            self.stages.complete("reconstruct", key, [INITIAL], 1, copy)
             return
         self._fitted("reconstruct", config.reconstruct.without_free_space_loss(), INITIAL)
         if config.has_input:
@@ -276,6 +287,14 @@ class _Run:
             lambda stage: fit_to_frames(job, config.distill, source, FRAMES["artifixer"], DISTILLED, checkpoint, stage),
             scratch=[checkpoint],
         )
+
+    def _exported(self, splats: str) -> None:
+        job, formats = self.job, self.config.export
+        if formats:
+            key = {"splats": fingerprint(job.run.root / splats), "formats": list(formats)}
+            self.stages.complete("export", key, [EXPORT], len(formats), lambda stage: export_last(job, splats, EXPORT, formats, stage))
+        elif {"reconstruct", "distill"} & set(self.stages.executed):
+            self.stages.discard("export", [EXPORT])
 
     def _written(self, keys: Mapping[str, str], pictures: Mapping[str, str]) -> str:
         """Dataset and videos; returns the videos' key. keys: of renders and frames; pictures: their folders."""
@@ -377,7 +396,8 @@ def stage_names(config: RunConfig) -> tuple[str, ...]:
     """The stages of a run in order, for the progress display."""
     last = {"artifixer": (), "artifixer3d": ("distill", "render_3d"), "artifixer3d_plus": ("distill", "render_3d", "enhance_3d")}
     first = ("reconstruct", "reconstruct_input", "render", "render_input") if config.has_input else ("reconstruct", "render")
-    return (*first, "enhance", *last[config.wanted[-1]], "dataset", "videos", "metrics", "report")
+    exports = ("export",) if config.export else ()
+    return (*first, "enhance", *last[config.wanted[-1]], *exports, "dataset", "videos", "metrics", "report")
 
 
 def _summary(job: Job) -> str:

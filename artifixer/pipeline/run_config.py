@@ -30,8 +30,9 @@ class RunConfig:
     for none.
     camera_scale: world units to the model's; depth_model: name of a metric depth model, for models that want metres; without both the
     scale is found as ``scenes/scale.py`` says.
-    from_splats: a PLY in the capture's world that takes the place of the reconstruction. reconstruct: of the first fit; where it has a
-    free-space loss, the model gets the render of a second fit with it. fps: of the videos.
+    from_splats: a splat file in the capture's world that takes the place of the reconstruction. export: names of ``files.EXPORTS`` in which
+    the last splats are written as well. reconstruct: of the first fit; where it has a free-space loss, the model gets the render of a
+    second fit with it. fps: of the videos.
     """
 
     choice: CaptureChoice
@@ -47,6 +48,7 @@ class RunConfig:
     camera_scale: float | None = None
     depth_model: str | None = None
     from_splats: Path | None = None
+    export: tuple[str, ...] = ()
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     fps: float = 24.0
@@ -86,7 +88,7 @@ def check_config(config: RunConfig) -> ModelFiles:
     check_output(config.choice.capture, config.out)
     if config.from_splats is not None:
         if not config.from_splats.is_file():
-            raise InputError(f"--from-splats {config.from_splats}: does not exist, expected a splat PLY file")
+            raise InputError(f"--from-splats {config.from_splats}: does not exist, expected a splat file")
         if config.from_splats.resolve().is_relative_to(config.out.resolve()):
             raise InputError(f"--from-splats {config.from_splats}: is a result of this run; copy it elsewhere or choose another --out")
     return files

@@ -32,6 +32,7 @@ from artifixer.runtime.progress import Stage
 from artifixer.runtime.run_folder import RunFolder, write_bytes, write_json
 from artifixer.runtime.stopping import stop_requested
 from artifixer.scenes.scene import Photo
+from artifixer.splats.files import export_splats, read_splat_file
 from artifixer.splats.initial import ColoredPoints, seen_points
 from artifixer.splats.ply import read_splats, write_splats
 from artifixer.splats.reconstruct import IterationReport, ReconstructConfig, TrainingViews, reconstruct
@@ -122,10 +123,21 @@ def fit_initial(job: Job, config: ReconstructConfig, file: str, checkpoint: str,
     write_splats(job.run.root / file, splats)
 
 
-def copy_splats(job: Job, data: bytes, file: str, stage: Stage) -> None:
-    """Splats of another tool, byte for byte."""
-    write_bytes(job.run.root / file, data)
+def copy_splats(job: Job, source: Path, file: str, stage: Stage) -> tuple[str, ...]:
+    """Splats of another tool: a PLY byte for byte, other formats and damaged files as the PLY of what was read; returns remarks."""
+    found = read_splat_file(source)
+    if found.format == "ply" and not found.notes:
+        write_bytes(job.run.root / file, source.read_bytes())
+    else:
+        write_splats(job.run.root / file, found.splats)
     stage.update(1)
+    return found.notes
+
+
+def export_last(job: Job, splats_file: str, folder: str, formats: Sequence[str], stage: Stage) -> None:
+    """The splats in the formats that the user asked for."""
+    export_splats(job.run.root / folder, Path(splats_file).stem, read_splats(job.run.root / splats_file), formats)
+    stage.update(len(formats))
 
 
 def fit_to_frames(job: Job, config: DistillConfig, source: str, frames: str, file: str, checkpoint: str, stage: Stage) -> None:

@@ -89,7 +89,7 @@ LARGEST_JSON = 64 * 1024**2
 OUTPUT_NAMES = (
     *("cameras.json", "index.json", "manifest.json", "metrics.json", "metrics.jsonl", "split.json", "timing.json"),
     *("log.txt", "preview.png", "report.html", "video.mp4", "splats.*", "checkpoint.safetensors", "pairs-*.tar"),
-    *("cache", "checkpoints", "dataset", "frames", "model", "opacity", "depth", "references", "rgb"),
+    *("cache", "checkpoints", "dataset", "export", "frames", "model", "opacity", "depth", "references", "rgb"),
     *("renders", "renders_3d", "renders_input"),
     *("sfm", "splats", "state", "tensorboard", "validation", "videos", ".scenes"),
 )

@@ -87,14 +87,14 @@ def load(
     names = photo_names(folder)
     with handlers_kept():
         import pycolmap  # noqa: F401 - its log installs a handler for SIGTERM, which prints a stack trace and kills
-    with _temporary_if_none(work_folder) as work:
+    with temporary_if_none(work_folder) as work:
         stage = work / f"sfm-{fingerprint(config, [(name, folder / name) for name in names])[:16]}"
         model_folder = stage / "model"
         if not model_folder.is_dir():
             with stop_at_once():  # minutes, and an interrupted database continues
                 _reconstruct(folder, names, stage, config, say)
         scene = colmap.load(capture, model_folder)
-        agreement = _kept_agreement(stage, model_folder, config.epipolar_pixels)
+        agreement = kept_agreement(stage, model_folder, config.epipolar_pixels)
 
     prefix = folder.relative_to(capture)
     registered = {photo.name for photo in scene.photos}
@@ -118,7 +118,7 @@ def _photos_in(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _temporary_if_none(folder: Path | None) -> Iterator[Path]:
+def temporary_if_none(folder: Path | None) -> Iterator[Path]:
     if folder is not None:
         yield folder
         return
@@ -137,13 +137,13 @@ def _reconstruct(folder: Path, names: Sequence[str], stage: Path, config: SfmCon
     links = _link(folder, names, stage / "photos")
     groups = _camera_groups(folder, names)
     database = stage / "database.db"
-    with _quiet_colmap(), tempfile.TemporaryDirectory(dir=stage) as scratch:
+    with quiet_colmap(), tempfile.TemporaryDirectory(dir=stage) as scratch:
         pycolmap.set_random_seed(config.seed)
         say(f"structure from motion: features of {len(names)} photos")
         _extract(database, stage / "photos", [[links[name] for name in group] for group in groups], config)
-        pairs = _pairs(len(names), config)
+        pairs = photo_pairs(len(names), config)
         say(f"structure from motion: matching {len(pairs)} pairs of photos")
-        _match(database, [(links[names[a]], links[names[b]]) for a, b in pairs], stage / "pairs.txt", config)
+        match_pairs(database, [(links[names[a]], links[names[b]]) for a, b in pairs], stage / "pairs.txt", config)
         say("structure from motion: poses")
         model = _map(database, stage / "photos", Path(scratch), config)
         count = 0 if model is None else model.num_reg_images()
@@ -214,7 +214,7 @@ def _extract(database: Path, folder: Path, groups: Sequence[Sequence[str]], conf
     pycolmap.extract_features(database, folder, [name for group in groups for name in group], extraction_options=options)
 
 
-def _pairs(count: int, config: SfmConfig) -> list[tuple[int, int]]:
+def photo_pairs(count: int, config: SfmConfig) -> list[tuple[int, int]]:
     """Which photos to match, as positions in the sorted list."""
     if count <= config.exhaustive_photos:
         return list(itertools.combinations(range(count), 2))
@@ -224,7 +224,7 @@ def _pairs(count: int, config: SfmConfig) -> list[tuple[int, int]]:
     return sorted(near | set(itertools.combinations(spaced, 2)))
 
 
-def _match(database: Path, pairs: Sequence[tuple[str, str]], list_file: Path, config: SfmConfig) -> None:
+def match_pairs(database: Path, pairs: Sequence[tuple[str, str]], list_file: Path, config: SfmConfig) -> None:
     import pycolmap
 
     write_bytes(list_file, "".join(f"{first} {second}\n" for first, second in pairs).encode())
@@ -256,7 +256,7 @@ def _check_readable(folder: Path, names: Sequence[str]) -> None:
 
 
 @contextmanager
-def _quiet_colmap() -> Iterator[None]:
+def quiet_colmap() -> Iterator[None]:
     """Without COLMAP's log: what matters in it becomes a note or an error here."""
     import pycolmap
 
@@ -271,12 +271,12 @@ def _quiet_colmap() -> Iterator[None]:
 # Are the poses right? ---------------------------------------------------------------------------------------------------------------
 
 
-def _kept_agreement(stage: Path, model_folder: Path, tolerance: float) -> float:
-    """``_epipolar_agreement``, computed once. Raises InputError when the stage's files are not those that COLMAP wrote."""
+def kept_agreement(stage: Path, model_folder: Path, tolerance: float) -> float:
+    """``epipolar_agreement``, computed once. Raises InputError when the stage's files are not those that COLMAP wrote."""
     path = stage / "agreement.json"
     if not is_regular(path):
         try:
-            write_json(path, {"agreement": _epipolar_agreement(stage / "database.db", model_folder, tolerance)})
+            write_json(path, {"agreement": epipolar_agreement(stage / "database.db", model_folder, tolerance)})
         except PARSER_ERRORS as error:
             raise InputError(f"{stage}: damaged ({reason(error)}); delete this folder to have the poses computed again") from error
     content = read_json(path)
@@ -286,7 +286,7 @@ def _kept_agreement(stage: Path, model_folder: Path, tolerance: float) -> float:
     return agreement
 
 
-def _epipolar_agreement(database: Path, model_folder: Path, tolerance: float) -> float:
+def epipolar_agreement(database: Path, model_folder: Path, tolerance: float) -> float:
     """Share of the verified matches between registered photos that lie within ``tolerance`` pixels of the model's epipolar lines."""
     import pycolmap
 

@@ -62,8 +62,20 @@ def write_splats(path: Path, splats: Splats) -> None:
 def read_splats(path: Path) -> Splats:
     """Read a 3DGS PLY of spherical-harmonics degree 0 to 3, binary or text; fields may come in any order.
 
-    Raises ``InputError`` when the file is no PLY, lacks a field, or holds values that are not finite.
+    For a run's own files. Raises ``InputError`` when the file is no PLY, lacks a field, or holds values that are not finite.
     """
+    splats = read_unchecked_splats(path)
+    for name, values in vars(splats).items():
+        finite = torch.isfinite(values.reshape(len(splats), -1)).all(dim=1)
+        if not finite.all():
+            first = int(torch.nonzero(~finite)[0])
+            raise InputError(f"{path}: {int((~finite).sum())} Gaussians with non-finite {name}, the first is number {first}")
+    check_extent(path, splats)
+    return splats
+
+
+def read_unchecked_splats(path: Path) -> Splats:
+    """The same without a look at the values, for files of other tools (``files.py``)."""
     vertices = _read_vertices(path)
     present = vertices.dtype.names or ()
     required = (*POSITION, *BASE_COLOR, "opacity", *SCALE, *ROTATION)
@@ -87,14 +99,7 @@ def read_splats(path: Path) -> Splats:
     if rest:
         ordered = [f"f_rest_{k}" for k in range(len(rest))]
         sh = torch.cat([sh, columns(ordered).reshape(count, 3, -1).mT], dim=1)
-    splats = Splats(columns(POSITION), columns(ROTATION), columns(SCALE), columns(["opacity"])[:, 0], sh.contiguous())
-    for name, values in vars(splats).items():
-        finite = torch.isfinite(values.reshape(count, -1)).all(dim=1)
-        if not finite.all():
-            first = int(torch.nonzero(~finite)[0])
-            raise InputError(f"{path}: {int((~finite).sum())} Gaussians with non-finite {name}, the first is number {first}")
-    check_extent(path, splats)
-    return splats
+    return Splats(columns(POSITION), columns(ROTATION), columns(SCALE), columns(["opacity"])[:, 0], sh.contiguous())
 
 
 def check_extent(path: Path, splats: Splats) -> None:

@@ -222,6 +222,35 @@ def _read_ply(folder: Path) -> object:
     return ply.read_splats(folder / "splats.ply")
 
 
+def _make_splat_files(folder: Path) -> None:
+    """The formats of other tools; a compressed PLY, which nobody here writes, is packed by hand."""
+    from artifixer.splats.files import write_splat_file
+
+    for name in ("a.spz", "b.sog"):
+        write_splat_file(folder / name, _splats(40, degree=1))
+    record = np.dtype([("position", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("rotation", "u1", 4)])
+    records = np.zeros(7, record)
+    records["scale"], records["rotation"] = 0.1, 200
+    (folder / "c.splat").write_bytes(records.tobytes())
+    bounds = [f"{end}_{axis}" for group in (("x", "y", "z"), ("scale_x", "scale_y", "scale_z")) for end in ("min", "max") for axis in group]
+    header = ["ply", "format binary_little_endian 1.0", "element chunk 1", *(f"property float {name}" for name in bounds)]
+    header += [
+        "element vertex 9",
+        *(f"property uint packed_{name}" for name in ("position", "rotation", "scale", "color")),
+        "end_header",
+        "",
+    ]
+    values = np.array([-1, -1, -1, 1, 1, 1, -3, -3, -3, -1, -1, -1], "<f4")
+    words = np.random.default_rng(0).integers(0, 2**32, (9, 4), dtype=np.uint32).astype("<u4")
+    (folder / "d.compressed.ply").write_bytes("\n".join(header).encode() + values.tobytes() + words.tobytes())
+
+
+def _read_splat_files(folder: Path) -> object:
+    from artifixer.splats.files import read_splat_file
+
+    return [_try(read_splat_file, folder / name) for name in ("a.spz", "b.sog", "c.splat", "d.compressed.ply")]
+
+
 def _cameras(count: int = 2, width: int = WIDTH, height: int = HEIGHT) -> Any:
     from artifixer.geometry.cameras import Cameras
 
@@ -589,6 +618,7 @@ TARGETS: dict[str, Target] = {
     "structure from motion": Target(_make_structure_from_motion, _read_structure_from_motion, 1, "work/*"),
     "train list": Target(_make_train_list, _read_train_list, 1, "list.*"),
     "ply": Target(_make_ply, _read_ply, 4),
+    "splat files": Target(_make_splat_files, _read_splat_files, 3),
     "camera path": Target(_make_camera_path, _read_camera_path, 2),
     "render folder": Target(_make_renders, _read_renders, 3),
     "run": Target(_make_run, _read_run, 4),
