@@ -87,7 +87,7 @@ LARGEST_JSON = 64 * 1024**2
 #: First parts of the paths that the verbs write into their folders: nothing else is removed because ``owned.txt`` lists it, since a
 #: received or damaged list may name what somebody else put there. A new output gets its line here, or ``overwrite`` will leave it.
 OUTPUT_NAMES = (
-    *("cameras.json", "index.json", "manifest.json", "metrics.json", "metrics.jsonl", "split.json", "timing.json"),
+    *("cameras.json", "index.json", "manifest.json", "metrics.json", "metrics.jsonl", "split.json", "timing.json", "transforms.json"),
     *("log.txt", "preview.png", "report.html", "video.mp4", "splats.*", "checkpoint.safetensors", "pairs-*.tar"),
     *("cache", "checkpoints", "dataset", "export", "frames", "model", "opacity", "depth", "references", "rgb"),
     *("renders", "renders_3d", "renders_input"),

@@ -17,6 +17,10 @@ from artifixer.scenes.video_file import VIDEO_SUFFIXES
 #: Files up to this many bytes, and all photos and videos, count with their whole content: hashing takes a small part of the time that
 #: decoding takes. Of other files, which a capture hardly needs, evenly spaced pieces count.
 HASHED_BYTES = 256 * 1024**2
+
+#: Bytes that no photo has; what calls itself one and is larger may be all hole.
+LARGEST_PHOTO = 2 * 1024**3
+
 HASHED_PIECES = 64
 PIECE_BYTES = 64 * 1024
 
@@ -51,7 +55,8 @@ def _is_photo(path: Path) -> bool:
 
 def _content(path: Path) -> object:
     """The file itself, or size and pieces of a large one that is no photo."""
-    if path.stat().st_size <= HASHED_BYTES or _is_photo(path):
+    size = path.stat().st_size
+    if size <= HASHED_BYTES or (_is_photo(path) and (size <= LARGEST_PHOTO or path.suffix.lower() in VIDEO_SUFFIXES)):
         return path
     return _pieces(path, HASHED_PIECES, PIECE_BYTES)
 
