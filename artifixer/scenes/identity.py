@@ -18,11 +18,11 @@ from artifixer.scenes.video_file import VIDEO_SUFFIXES
 #: decoding takes. Of other files, which a capture hardly needs, evenly spaced pieces count.
 HASHED_BYTES = 256 * 1024**2
 
-#: Bytes that no photo has; what calls itself one and is larger may be all hole.
-LARGEST_PHOTO = 2 * 1024**3
-
 HASHED_PIECES = 64
 PIECE_BYTES = 64 * 1024
+
+#: Bytes that no photo has; what calls itself one and is larger may be all hole.
+LARGEST_PHOTO = 2 * 1024**3
 
 #: The same for photos and videos of captures by the thousand, which would take hours to read whole.
 PHOTO_PIECES = 8

@@ -37,7 +37,8 @@ def test_the_same_seed_makes_the_same_damage(tmp_path: Path) -> None:
         (folder / "b.bin").write_bytes(bytes(range(256)))
         chance = random.Random(7)
         told = [mutate(folder, chance, ["a.json", "b.bin"], tmp_path) for _ in range(4)]
-        written.append((told, {path.name: path.read_bytes() for path in sorted(folder.iterdir())}))
+        small = [path for path in sorted(folder.iterdir()) if path.is_file() and path.stat().st_size < 10_000]
+        written.append((told, {path.name: path.read_bytes() for path in small}))
     assert written[0] == written[1]
 
 
