@@ -99,6 +99,23 @@ def test_discarded_stages_lose_their_files_and_scratch_goes_at_the_end(folder: R
     assert complete(folder, {"seed": 0}, writing(folder, "a")).executed == ["write"]
 
 
+def test_scratch_that_outlived_its_stage_goes_with_the_next_call(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process was killed when the stage had just been marked as done."""
+
+    def die(*arguments: object) -> None:
+        raise Killed
+
+    work = writing(folder, "a", "half")
+    with monkeypatch.context() as patch:
+        patch.setattr(Stages, "_delete", die)
+        with pytest.raises(Killed):
+            Stages(folder, Progress(output=None)).complete("write", {"seed": 0}, ["out"], 1, work, scratch=["out/half"])
+    stages = Stages(folder, Progress(output=None))
+    stages.complete("write", {"seed": 0}, ["out"], 1, work, scratch=["out/half"])
+    assert stages.executed == []
+    assert [path.name for path in (folder.root / "out").iterdir()] == ["a"]
+
+
 def test_times_of_all_stages_are_kept(folder: RunFolder) -> None:
     complete(folder, {"seed": 0}, writing(folder, "a"))
     other = Stages(folder, Progress(output=None))
