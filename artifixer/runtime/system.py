@@ -185,9 +185,8 @@ def is_alive(process: int) -> bool:
 def peak_memory() -> int:
     """Most bytes of memory that this process has had so far; what it has now where the system keeps no account."""
     memory = psutil.Process().memory_info()
-    peak = getattr(memory, "peak_wset", None)  # Windows
-    if peak is not None:
-        return int(peak)
+    if sys.platform == "win32":
+        return int(memory.peak_wset)
     try:
         import resource
     except ImportError:

@@ -123,7 +123,7 @@ def test_killed_in_the_middle_of_a_write_and_just_after_it_ends_with_the_same_by
     points: tuple[Point, ...] = ("half", "placed")
     for point in points:
         for write in chosen(writes, getattr(verb, point), max(1, KILLS // 10)):
-            out = tmp_path / f"{point}-{write.number}"
+            out = tmp_path / f"{point}-{len(died)}-{write.number}"
             died.append(killed_at(verb.work, out, STATE, told, point, write))
             assert in_process(partial(verb.work, out)) == 0, f"{point} {write}: does not continue"
             assert decided(out) == expected, f"{point} {write}: other bytes"
