@@ -1,7 +1,8 @@
 # make demo   a procedural capture -> splats -> clean frames -> report, on any machine with Python 3.11 or newer
 # make test   formatting, lint, types and all tests
+# make slow   the long forms of tests that make test runs in a short one
 #
-# Both set up .venv by themselves; the second call finds it ready. Variables, on the command line or in the environment:
+# All set up .venv by themselves; the second call finds it ready. Variables, on the command line or in the environment:
 #   PYTHON       the Python that makes .venv (python3)
 #   TORCH_INDEX  a package index with CPU builds of torch, for machines without a GPU (see README.md)
 #   WORKERS      test processes (one per core, at most 8)
@@ -15,7 +16,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt $(if
 # Waiting OpenMP threads otherwise spin and take the cores from the others.
 export OMP_WAIT_POLICY = passive
 
-.PHONY: demo test lint
+.PHONY: demo test slow lint
 
 demo: .venv/ready-demo
 	$(BIN)/artifixer demo --out demo
@@ -23,6 +24,9 @@ demo: .venv/ready-demo
 # Lint comes first, so that the last line is the test runner's summary.
 test: .venv/ready-test lint
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+slow: .venv/ready-test
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow
 
 lint: .venv/ready-test
 	$(BIN)/ruff check .

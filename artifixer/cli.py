@@ -49,6 +49,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "inspect": ("artifixer.commands.inspect", "what a capture holds: format, views, cameras, points, problems"),
     "reconstruct": ("artifixer.commands.reconstruct", "photos -> 3D Gaussians, held-out renders and their quality"),
     "render": ("artifixer.commands.render", "3D Gaussians -> images, opacity, depth and a video along a camera path"),
+    "convert": ("artifixer.commands.convert", "splat files: PLY, SPZ, SOG, .splat -> PLY, SPZ, SOG, USDZ"),
     "enhance": ("artifixer.commands.enhance", "renders -> clean frames, by the video model"),
     "curate": ("artifixer.commands.curate", "captures or procedural scenes -> training pairs"),
     "train": ("artifixer.commands.train", "training pairs -> a video model, stage by stage"),

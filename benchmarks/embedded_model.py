@@ -64,7 +64,7 @@ VALIDATION_SCENES = "procedural:32:404"
 #: Figures that must rise, and those that may not fall, for a model to count as better.
 RISING, NOT_FALLING = ("psnr_mean", "psnr_pooled", "psnr_hard"), ("psnr_opaque",)
 
-COLUMNS = ("psnr_mean", "psnr_pooled", "psnr_hard", "psnr_opaque", "psnr_empty", "ssim", "edges_empty")
+COLUMNS = ("psnr_mean", "psnr_pooled", "psnr_hard", "psnr_opaque", "psnr_empty", "ssim")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -103,7 +103,7 @@ def timed(recipe: TrainingRecipe, stage: StageName, minutes: float) -> TrainingR
 def stage_job(
     stage: StageName, recipe: TrainingRecipe, before: Mapping[StageName, Path], pairs: PairSet, validation_pairs: PairSet, device: str
 ) -> TrainingJob:
-    """The stage from the last model before it; the teacher is the bidirectional one where there is one."""
+    """The stage from the last model before it; the teacher is the bidirectional one."""
     init = list(before.values())[-1] if before else None
     teacher = before.get("bidirectional") if stage == "self_forcing" else None
     return TrainingJob(stage, recipe, pairs, init, teacher, validation_pairs, device)
@@ -171,6 +171,8 @@ def _stages(text: str) -> list[StageName]:
         raise InputError(f"--stages {unknown[0]}: expected some of {', '.join(STAGES)}")
     if chosen[0] != "autoencoder" or not {"diffusion_forcing", "self_forcing"} & set(chosen):
         raise InputError(f"--stages {text}: expected autoencoder, and diffusion_forcing or self_forcing for a causal model")
+    if "self_forcing" in chosen and "bidirectional" not in chosen:
+        raise InputError(f"--stages {text}: expected bidirectional too, the teacher of self_forcing")
     return chosen
 
 

@@ -1,14 +1,12 @@
 """How good is a model on pairs that it never saw, beside the raw renders and inpainting?
 
     python benchmarks/validation.py PAIRS [--model tiny[,OTHER,...]] [--steps 1,2,4,adaptive] [--source mixing|direct] [--pairs 32]
-        [--no-detail] [--device cpu] [--picture grid.png]
+        [--device cpu] [--picture grid.png]
         [--teacher TEACHER [--teacher-steps 4,16] [--teacher-frames 13]] [--drift] [--adaptive [--emptiness 0.02,0.1,0.35]]
 
-Prints mean and pooled PSNR, PSNR of hard frames (render below 20 dB), of opaque and of empty pixels, SSIM, and the gradient energy in
-empty pixels relative to the truth's. Frames are made block by block, as ``artifixer enhance`` makes them. A model is a name, a model folder
-or the folder of a training; several are compared on the same clips. Without ``--steps`` each takes as many as it was made
-for: those of its mode ``generate`` where ``--source mixing`` is not its own. ``--no-detail``: without what reference photos lend to what it
-invented.
+Prints mean and pooled PSNR, PSNR of hard frames (render below 20 dB), of opaque and of empty pixels, and SSIM. Frames are made block by
+block, as ``artifixer enhance`` makes them. A model is a name, a model folder or the folder of a training; several are compared on the same
+clips. Without ``--steps`` each takes as many as it was made for: those of its mode ``generate`` where ``--source mixing`` is not its own.
 
 ``--teacher``: a bidirectional model on the same clips, each made at once, and in parts of as many frames as it was trained on, each part by
 itself. Prints pooled PSNR of the causal model minus the teacher's.
@@ -58,7 +56,7 @@ from artifixer.video.flow import SourceKind
 from artifixer.video.models import Model, load_model
 from artifixer.video.sample import AdaptiveSteps
 
-COLUMNS = ("psnr_mean", "psnr_pooled", "psnr_hard", "psnr_opaque", "psnr_empty", "ssim", "edges_empty")
+COLUMNS = ("psnr_mean", "psnr_pooled", "psnr_hard", "psnr_opaque", "psnr_empty", "ssim")
 
 #: What adaptive steps are measured against.
 FIXED_STEPS = 4
@@ -70,7 +68,7 @@ def main() -> None:
         torch.set_num_threads(1)
     pairs = [stored.read() for stored in open_pairs(arguments.folder).pairs[: arguments.pairs]]
     adaptive = AdaptiveSteps(_limits(arguments.emptiness))
-    common = ValidationConfig(len(pairs), grid_pairs=10, source=arguments.source, detail=arguments.detail, adaptive_steps=adaptive)
+    common = ValidationConfig(len(pairs), grid_pairs=10, source=arguments.source, adaptive_steps=adaptive)
     models = _models([name for part in arguments.model for name in part.split(",")], arguments.device)
     configs = {label: replace(common, steps=_steps(arguments.steps, model, arguments.source)) for label, model in models.items()}
     frames = sorted({pair.frames for pair in pairs})
@@ -93,7 +91,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", action="append", help="names or folders; may be given several times, or with commas")
     parser.add_argument("--steps", help="numbers of steps with commas, or adaptive; the model's own by default")
     parser.add_argument("--source", choices=get_args(SourceKind))
-    parser.add_argument("--no-detail", dest="detail", action="store_false")
     parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--picture", type=Path, help="of the first model")

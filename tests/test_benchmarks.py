@@ -85,3 +85,5 @@ def test_stages_that_give_no_causal_model_are_refused(monkeypatch, tmp_path, cap
     assert "for a causal model" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"--stages teacher: expected some of"):
         script._stages("teacher")
+    with pytest.raises(InputError, match="expected bidirectional too, the teacher of self_forcing"):
+        script._stages("autoencoder,self_forcing")

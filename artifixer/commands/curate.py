@@ -43,10 +43,10 @@ class Command:
     """Length of a clip, or SHORTEST..LONGEST; 4 n + 1 frames. Default: the recipe's."""
     seed: int = 0
     """Of everything drawn besides the procedural scenes themselves."""
-    camera_scale: Literal["median_depth", "metric"] = "median_depth"
-    """Unit of camera translations: the median depth (our models), or metres by a depth model (the paper's)."""
+    camera_scale: Literal["median_depth", "metric"] | None = None
+    """Unit of camera translations: the median depth (our models), or metres by a depth model (the paper's). Default: the recipe's."""
     depth_model: str | None = None
-    """Folder or hub name of a metric depth model of transformers, for --camera-scale metric."""
+    """Folder or hub name of a metric depth model (Depth Anything V2 metric, Depth Pro, ZoeDepth, MoGe-2), for --camera-scale metric."""
     caption_server: str | None = None
     """Address up to /v1 of an OpenAI-compatible server with a vision model. Default: no captions. Its key: OPENAI_API_KEY."""
     caption_model: str = CaptionConfig.model
@@ -63,10 +63,11 @@ def run_command(command: Command) -> None:
         config = _resized(config, command.size)
     if command.frames is not None:
         config = replace(config, frames=_frame_range(command.frames))
-    if (command.camera_scale == "metric") != (command.depth_model is not None):
-        raise InputError("--camera-scale metric and --depth-model go together: give both or none")
+    kind = command.camera_scale or config.camera_scale
+    if (kind == "metric") != (command.depth_model is not None):
+        raise InputError(f"camera scale {kind}: --depth-model goes with --camera-scale metric; give --depth-model for it, or neither")
     caption = CaptionConfig(command.caption_server, command.caption_model)
-    config = replace(config, camera_scale=command.camera_scale, depth_model=command.depth_model, caption=caption)
+    config = replace(config, camera_scale=kind, depth_model=command.depth_model, caption=caption)
     result = curate(expand_sources(command.sources), config, command.seed, command.out, command.workers, command.overwrite)
     print(f"{result.pairs} pairs of {result.scenes - len(result.failed)} scenes in {command.out}; {len(result.failed)} scenes failed")
     if not result.pairs:

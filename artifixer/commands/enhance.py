@@ -50,12 +50,12 @@ class Command:
     """The same seed gives the same frames."""
     camera_scale: float | None = None
     """World units to the model's: metres per unit x 0.01 for the public release. Default: from the renders' depth."""
+    depth_model: str | None = None
+    """For models that want metres: folder or hub name of a metric depth model (Depth Anything V2 metric, Depth Pro, ZoeDepth, MoGe-2)."""
     residual: Literal["auto", "keep", "leave"] = "auto"
     """Whether detail that the autoencoder loses comes back where renders are opaque. auto: as the model was made for."""
     strength: float = 1.0
     """Share of what the model changes where renders are opaque, 0 to 1."""
-    detail: bool = True
-    """Whether what is invented gets fine structure from the reference photos (tiny). Without it stays smooth, a mean of what it may be."""
     fps: float = 24.0
     """Frames per second of the video."""
     device: str = "auto"
@@ -82,7 +82,7 @@ def run_command(command: Command) -> None:
         keep_residual={"auto": None, "keep": True, "leave": False}[command.residual],
         strength=command.strength,
         camera_scale=command.camera_scale,
-        detail=command.detail,
+        depth_model=command.depth_model,
     )
     device = resolve_device(command.device)
     job = EnhanceJob(command.renders, command.model, config, command.references, command.fps, device, command.offload)

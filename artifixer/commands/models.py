@@ -33,8 +33,9 @@ PART_BYTES = 5_000_000_000
 class Command:
     """Show the video models: where their files belong, licence, camera scale, and memory by part at a size.
 
-    With --convert, make a model folder of ours (safetensors and config.json) of a model in another format: the public release's .pt beside
-    Wan's vae/, or a Wan 2.1 folder of diffusers. Or the other way round: --out FILE.pt makes a checkpoint as the public release has it.
+    With --convert, make a model folder of ours (safetensors and config.json) of a model in another format: the public release's .pt or
+    sharded checkpoint beside Wan's vae/, or a Wan 2.1 folder of diffusers. Or the other way round: --out FILE.pt makes a checkpoint as the
+    public release has it.
 
     Examples:
       artifixer models

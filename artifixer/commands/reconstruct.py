@@ -13,6 +13,7 @@ from artifixer.pipeline.reconstruct_capture import ReconstructionJob, reconstruc
 from artifixer.recipes.reconstruct import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
+from artifixer.splats.files import parse_exports
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,16 @@ class Command:
     """Train on every photo; nothing is held out."""
     size: str | None = None
     """Longest side in pixels, or WxH. Default: 256 for the recipe tiny, else the photos' size."""
-    recipe: Literal["auto", "tiny", "paper"] = "auto"
+    faces: int | None = None
+    """Perspective views of each equirectangular (360 degree) photo or frame: 6, 8 or 14. Default: 8 where they look like that."""
+    recipe: Literal["auto", "tiny", "paper", "release"] = "auto"
     """tiny for a CPU, paper for a GPU; auto chooses by device."""
     iterations: int | None = None
     """Instead of the recipe's number of iterations."""
     max_gaussians: int | None = None
     """Instead of the recipe's largest number of Gaussians."""
+    free_space_loss: float = 0.0
+    """Weight of the free-space loss, such as 0.3: opacity that no photo supports goes. Not in the paper; lowers PSNR."""
     seed: int = 0
     """The same seed gives the same splats."""
     device: str = "auto"
@@ -55,7 +60,9 @@ class Command:
     initial_points: Path | None = None
     """PLY of points to start from instead of the capture's sparse points."""
     warm_start: Path | None = None
-    """Splat PLY to continue from."""
+    """Splat file to continue from."""
+    export: str | None = None
+    """Formats in which the splats are written as well, into RUN/export: ply, spz, sog, usdz, separated by commas."""
     overwrite: bool = False
     """Start anew in a run folder that holds other settings or another capture."""
 
@@ -72,8 +79,10 @@ def run_command(command: Command) -> None:
         if command.max_gaussians < 1:
             raise InputError(f"--max-gaussians {command.max_gaussians}: expected at least 1")
         config = replace(config, mcmc=replace(config.mcmc, max_gaussians=command.max_gaussians))
+    config = config.with_free_space_loss(command.free_space_loss)
     size = command.size if command.size is not None else ("256" if recipe == "tiny" else None)
-    choice = CaptureChoice(command.capture, command.split, command.views, command.train_list, command.all_views, size)
-    job = ReconstructionJob(choice, config, command.seed, device, command.initial_points, command.warm_start)
+    choice = CaptureChoice(command.capture, command.split, command.views, command.train_list, command.all_views, size, command.faces)
+    export = () if command.export is None else parse_exports(command.export)
+    job = ReconstructionJob(choice, config, command.seed, device, command.initial_points, command.warm_start, export)
     result = reconstruct_capture(job, command.out, command.overwrite)
     print(f"{len(result.splats):,} Gaussians in {command.out / 'splats.ply'}; look at {command.out / 'preview.png'}")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from artifixer.pipeline.render_panoramas import render_panoramas
 from artifixer.pipeline.render_path import RenderJob, render_path
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
@@ -17,7 +18,7 @@ from artifixer.runtime.errors import InputError
 class Command:
     """Render splats along a camera path.
 
-    SOURCE is a run folder of reconstruct, or any 3DGS PLY file.
+    SOURCE is a run folder of reconstruct, or a splat file (PLY, compressed PLY, SPZ, SOG, .splat).
     DIR becomes a render folder: rgb, opacity, depth, cameras.json, reference photos, video.mp4.
 
     Paths:
@@ -30,10 +31,11 @@ class Command:
     Examples:
       artifixer render run --path tour --out tour
       artifixer render scene.ply --cameras transforms.json --path spline --out spline --size 960
+      artifixer render run --path spline --out all_round --equirectangular --size 2048
     """
 
     source: Annotated[Path, tyro.conf.Positional]
-    """Run folder or PLY file."""
+    """Run folder or splat file."""
     out: Path
     """Folder to create or continue."""
     path: str = "tour"
@@ -46,6 +48,8 @@ class Command:
     """Frames of an orbit."""
     fps: float = 24.0
     """Frames per second of the video."""
+    equirectangular: bool = False
+    """Show all directions from every camera of the path: pictures twice as wide as high, and a transforms.json with their poses."""
     device: str = "auto"
     """cpu, cuda, cuda:1 ... auto takes a GPU when there is one."""
     overwrite: bool = False
@@ -60,5 +64,5 @@ def run_command(command: Command) -> None:
     job = RenderJob(
         command.source, command.path, command.cameras, command.size, command.frames, command.fps, resolve_device(command.device)
     )
-    count = render_path(job, command.out, command.overwrite)
+    count = (render_panoramas if command.equirectangular else render_path)(job, command.out, command.overwrite)
     print(f"{count} frames in {command.out}; watch {command.out / 'video.mp4'}")

@@ -16,7 +16,8 @@ from artifixer.pipeline.run_config import RunConfig, parse_variants
 from artifixer.recipes.run import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
-from artifixer.video.models import Mode
+from artifixer.splats.files import parse_exports
+from artifixer.video.models import Mode, locate_model
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Command:
     """File with the names of the training photos, one per line, or a JSON split."""
     all_views: bool = False
     """Train on every photo; nothing is held out."""
+    faces: int | None = None
+    """Perspective views of each equirectangular (360 degree) photo or frame: 6, 8 or 14. Default: 8 where they look like that."""
     path: str | None = None
     """heldout, tour, orbit, spline, or a file of cameras. Default: tour through the held-out cameras; spline without any."""
     frames: int = 120
@@ -59,7 +62,7 @@ class Command:
     variants: str = "artifixer,3d,3d+"
     """Which variants, separated by commas; each needs the ones before it."""
     size: str | None = None
-    """Longest side in pixels, or WxH. Default: 192 for the recipe tiny, else the photos' size."""
+    """Longest side in pixels, or WxH. Default: 192 for the recipe tiny, else the model's (tiny: 192), else the photos' size."""
     prompt: str = ""
     """What the scene shows, for models with a text encoder."""
     references: int = 6
@@ -68,10 +71,20 @@ class Command:
     """improve starts as the model is best; generate starts from noise where the renders are empty, so that each seed invents its own."""
     steps: int | Literal["adaptive"] | None = None
     """Denoising steps per block. Default: the model's own in this mode."""
+    camera_scale: float | None = None
+    """World units to the model's: metres per unit x 0.01 for the public weights. Default: found, see --depth-model."""
+    depth_model: str | None = None
+    """For models that want metres: folder or hub name of a metric depth model (Depth Anything V2 metric, Depth Pro, ZoeDepth, MoGe-2).
+    Default: a median depth of 3 m is assumed, with a warning."""
     from_splats: Path | None = None
-    """Splat PLY of any tool, in the capture's world, instead of a reconstruction."""
+    """Splat file of any tool (PLY, compressed PLY, SPZ, SOG, .splat), in the capture's world, instead of a reconstruction."""
+    free_space_loss: float | None = None
+    """Weight of the free-space loss. Above 0 the video model gets the render of a second fit, with this loss; 0: that of the plain fit,
+    as in the paper. Default: the recipe's."""
     frame_weights: Literal["uniform", "lpips", "evidence"] | None = None
     """How much generated pixels count in the distillation. Default: the recipe's."""
+    export: str | None = None
+    """Formats in which the last splats are written as well, into OUT/export: ply, spz, sog, usdz, separated by commas."""
     recipe: Literal["auto", "tiny", "paper", "release"] = "auto"
     """tiny for a CPU, paper for a GPU; auto chooses by device."""
     seed: int = 0
@@ -98,12 +111,15 @@ def run_config(command: Command) -> RunConfig:
     name = command.recipe if command.recipe != "auto" else ("paper" if device.startswith("cuda") else "tiny")
     recipe = RECIPES[name]
     weights = command.frame_weights or recipe.distill.weights
-    if command.from_splats is not None and command.from_splats.suffix.lower() != ".ply":
-        raise InputError(f"--from-splats {command.from_splats}: expected a splat PLY file")
+    reconstruct = recipe.reconstruct
+    if command.free_space_loss is not None:
+        reconstruct = reconstruct.with_free_space_loss(command.free_space_loss)
+        if command.from_splats is not None and command.free_space_loss > 0:
+            raise InputError("--free-space-loss and --from-splats exclude each other: with the latter nothing is reconstructed")
+    size = command.size or recipe.size or locate_model(command.model).config.default_size
+    size = None if size is None else str(size)
     return RunConfig(
-        choice=CaptureChoice(
-            command.capture, command.split, command.views, command.train_list, command.all_views, command.size or recipe.size
-        ),
+        choice=CaptureChoice(command.capture, command.split, command.views, command.train_list, command.all_views, size, command.faces),
         out=command.out,
         path=command.path,
         orbit_frames=command.frames,
@@ -113,8 +129,11 @@ def run_config(command: Command) -> RunConfig:
         mode=command.mode,
         steps=command.steps,
         references=command.references,
+        camera_scale=command.camera_scale,
+        depth_model=command.depth_model,
         from_splats=command.from_splats,
-        reconstruct=recipe.reconstruct,
+        export=() if command.export is None else parse_exports(command.export),
+        reconstruct=reconstruct,
         distill=replace(recipe.distill, weights=weights),
         seed=command.seed,
         device=device,

@@ -50,7 +50,7 @@ class Command:
     init: Path | None = None
     """Model or run folder to start from; for the recipes paper and release also a folder of Wan 2.1."""
     teacher: Path | None = None
-    """For self_forcing: the bidirectional model. Default: the one of --init."""
+    """For self_forcing, which needs it: the bidirectional model, or the run folder of its training."""
     validation: Path | None = None
     """Folder of pairs that are never trained on, to measure the model with at intervals."""
     skip_broken: bool = False

@@ -17,6 +17,7 @@ import re
 import shutil
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -29,19 +30,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from artifixer.curation.align_metric import ScaleKind, camera_scale, depth_network
 from artifixer.curation.caption import CaptionConfig, caption_clip, captioner
 from artifixer.curation.render_pairs import FlawConfig, draw_clip, render_pair, sized_for_clips, with_flaws
 from artifixer.curation.sparse_splats import SparseConfig, SparseFit, draw_fit, sparse_splats, training_groups
 from artifixer.pairs.pair import TrainingPair
-from artifixer.pairs.shards import INDEX_FILE, SampleEntry, describe, encode_sample, read_index, write_index, write_shard
+from artifixer.pairs.shards import INDEX_FILE, SampleEntry, describe, encode_sample, read_index, sample_from_json, write_index, write_shard
 from artifixer.runtime.errors import InputError, Stopped
+from artifixer.runtime.files import read_whole
+from artifixer.runtime.json_io import is_number, is_whole
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder, fingerprint, read_json, to_json, write_bytes, write_json
 from artifixer.runtime.seeds import numpy_generator
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
+from artifixer.scenes.depth_models import metric_depth_model
 from artifixer.scenes.formats import PROCEDURAL_PREFIX, load_scene, readable
 from artifixer.scenes.identity import sampled_fingerprint
+from artifixer.scenes.scale import ScaleKind, camera_scale, point_depths
 from artifixer.scenes.scene import Scene
 
 #: A shard is the unit of what is readable: 16 scenes at the tiny recipe's size are about 40 MB.
@@ -68,7 +72,7 @@ class CurationConfig:
     path_share: how much of a procedural scene's camera path is captured, a range: from an arc around one thing to a walk with a pan.
     points_per_photo: sparse points tried per photo of a procedural scene that is captured along its whole path, a range.
     groups: how many of the two groups of Algorithm 1 give a pair each, by lot.
-    camera_scale: which scale is stored, see ``scenes/scale.py``. depth_model: for ``metric``, see ``align_metric.depth_network``.
+    camera_scale: which scale is stored, see ``scenes/scale.py``. depth_model: for ``metric``, see ``scenes/depth_models.py``.
     """
 
     sizes: tuple[tuple[int, int], ...] = ((1024, 576),)
@@ -226,7 +230,7 @@ def scene_pairs(number: int, source: Source, config: CurationConfig, seed: int) 
     if not groups:
         raise InputError(f"{source.name}: {len(captured)} photos; no group of Algorithm 1 has two")
     groups = tuple(groups[index] for index in rng.permutation(len(groups))[: config.groups])
-    depth = None if config.depth_model is None else depth_network(config.depth_model)
+    depth_model = None if config.depth_model is None else metric_depth_model(config.depth_model)
     caption: str | None = None
     for position, group in enumerate(groups):
         fit = draw_fit(config.sparse, rng)
@@ -235,7 +239,7 @@ def scene_pairs(number: int, source: Source, config: CurationConfig, seed: int) 
         if source.is_procedural:
             photographed, photos_used = with_flaws(scene, training, config.flaws, rng)
         splats = sparse_splats(photographed, training, photos_used, fit.config, int(rng.integers(2**31)))
-        scale = camera_scale(scene, training, config.camera_scale, depth)
+        scale = camera_scale(config.camera_scale, point_depths(scene, training), depth_model=depth_model)
         pair = render_pair(f"{number:06d}_{position}", scene, clip, training, photos_used, splats, scale)
         caption = caption_clip(pair.clean_frames, captioner(config.caption)) if position == 0 else caption
         pair = replace(pair, caption=caption)
@@ -267,11 +271,14 @@ class _PairFolder:
         self._shards = {shard.file: shard for shard in read_index(run.root)} if (run.root / INDEX_FILE).is_file() else {}
         self.records: dict[int, SceneRecord] = {}
         if (run.root / MANIFEST_FILE).is_file():
-            for entry in read_json(run.root / MANIFEST_FILE)["scenes"]:
-                if entry["state"] != "waiting" and self._shard_file(entry["number"]) in self._shards:
-                    self.records[entry["number"]] = _record_from_json(entry)
+            for number, record in _read_manifest(run.root / MANIFEST_FILE, len(sources)).items():
+                if self._shard_file(number) in self._shards:
+                    self.records[number] = record
         for path in sorted((run.root / _WAITING).glob("*.json")):
-            self.records[int(path.stem)] = _record_from_json(read_json(path))
+            number = int(path.stem) if re.fullmatch(r"\d{6,7}", path.stem) else len(sources)
+            if number >= len(sources):
+                raise InputError(f"{path}: is no scene of this folder, which has {len(sources)}; use --overwrite to start anew")
+            self.records[number] = _record_from_json(path, read_json(path))
 
     @property
     def pairs(self) -> int:
@@ -302,10 +309,16 @@ class _PairFolder:
             return
         samples: list[tuple[SampleEntry, bytes]] = []
         for number in numbers:
-            data, offset = self._waiting(number, "tar").read_bytes(), 0
-            for content in read_json(self._waiting(number, "json"))["samples"]:
-                entry = SampleEntry(**content)
-                samples.append((entry, data[offset : offset + entry.bytes]))
+            path = self._waiting(number, "json")
+            entries = [sample_from_json(path, content) for content in _samples(path)]
+            data, offset = read_whole(self._waiting(number, "tar"), "a scene's pairs", sum(entry.bytes for entry in entries)), 0
+            for entry in entries:
+                piece = data[offset : offset + entry.bytes]
+                if len(piece) != entry.bytes or zlib.crc32(piece) != entry.crc32:
+                    raise InputError(
+                        f"{path.with_suffix('.tar')}: does not hold what {path.name} says; delete both to make the scene again"
+                    )
+                samples.append((entry, piece))
                 offset += entry.bytes
         self._shards[file] = write_shard(self._run.path(file), samples)
         self._write_lists()
@@ -372,9 +385,38 @@ def _record_to_json(record: SceneRecord) -> dict[str, Any]:
     return {**to_json(record), "state": "done" if record.error is None else "failed"}
 
 
-def _record_from_json(content: dict[str, Any]) -> SceneRecord:
-    figures = tuple(PairFigures(**pair) for pair in content["pairs"])
-    return SceneRecord(content["scene"], content["seconds"], content["error"], figures)
+def _read_manifest(path: Path, scenes: int) -> dict[int, SceneRecord]:
+    """Records of the scenes that are done, by number; ``scenes``: how many there are."""
+    content = read_json(path)
+    entries = content.get("scenes") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and is_whole(entry.get("number"), 0, scenes - 1) for entry in entries
+    ):
+        raise InputError(f"{path}: not a manifest of {scenes} scenes; use --overwrite to start anew")
+    return {entry["number"]: _record_from_json(path, entry) for entry in entries if entry.get("state") != "waiting"}
+
+
+def _record_from_json(path: Path, content: Any) -> SceneRecord:
+    try:
+        record = SceneRecord(
+            content["scene"], content["seconds"], content["error"], tuple(PairFigures(**pair) for pair in content["pairs"])
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged record of a scene ({type(error).__name__}: {error}); use --overwrite to start anew") from error
+    numbers = [record.seconds, *(value for figures in record.pairs for name, value in vars(figures).items() if name != "name")]
+    words = [record.scene, record.error or "", *(figures.name for figures in record.pairs)]
+    if not all(is_number(value, 1e12) for value in numbers) or not all(isinstance(word, str) for word in words):
+        raise InputError(f"{path}: damaged record of a scene (text where numbers belong); use --overwrite to start anew")
+    return record
+
+
+def _samples(path: Path) -> list[dict[str, Any]]:
+    """The index lines of a scene whose shard is not full yet."""
+    content = read_json(path)
+    samples = content.get("samples") if isinstance(content, dict) else None
+    if not isinstance(samples, list) or not all(isinstance(sample, dict) for sample in samples):
+        raise InputError(f"{path}: damaged list of samples; delete it to make the scene again")
+    return samples
 
 
 # Processes --------------------------------------------------------------------------------------------------------------------------

@@ -27,7 +27,6 @@ from artifixer.imaging.perceptual import load_lpips
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.seeds import generator
 from artifixer.scenes.scene import Photo
-from artifixer.splats.emptiness import EmptinessConfig
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, splats_at
 from artifixer.splats.reconstruct import IterationReport, ReconstructConfig, TrainingViews, ViewLoss, reconstruct
 from artifixer.splats.render import Renders, render
@@ -103,7 +102,7 @@ def distill(
     views = _fewer_frames(views, config.frames)
     extent = scene_extent(views.photo_cameras, points)
     training = _training_views(views, source, config, device)
-    fit = replace(config.reconstruct, emptiness=EmptinessConfig(weight=0.0))  # frames decide where no photo does
+    fit = config.reconstruct.without_free_space_loss()  # frames decide where no photo does
     if config.start == "warm":
         initial = with_degree(source.map(lambda tensor: tensor.cpu()), fit.sh_degree)
         fit = replace(fit, sh_every=1)  # what the source knows about directions counts from the start

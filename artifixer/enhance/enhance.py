@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -26,11 +27,12 @@ from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.geometry.paths import focus_point
 from artifixer.imaging.resize import resize_bilinear
 from artifixer.runtime import system
-from artifixer.runtime.errors import InputError
+from artifixer.scenes.depth_models import metric_depth_model
+from artifixer.scenes.scale import ASSUMED_MEDIAN_DEPTH, CameraScale, DepthView, camera_scale, metric_scale
 from artifixer.splats.render import Renders
-from artifixer.video.backdrop import Backdrop
 from artifixer.video.conditions import RollOutContext
-from artifixer.video.models import Mode, Model
+from artifixer.video.finish import FinishConfig, finish
+from artifixer.video.models import CameraScaleRule, Mode, Model
 from artifixer.video.sample import BlockInput, NetworkCall, SampleConfig, keyed_noise, sample_blocks
 from artifixer.video.vae import StreamingDecoder, StreamingEncoder, frames_to_bytes, frames_to_video, video_to_frames
 
@@ -49,8 +51,8 @@ class EnhanceConfig:
     mode: where the flow starts, and with it the model's own number of steps, see ``ModelConfig.in_mode`` and ``steps_in``.
     steps: network calls per block; ``adaptive`` takes fewer where the render is opaque. prompt: what the scene shows. drop: what the model
     does not get to see. keep_residual: see ``ModelConfig``. strength: share, 0 to 1, of what the model changes where the render is opaque.
-    detail: whether invented places get fine structure from the reference photos, for models that are smooth there; without it they stay
-    the mean of what they may be. camera_scale: world units to the model's units; None finds it from the renders' depth. overlap: whether
+    camera_scale: world units to the model's units; None finds it from the renders' depth, in metres by the depth model of this name
+    (``scenes/scale.py``). overlap: whether
     encoding and decoding run in threads beside the network; None for on a GPU only.
     """
 
@@ -61,18 +63,17 @@ class EnhanceConfig:
     drop: tuple[Drop, ...] = ()
     keep_residual: bool | None = None
     strength: float = 1.0
-    detail: bool = True
     camera_scale: float | None = None
+    depth_model: str | None = None
     overlap: bool | None = None
 
 
 @dataclass(frozen=True)
 class FrameBlock:
-    """Consecutive clean frames; ``first_index``: the first one's place in the clip. plain: without detail; None where there is none."""
+    """Consecutive clean frames; ``first_index``: the first one's place in the clip."""
 
     first_index: int
     frames: UInt8[np.ndarray, "frames height width 3"]
-    plain: UInt8[np.ndarray, "frames height width 3"] | None = None
 
 
 @dataclass
@@ -133,8 +134,8 @@ def enhance(
     source = checked_source(renders, cameras)
     report.width, report.height = model.config.model_size(cameras.width, cameras.height)
     with torch.no_grad():
-        context, backdrop = _context(source, cameras, references, model, config, report)
-    clip = _Clip(source, cameras, model, config, context, backdrop, (report.width, report.height), store)
+        context = _context(source, cameras, references, model, config, report)
+    clip = _Clip(source, cameras, model, config, context, (report.width, report.height), store)
     return _reported(_frame_blocks(clip, report), model, report, started)
 
 
@@ -146,26 +147,22 @@ def sample_config(model: Model, config: EnhanceConfig) -> SampleConfig:
 
 @dataclass(frozen=True)
 class _Clip:
-    """What a roll-out reads. backdrop: None without detail. size: (width, height) of the model's frames."""
+    """What a roll-out reads. size: (width, height) of the model's frames."""
 
     source: RenderSource
     cameras: Cameras
     model: Model
     config: EnhanceConfig
     context: RollOutContext
-    backdrop: Backdrop | None
     size: tuple[int, int]
     store: RollOutStore | None
 
     @property
-    def reads_renders_again(self) -> bool:
-        """Whether opaque parts of the renders enter the frames themselves."""
-        return self.keeps_residual or self.config.strength < 1
-
-    @property
-    def keeps_residual(self) -> bool:
-        wanted = self.model.config.keep_residual if self.config.keep_residual is None else self.config.keep_residual
-        return wanted and "renders" not in self.config.drop
+    def finish(self) -> FinishConfig:
+        """The model's own last step, with what was asked for; renders that were dropped give nothing back."""
+        own = self.model.config.finish(self.config.mode)
+        keeps = own.keep_residual if self.config.keep_residual is None else self.config.keep_residual
+        return replace(own, keep_residual=keeps and "renders" not in self.config.drop, strength=self.config.strength)
 
     def frames_of_block(self, first: int) -> int:
         """Pixel frames of the block that starts with pixel frame ``first``, padding included."""
@@ -221,7 +218,7 @@ def _encoded(clip: _Clip) -> Iterator[_EncodedBlock]:
         )
         block = BlockInput(latent_first, encoder.push(video), conditions.to(dtype=model.dtype))
         kept = min(count, len(cameras) - first)
-        yield _EncodedBlock(first, block, rgb[:kept] if clip.reads_renders_again else None, opacity[:kept])
+        yield _EncodedBlock(first, block, rgb[:kept] if clip.finish.reads_render else None, opacity[:kept])
         first, latent_first = first + count, latent_first + model.config.block_frames
 
 
@@ -272,20 +269,12 @@ def _decoded(clip: _Clip, sampled: Iterator[_SampledBlock]) -> Iterator[FrameBlo
                 frames = video_to_frames(decoder.push(latents[:, :, :needed]))[:kept]
                 return resize_bilinear(frames, cameras.width, cameras.height)
 
-            frames, plain = decode(decoder, block.clean_latents), None
-            if encoded.rgb is not None:
-                opaque = encoded.opacity.square()[..., None]
-                if clip.keeps_residual:
-                    frames = frames + opaque * (encoded.rgb - decode(render_decoder, encoded.input.render_latents))
-                if clip.config.strength < 1:
-                    frames = frames + (1 - clip.config.strength) * opaque * (encoded.rgb - frames)
-            if clip.backdrop is not None:
-                plain, seen_from = frames_to_bytes(frames).cpu().numpy(), cameras[encoded.first : encoded.first + kept].to(model.device)
-                frames = clip.backdrop.lend(frames, encoded.opacity, seen_from)
+            decoded_render = decode(render_decoder, encoded.input.render_latents) if clip.finish.keep_residual else None
+            frames = finish(decode(decoder, block.clean_latents), encoded.opacity, clip.finish, encoded.rgb, decoded_render)
             pixels = frames_to_bytes(frames).cpu().numpy()
             if clip.store is not None and block.last_noisy_latents is not None:
                 clip.store.save(number, block.last_noisy_latents)
-            yield FrameBlock(encoded.first, pixels, plain)
+            yield FrameBlock(encoded.first, pixels)
 
 
 def _reported(blocks: Iterator[FrameBlock], model: Model, report: EnhanceReport, started: float) -> Iterator[FrameBlock]:
@@ -316,15 +305,18 @@ def _context(
     model: Model,
     config: EnhanceConfig,
     report: EnhanceReport,
-) -> tuple[RollOutContext, Backdrop | None]:
-    """Text, references, unit of length and first camera, and what lends detail; what is odd about them goes into the report's warnings."""
+) -> RollOutContext:
+    """Text, references, unit of length and first camera; what is odd about them goes into the report's warnings."""
     references = () if "references" in config.drop else references
     if model.config.takes_references and not references and "references" not in config.drop:
         report.warnings.append(f"no reference photos; model {model.config.name} was trained with them and is better with a few")
     prompt = model.encode_prompt("" if "text" in config.drop else config.prompt)
     if prompt.warning is not None:
         report.warnings.append(prompt.warning)
-    report.camera_scale, report.camera_scale_source = _camera_scale(source, cameras, references, model, config, report)
+    scale = render_scale(source, cameras, model.config.camera_scale, config, str(model.device))
+    report.camera_scale, report.camera_scale_source = scale.value, scale.source
+    if scale.is_guess:
+        report.warnings.append(scale.advice)
     context = RollOutContext(
         first_camera=cameras[0].to(model.device),
         camera_scale=report.camera_scale,
@@ -332,54 +324,42 @@ def _context(
         text=prompt.embedding,
     )
     if not model.config.takes_references:
-        return context, None
+        return context
     read = read_references(references, cameras.width, cameras.height, (report.width, report.height))
     if read is None:
-        return context, None
+        return context
     photos, photo_cameras = read
-    backdrop = None
-    if model.config.detail and config.detail:
-        backdrop = Backdrop.of(photos.to(model.device), photo_cameras.to(model.device), depth=1 / report.camera_scale)
     latents = model.vae.encode_stills(frames_to_video(photos, model.device, model.dtype))
-    return context.with_references(latents, photo_cameras.to(model.device)), backdrop
+    return context.with_references(latents, photo_cameras.to(model.device))
 
 
-def _camera_scale(
-    source: RenderSource,
-    cameras: Cameras,
-    references: Sequence[ReferencePhoto],
-    model: Model,
-    config: EnhanceConfig,
-    report: EnhanceReport,
-) -> tuple[float, str]:
-    """``camera_scale`` and where it is from: given, or by the rule of ``median_depth``, which also stands in for ``metric``."""
-    if config.camera_scale is not None:
-        if not 0 < config.camera_scale < math.inf:
-            raise InputError(f"camera scale {config.camera_scale:g}: expected a positive finite number")
-        return config.camera_scale, "given"
-    if model.config.camera_scale == "metric":
-        report.warnings.append(
-            f"model {model.config.name} expects metres and no camera scale was given (metres per unit x 0.01); "
-            "the median depth of the renders takes its place"
-        )
-    depth = sampled_median_depth(source)
-    if depth is not None:
-        return 1 / depth, "median depth of the renders"
-    views = concatenate([cameras[0], cameras[len(cameras) // 2], cameras[-1]])
-    focus = focus_point(views)
-    distance = float((views.centers - focus).norm(dim=1).median())
-    report.warnings.append("the renders have no depth; the unit of length is guessed from where the cameras look")
-    return (1 / distance if distance > 0 else 1.0), "where the cameras look"
+def render_scale(source: RenderSource, cameras: Cameras, kind: CameraScaleRule, config: EnhanceConfig, device: str = "cpu") -> CameraScale:
+    """The camera scale for renders: given, or from the depth of a few renders spread over the clip (``scenes/scale.py``)."""
+    views = sampled_depths(source, cameras)
+    if views or config.camera_scale is not None:
+        depth_model = None if config.depth_model is None or kind != "metric" else metric_depth_model(config.depth_model, device)
+        return camera_scale(kind, views, "the renders", depth_model, config.camera_scale)
+    ends = concatenate([cameras[0], cameras[len(cameras) // 2], cameras[-1]])
+    distance = float((ends.centers - focus_point(ends)).norm(dim=1).median())
+    distance = distance if distance > 0 else 1.0
+    value = 1 / distance if kind == "median_depth" else metric_scale(ASSUMED_MEDIAN_DEPTH / distance)
+    return CameraScale(value, kind, "the renders have no depth; it is guessed from where the cameras look", is_guess=True)
 
 
-def sampled_median_depth(source: RenderSource) -> float | None:
-    """Median positive depth, world units, of a few renders spread over the clip; None when they show none."""
+def sampled_depths(source: RenderSource, cameras: Cameras) -> list[DepthView]:
+    """Known depths, world units, of a few renders spread over the clip; none where they show nothing or have no depth."""
     count = min(DEPTH_SAMPLES, len(source))
     chosen = sorted({step * (len(source) - 1) // max(1, count - 1) for step in range(count)})
-    depths = [values[values > 0] for index in chosen if (values := source.depth(index)) is not None]  # NaN fails too
-    depth = np.concatenate(depths) if depths else np.zeros(0)
-    depth = depth[np.isfinite(depth)]
-    return float(np.median(depth)) if len(depth) else None
+    views = []
+    for index in chosen:
+        depth = source.depth(index)
+        if depth is None:
+            continue
+        rows, columns = np.nonzero((depth > 0) & np.isfinite(depth))
+        if len(rows):
+            pixels = torch.from_numpy(np.stack([columns, rows], axis=-1) + 0.5)
+            views.append(DepthView(cameras[index], partial(source.rgb, index), pixels, torch.from_numpy(depth[rows, columns])))
+    return views
 
 
 # --------------------------------------------------------------------------------------------------------------------- helpers

@@ -27,9 +27,17 @@ from artifixer.imaging.perceptual import Lpips, load_lpips
 OPAQUE_ABOVE = 0.9
 EMPTY_BELOW = 0.1
 
+#: Renders of fits to the photos alone: what every other variant is compared with. ``3dgut``: the plain fit; ``input``: another one that
+#: the model gets, where there is one.
+BASELINES = ("3dgut", "input")
+
+#: Figures of which gains are stated; larger is better.
+GAIN_FIELDS = ("psnr", "psnr_pooled", "psnr_opaque", "psnr_empty", "ssim")
+
 #: What variants are called in ``metrics.json``, in the order of tables, and what people read.
 VARIANT_TITLES = {
     "3dgut": "3DGUT render",
+    "input": "Input render",
     "inpainting_telea": "Inpainting (Telea)",
     "inpainting_ns": "Inpainting (Navier-Stokes)",
     "artifixer": "ArtiFixer",
@@ -42,7 +50,7 @@ VARIANT_TITLES = {
 class HeldoutView:
     """One held-out photo beside its prediction, pixels all of one size.
 
-    photo: its name. opacity: of the *first* render of the view, whatever variant is judged, so that regions are the same for all.
+    photo: its name. opacity: of the render that enters the model, whatever variant is judged, so that regions are the same for all.
     """
 
     photo: str
@@ -134,13 +142,28 @@ def metrics_content(variants: Mapping[str, VariantQuality], train: Sequence[str]
     """What ``metrics.json`` holds: the quality of every variant, and the names of the photos that trained and that were held out.
 
     variants: by names of ``VARIANT_TITLES``. An infinite PSNR (prediction and photo are equal) is null in the file: JSON has no infinity.
+    gains: of every variant but the renders over the better of these in each figure, see ``gain``.
     """
     unknown = sorted(set(variants) - set(VARIANT_TITLES))
     assert not unknown, f"unknown variants {unknown}; expected some of {list(VARIANT_TITLES)}"
+    repaired = [name for name in VARIANT_TITLES if name in variants and name not in BASELINES]
     return {
+        "gains": {name: {field: gain(variants, name, field) for field in GAIN_FIELDS} for name in repaired},
         "variants": {name: variants[name] for name in VARIANT_TITLES if name in variants},
         "views": {"train": list(train), "heldout": list(heldout)},
     }
+
+
+def gain(variants: Mapping[str, VariantQuality], name: str, field: str) -> float | None:
+    """A variant's figure minus the better one of the ``BASELINES``; None where a figure is missing or infinite.
+
+    field: of ``GAIN_FIELDS``.
+    """
+    ours = getattr(variants[name], field)
+    theirs = [value for each in BASELINES if each in variants and (value := getattr(variants[each], field)) is not None]
+    if ours is None or not theirs or not math.isfinite(ours) or not math.isfinite(max(theirs)):
+        return None
+    return float(ours - max(theirs))
 
 
 @dataclass

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from artifixer.evaluation.evaluate import EMPTY_BELOW, OPAQUE_ABOVE, VARIANT_TITLES, VariantQuality
+from artifixer.evaluation.evaluate import BASELINES, EMPTY_BELOW, OPAQUE_ABOVE, VARIANT_TITLES, VariantQuality, gain
 from artifixer.runtime.media import read_image
 from artifixer.runtime.run_folder import to_json, write_bytes
 
@@ -37,7 +37,7 @@ MOST_VIEWS = 24
 PICTURE_QUALITY = 88
 
 #: Pictures of a view, in the order of the menus.
-PICTURE_TITLES = {"photo": "Photo (truth)", "opacity": "Opacity of the first render", **VARIANT_TITLES}
+PICTURE_TITLES = {"photo": "Photo (truth)", "opacity": "Opacity of the input render", **VARIANT_TITLES}
 
 #: Which picture stands on the right at first: the first of these that a view has.
 PREFERRED = ("artifixer3d_plus", "artifixer", "artifixer3d", "3dgut")
@@ -56,6 +56,7 @@ COLUMNS = (
 #: Line colour and dash pattern of each variant in the plot.
 _STROKES = {
     "3dgut": ("#8a949e", ""),
+    "input": ("#8a949e", "2 3"),
     "inpainting_telea": ("#c9a227", "5 4"),
     "inpainting_ns": ("#c2703d", "5 4"),
     "artifixer": ("#1f77d0", ""),
@@ -173,16 +174,18 @@ def _videos(videos: Sequence[tuple[str, Path]], folder: Path, budget: int) -> st
 
 
 def _tiles(variants: Mapping[str, VariantQuality]) -> str:
-    """Headline figures: the best of our variants against the first render."""
+    """Headline figures: the best of our variants against the better of the renders."""
     ours = {name: variants[name] for name in PREFERRED[:3] if name in variants and variants[name].psnr is not None}
-    if not ours or "3dgut" not in variants or variants["3dgut"].psnr is None:
+    if not ours or not any(name in variants for name in BASELINES):
         return ""
+    renders = "the better of the two renders" if all(name in variants for name in BASELINES) else "the plain 3DGUT render"
     best = max(ours, key=lambda name: ours[name].psnr or 0.0)
     tiles = [(VARIANT_TITLES[best], "best of the variants by mean PSNR")]
     for field, label in (("psnr", "PSNR, mean of the held-out photos"), ("psnr_pooled", "PSNR over all held-out pixels"), ("ssim", "SSIM")):
-        value, before = getattr(ours[best], field), getattr(variants["3dgut"], field)
+        value, change = getattr(ours[best], field), gain(variants, best, field)
         digits, unit = (3, "") if field == "ssim" else (2, " dB")
-        tiles.append((f"{value:.{digits}f}{unit}", f"{label} ({value - before:+.{digits}f} against the render)"))
+        against = "" if change is None else f" ({change:+.{digits}f} against {renders})"
+        tiles.append((f"{value:.{digits}f}{unit}", f"{label}{against}"))
     cells = "".join(f'<div class="card tile"><b>{_escaped(value)}</b><span>{_escaped(label)}</span></div>' for value, label in tiles)
     return f'<div class="tiles">{cells}</div>'
 
@@ -200,8 +203,8 @@ def _quality(variants: Mapping[str, VariantQuality]) -> str:
     return (
         "<h2>Quality on held-out photos</h2>"
         f'<div class="card"><div class="wide"><table><tr><th>variant</th>{headings}</tr>{"".join(rows)}</table></div>'
-        '<p class="soft below">PSNR in dB: mean over the photos; pooled over all their pixels; over the pixels that the first render showed'
-        f" (opacity above {OPAQUE_ABOVE}) and left empty (below {EMPTY_BELOW}).{absent}</p></div>"
+        '<p class="soft below">PSNR in dB: mean over the photos; pooled over all their pixels; over the pixels that'
+        f" the model's input render shows (opacity above {OPAQUE_ABOVE}) and leaves empty (below {EMPTY_BELOW}).{absent}</p></div>"
         f'<div class="card below">{_plot(variants)}'
         f"<details><summary>Every held-out photo</summary>{_view_table(variants)}</details></div>"
     )

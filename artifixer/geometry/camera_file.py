@@ -12,7 +12,6 @@ Numbers are written in full, so a file read and written again is the same file.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,9 @@ import torch
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import path_inside
+from artifixer.runtime.json_io import is_number, shown
+from artifixer.runtime.media import MOST_PIXELS
 from artifixer.runtime.run_folder import read_json, write_json
 
 FORMAT = "artifixer cameras"
@@ -29,6 +31,13 @@ VERSION = 1
 
 #: Rotations in the file are float32; the product with their transpose differs from one by no more than this.
 RIGID_TOLERANCE = 1e-3
+
+#: Sides in pixels, intrinsics (pixels, distortion coefficients) and positions (world units) beyond these are mistakes; squares of
+#: positions still fit float32.
+LARGEST_SIDE, LARGEST_INTRINSIC, LARGEST_POSITION = 65_535, 1e9, 1e12
+
+#: Smallest focal length in pixels: rays through neighbouring pixels stay apart.
+SMALLEST_FOCAL_LENGTH = 1e-3
 
 _INTRINSICS = ("fx", "fy", "cx", "cy")
 
@@ -69,8 +78,9 @@ def read_references(path: Path) -> list[tuple[CameraFrame, str]]:
     for number, entry in enumerate(_entries(path, "references")):
         frame = _from_json(path, f"reference {number}", entry)
         file = entry.get("file")
-        if not isinstance(file, str) or Path(file).is_absolute() or ".." in Path(file).parts:
-            raise InputError(f'{path}: reference {number} has "file" = {file!r}; expected a path inside the folder')
+        if not isinstance(file, str):
+            raise InputError(f'{path}: reference {number} has "file" = {shown(file)}; expected a path inside the folder')
+        path_inside(path.parent, file, path, "the folder")
         references.append((frame, file))
     return references
 
@@ -97,7 +107,7 @@ def _entries(path: Path, key: str) -> list[Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f'{path}: not a camera file; expected "format": "{FORMAT}"')
     if content.get("version") != VERSION:
-        raise InputError(f"{path}: version {content.get('version')!r}; this program reads version {VERSION}")
+        raise InputError(f"{path}: version {shown(content.get('version'))}; this program reads version {VERSION}")
     entries = content.get(key, [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(f'{path}: "{key}" is {str(entries)[:40]}; expected a list of cameras')
@@ -106,15 +116,15 @@ def _entries(path: Path, key: str) -> list[Any]:
 
 def _from_json(path: Path, label: str, entry: dict[str, Any]) -> CameraFrame:
     sides = [_number(path, label, entry, key) for key in ("width", "height")]
-    if any(side != int(side) or side < 1 for side in sides):
-        raise InputError(f"{path}: {label} is {sides[0]:g}x{sides[1]:g}; expected a positive whole number of pixels")
+    if any(side != int(side) or not 1 <= side <= LARGEST_SIDE for side in sides) or sides[0] * sides[1] > MOST_PIXELS:
+        raise InputError(f"{path}: {label} is {sides[0]:g}x{sides[1]:g}; expected whole numbers of 1 to {LARGEST_SIDE} pixels")
     model, photo = entry.get("model"), entry.get("photo")
     if model not in ("pinhole", "fisheye"):
-        raise InputError(f'{path}: {label} has "model" = {model!r}; expected pinhole or fisheye')
+        raise InputError(f'{path}: {label} has "model" = {shown(model)}; expected pinhole or fisheye')
     if not isinstance(photo, (str, type(None))):
-        raise InputError(f'{path}: {label} has "photo" = {photo!r}; expected a name or null')
+        raise InputError(f'{path}: {label} has "photo" = {shown(photo)}; expected a name or null')
     fx, fy, cx, cy = (_number(path, label, entry, key) for key in _INTRINSICS)
-    if fx <= 0 or fy <= 0:
+    if min(fx, fy) < SMALLEST_FOCAL_LENGTH:
         raise InputError(f"{path}: {label} has focal lengths {fx:g}, {fy:g}; expected positive ones")
     lens = entry.get("distortion", {})
     if not isinstance(lens, dict):
@@ -133,18 +143,18 @@ def _from_json(path: Path, label: str, entry: dict[str, Any]) -> CameraFrame:
 
 def _number(path: Path, label: str, entry: dict[str, Any], key: str) -> float:
     value = entry.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or abs(value) > 1e9:
-        raise InputError(f'{path}: {label} has "{key}" = {str(value)[:40]}; expected a finite number')
+    if not is_number(value, LARGEST_INTRINSIC):
+        raise InputError(f'{path}: {label} has "{key}" = {shown(value)}; expected a finite number')
     return float(value)
 
 
 def _viewmat(path: Path, label: str, rows: object) -> torch.Tensor:
     """A rigid world_to_camera matrix, checked."""
-    wrong = InputError(f'{path}: {label} has "world_to_camera" = {str(rows)[:60]}; expected a rigid 4x4 matrix')
+    wrong = InputError(f'{path}: {label} has "world_to_camera" = {shown(rows)}; expected a rigid 4x4 matrix')
     if not isinstance(rows, list) or len(rows) != 4 or not all(isinstance(row, list) and len(row) == 4 for row in rows):
         raise wrong
     values = [value for row in rows for value in row]
-    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) for value in values):
+    if not all(is_number(value, LARGEST_POSITION) for value in values):
         raise wrong
     viewmat = torch.tensor(rows, dtype=torch.float64)
     rotation = viewmat[:3, :3]

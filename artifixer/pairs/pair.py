@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
+from artifixer.scenes.scale import ScaleKind
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class TrainingPair:
     reference_photos: all photos the reconstruction was fitted to, ``[views height width 3]`` uint8, in the order of the capture; training
         takes as many as it wants.
     reference_cameras: of these photos.
-    camera_scale: factor on camera translations that the video model sees (``scenes/scale.py``).
+    camera_scale, camera_scale_kind: factor on camera translations that the video model sees, and which of the two kinds it is
+        (``scenes/scale.py``).
     caption: words about the scene, or None. caption_embedding: its embedding ``[tokens width]``, or None.
     """
 
@@ -40,6 +42,7 @@ class TrainingPair:
     reference_photos: UInt8[Tensor, "views height width 3"]
     reference_cameras: Cameras
     camera_scale: float
+    camera_scale_kind: ScaleKind
     caption: str | None = None
     caption_embedding: Float[Tensor, "tokens width"] | None = None
 

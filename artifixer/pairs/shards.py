@@ -16,25 +16,30 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.camera_file import LARGEST_POSITION, LARGEST_SIDE
+from artifixer.geometry.cameras import Cameras, LensModel
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import PARSER_ERRORS, file_beside, open_regular
+from artifixer.runtime.json_io import as_object, is_number, is_whole, shown
+from artifixer.runtime.media import MOST_PIXELS, opened_image, read_npy_stream
 from artifixer.runtime.run_folder import atomic_path, read_json, to_json, write_json
 
 FORMAT = "artifixer pairs"
-VERSION = 1
+VERSION = 2
 
 INDEX_FILE = "index.json"
 
@@ -50,6 +55,7 @@ class SampleEntry:
     """Where a sample lies and what shape it has.
 
     offset, bytes: its part of the shard. crc32: of that part. frames, views: length of the clip, number of reference photos.
+    camera_scale_kind: see ``TrainingPair``.
     """
 
     name: str
@@ -60,6 +66,7 @@ class SampleEntry:
     height: int
     width: int
     views: int
+    camera_scale_kind: str
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,7 @@ def encode_sample(pair: TrainingPair) -> bytes:
         "cameras": _cameras_to_json(pair.cameras),
         "reference_cameras": _cameras_to_json(pair.reference_cameras),
         "camera_scale": pair.camera_scale,
+        "camera_scale_kind": pair.camera_scale_kind,
         "caption": pair.caption,
     }
     members = {
@@ -101,32 +109,41 @@ def decode_sample(data: bytes) -> TrainingPair:
     """The pair whose members ``encode_sample`` made. Raises ``InputError`` that says what is wrong, without naming the shard."""
     try:
         with tarfile.open(fileobj=io.BytesIO(data + _TAR_END), mode="r:") as archive:
-            members = {member.name.partition(".")[2]: _content(archive, member) for member in archive.getmembers()}
-        header = json.loads(members["json"])
+            members = {member.name.partition(".")[2]: _content(archive, member, len(data)) for member in archive.getmembers()}
+        header = as_object(json.loads(members["json"]), "json")
         if header.get("version") != VERSION or header.get("format") != FORMAT:
-            raise InputError(f"format {header.get('format')!r}, version {header.get('version')!r}; this program reads version {VERSION}")
+            raise InputError(
+                f"format {shown(header.get('format'))}, version {shown(header.get('version'))}; this program reads version {VERSION}"
+            )
+        for key in ("name", "caption"):
+            if not isinstance(header[key], str) and (key == "name" or header[key] is not None):
+                raise InputError(f'"{key}" is {shown(header[key])}, expected text')
+        if not is_number(header["camera_scale"], LARGEST_POSITION) or header["camera_scale"] < 1 / LARGEST_POSITION:
+            raise InputError(f'"camera_scale" is {shown(header["camera_scale"])}, expected a positive finite number')
         cameras, references = _cameras_from_json(header["cameras"]), _cameras_from_json(header["reference_cameras"])
         embedding = members.get("caption.npy")
         return TrainingPair(
             name=header["name"],
-            clean_frames=_decode_images(members["clean.png"], cameras),
-            renders=_decode_images(members["render.png"], cameras),
-            opacity=_decode_images(members["opacity.png"], cameras),
+            clean_frames=_decode_images("clean.png", members, cameras),
+            renders=_decode_images("render.png", members, cameras),
+            opacity=_decode_images("opacity.png", members, cameras),
             cameras=cameras,
-            reference_photos=_decode_images(members["reference.png"], references) if len(references) else _no_images(references),
+            reference_photos=_decode_images("reference.png", members, references) if len(references) else _no_images(references),
             reference_cameras=references,
             camera_scale=header["camera_scale"],
+            camera_scale_kind=header["camera_scale_kind"],
             caption=header["caption"],
-            caption_embedding=None if embedding is None else torch.from_numpy(np.load(io.BytesIO(embedding), allow_pickle=False)),
+            caption_embedding=None if embedding is None else _decode_embedding(embedding),
         )
-    except (KeyError, TypeError, AttributeError, ValueError, OSError, EOFError, AssertionError, tarfile.TarError, zlib.error) as error:
+    except (tarfile.TarError, *PARSER_ERRORS) as error:
         raise InputError(f"cannot read: {type(error).__name__}: {error}") from error
 
 
 def describe(pair: TrainingPair, data: bytes, offset: int = 0) -> SampleEntry:
     """The index's line for a pair encoded as ``data``."""
     cameras = pair.cameras
-    return SampleEntry(pair.name, offset, len(data), zlib.crc32(data), len(cameras), cameras.height, cameras.width, pair.views)
+    size = (len(cameras), cameras.height, cameras.width)
+    return SampleEntry(pair.name, offset, len(data), zlib.crc32(data), *size, pair.views, pair.camera_scale_kind)
 
 
 def write_shard(path: Path, samples: Sequence[tuple[SampleEntry, bytes]]) -> ShardEntry:
@@ -155,14 +172,38 @@ def read_index(folder: Path) -> tuple[ShardEntry, ...]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f'{path}: not an index of training pairs; expected "format": "{FORMAT}"')
     if content.get("version") != VERSION:
-        raise InputError(f"{path}: version {content.get('version')!r}; this program reads version {VERSION}")
+        raise InputError(f"{path}: version {shown(content.get('version'))}; this program reads version {VERSION}")
     try:
-        return tuple(
-            ShardEntry(str(shard["file"]), int(shard["bytes"]), tuple(SampleEntry(**sample) for sample in shard["samples"]))
-            for shard in content["shards"]
-        )
+        return tuple(_shard_from_json(path, shard) for shard in content["shards"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged list of shards ({type(error).__name__}: {error})") from error
+
+
+def sample_from_json(path: Path, content: dict[str, Any]) -> SampleEntry:
+    """A sample's line of the file ``path``. Raises ``InputError`` for counts and sizes that no sample has; other errors as Python's."""
+    try:
+        entry = SampleEntry(**content)
+    except TypeError as error:
+        raise InputError(f"{path}: damaged list of shards ({error})") from error
+    bounds = {"offset": 0, "bytes": 1, "crc32": 0, "frames": 1, "height": 1, "width": 1, "views": 0}
+    wrong = next((name for name, least in bounds.items() if not is_whole(getattr(entry, name), least)), None)
+    if wrong is not None or not isinstance(entry.name, str):
+        raise InputError(f"{path}: a sample's {wrong or 'name'} is {shown(content[wrong or 'name'])}; damaged list of shards")
+    if max(entry.frames, entry.views) * entry.height * entry.width > MOST_PIXELS:
+        size = f"{entry.frames} frames and {entry.views} photos of {entry.width}x{entry.height}"
+        raise InputError(f"{path}: sample {entry.name[:80]} has {size} pixels, expected at most {MOST_PIXELS:,} together")
+    return entry
+
+
+def _shard_from_json(path: Path, content: dict[str, Any]) -> ShardEntry:
+    file_beside(path.parent, content["file"], path)
+    if not is_whole(content["bytes"]):
+        raise InputError(f"{path}: shard {content['file']} has {shown(content['bytes'])} bytes; damaged list of shards")
+    samples = tuple(sample_from_json(path, sample) for sample in content["samples"])
+    outside = next((sample.name for sample in samples if sample.offset + sample.bytes > content["bytes"]), None)
+    if outside is not None:
+        raise InputError(f"{path}: sample {outside[:80]} ends behind its shard {content['file']}; damaged list of shards")
+    return ShardEntry(content["file"], content["bytes"], samples)
 
 
 def is_complete(folder: Path) -> bool:
@@ -175,7 +216,11 @@ def read_sample(folder: Path, shard: ShardEntry, entry: SampleEntry) -> Training
     """One pair. Raises ``InputError`` naming shard and sample when its bytes are missing, changed, or of another version."""
     try:
         data = read_sample_bytes(folder, shard, entry)
-        return decode_sample(data)
+        pair = decode_sample(data)
+        there = (pair.frames, pair.cameras.height, pair.cameras.width, pair.views)
+        if there != (entry.frames, entry.height, entry.width, entry.views):
+            raise InputError(f"frames, height, width and views are {there}, another sample than the index lists")
+        return pair
     except InputError as error:
         raise InputError(f"{folder / shard.file}: sample {entry.name}: {error}") from None
 
@@ -183,9 +228,9 @@ def read_sample(folder: Path, shard: ShardEntry, entry: SampleEntry) -> Training
 def read_sample_bytes(folder: Path, shard: ShardEntry, entry: SampleEntry) -> bytes:
     """The sample's part of the shard, checked against the index; raises ``InputError`` that names neither."""
     try:
-        with (folder / shard.file).open("rb") as file:
+        with open_regular(folder / shard.file, "a shard") as file:
             file.seek(entry.offset)
-            data = file.read(entry.bytes)
+            data = file.read(min(entry.bytes, os.fstat(file.fileno()).st_size))
     except OSError as error:
         raise InputError(f"cannot read: {error.strerror}") from error
     if len(data) != entry.bytes:
@@ -201,10 +246,11 @@ def _member(name: str, content: bytes) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % tarfile.BLOCKSIZE)
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, room: int) -> bytes:
+    """A member's bytes. Links, and sparse members that promise more than ``room`` bytes of archive can hold, are refused."""
+    file = archive.extractfile(member) if member.isreg() and not member.issparse() and member.size <= room else None
     if file is None:
-        raise InputError(f"{member.name} is no file")
+        raise InputError(f"{member.name[:80]!r} is no plain file of the archive")
     return file.read()
 
 
@@ -217,10 +263,17 @@ def _encode_images(images: UInt8[Tensor, "images height width *channels"]) -> by
     return buffer.getvalue()
 
 
-def _decode_images(data: bytes, cameras: Cameras) -> UInt8[Tensor, "images height width *channels"]:
-    from PIL import Image
+def _decode_embedding(data: bytes) -> Float[Tensor, "tokens width"]:
+    embedding = read_npy_stream(io.BytesIO(data), len(data), "caption.npy")
+    if embedding.ndim != 2 or embedding.dtype != np.float32 or not np.isfinite(embedding).all():
+        raise InputError(f"caption.npy is {embedding.dtype} {embedding.shape}, expected finite float32 of tokens and widths")
+    return torch.from_numpy(embedding)
 
-    with Image.open(io.BytesIO(data)) as image:
+
+def _decode_images(name: str, members: dict[str, bytes], cameras: Cameras) -> UInt8[Tensor, "images height width *channels"]:
+    with opened_image(Path(name), members[name]) as image:
+        if image.size != (cameras.width, cameras.height * len(cameras)):
+            raise InputError(f"{name} has {image.width}x{image.height} pixels, {len(cameras)} cameras of {cameras.width}x{cameras.height}")
         tall = np.array(image)
     return torch.from_numpy(tall).reshape(len(cameras), cameras.height, cameras.width, *tall.shape[2:])
 
@@ -241,8 +294,14 @@ def _cameras_to_json(cameras: Cameras) -> dict[str, Any]:
 
 
 def _cameras_from_json(content: dict[str, Any]) -> Cameras:
-    tensors = {
-        name: torch.tensor(content[name], dtype=torch.float32).reshape(-1, *shape)
-        for name, shape in (("viewmats", (4, 4)), ("Ks", (3, 3)), ("distortion", (8,)))
-    }
-    return Cameras(**tensors, width=content["width"], height=content["height"], model=content["model"])
+    """Cameras of a clip, which may be none. Raises ``InputError`` for values that are not finite and sizes that no picture has."""
+    sizes = (content["width"], content["height"])
+    if not all(is_whole(side, 1, LARGEST_SIDE) for side in sizes) or content["model"] not in get_args(LensModel):
+        raise InputError(f"cameras of {shown(sizes)} pixels, model {shown(content['model'])}; expected a size and pinhole or fisheye")
+    tensors = {}
+    for name, shape in (("viewmats", (4, 4)), ("Ks", (3, 3)), ("distortion", (8,))):
+        values = np.array(content[name], dtype=np.float64).reshape(-1, *shape)
+        if not (np.abs(values) <= LARGEST_POSITION).all():  # NaN fails too
+            raise InputError(f"{name} are not finite numbers of at most {LARGEST_POSITION:g}")
+        tensors[name] = torch.from_numpy(values).to(torch.float32)
+    return Cameras(**tensors, width=sizes[0], height=sizes[1], model=content["model"])

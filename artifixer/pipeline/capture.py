@@ -26,6 +26,7 @@ class CaptureChoice:
     capture: a folder, a video file, or ``procedural:SEED``.
     split, views, train_list, all_views: at most one of them; how photos divide into training and held-out ones.
     size: longest side in pixels or ``WxH``; None keeps the photos' own size.
+    faces: perspective views of each equirectangular photo; None for the default where photos are recognised as such.
     """
 
     capture: str
@@ -34,6 +35,7 @@ class CaptureChoice:
     train_list: Path | None = None
     all_views: bool = False
     size: str | None = None
+    faces: int | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def open_capture(
     work_folder: for structure from motion, when the capture has no poses; say: gets a line per step of it. cache_folder: for resized
     photos. None for either leaves nothing behind.
     """
-    scene = load_scene(choice.capture, work_folder=work_folder, say=say)
+    scene = load_scene(choice.capture, work_folder=work_folder, say=say, faces=choice.faces)
     split = _split(scene, choice)
     scene = resize_scene(scene, choice.size, cache_folder)
     positions = {photo.name: position for position, photo in enumerate(scene.photos)}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance
 from artifixer.enhance.sources import ReferencePhoto, alike_cameras, check_finite
-from artifixer.runtime.errors import Stopped
+from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.media import VideoWriter, read_image, write_png
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder, fingerprint, write_json
@@ -26,7 +26,7 @@ from artifixer.scenes.references import REFERENCE_COUNT, select_references
 from artifixer.splats.render_folder import Reference, RenderFolder, read_render_folder
 from artifixer.video.memory import check_memory, default_plan
 from artifixer.video.models import ModelFiles, default_dtype, load_model, locate_model
-from artifixer.video.weights import open_tensors, save_tensors
+from artifixer.video.weights import is_finite, open_tensors, save_tensors
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,13 @@ class StoreOnDisk:
 
     def load(self, block: int) -> Tensor | None:
         path = self._path(block)
-        return open_tensors(path).read("noisy_latents") if path.is_file() else None
+        if not path.exists():
+            return None
+        stored = open_tensors(path)
+        latents = stored.read("noisy_latents") if "noisy_latents" in stored.shapes else None
+        if latents is None or not latents.is_floating_point() or not is_finite(latents):
+            raise InputError(f"{path}: holds no finite noisy_latents; delete it to have them made again")
+        return latents
 
     def save(self, block: int, noisy_latents: Tensor) -> None:
         save_tensors(self._path(block), {"noisy_latents": noisy_latents})

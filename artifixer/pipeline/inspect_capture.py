@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -110,7 +110,7 @@ def inspect_capture(capture: str, *, find_poses: bool = False, read_photos: bool
         if found is VIDEO:
             return _video_without_poses(start)
         if not found.has_poses:
-            return _photos_without_poses(path, start, read_photos)
+            return replace(_photos_without_poses(path, start, read_photos), format=found.name)
     return inspect_scene(load_scene(capture), read_photos=read_photos)
 
 

@@ -36,6 +36,9 @@ RATES = {
     "cuda": Rates(fit=(0.01, 0.01), render=(0.01, 0.05), enhance=0.012),
 }
 
+#: A fit with the free-space loss takes about this many times as long.
+FREE_SPACE_FACTOR = 1.2
+
 #: What a process holds before it does anything, and what a fit holds per photo pixel and per Gaussian, bytes.
 PROCESS_BYTES, BYTES_PER_PIXEL, BYTES_PER_GAUSSIAN = 450_000_000, 16, 2_500
 
@@ -120,7 +123,12 @@ def _stages(config: RunConfig, files: ModelFiles, frames: int, megapixels: float
         yield PlannedStage("reconstruct", f"none: {config.from_splats.name}", 0)
     else:
         yield PlannedStage("reconstruct", f"{config.reconstruct.iterations:,} iterations", config.reconstruct.iterations * per_iteration)
+    if config.has_input:
+        seconds = config.reconstruct.iterations * per_iteration * FREE_SPACE_FACTOR
+        yield PlannedStage("reconstruct_input", f"{config.reconstruct.iterations:,} iterations", seconds)
     yield PlannedStage("render", f"{frames} frames", render)
+    if config.has_input:
+        yield PlannedStage("render_input", f"{frames} frames", render)
     yield PlannedStage("enhance", f"{frames} frames", enhance)
     if "artifixer3d" in config.wanted:
         iterations = config.distill.reconstruct.iterations

@@ -1,7 +1,7 @@
 """Capture -> splats, held-out renders and their quality, in a run folder that resumes.
 
 ``RUN/`` holds ``splats.ply``, ``cameras.json``, ``split.json``, ``metrics.json``, ``timing.json``, ``renders/heldout/`` (a render
-folder), ``preview.png`` (photo | render | opacity) and ``log.txt``.
+folder), ``preview.png`` (photo | render | opacity), ``export/`` (other formats of the splats) and ``log.txt``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from artifixer.geometry.camera_file import CameraFrame, write_cameras
 from artifixer.geometry.cameras import Cameras
 from artifixer.imaging.metrics import psnr, ssim
 from artifixer.pipeline.capture import CaptureChoice, OpenCapture, check_output, identify, open_capture
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import reason
+from artifixer.runtime.json_io import is_number, shown
 from artifixer.runtime.media import write_png
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder, fingerprint, read_json, write_json
@@ -26,6 +29,7 @@ from artifixer.runtime.system import peak_memory
 from artifixer.scenes.formats import brings_poses
 from artifixer.scenes.references import select_references
 from artifixer.scenes.scene import Photo
+from artifixer.splats.files import export_splats, read_splat_file
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
 from artifixer.splats.ply import read_points, read_splats, write_splats
 from artifixer.splats.reconstruct import IterationReport, ReconstructConfig, TrainingViews, reconstruct
@@ -36,6 +40,9 @@ from artifixer.splats.splats import Splats
 #: Rows of the preview picture.
 PREVIEW_VIEWS = 4
 
+#: Folder of the splats in other formats.
+EXPORT = "export"
+
 #: Folder of resized photos in a run folder.
 CACHE = "cache"
 
@@ -44,7 +51,8 @@ CACHE = "cache"
 class ReconstructionJob:
     """Everything a reconstruction depends on.
 
-    initial_points: a PLY whose points replace the capture's sparse points. warm_start: a splat PLY to continue from.
+    initial_points: a PLY whose points replace the capture's sparse points. warm_start: a splat file to continue from.
+    export: names of ``files.EXPORTS`` in which the splats are written as well.
     """
 
     choice: CaptureChoice
@@ -53,6 +61,7 @@ class ReconstructionJob:
     device: str = "cpu"
     initial_points: Path | None = None
     warm_start: Path | None = None
+    export: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,9 @@ def reconstruct_capture(job: ReconstructionJob, out: Path, overwrite: bool = Fal
             if capture is None:
                 capture = open_capture(job.choice, run.path("sfm"), cache, progress.note)
             if run.is_done("evaluate", "1"):
-                return _finished(run, capture)
+                finished = _finished(run, capture)
+                _export(run, job, finished.splats)
+                return finished
             _read_photos(capture)
             initial, extent = initial_splats(job, capture)
         for note in capture.scene.notes:
@@ -106,6 +117,7 @@ def reconstruct_capture(job: ReconstructionJob, out: Path, overwrite: bool = Fal
         )
         views = TrainingViews.of_photos(photos, [capture.scene.cameras[i] for i in capture.training])
         splats = _fitted(run, job, views, initial, extent, progress)
+        _export(run, job, splats)
         return _evaluated(run, capture, splats, job.device, progress)
 
 
@@ -121,7 +133,7 @@ def initial_splats(job: ReconstructionJob, capture: OpenCapture) -> tuple[Splats
         points = ColoredPoints(torch.zeros(0, 3), torch.zeros(0, 3))
     extent = scene_extent(cameras, points)
     if job.warm_start is not None:
-        return read_splats(job.warm_start), extent
+        return read_splat_file(job.warm_start).splats, extent
     photos = [scene.photos[i] for i in capture.training]
     points = add_pixels(points, photos, cameras, config.initial, generator(job.seed, "initial points"))
     return splats_at(points, config.sh_degree, extent, config.initial), extent
@@ -156,8 +168,15 @@ def _read_photos(capture: OpenCapture) -> None:
 
 def _finished(run: RunFolder, capture: OpenCapture) -> ReconstructionResult:
     """The result of a run that has all its files."""
-    metrics = read_json(run.root / "metrics.json")
-    halves = [tuple(ViewQuality(**view) for view in metrics[half]["per_view"]) for half in ("train", "heldout")]
+    path = run.root / "metrics.json"
+    metrics = read_json(path)
+    try:
+        halves = [tuple(ViewQuality(**view) for view in metrics[half]["per_view"]) for half in ("train", "heldout")]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: not the metrics of a reconstruction ({reason(error)}); use --overwrite to start anew") from error
+    for view in (view for half in halves for view in half):
+        if not isinstance(view.photo, str) or not all(value is None or is_number(value, 1e12) for value in (view.psnr, view.ssim)):
+            raise InputError(f"{path}: {shown(view)} is no quality of a view; use --overwrite to start anew")
     return ReconstructionResult(read_splats(run.root / "splats.ply"), capture, halves[0], halves[1])
 
 
@@ -179,6 +198,13 @@ def _fitted(run: RunFolder, job: ReconstructionJob, views: TrainingViews, initia
     run.mark_done("reconstruct", "1", ["splats.ply"])
     checkpoint.unlink(missing_ok=True)
     return splats
+
+
+def _export(run: RunFolder, job: ReconstructionJob, splats: Splats) -> None:
+    """The splats in the formats that the user asked for; formats of earlier calls stay, as the splats are the same."""
+    if job.export and not run.is_done("export", list(job.export)):
+        files = export_splats(run.path(EXPORT), "splats", splats, job.export)
+        run.mark_done("export", list(job.export), files)
 
 
 def _evaluated(run: RunFolder, capture: OpenCapture, splats: Splats, device: str, progress: Progress) -> ReconstructionResult:

@@ -1,6 +1,6 @@
 """Splats -> a render folder and a video along a camera path, frame by frame, resumable.
 
-The splats come from a run folder of ``reconstruct`` (which brings cameras and reference photos) or from any 3DGS PLY file.
+The splats come from a run folder of ``reconstruct`` (which brings cameras and reference photos) or from a splat file of any tool.
 """
 
 from __future__ import annotations
@@ -8,9 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from artifixer.geometry.camera_file import CameraFrame, read_cameras
 from artifixer.geometry.cameras import Cameras
@@ -18,14 +22,17 @@ from artifixer.geometry.paths import CameraPath, alike, orbit, spline, tour
 from artifixer.geometry.transforms import invert_rigid, look_at
 from artifixer.imaging.resize import fit_size
 from artifixer.runtime.errors import InputError, Stopped
+from artifixer.runtime.json_io import shown
 from artifixer.runtime.media import VideoWriter, read_image
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder, fingerprint, is_run_folder, read_json
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
 from artifixer.scenes.camera_path_file import read_camera_path
+from artifixer.scenes.scale import DepthView
+from artifixer.splats.files import read_splat_file
 from artifixer.splats.ply import read_splats
 from artifixer.splats.render import render
-from artifixer.splats.render_folder import Reference, finish_render_folder, read_render_folder, write_frame
+from artifixer.splats.render_folder import Reference, finish_render_folder, read_render_folder, to_uint8, write_frame
 from artifixer.splats.splats import Splats
 
 #: Paths by name; anything else is a file of cameras.
@@ -102,17 +109,26 @@ def open_source(path: Path, cameras: Path | None = None) -> SplatSource:
     """Splats from a run folder of ``reconstruct`` or from a PLY file, for which ``cameras`` may name a file."""
     if path.is_file():
         known = tuple(read_camera_path(cameras)) if cameras is not None else ()
-        return SplatSource(read_splats(path), known, known, ())
+        return SplatSource(read_splat_file(path).splats, known, known, ())
     if not path.exists():
         raise InputError(f"{path}: does not exist, expected a run folder of reconstruct or a splat PLY file")
     if not is_run_folder(path) or not (path / "splats.ply").is_file() or not (path / "cameras.json").is_file():
         raise InputError(f"{path}: holds no finished reconstruction (splats.ply, cameras.json); run artifixer reconstruct first")
     everything = tuple(read_camera_path(cameras) if cameras is not None else read_cameras(path / "cameras.json"))
-    heldout = set(read_json(path / "split.json")["heldout"]) if cameras is None else set()
+    heldout = _heldout(path / "split.json") if cameras is None else set()
     targets = tuple(frame for frame in everything if frame.photo in heldout) or everything
     folder = path / "renders" / "heldout"
     references = read_render_folder(folder).references if (folder / "cameras.json").is_file() else ()
     return SplatSource(read_splats(path / "splats.ply"), targets, everything, references)
+
+
+def _heldout(path: Path) -> set[str]:
+    """Names of the held-out photos in the ``split.json`` of a reconstruction."""
+    content = read_json(path)
+    names = content.get("heldout") if isinstance(content, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f'{path}: "heldout" is {shown(names)}, expected a list of photos')
+    return set(names)
 
 
 def path_frames(source: SplatSource, path: str, orbit_frames: int) -> list[CameraFrame]:
@@ -137,14 +153,30 @@ def path_frames(source: SplatSource, path: str, orbit_frames: int) -> list[Camer
 
 def seen_distance(splats: Splats, views: Cameras) -> float:
     """Median camera z of what up to 16 of the views see of the splats, world units; raises ``InputError`` when they see nothing."""
+    seen = splat_depths(splats, views)
+    if not seen:
+        raise InputError("the cameras see none of the splats: PLY and cameras are not in the same frame")
+    return float(torch.cat([view.depths for view in seen]).median())
+
+
+def splat_depths(splats: Splats, views: Cameras) -> list[DepthView]:
+    """Depth of the pixels of up to 16 small renders that are more opaque than not; views that see nothing are left out."""
     probes = views.resized(*fit_size(views.width, views.height, PROBE_SIZE))
     probes = probes[torch.linspace(0, len(views) - 1, min(16, len(views))).round().long()]
     with torch.no_grad():
         renders = render(splats, probes)
-    depths = renders.depth[renders.opacity > 0.5]
-    if len(depths) == 0:
-        raise InputError("the cameras see none of the splats: PLY and cameras are not in the same frame")
-    return float(depths.median())
+    seen = []
+    for index in range(len(probes)):
+        rows, columns = (renders.opacity[index] > 0.5).nonzero(as_tuple=True)
+        if len(rows):
+            picture = partial(_as_bytes, renders.rgb[index])
+            pixels = torch.stack([columns, rows], dim=-1).cpu() + 0.5
+            seen.append(DepthView(probes[index], picture, pixels, renders.depth[index, rows, columns].cpu()))
+    return seen
+
+
+def _as_bytes(rgb: Float[Tensor, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
+    return to_uint8(rgb).cpu().numpy()
 
 
 def _frames(path: CameraPath, stops: Sequence[CameraFrame]) -> list[CameraFrame]:

@@ -3,10 +3,12 @@
 ::
 
     splats/{initial,artifixer3d}.ply    standard 3DGS
+    splats/input.ply                    with a free-space loss: the fit whose renders the model gets
     renders/  renders_3d/               render folders along the path, sides multiples of 16
+    renders_input/                      likewise, of splats/input.ply
     frames/{artifixer,artifixer3d,artifixer3d_plus}/%05d.png    at the size that was asked for
-    frames/artifixer.plain/             for models with detail: the same frames without it; splats are fitted to these
-    videos/*.mp4                        every variant, the first renders, and all side by side
+    videos/*.mp4                        every variant, the renders, and all side by side
+    export/                             the last splats in the formats of ``--export``
     dataset/                            training photos and generated frames for other trainers
     cameras.json                        the target cameras, and which photos were taken from there
     metrics.json  timing.json  report.html  config.json
@@ -17,7 +19,7 @@ bytes; another setting reruns what depends on it. Only ``timing.json``, ``config
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,9 +28,10 @@ from artifixer.enhance.enhance import EnhanceConfig
 from artifixer.evaluation.evaluate import PerceptualMetrics, VariantQuality
 from artifixer.evaluation.variant_table import read_variants
 from artifixer.geometry.camera_file import CameraFrame
+from artifixer.geometry.paths import alike
 from artifixer.pipeline.capture import identify, open_capture
-from artifixer.pipeline.model_scale import CameraScale, find_camera_scale
 from artifixer.pipeline.plan import planned_stages
+from artifixer.pipeline.render_path import splat_depths
 from artifixer.pipeline.run_config import VARIANTS, RunConfig, check_config, ignored_masks, settings_of
 from artifixer.pipeline.run_inputs import check_inputs, check_pixels, make_job
 from artifixer.pipeline.run_report import RunFacts, write_run_report
@@ -37,6 +40,7 @@ from artifixer.pipeline.run_work import (
     Job,
     copy_splats,
     enhance_along,
+    export_last,
     fit_initial,
     fit_to_frames,
     render_along,
@@ -49,22 +53,28 @@ from artifixer.pipeline.target_path import heldout_frames
 from artifixer.runtime.progress import Progress, Stage
 from artifixer.runtime.run_folder import RunFolder, fingerprint
 from artifixer.runtime.stopping import stop_on_sigterm
+from artifixer.scenes.depth_models import metric_depth_model
 from artifixer.scenes.formats import brings_poses
+from artifixer.scenes.scale import SPARSE_POINTS, CameraScale, DepthView, camera_scale, point_depths
+from artifixer.splats.reconstruct import ReconstructConfig
 from artifixer.video.models import Model, ModelFiles, load_model
 
-INITIAL, DISTILLED = "splats/initial.ply", "splats/artifixer3d.ply"
+INITIAL, INPUT, DISTILLED = "splats/initial.ply", "splats/input.ply", "splats/artifixer3d.ply"
+RENDERS, INPUT_RENDERS, RENDERS_3D = "renders", "renders_input", "renders_3d"
 FRAMES = {name: f"frames/{name}" for name in VARIANTS.values()}
 
-#: ArtiFixer's frames without the detail that photos lent, where the model has it.
-PLAIN = f"{FRAMES['artifixer']}.plain"
+#: Folder of the splats in other formats.
+EXPORT = "export"
 
 #: Folder of resized photos.
 CACHE = "cache"
 
-#: Outputs of the stages that only some variants need.
+#: Outputs of the stages that only some runs need.
 OPTIONAL_OUTPUTS = {
+    "reconstruct_input": (INPUT,),
+    "render_input": (INPUT_RENDERS,),
     "distill": (DISTILLED,),
-    "render_3d": ("renders_3d", FRAMES["artifixer3d"]),
+    "render_3d": (RENDERS_3D, FRAMES["artifixer3d"]),
     "enhance_3d": (FRAMES["artifixer3d_plus"],),
 }
 
@@ -142,52 +152,68 @@ class _Run:
         self._offload = offload
 
     def finish(self) -> Result:
-        self._initial()
-        scale = find_camera_scale(self.files.config.camera_scale, self.job.capture, self.job.splats(INITIAL))
+        self._reconstructed()
+        scale = self._camera_scale()
         if scale.is_guess:
-            self._warn(f"camera scale: {scale.source}")
-        renders = self._rendered("render", INITIAL, "renders", ["cameras.json"])
-        keys = {"artifixer": self._enhanced("enhance", renders, scale, "renders", "artifixer")}
+            self._warn(scale.advice)
+        renders = {"3dgut": self._rendered("render", INITIAL, RENDERS, ["cameras.json"])}
+        if self.config.has_input:
+            renders["input"] = self._rendered("render_input", INPUT, INPUT_RENDERS)
+        source, generator_input = list(renders.values())[-1], INPUT_RENDERS if self.config.has_input else RENDERS
+        keys = {"artifixer": self._enhanced("enhance", source, scale, generator_input, "artifixer")}
         if "artifixer3d" in self.config.wanted:
             self._distilled(keys["artifixer"])
-            keys["artifixer3d"] = self._rendered("render_3d", DISTILLED, "renders_3d", [FRAMES["artifixer3d"]])
+            keys["artifixer3d"] = self._rendered("render_3d", DISTILLED, RENDERS_3D, [FRAMES["artifixer3d"]])
         if "artifixer3d_plus" in self.config.wanted:
-            keys["artifixer3d_plus"] = self._enhanced("enhance_3d", keys["artifixer3d"], scale, "renders_3d", "artifixer3d_plus")
+            keys["artifixer3d_plus"] = self._enhanced("enhance_3d", keys["artifixer3d"], scale, RENDERS_3D, "artifixer3d_plus")
         self._discard_outdated()
         self._model = None
-        frames = {name: FRAMES[name] for name in keys}
-        videos = self._written(keys, frames)
-        metrics = self._metrics(renders, keys, frames)
-        self._report(scale, frames, videos, metrics)
+        folders = {"3dgut": RENDERS, "input": INPUT_RENDERS}
+        pictures = {name: f"{folders[name]}/rgb" for name in renders} | {name: FRAMES[name] for name in keys}
+        self._exported(DISTILLED if "artifixer3d" in keys else INITIAL)
+        videos = self._written(renders | keys, pictures)
+        metrics = self._metrics(renders | keys, pictures, generator_input)
+        self._report(scale, pictures, generator_input, videos, metrics)
         return self._result(scale)
 
-    def _initial(self) -> None:
+    def _reconstructed(self) -> None:
+        """The plain fit, or the user's splats; with a free-space loss a second fit, whose renders the model gets."""
         config, job = self.config, self.job
         if config.from_splats is not None:
-            data = config.from_splats.read_bytes()
-            key: dict[str, object] = {"splats": fingerprint(data)}
-            self.stages.complete("reconstruct", key, [INITIAL], 1, lambda stage: copy_splats(job, data, INITIAL, stage))
+            source = config.from_splats
+            key: dict[str, object] = {"splats": fingerprint(source)}
+
+            def copy(stage: Stage) -> None:
+                for note in copy_splats(job, source, INITIAL, stage):
+                    self.display.note(note)  # not in the report: a run that finds this stage done doesn't see it
+
+            self.stages.complete("reconstruct", key, [INITIAL], 1, copy)
             return
-        scene = job.capture.scene
+        self._fitted("reconstruct", config.reconstruct.without_free_space_loss(), INITIAL)
+        if config.has_input:
+            self._fitted("reconstruct_input", config.reconstruct, INPUT)
+
+    def _fitted(self, name: str, settings: ReconstructConfig, splats: str) -> None:
+        job, points = self.job, self.job.capture.scene.points
         key = {
             "photos": self._photos_key,
-            "sparse points": fingerprint(vars(scene.points) if scene.points is not None else None),
-            "recipe": asdict(config.reconstruct),
-            "seed": config.seed,
+            "sparse points": fingerprint(vars(points) if points is not None else None),
+            "recipe": asdict(settings),
+            "seed": self.config.seed,
         }
-        checkpoint = "splats/initial.checkpoint"
+        checkpoint = str(Path(splats).with_suffix(".checkpoint").as_posix())
         self.stages.complete(
-            "reconstruct",
+            name,
             key,
-            [INITIAL],
-            config.reconstruct.iterations,
-            lambda stage: fit_initial(job, config.reconstruct, INITIAL, checkpoint, stage),
+            [splats],
+            settings.iterations,
+            lambda stage: fit_initial(job, settings, splats, checkpoint, stage),
             scratch=[checkpoint],
         )
 
-    def _rendered(self, name: str, splats: str, folder: str, more_outputs: list[str]) -> str:
+    def _rendered(self, name: str, splats: str, folder: str, more_outputs: Sequence[str] = ()) -> str:
         job = self.job
-        frames = FRAMES["artifixer3d"] if folder == "renders_3d" else None
+        frames = FRAMES["artifixer3d"] if folder == RENDERS_3D else None
         key = {
             "splats": fingerprint(job.run.root / splats),
             "path": fingerprint(job.frames),
@@ -196,17 +222,31 @@ class _Run:
 
         def work(stage: Stage) -> None:
             render_along(job, splats, folder, stage, frames)
-            if frames is None:
+            if folder == RENDERS:
                 write_target_cameras(job)
 
         return self.stages.complete(name, key, [folder, *more_outputs], len(job.frames), work)
 
+    def _camera_scale(self) -> CameraScale:
+        """Of what the training views see: of the sparse points, or of the splats where there are none."""
+        config, kind, capture = self.config, self.files.config.camera_scale, self.job.capture
+        depth_model = None
+        if kind == "metric" and config.depth_model is not None and config.camera_scale is None:
+            depth_model = metric_depth_model(config.depth_model, self.job.device)
+        views, where = point_depths(capture.scene, capture.training), SPARSE_POINTS
+        if not any(len(view.depths) for view in views) and config.camera_scale is None:
+            views, where = self._splat_depths(), "the training views' renders"
+        return camera_scale(kind, views, where, depth_model, config.camera_scale)
+
+    def _splat_depths(self) -> list[DepthView]:
+        capture, splats = self.job.capture, self.job.splats(INITIAL)
+        views = alike([capture.scene.cameras[i] for i in capture.training])
+        return splat_depths(splats, views.to(splats.means.device))
+
     def _enhanced(self, name: str, renders: str, scale: CameraScale, folder: str, variant: str) -> str:
         config, job, is_first = self.config, self.job, name == "enhance"
         strength = 1.0 if is_first else self.files.config.second_strength
-        settings = EnhanceConfig(
-            config.mode, config.steps, config.seed, config.prompt, strength=strength, detail=is_first, camera_scale=scale.value
-        )
+        settings = EnhanceConfig(config.mode, config.steps, config.seed, config.prompt, strength=strength, camera_scale=scale.value)
         own = self.files.config.in_mode(config.mode)  # a mode that changes nothing for this model redoes nothing
         key = {
             "renders": renders,
@@ -220,37 +260,44 @@ class _Run:
             "strength": strength,
         }
 
-        state, folders = f"frames/{variant}.state", (FRAMES[variant], PLAIN)
+        state = f"frames/{variant}.state"
 
         def work(stage: Stage) -> None:
-            for warning in enhance_along(job, self._loaded_model(), settings, folder, folders, state, stage):
+            for warning in enhance_along(job, self._loaded_model(), settings, folder, FRAMES[variant], state, stage):
                 self.display.note(warning)  # not in the report: a run that finds this stage done doesn't see it
 
-        outputs = folders if is_first and self._has_detail else folders[:1]
-        return self.stages.complete(name, key, outputs, len(job.frames), work, scratch=[state])
+        return self.stages.complete(name, key, [FRAMES[variant]], len(job.frames), work, scratch=[state])
 
     def _distilled(self, frames: str) -> None:
         config, job = self.config, self.job
+        source = INPUT if config.has_input else INITIAL
         key = {
             "frames": frames,
-            "splats": fingerprint(job.run.root / INITIAL),
+            "splats": fingerprint(job.run.root / source),
             "photos": self._photos_key,
             "recipe": asdict(config.distill),
             "seed": config.seed,
         }
         checkpoint = "splats/artifixer3d.checkpoint"
-        fitted = PLAIN if self._has_detail else FRAMES["artifixer"]
         self.stages.complete(
             "distill",
             key,
             [DISTILLED],
             config.distill.reconstruct.iterations,
-            lambda stage: fit_to_frames(job, config.distill, INITIAL, fitted, DISTILLED, checkpoint, stage),
+            lambda stage: fit_to_frames(job, config.distill, source, FRAMES["artifixer"], DISTILLED, checkpoint, stage),
             scratch=[checkpoint],
         )
 
-    def _written(self, keys: Mapping[str, str], frames: Mapping[str, str]) -> str:
-        """Dataset and videos; returns the videos' key."""
+    def _exported(self, splats: str) -> None:
+        job, formats = self.job, self.config.export
+        if formats:
+            key = {"splats": fingerprint(job.run.root / splats), "formats": list(formats)}
+            self.stages.complete("export", key, [EXPORT], len(formats), lambda stage: export_last(job, splats, EXPORT, formats, stage))
+        elif {"reconstruct", "distill"} & set(self.stages.executed):
+            self.stages.discard("export", [EXPORT])
+
+    def _written(self, keys: Mapping[str, str], pictures: Mapping[str, str]) -> str:
+        """Dataset and videos; returns the videos' key. keys: of renders and frames; pictures: their folders."""
         job, config = self.job, self.config
         splats = DISTILLED if "artifixer3d" in keys else INITIAL
         dataset = {"frames": keys["artifixer"], "photos": self._photos_key, "splats": fingerprint(job.run.root / splats)}
@@ -262,11 +309,11 @@ class _Run:
             "videos",
             {"frames": dict(keys), "frames per second": config.fps},
             ["videos"],
-            total * (len(keys) + 2),
-            lambda stage: write_videos(job, frames, config.fps, stage),
+            total * (len(keys) + 1),
+            lambda stage: write_videos(job, pictures, config.fps, stage),
         )
 
-    def _metrics(self, renders: str, keys: Mapping[str, str], frames: Mapping[str, str]) -> str:
+    def _metrics(self, keys: Mapping[str, str], pictures: Mapping[str, str], generator_input: str) -> str:
         job = self.job
         perceptual = PerceptualMetrics.load(job.device)
         self.notes.extend(perceptual.notes)
@@ -274,29 +321,36 @@ class _Run:
         if not heldout_frames(job.frames, job.capture):
             self._warn("no target camera is that of a held-out photo: metrics.json has no figures")
         key = {
-            "renders": renders,
             "frames": dict(keys),
             "held-out photos": [scene.photos[i].name for i in job.capture.heldout],
             "LPIPS": [perceptual.vgg01 is not None, perceptual.alex is not None],
         }
         return self.stages.complete(
-            "metrics", key, ["metrics.json"], 3 + len(keys), lambda stage: write_metrics(job, frames, perceptual, stage)
+            "metrics",
+            key,
+            ["metrics.json"],
+            2 + len(keys),
+            lambda stage: write_metrics(job, pictures, generator_input, perceptual, stage),
         )
 
-    def _report(self, scale: CameraScale, frames: Mapping[str, str], videos: str, metrics: str) -> None:
+    def _report(self, scale: CameraScale, pictures: Mapping[str, str], generator_input: str, videos: str, metrics: str) -> None:
         facts = RunFacts(
             model=f"{self.files.config.name}, mode {self.config.mode}",
             scale=scale,
             settings=settings_of(self.config),
             notes=tuple(self.notes),
-            variants=frames,
+            variants=pictures,
+            generator_input=generator_input,
         )
         key = {"videos": videos, "metrics": metrics, "settings": fingerprint(facts)}
         self.stages.complete("report", key, ["report.html"], 1, lambda stage: write_run_report(self.job, facts, stage))
 
     def _discard_outdated(self) -> None:
-        """Results of variants that this run does not have go, unless they still belong to its frames."""
-        if not {"reconstruct", "render", "enhance"} & set(self.stages.executed):
+        """Results that this run does not have go; those of further variants stay while they still belong to its frames."""
+        if not self.config.has_input:
+            for name in ("reconstruct_input", "render_input"):
+                self.stages.discard(name, OPTIONAL_OUTPUTS[name])
+        if not {"reconstruct", "reconstruct_input", "render", "render_input", "enhance"} & set(self.stages.executed):
             return
         kept = {"artifixer3d": ("distill", "render_3d"), "artifixer3d_plus": ("enhance_3d",)}
         for variant, names in kept.items():
@@ -318,11 +372,6 @@ class _Run:
             seconds=self.stages.seconds,
             notes=tuple(self.notes),
         )
-
-    @property
-    def _has_detail(self) -> bool:
-        """Whether the model's frames have detail that was lent."""
-        return self.files.config.detail and bool(self.job.references)
 
     @cached_property
     def _photos_key(self) -> str:
@@ -346,7 +395,9 @@ class _Run:
 def stage_names(config: RunConfig) -> tuple[str, ...]:
     """The stages of a run in order, for the progress display."""
     last = {"artifixer": (), "artifixer3d": ("distill", "render_3d"), "artifixer3d_plus": ("distill", "render_3d", "enhance_3d")}
-    return ("reconstruct", "render", "enhance", *last[config.wanted[-1]], "dataset", "videos", "metrics", "report")
+    first = ("reconstruct", "reconstruct_input", "render", "render_input") if config.has_input else ("reconstruct", "render")
+    exports = ("export",) if config.export else ()
+    return (*first, "enhance", *last[config.wanted[-1]], *exports, "dataset", "videos", "metrics", "report")
 
 
 def _summary(job: Job) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -9,6 +10,8 @@ from typing import Any, Literal, get_args
 from artifixer.enhance.distill import DistillConfig, check_distillation
 from artifixer.pipeline.capture import CaptureChoice, check_output
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import read_whole
+from artifixer.runtime.run_folder import LARGEST_JSON
 from artifixer.scenes.references import REFERENCE_COUNT
 from artifixer.splats.reconstruct import ReconstructConfig
 from artifixer.video.models import Mode, ModelFiles, locate_model
@@ -25,7 +28,11 @@ class RunConfig:
     orbit_frames: of an orbit. model: a name or a path. variants: of ``VARIANTS``' values; the ones before the last are made as well.
     prompt, mode, steps: of the model; None for its own number of steps in this mode. references: at most this many photos for the model, 0
     for none.
-    from_splats: a PLY in the capture's world that takes the place of the reconstruction. fps: of the videos.
+    camera_scale: world units to the model's; depth_model: name of a metric depth model, for models that want metres; without both the
+    scale is found as ``scenes/scale.py`` says.
+    from_splats: a splat file in the capture's world that takes the place of the reconstruction. export: names of ``files.EXPORTS`` in which
+    the last splats are written as well. reconstruct: of the first fit; where it has a free-space loss, the model gets the render of a
+    second fit with it. fps: of the videos.
     """
 
     choice: CaptureChoice
@@ -38,12 +45,20 @@ class RunConfig:
     mode: Mode = "improve"
     steps: int | Literal["adaptive"] | None = None
     references: int = REFERENCE_COUNT
+    camera_scale: float | None = None
+    depth_model: str | None = None
     from_splats: Path | None = None
+    export: tuple[str, ...] = ()
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     fps: float = 24.0
     seed: int = 0
     device: str = "cpu"
+
+    @property
+    def has_input(self) -> bool:
+        """Whether the model gets another render than that of the plain fit: one of a fit with the free-space loss."""
+        return self.from_splats is None and self.reconstruct.free_space.weight > 0
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -59,6 +74,8 @@ def check_config(config: RunConfig) -> ModelFiles:
             raise InputError(f"{name} {value}: expected at least {least}")
     if isinstance(config.steps, int) and config.steps < 1:
         raise InputError(f"--steps {config.steps}: expected at least 1")
+    if config.camera_scale is not None and not 0 < config.camera_scale < math.inf:
+        raise InputError(f"--camera-scale {config.camera_scale:g}: expected a positive finite number")
     if config.mode not in get_args(Mode):
         raise InputError(f"--mode {config.mode}: expected {' or '.join(get_args(Mode))}")
     unknown = [name for name in config.variants if name not in VARIANTS.values()]
@@ -71,7 +88,7 @@ def check_config(config: RunConfig) -> ModelFiles:
     check_output(config.choice.capture, config.out)
     if config.from_splats is not None:
         if not config.from_splats.is_file():
-            raise InputError(f"--from-splats {config.from_splats}: does not exist, expected a splat PLY file")
+            raise InputError(f"--from-splats {config.from_splats}: does not exist, expected a splat file")
         if config.from_splats.resolve().is_relative_to(config.out.resolve()):
             raise InputError(f"--from-splats {config.from_splats}: is a result of this run; copy it elsewhere or choose another --out")
     return files
@@ -84,7 +101,7 @@ def ignored_masks(capture: str) -> list[str]:
         return []
     folders = [path for path in (*root.glob("*"), *root.glob("*/*")) if path.is_dir() and path.name.lower() in ("mask", "masks")]
     files = [path for path in root.glob("**/*.mask.*") if path.suffix.lower() in (".png", ".jpg")]
-    listed = [path for path in root.glob("transforms*.json") if b'"mask_path"' in path.read_bytes()]
+    listed = [path for path in root.glob("transforms*.json") if b'"mask_path"' in read_whole(path, "a transforms file", LARGEST_JSON)]
     places = sorted(path.relative_to(root).as_posix() for path in (*folders, *files[:1], *listed))
     return [f"masks beside the photos are ignored ({', '.join(places)}): whole photos are used"] if places else []
 

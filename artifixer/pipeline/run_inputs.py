@@ -18,7 +18,7 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stopping import stop_if_requested
 from artifixer.scenes.references import select_references
-from artifixer.splats.ply import read_splats
+from artifixer.splats.files import read_splat_file
 from artifixer.video.memory import check_memory, default_plan
 from artifixer.video.models import ModelFiles
 
@@ -47,7 +47,7 @@ def check_pixels(config: RunConfig, capture: OpenCapture) -> None:
         capture.scene.photos[index].read()
         stop_if_requested("while reading photos")
     if config.from_splats is not None:
-        check_splats(read_splats(config.from_splats), capture, f"--from-splats {config.from_splats}", config.device)
+        check_splats(read_splat_file(config.from_splats).splats, capture, f"--from-splats {config.from_splats}", config.device)
 
 
 def make_job(config: RunConfig, inputs: RunInputs, folder: RunFolder) -> Job:

@@ -13,11 +13,11 @@ from artifixer.evaluation.inpainting import METHODS, inpaint
 from artifixer.evaluation.report import MOST_VIEWS, Report, ReportView, write_report
 from artifixer.evaluation.variant_table import read_variants
 from artifixer.imaging.resize import resize_photo
-from artifixer.pipeline.model_scale import CameraScale
 from artifixer.pipeline.run_work import Job, at_size, variant_frame
 from artifixer.pipeline.target_path import heldout_frames
 from artifixer.runtime.media import write_png
 from artifixer.runtime.progress import Stage
+from artifixer.scenes.scale import CameraScale
 from artifixer.scenes.scene import Photo
 from artifixer.splats.ply import read_splats
 from artifixer.splats.render_folder import RenderFolder, read_render_folder
@@ -25,24 +25,25 @@ from artifixer.splats.render_folder import RenderFolder, read_render_folder
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the report tells besides the run's files. variants: name -> folder of frames. settings: JSON data. model: its name and mode."""
+    """What the report tells besides the run's files. variants: name -> folder of pictures, renders first. generator_input: the render
+    folder that the model gets. settings: JSON data. model: its name and mode."""
 
     model: str
     scale: CameraScale
     settings: Mapping[str, Any]
     notes: tuple[str, ...]
     variants: Mapping[str, str]
+    generator_input: str
 
 
 def write_run_report(job: Job, facts: RunFacts, stage: Stage) -> None:
     """``report.html`` from the finished files of the run."""
     root, capture = job.run.root, job.capture
     quality = read_variants(root / "metrics.json")
-    videos = [(VARIANT_TITLES[name], root / "videos" / f"{name}.mp4") for name in ("3dgut", *facts.variants)]
+    videos = [(VARIANT_TITLES[name], root / "videos" / f"{name}.mp4") for name in facts.variants]
     side_by_side = ("Side by side: " + " | ".join(title for title, _ in videos), root / "videos" / "side_by_side.mp4")
-    splats = [file for file in ("splats/initial.ply", "splats/artifixer3d.ply") if (root / file).is_file()]
-    if "artifixer3d" not in facts.variants:
-        splats = splats[:1]
+    files = {"3dgut": "splats/initial.ply", "input": "splats/input.ply", "artifixer3d": "splats/artifixer3d.ply"}
+    splats = [file for name, file in files.items() if name in facts.variants]
     with tempfile.TemporaryDirectory() as pictures:
         report = Report(
             title=capture.scene.name,
@@ -74,14 +75,14 @@ def _rows(job: Job, facts: RunFacts, splats: list[str]) -> list[tuple[str, str]]
         ("Frames", f"{width}x{height}, rendered and enhanced at {render_width}x{render_height}"),
         ("Model", facts.model),
         ("Reference photos", ", ".join(frame.photo or "" for frame, _ in job.references) or "none"),
-        ("Camera scale", f"{facts.scale.value:.6g} ({facts.scale.source})"),
+        ("Camera scale", f"{facts.scale.value:.6g}, {facts.scale.kind} ({facts.scale.source})"),
     ]
     return rows + [(f"Gaussians in {file}", f"{len(read_splats(job.run.root / file)):,}") for file in splats]
 
 
 def _views(job: Job, facts: RunFacts, folder: Path) -> list[ReportView]:
     """Held-out photos beside all variants; frames spread over the path where nothing is held out."""
-    renders = read_render_folder(job.run.root / "renders")
+    renders = read_render_folder(job.run.root / facts.generator_input)
     chosen: list[tuple[int, Photo | None]] = [*heldout_frames(job.frames, job.capture)]
     if not chosen:
         count = min(MOST_VIEWS, len(job.frames))
@@ -92,7 +93,7 @@ def _views(job: Job, facts: RunFacts, folder: Path) -> list[ReportView]:
 
 
 def _view(job: Job, facts: RunFacts, renders: RenderFolder, index: int, photo: Photo | None, folder: Path) -> ReportView:
-    pictures = {"3dgut": variant_frame(job, None, index), "opacity": at_size(renders.opacity(index), *job.size)}
+    pictures = {"opacity": at_size(renders.opacity(index), *job.size)}
     if photo is not None:
         pictures["photo"] = resize_photo(photo.read(), *job.size)
         for method in METHODS:

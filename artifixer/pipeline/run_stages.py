@@ -7,10 +7,13 @@ dependencies stay, so that work which goes frame by frame can continue where it 
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.json_io import is_number
 from artifixer.runtime.progress import Progress, Stage
 from artifixer.runtime.run_folder import RunFolder, fingerprint, read_json, to_json, write_json
 from artifixer.runtime.stopping import stop_if_requested
@@ -19,7 +22,7 @@ from artifixer.runtime.system import peak_memory
 TIMING_FILE = "timing.json"
 
 #: Raised when what a stage writes changes for the same settings: results of earlier versions then count as outdated.
-VERSION = 1
+VERSION = 2
 
 
 class Stages:
@@ -29,9 +32,12 @@ class Stages:
         self.executed: list[str] = []
         self._run, self._progress = run, progress
         path = run.path(TIMING_FILE)
-        known = read_json(path) if path.is_file() else {}
-        self.seconds: dict[str, float] = known.get("stages", {})
-        self._peak_memory: float = known.get("peak_memory_mb", 0.0)
+        known = read_json(path) if path.exists() else {}
+        self.seconds: dict[str, float] = known.get("stages", {}) if isinstance(known, dict) else {}
+        self._peak_memory: float = known.get("peak_memory_mb", 0.0) if isinstance(known, dict) else math.nan
+        is_ours = isinstance(self.seconds, dict) and all(is_number(value, 1e12) for value in self.seconds.values())
+        if not is_ours or not is_number(self._peak_memory, 1e12):
+            raise InputError(f'{path}: damaged; expected "stages" with seconds and "peak_memory_mb"; delete it to go on without it')
 
     def complete(
         self,

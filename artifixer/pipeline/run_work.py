@@ -32,6 +32,7 @@ from artifixer.runtime.progress import Stage
 from artifixer.runtime.run_folder import RunFolder, write_bytes, write_json
 from artifixer.runtime.stopping import stop_requested
 from artifixer.scenes.scene import Photo
+from artifixer.splats.files import export_splats, read_splat_file
 from artifixer.splats.initial import ColoredPoints, seen_points
 from artifixer.splats.ply import read_splats, write_splats
 from artifixer.splats.reconstruct import IterationReport, ReconstructConfig, TrainingViews, reconstruct
@@ -122,10 +123,21 @@ def fit_initial(job: Job, config: ReconstructConfig, file: str, checkpoint: str,
     write_splats(job.run.root / file, splats)
 
 
-def copy_splats(job: Job, data: bytes, file: str, stage: Stage) -> None:
-    """Splats of another tool, byte for byte."""
-    write_bytes(job.run.root / file, data)
+def copy_splats(job: Job, source: Path, file: str, stage: Stage) -> tuple[str, ...]:
+    """Splats of another tool: a PLY byte for byte, other formats and damaged files as the PLY of what was read; returns remarks."""
+    found = read_splat_file(source)
+    if found.format == "ply" and not found.notes:
+        write_bytes(job.run.root / file, source.read_bytes())
+    else:
+        write_splats(job.run.root / file, found.splats)
     stage.update(1)
+    return found.notes
+
+
+def export_last(job: Job, splats_file: str, folder: str, formats: Sequence[str], stage: Stage) -> None:
+    """The splats in the formats that the user asked for."""
+    export_splats(job.run.root / folder, Path(splats_file).stem, read_splats(job.run.root / splats_file), formats)
+    stage.update(len(formats))
 
 
 def fit_to_frames(job: Job, config: DistillConfig, source: str, frames: str, file: str, checkpoint: str, stage: Stage) -> None:
@@ -186,13 +198,8 @@ def write_target_cameras(job: Job) -> None:
     write_cameras(job.run.root / "cameras.json", job.frames)
 
 
-def enhance_along(
-    job: Job, model: Model, config: EnhanceConfig, renders: str, folders: tuple[str, str], state: str, stage: Stage
-) -> list[str]:
-    """The model's frames, on disk as they come; returns warnings.
-
-    folders: of the frames, and of the same without detail where the model has it. state: a folder for continuing inside the clip.
-    """
+def enhance_along(job: Job, model: Model, config: EnhanceConfig, renders: str, folder: str, state: str, stage: Stage) -> list[str]:
+    """The model's frames, on disk as they come; returns warnings. state: a folder for continuing inside the clip."""
     root = job.run.root
     cameras = concatenate([frame.camera for frame in job.renders])
     references = [ReferencePhoto(frame.camera, photo) for frame, photo in job.references]
@@ -200,11 +207,10 @@ def enhance_along(
     blocks = enhance(read_render_folder(root / renders), cameras, references, model, config, report, StoreOnDisk(root / state))
     with closing(blocks):  # type: ignore[type-var]
         for block in blocks:
-            for folder, frames in zip(folders, (block.frames, block.plain), strict=True):
-                for index, frame in enumerate(() if frames is None else frames, start=block.first_index):
-                    path = root / folder / f"{index:05d}.png"
-                    if not path.is_file():
-                        write_png(path, at_size(frame, *job.size))
+            for index, frame in enumerate(block.frames, start=block.first_index):
+                path = root / folder / f"{index:05d}.png"
+                if not path.is_file():
+                    write_png(path, at_size(frame, *job.size))
             stage.update(block.first_index + len(block.frames))
             job.stop_if_asked()
     return report.warnings
@@ -221,25 +227,23 @@ def at_size(pixels: UInt8[np.ndarray, "h w *channels"], width: int, height: int)
 # What the user takes away -----------------------------------------------------------------------------------------------------------
 
 
-def write_videos(job: Job, variants: Mapping[str, str], fps: float, stage: Stage) -> None:
-    """One video per variant (name -> folder of frames) and all of them side by side, the first renders in front."""
+def write_videos(job: Job, pictures: Mapping[str, str], fps: float, stage: Stage) -> None:
+    """One video per variant (name -> folder of pictures, renders first) and all of them side by side."""
     root, (width, height) = job.run.root, job.size
-    names = ["3dgut", *variants]
+    names = list(pictures)
     for position, name in enumerate([*names, "side_by_side"]):
         shown = names if name == "side_by_side" else [name]
         with VideoWriter(root / "videos" / f"{name}.mp4", width * len(shown), height, fps) as video:
             for index in range(len(job.frames)):
-                pictures = [variant_frame(job, variants.get(each), index) for each in shown]
-                video.add(np.concatenate(pictures, axis=1))
+                frames = [variant_frame(job, pictures[each], index) for each in shown]
+                video.add(np.concatenate(frames, axis=1))
                 stage.update(position * len(job.frames) + index + 1)
                 job.stop_if_asked()
 
 
-def variant_frame(job: Job, folder: str | None, index: int) -> UInt8[np.ndarray, "height width 3"]:
-    """One frame of a variant, or of the first renders (None), at the frames' size."""
-    if folder is not None:
-        return read_image(job.run.root / folder / f"{index:05d}.png")
-    return at_size(read_image(job.run.root / "renders" / "rgb" / f"{index:05d}.png"), *job.size)
+def variant_frame(job: Job, folder: str, index: int) -> UInt8[np.ndarray, "height width 3"]:
+    """One picture of a folder of renders or frames, at the frames' size."""
+    return at_size(read_image(job.run.root / folder / f"{index:05d}.png"), *job.size)
 
 
 def write_training_dataset(job: Job, frames: str, splats_file: str, stage: Stage) -> None:
@@ -258,13 +262,15 @@ def write_training_dataset(job: Job, frames: str, splats_file: str, stage: Stage
     write_dataset(job.run.root / "dataset", views(), points_of_splats(read_splats(job.run.root / splats_file)))
 
 
-def write_metrics(job: Job, variants: Mapping[str, str], perceptual: PerceptualMetrics, stage: Stage) -> None:
-    """``metrics.json``: the first renders, inpaintings of them and every variant at the held-out photos that the path passes."""
-    folder = read_render_folder(job.run.root / "renders")
+def write_metrics(job: Job, pictures: Mapping[str, str], generator_input: str, perceptual: PerceptualMetrics, stage: Stage) -> None:
+    """``metrics.json``: every variant (name -> folder of pictures), and inpaintings, at the held-out photos that the path passes.
+
+    generator_input: the render folder that the model gets. It is what is inpainted, and its opacity says what is opaque and empty.
+    """
+    folder = read_render_folder(job.run.root / generator_input)
     chosen = heldout_frames(job.frames, job.capture)
-    makers: dict[str, Callable[[int], np.ndarray]] = {"3dgut": folder.rgb}
+    makers: dict[str, Callable[[int], np.ndarray]] = {name: _stored(job.run.root / place) for name, place in pictures.items()}
     makers |= {f"inpainting_{method}": _inpainted(folder, method) for method in METHODS}
-    makers |= {name: _stored(job.run.root / frames) for name, frames in variants.items()}
     quality: dict[str, VariantQuality] = {}
     for position, (name, picture) in enumerate(makers.items()):
         quality[name] = evaluate(_heldout_views(chosen, picture, folder), perceptual, job.device)

@@ -1,7 +1,10 @@
 """Named settings for ``artifixer reconstruct``.
 
-``paper``  10,000 iterations up to a million Gaussians, as in the paper's section 3: for a GPU.
-``tiny``   one or two minutes on two CPU cores at sizes around 200 to 300 pixels.
+``paper``    3DGUT with MCMC densification, 10,000 iterations (paper section 5.1, appendix B), up to a million Gaussians: for a GPU.
+``release``  the same as the public release configures it for sparse captures: without regularisers of opacity and scale.
+``tiny``     one or two minutes on two CPU cores at sizes around 200 to 300 pixels: fewer iterations and Gaussians, faster rates.
+
+All are plain fits: no free-space loss, no cap by pixels, no removal of unseen Gaussians.
 """
 
 from artifixer.splats.initial import InitialConfig
@@ -10,6 +13,7 @@ from artifixer.splats.reconstruct import LearningRates, ReconstructConfig
 
 RECIPES = {
     "paper": ReconstructConfig(),
+    "release": ReconstructConfig(opacity_weight=0.0, scale_weight=0.0),
     "tiny": ReconstructConfig(
         iterations=1500,
         sh_degree=1,

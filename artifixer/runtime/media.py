@@ -7,40 +7,52 @@ Everything is written atomically, and the same pixels give the same bytes.
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
 
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import PARSER_ERRORS, check_regular, open_regular, reason
 from artifixer.runtime.run_folder import atomic_path, write_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: What Pillow's decoders raise for damaged files, besides its own error for files it does not know (an OSError).
-_DECODE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error, zlib.error)
+#: Pillow's names of the picture formats that are read. The format follows from a file's content and not from its name, so without this
+#: list a PostScript file called ``photo.png`` would start Ghostscript. Formats of plugins count only where the plugin is registered.
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF", "HEIF")
+
+#: FFmpeg's names of the containers that are read; others, such as play lists, open files of their own choosing.
+VIDEO_FORMATS = ("mov", "matroska", "avi", "mpegts", "mpeg", "flv")
+
+#: Pixels of the largest picture or video frame: more than any camera has. A file of 150 KB can decompress to this many.
+MOST_PIXELS = 160_000_000
+
+#: Pixels that are converted at a time, so that a large photo is in memory in its own form and as RGB, and in no third form.
+BAND_PIXELS = 1 << 22
+
+#: Values of the largest array in a .npy file.
+MOST_VALUES = 1 << 29
 
 #: Pillow's modes with more than 8 bits per channel; their values go from 0 to 65535.
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
-#: What turns an image of each EXIF orientation upright (names of Pillow's transpositions).
-_UPRIGHT = {
+#: What turns stored pixels of each EXIF orientation upright.
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray] | None] = {
     1: None,
-    2: "FLIP_LEFT_RIGHT",
-    3: "ROTATE_180",
-    4: "FLIP_TOP_BOTTOM",
-    5: "TRANSPOSE",
-    6: "ROTATE_270",
-    7: "TRANSVERSE",
-    8: "ROTATE_90",
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels),
 }
 
 #: zlib level of PNGs: two thirds of the time of the default level for a few percent more bytes.
@@ -56,30 +68,51 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
     """An image as upright 8-bit RGB.
 
     Grey is repeated, 16 bit is rounded to 8, colours with alpha are composited on black (as renders are), EXIF rotation is applied;
-    colour profiles are ignored. Raises ``InputError`` for a file that is missing, unreadable, truncated or of floating-point pixels.
+    colour profiles are ignored. Raises ``InputError`` for a file that is missing, unreadable, truncated or of floating-point pixels, of
+    another format than ``IMAGE_FORMATS`` or of more than ``MOST_PIXELS``.
     """
     path = Path(path)
-    with _opened(path) as image:
-        image = _upright(image)
-        if image.mode in _SIXTEEN_BIT_MODES:
-            values = np.asarray(image).astype(np.int64)
-            if values.min() < 0 or values.max() > 65535:
-                raise InputError(f"{path}: pixel values from {values.min()} to {values.max()}, expected 8 or 16 bit")
-            grey = ((values + 128) // 257).astype(np.uint8)
-            return np.repeat(grey[..., None], 3, axis=2)
-        if image.mode == "F":
-            raise InputError(f"{path}: floating-point pixels, expected 8 or 16 bit")
-        if image.has_transparency_data:
-            rgba = np.asarray(image.convert("RGBA")).astype(np.uint16)
-            return ((rgba[..., :3] * rgba[..., 3:] + 127) // 255).astype(np.uint8)
-        return np.array(image.convert("RGB"))
+    with opened_image(path) as image:
+        operation = _UPRIGHT[_orientation(image)]
+        pixels = _rgb(path, image)
+    return pixels if operation is None else np.ascontiguousarray(operation(pixels))
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
     """(width, height) of the upright image, from the file's header alone. Raises ``InputError`` as ``read_image`` does."""
-    with _opened(Path(path)) as image:
+    with opened_image(Path(path)) as image:
         width, height = image.size
         return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
+def exif_orientation(path: Path) -> int:
+    """EXIF orientation, 1-8; 1 (upright) when the file has none that makes sense. Raises ``InputError`` as ``read_image`` does."""
+    with opened_image(path) as image:
+        return _orientation(image)
+
+
+@contextmanager
+def opened_image(path: Path, content: bytes | None = None) -> Iterator[Image]:
+    """Pillow's image of a file, its pixels still undecoded; every picture that the program reads is opened here.
+
+    content: the file's bytes where they were read from somewhere inside ``path``. What goes wrong while the image is open becomes an
+    ``InputError`` that names the file.
+    """
+    from PIL import Image
+
+    stream: BinaryIO = open_regular(path, "an image") if content is None else io.BytesIO(content)
+    try:
+        with stream, Image.open(stream, formats=_known_formats()) as image:
+            width, height = image.size
+            if width * height > MOST_PIXELS:
+                raise InputError(f"{path}: {width}x{height} pixels, expected an image of at most {MOST_PIXELS:,}")
+            yield image
+    except Image.UnidentifiedImageError:
+        raise InputError(f"{path}: cannot read: none of {', '.join(IMAGE_FORMATS)}, expected an image") from None
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path}: {reason(error)}, expected an image of at most {MOST_PIXELS:,} pixels") from error
+    except PARSER_ERRORS as error:
+        raise InputError(f"{path}: cannot read: {reason(error)}, expected an image") from error
 
 
 def write_png(path: str | Path, pixels: np.ndarray) -> None:
@@ -95,11 +128,35 @@ def write_png(path: str | Path, pixels: np.ndarray) -> None:
 
 
 def read_npy(path: str | Path) -> np.ndarray:
-    """An array from a .npy file (never unpickles). Raises ``InputError`` when the file is missing or damaged."""
+    """An array of numbers from a .npy file (never unpickles).
+
+    Raises ``InputError`` when the file is missing, damaged, or of another size than its header says: nothing is allocated before.
+    """
+    path = Path(path)
+    with open_regular(path, "a NumPy array file") as file:
+        return read_npy_stream(file, check_regular(path, "a NumPy array file"), str(path))
+
+
+def read_npy_stream(file: BinaryIO, size: int, name: str) -> np.ndarray:
+    """The same from an open file of ``size`` bytes that messages call ``name``."""
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise InputError(f"{path}: cannot read: {_reason(error)}, expected a NumPy array file") from error
+        version = np.lib.format.read_magic(file)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, _, dtype = read_header(file)
+        values = 1
+        for side in shape:
+            values *= side
+        expected = file.tell() + values * dtype.itemsize
+        if dtype.kind not in "biuf" or min(shape, default=1) < 0:
+            raise InputError(f"{name}: an array of {str(dtype)[:40]} {str(shape)[:40]}, expected numbers")
+        if expected != size or values > MOST_VALUES:
+            raise InputError(
+                f"{name}: {size:,} bytes; its header promises {str(shape)[:60]} {dtype}, which are {expected:,}; it is damaged"
+            )
+        file.seek(0)
+        return np.lib.format.read_array(file, allow_pickle=False)
+    except PARSER_ERRORS as error:
+        raise InputError(f"{name}: cannot read: {reason(error)}, expected a NumPy array file") from error
 
 
 def write_npy(path: str | Path, array: np.ndarray) -> None:
@@ -143,53 +200,88 @@ class VideoWriter:
 
 
 def read_video(path: str | Path) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
-    """The frames of a video's first video stream in display order, upright. Raises ``InputError`` when it cannot be read to its end."""
-    import av
+    """The frames of a video's first video stream in display order, upright.
 
+    Raises ``InputError`` when it cannot be read to its end, is no container of ``VIDEO_FORMATS``, or has frames of more than
+    ``MOST_PIXELS``.
+    """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: does not exist, expected a video file")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise InputError(f"{path}: has no video stream, expected a video file")
-            for frame in container.decode(video=0):
-                quarter_turns = round(frame.rotation / 90)
-                yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns))
-    except av.error.FFmpegError as error:
-        raise InputError(f"{path}: cannot read: {_reason(error)}, expected a video file") from error
+    with opened_video(path) as container:
+        for frame in container.decode(video=0):
+            if frame.width * frame.height > MOST_PIXELS:
+                raise InputError(f"{path}: frames of {frame.width}x{frame.height} pixels, expected at most {MOST_PIXELS:,}")
+            quarter_turns = round(frame.rotation / 90)
+            yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image]:
-    """The image, its pixels still undecoded; what goes wrong while it is open becomes an ``InputError`` that names the file."""
+def opened_video(path: Path) -> Iterator[Any]:
+    """PyAV's container of a video file with a video stream; every video that the program reads is opened here.
+
+    The path is a file and nothing else: no protocol (``concat:``, ``http:``), and no format that names further files. Titles in other
+    encodings than UTF-8 don't matter. What goes wrong while the video is open becomes an ``InputError`` that names the file.
+    """
+    import av
+
+    check_regular(path, "a video file")
+    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(VIDEO_FORMATS)}
+    try:
+        with av.open(f"file:{path.absolute()}", options=options, metadata_errors="ignore") as container:
+            streams = container.streams.video
+            if not streams:
+                raise InputError(f"{path}: has no video stream, expected a video file")
+            if streams[0].width * streams[0].height > MOST_PIXELS:
+                raise InputError(f"{path}: {streams[0].width}x{streams[0].height} pixels, expected at most {MOST_PIXELS:,}")
+            yield container
+    except av.error.FFmpegError as error:
+        raise InputError(f"{path}: cannot read: {reason(error)}, expected a video file") from error
+    except PARSER_ERRORS as error:
+        raise InputError(f"{path}: cannot read: {reason(error)}, expected a video file") from error
+
+
+def _known_formats() -> list[str]:
+    """Those of ``IMAGE_FORMATS`` that Pillow and its registered plugins can read."""
     from PIL import Image
 
-    try:
-        with Image.open(path) as image:
-            yield image
-    except FileNotFoundError:
-        raise InputError(f"{path}: does not exist, expected an image") from None
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: {error}") from error
-    except _DECODE_ERRORS as error:
-        raise InputError(f"{path}: cannot read: {_reason(error)}, expected an image") from error
+    if any(name not in Image.OPEN for name in IMAGE_FORMATS):
+        Image.init()
+    return [name for name in IMAGE_FORMATS if name in Image.OPEN]
+
+
+def _rgb(path: Path, image: Image) -> UInt8[np.ndarray, "height width 3"]:
+    """The stored pixels as 8-bit RGB, converted band by band."""
+    if image.mode == "F":
+        raise InputError(f"{path}: floating-point pixels, expected 8 or 16 bit")
+    image.load()
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        band = image if rows >= height else image.crop((0, top, width, bottom))
+        if image.mode in _SIXTEEN_BIT_MODES:
+            values = np.asarray(band).astype(np.int64)
+            if values.min() < 0 or values.max() > 65535:
+                raise InputError(f"{path}: pixel values from {values.min()} to {values.max()}, expected 8 or 16 bit")
+            pixels[top:bottom] = ((values + 128) // 257).astype(np.uint8)[..., None]
+        elif image.has_transparency_data:
+            rgba = np.asarray(band.convert("RGBA")).astype(np.uint16)
+            pixels[top:bottom] = (rgba[..., :3] * rgba[..., 3:] + 127) // 255
+        else:
+            pixels[top:bottom] = np.asarray(band.convert("RGB"))
+    return pixels
 
 
 def _orientation(image: Image) -> int:
-    """EXIF orientation, 1-8, as far as the header tells; 1 (upright) when absent or out of range."""
+    """EXIF orientation, 1-8, as far as the header tells; 1 (upright) when absent or no such number."""
     from PIL import Image
 
-    # PNG's own getexif decodes all pixels to look for a tag behind them; the base class reads what stands before them.
-    value = Image.Image.getexif(image).get(0x0112, 1)
-    return value if value in _UPRIGHT else 1
-
-
-def _upright(image: Image) -> Image:
-    from PIL import Image
-
-    operation = _UPRIGHT[_orientation(image)]
-    return image if operation is None else image.transpose(Image.Transpose[operation])
+    try:
+        # PNG's own getexif decodes all pixels to look for a tag behind them; the base class reads what stands before them.
+        value = Image.Image.getexif(image).get(0x0112, 1)
+        return next((known for known in _UPRIGHT if known == value), 1)
+    except PARSER_ERRORS:  # damaged EXIF says nothing, and the pixels may be good
+        return 1
 
 
 @contextmanager
@@ -221,9 +313,3 @@ def _encoder(path: Path, width: int, height: int, fps: float) -> Iterator[Callab
         yield encode
         assert count, f"{path}: a video without frames"
         container.mux(stream.encode(None))
-
-
-def _reason(error: Exception) -> str:
-    """One line of a library's message, without the path that stands before it in ours."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text.splitlines()[0]

@@ -16,6 +16,8 @@ from __future__ import annotations
 import dataclasses
 import enum
 import errno
+import fnmatch
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -28,7 +30,7 @@ import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 
@@ -38,6 +40,7 @@ from torch import Tensor
 
 import artifixer
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import check_regular, open_regular, path_inside, read_whole, reason, refuse_links
 from artifixer.runtime.system import FolderLock, check_folder_name, flush_file, flush_folder, is_alive, put_in_place
 
 CONFIG_FORMAT = "artifixer-run"
@@ -77,6 +80,21 @@ FULL_DISK_BYTES = 64 * 1024
 
 #: Levels of lists and objects in a JSON file: more than any format here has, few enough to print a value without running out of stack.
 DEEPEST_JSON = 100
+
+#: Bytes of a JSON file, more than any format here needs: lists of lists take twenty times as much in memory.
+LARGEST_JSON = 64 * 1024**2
+
+#: First parts of the paths that the verbs write into their folders: nothing else is removed because ``owned.txt`` lists it, since a
+#: received or damaged list may name what somebody else put there. A new output gets its line here, or ``overwrite`` will leave it.
+OUTPUT_NAMES = (
+    *("cameras.json", "index.json", "manifest.json", "metrics.json", "metrics.jsonl", "split.json", "timing.json"),
+    *("log.txt", "preview.png", "report.html", "video.mp4", "splats.*", "checkpoint.safetensors", "pairs-*.tar"),
+    *("cache", "checkpoints", "dataset", "frames", "model", "opacity", "depth", "references", "renders", "renders_3d", "rgb"),
+    *("sfm", "splats", "state", "tensorboard", "validation", "videos", ".scenes"),
+)
+
+#: Links that the verbs make in their folders: photos for structure from motion, and the text encoder that a model shares.
+LINKED_NAMES = ("sfm/*/photos/*", "model/text_encoder", "model/tokenizer")
 
 #: Width up to which a JSON list or object stays on one line.
 JSON_LINE_WIDTH = 140
@@ -121,8 +139,12 @@ def append_text(path: str | Path, text: str) -> None:
     path = Path(path)
     with _refusals_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8", newline="\n") as file:
+        if path.exists():
+            check_regular(path, "a text file")
+        with path.open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def write_json(path: str | Path, value: object) -> None:
@@ -136,14 +158,15 @@ def write_json(path: str | Path, value: object) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file. Raises ``InputError`` naming the file when it is missing, unreadable, not JSON or nested absurdly deep."""
+    """Read a JSON file.
+
+    Raises ``InputError`` naming the file when it is missing, unreadable, of more than ``LARGEST_JSON`` bytes, not JSON or nested absurdly
+    deep.
+    """
     path = Path(path)
+    content = read_whole(path, "a JSON file", LARGEST_JSON)
     try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{path}: does not exist, expected a JSON file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot read: {error.strerror}") from error
+        value = json.loads(content)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not text in UTF-8 (byte {error.start}), expected JSON") from error
     except json.JSONDecodeError as error:
@@ -219,7 +242,8 @@ class RunFolder:
         self._lock = lock
         self._starts_anew = False
         self._made_folders: list[Path] = []
-        self._owned = set(_read_lines(root / ".run" / "owned.txt"))
+        self._owned = set(_read_owned(root))
+        self._made: set[str] = set()  # by this process
 
     @classmethod
     def open(
@@ -245,8 +269,14 @@ class RunFolder:
         check_folder_name(root)
         wanted = {"identity": to_json(identity), "settings": to_json(settings)}
         _refuse_foreign(root)
+        refuse_links(root, _may_link)
         made = [folder for folder in (root, *root.parents) if not folder.exists()]
-        run = cls(root, _locked(root))
+        lock = _locked(root)
+        try:
+            run = cls(root, lock)
+        except InputError:
+            lock.close()
+            raise
         try:
             run._made_folders = made
             config = run._read_config()
@@ -288,16 +318,16 @@ class RunFolder:
 
     def is_done(self, stage: str, key: object) -> bool:
         """Whether ``stage`` was finished with this ``key`` (JSON data, usually a ``fingerprint``) and all its outputs are still there."""
-        marker = self._marker(stage)
-        if not marker.is_file():
+        content = self._read_marker(stage)
+        if content is None or content["key"] != to_json(key):
             return False
-        content = read_json(marker)
-        return content["key"] == to_json(key) and all((self.root / output).exists() for output in content["outputs"])
+        outputs = [path_inside(self.root, output, self._marker(stage), "the run folder") for output in content["outputs"]]
+        return all(output.exists() for output in outputs)
 
     def key_of(self, stage: str) -> Any | None:
         """The key (JSON data) with which ``stage`` was finished, or None; its outputs may be gone."""
-        marker = self._marker(stage)
-        return read_json(marker)["key"] if marker.is_file() else None
+        content = self._read_marker(stage)
+        return None if content is None else content["key"]
 
     def forget(self, stage: str) -> None:
         """Take back that ``stage`` is finished; its outputs stay where they are."""
@@ -325,12 +355,24 @@ class RunFolder:
         assert re.fullmatch(r"[\w.-]+", stage), f"stage name {stage!r}: expected letters, digits, '_', '-' and '.'"
         return self.root / ".run" / "stages" / f"{stage}.json"
 
+    def _read_marker(self, stage: str) -> dict[str, Any] | None:
+        """The stage's marker, checked; None when there is none."""
+        marker = self._marker(stage)
+        if not marker.exists():
+            return None
+        content = read_json(marker)
+        outputs = content.get("outputs") if isinstance(content, dict) else None
+        if not isinstance(outputs, list) or not all(isinstance(output, str) for output in outputs) or "key" not in content:
+            raise InputError(f'{marker}: damaged; expected an object with "key" and a list of "outputs"; delete it to repeat the stage')
+        return content
+
     def _relative(self, path: Path) -> str:
         relative = Path(os.path.relpath(path, self.root))
         assert relative.parts and relative.parts[0] not in (".", "..", ".run"), f"{path} is not inside the run folder {self.root}"
         return relative.as_posix()
 
     def _own(self, relative: str) -> None:
+        self._made.add(relative)
         if relative not in self._owned:
             self._owned.add(relative)
             write_bytes(self.root / ".run" / "owned.txt", "".join(f"{name}\n" for name in sorted(self._owned)).encode())
@@ -340,8 +382,12 @@ class RunFolder:
         if not path.exists():
             return None
         config = read_json(path)
-        if config["version"] != CONFIG_VERSION:
-            raise InputError(f"{path}: format version {config['version']}, expected {CONFIG_VERSION}; choose another folder")
+        version = config.get("version") if isinstance(config, dict) else None
+        if version != CONFIG_VERSION:
+            raise InputError(f"{path}: format version {str(version)[:40]}, expected {CONFIG_VERSION}; choose another folder")
+        for name in ("identity", "settings"):
+            if not isinstance(config.get(name), dict):
+                raise InputError(f'{path}: "{name}" is {str(config.get(name))[:40]!r}, expected an object; choose another folder')
         return config
 
     def _discard(self) -> None:
@@ -355,13 +401,16 @@ class RunFolder:
     def _clear(self) -> None:
         """Remove markers first and keep config.json: a kill in between leaves a folder that is still recognised and claims nothing."""
         shutil.rmtree(self.root / ".run" / "stages", ignore_errors=True)
-        for relative in sorted(self._owned):
+        refuse_links(self.root, _may_link)  # of what was put there since the folder was opened, nothing is followed either
+        removed = sorted(name for name in self._owned if _is_output(name) or name in self._made)
+        for relative in removed:
             path = self.root / relative
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
-                path.unlink(missing_ok=True)
-        for folder in sorted({parent for name in self._owned for parent in Path(name).parents if parent.parts}, reverse=True):
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    path.unlink()
+        for folder in sorted({parent for name in removed for parent in Path(name).parents if parent.parts}, reverse=True):
             with suppress(OSError):  # not empty: somebody else's files are in it
                 (self.root / folder).rmdir()
         self._owned.clear()
@@ -499,15 +548,42 @@ def _pieces(value: object) -> Iterator[bytes]:
 
 
 def _file_digest(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
+    if not path.exists():
+        raise InputError(f"{path}: cannot read: No such file or directory")
+    with open_regular(path, "a file") as file:
+        try:
             return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read: {error.strerror}") from error
+        except OSError as error:
+            raise InputError(f"{path}: cannot read: {reason(error)}") from error
 
 
-def _read_lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+def _read_owned(root: Path) -> list[str]:
+    """The paths in ``owned.txt``. It says what ``overwrite`` deletes, so a line that no run of ours wrote ends everything."""
+    path = root / ".run" / "owned.txt"
+    if not path.exists():
+        return []
+    try:
+        names = read_whole(path, "a list of paths", LARGEST_JSON).decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not text in UTF-8 (byte {error.start}); choose another folder") from error
+    for number, name in enumerate(names, start=1):
+        plain = PurePosixPath(name)
+        if "\\" in name or name != plain.as_posix() or plain.is_absolute() or ".." in plain.parts or plain.parts[:1] in ((), (".run",)):
+            raise InputError(
+                f"{path}: line {number} is {name[:80]!r}, expected a path of a result inside the folder; nothing was deleted, "
+                "choose another folder"
+            )
+    return names
+
+
+def _is_output(relative: str) -> bool:
+    """Whether a path inside a run folder is one that verbs write."""
+    first = relative.split("/")[0]
+    return any(fnmatch.fnmatchcase(first, pattern) for pattern in OUTPUT_NAMES)
+
+
+def _may_link(relative: PurePosixPath) -> bool:
+    return any(fnmatch.fnmatchcase(relative.as_posix(), pattern) for pattern in LINKED_NAMES)
 
 
 def _refuse_foreign(root: Path) -> None:
@@ -558,6 +634,7 @@ def _remove_leftovers(root: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+@functools.cache
 def _source_commit() -> str | None:
     """The git commit of the source tree this package runs from, "-dirty" with local changes; None for an installed package."""
     tree = Path(artifixer.__file__).parents[1]

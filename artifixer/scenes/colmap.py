@@ -11,6 +11,8 @@ which file is wrong and where. Formats: https://colmap.github.io/format.html
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from jaxtyping import Float, Int, UInt8
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import LARGEST_TEXT, is_regular, open_regular, read_whole
 from artifixer.scenes.file_names import FileNames
 from artifixer.scenes.photo_files import (
     LARGEST_INTRINSIC,
@@ -97,7 +100,7 @@ def find_nerfstudio_model(capture: Path) -> Path | None:
 
 def is_model(folder: Path) -> bool:
     """Whether ``folder`` holds any part of a model; ``read_model`` tells what is missing."""
-    return any(_file(folder, name, suffix).is_file() for name in ("cameras", "images") for suffix in (".bin", ".txt"))
+    return any(is_regular(_file(folder, name, suffix)) for name in ("cameras", "images") for suffix in (".bin", ".txt"))
 
 
 def load(capture: Path, model_folder: Path) -> Scene:
@@ -110,8 +113,10 @@ def load(capture: Path, model_folder: Path) -> Scene:
     source = model_folder / "images"
     images = sorted(model.images, key=lambda image: image.name)
     names = FileNames(capture)
+    for image in images:
+        path_inside(capture, image.name, source)  # before any name is looked for
     root = next(
-        (folder for folder in (capture / "images", capture) if any(names.find(folder / image.name).is_file() for image in images)), None
+        (folder for folder in (capture / "images", capture) if any(is_regular(names.find(folder / image.name)) for image in images)), None
     )
     if root is None:
         example = f" (first: {images[0].name})" if images else ""
@@ -152,7 +157,7 @@ def read_model(folder: Path) -> ColmapModel:
     cameras = read_cameras(_file(folder, "cameras", suffix))
     images = tuple(read_images(_file(folder, "images", suffix)))
     points_file = _file(folder, "points3D", suffix)
-    points = read_points(points_file) if points_file.is_file() else None
+    points = read_points(points_file) if is_regular(points_file) else None
     _check_images(_file(folder, "images", suffix), cameras, images)
     if points is not None:
         _check_points(points_file, images, points)
@@ -350,7 +355,7 @@ class _BinaryFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.bytes = _read_bytes(path)
+        self.bytes = _mapped(path)
         self.offset = 0
 
     def array(self, dtype: np.dtype | str, count: int, what: str) -> np.ndarray:
@@ -464,11 +469,11 @@ def _add_camera(path: Path, cameras: dict[int, ColmapCamera], camera_id: int, ca
     cameras[camera_id] = camera
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+def _mapped(path: Path) -> bytes | mmap.mmap:
+    """The file's bytes, of which only those that are looked at come into memory."""
+    with open_regular(path, "a part of a COLMAP model") as file:
+        is_empty = os.fstat(file.fileno()).st_size == 0
+        return b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _decoded(path: Path, raw: bytes) -> str:
@@ -554,7 +559,7 @@ def _points_txt(path: Path) -> ColmapPoints:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines without surrounding blanks."""
-    text = _decoded(path, _read_bytes(path))
+    text = _decoded(path, read_whole(path, "a text file of a COLMAP model", LARGEST_TEXT))
     return ((number, line.strip()) for number, line in enumerate(text.split("\n"), start=1))
 
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from artifixer.runtime.errors import InputError
-from artifixer.scenes import colmap, photos, split_file, transforms_json, video_file
+from artifixer.scenes import colmap, panoramas, photos, split_file, transforms_json, video_file
+from artifixer.scenes.panoramas import PanoramaConfig
 from artifixer.scenes.scene import Scene
+from artifixer.scenes.wide_lenses import check_lenses
 
 PROCEDURAL_PREFIX = "procedural:"
 
@@ -24,10 +26,16 @@ class Effort:
 
     work_folder: keeps intermediate files for the next time; None leaves nothing behind.
     say: gets one line per step.
+    faces: perspective views per equirectangular photo; None for the default where photos are recognised as such.
     """
 
     work_folder: Path | None = None
     say: Callable[[str], None] = lambda text: None
+    faces: int | None = None
+
+    @property
+    def panoramas(self) -> PanoramaConfig:
+        return PanoramaConfig() if self.faces is None else PanoramaConfig(faces=self.faces)
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ VIDEO = Format(
     "video",
     f"one video ({', '.join(video_file.VIDEO_SUFFIXES)})",
     video_file.find_video,
-    lambda capture, path, effort: video_file.load(path, effort.work_folder, say=effort.say),
+    lambda capture, path, effort: video_file.load(path, effort.work_folder, say=effort.say, faces=effort.faces),
     has_poses=False,
 )
 
@@ -69,7 +77,7 @@ FORMATS = (
         "transforms_json",
         transforms_json.FILE_NAME,
         transforms_json.find_transforms,
-        lambda capture, path, effort: transforms_json.load(capture, path),
+        lambda capture, path, effort: transforms_json.load(capture, path, effort.faces),
     ),
     Format(
         "colmap",
@@ -78,10 +86,17 @@ FORMATS = (
         lambda capture, model, effort: colmap.load(capture, model),
     ),
     Format(
+        "panoramas",
+        "at least 2 equirectangular photos in images or the folder itself",
+        panoramas.find_panoramas,
+        lambda capture, folder, effort: panoramas.load(capture, folder, effort.work_folder, effort.panoramas, effort.say),
+        has_poses=False,
+    ),
+    Format(
         "photos",
         "at least 2 photos in images or the folder itself",
         photos.find_photos,
-        lambda capture, folder, effort: photos.load(capture, folder, effort.work_folder, say=effort.say),
+        lambda capture, folder, effort: _photos(capture, folder, effort),
         has_poses=False,
     ),
     VIDEO,
@@ -113,12 +128,19 @@ def brings_poses(capture: str | Path) -> bool:
         return transforms_json.is_transforms(path) or find_format(path)[0].has_poses
 
 
-def load_scene(capture: str | Path, *, work_folder: Path | None = None, say: Callable[[str], None] = lambda text: None) -> Scene:
+def load_scene(
+    capture: str | Path,
+    *,
+    work_folder: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    faces: int | None = None,
+) -> Scene:
     """The scene of a capture: a folder in one of ``FORMATS``, a transforms file, a video, or ``procedural:SEED``.
 
-    work_folder, say: for captures without poses, see ``Effort``.
+    work_folder, say, faces: see ``Effort``.
     Raises InputError when the capture is missing or of no known format, and for whatever is wrong inside it.
     """
+    panoramas.check_faces(faces)
     if str(capture).startswith(PROCEDURAL_PREFIX):
         from artifixer.scenes import procedural
 
@@ -126,10 +148,10 @@ def load_scene(capture: str | Path, *, work_folder: Path | None = None, say: Cal
     path = Path(capture)
     with readable(path):
         if transforms_json.is_transforms(path):
-            return _with_splits(path.parent, transforms_json.load(path.parent, path))
+            return _with_splits(path.parent, transforms_json.load(path.parent, path, faces))
         entry, start = find_format(path)
         folder = path if path.is_dir() else path.parent
-        return _with_splits(folder, entry.load(path, start, Effort(work_folder, say)))
+        return _with_splits(folder, entry.load(path, start, Effort(work_folder, say, faces)))
 
 
 @contextmanager
@@ -142,8 +164,16 @@ def readable(capture: Path) -> Iterator[None]:
         raise InputError(f"{where}: cannot be read ({error.strerror or error}); expected a readable capture") from error
 
 
+def _photos(capture: Path, folder: Path, effort: Effort) -> Scene:
+    """Photos without poses; panoramas that do not look like any, when the user says they are."""
+    if effort.faces is not None:
+        return panoramas.load(capture, folder, effort.work_folder, effort.panoramas, effort.say)
+    return photos.load(capture, folder, effort.work_folder, say=effort.say)
+
+
 def _with_splits(folder: Path, scene: Scene) -> Scene:
-    """The scene with the splits of the capture's own ``splits.json``, if it has one."""
+    """The scene, which can be rendered, with the splits of the capture's own ``splits.json``, if it has one."""
+    check_lenses(scene)
     path = folder / split_file.FILE_NAME
     if not path.is_file():
         return scene

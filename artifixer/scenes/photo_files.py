@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ from jaxtyping import Float, UInt8
 from artifixer.geometry.cameras import Cameras
 from artifixer.imaging.resize import fit_size, resize_photo
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.media import image_size, read_image, read_npy, write_npy
+from artifixer.runtime.files import is_regular
+from artifixer.runtime.files import path_inside as path_inside  # loaders import it from here, beside the bounds
+from artifixer.runtime.media import exif_orientation, image_size, read_image, read_npy, write_npy
 from artifixer.runtime.run_folder import fingerprint
 from artifixer.scenes.scene import Photo, Scene
 
@@ -32,10 +34,6 @@ ASPECT_TOLERANCE = 0.01
 
 #: Bytes of resized photos that a scene keeps in memory; others are read again.
 PHOTO_MEMORY = 2 * 1024**3
-
-#: Bytes of a file's name, and of its path inside the capture.
-LONGEST_NAME = 255
-LONGEST_PATH = 1024
 
 #: Sizes (pixels), focal lengths (pixels), other intrinsics (pixels, distortion coefficients) and positions (world units) beyond these are
 #: mistakes of a file. Squares of positions still fit float32.
@@ -71,26 +69,7 @@ def photos_below(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     files = (path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith("."))
-    return sorted(path for path in files if path.is_file())
-
-
-def path_inside(folder: Path, listed: str, source: Path) -> Path:
-    """``folder / listed`` for a path that the file ``source`` names.
-
-    Backslashes and a leading ``./`` are understood. Raises InputError for absolute paths, for paths that leave ``folder``, and for names
-    that no file can have. Links inside the folder are followed, wherever they lead: they are the user's own.
-    """
-    parts = PurePosixPath(listed.replace("\\", "/"))
-    try:
-        lengths = [len(part.encode()) for part in parts.parts]
-    except UnicodeEncodeError:  # JSON can hold halves of surrogate pairs
-        raise InputError(f"{source}: the path {listed!r} is no valid text; expected a path inside the capture's folder") from None
-    if max(lengths, default=0) > LONGEST_NAME or sum(lengths) > LONGEST_PATH:
-        raise InputError(f"{source}: the path {listed[:40]!r}... has {sum(lengths)} bytes; expected a path that a file can have")
-    absolute = parts.is_absolute() or (parts.parts and parts.parts[0].endswith(":"))
-    if not listed or "\0" in listed or absolute or ".." in parts.parts:
-        raise InputError(f"{source}: the path {listed!r} leaves the capture's folder; expected a path inside it")
-    return folder / parts
+    return sorted(path for path in files if is_regular(path))
 
 
 def fit_camera(photo: Photo, camera: Cameras, source: Path) -> FittedView:
@@ -100,7 +79,7 @@ def fit_camera(photo: Photo, camera: Cameras, source: Path) -> FittedView:
     pixels, it is turned with the photo (a roll about the optical axis). Then intrinsics are scaled to the photo's size.
     Raises InputError when the aspect ratios disagree.
     """
-    orientation = _exif_orientation(photo.path) if photo.path is not None else 1
+    orientation = exif_orientation(photo.path) if photo.path is not None else 1
     stored = stored_size(photo)
     pixel_map = np.eye(2, 3)
     if orientation in _MIRRORINGS and _same_aspect(stored, camera):
@@ -120,7 +99,7 @@ def fit_camera(photo: Photo, camera: Cameras, source: Path) -> FittedView:
 
 def stored_size(photo: Photo) -> tuple[int, int]:
     """(width, height) of the pixels as they lie in the photo's file, before EXIF turns them upright."""
-    turned = photo.path is not None and _exif_orientation(photo.path) >= 5
+    turned = photo.path is not None and exif_orientation(photo.path) >= 5
     return (photo.height, photo.width) if turned else (photo.width, photo.height)
 
 
@@ -166,7 +145,11 @@ def _resized_photo(photo: Photo, width: int, height: int, recent: _RecentPhotos,
         stored = cache_folder / f"{_file_identity(photo)}-{width}x{height}.npy"
         if not stored.is_file():
             write_npy(stored, resize_photo(photo.read(), width, height))
-        return read_npy(stored)
+        pixels = read_npy(stored)
+        if pixels.shape != (height, width, 3) or pixels.dtype != np.uint8:
+            kind = f"{pixels.shape} {pixels.dtype}"
+            raise InputError(f"{stored}: {kind}, expected {(height, width, 3)} uint8; delete it to have it made again")
+        return pixels
 
     return Photo(photo.name, width, height, read=lambda: recent.get(photo.name, compute), path=photo.path)
 
@@ -213,19 +196,6 @@ _MIRRORINGS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     5: lambda photo: photo.swapaxes(0, 1),
     7: lambda photo: photo[::-1, ::-1].swapaxes(0, 1),
 }
-
-
-def _exif_orientation(path: Path) -> int:
-    """EXIF orientation 1-8; 1 (upright) when the file has none."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            # PNG's own getexif decodes all pixels to look for a tag behind them; the base class reads what stands before them.
-            orientation = Image.Image.getexif(image).get(0x0112, 1)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable photo ({error})") from error
-    return orientation if orientation in range(1, 9) else 1
 
 
 def _same_aspect(size: tuple[int, int], camera: Cameras) -> bool:

@@ -6,6 +6,7 @@ distortion, photos stay as they are. The result is an ordinary COLMAP model, kep
     WORK/sfm-KEY/photos/         links to the photos under plain names (COLMAP's lists of pairs know no spaces)
     WORK/sfm-KEY/database.db     features and matches; an interrupted run continues with them
     WORK/sfm-KEY/model/          the finished model (appears at once, when it is complete)
+    WORK/sfm-KEY/agreement.json  how well matches and poses agree, so that the database is not read again
 
 KEY follows from the photos' contents and ``SfmConfig``. Random seeds are fixed, and whatever would depend on the order of threads runs in
 one, so the same photos give the same poses on the same machine.
@@ -24,8 +25,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.media import read_image
-from artifixer.runtime.run_folder import fingerprint, write_bytes
+from artifixer.runtime.files import PARSER_ERRORS, is_regular, reason
+from artifixer.runtime.json_io import is_number, shown
+from artifixer.runtime.media import opened_image, read_image
+from artifixer.runtime.run_folder import fingerprint, read_json, write_bytes, write_json
 from artifixer.runtime.stopping import handlers_kept, stop_at_once
 from artifixer.runtime.system import link_or_copy
 from artifixer.scenes import colmap
@@ -84,14 +87,14 @@ def load(
     names = photo_names(folder)
     with handlers_kept():
         import pycolmap  # noqa: F401 - its log installs a handler for SIGTERM, which prints a stack trace and kills
-    with _temporary_if_none(work_folder) as work:
+    with temporary_if_none(work_folder) as work:
         stage = work / f"sfm-{fingerprint(config, [(name, folder / name) for name in names])[:16]}"
         model_folder = stage / "model"
         if not model_folder.is_dir():
             with stop_at_once():  # minutes, and an interrupted database continues
                 _reconstruct(folder, names, stage, config, say)
         scene = colmap.load(capture, model_folder)
-        agreement = _epipolar_agreement(stage / "database.db", model_folder, config.epipolar_pixels)
+        agreement = kept_agreement(stage, model_folder, config.epipolar_pixels)
 
     prefix = folder.relative_to(capture)
     registered = {photo.name for photo in scene.photos}
@@ -111,11 +114,11 @@ def _photos_in(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
         return iter(())
     inside = folder.rglob("*") if folder.name == "images" else folder.iterdir()
-    return (path for path in inside if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".") and path.is_file())
+    return (path for path in inside if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".") and is_regular(path))
 
 
 @contextmanager
-def _temporary_if_none(folder: Path | None) -> Iterator[Path]:
+def temporary_if_none(folder: Path | None) -> Iterator[Path]:
     if folder is not None:
         yield folder
         return
@@ -134,13 +137,13 @@ def _reconstruct(folder: Path, names: Sequence[str], stage: Path, config: SfmCon
     links = _link(folder, names, stage / "photos")
     groups = _camera_groups(folder, names)
     database = stage / "database.db"
-    with _quiet_colmap(), tempfile.TemporaryDirectory(dir=stage) as scratch:
+    with quiet_colmap(), tempfile.TemporaryDirectory(dir=stage) as scratch:
         pycolmap.set_random_seed(config.seed)
         say(f"structure from motion: features of {len(names)} photos")
         _extract(database, stage / "photos", [[links[name] for name in group] for group in groups], config)
-        pairs = _pairs(len(names), config)
+        pairs = photo_pairs(len(names), config)
         say(f"structure from motion: matching {len(pairs)} pairs of photos")
-        _match(database, [(links[names[a]], links[names[b]]) for a, b in pairs], stage / "pairs.txt", config)
+        match_pairs(database, [(links[names[a]], links[names[b]]) for a, b in pairs], stage / "pairs.txt", config)
         say("structure from motion: poses")
         model = _map(database, stage / "photos", Path(scratch), config)
         count = 0 if model is None else model.num_reg_images()
@@ -180,14 +183,17 @@ def _camera_groups(folder: Path, names: Sequence[str]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _exif_focal_length(path: Path) -> tuple[float, ...]:
-    """Focal length and its 35 mm equivalent as far as EXIF tells them (0 where not); only compared, never computed with."""
+def _exif_focal_length(path: Path) -> tuple[str, ...]:
+    """Focal length and its 35 mm equivalent as EXIF tells them, as text: they are only compared, and files hold words there too."""
     from PIL import Image
     from PIL.ExifTags import IFD
 
-    with Image.open(path) as image:
-        lens = Image.Image.getexif(image).get_ifd(IFD.Exif)
-    return tuple(float(lens.get(tag, 0)) for tag in (0x920A, 0xA405))
+    with opened_image(path) as image:
+        try:
+            lens = Image.Image.getexif(image).get_ifd(IFD.Exif)
+        except PARSER_ERRORS:  # damaged EXIF says nothing, and the pixels may be good
+            return ()
+    return tuple(str(lens.get(tag, 0)) for tag in (0x920A, 0xA405))
 
 
 def _extract(database: Path, folder: Path, groups: Sequence[Sequence[str]], config: SfmConfig) -> None:
@@ -208,7 +214,7 @@ def _extract(database: Path, folder: Path, groups: Sequence[Sequence[str]], conf
     pycolmap.extract_features(database, folder, [name for group in groups for name in group], extraction_options=options)
 
 
-def _pairs(count: int, config: SfmConfig) -> list[tuple[int, int]]:
+def photo_pairs(count: int, config: SfmConfig) -> list[tuple[int, int]]:
     """Which photos to match, as positions in the sorted list."""
     if count <= config.exhaustive_photos:
         return list(itertools.combinations(range(count), 2))
@@ -218,7 +224,7 @@ def _pairs(count: int, config: SfmConfig) -> list[tuple[int, int]]:
     return sorted(near | set(itertools.combinations(spaced, 2)))
 
 
-def _match(database: Path, pairs: Sequence[tuple[str, str]], list_file: Path, config: SfmConfig) -> None:
+def match_pairs(database: Path, pairs: Sequence[tuple[str, str]], list_file: Path, config: SfmConfig) -> None:
     import pycolmap
 
     write_bytes(list_file, "".join(f"{first} {second}\n" for first, second in pairs).encode())
@@ -250,7 +256,7 @@ def _check_readable(folder: Path, names: Sequence[str]) -> None:
 
 
 @contextmanager
-def _quiet_colmap() -> Iterator[None]:
+def quiet_colmap() -> Iterator[None]:
     """Without COLMAP's log: what matters in it becomes a note or an error here."""
     import pycolmap
 
@@ -265,7 +271,22 @@ def _quiet_colmap() -> Iterator[None]:
 # Are the poses right? ---------------------------------------------------------------------------------------------------------------
 
 
-def _epipolar_agreement(database: Path, model_folder: Path, tolerance: float) -> float:
+def kept_agreement(stage: Path, model_folder: Path, tolerance: float) -> float:
+    """``epipolar_agreement``, computed once. Raises InputError when the stage's files are not those that COLMAP wrote."""
+    path = stage / "agreement.json"
+    if not is_regular(path):
+        try:
+            write_json(path, {"agreement": epipolar_agreement(stage / "database.db", model_folder, tolerance)})
+        except PARSER_ERRORS as error:
+            raise InputError(f"{stage}: damaged ({reason(error)}); delete this folder to have the poses computed again") from error
+    content = read_json(path)
+    agreement = content.get("agreement") if isinstance(content, dict) else None
+    if not is_number(agreement, 1):
+        raise InputError(f'{path}: "agreement" is {shown(agreement)}, expected a number from 0 to 1; delete it to have it computed again')
+    return agreement
+
+
+def epipolar_agreement(database: Path, model_folder: Path, tolerance: float) -> float:
     """Share of the verified matches between registered photos that lie within ``tolerance`` pixels of the model's epipolar lines."""
     import pycolmap
 

@@ -10,7 +10,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import PARSER_ERRORS, reason
 from artifixer.scenes.photo_files import LARGEST_POSITION
+from artifixer.scenes.ply_header import vertex_stream
 
 #: Colour of points in files without colours.
 GREY = 128
@@ -24,14 +26,11 @@ def read_points(path: Path) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "p
     from plyfile import PlyData, PlyParseError
 
     try:
-        with path.open("rb") as stream:
-            vertices = PlyData.read(stream)["vertex"]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a PLY file with points") from error
+        vertices = PlyData.read(vertex_stream(path))["vertex"]
     except KeyError as error:
         raise InputError(f"{path}: has no element 'vertex'; expected a PLY file with points") from error
-    except (PlyParseError, ValueError, MemoryError, OverflowError) as error:
-        raise InputError(f"{path}: not a readable PLY file ({error})") from error
+    except (PlyParseError, *PARSER_ERRORS) as error:
+        raise InputError(f"{path}: not a readable PLY file ({reason(error)})") from error
     fields = vertices.data.dtype.names or ()
     if any(name not in fields for name in "xyz"):
         raise InputError(f"{path}: the vertices have the fields {', '.join(fields)}; expected x, y and z")

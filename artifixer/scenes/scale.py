@@ -1,26 +1,97 @@
-"""``camera_scale``: how long a capture's unit of length is for the video model, which sees camera translations times this number.
+"""``camera_scale``: the factor from world units to the video model's units, by which it sees camera translations multiplied.
 
-Two sources, named in the model's config:
+A model's config and every training pair say which of two kinds their factor is:
 
-``metric``         translations in metres x 0.01 (released weights). The metres per unit follow from a depth network:
-                   ``metres_per_unit``, then ``metric_scale``
-``median_depth``   translations / median depth of the sparse points that the training views see (our weights): ``median_depth_scale``
+``metric``         translations in metres x 0.01: released weights and the recipe ``paper``
+``median_depth``   translations / median depth of what the training views see: our own weights
+
+``camera_scale`` is the one function for curating, running and enhancing. It looks at views in which the depth of some pixels is known
+in world units: of the sparse points that photos observe (``point_depths``), or of renders.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
+from artifixer.scenes.depth_models import MetricDepth
 from artifixer.scenes.scene import Scene
+
+ScaleKind = Literal["metric", "median_depth"]
 
 #: The released weights see metres times this.
 METRIC_FACTOR = 0.01
+
+#: Median depth, metres, that is assumed where metres are wanted and nothing tells how long the world's unit is: a room or a yard.
+ASSUMED_MEDIAN_DEPTH = 3.0
+
+#: Where point depths come from, for ``CameraScale.source``.
+SPARSE_POINTS = "the sparse points that the training views see"
+
+
+@dataclass(frozen=True)
+class CameraScale:
+    """value: factor on camera translations. source: where it comes from, one line. is_guess: a warning is due."""
+
+    value: float
+    kind: ScaleKind
+    source: str
+    is_guess: bool = False
+
+    @property
+    def advice(self) -> str:
+        """What to do about a guess."""
+        return f"camera scale: {self.source}; give --camera-scale (metres per unit x {METRIC_FACTOR:g}) or --depth-model"
+
+
+@dataclass(frozen=True)
+class DepthView:
+    """A view and the depth of some of its pixels.
+
+    camera: one view. picture: reads the photo or render, uint8 at the camera's size. pixels: x, y in the picture, the centre of the
+    first pixel at 0.5. depths: camera z, world units, positive.
+    """
+
+    camera: Cameras
+    picture: Callable[[], UInt8[np.ndarray, "height width 3"]]
+    pixels: Float[Tensor, "observations 2"]
+    depths: Float[Tensor, " observations"]
+
+
+def camera_scale(
+    kind: ScaleKind,
+    views: Sequence[DepthView],
+    where: str = SPARSE_POINTS,
+    depth_model: MetricDepth | None = None,
+    given: float | None = None,
+) -> CameraScale:
+    """The scale of a kind: ``given`` where the user knows it, else from the views.
+
+    where: what the views' depths are of, for the source. depth_model: metres per pixel, for ``metric``; without it a median depth of
+    ``ASSUMED_MEDIAN_DEPTH`` is assumed and the result is a guess. Raises ``InputError`` for a given scale that is not positive and
+    finite, and where no depth is known.
+    """
+    if given is not None:
+        if not 0 < given < math.inf:
+            raise InputError(f"camera scale {given:g}: expected a positive finite number")
+        return CameraScale(given, kind, "given")
+    if kind == "metric" and depth_model is not None:
+        metres = _metres_per_unit(views, depth_model, where)
+        return CameraScale(metric_scale(metres), kind, f"metric depth of {where}")
+    depth = _median([view.depths for view in views], where)
+    if kind == "median_depth":
+        return CameraScale(1 / depth, kind, f"median depth of {where}")
+    assumption = f"metres are assumed from a median depth of {ASSUMED_MEDIAN_DEPTH:g} m of {where}"
+    return CameraScale(metric_scale(ASSUMED_MEDIAN_DEPTH / depth), kind, assumption, is_guess=True)
 
 
 def metric_scale(metres: float) -> float:
@@ -69,19 +140,50 @@ def median_depth(scene: Scene, training: Sequence[int]) -> float:
 
 def observed_depths(scene: Scene, training: Sequence[int]) -> Float[Tensor, " observations"]:
     """Positive camera z (float64) of each sparse point in each training view that sees it, see ``median_depth``."""
+    return torch.cat([torch.zeros(0, dtype=torch.float64), *(view.depths for view in point_depths(scene, training))])
+
+
+def point_depths(scene: Scene, training: Sequence[int]) -> list[DepthView]:
+    """Depth of the sparse points in each training view that sees them (float64); which points count: see ``median_depth``."""
     points = scene.points
     if points is None:
-        return torch.zeros(0, dtype=torch.float64)
+        return []
     xyz = points.xyz.to(torch.float64)
-    depths = []
+    views = []
     for view in training:
         camera = scene.cameras[view].to(dtype=torch.float64)
         if points.has_tracks:
-            seen = xyz[points.observed_point[points.observed_view == view]]
+            is_observed = points.observed_view == view
+            seen = xyz[points.observed_point[is_observed]]
+            pixels = points.observed_pixel[is_observed].to(torch.float64)
             z = seen @ camera.viewmats[0, 2, :3] + camera.viewmats[0, 2, 3]
         else:
-            pixels, depths_in_view, is_imaged = camera.project(xyz)
-            is_inside = (pixels >= 0).all(-1) & (pixels <= pixels.new_tensor([camera.width, camera.height])).all(-1)
-            z = depths_in_view[is_imaged & is_inside]
-        depths.append(z[z > 0].flatten())
-    return torch.cat(depths) if depths else torch.zeros(0, dtype=torch.float64)
+            projected, depths_in_view, is_imaged = camera.project(xyz)
+            is_inside = (projected >= 0).all(-1) & (projected <= projected.new_tensor([camera.width, camera.height])).all(-1)
+            z, pixels = depths_in_view[is_imaged & is_inside].flatten(), projected[is_imaged & is_inside].reshape(-1, 2)
+        views.append(DepthView(scene.cameras[view], scene.photos[view].read, pixels[z > 0], z[z > 0]))
+    return views
+
+
+def _median(depths: Sequence[Float[Tensor, " observations"]], where: str) -> float:
+    known = torch.cat([torch.zeros(0, dtype=torch.float64), *(values.to(torch.float64) for values in depths)])
+    known = known[(known > 0) & (known < math.inf)]
+    if not len(known):
+        raise InputError(f"camera scale: {where} have no depth; expected at least one view with a positive one")
+    return float(known.median())
+
+
+def _metres_per_unit(views: Sequence[DepthView], depth_model: MetricDepth, where: str) -> float:
+    """The model's depth against the known one, both at the pixels that the observations fall into (cut to the picture)."""
+    world, metric = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0, dtype=torch.float64)]
+    for view in views:
+        if not len(view.depths):
+            continue
+        metres = torch.from_numpy(np.asarray(depth_model(view.picture(), view.camera), dtype=np.float64))
+        columns, rows = (view.pixels[:, axis].long().clamp(0, size - 1) for axis, size in ((0, view.camera.width), (1, view.camera.height)))
+        world.append(view.depths.to(torch.float64))
+        metric.append(metres[rows, columns])
+    if len(world) == 1:
+        raise InputError(f"camera scale: {where} have no depth; expected at least one view with a positive one")
+    depths = torch.cat(world)
+    return metres_per_unit(depths, torch.cat(metric), torch.ones_like(depths))

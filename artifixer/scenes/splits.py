@@ -25,7 +25,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import read_json
+from artifixer.runtime.files import read_whole
+from artifixer.runtime.run_folder import LARGEST_JSON, read_json
 from artifixer.scenes.scene import Scene, Split
 
 #: A reconstruction from one photo has no depth.
@@ -234,10 +235,10 @@ def _farthest_points(distance: Float[Tensor, "views views"], seed: int, group: S
 
 
 def _text_list(path: Path) -> list[str]:
+    if not path.exists():
+        raise InputError(f"{path}: cannot be read (No such file or directory); expected a file with the names of the training photos")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a file with the names of the training photos") from error
+        lines = read_whole(path, "a file with the names of the training photos", LARGEST_JSON).decode().splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text; expected the names of the training photos, one per line") from error
     names = (line.split("#")[0].strip() for line in lines)

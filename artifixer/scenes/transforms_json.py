@@ -7,10 +7,11 @@ Intrinsics stand in the file, in the frame, or in both (the frame wins); a field
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from torch import Tensor
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import is_regular
+from artifixer.runtime.media import MOST_PIXELS, read_image
 from artifixer.runtime.run_folder import read_json
 from artifixer.scenes.file_names import FileNames
+from artifixer.scenes.panoramas import DEFAULT_FACES, panorama_splits, panorama_views
 from artifixer.scenes.photo_files import (
     LARGEST_INTRINSIC,
     LARGEST_POSITION,
@@ -62,6 +66,9 @@ _LENSES: dict[str, LensModel] = {
     "OPENCV_FISHEYE": "fisheye",
 }
 
+#: ``camera_model`` of photos that show all directions; they have no other intrinsics.
+EQUIRECTANGULAR = "EQUIRECTANGULAR"
+
 #: OpenGL camera axes in OpenCV camera axes: y and z change sign.
 _OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
@@ -72,17 +79,18 @@ _SPLIT_LISTS = ("train_filenames", "val_filenames", "test_filenames")
 def find_transforms(capture: Path) -> Path | None:
     """The ``transforms.json`` of a capture's folder, or None."""
     path = capture / FILE_NAME
-    return path if path.is_file() else None
+    return path if is_regular(path) else None
 
 
 def is_transforms(path: Path) -> bool:
     """Whether ``path`` is a file called like a transforms file, under any name."""
-    return path.suffix.lower() == ".json" and path.is_file()
+    return path.suffix.lower() == ".json" and is_regular(path)
 
 
-def load(capture: Path, path: Path) -> Scene:
+def load(capture: Path, path: Path, faces: int | None = None) -> Scene:
     """The scene of the transforms file ``path``, photos sorted by name; listed photos that don't exist are counted in one note.
 
+    faces: perspective views of each equirectangular photo (``camera_model`` EQUIRECTANGULAR); None for the default.
     Raises InputError for broken JSON, values of a wrong type or not finite, poses that aren't rigid, paths that leave ``capture``, lens
     models that can't be mapped, unreadable photos, photos that don't fit their cameras, and when fewer than two photos exist.
     """
@@ -96,7 +104,9 @@ def load(capture: Path, path: Path) -> Scene:
 
     lost = tuple(entry.name for entry in listed if not entry.path.is_file())
     notes = left_out_note(lost, len(listed), path, "do not exist")
-    views = [_view(entry, whole) for entry in listed if entry.path.is_file()]
+    recent = functools.lru_cache(maxsize=2)(read_image)  # panoramas, for their faces
+    existing = [entry for entry in listed if entry.path.is_file()]
+    views = [view for entry in existing for view in _views(entry, whole, faces or DEFAULT_FACES, recent)]
     photos = tuple(view.photo for view in views)
     return Scene(
         name=capture.resolve().name,
@@ -104,7 +114,7 @@ def load(capture: Path, path: Path) -> Scene:
         photos=photos,
         cameras=tuple(view.camera for view in views),
         points=_points(capture, whole),
-        splits=_splits(capture, whole, photos),
+        splits=_panorama_splits(listed, whole, photos) or _splits(capture, whole, photos),
         applied_transform=_applied_transform(whole),
         notes=notes,
         lost_photos=lost,
@@ -161,23 +171,33 @@ class _Listed:
 
 def _with_ending(names: FileNames, path: Path) -> Path:
     """The existing photo that ``path`` means when its file ending was left out; ``path`` itself when there is none."""
-    if names.find(path).is_file():
+    if is_regular(names.find(path)):
         return names.find(path)
     candidates = (names.find(path.with_name(path.name + suffix)) for suffix in PHOTO_SUFFIXES)
     return next((candidate for candidate in candidates if candidate.is_file()), path)
 
 
-def _view(listed: _Listed, whole: _Entry) -> FittedView:
+def _views(listed: _Listed, whole: _Entry, faces: int, read: Callable[[Path], np.ndarray]) -> list[FittedView]:
+    """The view of a photo, or those of an equirectangular one's faces."""
     photo = open_photo(listed.path, listed.name)
+    if _is_equirectangular(listed.frame, whole):
+        photo = replace(photo, read=functools.partial(read, listed.path))
+        return panorama_views(photo, torch.from_numpy(_viewmat(listed.frame)).to(torch.float32), faces)
+    return [_view(listed, whole, photo)]
+
+
+def _is_equirectangular(frame: _Entry, whole: _Entry) -> bool:
+    return (frame if frame.has("camera_model") else whole).values.get("camera_model") == EQUIRECTANGULAR
+
+
+def _view(listed: _Listed, whole: _Entry, photo: Photo) -> FittedView:
     return fit_camera(photo, _camera(listed.frame, whole, stored_size(photo)), whole.source)
 
 
 def _camera(frame: _Entry, whole: _Entry, photo_size: tuple[int, int]) -> Cameras:
     """One view; ``photo_size`` stands in for a size that the file does not tell."""
     intrinsics = _Intrinsics.read(frame, whole, photo_size)
-    viewmat = np.linalg.inv(_camera_to_world(frame) @ _OPENCV_FROM_OPENGL)
-    if not (np.abs(viewmat) <= LARGEST_POSITION).all():
-        raise frame.error("transform_matrix", f"positions of at most {LARGEST_POSITION:g} units")
+    viewmat = _viewmat(frame)
     return Cameras(
         viewmats=torch.from_numpy(viewmat[None]).to(torch.float32),
         Ks=torch.tensor([[[intrinsics.fx, 0, intrinsics.cx], [0, intrinsics.fy, intrinsics.cy], [0, 0, 1]]], dtype=torch.float32),
@@ -186,6 +206,14 @@ def _camera(frame: _Entry, whole: _Entry, photo_size: tuple[int, int]) -> Camera
         model=intrinsics.model,
         distortion=torch.tensor([intrinsics.distortion], dtype=torch.float32),
     )
+
+
+def _viewmat(frame: _Entry) -> Float[np.ndarray, "4 4"]:
+    """The frame's world_to_camera in OpenCV axes."""
+    viewmat = np.linalg.inv(_camera_to_world(frame) @ _OPENCV_FROM_OPENGL)
+    if not (np.abs(viewmat) <= LARGEST_POSITION).all():
+        raise frame.error("transform_matrix", f"positions of at most {LARGEST_POSITION:g} units")
+    return viewmat
 
 
 def _camera_to_world(frame: _Entry) -> Float[np.ndarray, "4 4"]:
@@ -217,6 +245,8 @@ class _Intrinsics:
     def read(frame: _Entry, whole: _Entry, photo_size: tuple[int, int]) -> _Intrinsics:
         """The frame's own values, else the file's, else what follows from the photo's size."""
         width, height = _image_side(frame, whole, "w", photo_size[0]), _image_side(frame, whole, "h", photo_size[1])
+        if width * height > MOST_PIXELS:
+            raise InputError(f"{frame.source}: {frame.label} has {width}x{height} pixels; expected at most {MOST_PIXELS:,}")
         scope = next((entry for entry in (frame, whole) if entry.has("fl_x") or entry.has("camera_angle_x")), None)
         if scope is None:
             raise frame.error("fl_x", "a focal length in pixels here or in the file (or camera_angle_x in radians)")
@@ -285,7 +315,7 @@ def _lens(scope: _Entry) -> LensModel:
     if scope.has("camera_model"):
         name = scope.values["camera_model"]
         if not isinstance(name, str) or name not in _LENSES:
-            raise scope.error("camera_model", f"one of {', '.join(_LENSES)}; undistort the photos first")
+            raise scope.error("camera_model", f"one of {', '.join(_LENSES)}, {EQUIRECTANGULAR}; undistort the photos first")
         return _LENSES[name]
     fisheye = scope.values.get("is_fisheye", False)
     if not isinstance(fisheye, bool):
@@ -313,6 +343,12 @@ def _applied_transform(whole: _Entry) -> Float[Tensor, "3 4"] | None:
     transform = whole.matrix("applied_transform", [(3, 4), (4, 4)])[:3] if whole.has("applied_transform") else np.eye(3, 4)
     scale = whole.number("applied_scale") if whole.has("applied_scale") else 1.0
     return torch.from_numpy(scale * transform).to(torch.float32)
+
+
+def _panorama_splits(listed: Sequence[_Listed], whole: _Entry, photos: tuple[Photo, ...]) -> dict[str, Split]:
+    """Splits of whole panoramas, where all photos are faces; the file's own lists name panoramas, and are not taken over."""
+    all_round = all(_is_equirectangular(entry.frame, whole) for entry in listed)
+    return panorama_splits([photo.name for photo in photos]) if all_round else {}
 
 
 def _splits(capture: Path, whole: _Entry, photos: tuple[Photo, ...]) -> dict[str, Split]:

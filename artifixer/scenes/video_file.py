@@ -21,10 +21,12 @@ from jaxtyping import UInt8
 
 from artifixer.imaging.resize import fit_size, resize_photo
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import is_regular
 from artifixer.runtime.media import read_video, write_png
 from artifixer.runtime.run_folder import fingerprint
 from artifixer.runtime.stopping import stop_at_once
-from artifixer.scenes import photos
+from artifixer.scenes import panoramas, photos
+from artifixer.scenes.panoramas import PanoramaConfig
 from artifixer.scenes.photos import SfmConfig
 from artifixer.scenes.scene import Photo, Scene
 
@@ -41,17 +43,20 @@ class VideoConfig:
 
     frames: as many as this, spread over the whole video (all of a shorter one).
     longest_side: kept frames are reduced to this many pixels.
+    panorama_frames, panorama_side: the same for frames of a panorama's shape, each of which becomes several views.
     sfm: frames are neighbours in time, so matching all pairs is left to a few evenly spaced ones.
     """
 
     frames: int = 80
     longest_side: int = 1920
+    panorama_frames: int = 40
+    panorama_side: int = 3840
     sfm: SfmConfig = field(default_factory=lambda: SfmConfig(exhaustive_photos=24))
 
 
 def is_video(path: Path) -> bool:
     """Whether ``path`` is a file that is called like a video."""
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and is_regular(path)
 
 
 def find_video(capture: Path) -> Path | None:
@@ -65,17 +70,19 @@ def load(
     work_folder: Path | None = None,
     config: VideoConfig = VideoConfig(),
     say: Callable[[str], None] = lambda text: None,
+    faces: int | None = None,
 ) -> Scene:
     """The scene of a video file; photos are called ``images/00042.png``.
 
+    faces: perspective views of each equirectangular frame; None for the default where the video is recognised as one of all directions.
     work_folder: keeps frames and poses for the next time; None keeps the frames in memory.
     say: gets one line per step.
     Raises InputError for videos that cannot be read to their end, of fewer than two frames, and when structure from motion fails.
     """
     if work_folder is not None:
-        return _scene(path, work_folder, config, say)
+        return _scene(path, work_folder, config, say, faces)
     with tempfile.TemporaryDirectory() as temporary:
-        scene = _scene(path, Path(temporary), config, say)
+        scene = _scene(path, Path(temporary), config, say, faces)
         return scene.with_photos([_in_memory(photo) for photo in scene.photos], scene.cameras)
 
 
@@ -94,23 +101,32 @@ def frame_sharpness(frame: UInt8[np.ndarray, "height width 3"]) -> float:
     return float(np.square(np.diff(grey, axis=0)).mean() + np.square(np.diff(grey, axis=1)).mean())
 
 
-def _scene(path: Path, work_folder: Path, config: VideoConfig, say: Callable[[str], None]) -> Scene:
+def _scene(path: Path, work_folder: Path, config: VideoConfig, say: Callable[[str], None], faces: int | None) -> Scene:
     stage = work_folder / f"video-{fingerprint(config, path)[:16]}"
     folder = stage / "images"
     if not folder.is_dir():
         with stop_at_once():
             _keep_frames(path, stage, folder, config, say)
-    scene = photos.load(stage, folder, stage, config.sfm, say)
+    if faces is not None or panoramas.find_panoramas(stage) is not None:
+        panorama = PanoramaConfig() if faces is None else PanoramaConfig(faces=faces)
+        scene = panoramas.load(stage, folder, stage, panorama, say)
+    else:
+        scene = photos.load(stage, folder, stage, config.sfm, say)
     return replace(scene, name=path.stem, format="video")
 
 
 def _keep_frames(path: Path, stage: Path, folder: Path, config: VideoConfig, say: Callable[[str], None]) -> None:
     """Writes the chosen frames into ``folder``, which exists only when they are all there."""
     say(f"video: looking for sharp frames in {path.name}")
-    sharpness = [frame_sharpness(frame) for frame in read_video(path)]
+    frames, side = config.frames, config.longest_side
+    sharpness: list[float] = []
+    for frame in read_video(path):
+        if not sharpness and frame.shape[1] == 2 * frame.shape[0]:
+            frames, side = config.panorama_frames, config.panorama_side
+        sharpness.append(frame_sharpness(frame))
     if len(sharpness) < 2:
         raise InputError(f"{path}: the video has {len(sharpness)} frames; expected at least 2")
-    chosen = set(sharp_frames(sharpness, config.frames))
+    chosen = set(sharp_frames(sharpness, frames))
     say(f"video: keeping {len(chosen)} of {len(sharpness)} frames")
     stage.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=stage) as scratch:
@@ -119,7 +135,7 @@ def _keep_frames(path: Path, stage: Path, folder: Path, config: VideoConfig, say
         for number, frame in enumerate(read_video(path)):
             if number in chosen:
                 height, width = frame.shape[:2]
-                write_png(unfinished / f"{number:05d}.png", resize_photo(frame, *fit_size(width, height, config.longest_side)))
+                write_png(unfinished / f"{number:05d}.png", resize_photo(frame, *fit_size(width, height, side)))
         unfinished.rename(folder)
 
 

@@ -1,4 +1,4 @@
-"""What a reconstruction minimises: colour distance to the photos, and two gentle pulls towards few, small Gaussians."""
+"""What a reconstruction minimises: colour distance to the photos, and the opacity and scale regularisers of MCMC."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def photometric_loss(
 def regulariser(splats: Splats, opacity_weight: float, scale_weight: float, extent: float) -> Float[Tensor, ""]:
     """Mean opacity and mean scale (relative to the scene's extent), weighted (Kheradmand et al. 2024, equation 10).
 
-    What no photo supports feels only this pull, loses its opacity and is relocated: unseen space stays empty.
+    Gaussians that no photo shows get only this gradient: they lose their opacity and are relocated.
     """
     return opacity_weight * torch.sigmoid(splats.opacity_logits).mean() + scale_weight / extent * splats.log_scales.exp().mean()

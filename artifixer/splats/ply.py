@@ -9,6 +9,7 @@ Higher spherical-harmonics coefficients are stored channel by channel: ``f_rest_
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import PARSER_ERRORS, reason
 from artifixer.runtime.run_folder import atomic_path
+from artifixer.scenes.photo_files import LARGEST_POSITION
+from artifixer.scenes.ply_header import vertex_stream
 from artifixer.splats.splats import SH_BASE, SH_COEFFICIENTS, Splats
 
 POSITION = ("x", "y", "z")
@@ -26,6 +30,9 @@ NORMAL = ("nx", "ny", "nz")
 BASE_COLOR = ("f_dc_0", "f_dc_1", "f_dc_2")
 SCALE = ("scale_0", "scale_1", "scale_2")
 ROTATION = ("rot_0", "rot_1", "rot_2", "rot_3")
+
+#: Largest colour coefficient and opacity logit: beyond it products are not finite in float32.
+LARGEST_VALUE = 1e15
 
 
 def write_splats(path: Path, splats: Splats) -> None:
@@ -55,8 +62,20 @@ def write_splats(path: Path, splats: Splats) -> None:
 def read_splats(path: Path) -> Splats:
     """Read a 3DGS PLY of spherical-harmonics degree 0 to 3, binary or text; fields may come in any order.
 
-    Raises ``InputError`` when the file is no PLY, lacks a field, or holds values that are not finite.
+    For a run's own files. Raises ``InputError`` when the file is no PLY, lacks a field, or holds values that are not finite.
     """
+    splats = read_unchecked_splats(path)
+    for name, values in vars(splats).items():
+        finite = torch.isfinite(values.reshape(len(splats), -1)).all(dim=1)
+        if not finite.all():
+            first = int(torch.nonzero(~finite)[0])
+            raise InputError(f"{path}: {int((~finite).sum())} Gaussians with non-finite {name}, the first is number {first}")
+    check_extent(path, splats)
+    return splats
+
+
+def read_unchecked_splats(path: Path) -> Splats:
+    """The same without a look at the values, for files of other tools (``files.py``)."""
     vertices = _read_vertices(path)
     present = vertices.dtype.names or ()
     required = (*POSITION, *BASE_COLOR, "opacity", *SCALE, *ROTATION)
@@ -67,22 +86,30 @@ def read_splats(path: Path) -> Splats:
     if 1 + len(rest) / 3 not in SH_COEFFICIENTS:
         allowed = ", ".join(str(3 * (n - 1)) for n in SH_COEFFICIENTS)
         raise InputError(f"{path}: {len(rest)} f_rest_* fields, expected one of {allowed}")
+    gaps = [f"f_rest_{k}" for k in range(len(rest)) if f"f_rest_{k}" not in present]
+    if gaps:
+        raise InputError(f"{path}: {gaps[0]} is missing among {len(rest)} f_rest_* fields; expected f_rest_0 to f_rest_{len(rest) - 1}")
 
     def columns(names: tuple[str, ...] | list[str]) -> Tensor:
-        return torch.from_numpy(np.stack([vertices[name].astype(np.float32) for name in names], axis=1))
+        with np.errstate(over="ignore"):  # doubles beyond float32 become infinite, which is refused below
+            return torch.from_numpy(np.stack([vertices[name].astype(np.float32) for name in names], axis=1))
 
     count = len(vertices)
     sh = columns(BASE_COLOR)[:, None]
     if rest:
         ordered = [f"f_rest_{k}" for k in range(len(rest))]
         sh = torch.cat([sh, columns(ordered).reshape(count, 3, -1).mT], dim=1)
-    splats = Splats(columns(POSITION), columns(ROTATION), columns(SCALE), columns(["opacity"])[:, 0], sh.contiguous())
-    for name, values in vars(splats).items():
-        finite = torch.isfinite(values.reshape(count, -1)).all(dim=1)
-        if not finite.all():
-            first = int(torch.nonzero(~finite)[0])
-            raise InputError(f"{path}: {int((~finite).sum())} Gaussians with non-finite {name}, the first is number {first}")
-    return splats
+    return Splats(columns(POSITION), columns(ROTATION), columns(SCALE), columns(["opacity"])[:, 0], sh.contiguous())
+
+
+def check_extent(path: Path, splats: Splats) -> None:
+    """Raise ``InputError`` for Gaussians so far away or so large that squares of their lengths are not finite in float32."""
+    limits = {"means": LARGEST_POSITION, "log_scales": math.log(LARGEST_POSITION), "opacity_logits": LARGEST_VALUE, "sh": LARGEST_VALUE}
+    for name, limit in limits.items():
+        values = getattr(splats, name)
+        largest = float(values.max() if name == "log_scales" else values.abs().max()) if len(splats) else 0.0
+        if largest > limit:
+            raise InputError(f"{path}: {name} of {largest:g}, expected at most {limit:g}")
 
 
 def read_points(path: Path) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "points 3"]]:
@@ -95,13 +122,18 @@ def read_points(path: Path) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "p
     missing = [name for name in POSITION if name not in present]
     if missing:
         raise InputError(f"{path}: points need x, y and z; missing: {', '.join(missing)}")
-    xyz = torch.from_numpy(np.stack([vertices[name].astype(np.float32) for name in POSITION], axis=1))
+    with np.errstate(over="ignore"):
+        xyz = torch.from_numpy(np.stack([vertices[name].astype(np.float32) for name in POSITION], axis=1))
     if not torch.isfinite(xyz).all():
         raise InputError(f"{path}: {int((~torch.isfinite(xyz).all(dim=1)).sum())} points have positions that are not finite")
+    if len(xyz) and float(xyz.abs().max()) > LARGEST_POSITION:
+        raise InputError(f"{path}: positions of {float(xyz.abs().max()):g}, expected at most {LARGEST_POSITION:g}")
     if all(name in present for name in ("red", "green", "blue")):
         rgb = np.stack([vertices[name] for name in ("red", "green", "blue")], axis=1)
         if rgb.dtype.kind == "f":
             rgb = np.clip(rgb * 255, 0, 255).round()
+        if not ((rgb >= 0) & (rgb <= 255)).all():  # NaN fails too
+            raise InputError(f"{path}: holds colours outside 0 to 255")
         return xyz, torch.from_numpy(rgb.astype(np.uint8))
     if all(name in present for name in BASE_COLOR):
         base = np.stack([vertices[name].astype(np.float32) for name in BASE_COLOR], axis=1)
@@ -113,12 +145,16 @@ def _read_vertices(path: Path) -> Any:
     """The vertex element of a PLY as a numpy structured array."""
     from plyfile import PlyData, PlyHeaderParseError, PlyParseError
 
+    if not path.exists():
+        raise InputError(f"{path}: no such file, expected a PLY")
     try:
-        data = PlyData.read(str(path), mmap=False)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file, expected a PLY") from None
-    except (PlyParseError, PlyHeaderParseError, UnicodeDecodeError, ValueError, MemoryError, OSError) as error:
-        raise InputError(f"{path}: not a readable PLY ({error})") from None
+        data = PlyData.read(vertex_stream(path), mmap=False)
+    except (PlyParseError, PlyHeaderParseError, *PARSER_ERRORS) as error:
+        raise InputError(f"{path}: not a readable PLY ({reason(error)})") from None
     if "vertex" not in data or len(data["vertex"].data) == 0:
         raise InputError(f"{path}: the PLY has no vertices")
-    return data["vertex"].data
+    vertices = data["vertex"].data
+    lists = [name for name in vertices.dtype.names if vertices.dtype[name].hasobject]
+    if lists:
+        raise InputError(f"{path}: the vertices' {lists[0]} is a list, expected numbers")
+    return vertices

@@ -1,14 +1,15 @@
 """``reconstruct``: photos with cameras -> splats, by gradient descent through the rasterizer and MCMC moves.
 
 The paper's initial reconstruction (section 3: 3DGUT rendering, MCMC densification, 10,000 iterations). Each iteration renders one
-photo's camera over a random background colour, so that opacity means coverage and not brightness: what no photo covers has no
-reason to be opaque, and the generator downstream starts from noise exactly there.
+photo's camera over a random background colour, so that opacity means coverage and not brightness.
 
 All randomness is keyed by (seed, iteration), so a run that continues from its checkpoint ends with the same bits on the CPU.
 """
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,18 +20,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
-from artifixer.runtime.errors import Stopped
+from artifixer.runtime.errors import InputError, Stopped
+from artifixer.runtime.files import PARSER_ERRORS, check_regular, reason
 from artifixer.runtime.run_folder import atomic_path, fingerprint
 from artifixer.runtime.seeds import generator
 from artifixer.runtime.stopping import stop_requested
 from artifixer.scenes.scene import Photo
-from artifixer.splats.emptiness import EmptinessConfig, EmptinessPull
+from artifixer.splats.free_space import STATE_PREFIX, FreeSpaceConfig, FreeSpaceLoss
 from artifixer.splats.initial import InitialConfig
 from artifixer.splats.losses import photometric_loss, regulariser
 from artifixer.splats.mcmc import McmcConfig, perturb, relocate_and_grow
 from artifixer.splats.render import contributions, render
 from artifixer.splats.splats import Splats
-from artifixer.splats.trainable import TrainableSplats
+from artifixer.splats.trainable import MOMENTS, TrainableSplats
 
 #: The state is saved when this many seconds have passed, and when saving takes no more than the share below of the time.
 #: The moment has no influence on the result.
@@ -63,9 +65,11 @@ class ReconstructConfig:
     ssim_weight: share of 1 - SSIM in the photometric loss.
     opacity_weight, scale_weight: regularisers; the scale's is relative to the scene's extent.
     near: near plane relative to the scene's extent.
-    gaussians_per_pixel: never more Gaussians than this many per pixel of the photos; few photos can't tell more apart, and what they
-    can't tell becomes fog.
-    unseen_weight: at the end, Gaussians whose blending weight stays below this in every training photo are removed.
+
+    The next three are not in the paper and off by default:
+    gaussians_per_pixel: upper bound of the number of Gaussians per pixel of all photos together, or None: few photos do not determine more.
+    unseen_weight: after the fit, Gaussians whose blending weight stays below this in every training photo are removed; 0 removes none.
+    free_space: see ``free_space.py``.
     """
 
     iterations: int = 10_000
@@ -75,12 +79,22 @@ class ReconstructConfig:
     opacity_weight: float = 0.01
     scale_weight: float = 0.01
     near: float = 0.02
-    gaussians_per_pixel: float = 0.1
-    unseen_weight: float = 0.01
     learning_rates: LearningRates = field(default_factory=LearningRates)
     initial: InitialConfig = field(default_factory=InitialConfig)
     mcmc: McmcConfig = field(default_factory=McmcConfig)
-    emptiness: EmptinessConfig = field(default_factory=EmptinessConfig)
+    gaussians_per_pixel: float | None = None
+    unseen_weight: float = 0.0
+    free_space: FreeSpaceConfig = field(default_factory=FreeSpaceConfig)
+
+    def without_free_space_loss(self) -> ReconstructConfig:
+        """The plain fit: the same settings without the free-space loss."""
+        return replace(self, free_space=FreeSpaceConfig())
+
+    def with_free_space_loss(self, weight: float) -> ReconstructConfig:
+        """The same settings with a weight of the free-space loss; 0 is the plain fit. Raises ``InputError`` for a bad weight."""
+        if not 0 <= weight < math.inf:
+            raise InputError(f"--free-space-loss {weight:g}: expected a finite number, at least 0")
+        return self.without_free_space_loss() if weight == 0 else replace(self, free_space=replace(self.free_space, weight=weight))
 
 
 #: (render, photo), both [0,1] ``[height width 3]`` -> the loss of a view.
@@ -146,11 +160,13 @@ def reconstruct(
     settings = (asdict(config), seed, extent, list(views.weights), has_own_loss)
     identity = fingerprint(*settings, pixels, list(views.pixel_weights), *vars(initial).values())
     cameras = [camera.to(device) for camera in views.cameras]
-    emptiness = EmptinessPull(cameras, extent, config.near * extent, config.emptiness)
-    trainable, start = _load_or_start(checkpoint, identity, initial, emptiness, config, extent, device)
+    free_space = FreeSpaceLoss(cameras, extent, config.near * extent, config.free_space)
+    trainable, start = _load_or_start(checkpoint, identity, initial, free_space, config, extent, device)
     masks = [None if mask is None else mask.to(device) for mask in views.pixel_weights]
-    most = int(config.gaussians_per_pixel * sum(photo.shape[0] * photo.shape[1] for photo in pixels))
-    mcmc = replace(config.mcmc, max_gaussians=min(config.mcmc.max_gaussians, most))
+    mcmc = config.mcmc
+    if config.gaussians_per_pixel is not None:
+        most = int(config.gaussians_per_pixel * sum(photo.shape[0] * photo.shape[1] for photo in pixels))
+        mcmc = replace(mcmc, max_gaussians=min(mcmc.max_gaussians, most))
     save_next = time.monotonic() + SECONDS_BETWEEN_CHECKPOINTS
 
     for iteration in range(start, config.iterations):
@@ -168,8 +184,9 @@ def reconstruct(
         distance = own_loss(image, photo) if own_loss else photometric_loss(image, photo, config.ssim_weight, masks[view])
         loss = views.weights[view] * distance
         (loss + regulariser(trainable.splats, config.opacity_weight, config.scale_weight, extent)).backward()
-        if emptiness.is_turn(iteration, config.iterations):
-            emptiness.loss(trainable.splats, iteration, generator(seed, "stray camera", iteration)).backward()
+        if free_space.is_due(iteration, config.iterations):
+            # The key's name is kept: another one would draw other cameras for the same seed.
+            free_space.loss(trainable.splats, iteration, generator(seed, "stray camera", iteration)).backward()
         trainable.step()
 
         if _is_mcmc_turn(iteration, config):
@@ -186,7 +203,7 @@ def reconstruct(
         stopping = stop_requested()
         if checkpoint is not None and (stopping or time.monotonic() > save_next):
             began = time.monotonic()
-            _save(checkpoint, identity, iteration + 1, {**trainable.state_tensors(), **emptiness.state_tensors()})
+            _save(checkpoint, identity, iteration + 1, {**trainable.state_tensors(), **free_space.state_tensors()})
             ended = time.monotonic()
             save_next = ended + max(SECONDS_BETWEEN_CHECKPOINTS, (ended - began) / SHARE_OF_SAVING)
         if stopping:
@@ -194,7 +211,10 @@ def reconstruct(
                 f"reconstruction stopped after iteration {iteration + 1} of {config.iterations}; run the same command to continue"
             )
 
-    return remove_unseen(trainable.splats.map(lambda tensor: tensor.detach()), cameras, config, extent).map(lambda tensor: tensor.cpu())
+    fitted = trainable.splats.map(lambda tensor: tensor.detach())
+    if config.unseen_weight > 0:
+        fitted = remove_unseen(fitted, cameras, config, extent)
+    return fitted.map(lambda tensor: tensor.cpu())
 
 
 @torch.no_grad()
@@ -222,22 +242,71 @@ def _psnr(mean_squared_error: float) -> float:
 
 
 def _load_or_start(
-    checkpoint: Path | None, identity: str, initial: Splats, emptiness: EmptinessPull, config: ReconstructConfig, extent: float, device: str
+    checkpoint: Path | None,
+    identity: str,
+    initial: Splats,
+    free_space: FreeSpaceLoss,
+    config: ReconstructConfig,
+    extent: float,
+    device: str,
 ) -> tuple[TrainableSplats, int]:
     """The state in the checkpoint when it belongs to this call, else the initial one; and the iterations already done."""
     rates = asdict(config.learning_rates)
     rates = {name: rates[name] for name in ("means", "quats", "log_scales", "opacity_logits", "sh")}
     rates["means"] *= extent
     if checkpoint is not None and checkpoint.exists():
-        from safetensors import safe_open
+        metadata, tensors = _read_checkpoint(checkpoint, identity, device)
+        if metadata.get("identity") == identity:
+            iteration = _check_state(checkpoint, metadata, tensors, free_space.cameras, initial, config)
+            free_space.load_state(tensors)
+            return TrainableSplats.from_state(tensors, rates), iteration
+    return TrainableSplats(initial.map(lambda tensor: tensor.to(device)), rates), 0
 
+
+def _read_checkpoint(checkpoint: Path, identity: str, device: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a checkpoint; no tensors when it belongs to another call."""
+    from safetensors import SafetensorError, safe_open
+
+    check_regular(checkpoint, "a checkpoint")
+    try:
         with safe_open(str(checkpoint), framework="pt", device=device) as file:
             metadata = file.metadata() or {}
-            if metadata.get("identity") == identity:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-                emptiness.load_state(tensors)
-                return TrainableSplats.from_state(tensors, rates), int(metadata["iteration"])
-    return TrainableSplats(initial.map(lambda tensor: tensor.to(device)), rates), 0
+            names = list(file.keys()) if metadata.get("identity") == identity else []
+            return metadata, {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, *PARSER_ERRORS) as error:
+        raise InputError(f"{checkpoint}: damaged checkpoint ({reason(error)}); delete it to begin anew") from error
+
+
+def _check_state(
+    checkpoint: Path,
+    metadata: Mapping[str, str],
+    tensors: Mapping[str, Tensor],
+    cameras: Sequence[Cameras],
+    initial: Splats,
+    config: ReconstructConfig,
+) -> int:
+    """The iterations that a checkpoint has done; ``InputError`` unless its tensors are those of splats, of Adam, and of depth maps."""
+    iteration = metadata.get("iteration", "")
+    problem = None if re.fullmatch(r"\d{1,9}", iteration) and int(iteration) <= config.iterations else f"{iteration[:20]!r} iterations"
+    shapes = {name: tuple(tensor.shape[1:]) for name, tensor in vars(initial).items()}
+    count = len(tensors["means"]) if "means" in tensors and tensors["means"].ndim else 0
+    expected = {name: (count, *rest) for name, rest in shapes.items()}
+    expected |= {f"adam.{name}.{moment}": expected[name] for name in shapes for moment in MOMENTS}
+    expected |= {f"adam.{name}.step": () for name in shapes}
+    expected |= {f"{STATE_PREFIX}{view}": (camera.height, camera.width) for view, camera in enumerate(cameras)}
+    for name, tensor in tensors.items():
+        is_depth = name.startswith(STATE_PREFIX)  # not a number where no splat is seen
+        if tuple(tensor.shape) != expected.get(name) or tensor.dtype != torch.float32:
+            problem = problem or f"{name[:60]} is {tensor.dtype} {tuple(tensor.shape)}"
+        elif not is_depth and not bool(torch.isfinite(tensor).all()):
+            problem = problem or f"{name} holds values that are not finite"
+    parts = {f"adam.{name}.": 3 for name in shapes} | {STATE_PREFIX: len(cameras)}  # each whole or not there
+    torn = next((part for part, count in parts.items() if sum(name.startswith(part) for name in tensors) not in (0, count)), None)
+    if problem is None and (torn is not None or not shapes.keys() <= tensors.keys()):
+        problem = f"a part of {torn or 'the splats'} is missing"
+    if problem is not None:
+        raise InputError(f"{checkpoint}: damaged checkpoint ({problem}); delete it to begin anew")
+    return int(iteration)
 
 
 def _save(checkpoint: Path, identity: str, iteration: int, tensors: Mapping[str, Tensor]) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from artifixer.geometry.camera_file import CameraFrame, read_cameras, read_references, write_cameras
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import is_regular
 from artifixer.runtime.media import image_size, read_image, read_npy, write_npy, write_png
 from artifixer.splats.render import Renders
 
@@ -59,8 +60,13 @@ class RenderFolder:
 
     def depth(self, index: int) -> Float[np.ndarray, "height width"] | None:
         """Camera z in world units, NaN where nothing is; None when the folder has no depth."""
-        path = self.path / "depth" / f"{index:05d}.npy"
-        return read_npy(path) if path.is_file() else None
+        path, camera = self.path / "depth" / f"{index:05d}.npy", self.frames[index].camera
+        if not is_regular(path):
+            return None
+        depth = read_npy(path)
+        if depth.shape != (camera.height, camera.width) or depth.dtype.kind != "f":
+            raise InputError(f"{path}: {depth.dtype} {depth.shape}; expected floats of {(camera.height, camera.width)}, as its camera says")
+        return depth
 
     def _image(self, kind: str, index: int) -> UInt8[np.ndarray, "height width 3"]:
         path, camera = self.path / kind / f"{index:05d}.png", self.frames[index].camera

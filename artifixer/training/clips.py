@@ -154,14 +154,19 @@ def latent_shape(clip: Clip, config: AutoencoderConfig) -> tuple[int, int, int, 
 
 
 def encode_clips(clips: Sequence[Clip], vae: Vae, text: TextConfig, device: torch.device | str = "cpu") -> EncodedClips:
-    """Latents and conditions of clips of one shape. The autoencoder is not trained here: no gradients."""
+    """Latents and conditions of clips of one shape. The autoencoder is not trained here: no gradients.
+
+    Every batch has references, so that the network's reference branch always runs: processes with sharded weights exchange the weights and
+    gradients of every module in every step, whatever each of them has drawn. A clip without references gets a black one with factor 0;
+    clips with fewer than others are padded with black ones that nothing attends to.
+    """
     with torch.no_grad():
+        clips, counts = _with_equal_references(clips)
         clean = _encoded([clip.clean_frames for clip in clips], vae.encode, vae.dtype, device)
         renders = _encoded([clip.renders for clip in clips], vae.encode, vae.dtype, device)
+        photos = _encoded([clip.reference_photos for clip in clips], vae.encode_stills, vae.dtype, device)
         conditions = _conditions(clips, vae.config.temporal_factor, text, device)
-        if len(clips[0].reference_cameras):
-            photos = _encoded([clip.reference_photos for clip in clips], vae.encode_stills, vae.dtype, device)
-            conditions = replace(conditions, reference_latents=at_least_float32(photos))
+        conditions = replace(conditions, reference_latents=at_least_float32(photos), reference_counts=counts)
         opacity = latent_opacity(conditions.opacity, vae.config.temporal_factor, vae.config.spatial_factor, is_first=True)
     return EncodedClips(at_least_float32(clean), at_least_float32(renders), opacity, conditions)
 
@@ -257,4 +262,25 @@ def _conditions(clips: Sequence[Clip], temporal_factor: int, text: TextConfig, d
     with torch.autocast(opacity.device.type, enabled=False):
         conditions = clip_conditions(opacity, cameras, [clip.camera_scale for clip in clips], embeddings, references, temporal_factor)
     uses = torch.tensor([float(clip.keeps_references) for clip in clips], device=device)
-    return replace(conditions, use_references=uses if len(clips[0].reference_cameras) else None)
+    return replace(conditions, use_references=uses)
+
+
+def _with_equal_references(clips: Sequence[Clip]) -> tuple[list[Clip], tuple[int, ...] | None]:
+    """The clips with as many references each, at least one, and how many of these each attends to; None where all are attended to.
+
+    A padded photo stands where the last one does, or the first target camera: nothing attends to it, but its numbers must be finite.
+    """
+    found = [len(clip.reference_cameras) for clip in clips]
+    wanted = max(1, *found)
+    padded = []
+    for clip, count in zip(clips, found, strict=True):
+        if not count:
+            clip = replace(clip, keeps_references=False, reference_cameras=clip.cameras[:1])
+        missing = wanted - count
+        if missing:
+            photos = torch.cat([clip.reference_photos, clip.reference_photos.new_zeros(missing, *clip.reference_photos.shape[1:])])
+            order = torch.arange(wanted).clamp(max=max(count, 1) - 1)
+            clip = replace(clip, reference_photos=photos, reference_cameras=clip.reference_cameras[order])
+        padded.append(clip)
+    counts = tuple(max(1, count) for count in found)
+    return padded, None if min(counts) == wanted else counts

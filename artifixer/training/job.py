@@ -30,6 +30,7 @@ from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining
 from artifixer.training.bidirectional import bidirectional_stage
 from artifixer.training.captions import CaptionedPairs, with_caption
 from artifixer.training.checkpoint import MARKER
+from artifixer.training.clips import frame_order
 from artifixer.training.diffusion_forcing import diffusion_forcing_stage
 from artifixer.training.ema import Ema
 from artifixer.training.flow_matching import FlowMatchingStage, FlowMatchingTraining
@@ -44,8 +45,8 @@ from artifixer.video.vae import build_vae, frames_to_video
 
 StageName = Literal["autoencoder", "bidirectional", "diffusion_forcing", "self_forcing"]
 
-#: Clips from which the pixel gains of latent channels are measured.
-GAIN_CLIPS = 4
+#: Clips from which the pixel gains of latent channels are measured, and their pixel frames.
+GAIN_CLIPS, GAIN_FRAMES = 4, 13
 
 #: Batches that are drawn in other threads on a machine with a GPU, one thread each; more threads only wait for the interpreter.
 BATCHES_AHEAD = 2
@@ -84,7 +85,7 @@ class TrainingRecipe:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What to train. init: model folder or run folder to start from; teacher: the same, for self forcing; None for ``init`` itself.
+    """What to train. init: model folder or run folder to start from; teacher: the same, of the bidirectional model, for self forcing.
     validation_pairs: never trained on; None for no validation. rivals: what frames are compared with besides the render."""
 
     stage: StageName
@@ -100,8 +101,13 @@ class TrainingJob:
 def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
     """Run the job into the folder ``out``, or continue it; gives the folder of the trained model.
 
-    Raises ``InputError`` for bad pairs, initial weights of another architecture, and a folder that holds another training.
+    Raises ``InputError`` for bad pairs, initial weights of another architecture, self forcing without a teacher, and a folder that holds
+    another training.
     """
+    for option, pairs_read in (("--pairs", job.pairs), ("--validation", job.validation_pairs)):
+        if job.stage != "autoencoder":  # it sees no cameras
+            _check_camera_scale(pairs_read, job.recipe.model, option)
+    _refuse_missing_models(job)
     with joined_processes(job.device) as device, _opened(job, out, overwrite), repeatable(device), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # norms stay in float32, which is meant
         job = replace(job, device=device)
@@ -121,6 +127,17 @@ def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
             if trained.text_encoder is not None:
                 link_text_encoder(out / "model", trained.text_encoder.folder)
     return out / "model"
+
+
+def _check_camera_scale(pairs: PairSet | None, model: ModelConfig, option: str) -> None:
+    """Pairs of the other kind show the model cameras up to 100 times nearer or farther than those it is used with."""
+    for stored in () if pairs is None else pairs.pairs:
+        kind = stored.entry.camera_scale_kind
+        if kind != model.camera_scale:
+            raise InputError(
+                f"{option} {stored.folder}: {stored.entry.name} has camera scale {kind}, model {model.name} expects "
+                f"{model.camera_scale}; curate with --camera-scale {model.camera_scale}"
+            )
 
 
 def initial_model(config: ModelConfig, init: Path | None, seed: int, device: str, option: str = "--init") -> Model:
@@ -153,6 +170,14 @@ def initial_model(config: ModelConfig, init: Path | None, seed: int, device: str
 def model_folder(path: Path) -> Path:
     """The model in a run folder, or the path itself."""
     return path / "model" if (path / "model" / "config.json").is_file() else path
+
+
+def _refuse_missing_models(job: TrainingJob) -> None:
+    """Self forcing without one of its two models: a student that judged itself would have nothing to learn."""
+    if job.stage == "self_forcing" and job.init is None:
+        raise InputError("self_forcing: needs --init, a causal model trained by diffusion_forcing, and --teacher, a bidirectional one")
+    if job.stage == "self_forcing" and job.teacher is None:
+        raise InputError("self_forcing: needs --teacher, the bidirectional model that the causal one of --init was trained from")
 
 
 def _check_is_model(path: Path, option: str) -> None:
@@ -189,7 +214,7 @@ def _train_flow_matching(job: TrainingJob, model: Model, pairs: OrderedPairs, ou
     is_causal = job.stage == "diffusion_forcing"
     settings, loop = (recipe.diffusion_forcing if is_causal else recipe.bidirectional), recipe.loop(job.stage)
     if recipe.weigh_channels and not settings.channel_weights:
-        settings = replace(settings, channel_weights=_channel_weights(_pixel_gains(model, pairs)))
+        settings = replace(settings, channel_weights=_channel_weights(_pixel_gains(model, pairs, recipe.loop(job.stage).seed)))
     _distributed(model.transformer, job)
     build = diffusion_forcing_stage if is_causal else bidirectional_stage
     stage: FlowMatchingStage = build(model, settings, loop.seed, recipe.parallel.compute)
@@ -200,8 +225,6 @@ def _train_flow_matching(job: TrainingJob, model: Model, pairs: OrderedPairs, ou
 
 def _train_self_forcing(job: TrainingJob, model: Model, pairs: OrderedPairs, out: Path, progress: Progress) -> Model:
     recipe, config, settings = job.recipe, job.recipe.model, job.recipe.self_forcing
-    if job.init is None:
-        raise InputError("self_forcing: needs --init, a causal model trained by diffusion_forcing, and --teacher, a bidirectional one")
     if recipe.self_forcing.negative_prompt and model.text_encoder is None:
         raise InputError(f"--init {job.init}: has no text_encoder/ and tokenizer/ of Wan 2.1; expected them for the negative prompt")
     teacher = _teacher(job, model)
@@ -213,7 +236,7 @@ def _train_self_forcing(job: TrainingJob, model: Model, pairs: OrderedPairs, out
     prompt = settings.negative_prompt
     negative = model.encode_prompt(prompt).embedding if prompt else None
     if recipe.weigh_channels and not settings.channel_weights:
-        settings = replace(settings, channel_weights=_channel_weights(_pixel_gains(model, pairs)))
+        settings = replace(settings, channel_weights=_channel_weights(_pixel_gains(model, pairs, recipe.loop(job.stage).seed)))
     stage = SelfForcingStage(*networks, model.vae, settings, config.sampling(), seed, recipe.parallel.compute, negative)
     validation = _validation(job, model, stage.ema, recipe.validation, out, progress)
     train(stage, pairs, recipe.self_forcing_loop, out, progress, validation, _ahead(job))
@@ -222,10 +245,9 @@ def _train_self_forcing(job: TrainingJob, model: Model, pairs: OrderedPairs, out
 
 def _teacher(job: TrainingJob, student: Model) -> VideoTransformer:
     """The bidirectional network; its own autoencoder, which must be the student's, is not kept."""
-    path, option = (job.init, "--init") if job.teacher is None else (job.teacher, "--teacher")
-    assert path is not None, "self forcing without initial weights"
-    teaching = initial_model(job.recipe.model, path, job.recipe.self_forcing_loop.seed, job.device, option)
-    _check_same_autoencoder(student, teaching, path)
+    assert job.teacher is not None, "self forcing without a teacher"
+    teaching = initial_model(job.recipe.model, job.teacher, job.recipe.self_forcing_loop.seed, job.device, "--teacher")
+    _check_same_autoencoder(student, teaching, job.teacher)
     return teaching.transformer
 
 
@@ -250,9 +272,13 @@ def _distributed(network: VideoTransformer, job: TrainingJob) -> None:
     distribute(network, network.layers, job.recipe.parallel, torch.device(job.device))
 
 
-def _pixel_gains(model: Model, pairs: OrderedPairs) -> Float[Tensor, " channels"]:
-    """What each latent channel does to pixels in the first pairs' clips."""
-    clips = [frames_to_video(pairs.stored_pair(i % len(pairs)).clean_frames, model.device)[:, :, :13] for i in range(GAIN_CLIPS)]
+def _pixel_gains(model: Model, pairs: OrderedPairs, seed: int) -> Float[Tensor, " channels"]:
+    """What each latent channel does to pixels, in clips from anywhere in the first pairs."""
+    clips = []
+    for index in range(GAIN_CLIPS):
+        pair = pairs.stored_pair(index % len(pairs))
+        order = frame_order(pair.frames, GAIN_FRAMES, generator(seed, "pixel gains", sample=index))
+        clips.append(frames_to_video(pair.clean_frames[order], model.device))
     return pixel_gains(model.vae, clips)
 
 

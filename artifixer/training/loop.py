@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.distributed import all_ranks_values, any_rank, mean_over_ranks, rank, world_size
-from artifixer.runtime.errors import Stopped
+from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import write_json
 from artifixer.runtime.seeds import generator
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
-from artifixer.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, state_tensors
+from artifixer.training.checkpoint import MARKER, latest_checkpoint, load_checkpoint, save_checkpoint, state_tensors
 from artifixer.training.parallel import average_gradients, clip_gradients
 from artifixer.training.watching import MetricsFile
 
@@ -137,8 +137,7 @@ def train(
     clock = Clock()
     newest = latest_checkpoint(checkpoints)
     if newest is not None:
-        plain = load_checkpoint(newest, stage.modules, stage.optimizers, stage.extra_state)
-        clock = Clock(plain["step"], plain["seconds"], plain["cooldown_start"], plain["total"])
+        clock = _stored_clock(newest, load_checkpoint(newest, stage.modules, stage.optimizers, stage.extra_state))
     metrics = MetricsFile(folder / "metrics.jsonl", clock.step) if rank() == 0 else None
     rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in stage.optimizers.items()}
 
@@ -179,6 +178,16 @@ def train(
         samples = config.batch * config.accumulation * world_size() * clock.step
         write_json(folder / "timing.json", {"seconds": clock.elapsed(), "steps": clock.step, "samples": samples})
     return clock.step
+
+
+def _stored_clock(checkpoint: Path, plain: Mapping[str, Any]) -> Clock:
+    """Where the training stood; ``InputError`` for values that no training writes."""
+    step, seconds, cooldown_start, total = (plain.get(name) for name in ("step", "seconds", "cooldown_start", "total"))
+    numbers = [value for value in (step, cooldown_start, total) if value is not None]
+    is_sound = step is not None and all(isinstance(value, int) and value >= 0 for value in numbers)
+    if not is_sound or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+        raise InputError(f"{checkpoint / MARKER}: damaged; expected step, seconds, cooldown_start and total of a training")
+    return Clock(int(plain["step"]), float(seconds), cooldown_start, total)
 
 
 def rate_factor(step: int, total: int, config: LoopConfig, cooldown_start: int | None = None) -> float:

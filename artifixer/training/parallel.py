@@ -83,7 +83,7 @@ def average_gradients(optimizer: torch.optim.Optimizer) -> None:
             parameter.grad = torch.zeros_like(parameter)
     if world_size() == 1:
         return
-    gradients = [parameter.grad for parameter in parameters if not _is_sharded(parameter)]
+    gradients = [parameter.grad for parameter in parameters if not is_sharded(parameter)]
     if not gradients:
         return
     flat = torch.cat([gradient.flatten() for gradient in gradients])
@@ -97,20 +97,21 @@ def clip_gradients(optimizer: torch.optim.Optimizer, limit: float) -> float:
     """Scale the gradients of an optimizer's weights down to the norm ``limit``; gives the norm they had."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm: Any = nn.utils.clip_grad_norm_(parameters, limit)
-    return float(norm.full_tensor() if _is_sharded(norm) else norm)
+    return float(norm.full_tensor() if is_sharded(norm) else norm)
 
 
 def whole_tensors(module: nn.Module) -> dict[str, Tensor]:
     """All weights of a module on the first process's CPU, gathered one by one; empty on the others. Every process must call it."""
     gathered = {}
     for name, value in module.state_dict().items():
-        whole = value.full_tensor() if _is_sharded(value) else value
+        whole = value.full_tensor() if is_sharded(value) else value
         if rank() == 0:
             gathered[name] = whole.detach().to("cpu", copy=True)
     return gathered
 
 
-def _is_sharded(tensor: Tensor) -> bool:
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this process holds only a part of the tensor."""
     from torch.distributed.tensor import DTensor
 
     return isinstance(tensor, DTensor)

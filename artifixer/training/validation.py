@@ -25,7 +25,7 @@ from artifixer.training.clips import EncodedClips, cut_clip, encode_clips
 from artifixer.training.parallel import autocast
 from artifixer.training.self_forcing import cut_in_blocks
 from artifixer.training.watching import write_grid
-from artifixer.video.backdrop import Backdrop
+from artifixer.video.finish import finish
 from artifixer.video.flow import SourceKind
 from artifixer.video.models import Model
 from artifixer.video.sample import AdaptiveSteps, CallCount, SampleConfig, keyed_noise, sample_blocks
@@ -57,8 +57,7 @@ class ValidationConfig:
     """pairs: at most so many of the folder's first. references: at most so many per clip, evenly spread. steps: numbers of denoising steps
     to try; ``adaptive`` takes as many as ``adaptive_steps`` gives each block. is_causal: block by block with the model's window, else the
     clip in one block. clip_frames: where it is not causal, longer clips are made in parts of so many pixel frames, each by itself; None
-    makes them at once. source: where the flow starts; None for the model's. detail: for models that have it. grid_pairs: rows of
-    the picture."""
+    makes them at once. source: where the flow starts; None for the model's. grid_pairs: rows of the picture."""
 
     pairs: int = 16
     references: int = 6
@@ -68,7 +67,6 @@ class ValidationConfig:
     seed: int = 0
     clip_frames: int | None = None
     source: SourceKind | None = None
-    detail: bool = True
     adaptive_steps: AdaptiveSteps = field(default_factory=AdaptiveSteps)
 
 
@@ -80,7 +78,6 @@ class Quality:
     ssim: list[float] = field(default_factory=list)
     squared: dict[str, float] = field(default_factory=dict)
     pixels: dict[str, float] = field(default_factory=dict)
-    edges: list[float] = field(default_factory=lambda: [0.0, 0.0])
 
     def add(
         self,
@@ -97,13 +94,9 @@ class Quality:
         for name, mask in (("pooled", share >= 0), ("opaque", share > OPAQUE_ABOVE), ("empty", share < EMPTY_BELOW)):
             self.squared[name] = self.squared.get(name, 0.0) + float(error[mask].sum())
             self.pixels[name] = self.pixels.get(name, 0.0) + float(mask.sum())
-        inside = (share[:, :, 1:] < EMPTY_BELOW) & (share[:, :, :-1] < EMPTY_BELOW)
-        for side, image in enumerate((ours, theirs)):
-            self.edges[side] += float(image.diff(dim=2).square().mean(dim=-1)[inside].sum())
 
     def figures(self, hard: Sequence[bool]) -> dict[str, float]:
-        """PSNR in dB: mean over frames, over hard frames, and of the pooled error of all, opaque and empty pixels; SSIM; gradient energy
-        in empty pixels relative to the truth's."""
+        """PSNR in dB: mean over frames, over hard frames, and of the pooled error of all, opaque and empty pixels; SSIM."""
         figures = {"psnr_mean": float(np.mean(self.psnr)), "ssim": float(np.mean(self.ssim))}
         chosen = [value for value, is_hard in zip(self.psnr, hard, strict=True) if is_hard]
         if chosen:
@@ -111,8 +104,6 @@ class Quality:
         for name, count in self.pixels.items():
             if count:
                 figures[f"psnr_{name}"] = _decibels(self.squared[name] / count)
-        if self.edges[1]:
-            figures["edges_empty"] = self.edges[0] / self.edges[1]
         return figures
 
 
@@ -204,10 +195,7 @@ def made_clip(
             latents.append(clean)
             times.append(_clock(device))
         result = video_to_frames(vae.decode(torch.cat(latents, dim=2)))[: pair.frames]
-        if model.config.keep_residual:
-            result = result + _residual(pair, video_to_frames(vae.decode(encoded.render_latents))[: pair.frames])
-    if model.config.detail and config.detail:
-        result = _with_detail(result, pair, config.references)
+        result = _finished(model, pair, config, result, encoded.render_latents)
     ends = [min(vae.config.pixel_frames(block * (index + 1)), pair.frames) for index in range(len(latents))]
     blocks = tuple(
         MadeBlock(range(first, end), calls.per_block[index], times[index + 1] - times[index])
@@ -391,18 +379,6 @@ def _chosen(pair: TrainingPair, references: int) -> list[int]:
     return [step * pair.views // count for step in range(count)]
 
 
-def _with_detail(
-    frames: Float[Tensor, "frames height width 3"], pair: TrainingPair, references: int
-) -> Float[Tensor, "frames height width 3"]:
-    """With what the same references lend as in ``enhance``."""
-    chosen = _chosen(pair, references)
-    if not chosen:
-        return frames
-    lenders, depth = pair.reference_cameras[chosen].to(frames.device), 1 / pair.camera_scale
-    backdrop = Backdrop.of(pair.reference_photos[chosen].to(frames.device), lenders, depth)
-    return backdrop.lend(frames, pair.opacity.to(frames.device).float() / 255, pair.cameras.to(frames.device))
-
-
 def _sampling(model: Model, steps: Steps, block: int, config: ValidationConfig) -> SampleConfig:
     own = model.config
     window, sink = (own.window_frames, own.sink_frames) if config.is_causal else (block, 0)
@@ -430,10 +406,20 @@ def _decibels(error: float) -> float:
     return float(-10 * np.log10(max(error, 10 ** (-LARGEST_PSNR / 10))))
 
 
-def _residual(pair: TrainingPair, decoded: Float[Tensor, "frames height width 3"]) -> Float[Tensor, "frames height width 3"]:
-    """What the autoencoder takes from the render, where the render is opaque."""
-    opacity = pair.opacity.to(decoded) / 255
-    return opacity.square()[..., None] * (pair.renders.to(decoded) / 255 - decoded)
+def _finished(
+    model: Model,
+    pair: TrainingPair,
+    config: ValidationConfig,
+    frames: Float[Tensor, "frames height width 3"],
+    render_latents: Float[Tensor, "1 channels latent_frames h w"],
+) -> Float[Tensor, "frames height width 3"]:
+    """Frames as they would leave ``enhance``: from opacity mixing by a model of another source as in the mode ``generate``."""
+    is_own = config.source in (None, model.config.source)
+    settings = model.config.finish("improve" if is_own else "generate")
+    renders, decoded = pair.renders.to(frames) / 255, None
+    if settings.keep_residual:
+        decoded = video_to_frames(model.vae.decode(render_latents))[: pair.frames]
+    return finish(frames, pair.opacity.to(frames) / 255, settings, renders, decoded)
 
 
 def _columns(shown: Sequence[tuple[TrainingPair, Mapping[Steps, Tensor]]]) -> list[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import LARGEST_TEXT, read_whole
+from artifixer.runtime.json_io import is_whole
 from artifixer.runtime.media import write_png
 from artifixer.runtime.run_folder import append_text, write_bytes
 
@@ -19,16 +23,21 @@ from artifixer.runtime.run_folder import append_text, write_bytes
 class MetricsFile:
     """``metrics.jsonl``: its bytes depend on settings, pairs and seed alone, however often the training was interrupted.
 
-    Lines beyond ``step`` are from after the checkpoint that is continued, and are removed.
+    Lines beyond ``step`` are from after the checkpoint that is continued, and are removed, and so is a last line that was being written
+    when the power went. ``InputError`` for another line that is none of ours.
     """
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
         self._waiting: list[str] = []
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        lines = read_whole(path, "a metrics file", LARGEST_TEXT).splitlines(keepends=True) if path.exists() else []
+        steps = [_step(line) for line in lines]
+        broken = next((number for number, found in enumerate(steps[:-1], start=1) if found is None), None)
+        if broken is not None:
+            raise InputError(f'{path}: line {broken} is {lines[broken - 1][:60]!r}, expected an object with "step"')
+        kept = [line for line, found in zip(lines, steps, strict=True) if found is not None and found <= step]
         if kept != lines:
-            write_bytes(path, "".join(kept).encode())
+            write_bytes(path, b"".join(kept))
         self._board = _board(path.parent / "tensorboard", step)
 
     def add(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -47,9 +56,32 @@ class MetricsFile:
             self._board.flush()
 
 
+def _step(line: bytes) -> int | None:
+    """The step of a whole line; None for a torn one."""
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    step = content.get("step") if isinstance(content, dict) else None
+    return step if line.endswith(b"\n") and is_whole(step) else None
+
+
 def write_grid(path: Path, columns: Sequence[UInt8[Tensor, "rows height width 3"]]) -> None:
     """One picture: columns side by side, their images one below the other."""
     write_png(path, torch.cat([column.flatten(0, 1) for column in columns], dim=1).numpy())
+
+
+def _step_of(path: Path, line: bytes, is_last: bool) -> float:
+    """The step that a line is of; infinity for the last one where a power loss has torn it. ``InputError`` for other damage."""
+    try:
+        step = json.loads(line)["step"]
+        if isinstance(step, int) and line.endswith(b"\n"):
+            return step
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    if is_last:
+        return math.inf
+    raise InputError(f"{path}: damaged before its last line; expected an object with a step in each")
 
 
 def _board(folder: Path, step: int) -> Any:

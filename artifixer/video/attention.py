@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +42,18 @@ def attend(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None = None, ba
     if backend not in BACKENDS:
         raise InputError(f"attention backend {backend}: unknown, expected auto, {', '.join(BACKENDS)}")
     return BACKENDS[backend](q, k, v, mask)
+
+
+def attend_to_first(q: Heads, k: Heads, v: Heads, counts: Sequence[int] | None, backend: str = "auto") -> Heads:
+    """``attend``, where each sample of the batch sees only the first ``counts`` of its keys; None is all of them.
+
+    One call per sample, so that every backend does it and a sample has the bits that it has alone, whatever is padded behind it.
+    """
+    if counts is None or all(count == k.shape[1] for count in counts):
+        return attend(q, k, v, backend=backend)
+    assert len(counts) == len(q) and min(counts) >= 1, f"{counts} keys for a batch of {len(q)}"
+    samples = zip(q.split(1), k.split(1), v.split(1), counts, strict=True)
+    return torch.cat([attend(query, key[:, :count], value[:, :count], backend=backend) for query, key, value, count in samples])
 
 
 def attend_plainly(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> Heads:

@@ -32,6 +32,8 @@ class Conditions:
     text: embedding, zeros for no prompt.
     reference_latents: each photo encoded on its own; None with ``reference_viewmats`` and ``reference_Ks`` when there are no references.
     use_references: factor on what each sample of the batch takes from its references, 1 or 0; None is 1 for all.
+    reference_counts: how many of the references of each sample are its own; those after are padding that nothing attends to. None
+        is all. Plain numbers, so that nobody waits for the device.
     """
 
     opacity: Float[Tensor, "batch frames height width"]
@@ -43,6 +45,7 @@ class Conditions:
     reference_viewmats: Float[Tensor, "batch views 4 4"] | None = None
     reference_Ks: Float[Tensor, "batch views 3 3"] | None = None
     use_references: Float[Tensor, " batch"] | None = None
+    reference_counts: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         batch, latent_frames = self.rays.shape[:2]
@@ -56,6 +59,10 @@ class Conditions:
             views = self.reference_latents.shape[2]
             assert self.reference_viewmats.shape == (batch, views, 4, 4), f"reference viewmats {tuple(self.reference_viewmats.shape)}"
             assert self.reference_Ks.shape == (batch, views, 3, 3), f"reference Ks {tuple(self.reference_Ks.shape)}"
+            counts = self.reference_counts
+            assert counts is None or (len(counts) == batch and all(1 <= count <= views for count in counts)), (
+                f"reference counts {counts} for a batch of {batch} with {views} references"
+            )
 
     @property
     def latent_frames(self) -> int:
@@ -79,7 +86,14 @@ class Conditions:
         if text is not False:
             dropped = replace(dropped, text=_zeroed(self.text, text))
         if references is True:
-            dropped = replace(dropped, reference_latents=None, reference_viewmats=None, reference_Ks=None, use_references=None)
+            dropped = replace(
+                dropped,
+                reference_latents=None,
+                reference_viewmats=None,
+                reference_Ks=None,
+                use_references=None,
+                reference_counts=None,
+            )
         elif references is not False:
             factor = self.text.new_ones(self.text.shape[0]) if self.use_references is None else self.use_references
             dropped = replace(dropped, use_references=_zeroed(factor, references))
@@ -106,8 +120,9 @@ class Conditions:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Conditions:
         """On another device or in another float type; camera matrices stay float32 in any type, as PRoPE computes with them."""
         matrices = {"viewmats", "Ks", "reference_viewmats", "reference_Ks"}
-        values = {name: value for name, value in vars(self).items() if value is not None}
-        return replace(self, **{name: value.to(device, None if name in matrices else dtype) for name, value in values.items()})
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: tensor.to(device, None if name in matrices else dtype) for name, tensor in tensors.items()}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -200,7 +215,8 @@ def clip_conditions(
 
 
 def stack_conditions(parts: Sequence[Conditions]) -> Conditions:
-    """One batch of several; all have as many frames and references."""
+    """One batch of several; all have as many frames and references, none of which is padding."""
+    assert all(part.reference_counts is None for part in parts), "padded references are counted after stacking"
     values: dict[str, Any] = {}
     for name, first in vars(parts[0]).items():
         values[name] = None if first is None else torch.cat([getattr(part, name) for part in parts])

@@ -2,14 +2,13 @@
 
 In: a name or a path. Out: ``Model``: network, autoencoder and text encoder with the settings they were trained for. A model folder holds
 a flat ``config.json``, ``transformer.safetensors`` and ``vae.safetensors`` (each possibly in several parts), and ``text_encoder/`` and
-``tokenizer/`` where the model takes prompts. The public release's ``.pt`` beside Wan's ``vae/``, and Wan 2.1 folders of diffusers load as
-well; ``convert_model`` makes our folder of any of them, or the release's ``.pt``.
+``tokenizer/`` where the model takes prompts. The public release's ``.pt`` or sharded checkpoint beside Wan's ``vae/``, and Wan 2.1
+folders of diffusers load as well; ``convert_model`` makes our folder of any of them, or the release's ``.pt``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import types
 import typing
@@ -22,9 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import open_regular
+from artifixer.runtime.json_io import as_object, is_number, is_whole, shown
 from artifixer.runtime.run_folder import atomic_path, fingerprint, read_json, write_json
 from artifixer.runtime.seeds import generator
 from artifixer.runtime.system import link_or_copy, remove_link_or_copy
+from artifixer.video.checkpoints.torch_distributed import is_distributed_checkpoint
+from artifixer.video.finish import FinishConfig
 from artifixer.video.flow import FlowSchedule, SourceKind
 from artifixer.video.offload import LayerStream
 from artifixer.video.sample import SampleConfig
@@ -46,11 +49,32 @@ HASHED_PIECES, PIECE_BYTES = 64, 1 << 16
 #: Parts of a Wan folder that read prompts.
 TEXT_PARTS = ("text_encoder", "tokenizer")
 
+#: Largest values of a configuration's whole numbers: several times those of any model known, and small enough that no product of them
+#: overflows and that a network without weights is built in a second. Whether a model fits the memory is another question (``memory.py``).
+LARGEST_WIDTH, LARGEST_DEPTH, LARGEST_FACTOR = 1 << 17, 512, 64
+_DEPTHS = ("layers", "depth", "encoder_depth", "steps", "generate_steps")
+_FACTORS = ("patch_size", "spatial_factor", "temporal_factor", "dim_mult", "num_res_blocks")
+_MAY_BE_ZERO = ("steps", "generate_steps", "sink_frames", "depth", "encoder_depth")
+
+#: Entries of a list in a configuration, resolutions of an autoencoder, and size of any other number.
+LONGEST_LIST, MOST_RESOLUTIONS, LARGEST_NUMBER = 4096, 8, 1e6
+
 CameraScaleRule = Literal["metric", "median_depth"]
+
+#: Fields of ``config.json`` that earlier versions wrote and that mean nothing any more: such models load, and the fields are ignored.
+RETIRED_FIELDS = ("detail",)
 
 #: What a model is asked for. ``improve``: as it is best, the default. ``generate``: opacity mixing, so that what nobody photographed is
 #: invented from noise and another seed invents something else.
 Mode = Literal["improve", "generate"]
+
+#: Largest values in the configuration of a Wan transformer.
+_WAN_BOUNDS = {
+    "num_attention_heads": 256,
+    "attention_head_dim": 1024,
+    "num_layers": LARGEST_DEPTH,
+    **dict.fromkeys(("ffn_dim", "in_channels", "text_dim", "freq_dim"), LARGEST_WIDTH),
+}
 
 #: ``vae_kind`` in config.json.
 AUTOENCODERS: dict[str, type[AutoencoderConfig]] = {"wan": VaeConfig, "small": SmallAutoencoderConfig}
@@ -64,9 +88,10 @@ class ModelConfig:
     with prompts and with reference photos. source: where the flow starts. keep_residual: give back the detail that the autoencoder takes
     from opaque parts of the render. steps: denoising steps per block. generate_steps: those of the mode ``generate``; adapts_steps:
     there fewer are enough for blocks that the render shows (``AdaptiveSteps``). block_frames, window_frames, sink_frames: latent frames
-    generated together, attended to in all, and always kept. shift: of the noise levels. detail: lend fine
-    structure of the reference photos to what is invented (``backdrop.py``). second_strength: share of its changes that ArtiFixer 3D+ takes,
-    whose renders already have those of the first pass.
+    generated together, attended to in all, and always kept. shift: of the noise levels.
+    smooth_cells: in the mode ``improve``, smooth what is empty down to cells of so many pixels (``FinishConfig``); 0 for not at all.
+    default_size: longest side in pixels of frames where none is asked for; None for that of the photos.
+    second_strength: share of its changes that ArtiFixer 3D+ takes, whose renders already have those of the first pass.
     """
 
     name: str
@@ -84,8 +109,9 @@ class ModelConfig:
     window_frames: int = 21
     sink_frames: int = 7
     shift: float = 5.0
-    detail: bool = False
     second_strength: float = 1.0
+    smooth_cells: int = 0
+    default_size: int | None = None
 
     def __post_init__(self) -> None:
         for name, ours, theirs in (
@@ -96,8 +122,11 @@ class ModelConfig:
             assert ours == theirs, f"{name} of the transformer is {ours}, of the autoencoder {theirs}"
         for steps in (self.steps, self.generate_steps):
             assert steps >= 1, f"{steps} steps"
+        assert self.default_size is None or self.default_size >= 1, f"default size {self.default_size}, expected at least 1"
+        assert self.shift > 0, f"shift {self.shift}, expected more than 0"
+        assert self.sink_frames >= 0, f"{self.sink_frames} sink frames"
         assert 0 <= self.second_strength <= 1, f"strength {self.second_strength}, expected 0 to 1"
-        assert not self.detail or self.camera_scale == "median_depth", f"detail hangs at median depths, the unit is {self.camera_scale}"
+        assert self.smooth_cells >= 0, f"cells of {self.smooth_cells} pixels, expected at least 0"
         assert 1 <= self.block_frames <= self.window_frames, f"blocks of {self.block_frames} frames in windows of {self.window_frames}"
         assert self.sink_frames + self.block_frames <= self.window_frames, f"{self.sink_frames} sink frames leave no place for a block"
 
@@ -119,6 +148,10 @@ class ModelConfig:
             source=self.in_mode(mode).source,
             schedule=FlowSchedule(shift=self.shift),
         )
+
+    def finish(self, mode: Mode = "improve") -> FinishConfig:
+        """The last step of the model's frames in a mode. What ``generate`` invents is left as it is."""
+        return FinishConfig(self.keep_residual, smooth_cells=self.smooth_cells if mode == "improve" else 0)
 
     @property
     def text(self) -> TextConfig:
@@ -213,14 +246,19 @@ class ModelFiles:
 
     def check_weights(self) -> None:
         """Raise ``InputError`` unless the files are whole and their tensors are exactly the model's; reads no tensor."""
+        stored, vae = self.open_transformer(), open_tensors(self.vae)
         with torch.device("meta"):
             transformer = VideoTransformer(self.config.transformer)
-        check_fit(transformer, self.open_transformer(), may_lack_added=self.format == "wan")
-        check_fit(build_vae(self.config.vae, "meta").network, open_tensors(self.vae))
+        check_fit(transformer, stored, may_lack_added=self.format == "wan")
+        check_fit(build_vae(self.config.vae, "meta").network, vae)
 
     def open_transformer(self) -> StoredTensors:
-        """The transformer's tensors under the names that ``VideoTransformer`` has."""
+        """The transformer's tensors under the names that ``VideoTransformer`` has. ``InputError`` when there are too few for its layers."""
         stored = open_tensors(self.transformer)
+        if self.config.transformer.layers > len(stored.shapes):
+            raise InputError(
+                f"{self.transformer}: {len(stored.shapes)} tensors do not fit a model of {self.config.transformer.layers} layers"
+            )
         return stored if self.format == "ours" else stored.renamed(our_name)
 
     def fill_transformer(self, transformer: nn.Module, device: torch.device | str, dtype: torch.dtype | None, seed: int = 0) -> None:
@@ -275,8 +313,9 @@ def models_folder() -> Path:
 def locate_model(name_or_path: str | Path) -> ModelFiles:
     """Find a model's files and read its configuration, no weights.
 
-    name_or_path: a name in ``NAMED_MODELS``, one of our folders, a Wan 2.1 folder of diffusers, or the release's ``.pt`` (or its folder)
-    with Wan's ``vae/`` beside it. Raises ``InputError`` when files are missing, for named models with what to download and where to.
+    name_or_path: a name in ``NAMED_MODELS``, one of our folders, a Wan 2.1 folder of diffusers, or the release's ``.pt`` or sharded
+    checkpoint (or its folder) with Wan's ``vae/`` beside it. Raises ``InputError`` when files are missing, for named models with what to
+    download and where to.
     """
     named = NAMED_MODELS.get(str(name_or_path))
     if named is not None:
@@ -395,11 +434,11 @@ def link_text_encoder(folder: Path, source: Path) -> None:
 def weights_key(path: Path) -> str:
     """Hash of a file of weights, or of all in a folder: of the whole of small files, of many pieces of large ones."""
     digest = hashlib.sha256()
-    files = sorted(path.iterdir()) if path.is_dir() else sorted(path.parent.glob(f"{path.stem}*{path.suffix}"))
+    files = sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else sorted(path.parent.glob(f"{path.stem}*{path.suffix}"))
     for file in files:
         size = file.stat().st_size
         digest.update(f"{file.name} {size}\n".encode())
-        with file.open("rb") as content:
+        with open_regular(file, "weights") as content:
             if size <= HASHED_PIECES * PIECE_BYTES:
                 digest.update(content.read())
                 continue
@@ -428,16 +467,16 @@ def flat_config(config: ModelConfig) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> ModelConfig:
-    """A ``config.json``; raises ``InputError`` that names what is missing, unknown or of another kind."""
+    """A ``config.json``; raises ``InputError`` that names what is missing, unknown or of another kind. ``RETIRED_FIELDS`` are ignored."""
     flat = read_flat_json(path)
     if flat.get("format") != FORMAT:
         raise InputError(f'{path}: not a model; expected "format": "{FORMAT}"')
     if flat.get("version") != VERSION:
-        raise InputError(f"{path}: version {flat.get('version')!r}; this program reads version {VERSION}")
+        raise InputError(f"{path}: version {shown(flat.get('version'))}; this program reads version {VERSION}")
     kind = flat.get("vae_kind")
-    if kind not in AUTOENCODERS:
-        raise InputError(f'{path}: "vae_kind" is {kind!r}; expected one of {", ".join(AUTOENCODERS)}')
-    rest = {key: value for key, value in flat.items() if key not in ("format", "version", "vae_kind")}
+    if not isinstance(kind, str) or kind not in AUTOENCODERS:
+        raise InputError(f'{path}: "vae_kind" is {shown(kind)}; expected one of {", ".join(AUTOENCODERS)}')
+    rest = {key: value for key, value in flat.items() if key not in ("format", "version", "vae_kind", *RETIRED_FIELDS)}
     try:
         transformer = VideoTransformerConfig(**_taken(path, rest, VideoTransformerConfig, "transformer_"))
         vae = AUTOENCODERS[kind](**_taken(path, rest, AUTOENCODERS[kind], "vae_"))
@@ -445,7 +484,7 @@ def read_config(path: Path) -> ModelConfig:
         if rest:
             raise InputError(f'{path}: unknown "{next(iter(rest))}" ({len(rest)} such); written by a newer version?')
         return ModelConfig(transformer=transformer, vae=vae, **values)
-    except AssertionError as error:
+    except (AssertionError, ArithmeticError) as error:
         raise InputError(f"{path}: {error}") from error
 
 
@@ -460,11 +499,34 @@ def _taken(path: Path, flat: dict[str, Any], type_: type, prefix: str, leave_out
         value = flat.pop(key)
         if not _fits(value, kinds[field.name]):
             raise InputError(f'{path}: "{key}" is {str(value)[:60]!r}; expected {_kind_name(kinds[field.name])}')
+        _check_bounds(path, key, field.name, value)
         values[field.name] = value
     required = [field.name for field in fields(type_) if not _has_default(field) and field.name not in (*leave_out, *values)]
     if required:
         raise InputError(f'{path}: lacks "{prefix}{required[0]}"')
     return values
+
+
+def _check_bounds(path: Path, key: str, name: str, value: object) -> None:
+    """Raise ``InputError`` for a number that no model has, before anything is built of it."""
+    values = value if isinstance(value, list) else [value]
+    longest = MOST_RESOLUTIONS if name in ("dim_mult", "temporal_downsample") else LONGEST_LIST
+    if len(values) > longest or (isinstance(value, str) and len(value) > LONGEST_LIST):
+        raise InputError(f'{path}: "{key}" has {len(values)} entries or is too long; expected at most {longest} entries')
+    most = LARGEST_DEPTH if name in _DEPTHS else LARGEST_FACTOR if name in _FACTORS else LARGEST_WIDTH
+    for item in values:
+        if isinstance(item, bool) or not isinstance(item, (int, float)):
+            continue
+        if _may_be_real(name):
+            if not is_number(item, LARGEST_NUMBER):
+                raise InputError(f'{path}: "{key}" is {shown(item)}; expected a number of at most {LARGEST_NUMBER:g}')
+        elif not is_whole(item, 0 if name in _MAY_BE_ZERO else 1, most):
+            raise InputError(f'{path}: "{key}" is {shown(item)}; expected a whole number up to {most:,}')
+
+
+def _may_be_real(name: str) -> bool:
+    """Whether a field holds real numbers, which JSON may write without a fraction."""
+    return name in ("eps", "shift", "second_strength", "latents_mean", "latents_std")
 
 
 def _fits(value: object, kind: Any) -> bool:
@@ -479,7 +541,7 @@ def _fits(value: object, kind: Any) -> bool:
     if isinstance(value, bool) or kind is bool:
         return isinstance(value, bool) and kind is bool
     if kind is float:
-        return isinstance(value, (int, float)) and math.isfinite(value)
+        return is_number(value, LARGEST_NUMBER)
     return isinstance(value, kind)
 
 
@@ -510,22 +572,27 @@ def _located(path: Path) -> ModelFiles:
         return ModelFiles(config, path / "transformer.safetensors", path / "vae.safetensors", _text_folder(path, config.takes_text))
     if (path / "transformer" / "config.json").is_file():
         return _wan_files(path)
-    checkpoints = sorted(path.glob("*.pt"))
+    if is_distributed_checkpoint(path):
+        return _release_files(path)
+    checkpoints = sorted([*path.glob("*.pt"), *(part for part in path.iterdir() if is_distributed_checkpoint(part))])
     if len(checkpoints) == 1:
         return _release_files(checkpoints[0])
     raise InputError(
         f"{path}: no model; expected config.json with transformer.safetensors, a Wan 2.1 folder with transformer/ and vae/, "
-        f"or one .pt file of the public release ({len(checkpoints)} here)"
+        f"or one .pt file or sharded checkpoint of the public release ({len(checkpoints)} here)"
     )
 
 
 def _wan_files(folder: Path) -> ModelFiles:
     """A Wan 2.1 folder of diffusers."""
     path = folder / "transformer" / "config.json"
-    content = read_json(path)
+    content = as_object(read_json(path), path)
     for key, expected in (("patch_size", [1, 2, 2]), ("image_dim", None), ("qk_norm", "rms_norm_across_heads"), ("cross_attn_norm", True)):
         if content.get(key, expected) != expected:
-            raise InputError(f"{path}: {key} = {content[key]!r}, expected {expected!r}; only Wan 2.1 text-to-video models are known")
+            raise InputError(f"{path}: {key} = {shown(content[key])}, expected {expected!r}; only Wan 2.1 text-to-video models are known")
+    for key, most in _WAN_BOUNDS.items():
+        if key in content and not is_whole(content[key], 1, most):
+            raise InputError(f"{path}: {key} = {shown(content[key])}, expected a whole number up to {most:,}")
     try:
         transformer = replace(
             wan_transformer(
@@ -540,11 +607,14 @@ def _wan_files(folder: Path) -> ModelFiles:
         )
     except KeyError as error:
         raise InputError(f"{path}: lacks {error}; expected the configuration of a Wan transformer") from error
+    except AssertionError as error:
+        raise InputError(f"{path}: {error}") from error
     return _with_wan_vae(folder, folder.name, transformer, folder / "transformer", "wan")
 
 
 def _release_files(checkpoint: Path) -> ModelFiles:
-    """The release's transformer in a ``.pt``, whose shapes tell the architecture, with Wan's autoencoder beside it."""
+    """The release's transformer in a ``.pt`` or a sharded checkpoint, whose shapes tell the architecture, with Wan's autoencoder beside it,
+    or in the sharded checkpoint's folder."""
     shapes = open_tensors(checkpoint).shapes
     try:
         width, frequency_width = shapes["condition_embedder.time_embedder.linear_1.weight"]
@@ -555,9 +625,13 @@ def _release_files(checkpoint: Path) -> ModelFiles:
             text_width=shapes["condition_embedder.text_embedder.linear_1.weight"][1],
             frequency_width=frequency_width,
         )
-    except (KeyError, ValueError, IndexError) as error:
+        bounds = (transformer.width, transformer.ffn_width, transformer.text_width, transformer.latent_channels)
+        if layers > min(LARGEST_DEPTH, len(shapes)) or not all(is_whole(value, 1, LARGEST_WIDTH) for value in bounds):
+            raise ValueError(f"{layers} layers, widths {bounds}")
+    except (LookupError, ValueError, AssertionError, TypeError) as error:
         raise InputError(f"{checkpoint}: {len(shapes)} tensors, but not those of a transformer of the public release ({error})") from error
-    return _with_wan_vae(checkpoint.parent, checkpoint.stem, transformer, checkpoint, "release")
+    folder = checkpoint if (checkpoint / "vae").is_dir() else checkpoint.parent
+    return _with_wan_vae(folder, checkpoint.stem, transformer, checkpoint, "release")
 
 
 def _with_wan_vae(
@@ -567,16 +641,16 @@ def _with_wan_vae(
     path = folder / "vae" / "config.json"
     if not path.is_file():
         raise InputError(f"{folder}: has no vae/; expected Wan 2.1's autoencoder there (vae/ of Wan-AI/Wan2.1-T2V-14B-Diffusers)")
-    content = read_json(path)
+    content = as_object(read_json(path), path)
     content["temporal_downsample"] = content.pop("temperal_downsample", None)  # diffusers' spelling
     if content.get("attn_scales"):
-        raise InputError(f"{path}: attn_scales = {content['attn_scales']}, expected none")
+        raise InputError(f"{path}: attn_scales = {shown(content['attn_scales'])}, expected none")
     known = {key: value for key, value in content.items() if key in {field.name for field in fields(VaeConfig)} and value is not None}
     try:
         vae = VaeConfig(**_taken(path, known, VaeConfig, ""))
         transformer = replace(transformer, spatial_factor=vae.spatial_factor, temporal_factor=vae.temporal_factor)
         config = ModelConfig(name, transformer, vae)
-    except AssertionError as error:
+    except (AssertionError, ArithmeticError) as error:
         raise InputError(f"{path}: {error}") from error
     return ModelFiles(config, weights, folder / "vae", _text_folder(folder), format_)
 

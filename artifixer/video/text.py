@@ -8,6 +8,7 @@ is kept in a file named by the prompt and the encoder's weights. No prompt is al
 from __future__ import annotations
 
 import html
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import atomic_path, fingerprint
+from artifixer.runtime.files import PARSER_ERRORS, reason
+from artifixer.runtime.json_io import as_object, is_whole, shown
+from artifixer.runtime.run_folder import atomic_path, fingerprint, read_json
+from artifixer.video.weights import is_finite, open_tensors
 
 #: Part of the cache's key: to be raised when the same prompt and weights begin to give other values.
 CACHE_VERSION = 1
@@ -113,31 +117,62 @@ class TextEncoder:
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            from safetensors import SafetensorError
             from transformers import AutoTokenizer, UMT5EncoderModel
 
             try:
-                tokenizer = AutoTokenizer.from_pretrained(self.folder / "tokenizer")
-                network = UMT5EncoderModel.from_pretrained(self.folder / "text_encoder", dtype=self._dtype)
-            except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-                raise InputError(f"{self.folder}: text encoder cannot be loaded: {str(error).splitlines()[0]}") from error
+                self._check_weights()
+                # Nothing but safetensors, nothing from elsewhere, and no code that a folder brings.
+                safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+                tokenizer = AutoTokenizer.from_pretrained(self.folder / "tokenizer", **safe)
+                network = UMT5EncoderModel.from_pretrained(
+                    self.folder / "text_encoder", dtype=self._dtype, use_safetensors=True, local_files_only=True
+                )
+            except Exception as error:  # the tokenizers' library raises nothing narrower
+                raise InputError(f"{self.folder}: text encoder cannot be loaded: {reason(error)}") from error
+            broken = next((name for name, tensor in network.state_dict().items() if not is_finite(tensor)), None)
+            if broken is not None:
+                raise InputError(f"{self.folder / 'text_encoder'}: {broken} holds values that are not finite, expected numbers")
             if network.config.d_model != self.config.width:
                 expected = f"the video model expects {self.config.width}"
                 raise InputError(f"{self.folder / 'text_encoder'}: embeddings of width {network.config.d_model}; {expected}")
             self._loaded = tokenizer, network.eval().requires_grad_(False).to(self._device)
         return self._loaded
 
-    def _read(self, path: Path) -> EncodedPrompt:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+    def _check_weights(self) -> None:
+        """Compare the encoder's sizes in its config with its weights on the disk: nothing larger than those is built."""
+        folder = self.folder / "text_encoder"
+        config = as_object(read_json(folder / "config.json"), folder / "config.json")
+        shapes = open_tensors(folder).shapes
+        values = sum(math.prod(shape) for shape in shapes.values())
+        for name in (
+            "vocab_size",
+            "d_model",
+            "d_kv",
+            "d_ff",
+            "num_layers",
+            "num_heads",
+            "num_decoder_layers",
+            "relative_attention_num_buckets",
+        ):
+            value = config.get(name, 1)
+            if value is not None and not is_whole(value, 1, values):
+                raise InputError(f'{folder / "config.json"}: "{name}" is {shown(value)}; the weights beside it have {values:,} values')
+        layers, width = config.get("num_layers", 1), config.get("d_model", 1)
+        if layers > len(shapes) or config.get("vocab_size", 1) * width > values or layers * width * config.get("d_ff", 1) > values:
+            raise InputError(f"{folder / 'config.json'}: an encoder of {layers} layers, width {width}; the weights have {values:,} values")
 
+    def _read(self, path: Path) -> EncodedPrompt:
         try:
-            tensors = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path}: cached prompt cannot be read: {error}; delete the file to have it made again") from error
+            stored = open_tensors(path)
+            hidden, cut = stored.read("hidden"), stored.read("cut_tokens")
+        except (InputError, *PARSER_ERRORS) as error:
+            raise InputError(f"{path}: cached prompt cannot be read: {reason(error)}; delete the file to have it made again") from error
         encoded = no_prompt(self.config)
-        encoded.embedding[:, : tensors["hidden"].shape[1]] = tensors["hidden"]
-        return EncodedPrompt(encoded.embedding, int(tensors["cut_tokens"]))
+        is_ours = hidden.ndim == 3 and hidden.dtype == torch.float32 and hidden.shape[::2] == encoded.embedding.shape[::2]
+        if not is_ours or hidden.shape[1] > self.config.tokens or cut.numel() != 1 or not is_finite(hidden):
+            raise InputError(f"{path}: holds no cached prompt of this encoder; delete the file to have it made again")
+        encoded.embedding[:, : hidden.shape[1]] = hidden
+        return EncodedPrompt(encoded.embedding, int(cut))
 
 
 def cleaned(prompt: str) -> str:

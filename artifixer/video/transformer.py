@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from artifixer.video.attention import BlockCausalMask, attend
+from artifixer.video.attention import BlockCausalMask, attend, attend_to_first
 from artifixer.video.cache import BlockCache, KVCache
 from artifixer.video.conditions import Conditions
 from artifixer.video.positions import ViewPositions, rope_table, rotate_pairs
@@ -64,6 +64,7 @@ class VideoTransformerConfig:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
+        assert min(self.width, self.heads, self.layers) >= 1, f"{self.layers} layers of width {self.width} with {self.heads} heads"
         assert self.width % self.heads == 0, f"width {self.width} is not a multiple of {self.heads} heads"
         assert self.head_width % 8 == 0, f"heads of {self.head_width} channels, expected a multiple of 8"
         assert self.frequency_width % 2 == 0, f"frequency width {self.frequency_width} is odd"
@@ -128,7 +129,7 @@ class CallContext:
     """What all layers share in one call of the network.
 
     opacity, rays: values under each token. rope: table for self-attention. views: target cameras, when there are references;
-    use_references: factor on the reference branch.
+    use_references: factor on the reference branch; reference_tokens: how many reference tokens each sample attends to, None for all.
     """
 
     opacity: Float[Tensor, "batch tokens opacity_channels"] | None
@@ -136,6 +137,7 @@ class CallContext:
     rope: Float[Tensor, "tokens pairs 2"]
     views: ViewPositions | None
     use_references: Float[Tensor, " batch"] | None
+    reference_tokens: tuple[int, ...] | None
     mask: BlockCausalMask | None
     cache: BlockCache | None
     backend: str
@@ -172,7 +174,8 @@ class VideoTransformer(nn.Module):
     ) -> Float[Tensor, "batch channels frames h w"]:
         """Velocity at the given noise levels, in the type of ``noisy_latents``.
 
-        timesteps: 1000 sigma, one per clip or one per temporal block; rounded as the release does where the weights are bfloat16.
+        timesteps: 1000 sigma, one per clip or one per temporal block; rounded to bfloat16, as the release does, where matrix products
+        are computed in it: by the type of the weights or by autocast, so that sharded and whole weights are trained at the same levels.
         conditions: of exactly these latent frames. first_latent_frame: their place in the roll-out.
         cache: keys and values of earlier blocks; the latents are then one block.
         memory: from ``remember``, for the same text and references.
@@ -186,7 +189,7 @@ class VideoTransformer(nn.Module):
         rows, columns = tokens.shape[2:4]
         hidden = tokens.flatten(1, 3)
 
-        time, modulation = self._embed_time(timesteps.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32), dtype)
+        time, modulation = self._embed_time(timesteps.to(_level_dtype(dtype, noisy_latents.device)), dtype)
         assert time.shape[1] == 1 or (block_frames or 0) * time.shape[1] == frames, (
             f"{time.shape[1]} noise levels per clip for {frames} latent frames in blocks of {block_frames}"
         )
@@ -196,6 +199,7 @@ class VideoTransformer(nn.Module):
             rope=rope_table(first_latent_frame, frames, rows, columns, self.config.head_width, hidden.device),
             views=self._target_views(conditions, rows, columns),
             use_references=conditions.use_references,
+            reference_tokens=self._reference_tokens(conditions),
             mask=None if block_frames is None else BlockCausalMask(block_frames * rows * columns),
             cache=None if cache is None else cache.open_block(first_latent_frame, frames),
             backend=self.attention_backend,
@@ -250,6 +254,13 @@ class VideoTransformer(nn.Module):
         if conditions.reference_latents is None:
             return None
         return ViewPositions.of_cameras(conditions.viewmats, conditions.Ks, rows, columns, self.config.head_width)
+
+    def _reference_tokens(self, conditions: Conditions) -> tuple[int, ...] | None:
+        """Reference tokens of each sample that are not padding, which comes last; None where nothing is padded."""
+        if conditions.reference_counts is None or conditions.reference_latents is None:
+            return None
+        rows, columns = (side // self.config.patch_size for side in conditions.reference_latents.shape[3:])
+        return tuple(count * rows * columns for count in conditions.reference_counts)
 
     def _opacity_values(
         self, conditions: Conditions, first_latent_frame: int, dtype: torch.dtype
@@ -356,7 +367,9 @@ class CrossAttention(nn.Module):
         result = attend(q, memory.text_keys, memory.text_values, backend=context.backend)
         if memory.reference_keys is not None and memory.reference_values is not None:
             assert context.views is not None, "references without target cameras"
-            seen = attend(context.views.query(q), memory.reference_keys, memory.reference_values, backend=context.backend)
+            seen = attend_to_first(
+                context.views.query(q), memory.reference_keys, memory.reference_values, context.reference_tokens, context.backend
+            )
             seen = context.views.result(seen)
             if context.use_references is not None:
                 seen = seen * context.use_references.to(seen.dtype)[:, None, None, None]
@@ -427,6 +440,16 @@ def initialise(transformer: VideoTransformer, generator: torch.Generator, zeros:
             bound = math.sqrt(3 / inputs)
             drawn.uniform_(-bound, bound, generator=generator)
         parameter.copy_(drawn)
+
+
+def _level_dtype(weights: torch.dtype, device: torch.device) -> torch.dtype:
+    """The type that noise levels are rounded to: bfloat16 where matrix products are computed in it, else float32.
+
+    Sharded weights are float32 at rest and cast when they are gathered; whole ones are cast by autocast. Their own type alone would let the
+    number of processes decide what level a network is trained at.
+    """
+    computes_in = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else weights
+    return torch.bfloat16 if computes_in == torch.bfloat16 else torch.float32
 
 
 def _sinusoids(timesteps: Float[Tensor, "*batch"], width: int) -> Float[Tensor, "*batch width"]:

@@ -1,10 +1,11 @@
-"""Weights of the video model on disk: three formats in, ours out, one tensor at a time.
+"""Weights of the video model on disk: four formats in, ours out, one tensor at a time.
 
 ========================  ==============================================================================================
 format                    files
 ========================  ==============================================================================================
 ours                      a folder with ``config.json`` (flat) and ``transformer.safetensors``, ``vae.safetensors``
-the public release        one ``.pt`` file: a plain table of names and tensors of the transformer, float32 or bfloat16
+the public release        one ``.pt`` file: a plain table of names and tensors of the transformer, float32 or bfloat16; or the
+                          folder of a sharded checkpoint (``torch.distributed.checkpoint``), with an optimizer or without
 Wan 2.1 (diffusers)       a folder with ``transformer/`` and ``vae/``, each with a config and one or more safetensors files
 ========================  ==============================================================================================
 
@@ -18,6 +19,7 @@ import json
 import math
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,9 @@ import torch
 from torch import Tensor, nn
 
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import PARSER_ERRORS, check_regular, file_beside, open_regular
 from artifixer.runtime.run_folder import atomic_path, read_json
+from artifixer.video.checkpoints.torch_distributed import is_distributed_checkpoint, open_distributed_checkpoint
 
 #: Problems of a kind that are named in an error; the rest is counted.
 NAMED_PROBLEMS = 3
@@ -78,11 +82,14 @@ class StoredTensors:
 
 
 def open_tensors(path: Path) -> StoredTensors:
-    """Open a ``.safetensors`` file (or its parts, ``NAME-00001-of-00002.safetensors``), a diffusers folder of them, or a ``.pt`` file.
+    """Open a ``.safetensors`` file (or its parts, ``NAME-00001-of-00002.safetensors``), a diffusers folder of them, a ``.pt`` file, or the
+    folder of a sharded checkpoint.
 
-    Raises ``InputError`` for files that are missing, truncated or damaged, and for ``.pt`` files that hold anything but a table of tensors;
-    code in them is never run.
+    Raises ``InputError`` for files that are missing, truncated or damaged, and for ``.pt`` files and sharded checkpoints that hold anything
+    but tables of tensors; code in them is never run.
     """
+    if is_distributed_checkpoint(path):
+        return StoredTensors(path, *open_distributed_checkpoint(path))
     if path.is_dir():
         return _merged(path, [_open_safetensors(file) for file in _shards(path)])
     if not path.is_file():
@@ -126,16 +133,27 @@ def load_into(
     """Give a module built on the device ``meta`` its weights; the fit is checked first (``check_tensors``).
 
     dtype: of the weights; None keeps the file's. added: allows the layers that the release adds to Wan 2.1 to be missing; they start as in
-    the paper (see ``initial_added_layer``), and the generator draws what is random. ``InputError`` as in ``check_tensors``.
+    the paper (see ``initial_added_layer``), and the generator draws what is random. ``InputError`` as in ``check_tensors``, and naming the
+    first tensor that is not finite.
     """
     expected = check_fit(module, stored, may_lack_added=added is not None)
     for name, shape in expected.items():
         if name in stored.shapes:
             tensor = stored.read(name)
+            if not tensor.is_floating_point():
+                raise InputError(f"{stored.path}: {name} is of {tensor.dtype}, expected floating-point weights")
         else:
             assert added is not None, f"{name} is missing"
             tensor = initial_added_layer(name, shape, added)
-        _assign(module, name, tensor.to(device=device, dtype=dtype))
+        tensor = tensor.to(device=device, dtype=dtype)
+        if not is_finite(tensor):
+            raise InputError(f"{stored.path}: {name} holds values that are not finite, expected numbers")
+        _assign(module, name, tensor)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values are numbers; looks at a part at a time, so that a large tensor needs no second one of its size."""
+    return all(bool(torch.isfinite(part).all()) for part in tensor.reshape(-1).split(1 << 24))
 
 
 def release_name(name: str) -> str:
@@ -203,44 +221,66 @@ def read_flat_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: {type(content).__name__}, expected a JSON object")
     nested = [key for key, value in content.items() if isinstance(value, dict)]
     if nested:
-        raise InputError(f'{path}: "{nested[0]}" is an object, expected a flat configuration')
+        raise InputError(f'{path}: "{nested[0][:60]}" is an object, expected a flat configuration')
     return content
 
 
 def _open_safetensors(path: Path) -> StoredTensors:
     from safetensors import SafetensorError, safe_open
 
+    check_regular(path, "weights")
     try:
         file = safe_open(path, framework="pt")
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError:
-        raise InputError(f"{path}: does not exist, expected weights") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, *PARSER_ERRORS) as error:
         raise InputError(f"{path}: truncated or damaged ({error}); {_bytes(path)}, expected a safetensors file") from error
     return StoredTensors(path, shapes, file.get_tensor)
 
 
 def _open_pickle(path: Path) -> StoredTensors:
+    size = check_regular(path, "a PyTorch checkpoint")
     try:
+        _check_archive(path, size)
         tensors = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(f"{path}: holds more than plain tensors and may run code, not loaded ({_first_line(error)})") from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except PARSER_ERRORS as error:
         raise InputError(f"{path}: truncated or damaged ({_first_line(error)}); {_bytes(path)}, expected a PyTorch checkpoint") from error
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         kinds = (
             ", ".join(sorted({type(value).__name__ for value in tensors.values()})) if isinstance(tensors, dict) else type(tensors).__name__
         )
         raise InputError(f"{path}: holds {kinds}; expected a plain table of names and tensors")
+    for name, tensor in tensors.items():
+        is_plain = isinstance(name, str) and tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        # A tensor may repeat a few stored values over a shape of any size.
+        if not is_plain or tensor.numel() * tensor.element_size() > size:
+            kind = f"{tensor.layout} {_shape(tensor.shape)} on {tensor.device}"
+            raise InputError(f"{path}: {str(name)[:80]} is {kind} in a file of {_bytes(path)}; expected a plain table of names and tensors")
     return StoredTensors(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors.__getitem__)
+
+
+def _check_archive(path: Path, size: int) -> None:
+    """Raise ``ValueError`` when the zip archive that a ``.pt`` file is unpacks to more than the file holds; other files pass."""
+    with open_regular(path, "a PyTorch checkpoint") as file:
+        if not zipfile.is_zipfile(file):
+            return
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(entry.file_size for entry in entries) > size:
+        raise ValueError("its parts are compressed or larger than the file")
 
 
 def _shards(folder: Path) -> list[Path]:
     """The safetensors files of a diffusers part, in the index's order when there is one."""
     indices = sorted(folder.glob("*.safetensors.index.json"))
     if indices:
-        listed = read_json(indices[0]).get("weight_map", {})
-        return [folder / name for name in sorted(set(listed.values()))]
+        content = read_json(indices[0])
+        listed = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(listed, dict) or not listed:
+            raise InputError(f'{indices[0]}: has no "weight_map" of names and files')
+        files = [file_beside(folder, name, indices[0]) for name in listed.values()]
+        return sorted(set(files))
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise InputError(f"{folder}: holds no safetensors files, expected weights")

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance, sampled_median_depth
+from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance, sampled_depths
 from artifixer.enhance.sources import ReferencePhoto, RendersInMemory
 from artifixer.geometry.camera_file import CameraFrame
-from artifixer.geometry.cameras import Cameras, concatenate
+from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
 from artifixer.splats.render import Renders
 from artifixer.splats.render_folder import read_render_folder, write_render_folder
-from artifixer.video.backdrop import Backdrop
 from artifixer.video.models import Model, ModelConfig, load_model, save_model
 from tests.video.made_models import SMALL, WAN_LIKE, made_model
 
@@ -331,72 +330,6 @@ def test_the_residual_brings_back_the_render_where_it_is_opaque(opacity: float) 
     assert np.array_equal(frames_of(without_velocity(keep_residual=True), renders, cameras), ours)
 
 
-#: A model that lends detail; at this size renders and photos are the model's own.
-DETAILED = replace(SMALL, detail=True)
-
-
-def half_empty(views: int) -> Renders:
-    """Opaque to the left, partly in the middle, empty to the right."""
-    renders = made_renders(views, 24, 16)
-    renders.opacity[:, :, :8], renders.opacity[:, :, 8:16], renders.opacity[:, :, 16:] = 1.0, 0.6, 0.0
-    return renders
-
-
-def striped_references(count: int) -> list[ReferencePhoto]:
-    photo = np.full((16, 24, 3), 90, np.uint8)
-    photo[:, ::3] += 80
-    return [ReferencePhoto(made_cameras(count, 24, 16)[index], photo) for index in range(count)]
-
-
-@pytest.mark.parametrize("keep_residual", [False, True])
-def test_detail_is_what_the_references_lend_to_empty_places(keep_residual: bool) -> None:
-    model, renders, cameras, references = made_model(DETAILED), half_empty(7), made_cameras(7, 24, 16), striped_references(2)
-    inputs = renders, cameras, references
-    plain = frames_of(model, *inputs, detail=False, keep_residual=keep_residual).astype(float)
-    ours = frames_of(model, *inputs, keep_residual=keep_residual).astype(float)
-    assert np.array_equal(ours[:, :, :8], plain[:, :, :8])
-    photos = torch.from_numpy(np.stack([reference.photo for reference in references]))
-    structure = Backdrop.of(photos, concatenate([reference.camera for reference in references]), depth=2.0).seen_by(cameras)
-    emptiness = (1 - torch.from_numpy(RendersInMemory(renders).opacity(0) / 255)[..., None]).square()
-    added = (255 * emptiness * structure).numpy()
-    assert np.abs(added[:, :, 16:]).mean() > 10
-    inside = (plain > 0) & (plain < 255) & (ours > 0) & (ours < 255)  # beyond, frames are clamped
-    assert inside[:, :, 8:].mean() > 0.3
-    assert np.abs(ours - plain - added)[inside].max() <= 1.01  # both are rounded
-
-
-def test_detail_needs_a_model_that_lends_it_and_references() -> None:
-    inputs = half_empty(6), made_cameras(6, 24, 16), striped_references(2)
-    detailed, plain = made_model(DETAILED), made_model()
-    ours = frames_of(detailed, *inputs)
-    smooth = frames_of(plain, *inputs)
-    assert not np.array_equal(ours, smooth)
-    assert np.array_equal(frames_of(detailed, *inputs, detail=False), smooth)
-    assert np.array_equal(frames_of(plain, *inputs, detail=True), smooth)
-    without = frames_of(plain, *inputs[:2])
-    assert np.array_equal(frames_of(detailed, *inputs, drop=("references",)), without)
-    assert np.array_equal(frames_of(detailed, *inputs[:2]), without)
-    scaled = frames_of(detailed, *inputs, camera_scale=0.5)  # the renders' depth is 2
-    assert np.array_equal(scaled, ours)
-
-
-def test_detail_of_a_frame_does_not_depend_on_blocks_threads_and_resuming() -> None:
-    model, renders, cameras, references = made_model(DETAILED), half_empty(17), made_cameras(17, 24, 16), striped_references(2)
-    store = StoreInMemory()
-    whole = np.concatenate([block.frames for block in enhance(renders, cameras, references, model, store=store)])
-    resumed = enhance(renders, cameras, references, model, store=StoreInMemory({block: store.saved[block] for block in (0, 1)}))
-    assert np.array_equal(np.concatenate([block.frames for block in resumed]), whole)
-    assert np.array_equal(frames_of(model, renders, cameras, references, overlap=True), whole)
-    for count in (5, 13):
-        assert np.array_equal(frames_of(model, first_views(renders, count), cameras[:count], references), whole[:count])
-
-
-def test_without_renders_all_of_a_frame_gets_detail() -> None:
-    model, inputs = made_model(DETAILED), (half_empty(5), made_cameras(5, 24, 16), striped_references(2))
-    ours, plain = (frames_of(model, *inputs, drop=("renders",), detail=detail) for detail in (True, False))
-    assert (ours != plain).any(axis=(0, 1, 3))[:8].all()
-
-
 def test_a_direct_model_generates_by_opacity_mixing() -> None:
     """The same weights: with noise where renders are empty, in the steps of that mode, as a mixing model of these steps would."""
     model = made_model(replace(SMALL, source="direct", steps=1, generate_steps=3))
@@ -424,19 +357,21 @@ def test_median_depth_ignores_emptiness() -> None:
     renders = made_renders(30)
     renders.depth[:, :10] = math.nan
     renders.depth[:, 11] = -1
-    assert sampled_median_depth(RendersInMemory(renders)) == 2
+    views = sampled_depths(RendersInMemory(renders), made_cameras(30))
+    assert torch.cat([view.depths for view in views]).median() == 2
+    assert all((view.pixels % 1 == 0.5).all() for view in views), "pixels are named by their centres"
     renders.depth.fill_(math.nan)
-    assert sampled_median_depth(RendersInMemory(renders)) is None
+    assert sampled_depths(RendersInMemory(renders), made_cameras(30)) == []
 
 
 def test_warnings_are_there_before_the_first_frame() -> None:
     report = EnhanceReport()
     enhance(CountedRenders(made_renders(3)), made_cameras(3), [], made_model(WAN_LIKE), report=report)
-    no_references, metric, no_depth = report.warnings
+    no_references, no_depth = report.warnings
     assert "no reference photos; model wan-like was trained with them" in no_references
-    assert "expects metres" in metric
-    assert "no depth" in no_depth
-    assert report.camera_scale_source == "where the cameras look"
+    assert "the renders have no depth" in no_depth
+    assert "--depth-model" in no_depth
+    assert "guessed from where the cameras look" in report.camera_scale_source
     report = EnhanceReport()
     enhance(made_renders(3), made_cameras(3), made_references(1), made_model(), report=report)
     enhance(made_renders(3), made_cameras(3), [], made_model(), EnhanceConfig(drop=("references",)), report)

@@ -124,8 +124,9 @@ def test_metrics_file_has_the_agreed_structure(tmp_path: Path) -> None:
     quality = evaluate(made_views())
     write_json(tmp_path / "metrics.json", metrics_content(dict.fromkeys(VARIANT_TITLES, quality), ["t.jpg"], ["0.jpg", "1.jpg", "2.jpg"]))
     content = json.loads((tmp_path / "metrics.json").read_text())
-    assert set(content) == {"variants", "views"}
-    assert set(content["variants"]) == {"3dgut", "inpainting_telea", "inpainting_ns", "artifixer", "artifixer3d", "artifixer3d_plus"}
+    assert set(content) == {"gains", "variants", "views"}
+    assert set(content["gains"]) == set(VARIANT_TITLES) - {"3dgut", "input"}
+    assert set(content["variants"]) == set(VARIANT_TITLES)
     assert content["views"] == {"train": ["t.jpg"], "heldout": ["0.jpg", "1.jpg", "2.jpg"]}
     for variant in content["variants"].values():
         assert set(variant) == {

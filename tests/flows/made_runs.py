@@ -1,6 +1,7 @@
 """A whole run in a few seconds: a small procedural capture, few iterations, an untrained model of two layers.
 
-As a program: ``python -m tests.flows.made_runs OUT MODEL KILL_AT``: runs it and dies by SIGKILL when it puts its KILL_AT-th file in place.
+As a program: ``python -m tests.flows.made_runs OUT MODEL WEIGHT KILL_AT``: runs it, with this weight of the free-space loss, and dies by
+SIGKILL when it puts its KILL_AT-th file in place.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ CAPTURE = "procedural:7:frames=9,width=48,height=36,points_per_photo=40"
 VIEWS = 3
 
 FIT = replace(
-    RECIPES["tiny"].reconstruct, iterations=40, initial=InitialConfig(points=250), mcmc=McmcConfig(max_gaussians=300, every=10, growth=1.2)
+    RECIPES["tiny"].reconstruct.without_free_space_loss(),
+    iterations=40,
+    initial=InitialConfig(points=250),
+    mcmc=McmcConfig(max_gaussians=300, every=10, growth=1.2),
 )
 
 
@@ -73,5 +77,5 @@ if __name__ == "__main__":
     import torch
 
     torch.set_num_threads(1)
-    _die_at_file(int(sys.argv[3]))
-    small_run(Path(sys.argv[1]), Path(sys.argv[2]))
+    _die_at_file(int(sys.argv[4]))
+    small_run(Path(sys.argv[1]), Path(sys.argv[2]), reconstruct=FIT.with_free_space_loss(float(sys.argv[3])))

@@ -103,7 +103,7 @@ CAPTURES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a pose with a scale": (change_frame(transform_matrix=scaled_pose()), "expected a rigid camera_to_world matrix"),
     "a focal length in words": (change_frame(fl_x="long"), r"frame 1 has \"fl_x\" = 'long'; expected a finite number"),
     "a path that leaves the folder": (change_frame(file_path="../../001.png"), "'../../001.png' leaves the capture's folder"),
-    "an unknown lens": (change_frame(camera_model="EQUIRECTANGULAR"), "EQUIRECTANGULAR.*expected one of SIMPLE_PINHOLE"),
+    "an unknown lens": (change_frame(camera_model="ORTHOGRAPHIC"), "ORTHOGRAPHIC.*expected one of SIMPLE_PINHOLE"),
     "one photo": (remove_photos, r"lists 5 photos of which 4 do not exist .*expected at least 2 to remain"),
     "a cut photo": (cut("images/002.png"), r"002\.png: cannot read: .*expected an image"),
     "a cut photo that is held out": (cut("images/000.png"), r"000\.png: cannot read: .*expected an image"),

@@ -1,12 +1,11 @@
 """Every verb that continues, killed in the middle of writing a file of its state and just after: the same call ends with the same bytes.
 
-Each verb is killed twice here, at writes in the middle of its work. ``ARTIFIXER_KILLS=100`` kills a hundred times, spread over all writes
-(about ten minutes): ``ARTIFIXER_KILLS=100 python -m pytest tests/flows/test_kills.py``.
+Each verb is killed twice, at writes in the middle of its work. The long form kills a hundred times, spread over all writes (three minutes
+of two cores): ``python -m pytest -m slow tests/flows/test_kills.py``.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,9 +25,6 @@ from tests.flows.kills import Point, Write, in_process, killed_at, watched_write
 from tests.flows.made_runs import CAPTURE, results, small_run
 from tests.pipeline.test_enhance_renders import write_renders
 from tests.video.made_models import made_model
-
-#: Kills of all verbs together.
-KILLS = int(os.environ.get("ARTIFIXER_KILLS", "10"))
 
 #: Files that are kept for continuing, and whose loss at a wrong moment would matter: markers of stages, states inside stages, lists.
 STATE = r"^config\.json$|^\.run/(stages/|owned)|checkpoint|\.state/|^state/|^\.scenes/|^index\.json$|^manifest\.json$|^pairs-"
@@ -111,9 +107,10 @@ def chosen(writes: list[Write], files: str, count: int) -> list[Write]:
     return [named[len(named) // 2], *spread]
 
 
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["run", "reconstruct", "enhance", "train", "curate"])
 def test_killed_in_the_middle_of_a_write_and_just_after_it_ends_with_the_same_bytes(
-    name: str, verbs: dict[str, Verb], tmp_path: Path
+    name: str, kills: int, verbs: dict[str, Verb], tmp_path: Path
 ) -> None:
     verb, told = verbs[name], tmp_path / "told.json"
     writes = watched_writes(verb.work, tmp_path / "whole", STATE, told)
@@ -122,10 +119,10 @@ def test_killed_in_the_middle_of_a_write_and_just_after_it_ends_with_the_same_by
     died: list[str] = []
     points: tuple[Point, ...] = ("half", "placed")
     for point in points:
-        for write in chosen(writes, getattr(verb, point), max(1, KILLS // 10)):
+        for write in chosen(writes, getattr(verb, point), kills // 2):
             out = tmp_path / f"{point}-{len(died)}-{write.number}"
             died.append(killed_at(verb.work, out, STATE, told, point, write))
             assert in_process(partial(verb.work, out)) == 0, f"{point} {write}: does not continue"
             assert decided(out) == expected, f"{point} {write}: other bytes"
             assert not list(out.rglob(".partial-*")), f"{point} {write}: leftovers"
-    assert len(died) == 2 * max(1, KILLS // 10)
+    assert len(died) == kills

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -15,13 +16,14 @@ import av
 import numpy as np
 import pytest
 import torch
-from made_runs import CAPTURE, VIEWS, results, small_config, small_run
+from made_runs import CAPTURE, FIT, VIEWS, results, small_config, small_run
 
 from artifixer.commands.run import Command, run_command, run_config
 from artifixer.evaluation.evaluate import VARIANT_TITLES
 from artifixer.geometry.camera_file import read_cameras, write_cameras
 from artifixer.pipeline.capture import CaptureChoice
-from artifixer.pipeline.run import Result
+from artifixer.pipeline.plan import plan_run
+from artifixer.pipeline.run import Result, stage_names
 from artifixer.pipeline.run_config import ignored_masks, parse_variants
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.media import image_size, read_image
@@ -81,25 +83,12 @@ def test_variants_differ_where_the_model_or_the_splats_do(finished: Result) -> N
     assert len({picture.tobytes() for picture in pictures}) == 4
 
 
-def test_splats_are_fitted_to_frames_without_lent_detail(tmp_path: Path) -> None:
-    files = []
-    for has_detail in (True, False):
-        place = tmp_path / str(has_detail)
-        own = replace(SMALL, steps=1, takes_references=True, camera_scale="median_depth", detail=has_detail, second_strength=0.5)
-        save_model(place / "model", made_model(own))
-        files.append(results(small_run(place / "run", place / "model").out))
-    lent, plain = files
-    frames = [f"{index:05d}.png" for index in range(TARGETS)]
-    assert [lent.pop(f"frames/artifixer.plain/{name}") for name in frames] == [plain[f"frames/artifixer/{name}"] for name in frames]
-    assert all(lent[f"frames/artifixer/{name}"] != plain[f"frames/artifixer/{name}"] for name in frames)
-    assert lent.keys() == plain.keys()
-    same = [name for name in lent if name.startswith(("splats/", "renders_3d/", "frames/artifixer3d"))]
-    assert len(same) > 3 * TARGETS and [name for name in same if lent[name] != plain[name]] == []
-
-
 def test_metrics_hold_every_variant_and_no_made_up_number(finished: Result) -> None:
     content = json.loads((finished.out / "metrics.json").read_text())
-    assert list(content["variants"]) == sorted(VARIANT_TITLES)
+    assert list(content["variants"]) == sorted(set(VARIANT_TITLES) - {"input"})
+    for name, gains in content["gains"].items():
+        change = content["variants"][name]["psnr"] - content["variants"]["3dgut"]["psnr"]
+        assert gains["psnr"] == pytest.approx(change), "over the plain fit, the only render"
     assert content["views"] == {"train": list(finished.train), "heldout": list(finished.heldout)}
     assert (len(finished.train), len(finished.heldout)) == (VIEWS, TARGETS)
     for variant in content["variants"].values():
@@ -133,6 +122,104 @@ def test_the_report_shows_the_run(finished: Result) -> None:
     assert len(page) < 25_000_000
 
 
+# With a free-space loss -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def with_input(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A run whose model gets the render of a fit with a free-space loss."""
+    return small_run(tmp_path_factory.mktemp("runs") / "input", model, reconstruct=FIT.with_free_space_loss(3.0))
+
+
+def test_the_baseline_is_the_plain_fit_whatever_render_the_model_gets(finished: Result, with_input: Result) -> None:
+    plain, ours = results(finished.out), results(with_input.out)
+    same = [name for name in plain if name.startswith(("renders/", "splats/initial.ply", "cameras.json"))]
+    assert len(same) > 3 * TARGETS and [name for name in same if ours[name] != plain[name]] == []
+    assert with_input.variants["3dgut"] == replace(
+        finished.variants["3dgut"],
+        psnr_opaque=with_input.variants["3dgut"].psnr_opaque,
+        psnr_empty=with_input.variants["3dgut"].psnr_empty,
+        per_view=with_input.variants["3dgut"].per_view,
+    )
+    assert [view.psnr for view in with_input.variants["3dgut"].per_view] == [view.psnr for view in finished.variants["3dgut"].per_view]
+
+
+def test_the_render_that_the_model_gets_is_a_stage_a_folder_and_a_row_of_its_own(finished: Result, with_input: Result) -> None:
+    assert with_input.executed[:4] == ("reconstruct", "reconstruct_input", "render", "render_input")
+    assert set(with_input.variants) == set(VARIANT_TITLES)
+    assert with_input.variants["input"].psnr != with_input.variants["3dgut"].psnr
+    renders, given = (read_render_folder(with_input.out / name) for name in ("renders", "renders_input"))
+    assert len(renders) == len(given) == TARGETS
+    opacity = [sum(float(folder.opacity(index).mean()) for index in range(TARGETS)) for folder in (renders, given)]
+    assert opacity[1] < opacity[0], "the loss takes opacity away"
+    frames = [(result.out / "frames" / "artifixer" / "00000.png").read_bytes() for result in (finished, with_input)]
+    assert frames[0] != frames[1], "the model gets the other render"
+    assert (with_input.out / "videos" / "input.mp4").is_file()
+    assert "Input render" in with_input.report.read_text() and "splats/input.ply" in with_input.report.read_text()
+
+
+def test_gains_are_over_the_better_of_the_two_renders(with_input: Result) -> None:
+    content = json.loads((with_input.out / "metrics.json").read_text())
+    assert set(content["gains"]) == set(VARIANT_TITLES) - {"3dgut", "input"}
+    for field in ("psnr", "psnr_pooled", "ssim"):
+        better = max(content["variants"][name][field] for name in ("3dgut", "input"))
+        for name, gains in content["gains"].items():
+            assert gains[field] == pytest.approx(content["variants"][name][field] - better)
+    assert "against the better of the two renders" in with_input.report.read_text()
+    assert "against the plain 3DGUT render" not in with_input.report.read_text()
+
+
+def test_another_weight_keeps_the_plain_fit_and_weight_0_leaves_no_trace(
+    finished: Result, with_input: Result, model: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(with_input.out, tmp_path / "copy"))
+    other = small_run(copy, model, reconstruct=FIT.with_free_space_loss(1.0), variants=("artifixer",))
+    assert other.executed[0] == "reconstruct_input"
+    assert {"reconstruct", "render"}.isdisjoint(other.executed) and {"render_input", "enhance"} <= set(other.executed)
+    plain = small_run(copy, model)
+    assert {"reconstruct", "render"}.isdisjoint(plain.executed)
+    assert results(copy) == results(finished.out)
+
+
+def test_a_killed_run_with_a_free_space_loss_ends_with_the_same_files(with_input: Result, model: Path, tmp_path: Path) -> None:
+    out, deaths = tmp_path / "killed", numpy_generator(2, "moments of death").integers(15, 60, 3)
+    for moment in deaths:
+        program = [sys.executable, "-m", "tests.flows.made_runs", str(out), str(model), "3", str(moment)]
+        done = subprocess.run(program, capture_output=True, text=True, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (out / "report.html").exists(), "the last death comes too late to test anything"
+    small_run(out, model, reconstruct=FIT.with_free_space_loss(3.0))
+    assert results(out) == results(with_input.out)
+
+
+def test_the_option_gives_the_second_fit_and_0_the_plain_one_alone(tmp_path: Path, model: Path) -> None:
+    for weight, stages in ((0.5, ["reconstruct", "reconstruct_input", "render", "render_input"]), (0.0, ["reconstruct", "render"])):
+        command = Command(CAPTURE, tmp_path, views=VIEWS, model=str(model), path="heldout", free_space_loss=weight, device="cpu")
+        config = run_config(command)
+        assert config.reconstruct.free_space.weight == weight and config.has_input == (weight > 0)
+        assert [stage.name for stage in plan_run(config).stages][: len(stages)] == stages
+        assert list(stage_names(config))[: len(stages)] == stages
+    for recipe in ("paper", "release"):
+        assert not run_config(Command(CAPTURE, tmp_path, model=str(model), recipe=recipe, device="cpu")).has_input
+    for weight in (-0.1, math.nan, math.inf):
+        with pytest.raises(InputError, match="--free-space-loss"):
+            run_config(Command(CAPTURE, tmp_path, model=str(model), free_space_loss=weight, device="cpu"))
+    with pytest.raises(InputError, match="exclude each other"):
+        run_config(Command(CAPTURE, tmp_path, model=str(model), free_space_loss=1.0, from_splats=Path("a.ply"), device="cpu"))
+
+
+def test_on_a_gpu_the_embedded_model_was_given_frames_of_the_photos_size(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the recipe paper, whose size is the photos', it now takes the size that the model is made for; others keep the photos'."""
+    monkeypatch.setattr("artifixer.commands.run.resolve_device", lambda name: "cuda" if name == "auto" else name)
+    config = run_config(Command(CAPTURE, tmp_path))
+    assert (config.device, config.reconstruct.iterations, config.choice.size) == ("cuda", 10_000, "192")
+    assert run_config(Command(CAPTURE, tmp_path, size="400")).choice.size == "400"
+    assert run_config(Command(CAPTURE, tmp_path, model=str(model))).choice.size is None
+    assert run_config(Command(CAPTURE, tmp_path, model=str(model), device="cpu")).choice.size == "192"
+
+
 # Continuing ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -147,7 +234,7 @@ def test_the_same_call_finds_everything_done(finished: Result, model: Path) -> N
 @pytest.mark.posix
 def test_a_run_that_was_killed_three_times_ends_with_the_same_files(finished: Result, model: Path, tmp_path: Path) -> None:
     out, deaths = tmp_path / "killed", numpy_generator(1, "moments of death").integers(15, 60, 3)
-    program = [sys.executable, "-m", "tests.flows.made_runs", str(out), str(model)]
+    program = [sys.executable, "-m", "tests.flows.made_runs", str(out), str(model), "0"]
     for moment in deaths:
         done = subprocess.run([*program, str(moment)], capture_output=True, text=True, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr

@@ -33,6 +33,7 @@ def small_pair(name: str = "000001_0", *, frames: int = 5, height: int = 16, wid
         cameras(frames),
         pixels(views, height, width, 3),
         cameras(views),
+        camera_scale_kind="median_depth",
         camera_scale=0.1 + float(torch.rand((), generator=random)),
     )
 

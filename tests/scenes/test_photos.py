@@ -172,8 +172,8 @@ def test_photos_lie_in_images_or_in_the_folder_itself(tmp_path: Path) -> None:
 
 def test_few_photos_are_all_matched_and_many_with_their_neighbours() -> None:
     config = SfmConfig(exhaustive_photos=20, neighbours=3)
-    assert len(photos._pairs(20, config)) == 190
-    pairs = photos._pairs(400, config)
+    assert len(photos.photo_pairs(20, config)) == 190
+    pairs = photos.photo_pairs(400, config)
     assert pairs == sorted(set(pairs))
     assert all(0 <= first < second < 400 for first, second in pairs)
     assert {(first, first + distance) for distance in (1, 2, 3, 16, 256) for first in range(400 - distance)} <= set(pairs)

@@ -10,8 +10,11 @@ import torch
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.transforms import invert_rigid, look_at
-from artifixer.runtime.errors import Stopped
+from artifixer.recipes.reconstruct import RECIPES
+from artifixer.recipes.run import RECIPES as RUN
+from artifixer.runtime.errors import InputError, Stopped
 from artifixer.scenes.scene import Photo, SparsePoints
+from artifixer.splats.free_space import FreeSpaceConfig
 from artifixer.splats.initial import ColoredPoints, InitialConfig, add_pixels, scene_extent, seen_points, splats_at
 from artifixer.splats.mcmc import McmcConfig
 from artifixer.splats.reconstruct import LearningRates, ReconstructConfig, TrainingViews, reconstruct
@@ -27,6 +30,8 @@ CONFIG = ReconstructConfig(
     sh_every=20,
     learning_rates=LearningRates(means=2e-3, means_final=2e-4, log_scales=1e-2, sh=1e-2),
     mcmc=McmcConfig(max_gaussians=200, every=10, growth=1.2, noise=1.0),
+    free_space=FreeSpaceConfig(weight=0.3),
+    unseen_weight=0.01,
 )
 
 
@@ -82,7 +87,7 @@ def test_a_run_broken_off_anywhere_ends_with_the_same_bits(views, tmp_path, monk
     class Killed(Exception):
         pass
 
-    for stop in (7, 31, 33, 46):  # between, right before and after moves of the population, and among stray cameras
+    for stop in (7, 31, 33, 46):  # between, right before and after moves of the population, and among virtual cameras
         monkeypatch.setattr("artifixer.splats.reconstruct.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
         monkeypatch.setattr("artifixer.splats.reconstruct.SHARE_OF_SAVING", 1e9)
 
@@ -162,6 +167,35 @@ def test_what_no_photo_sees_is_removed(views):
     fitted = reconstruct(views, replace(hidden, means=behind), EXTENT, CONFIG, seed=0)
     assert (fitted.means[:, 2] < 40).all()
     assert len(fitted) > 0
+
+
+def test_a_plain_fit_keeps_every_gaussian_and_has_no_cap_by_pixels(views):
+    plain = replace(CONFIG.without_free_space_loss(), unseen_weight=0.0, mcmc=replace(CONFIG.mcmc, max_gaussians=110))
+    fitted = reconstruct(views, blobs(60, seed=2), EXTENT, plain, seed=0)
+    assert len(fitted) == 110, "the population grows to its limit and none is removed"
+    pixels = sum(photo.width * photo.height for photo in views.photos)
+    capped = reconstruct(views, blobs(60, seed=2), EXTENT, replace(plain, gaussians_per_pixel=90.5 / pixels), seed=0)
+    assert len(capped) == 90
+
+
+@pytest.mark.parametrize("name", ["paper", "release"])
+def test_recipes_of_the_paper_and_the_release_are_plain_3dgut_with_mcmc(name):
+    """Paper section 5.1 and appendix B: 3DGUT with MCMC densification, 10,000 iterations; nothing of ours."""
+    config = RECIPES[name]
+    assert config.iterations == 10_000
+    assert (config.free_space.weight, config.gaussians_per_pixel, config.unseen_weight) == (0.0, None, 0.0)
+    assert RUN[name].reconstruct == config
+    assert RUN[name].distill.reconstruct.free_space.weight == 0
+    assert config.mcmc.max_gaussians == 1_000_000
+    assert (config.opacity_weight == config.scale_weight == 0) == (name == "release")  # the release's configuration has no regularisers
+
+
+def test_a_weight_of_the_free_space_loss_is_a_finite_number_from_0():
+    assert CONFIG.with_free_space_loss(0.0) == CONFIG.without_free_space_loss()
+    assert CONFIG.with_free_space_loss(0.7).free_space == replace(CONFIG.free_space, weight=0.7)
+    for weight in (-1.0, math.nan, math.inf):
+        with pytest.raises(InputError, match="--free-space-loss"):
+            CONFIG.with_free_space_loss(weight)
 
 
 def test_initial_points_are_those_the_training_views_saw():

@@ -36,7 +36,8 @@ def made_pair(seed: int = 0, frames: int = 13, height: int = 16, width: int = 24
     opacity[:, height // 3 : height // 2, width // 4 : 3 * width // 4] = 0
     renders = torch.where(opacity[..., None] > 0, clean, torch.zeros_like(clean))
     renders[:, -height // 4 :, : width // 3] //= 2
-    return TrainingPair(f"made-{seed}", clean, renders, opacity, cameras, _wall(references, waves, phases), references, 1 / DISTANCE)
+    photos = _wall(references, waves, phases)
+    return TrainingPair(f"made-{seed}", clean, renders, opacity, cameras, photos, references, 1 / DISTANCE, "median_depth")
 
 
 def _cameras(x: torch.Tensor, height: int, width: int) -> Cameras:
@@ -50,7 +51,7 @@ def _wall(cameras: Cameras, waves: torch.Tensor, phases: torch.Tensor) -> torch.
     """What the cameras see of the wall."""
     rows, columns = torch.meshgrid(torch.arange(cameras.height) + 0.5, torch.arange(cameras.width) + 0.5, indexing="ij")
     pixels = torch.stack([columns, rows], dim=-1)
-    places = (pixels - cameras.Ks[0, :2, 2]) / cameras.Ks[0, 0, 0] * DISTANCE
+    places = (pixels - torch.tensor([cameras.width, cameras.height]) / 2) / cameras.width * DISTANCE
     places = places + cameras.centers[:, None, None, :2]
     values = torch.sin(torch.einsum("nhwk,cak->nhwca", places, waves) + phases).mean(dim=-1)
     return ((0.5 + 0.5 * values) * 255).round().to(torch.uint8)

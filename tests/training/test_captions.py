@@ -74,8 +74,9 @@ def test_only_captions_without_embedding_are_encoded(tmp_path: Path) -> None:
 def test_stages_of_a_model_that_takes_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_model(tmp_path / "wan", made_model(WAN_LIKE))
     pairs = open_pairs(write_pairs(tmp_path / "pairs", CAPTIONED))
+    job = TrainingJob("self_forcing", paper_recipe(), pairs, init=tmp_path / "wan", teacher=tmp_path / "wan")
     with pytest.raises(InputError, match=r"--init .*wan: has no text_encoder/ and tokenizer/ of Wan 2\.1.*negative prompt"):
-        run_training(TrainingJob("self_forcing", paper_recipe(), pairs, init=tmp_path / "wan"), tmp_path / "student")
+        run_training(job, tmp_path / "student")
     save_text_encoder(tmp_path / "wan", TEXT.width)
     teacher = run_training(TrainingJob("bidirectional", paper_recipe(), pairs, init=tmp_path / "wan"), tmp_path / "teacher")
     assert load_model(teacher).encode_prompt("a house").embedding.any()  # prompts work with the trained model as well
@@ -88,7 +89,8 @@ def test_stages_of_a_model_that_takes_text(tmp_path: Path, monkeypatch: pytest.M
             stages.append(self)
 
     monkeypatch.setattr(job_module, "SelfForcingStage", Watched)
-    run_training(TrainingJob("self_forcing", paper_recipe(), pairs, init=tmp_path / "teacher"), tmp_path / "student")
+    job = TrainingJob("self_forcing", paper_recipe(), pairs, init=tmp_path / "teacher", teacher=tmp_path / "teacher")
+    run_training(job, tmp_path / "student")
     (stage,) = stages
     prompt = RECIPES["paper"].self_forcing.negative_prompt
     assert prompt.startswith("色调艳丽")

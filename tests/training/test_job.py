@@ -70,7 +70,6 @@ def test_stages_follow_each_other_and_the_last_model_loads(pairs, tmp_path):
     assert not torch.equal(first.transformer.head.weight, last.transformer.head.weight)
     causal = load_model(tmp_path / "c" / "model")
     assert not torch.equal(causal.transformer.head.weight, last.transformer.head.weight)
-    assert first.config.detail and last.config.detail
     assert last.config.source == "direct" and last.config.vae.latents_std != (1.0,) * 8
 
 
@@ -86,6 +85,8 @@ def test_another_architecture_and_other_settings_are_refused(pairs, tmp_path):
         run_training(replace(job("autoencoder", opened), recipe=faster), tmp_path / "a")
     with pytest.raises(InputError, match="needs --init"):
         run_training(job("self_forcing", opened), tmp_path / "s")
+    with pytest.raises(InputError, match="self_forcing: needs --teacher, the bidirectional model"):
+        run_training(job("self_forcing", opened, init=tmp_path / "a"), tmp_path / "s")
     run_training(job("diffusion_forcing", opened, init=tmp_path / "a"), tmp_path / "c")
     other = replace(small_recipe(), autoencoder_loop=replace(small_recipe().autoencoder_loop, seed=1))
     run_training(replace(job("autoencoder", opened), recipe=other), tmp_path / "other")
@@ -157,6 +158,14 @@ def test_validation_at_the_steps_asked_for(pairs, tmp_path, monkeypatch):
     assert {"loss", "gradient_norm", "latent_error", "learning_rate_factor"} < set(lines[1])
 
 
+def test_self_forcing_without_a_teacher_is_refused(pairs, tmp_path, capsys):
+    words = ["train", "self_forcing", "--pairs", str(pairs), "--init", "tiny", "--out", str(tmp_path / "s"), "--device", "cpu"]
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert "self_forcing: needs --teacher" in error and error.count("\n") == 1
+    assert not (tmp_path / "s").exists()
+
+
 def test_damaged_shards_are_left_out_on_request(pairs, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(RECIPES, "tiny", small_recipe())
     damaged = shutil.copytree(pairs, tmp_path / "damaged")
@@ -170,3 +179,13 @@ def test_damaged_shards_are_left_out_on_request(pairs, tmp_path, monkeypatch, ca
     assert cli.main([*words, "--skip-broken"]) == 0
     error = capsys.readouterr().err
     assert "left out: " in error and "sample made-2" in error and "autoencoder: 2 pairs" in error
+
+
+def test_pairs_of_another_camera_scale_than_the_models_are_refused_by_name(pairs, tmp_path):
+    opened, recipe = open_pairs(pairs), small_recipe()
+    metric = replace(recipe, model=replace(recipe.model, camera_scale="metric"))
+    expected = r"made-0 has camera scale median_depth, model tiny expects metric; curate with --camera-scale metric"
+    with pytest.raises(InputError, match=rf"--pairs .*: {expected}"):
+        run_training(replace(job("bidirectional", opened), recipe=metric), tmp_path / "t")
+    assert not (tmp_path / "t").exists()
+    run_training(replace(job("autoencoder", opened), recipe=metric), tmp_path / "a")  # it sees no cameras

@@ -16,13 +16,16 @@ from typing import Literal, get_args
 import pytest
 import torch
 from forked import run_ranks
-from made_models import WHOLE_CLIPS, flow_stage, made_model, self_forcing_stage
+from made_models import CONFIG, WHOLE_CLIPS, flow_stage, made_model, self_forcing_stage
 from made_pairs import MadePairs
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from artifixer.runtime.distributed import joined_processes, rank, world_size
 from artifixer.runtime.progress import Progress
+from artifixer.runtime.seeds import generator
 from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining
+from artifixer.training.clips import encode_clips
 from artifixer.training.flow_matching import FlowMatchingTraining
 from artifixer.training.loop import LoopConfig, Stage, train
 from artifixer.training.parallel import ParallelConfig, distribute, whole_tensors
@@ -99,7 +102,8 @@ def run_processes(folder: Path) -> None:
     processes = []
     for number in range(2):
         environment = {**os.environ, "RANK": str(number), "WORLD_SIZE": "2", "LOCAL_RANK": str(number), "OMP_NUM_THREADS": "1"}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": str(Path(__file__).parent)}
+        paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": paths}
         command = [sys.executable, __file__, str(folder)]
         processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     for process in processes:
@@ -162,6 +166,30 @@ def test_two_processes_have_the_gradients_of_one(name, tmp_path):
         for label, gradient in alone.items():
             assert float(gradient.norm()) > 0, f"{label} learns nothing"
             assert float((together[label] - gradient).norm()) <= GRADIENT_TOLERANCE * float(gradient.norm()), label
+
+
+def test_sharded_weights_are_trained_at_the_levels_of_whole_ones(tmp_path):
+    """Weights that are gathered in bfloat16, as on GPUs, and whole ones under autocast: 937.5 is rounded to 936 by both."""
+
+    def process() -> None:
+        with joined_processes("cpu"):
+            for strategy in STRATEGIES:
+                pairs = MadePairs(count=1)
+                stage = flow_stage("bidirectional", made_model(pairs, zeros=False), FlowMatchingTraining(CLIPS))
+                network, first = stage.transformer, []
+                if strategy == "shard":
+                    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+                    for part in (*network.layers, network):
+                        fully_shard(part, mp_policy=policy)
+                network.time_embedding.register_forward_pre_hook(lambda _, inputs, seen=first: seen.append(inputs[0].flatten()[0]))
+                encoded = encode_clips(stage.draw(pairs.pairs, [generator(0, "clip")], 0).clips, stage.vae, CONFIG.text)
+                with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+                    network(encoded.clean_latents, torch.tensor([937.5]), encoded.conditions)
+                (tmp_path / f"{strategy}-{rank()}").write_text(str(float(first[0])))
+
+    assert run_ranks([process, process]) == [0, 0]
+    levels = [float((tmp_path / f"{strategy}-{number}").read_text()) for strategy in STRATEGIES for number in range(2)]
+    assert levels == pytest.approx([math.cos(936)] * 4, abs=5e-3)
 
 
 def test_two_processes_write_the_losses_of_one(by_two, tmp_path):

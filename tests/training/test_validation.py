@@ -27,7 +27,6 @@ from artifixer.training.validation import (
     part_starts,
     validate,
 )
-from artifixer.video.backdrop import Backdrop
 
 CONFIG = ValidationConfig(pairs=2, steps=(1, 2), grid_pairs=2)
 
@@ -40,26 +39,6 @@ def test_an_untrained_direct_model_that_keeps_the_residual_gives_back_the_render
     opaque = pairs.pairs[0].opacity == 255
     assert (frames[opaque].int() - pairs.pairs[0].renders[opaque].int()).abs().max() <= 1
     assert not torch.equal(frames, pairs.pairs[0].renders)
-
-
-def test_detail_is_lent_where_renders_are_empty():
-    """As in ``enhance``: the same references, the same sphere."""
-    pair, model = made_pair(frames=11, height=16, width=24), made_model(MadePairs(count=1), zeros=False)
-    pair.reference_photos[:, :, ::3] //= 2
-    detailed = replace(model, config=replace(model.config, detail=True))
-    ours = made_frames(detailed, pair, 1, CONFIG, "float32").int()
-    plain = made_frames(detailed, pair, 1, replace(CONFIG, detail=False), "float32").int()
-    assert torch.equal(plain, made_frames(model, pair, 1, CONFIG, "float32").int())
-    empty = pair.opacity == 0
-    assert torch.equal(ours[~empty], plain[~empty])
-    backdrop = Backdrop.of(pair.reference_photos, pair.reference_cameras, 1 / pair.camera_scale)
-    added = 255 * backdrop.seen_by(pair.cameras)[empty]
-    assert float(added.abs().mean()) > 5
-    inside = ((ours > 0) & (ours < 255) & (plain > 0) & (plain < 255))[empty]  # beyond, frames are clamped
-    assert float(inside.float().mean()) > 0.3
-    assert float((ours[empty] - plain[empty] - added)[inside].abs().max()) <= 1.01  # both are rounded
-    alone, bare = (made_frames(chosen, pair.with_references([]), 1, CONFIG, "float32") for chosen in (detailed, model))
-    assert torch.equal(alone, bare)
 
 
 def test_causal_and_whole_clips_have_all_frames_whatever_the_block():
@@ -86,7 +65,6 @@ def test_quality_of_the_truth_and_of_a_constant_error():
     perfect.add(pair.clean_frames, pair.clean_frames, pair.opacity)
     figures = perfect.figures([False, True])
     assert figures["ssim"] == pytest.approx(1)
-    assert figures["edges_empty"] == pytest.approx(1)
     assert figures["psnr_hard"] == 60
     truth = torch.full_like(pair.clean_frames, 100)
     grey.add(truth + 51, truth, pair.opacity)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from artifixer.runtime.errors import InputError
 from artifixer.training.watching import MetricsFile
 
 HAS_TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
@@ -30,6 +31,15 @@ def test_lines_from_after_the_checkpoint_go_and_come_again(tmp_path: Path) -> No
     added(path, 3, 6, begin_at=2)
     assert path.read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("damage", [b"\x80\x04\x95\xff\n", b"[1]\n", b"{}\n", b'{"step": "one"}\n', b"[" * 100_000 + b"\n"])
+def test_damage_before_the_last_line_is_refused(damage: bytes, tmp_path: Path) -> None:
+    added(tmp_path / "metrics.jsonl", 1, 2, begin_at=0)
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(damage + b'{"step": 3}\n')
+    with pytest.raises(InputError, match=r"metrics\.jsonl: "):
+        MetricsFile(tmp_path / "metrics.jsonl", 3)
 
 
 @pytest.mark.skipif(HAS_TENSORBOARD, reason="tensorboard is installed")

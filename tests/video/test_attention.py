@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
-from artifixer.video.attention import BACKENDS, BlockCausalMask, attend
+from artifixer.video.attention import BACKENDS, BlockCausalMask, attend, attend_to_first
 
 #: Float32 sums in another order, and half precision on CUDA.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
@@ -52,6 +52,17 @@ def test_backends_are_twins(backend: str, keys: int, block: int | None, device: 
     expected = values_and_gradients("plain", keys, mask, device, torch.float32)
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one.float(), other, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if can_run(name, "cpu")])
+def test_samples_that_see_fewer_keys_have_the_bits_that_they_have_without_the_others(backend: str):
+    q, k, v = (heads(tokens, seed, "cpu", torch.float32) for seed, tokens in enumerate((30, 44, 44)))
+    together = attend_to_first(q, k, v, (44, 20), backend)
+    assert torch.equal(together[:1], attend(q[:1], k[:1], v[:1], backend=backend))
+    assert torch.equal(together[1:], attend(q[1:], k[1:, :20], v[1:, :20], backend=backend))
+    (gradient,) = torch.autograd.grad(together.sum(), v)
+    assert gradient[1, :20].any() and not gradient[1, 20:].any()
+    assert torch.equal(attend_to_first(q, k, v, (44, 44), backend), attend(q, k, v, backend=backend))
 
 
 def test_later_blocks_change_nothing_and_earlier_ones_do():

@@ -271,5 +271,5 @@ def test_inconsistent_parts_are_refused():
 
 def test_matrices_stay_float32_in_low_precision():
     low = conditions().drop(references=torch.tensor([True, False])).to(dtype=torch.bfloat16)
-    narrow = {name for name, value in vars(low).items() if value.dtype == torch.bfloat16}
+    narrow = {name for name, value in vars(low).items() if value is not None and value.dtype == torch.bfloat16}
     assert narrow == {"opacity", "rays", "text", "reference_latents", "use_references"}

@@ -71,7 +71,7 @@ def release_checkpoint(folder: Path, dtype: torch.dtype = torch.float32, width: 
 # --------------------------------------------------------------------------------------------------------------------- our format
 
 
-@pytest.mark.parametrize("config", [SMALL, WAN_LIKE, replace(SMALL, detail=True)], ids=["small", "wan-like", "with-detail"])
+@pytest.mark.parametrize("config", [SMALL, WAN_LIKE], ids=["small", "wan-like"])
 def test_a_saved_model_comes_back(tmp_path: Path, config: ModelConfig) -> None:
     model = made_model(config)
     save_model(tmp_path, model)
@@ -80,6 +80,18 @@ def test_a_saved_model_comes_back(tmp_path: Path, config: ModelConfig) -> None:
     assert_same(loaded, model)
     assert not any(parameter.requires_grad for parameter in loaded.transformer.parameters())
     assert all(not isinstance(value, dict) for value in json.loads((tmp_path / "config.json").read_text()).values())
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_a_model_saved_by_a_version_with_lent_detail_loads_as_one_without(tmp_path: Path, value: bool) -> None:
+    model = made_model()
+    save_model(tmp_path, model)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"detail": value}))
+    assert load_model(tmp_path).config == model.config
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"details": value}))
+    with pytest.raises(InputError, match='unknown "details"'):
+        load_model(tmp_path)
 
 
 def test_large_models_are_cut_into_files(tmp_path: Path) -> None:
@@ -295,9 +307,12 @@ def test_the_embedded_model_needs_only_its_folder(tmp_path: Path, monkeypatch: p
 
 def test_released_models_take_the_sizes_of_the_release(parity_folder: Path) -> None:
     """Nearest multiples of 16, halves to the even one."""
+    protocol = parity_folder / "protocol.json"
+    if not protocol.is_file():
+        pytest.skip(f"{protocol} is absent: it holds the release's sizes")
     config = NAMED_MODELS["14b"].config
     assert config is not None
-    for size, (height, width) in json.loads((parity_folder / "protocol.json").read_text())["resize16"].items():
+    for size, (height, width) in json.loads(protocol.read_text())["resize16"].items():
         given_height, given_width = map(int, size.split("x"))
         assert config.model_size(given_width, given_height) == (width, height), size
 

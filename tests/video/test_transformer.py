@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -291,10 +292,24 @@ def test_each_sample_of_a_batch_is_computed_alone(network: VideoTransformer):
     with torch.no_grad():
         together = network(latents, levels, conditions, block_frames=BLOCK)
         for index, references in ((0, True), (1, False)):
-            own = {name: value[index : index + 1] for name, value in vars(conditions).items()}
+            own = {name: value[index : index + 1] for name, value in vars(conditions).items() if value is not None}
             alone = replace(conditions, **{**own, "use_references": None}).drop(references=not references)
             one = network(latents[index : index + 1], levels[index : index + 1], alone, block_frames=BLOCK)
             torch.testing.assert_close(together[index : index + 1], one, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")  # norms stay in float32, which is meant
+@pytest.mark.parametrize(
+    ("dtype", "is_autocast", "level"), [(torch.float32, False, 937.5), (torch.bfloat16, False, 936.0), (torch.float32, True, 936.0)]
+)
+def test_levels_are_rounded_where_products_are_bfloat16_however_the_weights_are_kept(dtype: torch.dtype, is_autocast: bool, level: float):
+    """Bfloat16 weights, as in inference and where sharded ones are gathered, and float32 weights under autocast see the same level."""
+    network = network_of().to(dtype)
+    first: list[float] = []  # of the level's sinusoids: its cosine
+    network.time_embedding.register_forward_pre_hook(lambda _, inputs: first.append(float(inputs[0].flatten()[0])))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_autocast):
+        network(latents_of(2), torch.tensor([937.5]), conditions_of(frames=2))
+    assert first[0] == pytest.approx(math.cos(level), abs=5e-3)
 
 
 def test_what_the_network_sees_matters(network: VideoTransformer):

@@ -1,9 +1,11 @@
-"""Empty stays empty: during reconstruction, cameras that stray from the photos look for what no photo shows.
+"""Free-space loss: penalises opacity seen from random cameras that no training view supports. Ours, not the paper's; off by default.
 
-The photometric loss says nothing about such places, so Gaussians spill into them: beyond the edge of what the photos cover, behind
-things, and in front of everything where a single photo decides. A stray camera's pixel counts as supported when the point it shows
-lies on a surface that a training photo shows, which the rendered depth of the photos' cameras tells; the opacity of all other pixels
-is pulled to zero. What photos do show holds against that pull, because its own loss is stronger.
+The photometric loss says nothing about space that no photo shows, so Gaussians spill into it: beyond the edge of what the photos cover,
+behind surfaces, and in front of everything where a single photo decides. A pixel of a virtual camera counts as supported when the point it
+shows lies on a surface that a training photo shows, by the rendered depth of the photos' cameras; the mean opacity of all other pixels is
+the loss. Where photos do show something, the photometric loss outweighs it.
+
+It makes a render's opacity tell a generator what to invent, and makes the render itself worse: black is farther from the truth than smears.
 """
 
 from __future__ import annotations
@@ -21,61 +23,62 @@ from artifixer.geometry.transforms import quaternion_to_matrix
 from artifixer.splats.render import Renders, render
 from artifixer.splats.splats import Splats
 
-#: Names of ``EmptinessPull.state_tensors``.
-STATE_PREFIX = "emptiness.depth."
+#: Names of ``FreeSpaceLoss.state_tensors``.
+STATE_PREFIX = "free_space.depth."
 
 
 @dataclass(frozen=True)
-class EmptinessConfig:
-    """weight: of the mean opacity of pixels without support; 0 turns all of this off.
-    start: share of the iterations before the first stray camera, so that surfaces have formed.
-    every: iterations between two of them.
-    refresh: iterations between two updates of the photos' depth maps.
-    tolerance: how far off a surface, relative to its depth, a point still counts as on it.
-    wander: standard deviation of a stray camera's position around the line between two photos, relative to the scene's extent.
-    turn: standard deviation of the angle by which it turns away from a photo's direction, radians.
-    shrink: its image is smaller than the photos by this factor.
-    """
+class FreeSpaceConfig:
+    """Settings of the loss."""
 
-    weight: float = 0.3
+    weight: float = 0.0
+    """Of the mean opacity of pixels without support; 0 turns the loss off, and no virtual camera is rendered."""
     start: float = 0.6
-    every: int = 4
-    refresh: int = 200
+    """Fraction of the iterations before the first virtual camera, so that surfaces have formed."""
+    interval: int = 4
+    """Iterations between two virtual cameras."""
+    depth_interval: int = 200
+    """Iterations between two updates of the photos' depth maps."""
     tolerance: float = 0.1
-    wander: float = 0.15
-    turn: float = 0.4
-    shrink: int = 3
+    """A point is on a surface when its depth differs by at most this fraction of the surface's depth."""
+    position_spread: float = 0.15
+    """Standard deviation of a virtual camera's position around the line between two photos, relative to the scene's extent."""
+    angle_spread: float = 0.4
+    """Standard deviation of the angle between a virtual camera's direction and a photo's, radians."""
+    downscale: int = 3
+    """A virtual camera's image is smaller than the photo by this factor."""
 
 
-class EmptinessPull:
-    """The loss, and what it remembers between iterations: the depth that the photos' cameras show.
+class FreeSpaceLoss:
+    """The loss, and its state between iterations: the depth maps of the photos' cameras.
 
     cameras: of the photos. extent: the scene's, world units. near: near plane, world units.
     """
 
-    def __init__(self, cameras: Sequence[Cameras], extent: float, near: float, config: EmptinessConfig) -> None:
+    def __init__(self, cameras: Sequence[Cameras], extent: float, near: float, config: FreeSpaceConfig) -> None:
         self.cameras = cameras
         self.extent = extent
         self.near = near
         self.config = config
         self.depths: list[Float[Tensor, "height width"]] = []
 
-    def is_turn(self, iteration: int, iterations: int) -> bool:
+    def is_due(self, iteration: int, iterations: int) -> bool:
+        """Whether the loss is computed at ``iteration`` of ``iterations``."""
         inside = iteration >= self.config.start * iterations
-        return self.config.weight > 0 and inside and iteration % self.config.every == 0
+        return self.config.weight > 0 and inside and iteration % self.config.interval == 0
 
     def loss(self, splats: Splats, iteration: int, generator: torch.Generator) -> Float[Tensor, ""]:
-        """Weighted mean opacity of a stray camera's image, only pixels without support counted; differentiable in the splats."""
-        if not self.depths or iteration % self.config.refresh == 0:
+        """Weighted mean opacity of a virtual camera's pixels without support (others count as 0); differentiable in the splats."""
+        if not self.depths or iteration % self.config.depth_interval == 0:
             with torch.no_grad():
                 self.depths = [render(splats, camera, sh_degree=0, near=self.near).depth[0] for camera in self.cameras]
-        camera = stray_camera(self.cameras, self.extent, self.config, generator)
+        camera = sample_virtual_camera(self.cameras, self.extent, self.config, generator)
         renders = render(splats, camera, sh_degree=0, near=self.near)
         empty = ~supported(renders, camera, self.cameras, self.depths, self.config.tolerance)
         return self.config.weight * (renders.opacity[0] * empty).mean()
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """What has to be kept to continue exactly, by flat name."""
+        """The state that a continued fit needs, by flat name."""
         return {f"{STATE_PREFIX}{view}": depth for view, depth in enumerate(self.depths)}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
@@ -84,21 +87,24 @@ class EmptinessPull:
         self.depths = [tensors[f"{STATE_PREFIX}{view}"] for view in range(count)]
 
 
-def stray_camera(cameras: Sequence[Cameras], extent: float, config: EmptinessConfig, generator: torch.Generator) -> Cameras:
-    """A camera near the line through two of the given ones, turned away from the first's direction; smaller than it."""
+def sample_virtual_camera(cameras: Sequence[Cameras], extent: float, config: FreeSpaceConfig, generator: torch.Generator) -> Cameras:
+    """A single random camera near the line through two of the given ones, turned away from the first's direction, with a smaller image.
+
+    extent: of the scene, world units.
+    """
     first, second = (int(torch.randint(len(cameras), (), generator=generator)) for _ in range(2))
     model = cameras[first]
     device = model.viewmats.device
     along = 1.5 * torch.rand((), generator=generator) - 0.25
-    offset = config.wander * extent * torch.randn(3, generator=generator)
+    offset = config.position_spread * extent * torch.randn(3, generator=generator)
     axis = torch.nn.functional.normalize(torch.randn(3, generator=generator), dim=0)
-    half = config.turn / 2 * torch.randn((), generator=generator)
+    half = config.angle_spread / 2 * torch.randn((), generator=generator)
     turn = quaternion_to_matrix(torch.cat([half.cos()[None], half.sin() * axis])).to(device)
     center = torch.lerp(model.centers[0], cameras[second].centers[0], along.to(device)) + offset.to(device)
     viewmat = torch.eye(4, device=device)
     viewmat[:3, :3] = turn @ model.viewmats[0, :3, :3]
     viewmat[:3, 3] = -viewmat[:3, :3] @ center
-    size = (max(1, model.width // config.shrink), max(1, model.height // config.shrink))
+    size = (max(1, model.width // config.downscale), max(1, model.height // config.downscale))
     return replace(model, viewmats=viewmat[None]).resized(*size)
 
 

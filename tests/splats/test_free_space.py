@@ -1,4 +1,4 @@
-"""Stray cameras, what counts as supported, and that reconstruction leaves unseen space empty."""
+"""Virtual cameras, what counts as supported, and that the loss keeps unseen space empty."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.scenes.scene import Photo
-from artifixer.splats.emptiness import EmptinessConfig, EmptinessPull, stray_camera, supported
+from artifixer.splats.free_space import FreeSpaceConfig, FreeSpaceLoss, sample_virtual_camera, supported
 from artifixer.splats.mcmc import McmcConfig
 from artifixer.splats.reconstruct import LearningRates, ReconstructConfig, TrainingViews, reconstruct
 from artifixer.splats.render import render
@@ -43,9 +43,9 @@ def wall(distance: float, left: float, right: float, opacity: float = 0.99) -> S
 
 
 def test_a_wall_is_supported_where_the_photo_shows_it_and_not_beyond_its_frame():
-    splats, photo, stray = wall(4.0, -12, 12), looking_along_z(0.0), looking_along_z(3.0)
+    splats, photo, virtual = wall(4.0, -12, 12), looking_along_z(0.0), looking_along_z(3.0)
     depths = [render(splats, photo).depth[0]]
-    found = supported(render(splats, stray), stray, [photo], depths, tolerance=0.1)
+    found = supported(render(splats, virtual), virtual, [photo], depths, tolerance=0.1)
     columns = torch.arange(SIZE) + 0.5
     x = 3.0 + 4.0 * (columns - SIZE / 2) / (SIZE / 2)  # where the wall is met
     expected = (x > -4) & (x < 4)
@@ -63,40 +63,40 @@ def test_what_hides_behind_or_floats_before_the_photos_surface_is_not_supported(
 
 
 def test_one_of_several_photos_is_enough_and_an_empty_pixel_has_no_support():
-    splats, stray = wall(4.0, -2, 2), looking_along_z(0.0)
+    splats, virtual = wall(4.0, -2, 2), looking_along_z(0.0)
     away, towards = looking_along_z(0.0, z=5.0), looking_along_z(0.5)
     depths = [render(splats, camera).depth[0] for camera in (away, towards)]
-    renders = render(splats, stray)
-    found = supported(renders, stray, [away, towards], depths, tolerance=0.1)
+    renders = render(splats, virtual)
+    found = supported(renders, virtual, [away, towards], depths, tolerance=0.1)
     assert found[SIZE // 2, SIZE // 2]
     assert not found[renders.opacity[0] < 0.01].any()
-    assert not supported(renders, stray, [away], depths[:1], tolerance=0.1).any()
+    assert not supported(renders, virtual, [away], depths[:1], tolerance=0.1).any()
 
 
-def test_stray_cameras_stay_near_the_photos_and_repeat():
+def test_virtual_cameras_stay_near_the_photos_and_repeat():
     cameras = [looking_along_z(0.0), looking_along_z(2.0)]
-    config = EmptinessConfig(wander=0.05, turn=0.3)
-    drawn = [stray_camera(cameras, 2.0, config, torch.Generator().manual_seed(k)) for k in range(200)]
-    assert {(camera.width, camera.height) for camera in drawn} == {(SIZE // config.shrink, SIZE // config.shrink)}
+    config = FreeSpaceConfig(position_spread=0.05, angle_spread=0.3)
+    drawn = [sample_virtual_camera(cameras, 2.0, config, torch.Generator().manual_seed(k)) for k in range(200)]
+    assert {(camera.width, camera.height) for camera in drawn} == {(SIZE // config.downscale, SIZE // config.downscale)}
     centers = torch.cat([camera.centers for camera in drawn])
     assert centers[:, 0].min() < 0.2 and centers[:, 0].max() > 1.8
-    assert centers[:, 0].min() > -1.2 and centers[:, 0].max() < 3.2  # a quarter beyond the ends, and the wandering
+    assert centers[:, 0].min() > -1.2 and centers[:, 0].max() < 3.2  # a quarter beyond the ends, and the spread
     assert centers[:, 1:].std() == pytest.approx(0.1, rel=0.3)
     forward = torch.cat([camera.camera_to_world[:, 2, 2] for camera in drawn])
     assert 0.1 < torch.acos(forward.clamp(-1, 1)).mean() < 0.4
-    again = stray_camera(cameras, 2.0, config, torch.Generator().manual_seed(7))
+    again = sample_virtual_camera(cameras, 2.0, config, torch.Generator().manual_seed(7))
     assert torch.equal(again.viewmats, drawn[7].viewmats)
     for camera in drawn[:5]:
         assert torch.allclose(camera.viewmats[0, :3, :3] @ camera.viewmats[0, :3, :3].mT, torch.eye(3), atol=1e-5)
 
 
-def test_the_pull_lowers_only_what_has_no_support():
+def test_the_loss_lowers_only_what_has_no_support():
     """A photo looks straight; the wall goes on to the right of its frame."""
     splats, photo = wall(4.0, -5, 12, opacity=0.9), looking_along_z(0.0)
     logits = splats.opacity_logits.clone().requires_grad_()
     leaves = replace(splats, opacity_logits=logits)
-    pull = EmptinessPull([photo], extent=2.0, near=0.1, config=EmptinessConfig(turn=0.7))
-    total = sum(pull.loss(leaves, 1, torch.Generator().manual_seed(seed)) for seed in range(30))
+    penalty = FreeSpaceLoss([photo], extent=2.0, near=0.1, config=FreeSpaceConfig(weight=0.3, angle_spread=0.7))
+    total = sum(penalty.loss(leaves, 1, torch.Generator().manual_seed(seed)) for seed in range(30))
     (gradient,) = torch.autograd.grad(total, logits)
     x = splats.means[:, 0]
     shown = (x.abs() < 3.5) & (splats.means[:, 1].abs() < 3.5)
@@ -104,7 +104,7 @@ def test_the_pull_lowers_only_what_has_no_support():
     assert gradient[shown].abs().sum() < 0.02 * gradient[x > 4.5].abs().sum()
 
 
-def test_reconstruction_leaves_the_space_beside_the_photos_empty():
+def test_with_the_loss_the_space_beside_the_photos_stays_empty():
     scene = wall(4.0, -12, 12)
     checks = torch.rand(len(scene), 1, 3, generator=torch.Generator().manual_seed(0)) * 3 - 1.5
     scene = replace(scene, sh=checks)
@@ -126,9 +126,9 @@ def test_reconstruction_leaves_the_space_beside_the_photos_empty():
     config = ReconstructConfig(iterations=150, sh_degree=0, learning_rates=rates, mcmc=McmcConfig(max_gaussians=200, every=20, noise=1.0))
     opacities = {}
     for weight in (0.0, 2.0):
-        emptiness = EmptinessConfig(weight=weight, start=0.3, every=2, turn=0.6)
+        free_space = FreeSpaceConfig(weight=weight, start=0.3, interval=2, angle_spread=0.6)
         views = TrainingViews.of_photos(photos, cameras)
-        splats = reconstruct(views, start, 2.0, replace(config, emptiness=emptiness), seed=0)
+        splats = reconstruct(views, start, 2.0, replace(config, free_space=free_space), seed=0)
         aside = render(splats, looking_along_z(0.0, angle=0.9)).opacity[0]
         ahead = render(splats, looking_along_z(0.0)).opacity[0]
         beyond = aside[8:24, 20:]  # rays that leave the photos' frames

@@ -1,0 +1,122 @@
+"""Splats -> equirectangular pictures and a video along a camera path, frame by frame, resumable.
+
+::
+
+    rgb/%05d.png         all directions from one place, 2:1; premultiplied by opacity, on black
+    opacity/%05d.png     255 = opaque
+    depth/%05d.npy       distance from the camera's centre (not camera z), world units, NaN where nothing is
+    video.mp4
+    transforms.json      the poses (camera_model EQUIRECTANGULAR): the folder is a capture of 360 degree photos like any other
+
+Each picture is put together from the six sides of a cube, rendered with a little overlap at the resolution of the picture's middle.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from artifixer.geometry.camera_file import CameraFrame
+from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.panorama import CUBE, panorama_of_faces
+from artifixer.imaging.resize import fit_size
+from artifixer.pipeline.render_path import RenderJob, open_source, path_frames
+from artifixer.runtime.errors import InputError, Stopped
+from artifixer.runtime.media import VideoWriter, read_image, write_npy, write_png
+from artifixer.runtime.progress import Progress
+from artifixer.runtime.run_folder import RunFolder, fingerprint, write_json
+from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
+from artifixer.scenes.transforms_json import EQUIRECTANGULAR, FILE_NAME
+from artifixer.splats.rasterizers.constants import MIN_DEPTH_OPACITY
+from artifixer.splats.render import default_near, render
+from artifixer.splats.splats import Splats
+
+#: Faces are rendered this much finer than the picture's middle, whose pixels they are interpolated to.
+OVERSAMPLING = 1.25
+
+#: OpenGL camera axes in OpenCV camera axes: y and z change sign.
+_OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+
+
+def render_panoramas(job: RenderJob, out: Path, overwrite: bool = False) -> int:
+    """Render the path into the folder ``out`` and return the number of frames; the same call continues an interrupted one.
+
+    ``job.size``: the pictures' width, or ``WxH`` of 2:1; None keeps the resolution of the first camera. Raises as ``render_path`` does.
+    """
+    source = open_source(job.source, job.cameras)
+    frames = path_frames(source, job.path, job.frames)
+    width, height = panorama_size(frames[0].camera, job.size)
+    identity = {"splats": fingerprint(*vars(source.splats).values())}
+    settings = {"path": job.path, "size": f"{width}x{height}", "fps": job.fps, "cameras": fingerprint(frames), "equirectangular": True}
+    with (
+        RunFolder.open(out, identity, settings, overwrite, device=job.device) as run,
+        stop_on_sigterm(),
+        Progress(("render",)) as progress,
+        progress.stage("render", len(frames)) as stage,
+    ):
+        for name in ("rgb", "opacity", "depth", FILE_NAME, "video.mp4"):
+            run.path(name)
+        splats = source.splats.map(lambda tensor: tensor.to(job.device))
+        for index, frame in enumerate(frames):
+            if not (out / "depth" / f"{index:05d}.npy").is_file():  # the last of a frame's files
+                rgb, opacity, depth = panorama_of_splats(splats, frame.camera, width, height)
+                write_png(out / "rgb" / f"{index:05d}.png", _to_uint8(rgb))
+                write_png(out / "opacity" / f"{index:05d}.png", _to_uint8(opacity))
+                write_npy(out / "depth" / f"{index:05d}.npy", depth)
+            stage.update(index + 1)
+            if stop_requested():
+                raise Stopped(f"{out}: stopped after frame {index + 1} of {len(frames)}; run the same command to continue")
+        if not run.is_done("render", "1"):
+            write_json(out / FILE_NAME, _transforms(frames, width, height))
+            with VideoWriter(out / "video.mp4", width, height, job.fps) as video:
+                for index in range(len(frames)):
+                    video.add(read_image(out / "rgb" / f"{index:05d}.png"))
+            run.mark_done("render", "1", ["rgb", "opacity", "depth", FILE_NAME, "video.mp4"])
+    return len(frames)
+
+
+@torch.no_grad()
+def panorama_of_splats(
+    splats: Splats, camera: Cameras, width: int, height: int
+) -> tuple[Float[np.ndarray, "height width 3"], Float[np.ndarray, "height width"], Float[np.ndarray, "height width"]]:
+    """All directions from a camera's place, its own forward direction in the middle: rgb premultiplied on black and opacity, both in
+    [0,1], and the distance from the camera's centre in world units, NaN where the opacity is below 0.01. float32."""
+    size = CUBE.size(round(OVERSAMPLING * width))
+    faces = CUBE.cameras(camera.viewmats[0], size).to(splats.means.device)
+    # One near plane for all sides: between two that differ a Gaussian would be cut in half.
+    near = min((near for near in (default_near(splats, faces[k]) for k in range(len(faces))) if near > 0), default=0.0)
+    renders = render(splats, faces, near=near)
+    along = np.linalg.norm(CUBE.directions(0, size), axis=-1).astype(np.float32)  # distance per camera z
+    opacity = renders.opacity.cpu().numpy()
+    weighted = np.nan_to_num(renders.depth.cpu().numpy()) * opacity * along
+    stacked = np.concatenate([renders.rgb.cpu().numpy(), opacity[..., None], weighted[..., None]], axis=-1)
+    found = panorama_of_faces(stacked, CUBE, width, height).astype(np.float32)
+    rgb, covered = found[..., :3], found[..., 3]
+    depth = np.where(covered >= MIN_DEPTH_OPACITY, found[..., 4] / np.maximum(covered, MIN_DEPTH_OPACITY), np.nan)
+    return rgb, covered, depth.astype(np.float32)
+
+
+def panorama_size(camera: Cameras, size: str | None) -> tuple[int, int]:
+    """(width, height) of the pictures; raises ``InputError`` for a size that is not twice as wide as high."""
+    if size is None:
+        width = 4 * round(2 * math.pi * float(camera.Ks[0, 0, 0]) / 4)
+        return max(width, 4), max(width, 4) // 2
+    width, height = fit_size(2 * camera.width, camera.width, size, enlarge=True)
+    if width != 2 * height:
+        raise InputError(f"--size {size}: expected an even width, or WxH twice as wide as high, for equirectangular pictures")
+    return width, height
+
+
+def _to_uint8(values: np.ndarray) -> np.ndarray:
+    return np.round(values.clip(0, 1) * 255).astype(np.uint8)
+
+
+def _transforms(frames: list[CameraFrame], width: int, height: int) -> dict[str, Any]:
+    poses = [frame.camera.to(dtype=torch.float64).camera_to_world[0].numpy() @ _OPENCV_FROM_OPENGL for frame in frames]
+    listed = [{"file_path": f"rgb/{index:05d}.png", "transform_matrix": pose.tolist()} for index, pose in enumerate(poses)]
+    return {"camera_model": EQUIRECTANGULAR, "w": width, "h": height, "frames": listed}

@@ -1,0 +1,203 @@
+"""Splat files of other tools and for them: the table of formats, one reader and one writer for all.
+
+A format is recognised by what a file begins with, and only where that says nothing by its ending. To add one, write a file beside this one
+and add a line to ``FORMATS``. A run's own files are standard PLYs and go through ``ply.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import check_regular
+from artifixer.splats import ply
+from artifixer.splats.compressed_ply import is_compressed_ply, read_compressed_ply
+from artifixer.splats.sog import read_sog, write_sog
+from artifixer.splats.splat_records import read_splat_records
+from artifixer.splats.splats import Splats
+from artifixer.splats.spz import is_spz, read_spz, write_spz
+from artifixer.splats.usdz import check_usd, write_usdz
+
+#: Bytes that are looked at to recognise a format: the header of a PLY with many fields.
+HEAD_BYTES = 64 * 1024
+
+#: Other tools store +-inf for an opacity of 1 or 0 and -inf for a flat side: as these logits and logarithms they render the same.
+OPAQUE_LOGIT, FLAT_LOG_SCALE = 16.0, -20.0
+
+#: Logarithms of standard deviations above this have no finite exponential in float32.
+LARGEST_LOG_SCALE = 40.0
+
+
+def _never(head: bytes) -> bool:
+    return False
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class SplatFormat:
+    """One way to store Gaussians.
+
+    name: what ``--export`` calls it. suffix: of its files. begins: whether a file that begins with these bytes is one of them.
+    read: Gaussians whose values nobody has checked, or None. write: writes atomically, or None.
+    check: raises ``InputError`` naming the extra that writing needs, if it is not installed.
+    """
+
+    name: str
+    suffix: str
+    begins: Callable[[bytes], bool] = _never
+    read: Callable[[Path], Splats] | None = None
+    write: Callable[[Path, Splats], None] | None = None
+    check: Callable[[], None] = _nothing
+
+
+#: In the order in which content is looked at. A zip is a SOG file unless its name says USDZ.
+FORMATS = (
+    SplatFormat("compressed PLY", ".compressed.ply", is_compressed_ply, read_compressed_ply),
+    SplatFormat("ply", ".ply", lambda head: head.startswith(b"ply"), ply.read_unchecked_splats, ply.write_splats),
+    SplatFormat("spz", ".spz", is_spz, read_spz, write_spz),
+    SplatFormat("sog", ".sog", lambda head: head.startswith(b"PK\x03\x04"), read_sog, write_sog),
+    SplatFormat("splat", ".splat", read=read_splat_records),
+    SplatFormat("usdz", ".usdz", write=write_usdz, check=check_usd),
+)
+
+#: Names that ``--export`` takes.
+EXPORTS = tuple(entry.name for entry in FORMATS if entry.write is not None)
+
+#: Endings of splat files that are not read, and what reads them.
+CONVERTERS = {
+    ".ksplat": "splat-transform (npm package @playcanvas/splat-transform)",
+    ".lcc": "splat-transform (npm package @playcanvas/splat-transform)",
+    ".lcc2": "splat-transform (npm package @playcanvas/splat-transform)",
+    ".usdz": "the program that made it",
+    ".usd": "the program that made it",
+    ".usda": "the program that made it",
+    ".usdc": "the program that made it",
+    ".glb": "the program that made it",
+    ".gltf": "the program that made it",
+}
+
+
+@dataclass(frozen=True)
+class SplatFile:
+    """Finite Gaussians of a file, the name of its format, and remarks on what was left out."""
+
+    splats: Splats
+    format: str
+    notes: tuple[str, ...] = ()
+
+
+def read_splat_file(path: Path) -> SplatFile:
+    """The Gaussians of a splat file in any format of the table.
+
+    Gaussians with values that are not finite are left out and named in a note; opacities of exactly 0 or 1 and flat sides, which some
+    tools store as infinities, are none of them. Raises ``InputError`` for other files, and when no Gaussian is left.
+    """
+    entry = find_format(path)
+    assert entry.read is not None, f"{entry.name} is not read"
+    found = _checked(path, entry.read(path), entry.name)
+    ply.check_extent(path, found.splats)
+    return found
+
+
+def find_format(path: Path) -> SplatFormat:
+    """The format of a file that can be read. Raises ``InputError`` saying what to convert it with, or what is read."""
+    if path.exists():
+        check_regular(path, "a splat file")
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file, expected splats ({_readable()})") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}), expected splats ({_readable()})") from error
+    suffix = path.suffix.lower()
+    if suffix in CONVERTERS:
+        raise InputError(f"{path}: {suffix} files are not read; convert it to .ply with {CONVERTERS[suffix]}")
+    for entry in FORMATS:
+        if entry.read is not None and entry.begins(head):
+            return entry
+    for entry in FORMATS:
+        if entry.read is not None and entry.begins is _never and suffix == entry.suffix:
+            return entry
+    raise InputError(f"{path}: not a splat file of a known format, expected {_readable()}")
+
+
+def write_splat_file(path: Path, splats: Splats) -> None:
+    """Write splats in the format that the ending names. Raises ``InputError`` for other endings and for extras that are missing."""
+    format_to_write(path).write(path, splats)  # type: ignore[misc]
+
+
+def format_to_write(path: Path) -> SplatFormat:
+    """The format that a file's ending names; its extra is installed. Raises ``InputError`` otherwise."""
+    name = path.name.lower()
+    known = next((entry for entry in FORMATS if name.endswith(entry.suffix)), None)
+    if known is None or known.write is None:
+        written = ", ".join(entry.suffix for entry in FORMATS if entry.write is not None)
+        raise InputError(f"{path}: splats are not written as {''.join(Path(name).suffixes[-2:]) or 'that'}; expected {written}")
+    known.check()
+    return known
+
+
+def parse_exports(text: str) -> tuple[str, ...]:
+    """``ply,spz`` -> names of formats in the table's order, each once; their extras are installed. Raises ``InputError`` otherwise."""
+    words = [word.strip().lower().removeprefix(".") for word in text.split(",") if word.strip()]
+    unknown = [word for word in words if word not in EXPORTS]
+    if unknown or not words:
+        raise InputError(f"--export {text!r}: expected some of {', '.join(EXPORTS)}, separated by commas")
+    chosen = [entry for entry in FORMATS if entry.name in words]
+    for entry in chosen:
+        entry.check()
+    return tuple(entry.name for entry in chosen)
+
+
+def export_splats(folder: Path, stem: str, splats: Splats, formats: Sequence[str]) -> list[Path]:
+    """Write ``folder/stem.*`` in all the formats that are not there yet; returns the files. Raises ``InputError`` as the writers do."""
+    files = []
+    for entry in FORMATS:
+        if entry.name in formats and entry.write is not None:
+            path = folder / f"{stem}{entry.suffix}"
+            if not path.is_file():
+                entry.write(path, splats)
+            files.append(path)
+    return files
+
+
+def _readable() -> str:
+    return ", ".join(entry.suffix for entry in FORMATS if entry.read is not None)
+
+
+def _checked(path: Path, splats: Splats, name: str) -> SplatFile:
+    """The Gaussians that can be rendered."""
+    logits = splats.opacity_logits
+    flat = torch.isneginf(splats.log_scales)
+    splats = Splats(
+        means=splats.means,
+        quats=splats.quats,
+        log_scales=torch.where(flat, FLAT_LOG_SCALE, splats.log_scales),
+        opacity_logits=torch.where(torch.isinf(logits), torch.sign(logits) * OPAQUE_LOGIT, logits),
+        sh=splats.sh,
+    )
+    good = torch.ones(len(splats), dtype=torch.bool)
+    bad_fields = []
+    for field, values in vars(splats).items():
+        fine = torch.isfinite(values.reshape(len(splats), math.prod(values.shape[1:]))).all(dim=1)
+        if field == "log_scales":
+            fine &= (values <= LARGEST_LOG_SCALE).all(dim=1)
+        if not fine.all():
+            bad_fields.append(field)
+        good &= fine
+    if good.all():
+        return SplatFile(splats, name)
+    count, first = int((~good).sum()), int(torch.nonzero(~good)[0])
+    if not good.any():
+        raise InputError(f"{path}: none of its {len(splats):,} Gaussians has finite values ({', '.join(bad_fields)})")
+    note = f"{path.name}: {count:,} of {len(splats):,} Gaussians have non-finite {', '.join(bad_fields)} and are left out (first: {first})"
+    return SplatFile(splats.map(lambda tensor: tensor[good]), name, (note,))

@@ -1,0 +1,364 @@
+"""Checkpoints of ``torch.distributed.checkpoint``, as sharded trainings write them, read without running anything in them.
+
+In: a folder with ``.metadata`` and ``*.distcp`` files. Out: names, shapes, and a function that
+reads one tensor. torch's own reader unpickles ``.metadata``, which runs whatever code a folder from
+somebody else holds. Here a restricted unpickler knows the few classes that belong there and puts
+records without behaviour in their place; it knows no function. Entries of the other files are read
+with ``weights_only=True``. Sizes and places are compared with the files before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import re
+import zipfile
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from artifixer.runtime.errors import InputError
+
+METADATA = ".metadata"
+
+#: Bytes: a model of 14 billion weights on 128 processes has some 30 million.
+LARGEST_METADATA = 2**30
+
+#: No tensor has sides like this; keeps products of hostile numbers short.
+LARGEST_SIDE = 2**40
+
+#: The one weight that every transformer of ours, of the release and of Wan 2.1 has, and that no optimizer's state is named like.
+ANCHOR = "patch_embedding.weight"
+
+_FILE_NAME = re.compile(r"[\w][\w.-]*\.distcp", re.ASCII)
+
+#: What a pickle that is cut, changed or not of this kind can raise in the unpickler.
+_PICKLE_FAULTS = (
+    pickle.UnpicklingError,
+    EOFError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    TypeError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+    AssertionError,
+)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A box of a tensor, and where it lies: ``length`` bytes of ``file`` from ``start`` on."""
+
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    file: Path
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in chunks that together have as many values as it has."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    chunks: tuple[Chunk, ...]
+
+
+def is_distributed_checkpoint(folder: Path) -> bool:
+    """Whether the folder is one; nothing is read."""
+    return (folder / METADATA).is_file()
+
+
+def open_distributed_checkpoint(folder: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], Tensor]]:
+    """Shapes by name, and what reads one of these tensors.
+
+    Of a whole training state only the network is given, under the names that it has alone.
+    Raises ``InputError`` for anything but tensors and their places, for files that are cut or
+    damaged, and for a state of several networks; nothing in the folder is ever run.
+    """
+    stored = _read_metadata(folder)
+    names = _network_names(folder, stored)
+    shapes = {name: stored[name_there].shape for name, name_there in names.items()}
+    return shapes, lambda name: _read_tensor(folder, names[name], stored[names[name]])
+
+
+# ----------------------------------------------------------------------------------------------------------- restricted unpickling
+
+
+class _Record:
+    """What stands for an object of one of the known classes: the state that it was saved with, and no behaviour."""
+
+    state: Any
+
+    def __new__(cls, *arguments: object) -> _Record:
+        record = object.__new__(cls)
+        record.state = None
+        return record
+
+    def __init__(self, *arguments: object) -> None: ...
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def field(self, name: str) -> Any:
+        """A field of a saved dataclass; None where it has none of this name."""
+        return self.state.get(name) if isinstance(self.state, dict) else None
+
+
+class _Metadata(_Record): ...
+
+
+class _TensorMetadata(_Record): ...
+
+
+class _BytesMetadata(_Record): ...
+
+
+class _Properties(_Record): ...
+
+
+class _ChunkMetadata(_Record): ...
+
+
+class _Index(_Record): ...
+
+
+class _StorageInfo(_Record): ...
+
+
+class _Other(_Record):
+    """Known, and of no interest here: layouts, memory formats, paths."""
+
+
+_DCP = "torch.distributed.checkpoint"
+
+#: Everything that a metadata file may name. Types of tensors are in ``_DTYPES``.
+_KNOWN: dict[tuple[str, str], type] = {
+    (f"{_DCP}.metadata", "Metadata"): _Metadata,
+    (f"{_DCP}.metadata", "TensorStorageMetadata"): _TensorMetadata,
+    (f"{_DCP}.metadata", "BytesStorageMetadata"): _BytesMetadata,
+    (f"{_DCP}.metadata", "TensorProperties"): _Properties,
+    (f"{_DCP}.metadata", "ChunkStorageMetadata"): _ChunkMetadata,
+    (f"{_DCP}.metadata", "MetadataIndex"): _Index,
+    (f"{_DCP}.filesystem", "_StorageInfo"): _StorageInfo,
+    (f"{_DCP}.metadata", "StorageMeta"): _Other,
+    (f"{_DCP}.metadata", "_MEM_FORMAT_ENCODING"): _Other,
+    ("torch.serialization", "_get_layout"): _Other,
+    ("pathlib", "PosixPath"): _Other,
+    ("pathlib", "WindowsPath"): _Other,
+    ("pathlib._local", "PosixPath"): _Other,
+    ("pathlib._local", "WindowsPath"): _Other,
+    ("torch", "Size"): tuple,
+}
+
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        torch.float64,
+        torch.float32,
+        torch.bfloat16,
+        torch.float16,
+        torch.float8_e4m3fn,
+        torch.float8_e5m2,
+        torch.int64,
+        torch.int32,
+        torch.int16,
+        torch.int8,
+        torch.uint8,
+        torch.bool,
+    )
+}
+
+
+class _Table(dict[Any, Any]):
+    """Keys are of the kinds that metadata have: hashing a tuple of tuples of tuples could exhaust the stack."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if not isinstance(key, (str, int, _Record)):
+            raise pickle.UnpicklingError(f"a key of type {type(key).__name__}")
+        super().__setitem__(key, value)
+
+
+#: The instructions that pickled metadata need: plain values, containers, and objects of known classes.
+_INSTRUCTIONS = (
+    *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK),
+    *(pickle.MEMOIZE, pickle.PUT, pickle.BINPUT, pickle.LONG_BINPUT, pickle.GET, pickle.BINGET, pickle.LONG_BINGET),
+    *(pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BINFLOAT),
+    *(pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1),
+    *(pickle.BINUNICODE, pickle.SHORT_BINUNICODE),
+    *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+    *(pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.EMPTY_DICT, pickle.SETITEM, pickle.SETITEMS),
+    *(pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.NEWOBJ, pickle.REDUCE, pickle.BUILD),
+)
+
+
+def _empty_dict(unpickler: Any) -> None:
+    unpickler.append(_Table())
+
+
+class _MetadataUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+    """Builds records of the known classes, and stops at any other name or instruction.
+
+    The one in Python, not the one in C: its memory grows with the file, not with numbers in it.
+    """
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **{code[0]: pickle._Unpickler.dispatch[code[0]] for code in _INSTRUCTIONS},  # type: ignore[attr-defined]
+        pickle.EMPTY_DICT[0]: _empty_dict,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What stands for a class or a type of tensors; nothing is ever imported."""
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        if (module, name) not in _KNOWN:
+            raise pickle.UnpicklingError(f"it names {module}.{name}"[:200])
+        return _KNOWN[module, name]
+
+
+# ------------------------------------------------------------------------------------------------------------------------ metadata
+
+
+def _read_metadata(folder: Path) -> dict[str, StoredTensor]:
+    """All tensors of the checkpoint; other objects, such as numbers of steps, are passed over unread."""
+    path = folder / METADATA
+    try:
+        if path.stat().st_size > LARGEST_METADATA:
+            raise InputError(f"{path}: {path.stat().st_size:,} bytes, expected at most {LARGEST_METADATA:,}")
+        metadata = _MetadataUnpickler(io.BytesIO(path.read_bytes())).load()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read: {error.strerror}") from error
+    except _PICKLE_FAULTS as error:
+        found = (str(error) or type(error).__name__).splitlines()[0][:160]
+        raise InputError(f"{path}: not plain metadata of torch.distributed.checkpoint, nothing in it was run ({found})") from error
+    entries, places = (
+        (metadata.field(name) for name in ("state_dict_metadata", "storage_data")) if isinstance(metadata, _Metadata) else (None, None)
+    )
+    if not isinstance(entries, dict) or not isinstance(places, dict) or not all(isinstance(name, str) for name in entries):
+        raise InputError(f"{path}: expected the metadata of a checkpoint, with its tensors and their places")
+    where = _places(folder, places)
+    return {name: _stored_tensor(path, name, entry, where) for name, entry in entries.items() if not isinstance(entry, _BytesMetadata)}
+
+
+Places = Mapping[tuple[str, tuple[int, ...]], tuple[Path, int, int]]
+
+
+def _places(folder: Path, storage: Mapping[Any, Any]) -> Places:
+    """(name, first corner) -> (file, first byte, bytes) of each chunk. Files are in the folder and as long as their entries."""
+    path = folder / METADATA
+    places: dict[tuple[str, tuple[int, ...]], tuple[Path, int, int]] = {}
+    used: dict[Path, int] = defaultdict(int)
+    sizes: dict[Path, int] = {}
+    for index, info in storage.items():
+        if not isinstance(index, _Index) or not isinstance(info, _StorageInfo):
+            raise InputError(f"{path}: expected places of tensors in files")
+        name, offset = index.field("fqn"), index.field("offset")
+        file_name, start, length = (info.field(field) for field in ("relative_path", "offset", "length"))
+        if not isinstance(name, str) or not all(isinstance(value, int) and value >= 0 for value in (start, length)):
+            raise InputError(f"{path}: expected a name, a first byte and a length for every chunk")
+        if not isinstance(file_name, str) or not _FILE_NAME.fullmatch(file_name):
+            raise InputError(f"{path}: {name} is in {str(file_name)[:100]!r}, expected a .distcp file of this folder")
+        if info.field("transform_descriptors"):
+            raise InputError(f"{path}: {name} is compressed or encrypted, expected plain entries")
+        file = folder / file_name
+        if file not in sizes:
+            if not file.is_file():
+                raise InputError(f"{file}: does not exist, expected a part of the checkpoint")
+            sizes[file] = file.stat().st_size
+        used[file] += length
+        if start + length > sizes[file] or used[file] > sizes[file]:
+            raise InputError(f"{file}: {sizes[file]:,} bytes, too short for {name}; truncated, or the metadata is of another checkpoint")
+        if offset is not None:
+            places[name, _sides(path, name, offset)] = (file, start, length)
+    return places
+
+
+def _stored_tensor(path: Path, name: str, entry: Any, places: Places) -> StoredTensor:
+    properties, chunks = (entry.field(field) if isinstance(entry, _TensorMetadata) else None for field in ("properties", "chunks"))
+    state = properties.state if isinstance(properties, _Properties) else None
+    dtype = state[0] if isinstance(state, tuple) and state else state.get("dtype") if isinstance(state, dict) else None
+    if not isinstance(dtype, torch.dtype) or not isinstance(chunks, list) or not all(isinstance(chunk, _ChunkMetadata) for chunk in chunks):
+        raise InputError(f"{path}: {name}: expected a tensor's type, size and chunks")
+    shape = _sides(path, name, entry.field("size"))
+    found = []
+    for chunk in chunks:
+        offsets, sizes = (_sides(path, name, chunk.field(field)) for field in ("offsets", "sizes"))
+        is_inside = len(offsets) == len(sizes) == len(shape) and all(
+            offset + size <= side for offset, size, side in zip(offsets, sizes, shape, strict=True)
+        )
+        if not is_inside:
+            raise InputError(f"{path}: {name}: a chunk at {offsets} of {sizes} is not inside {shape}")
+        if (name, offsets) not in places:
+            raise InputError(f"{path}: {name}: no file has its chunk at {offsets}")
+        file, start, length = places[name, offsets]
+        if math.prod(sizes) * dtype.itemsize > length:
+            raise InputError(f"{file}: {name}: {length:,} bytes for a chunk of {sizes} {dtype}")
+        found.append(Chunk(offsets, sizes, file, start, length))
+    if sum(math.prod(chunk.sizes) for chunk in found) != math.prod(shape):
+        raise InputError(f"{path}: {name}: its chunks are not the whole of {shape}")
+    return StoredTensor(dtype, shape, tuple(found))
+
+
+def _sides(path: Path, name: str, value: Any) -> tuple[int, ...]:
+    is_sides = isinstance(value, (tuple, list)) and all(isinstance(side, int) and 0 <= side <= LARGEST_SIDE for side in value)
+    if not is_sides or len(value) > 8:
+        raise InputError(f"{path}: {name}: expected sizes and offsets, small numbers")
+    return tuple(value)
+
+
+def _network_names(folder: Path, stored: Mapping[str, StoredTensor]) -> dict[str, str]:
+    """Names of the network's weights alone -> their names in the checkpoint, which may hold optimizers beside it, or call it ``model``."""
+    prefixes = sorted(name.removesuffix(ANCHOR) for name in stored if f".{name}".endswith(f".{ANCHOR}"))
+    if len(prefixes) > 1:
+        shown = ", ".join(repr(prefix.removesuffix(".")) for prefix in prefixes[:5])
+        raise InputError(f"{folder}: holds {len(prefixes)} networks ({shown}); expected one")
+    prefix = prefixes[0] if prefixes else ""
+    names = [name for name in stored if name.startswith(prefix)]
+    return {name.removeprefix(prefix): name for name in names if prefix or not name.startswith("optim")}
+
+
+# ------------------------------------------------------------------------------------------------------------------------- tensors
+
+
+def _read_tensor(folder: Path, name: str, stored: StoredTensor) -> Tensor:
+    if len(stored.chunks) == 1 and stored.chunks[0].sizes == stored.shape:
+        return _read_chunk(name, stored, stored.chunks[0])
+    whole = torch.zeros(stored.shape, dtype=stored.dtype)
+    for chunk in stored.chunks:
+        box = tuple(slice(offset, offset + size) for offset, size in zip(chunk.offsets, chunk.sizes, strict=True))
+        whole[box] = _read_chunk(name, stored, chunk)
+    return whole
+
+
+def _read_chunk(name: str, stored: StoredTensor, chunk: Chunk) -> Tensor:
+    """What ``torch.save`` wrote of one chunk."""
+    try:
+        with chunk.file.open("rb") as file:
+            file.seek(chunk.start)
+            data = io.BytesIO(file.read(chunk.length))
+        with zipfile.ZipFile(data) as archive:
+            records = archive.infolist()
+        if (
+            any(record.compress_type != zipfile.ZIP_STORED for record in records)
+            or sum(record.file_size for record in records) > chunk.length
+        ):
+            raise InputError(f"{chunk.file}: {name}: larger inside than it is, expected an entry of torch.save")
+        data.seek(0)
+        tensor = torch.load(data, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{chunk.file}: {name}: holds more than a plain tensor and may run code, not loaded") from error
+    except (RuntimeError, OSError, zipfile.BadZipFile, NotImplementedError, *_PICKLE_FAULTS) as error:
+        found = (str(error) or type(error).__name__).splitlines()[0][:160]
+        raise InputError(f"{chunk.file}: {name}: truncated or damaged ({found})") from error
+    if type(tensor) is not Tensor or tensor.layout != torch.strided or tensor.dtype != stored.dtype or tuple(tensor.shape) != chunk.sizes:
+        raise InputError(f"{chunk.file}: {name}: expected a tensor of {chunk.sizes} {stored.dtype}, as the metadata says")
+    return tensor

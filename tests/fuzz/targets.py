@@ -1,0 +1,559 @@
+"""Every reader of the project, with a small good folder to begin from.
+
+A new reader gets a function that makes a folder, one that reads it, and a line in ``TARGETS``. Reading ends in a result or in
+``InputError``; the harness knows nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tests.pairs.small_pairs import small_pair, write_pairs
+from tests.scenes.capture_files import HEIGHT, WIDTH, noise, pose_matrix, transforms_content, write_colmap, write_transforms
+from tests.video.made_models import SMALL, WAN_LIKE, made_model, save_text_encoder
+
+
+@dataclass(frozen=True)
+class Target:
+    """make: fills an empty folder, once. read: reads it. weight: how often it is drawn. changes: pattern of the files that are changed."""
+
+    make: Callable[[Path], None]
+    read: Callable[[Path], object]
+    weight: int = 1
+    changes: str = "*"
+
+
+# Captures ----------------------------------------------------------------------------------------
+
+
+def _inspect(folder: Path) -> object:
+    from artifixer.pipeline.capture import identify
+    from artifixer.pipeline.inspect_capture import inspect_capture
+    from artifixer.pipeline.run_config import ignored_masks
+
+    ignored_masks(str(folder))
+    identify(str(folder))
+    return inspect_capture(str(folder))
+
+
+def _make_rich_transforms(folder: Path) -> None:
+    content = transforms_content() | {"applied_transform": np.eye(3, 4).tolist(), "applied_scale": 2.0, "camera_model": "OPENCV"}
+    content |= {"k1": 0.1, "k2": 0.0, "p1": 0.0, "p2": 0.0, "ply_file_path": "points.ply", "camera_angle_x": 1.0}
+    content |= {"train_filenames": ["images/000.png", "images/001.png"], "test_filenames": ["images/002.png"]}
+    content["frames"][0] |= {"fl_x": 50.0, "w": 64, "h": 48, "cx": 30.0, "k1": -0.1, "camera_model": "OPENCV_FISHEYE"}
+    write_transforms(folder, content)
+    _write_points(folder / "points.ply", binary=True)
+    names = [f"images/{number:03d}.png" for number in range(3)]
+    splits = {"splits": {"a": {"train": names[:2], "test": names[2:], "train_in_fps_order": names[1::-1], "test_far": names[2:]}}}
+    (folder / "splits.json").write_text(json.dumps(splits))
+
+
+def _write_points(path: Path, binary: bool) -> None:
+    kind = "binary_little_endian" if binary else "ascii"
+    header = f"ply\nformat {kind} 1.0\nelement vertex 9\n" + "".join(f"property float {name}\n" for name in "xyz")
+    header += "".join(f"property uchar {name}\n" for name in ("red", "green", "blue"))
+    header += "element face 1\nproperty list uchar int vertex_indices\nend_header\n"
+    if not binary:
+        rows = "".join(f"{i} {i % 3} 2.5 {i} 20 30\n" for i in range(9))
+        path.write_text(header + rows + "3 0 1 2\n")
+        return
+    points = np.zeros(9, [("xyz", "<f4", 3), ("rgb", "u1", 3)])
+    points["xyz"], points["rgb"] = np.arange(27).reshape(9, 3), 7
+    path.write_bytes(header.encode() + points.tobytes() + b"\3" + np.arange(3, dtype="<i4").tobytes())
+
+
+def _make_photos(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x920A] = 35.0
+    image = Image.fromarray(noise(WIDTH, HEIGHT))
+    (folder / "images").mkdir()
+    for name, options in {
+        "a.png": {}, "b.jpg": {"exif": exif}, "c.webp": {"exif": exif}, "d.tif": {"compression": "tiff_lzw"}, "e.bmp": {},
+        "f.png": {"exif": exif},
+    }.items():  # fmt: skip
+        image.save(folder / "images" / name, **options)
+    Image.fromarray(noise(WIDTH, HEIGHT)[..., 0].astype(np.uint16) * 257).save(folder / "images" / "g.png")
+    image.convert("P").save(folder / "images" / "h.png")
+    image.convert("RGBA").save(folder / "images" / "i.webp")
+
+
+def _read_photos(folder: Path) -> object:
+    from artifixer.runtime.errors import InputError
+    from artifixer.runtime.media import exif_orientation, read_image
+    from artifixer.scenes import photos
+
+    names = photos.photo_names(folder / "images")
+    for name in names:
+        for read in (read_image, exif_orientation):
+            try:
+                read(folder / "images" / name)
+            except InputError:
+                continue  # the next photo is read all the same
+    photos._camera_groups(folder / "images", names)
+    return _inspect(folder)
+
+
+def _make_video(folder: Path) -> None:
+    import av
+
+    from artifixer.runtime.media import VideoWriter
+
+    with VideoWriter(folder / "a.mp4", 32, 24, fps=10) as video:
+        for number in range(5):
+            video.add(noise(32, 24, number))
+    shutil.copy(folder / "a.mp4", folder / "b.mkv")  # the content counts
+    with av.open(str(folder / "c.avi"), "w") as container:
+        container.metadata["title"] = "a title"
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+        for number in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise(32, 24, number), format="rgb24")))
+        container.mux(stream.encode(None))
+    (folder / "list.mp4").write_text("ffconcat version 1.0\nfile a.mp4\n")
+
+
+def _read_video(folder: Path) -> object:
+    from artifixer.runtime.errors import InputError
+    from artifixer.runtime.media import read_video
+
+    for name in ("a.mp4", "b.mkv", "c.avi", "list.mp4"):
+        try:
+            frames = sum(1 for _ in read_video(folder / name))
+        except InputError:
+            continue
+        assert name != "list.mp4" or not frames, "a play list opened another file"
+    return None
+
+
+def _make_structure_from_motion(folder: Path) -> None:
+    """A work folder as an earlier structure from motion leaves it."""
+    import pycolmap
+
+    from artifixer.runtime.run_folder import fingerprint
+    from artifixer.scenes.photos import SfmConfig
+
+    write_colmap(folder / "capture", "SIMPLE_RADIAL", views=4)
+    names = sorted(path.name for path in (folder / "capture" / "images").iterdir())
+    images = folder / "capture" / "images"
+    stage = folder / "work" / f"sfm-{fingerprint(SfmConfig(), [(name, images / name) for name in names])[:16]}"
+    stage.mkdir(parents=True)
+    (folder / "capture" / "sparse" / "0").rename(stage / "model")
+    shutil.rmtree(folder / "capture" / "sparse")
+    with pycolmap.Database.open(stage / "database.db") as database:
+        for camera in pycolmap.Reconstruction(stage / "model").cameras.values():
+            database.write_camera(camera)
+    (stage / "agreement.json").write_text('{"agreement": 0.9}\n')
+
+
+def _read_structure_from_motion(folder: Path) -> object:
+    from artifixer.scenes import photos
+
+    return photos.load(folder / "capture", folder / "capture" / "images", folder / "work")
+
+
+def _make_train_list(folder: Path) -> None:
+    _make_rich_transforms(folder)
+    (folder / "list.txt").write_text("images/000.png # first\n002.png\n")
+    (folder / "list.json").write_text(json.dumps({"train": ["images/000.png", "001.png"], "test": ["images/002.png"]}))
+
+
+def _read_train_list(folder: Path) -> object:
+    from artifixer.scenes.formats import load_scene
+    from artifixer.scenes.photo_files import resize_scene
+    from artifixer.scenes.splits import read_train_list
+
+    scene = load_scene(folder)
+    small = resize_scene(scene, 32, folder / "cache")
+    for photo in small.photos:
+        photo.read()
+    return [_try(read_train_list, folder / name, scene) for name in ("list.txt", "list.json")]
+
+
+def _try(function: Callable[..., object], *arguments: Any) -> object:
+    """The result, or the refusal: what follows is read too."""
+    from artifixer.runtime.errors import InputError
+
+    try:
+        return function(*arguments)
+    except InputError as error:
+        return error
+
+
+# Splats, renders, cameras ------------------------------------------------------------------------
+
+
+def _splats(count: int = 12, degree: int = 1) -> Any:
+    from artifixer.splats.splats import Splats
+
+    random = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=random)
+
+    return Splats(normal(count, 3), normal(count, 4), normal(count, 3) - 3, normal(count), normal(count, (degree + 1) ** 2, 3))
+
+
+def _make_ply(folder: Path) -> None:
+    from artifixer.splats.ply import write_splats
+
+    write_splats(folder / "splats.ply", _splats())
+    _write_points(folder / "binary.ply", binary=True)
+    _write_points(folder / "text.ply", binary=False)
+
+
+def _read_ply(folder: Path) -> object:
+    from artifixer.scenes import point_cloud
+    from artifixer.splats import ply
+
+    for name in ("binary.ply", "text.ply", "splats.ply"):
+        _try(point_cloud.read_points, folder / name)
+        _try(ply.read_points, folder / name)
+    return ply.read_splats(folder / "splats.ply")
+
+
+def _cameras(count: int = 2, width: int = WIDTH, height: int = HEIGHT) -> Any:
+    from artifixer.geometry.cameras import Cameras
+
+    viewmats = torch.eye(4).repeat(count, 1, 1)
+    viewmats[:, 0, 3] = torch.arange(count)
+    viewmats[:, 2, 3] = 4.0
+    K = torch.tensor([[60.0, 0, width / 2], [0, 60, height / 2], [0, 0, 1]])
+    return Cameras.pinhole(viewmats, K.repeat(count, 1, 1), width, height)
+
+
+def _make_camera_path(folder: Path) -> None:
+    from artifixer.geometry.camera_file import CameraFrame, write_cameras
+
+    cameras = _cameras(3)
+    frames = [CameraFrame(cameras[i], f"images/{i:03d}.png") for i in range(3)]
+    write_cameras(folder / "cameras.json", frames, [(frames[0], "references/00000.png")])
+    content = transforms_content() | {"frames": [{"transform_matrix": pose_matrix((i, 0, 0))} for i in range(3)]}
+    (folder / "path.json").write_text(json.dumps(content))
+
+
+def _read_camera_path(folder: Path) -> object:
+    from artifixer.geometry.camera_file import read_references
+    from artifixer.geometry.paths import alike
+    from artifixer.scenes.camera_path_file import read_camera_path
+
+    _try(read_references, folder / "cameras.json")
+    _try(lambda: alike([frame.camera for frame in read_camera_path(folder / "path.json")]))
+    return read_camera_path(folder / "cameras.json")
+
+
+def _make_renders(folder: Path) -> None:
+    from artifixer.geometry.camera_file import CameraFrame
+    from artifixer.splats.render import render
+    from artifixer.splats.render_folder import write_render_folder
+
+    cameras = _cameras()
+    frames = [CameraFrame(cameras[i], f"{i}.png") for i in range(2)]
+    with torch.no_grad():
+        renders = [render(_splats(), cameras[i]) for i in range(2)]
+    write_render_folder(folder, renders, frames, [(frames[0], noise(WIDTH, HEIGHT))])
+
+
+def _read_renders(folder: Path) -> object:
+    from artifixer.enhance.enhance import sampled_median_depth
+    from artifixer.enhance.sources import alike_cameras, checked_source, read_frames
+    from artifixer.splats.render_folder import read_render_folder
+
+    found = read_render_folder(folder)
+    for reference in found.references:
+        _try(reference.photo)
+    cameras = alike_cameras(found.frames, str(folder))
+    source = checked_source(found, cameras)
+    _try(sampled_median_depth, found)
+    return read_frames(source, cameras, 0, len(cameras), 32, 32)
+
+
+# Run folders -------------------------------------------------------------------------------------
+
+
+def _make_run(folder: Path) -> None:
+    """State of a run: markers, times, figures, and a list of its files."""
+    from artifixer.pipeline.run_stages import Stages
+    from artifixer.runtime.progress import Progress
+    from artifixer.runtime.run_folder import RunFolder, write_bytes, write_json
+
+    with RunFolder.open(folder / "run", {"capture": "fox"}, {"steps": {"a": 1}}) as run:
+        stages = Stages(run, Progress(output=None))
+        stages.complete("render", {"splats": "a"}, ["renders"], 1, lambda stage: write_bytes(run.path("renders", "00000.png"), b"png"))
+        view = {"photo": "a.png", "psnr": 20.0, "ssim": 0.5, "lpips_vgg01": None, "lpips_alex": None, "empty": 0.1}
+        variant = {"psnr": 20.0, "psnr_pooled": 20.0, "psnr_opaque": 21.0, "psnr_empty": None, "ssim": 0.5, "lpips_vgg01": None}
+        variant |= {"lpips_alex": None, "empty": 0.1, "fid": None, "views": 1, "per_view": [view]}
+        from dataclasses import fields
+
+        from artifixer.evaluation.evaluate import VariantQuality
+
+        variant = {field.name: variant.get(field.name) for field in fields(VariantQuality)}
+        write_json(run.path("metrics.json"), {"variants": {"3dgut": variant, "artifixer": variant}})
+        lines = "".join(json.dumps({"step": step, "loss": 1 / step}) + "\n" for step in range(1, 6))
+        write_bytes(run.path("metrics.jsonl"), lines.encode())
+
+
+def _read_run(folder: Path) -> object:
+    from artifixer.evaluation.variant_table import read_variants, variant_lines
+    from artifixer.pipeline.run_stages import Stages
+    from artifixer.runtime.errors import InputError
+    from artifixer.runtime.progress import Progress
+    from artifixer.runtime.run_folder import RunFolder, write_bytes
+    from artifixer.training.watching import MetricsFile
+
+    root = folder / "run"
+    _try(lambda: list(variant_lines(read_variants(root / "metrics.json"))))
+    with RunFolder.open(root, {"capture": "fox"}, {"steps": {"a": 1}}) as run:
+        stages = _try(Stages, run, Progress(output=None, log_file=root / "log.txt"))
+        if isinstance(stages, Stages):
+            work = lambda stage: write_bytes(run.path("renders", "00000.png"), b"png")  # noqa: E731
+            for key in ("a", "b"):
+                _try(stages.complete, "render", {"splats": key}, ["renders"], 1, work)
+            _try(stages.discard, "render", ["renders"])
+        if isinstance(_try(MetricsFile, root / "metrics.jsonl", 3), InputError):
+            raise InputError("metrics.jsonl refused")
+    return _try(lambda: RunFolder.open(root, {"capture": "plush"}, {}, overwrite=True).close())
+
+
+def _make_reconstruction(folder: Path) -> None:
+    from artifixer.splats.emptiness import STATE_PREFIX
+
+    from artifixer.geometry.camera_file import CameraFrame, write_cameras
+    from artifixer.runtime.run_folder import RunFolder, write_json
+    from artifixer.splats.ply import write_splats
+    from artifixer.splats.reconstruct import _save
+
+    splats, cameras = _splats(), _cameras(1, 16, 12)
+    with RunFolder.open(folder / "run", {}, {}) as run:
+        write_splats(run.path("splats.ply"), splats)
+        write_cameras(run.path("cameras.json"), [CameraFrame(cameras, "a.png")])
+        write_json(run.path("split.json"), {"name": "x", "train": [], "heldout": ["a.png"]})
+        view = {"photo": "a.png", "psnr": 20.0, "ssim": 0.5}
+        write_json(run.path("metrics.json"), {half: {"psnr": 1.0, "ssim": 1.0, "per_view": [view]} for half in ("train", "heldout")})
+        _make_renders(run.path("renders", "heldout"))
+    tensors = dict(vars(splats))
+    state = {f"adam.{name}.{key}": torch.ones_like(value) for name, value in tensors.items() for key in ("exp_avg", "exp_avg_sq")}
+    state |= {f"adam.{name}.step": torch.tensor(3.0) for name in tensors}
+    _save(folder / "run" / "checkpoint.safetensors", "me", 3, {**tensors, **state, f"{STATE_PREFIX}0": torch.ones(12, 16)})
+
+
+def _read_reconstruction(folder: Path) -> object:
+    from artifixer.splats.emptiness import EmptinessConfig, EmptinessPull
+
+    from artifixer.pipeline.reconstruct_capture import _finished
+    from artifixer.pipeline.render_path import open_source, path_frames
+    from artifixer.recipes.run import RECIPES
+    from artifixer.runtime.run_folder import RunFolder
+    from artifixer.splats.reconstruct import _load_or_start
+
+    config, capture = RECIPES["tiny"].reconstruct, Any
+    pull = EmptinessPull([_cameras(1, 16, 12)], 1.0, 0.01, EmptinessConfig())
+
+    def continued() -> None:
+        trainable, _ = _load_or_start(folder / "run" / "checkpoint.safetensors", "me", _splats(), pull, config, 1.0, "cpu")
+        trainable.splats.means.square().sum().backward()
+        trainable.step()
+
+    _try(continued)
+    with RunFolder.open(folder / "run", {}, {}) as run:
+        _try(_finished, run, capture)
+    source = open_source(folder / "run")
+    return path_frames(source, "heldout", 5)
+
+
+# Pairs -------------------------------------------------------------------------------------------
+
+
+def _make_pairs(folder: Path) -> None:
+    pair = replace(small_pair("000001_0", height=8, width=16), caption="a house", caption_embedding=torch.ones(3, 4))
+    write_pairs(folder, [[pair], [small_pair("000017_0", views=1, height=8, width=16)]])
+
+
+def _read_pairs(folder: Path) -> object:
+    from artifixer.pairs.loader import OrderedPairs, open_pairs
+    from artifixer.pairs.shards import is_complete
+
+    _try(is_complete, folder)
+    for skip in (True, False):
+        pairs = _try(lambda skip=skip: open_pairs(folder, skip_broken=skip))
+        if hasattr(pairs, "pairs"):
+            order = OrderedPairs(pairs, 0)
+            for index in range(len(pairs)):
+                _try(order.pair, index)
+    # Whoever makes a hostile shard makes its checksums right.
+    return _try(_read_with_right_checksums, folder)
+
+
+def _read_with_right_checksums(folder: Path) -> object:
+    import zlib
+
+    from artifixer.pairs.shards import read_index, read_sample
+
+    for shard in read_index(folder):
+        data = (
+            (folder / shard.file).read_bytes() if (folder / shard.file).is_file() and (folder / shard.file).stat().st_size < 10**7 else b""
+        )
+        for entry in shard.samples:
+            piece = data[entry.offset : entry.offset + entry.bytes]
+            _try(read_sample, folder, shard, replace(entry, bytes=len(piece), crc32=zlib.crc32(piece)))
+    return None
+
+
+def _make_curation(folder: Path) -> None:
+    """A folder with one scene waiting for its shard."""
+    from artifixer.curation.jobs import MadeScene, PairFigures, Source, _PairFolder
+    from artifixer.pairs.shards import describe, encode_sample
+    from artifixer.runtime.run_folder import RunFolder
+
+    sources = [Source(f"procedural:{number}", f"procedural:{number}") for number in range(20)]
+    figures = PairFigures("a", 3, 10, 100, 20.0, 20.0, 0.5, 0.5)
+    with RunFolder.open(folder / "pairs", {}, {}) as run:
+        made = _PairFolder(run, sources)
+        for number in (*range(16), 17):
+            pair = small_pair(f"{number:06d}_0", height=8, width=16, frames=5, views=1)
+            data = encode_sample(pair)
+            has_pairs = number in (0, 17)
+            samples = ((describe(pair, data), data),) if has_pairs else ()
+            made.add(number, MadeScene(samples, (figures,) if has_pairs else (), 1.0, None if has_pairs else "no photos"))
+
+
+def _read_curation(folder: Path) -> object:
+    from artifixer.curation.jobs import MadeScene, Source, _PairFolder
+    from artifixer.runtime.run_folder import RunFolder
+
+    sources = [Source(f"procedural:{number}", f"procedural:{number}") for number in range(20)]
+    with RunFolder.open(folder / "pairs", {}, {}) as run:
+        found = _PairFolder(run, sources)
+        for number in range(20):
+            if number not in found.records:
+                found.add(number, MadeScene((), (), 1.0, "no photos"))
+        return found.finish()
+
+
+# Models ------------------------------------------------------------------------------------------
+
+
+def _make_model(folder: Path) -> None:
+    from artifixer.video.models import save_model
+
+    save_model(folder, made_model(SMALL))
+
+
+def _make_wan_like(folder: Path) -> None:
+    from artifixer.video.models import save_model
+
+    save_model(folder, made_model(WAN_LIKE), part_bytes=100_000)
+
+
+def _make_release(folder: Path) -> None:
+    from artifixer.video.weights import release_name
+
+    transformer = replace(WAN_LIKE.transformer, width=256, ffn_width=16, heads=2, layers=1, text_tokens=512)
+    model = made_model(replace(WAN_LIKE, transformer=transformer))
+    tensors = {release_name(name): value.half() for name, value in model.transformer.state_dict().items()}
+    torch.save(tensors, folder / "release.pt")
+    model.vae.network.save_pretrained(folder / "vae")
+
+
+def _make_wan(folder: Path) -> None:
+    """A folder of diffusers, with an index of its parts."""
+    from safetensors.torch import save_file
+
+    from artifixer.video.weights import is_added_layer, release_name
+
+    model = made_model(WAN_LIKE)
+    (folder / "transformer").mkdir()
+    tensors = {release_name(name): value for name, value in model.transformer.state_dict().items() if not is_added_layer(name)}
+    parts = {"a.safetensors": dict(list(tensors.items())[::2]), "b.safetensors": dict(list(tensors.items())[1::2])}
+    for name, part in parts.items():
+        save_file(part, folder / "transformer" / name)
+    index = {"metadata": {}, "weight_map": {tensor: name for name, part in parts.items() for tensor in part}}
+    (folder / "transformer" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    network = WAN_LIKE.transformer
+    config = {"num_attention_heads": network.heads, "attention_head_dim": network.head_width, "ffn_dim": network.ffn_width}
+    config |= {"num_layers": network.layers, "in_channels": 16, "text_dim": network.text_width, "freq_dim": network.frequency_width}
+    config |= {"patch_size": [1, 2, 2], "qk_norm": "rms_norm_across_heads", "cross_attn_norm": True, "image_dim": None}
+    (folder / "transformer" / "config.json").write_text(json.dumps(config))
+    model.vae.network.save_pretrained(folder / "vae")
+
+
+def _read_model(folder: Path) -> object:
+    from artifixer.video.memory import check_memory, default_plan
+    from artifixer.video.models import load_model, locate_model
+
+    files = locate_model(folder)
+    files.check_prompt("")
+    device = torch.device("cpu")
+    check_memory(files.config, default_plan(files.config, 64, 64, 2, device), device)
+    files.check_weights()
+    _ = files.identity
+    return load_model(files)
+
+
+def _make_text_encoder(folder: Path) -> None:
+    from artifixer.video.text import TextConfig, TextEncoder
+
+    save_text_encoder(folder, 8)
+    TextEncoder(folder, TextConfig(8, 8), folder / "cache", dtype=torch.float32).encode("a red house")
+
+
+def _read_text_encoder(folder: Path) -> object:
+    from artifixer.video.text import TextConfig, TextEncoder
+
+    encoder = TextEncoder(folder, TextConfig(8, 8), folder / "cache", dtype=torch.float32)
+    for path in sorted((folder / "cache").glob("*.safetensors")):
+        _try(encoder._read, path)
+    return encoder.encode("a house")
+
+
+def _make_resumed_enhance(folder: Path) -> None:
+    from artifixer.pipeline.enhance_renders import StoreOnDisk
+
+    StoreOnDisk(folder / "state").save(0, torch.ones(1, 6, 2, 4, 4))
+
+
+def _read_resumed_enhance(folder: Path) -> object:
+    from artifixer.pipeline.enhance_renders import StoreOnDisk
+
+    return StoreOnDisk(folder / "state").load(0)
+
+
+TARGETS: dict[str, Target] = {
+    "colmap binary": Target(lambda folder: write_colmap(folder, "OPENCV", ".bin", views=3) and None, _inspect, 3),
+    "colmap text": Target(lambda folder: write_colmap(folder, "OPENCV", ".txt", views=3) and None, _inspect, 3),
+    "transforms": Target(_make_rich_transforms, _inspect, 4),
+    "photos": Target(_make_photos, _read_photos, 4),
+    "video": Target(_make_video, _read_video, 2),
+    "structure from motion": Target(_make_structure_from_motion, _read_structure_from_motion, 1, "work/*"),
+    "train list": Target(_make_train_list, _read_train_list, 1, "list.*"),
+    "ply": Target(_make_ply, _read_ply, 4),
+    "camera path": Target(_make_camera_path, _read_camera_path, 2),
+    "render folder": Target(_make_renders, _read_renders, 3),
+    "run": Target(_make_run, _read_run, 4),
+    "reconstruction": Target(_make_reconstruction, _read_reconstruction, 3),
+    "pairs": Target(_make_pairs, _read_pairs, 3),
+    "curation": Target(_make_curation, _read_curation, 2),
+    "model": Target(_make_model, _read_model, 3),
+    "model in parts": Target(_make_wan_like, _read_model, 1),
+    "release": Target(_make_release, _read_model, 1),
+    "wan": Target(_make_wan, _read_model, 2),
+    "text encoder": Target(_make_text_encoder, _read_text_encoder, 1),
+    "resumed enhance": Target(_make_resumed_enhance, _read_resumed_enhance, 1),
+}
+
+if __name__ == "__main__":  # makes the folders of all targets: python -m tests.fuzz.targets FOLDER
+    torch.set_num_threads(1)
+    for name, target in TARGETS.items():
+        place = Path(sys.argv[1]) / name
+        place.mkdir(parents=True)
+        target.make(place)
