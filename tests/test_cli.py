@@ -205,6 +205,23 @@ def test_an_interrupt_that_a_library_made_an_error_of_is_no_bug() -> None:
 
 
 @pytest.mark.posix
+def test_an_interrupt_inside_a_library_written_in_c_ends_with_130(tmp_path: Path) -> None:
+    """Python remembers an interrupt that has left code run by a library, and ``python -m`` ends by the signal whatever the exit code."""
+    body = """
+    import ctypes
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    run = ctypes.pythonapi.PyRun_String
+    run.restype, run.argtypes = ctypes.py_object, (ctypes.c_char_p, ctypes.c_int, ctypes.py_object, ctypes.py_object)
+    run(b"import os; os.kill(os.getpid(), 2)", 257, {"__builtins__": __builtins__}, {})
+    """
+    (tmp_path / "program.py").write_text(with_verb(body)[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-m", "program"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (130, "artifixer: interrupted\n")
+
+
+@pytest.mark.posix
 def test_interrupt_ends_with_130() -> None:
     body = """
     import time
