@@ -54,7 +54,7 @@ TEXT_PARTS = ("text_encoder", "tokenizer")
 LARGEST_WIDTH, LARGEST_DEPTH, LARGEST_FACTOR = 1 << 17, 512, 64
 _DEPTHS = ("layers", "depth", "encoder_depth", "steps", "generate_steps")
 _FACTORS = ("patch_size", "spatial_factor", "temporal_factor", "dim_mult", "num_res_blocks")
-_MAY_BE_ZERO = ("steps", "generate_steps", "sink_frames", "depth", "encoder_depth")
+_MAY_BE_ZERO = ("steps", "generate_steps", "sink_frames", "depth", "encoder_depth", "smooth_cells")
 
 #: Entries of a list in a configuration, resolutions of an autoencoder, and size of any other number.
 LONGEST_LIST, MOST_RESOLUTIONS, LARGEST_NUMBER = 4096, 8, 1e6

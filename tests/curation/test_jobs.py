@@ -196,6 +196,7 @@ jobs.curate(jobs.expand_sources(["procedural:3:5"]), CONFIG, 1, Path(sys.argv[2]
 """
 
 
+@pytest.mark.posix
 def test_processes_that_are_killed_leave_nothing_running_and_change_nothing(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
