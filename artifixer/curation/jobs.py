@@ -12,18 +12,13 @@ processes nor an interruption changes a byte. A scene that fails leaves its plac
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import threading
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +28,7 @@ import torch
 from artifixer.curation.caption import CaptionConfig, caption_clip, captioner
 from artifixer.curation.render_pairs import FlawConfig, draw_clip, render_pair, sized_for_clips, with_flaws
 from artifixer.curation.sparse_splats import SparseConfig, SparseFit, draw_fit, sparse_splats, training_groups
+from artifixer.curation.workers import ATTEMPTS, Job, ProcessWorkers, RayWorkers, one_thread, work_through, worker_devices
 from artifixer.pairs.pair import TrainingPair
 from artifixer.pairs.shards import INDEX_FILE, SampleEntry, describe, encode_sample, read_index, sample_from_json, write_index, write_shard
 from artifixer.runtime.errors import InputError, Stopped
@@ -54,8 +50,8 @@ SCENES_PER_SHARD = 16
 #: Procedural scenes of different SEEDs never coincide.
 SCENES_PER_SEED = 1_000_000
 
-#: Seconds between a worker's looks at whether its parent is still alive.
-ORPHAN_CHECK_SECONDS = 1.0
+#: The error of a scene that took its worker with it in every attempt.
+WORKER_DIED = f"its worker died {ATTEMPTS} times (killed, or out of memory?); fewer --workers need less memory"
 
 MANIFEST_FILE = "manifest.json"
 _WAITING = ".scenes"
@@ -176,11 +172,21 @@ def expand_sources(names: Sequence[str]) -> list[Source]:
 
 
 def curate(
-    sources: Sequence[Source], config: CurationConfig, seed: int, out: Path, workers: int, overwrite: bool = False
+    sources: Sequence[Source],
+    config: CurationConfig,
+    seed: int,
+    out: Path,
+    workers: int,
+    overwrite: bool = False,
+    device: str = "cpu",
+    ray: str | None = None,
 ) -> CurationResult:
     """Make the pairs of all sources; calling it again with the same arguments continues or returns at once.
 
-    workers: processes with one thread each; 1 works in this process.
+    workers: processes with one thread each; 1 works in this process, unless Ray does. A worker that dies costs its scene's work: the scene
+    is made once more, and counts as failed when its worker dies again.
+    device: ``cpu`` or ``cuda``, where each worker has a GPU of its own. ray: None, or the cluster, see ``workers.RayWorkers``; which of
+    these is used changes nothing in the folder.
     Raises ``InputError`` when the folder belongs to other sources or settings, ``Stopped`` after SIGTERM.
     """
     known_by = [(source.identity, source.changed) for source in sources]
@@ -192,7 +198,7 @@ def curate(
             stage.update(len(folder.records))
             waiting = [number for number in range(len(sources)) if number not in folder.records]
             jobs = ((number, (number, sources[number], config, seed)) for number in waiting)
-            with _worked(jobs, workers) as results:
+            with _worked(jobs, workers, device, ray) as results:
                 for number, made in results:
                     folder.add(number, made)
                     if made.error is not None:
@@ -204,11 +210,11 @@ def curate(
         return folder.finish()
 
 
-def make_scene(number: int, source: Source, config: CurationConfig, seed: int) -> MadeScene:
+def make_scene(number: int, source: Source, config: CurationConfig, seed: int, device: str = "cpu") -> MadeScene:
     """All pairs of one scene, encoded; a scene that cannot be used comes back with its error."""
     started = time.monotonic()
     try:
-        pairs = list(scene_pairs(number, source, config, seed))
+        pairs = list(scene_pairs(number, source, config, seed, device))
     except (InputError, RuntimeError, AssertionError, ValueError, ArithmeticError, LookupError, OSError) as error:
         # A worker goes on with the next scene whatever is wrong with this one; the error stands in the manifest.
         text = " ".join(str(error).split()) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
@@ -220,7 +226,9 @@ def make_scene(number: int, source: Source, config: CurationConfig, seed: int) -
     return MadeScene(tuple(samples), tuple(figures for _, figures in pairs), time.monotonic() - started)
 
 
-def scene_pairs(number: int, source: Source, config: CurationConfig, seed: int) -> Iterator[tuple[TrainingPair, PairFigures]]:
+def scene_pairs(
+    number: int, source: Source, config: CurationConfig, seed: int, device: str = "cpu"
+) -> Iterator[tuple[TrainingPair, PairFigures]]:
     """The pairs of one scene: one clip, seen by the splats of each group."""
     rng = numpy_generator(seed, f"scene {source.identity}")
     frames = _clip_length(config.frames, rng)
@@ -238,7 +246,7 @@ def scene_pairs(number: int, source: Source, config: CurationConfig, seed: int) 
         photographed, photos_used = scene, tuple(scene.photos[index] for index in training)
         if source.is_procedural:
             photographed, photos_used = with_flaws(scene, training, config.flaws, rng)
-        splats = sparse_splats(photographed, training, photos_used, fit.config, int(rng.integers(2**31)))
+        splats = sparse_splats(photographed, training, photos_used, fit.config, int(rng.integers(2**31)), device)
         scale = camera_scale(config.camera_scale, point_depths(scene, training), depth_model=depth_model)
         pair = render_pair(f"{number:06d}_{position}", scene, clip, training, photos_used, splats, scale)
         caption = caption_clip(pair.clean_frames, captioner(config.caption)) if position == 0 else caption
@@ -421,75 +429,21 @@ def _samples(path: Path) -> list[dict[str, Any]]:
 
 # Processes --------------------------------------------------------------------------------------------------------------------------
 
-Job = tuple[int, Source, CurationConfig, int]
-
 
 @contextmanager
-def _worked(jobs: Iterator[tuple[int, Job]], workers: int) -> Iterator[Iterator[tuple[int, MadeScene]]]:
+def _worked(jobs: Iterator[Job], workers: int, device: str, ray: str | None) -> Iterator[Iterator[tuple[int, MadeScene]]]:
     """Results of ``make_scene`` for the jobs, as they are done. After a request to stop no new job begins, and those running finish."""
-    if workers <= 1:
-        with _one_thread():
-            yield ((number, make_scene(*job)) for number, job in jobs if not stop_requested())
+    devices = worker_devices(device, workers) if ray is None else ()
+    if len(devices) == 1:
+        with one_thread():
+            yield ((number, make_scene(*(*job, devices[0]))) for number, job in jobs if not stop_requested())
         return
-    with _thread_limits():
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(os.getpid(),))
-        try:
-            yield _from_pool(pool, jobs, workers)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _from_pool(pool: ProcessPoolExecutor, jobs: Iterator[tuple[int, Job]], workers: int) -> Iterator[tuple[int, MadeScene]]:
-    running: dict[Future[MadeScene], int] = {}
+    started = time.monotonic()
+    pool = ProcessWorkers(make_scene, devices) if ray is None else RayWorkers(make_scene, workers, device, ray)
     try:
-        while True:
-            while len(running) < workers and not stop_requested() and (job := next(jobs, None)) is not None:
-                running[pool.submit(make_scene, *job[1])] = job[0]
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-    except BrokenProcessPool:
-        raise InputError("a worker process was killed (out of memory?); use fewer --workers; the same command continues") from None
-
-
-def _start_worker(parent: int) -> None:
-    """One thread; Ctrl-C and SIGTERM are the parent's business; no life after the parent's death."""
-    import signal
-
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(ORPHAN_CHECK_SECONDS)
-    os._exit(1)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
+        yield (
+            (number, MadeScene((), (), time.monotonic() - started, WORKER_DIED) if made is None else made)
+            for number, made in work_through(pool, jobs)
+        )
     finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _thread_limits() -> Iterator[None]:
-    """Libraries of processes started inside read their number of threads from the environment when they are loaded."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        pool.close()

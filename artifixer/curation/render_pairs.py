@@ -92,15 +92,15 @@ def render_pair(
     splats: Splats,
     scale: CameraScale,
 ) -> TrainingPair:
-    """The pair of a clip and of splats fitted to ``photos``; the photos become its references."""
+    """The pair of a clip and of splats fitted to ``photos``, rendered where the splats are; the photos become its references."""
     cameras = scene.batch(clip)
     with torch.no_grad():
-        renders = render(splats, cameras)
+        renders = render(splats, cameras.to(splats.means.device))
     return TrainingPair(
         name=name,
         clean_frames=torch.from_numpy(np.stack([scene.photos[index].read() for index in clip])),
-        renders=to_uint8(renders.rgb),
-        opacity=to_uint8(renders.opacity),
+        renders=to_uint8(renders.rgb).cpu(),
+        opacity=to_uint8(renders.opacity).cpu(),
         cameras=cameras,
         reference_photos=torch.from_numpy(np.stack([photo.read() for photo in photos])),
         reference_cameras=scene.batch(training),
