@@ -48,6 +48,10 @@ class Command:
     """Length of a clip, or SHORTEST..LONGEST; 4 n + 1 frames. Default: the recipe's."""
     seed: int = 0
     """Of everything drawn besides the procedural scenes themselves."""
+    windows: int | None = None
+    """Clips per reconstruction; more than one are spread over the capture's whole path. Default: the recipe's."""
+    algorithm1: Literal["normalised", "raw"] | None = None
+    """Distances between photos: of normalised translations, or of metres (the paper's formula as printed). Default: the recipe's."""
     camera_scale: Literal["median_depth", "metric"] | None = None
     """Unit of camera translations: the median depth (our models), or metres by a depth model (the paper's). Default: the recipe's."""
     depth_model: str | None = None
@@ -70,6 +74,12 @@ def run_command(command: Command) -> None:
         config = _resized(config, command.size)
     if command.frames is not None:
         config = replace(config, frames=_frame_range(command.frames))
+    if command.windows is not None:
+        if command.windows < 1:
+            raise InputError(f"--windows {command.windows}: expected at least 1")
+        config = replace(config, windows=command.windows)
+    if command.algorithm1 is not None:
+        config = replace(config, normalised_groups=command.algorithm1 == "normalised")
     kind = command.camera_scale or config.camera_scale
     if (kind == "metric") != (command.depth_model is not None):
         raise InputError(f"camera scale {kind}: --depth-model goes with --camera-scale metric; give --depth-model for it, or neither")

@@ -53,11 +53,18 @@ def captioner(config: CaptionConfig) -> Captioner | None:
     return lambda frames: ask_server(frames, config)
 
 
-def caption_clip(frames: UInt8[Tensor, "frames height width 3"], captioner: Captioner | None) -> str | None:
-    """The caption of a clip from a few evenly spaced frames, on one line; None without captioner, or when it says nothing."""
+def caption_clip(frames: UInt8[Tensor, "frames height width 3"], captioner: Captioner | None, subset: int = 0) -> str | None:
+    """The caption of a clip from a few evenly spaced frames, on one line; None without captioner, or when it says nothing.
+
+    subset: which frames; 0 has the first and the last, every further number has others between them, as far as there are any.
+    """
     if captioner is None:
         return None
-    chosen = torch.linspace(0, len(frames) - 1, min(CAPTION_FRAMES, len(frames))).round().long()
+    count = min(CAPTION_FRAMES, len(frames))
+    chosen = torch.linspace(0, len(frames) - 1, count).round().long()
+    if subset:
+        # Multiples of the golden ratio's fraction never come back to the same place within a step.
+        chosen = ((torch.arange(count) + subset * 0.618034 % 1) * len(frames) / count).long()
     return " ".join(captioner(frames[chosen]).split()) or None
 
 

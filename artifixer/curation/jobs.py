@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from artifixer.curation.caption import CaptionConfig, caption_clip, captioner
-from artifixer.curation.render_pairs import FlawConfig, draw_clip, render_pair, sized_for_clips, with_flaws
+from artifixer.curation.render_pairs import FlawConfig, draw_clip, render_pair, sized_for_clips, spread_clips, with_flaws
 from artifixer.curation.sparse_splats import SparseConfig, SparseFit, draw_fit, sparse_splats, training_groups
 from artifixer.curation.workers import ATTEMPTS, Job, ProcessWorkers, RayWorkers, one_thread, work_through, worker_devices
 from artifixer.pairs.pair import TrainingPair
@@ -41,7 +41,7 @@ from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
 from artifixer.scenes.depth_models import metric_depth_model
 from artifixer.scenes.formats import PROCEDURAL_PREFIX, load_scene, readable
 from artifixer.scenes.identity import sampled_fingerprint
-from artifixer.scenes.scale import ScaleKind, camera_scale, point_depths
+from artifixer.scenes.scale import METRIC_FACTOR, ScaleKind, camera_scale, point_depths
 from artifixer.scenes.scene import Scene
 
 #: A shard is the unit of what is readable: 16 scenes at the tiny recipe's size are about 40 MB.
@@ -52,6 +52,9 @@ SCENES_PER_SEED = 1_000_000
 
 #: The error of a scene that took its worker with it in every attempt.
 WORKER_DIED = f"its worker died {ATTEMPTS} times (killed, or out of memory?); fewer --workers need less memory"
+
+#: Photos that tell how long a capture's unit of length is, for Algorithm 1 on metres.
+UNIT_PHOTOS = 12
 
 MANIFEST_FILE = "manifest.json"
 _WAITING = ".scenes"
@@ -68,6 +71,9 @@ class CurationConfig:
     path_share: how much of a procedural scene's camera path is captured, a range: from an arc around one thing to a walk with a pan.
     points_per_photo: sparse points tried per photo of a procedural scene that is captured along its whole path, a range.
     groups: how many of the two groups of Algorithm 1 give a pair each, by lot.
+    normalised_groups: whether Algorithm 1 compares normalised translations; if not, metres for the camera scale ``metric`` and the
+        capture's own units otherwise, as the paper prints the formula.
+    windows: clips per reconstruction. 1: anywhere in the capture, by lot. More: evenly spread over its whole path.
     camera_scale: which scale is stored, see ``scenes/scale.py``. depth_model: for ``metric``, see ``scenes/depth_models.py``.
     """
 
@@ -77,6 +83,8 @@ class CurationConfig:
     path_share: tuple[float, float] = (0.45, 1.0)
     points_per_photo: tuple[int, int] = (15, 50)
     groups: int = 2
+    normalised_groups: bool = True
+    windows: int = 1
     camera_scale: ScaleKind = "median_depth"
     depth_model: str | None = None
     caption: CaptionConfig = field(default_factory=CaptionConfig)
@@ -229,17 +237,24 @@ def make_scene(number: int, source: Source, config: CurationConfig, seed: int, d
 def scene_pairs(
     number: int, source: Source, config: CurationConfig, seed: int, device: str = "cpu"
 ) -> Iterator[tuple[TrainingPair, PairFigures]]:
-    """The pairs of one scene: one clip, seen by the splats of each group."""
+    """The pairs of one scene: clips of its path, seen by the splats of each group."""
     rng = numpy_generator(seed, f"scene {source.identity}")
     frames = _clip_length(config.frames, rng)
     scene, captured = _load(source, frames, config, rng)
-    clip = draw_clip(captured, frames, rng)
-    groups = training_groups(scene, captured)
+    if config.windows == 1:
+        clips: tuple[tuple[int, ...], ...] = (draw_clip(captured, frames, rng),)
+    else:
+        clips = spread_clips(captured, frames, config.windows, rng)
+    depth_model = None if config.depth_model is None else metric_depth_model(config.depth_model)
+    unit = 1.0
+    if not config.normalised_groups and config.camera_scale == "metric":
+        some = sorted({captured[round(position)] for position in np.linspace(0, len(captured) - 1, UNIT_PHOTOS)})
+        unit = camera_scale("metric", point_depths(scene, some), depth_model=depth_model).value / METRIC_FACTOR
+    groups = training_groups(scene, captured, normalise=config.normalised_groups, unit=unit)
     if not groups:
         raise InputError(f"{source.name}: {len(captured)} photos; no group of Algorithm 1 has two")
     groups = tuple(groups[index] for index in rng.permutation(len(groups))[: config.groups])
-    depth_model = None if config.depth_model is None else metric_depth_model(config.depth_model)
-    caption: str | None = None
+    describe_clip = captioner(config.caption)
     for position, group in enumerate(groups):
         fit = draw_fit(config.sparse, rng)
         training = tuple(sorted(group[: fit.views]))
@@ -248,10 +263,12 @@ def scene_pairs(
             photographed, photos_used = with_flaws(scene, training, config.flaws, rng)
         splats = sparse_splats(photographed, training, photos_used, fit.config, int(rng.integers(2**31)), device)
         scale = camera_scale(config.camera_scale, point_depths(scene, training), depth_model=depth_model)
-        pair = render_pair(f"{number:06d}_{position}", scene, clip, training, photos_used, splats, scale)
-        caption = caption_clip(pair.clean_frames, captioner(config.caption)) if position == 0 else caption
-        pair = replace(pair, caption=caption)
-        yield pair, _figures(pair, fit, len(splats))
+        for window, clip in enumerate(clips):
+            name = f"{number:06d}_{position}" if len(clips) == 1 else f"{number:06d}_{position}_{window}"
+            pair = render_pair(name, scene, clip, training, photos_used, splats, scale)
+            # The other group's pair of this clip is described from other frames (paper section 4.1, appendix B).
+            pair = replace(pair, caption=caption_clip(pair.clean_frames, describe_clip, subset=position))
+            yield pair, _figures(pair, fit, len(splats))
 
 
 def _load(source: Source, frames: int, config: CurationConfig, rng: np.random.Generator) -> tuple[Scene, range]:

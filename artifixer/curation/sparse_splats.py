@@ -64,13 +64,17 @@ def draw_fit(config: SparseConfig, rng: np.random.Generator) -> SparseFit:
     return SparseFit(views, fitted)
 
 
-def training_groups(scene: Scene, captured: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+def training_groups(scene: Scene, captured: Sequence[int], *, normalise: bool = True, unit: float = 1.0) -> tuple[tuple[int, ...], ...]:
     """The groups of Algorithm 1 among the captured photos that can be reconstructed, each in the order of selection.
 
-    captured, and what is returned: indices into ``scene.photos``.
+    captured, and what is returned: indices into ``scene.photos``. normalise: see ``algorithm1_orders``; without it translations are
+    multiplied by ``unit`` first, metres per world unit where these are known.
     """
     poses = torch.cat([scene.cameras[index].camera_to_world for index in captured])
-    groups = algorithm1_orders(poses)
+    if not normalise:
+        poses = poses.clone()
+        poses[:, :3, 3] *= unit
+    groups = algorithm1_orders(poses, normalise=normalise)
     return tuple(tuple(captured[position] for position in group) for group in groups if len(group) >= FEWEST_TRAINING_VIEWS)
 
 

@@ -77,6 +77,19 @@ def test_a_captioner_sees_a_few_frames_from_first_to_last() -> None:
     assert torch.equal(seen[0][-1], FRAMES[-1])
 
 
+def test_subsets_of_a_clip_have_different_frames() -> None:
+    seen: list[torch.Tensor] = []
+
+    def captioner(frames: torch.Tensor) -> str:
+        seen.append(frames)
+        return "words"
+
+    for subset in range(3):
+        caption_clip(FRAMES, captioner, subset)
+    assert all(len(frames) == CAPTION_FRAMES for frames in seen)
+    assert len(torch.unique(torch.stack(seen), dim=0)) == 3
+
+
 def test_a_server_is_sent_the_pictures_and_its_words_come_on_one_line(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     assert caption_clip(FRAMES[:3], captioner(CaptionConfig(server.address, "eye"))) == "A room. It is blue."
