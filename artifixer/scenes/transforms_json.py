@@ -64,6 +64,10 @@ _LENSES: dict[str, LensModel] = {
     "OPENCV": "pinhole",
     "FULL_OPENCV": "pinhole",
     "OPENCV_FISHEYE": "fisheye",
+    "SIMPLE_RADIAL_FISHEYE": "fisheye",
+    "RADIAL_FISHEYE": "fisheye",
+    "SIMPLE_FISHEYE": "fisheye",
+    "FISHEYE": "fisheye",
 }
 
 #: ``camera_model`` of photos that show all directions; they have no other intrinsics.
@@ -314,9 +318,9 @@ def _focal_length_of_angle(scope: _Entry, key: str, side: int) -> float:
 def _lens(scope: _Entry) -> LensModel:
     if scope.has("camera_model"):
         name = scope.values["camera_model"]
-        if not isinstance(name, str) or name not in _LENSES:
+        if not isinstance(name, str) or name.upper() not in _LENSES:
             raise scope.error("camera_model", f"one of {', '.join(_LENSES)}, {EQUIRECTANGULAR}; undistort the photos first")
-        return _LENSES[name]
+        return _LENSES[name.upper()]
     fisheye = scope.values.get("is_fisheye", False)
     if not isinstance(fisheye, bool):
         raise scope.error("is_fisheye", "true or false")
