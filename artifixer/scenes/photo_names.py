@@ -44,6 +44,10 @@ class PhotoNames:
         exact = self._names.find(path)
         if is_regular(exact):
             return exact
+        endings = (self._names.find(path.with_name(path.name + suffix)) for suffix in PHOTO_SUFFIXES)  # left out
+        with_ending = next((candidate for candidate in endings if is_regular(candidate)), None)
+        if with_ending is not None:
+            return with_ending
         return self._by_last_parts(root, listed) or self._near(path) or path
 
     def find_all(self, root: Path, listed: Sequence[str], source: Path) -> list[Path]:
@@ -51,7 +55,11 @@ class PhotoNames:
         found = [self.find(root, name, source) for name in listed]
         claims = Counter(found)
         own = [root / PurePosixPath(name.replace("\\", "/")) for name in listed]
-        return [path if claims[path] == 1 or path == exact else exact for path, exact in zip(found, own, strict=True)]
+        inside = [path.is_relative_to(self._capture) and ".." not in path.parts for path in own]
+        return [
+            exact if claims[path] > 1 and path != exact and is_inside else path
+            for path, exact, is_inside in zip(found, own, inside, strict=True)
+        ]
 
     def _by_last_parts(self, root: Path, listed: str) -> Path | None:
         parts = [part for part in PurePosixPath(listed.replace("\\", "/")).parts if part not in ("/", "..") and ":" not in part]
@@ -92,11 +100,16 @@ def renamed_note(capture: Path, listed: Sequence[str], paths: Sequence[Path], so
     other = [
         (name, path.relative_to(capture).as_posix())
         for name, path in zip(listed, paths, strict=True)
-        if is_regular(path) and not path.as_posix().endswith(PurePosixPath(name.replace("\\", "/")).as_posix())
+        if is_regular(path) and not _is_called(path, PurePosixPath(name.replace("\\", "/")).as_posix())
     ]
     if not other:
         return ()
     return (f"{source.name} names {len(other)} photos differently from their files (first: {other[0][0]} is {other[0][1]})",)
+
+
+def _is_called(path: Path, listed: str) -> bool:
+    """Whether ``listed`` is the end of the path, with or without the file ending."""
+    return path.as_posix().endswith(listed) or path.with_suffix("").as_posix().endswith(listed)
 
 
 def unlisted_note(capture: Path, paths: Sequence[Path], source: Path) -> tuple[str, ...]:
