@@ -6,7 +6,7 @@ and settings it belongs to, which stages are finished, and that only one process
 Layout of a run folder::
 
     config.json            format, identity (which inputs), settings, environment (versions, commit, device)
-    .run/lock, owner.txt   held by the process that writes; which one that is
+    .run/lock, owner.txt   held by the process that writes; which one that is, as long as it does
     .run/owned.txt         relative paths this run has written, so that ``overwrite`` removes nothing else
     .run/stages/NAME.json  one marker per finished stage: its key and its outputs
 """

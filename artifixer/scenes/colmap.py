@@ -24,7 +24,6 @@ from jaxtyping import Float, Int, UInt8
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import LARGEST_TEXT, is_regular, open_regular, read_whole
-from artifixer.scenes.file_names import FileNames
 from artifixer.scenes.photo_files import (
     LARGEST_INTRINSIC,
     LARGEST_POSITION,
@@ -34,8 +33,8 @@ from artifixer.scenes.photo_files import (
     fit_camera,
     left_out_note,
     open_photo,
-    path_inside,
 )
+from artifixer.scenes.photo_names import PhotoNames, renamed_note, unlisted_note
 from artifixer.scenes.scene import Photo, Scene, SparsePoints
 
 #: Files may round quaternions to few digits; more than this is damage.
@@ -87,15 +86,71 @@ class ColmapModel:
     points: ColmapPoints | None
 
 
+#: Folders of a capture that photos of a model may lie in, in the order of preference among equally complete ones.
+_PHOTO_FOLDERS = ("images", ".", "input", "images_2", "images_4", "images_8")
+
+
 def find_model(capture: Path) -> Path | None:
-    """Folder of the COLMAP model of a capture, or None."""
-    return next((folder for folder in (capture / "sparse" / "0", capture / "sparse", capture) if is_model(folder)), None)
+    """Folder of the COLMAP model of a capture, or None: the one with the most images where mapping gave several."""
+    return _largest_model(capture, ("sparse/*", "sparse", ".", "distorted/sparse/*", "distorted/sparse", "dense/*/sparse", "dense/sparse"))
 
 
 def find_nerfstudio_model(capture: Path) -> Path | None:
     """Folder of the COLMAP model that nerfstudio keeps beside its own files, or None."""
-    folder = capture / "colmap" / "sparse" / "0"
-    return folder if is_model(folder) else None
+    return _largest_model(capture, ("colmap/sparse/*", "colmap/sparse"))
+
+
+def _largest_model(capture: Path, places: Sequence[str]) -> Path | None:
+    """The largest model of the first place that has any; of equal ones the first."""
+    for place in places:
+        models = _models_at(capture, place)
+        if models:
+            return models[0] if len(models) == 1 else max(models, key=_image_count)
+    return None
+
+
+def _models_at(capture: Path, place: str) -> list[Path]:
+    """Models in a folder, or with ``*`` in the place's numbered folders, in the order of their numbers."""
+    if "*" not in place:
+        return [capture / place] if is_model(capture / place) else []
+    before, after = place.split("*")
+    folder = capture / before
+    numbered = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
+    models = (path / after.strip("/") for path in sorted(numbered, key=lambda path: (int(path.name[:9]), path.name)))
+    return [model for model in models if is_model(model)]
+
+
+def _image_count(folder: Path) -> int:
+    """Images of a model; -1 for one that cannot be read."""
+    try:
+        if is_regular(_file(folder, "images", ".bin")):
+            return _BinaryFile(_file(folder, "images", ".bin")).count("the number of images")
+        return sum(1 for _ in _images_txt(_file(folder, "images", ".txt")))
+    except InputError:
+        return -1
+
+
+def _other_models_note(model_folder: Path) -> tuple[str, ...]:
+    """One line about the parts into which mapping fell besides the one that is read."""
+    if not model_folder.name.isdecimal():
+        return ()
+    others = [model for model in _models_at(model_folder.parent, "*") if model.name != model_folder.name]
+    if not others:
+        return ()
+    counts = ", ".join(f"{model.parent.name}/{model.name} with {max(_image_count(model), 0)} images" for model in others)
+    return (f"read {model_folder.parent.name}/{model_folder.name}; left out {counts} (give that folder as the capture to use it)",)
+
+
+def _home(capture: Path, model_folder: Path) -> Path:
+    """The folder whose photos a model describes: the capture's, or what holds the model when that is given as the capture."""
+    where = model_folder.resolve()
+    where = where.parent if where.name.isdecimal() else where
+    if where.name != "sparse":
+        return capture
+    if model_folder == capture:
+        return where.parent
+    inner = model_folder.parent.parent if model_folder.name.isdecimal() else model_folder.parent
+    return inner if inner.relative_to(capture).parts[:1] == ("dense",) and (inner / "images").is_dir() else capture
 
 
 def is_model(folder: Path) -> bool:
@@ -112,18 +167,23 @@ def load(capture: Path, model_folder: Path) -> Scene:
     model = read_model(model_folder)
     source = model_folder / "images"
     images = sorted(model.images, key=lambda image: image.name)
-    names = FileNames(capture)
-    for image in images:
-        path_inside(capture, image.name, source)  # before any name is looked for
-    root = next(
-        (folder for folder in (capture / "images", capture) if any(is_regular(names.find(folder / image.name)) for image in images)), None
-    )
-    if root is None:
+    listed = [image.name for image in images]
+    home = _home(capture, model_folder)
+    if capture == model_folder and home != capture:
+        capture = home  # the model's own folder was given
+    names = PhotoNames(capture)
+    roots = [home / folder for folder in _PHOTO_FOLDERS if folder in ("images", ".") or (home / folder).is_dir()]
+    in_roots = [names.find_all(root, listed, source) for root in roots]
+    counts = [sum(map(is_regular, paths)) for paths in in_roots]
+    if not any(counts):
         example = f" (first: {images[0].name})" if images else ""
-        raise InputError(f"{source}: none of the {len(images)} listed photos{example} is in {capture / 'images'} or {capture}")
-    paths = names.find_all([path_inside(root, image.name, source) for image in images])
-    lost = tuple(path.relative_to(capture).as_posix() for path in paths if not path.is_file())
+        raise InputError(f"{source}: none of the {len(images)} listed photos{example} is in {home / 'images'} or {home}")
+    paths = in_roots[int(np.argmax(counts))]
+    lost = tuple(_relative(capture, path) for path in paths if not is_regular(path))
     notes = left_out_note(lost, len(images), source, "do not exist")
+    notes += _other_models_note(model_folder)
+    notes += renamed_note(capture, listed, paths, source)
+    notes += unlisted_note(capture, [path for path in paths if is_regular(path)], source)
 
     present = [(image, path) for image, path in zip(images, paths, strict=True) if path.is_file()]
     views = []
@@ -140,6 +200,11 @@ def load(capture: Path, model_folder: Path) -> Scene:
     photos: tuple[Photo, ...] = tuple(view.photo for view in views)
     cameras = tuple(view.camera for view in views)
     return Scene(capture.resolve().name, "colmap", photos, cameras, points, notes=notes, lost_photos=lost)
+
+
+def _relative(capture: Path, path: Path) -> str:
+    """The name of a photo inside the capture; as it is for one that is listed elsewhere and not found."""
+    return path.relative_to(capture).as_posix() if path.is_relative_to(capture) else path.as_posix()
 
 
 def read_model(folder: Path) -> ColmapModel:
@@ -492,11 +557,12 @@ def _cameras_txt(path: Path) -> dict[int, ColmapCamera]:
         fields = line.split()
         if len(fields) < 4:
             raise InputError(f"{path}: line {number} has {len(fields)} fields; expected CAMERA_ID MODEL WIDTH HEIGHT PARAMS...")
-        if fields[1] not in _LENSES:
+        lens = fields[1].upper()
+        if lens not in _LENSES:
             raise InputError(f"{path}: line {number} has the lens model {fields[1][:40]!r}; expected one of {', '.join(_LENSES)}")
         ids = _numbers(path, number, [fields[0], *fields[2:4]], np.int64)
         parameters = _numbers(path, number, fields[4:], np.float64)
-        _add_camera(path, cameras, int(ids[0]), ColmapCamera(fields[1], int(ids[1]), int(ids[2]), tuple(parameters.tolist())))
+        _add_camera(path, cameras, int(ids[0]), ColmapCamera(lens, int(ids[1]), int(ids[2]), tuple(parameters.tolist())))
     return cameras
 
 
@@ -560,7 +626,7 @@ def _points_txt(path: Path) -> ColmapPoints:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines without surrounding blanks."""
     text = _decoded(path, read_whole(path, "a text file of a COLMAP model", LARGEST_TEXT))
-    return ((number, line.strip()) for number, line in enumerate(text.split("\n"), start=1))
+    return ((number, line.strip()) for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1))
 
 
 def _entries(path: Path) -> Iterator[tuple[int, str]]:

@@ -26,13 +26,11 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.media import MOST_PIXELS, read_image
 from artifixer.runtime.run_folder import read_json
-from artifixer.scenes.file_names import FileNames
 from artifixer.scenes.panoramas import DEFAULT_FACES, panorama_splits, panorama_views
 from artifixer.scenes.photo_files import (
     LARGEST_INTRINSIC,
     LARGEST_POSITION,
     LARGEST_SIZE,
-    PHOTO_SUFFIXES,
     SMALLEST_FOCAL_LENGTH,
     FittedView,
     fit_camera,
@@ -41,6 +39,7 @@ from artifixer.scenes.photo_files import (
     path_inside,
     stored_size,
 )
+from artifixer.scenes.photo_names import PhotoNames, renamed_note
 from artifixer.scenes.point_cloud import read_points
 from artifixer.scenes.scene import Photo, Scene, SparsePoints, Split
 
@@ -64,6 +63,10 @@ _LENSES: dict[str, LensModel] = {
     "OPENCV": "pinhole",
     "FULL_OPENCV": "pinhole",
     "OPENCV_FISHEYE": "fisheye",
+    "SIMPLE_RADIAL_FISHEYE": "fisheye",
+    "RADIAL_FISHEYE": "fisheye",
+    "SIMPLE_FISHEYE": "fisheye",
+    "FISHEYE": "fisheye",
 }
 
 #: ``camera_model`` of photos that show all directions; they have no other intrinsics.
@@ -95,8 +98,10 @@ def load(capture: Path, path: Path, faces: int | None = None) -> Scene:
     models that can't be mapped, unreadable photos, photos that don't fit their cameras, and when fewer than two photos exist.
     """
     whole, frames = _read(path)
-    names = FileNames(capture)
-    listed = [_Listed.read(names, capture, whole, number, frame) for number, frame in enumerate(frames)]
+    names = PhotoNames(capture)
+    entries = [_Entry(path, f"frame {number}", _mapping(path, f"frame {number}", frame)) for number, frame in enumerate(frames)]
+    paths = names.find_all(capture, [_file_path(entry) for entry in entries], path)
+    listed = [_Listed(found, found.relative_to(capture).as_posix(), entry) for found, entry in zip(paths, entries, strict=True)]
     listed.sort(key=lambda entry: entry.name)
     for first, second in itertools.pairwise(listed):
         if first.name == second.name:
@@ -104,6 +109,7 @@ def load(capture: Path, path: Path, faces: int | None = None) -> Scene:
 
     lost = tuple(entry.name for entry in listed if not entry.path.is_file())
     notes = left_out_note(lost, len(listed), path, "do not exist")
+    notes += renamed_note(capture, [_file_path(entry.frame) for entry in listed], [entry.path for entry in listed], path)
     recent = functools.lru_cache(maxsize=2)(read_image)  # panoramas, for their faces
     existing = [entry for entry in listed if entry.path.is_file()]
     views = [view for entry in existing for view in _views(entry, whole, faces or DEFAULT_FACES, recent)]
@@ -158,23 +164,12 @@ class _Listed:
     name: str
     frame: _Entry
 
-    @staticmethod
-    def read(names: FileNames, capture: Path, whole: _Entry, number: int, frame: object) -> _Listed:
-        source = whole.source
-        entry = _Entry(source, f"frame {number}", _mapping(source, f"frame {number}", frame))
-        file_path = entry.values.get("file_path")
-        if not isinstance(file_path, str):
-            raise InputError(f'{source}: frame {number} has "file_path" = {_short(file_path)}; expected the path of a photo')
-        path = _with_ending(names, path_inside(capture, file_path, source))
-        return _Listed(path, path.relative_to(capture).as_posix(), entry)
 
-
-def _with_ending(names: FileNames, path: Path) -> Path:
-    """The existing photo that ``path`` means when its file ending was left out; ``path`` itself when there is none."""
-    if is_regular(names.find(path)):
-        return names.find(path)
-    candidates = (names.find(path.with_name(path.name + suffix)) for suffix in PHOTO_SUFFIXES)
-    return next((candidate for candidate in candidates if candidate.is_file()), path)
+def _file_path(frame: _Entry) -> str:
+    file_path = frame.values.get("file_path")
+    if not isinstance(file_path, str):
+        raise InputError(f'{frame.source}: {frame.label} has "file_path" = {_short(file_path)}; expected the path of a photo')
+    return file_path
 
 
 def _views(listed: _Listed, whole: _Entry, faces: int, read: Callable[[Path], np.ndarray]) -> list[FittedView]:
@@ -314,9 +309,9 @@ def _focal_length_of_angle(scope: _Entry, key: str, side: int) -> float:
 def _lens(scope: _Entry) -> LensModel:
     if scope.has("camera_model"):
         name = scope.values["camera_model"]
-        if not isinstance(name, str) or name not in _LENSES:
+        if not isinstance(name, str) or name.upper() not in _LENSES:
             raise scope.error("camera_model", f"one of {', '.join(_LENSES)}, {EQUIRECTANGULAR}; undistort the photos first")
-        return _LENSES[name]
+        return _LENSES[name.upper()]
     fisheye = scope.values.get("is_fisheye", False)
     if not isinstance(fisheye, bool):
         raise scope.error("is_fisheye", "true or false")
@@ -357,12 +352,12 @@ def _splits(capture: Path, whole: _Entry, photos: tuple[Photo, ...]) -> dict[str
         return {}
     existing = {photo.name for photo in photos}
     names: dict[str, list[str]] = {key: [] for key in _SPLIT_LISTS}
-    on_disk = FileNames(capture)
+    on_disk = PhotoNames(capture)
     for key in _SPLIT_LISTS:
         listed = whole.values.get(key, [])
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
             raise whole.error(key, "a list of photos")
-        paths = (_with_ending(on_disk, path_inside(capture, name, whole.source)) for name in listed)
+        paths = (on_disk.find(capture, name, whole.source) for name in listed)
         names[key] = [name for path in paths if (name := path.relative_to(capture).as_posix()) in existing]
     train = tuple(dict.fromkeys(names["train_filenames"]))
     heldout = tuple(name for name in dict.fromkeys(names["test_filenames"] or names["val_filenames"]) if name not in train)

@@ -36,8 +36,16 @@ LARGEST_VALUE = 1e15
 
 
 def write_splats(path: Path, splats: Splats) -> None:
-    """Write the splats as a standard 3DGS PLY, atomically. Normals, which Gaussians do not have, are zeros."""
+    """Write the splats as a standard 3DGS PLY, atomically. Normals, which Gaussians do not have, are zeros.
+
+    Raises ``InputError`` when there are none.
+    """
     count, coefficients = splats.sh.shape[:2]
+    if count == 0:
+        raise InputError(
+            f"{path}: no Gaussian survived the fit; expected at least 1. Cameras that do not see the points are the usual cause: "
+            "check the capture's poses (axes, camera_to_world or world_to_camera)"
+        )
     rest = tuple(f"f_rest_{k}" for k in range(3 * (coefficients - 1)))
     names = (*POSITION, *NORMAL, *BASE_COLOR, *rest, "opacity", *SCALE, *ROTATION)
     columns = torch.cat(

@@ -43,7 +43,6 @@ def run(tmp_path: Path) -> Path:
         "splats.\\..\\..\\precious",
         ".",
         "",
-        "/",
         ".run",
     ],
 )

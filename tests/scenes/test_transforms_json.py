@@ -258,3 +258,18 @@ def test_broken_point_clouds_are_refused(tmp_path, content):
     (tmp_path / "sparse_pc.ply").write_bytes(content)
     with pytest.raises(InputError, match=r"sparse_pc\.ply"):
         _load(tmp_path, transforms_content())
+
+
+@pytest.mark.parametrize("before", ["/home/someone/project/", "../capture/", "D:\\work\\"])
+def test_paths_of_another_machine_are_found_inside_the_capture(tmp_path, before):
+    content = transforms_content()
+    for frame in content["frames"]:
+        frame["file_path"] = before + frame["file_path"]
+    scene = _load(tmp_path, content)
+    assert [photo.name for photo in scene.photos] == [f"images/{number:03d}.png" for number in range(3)]
+    assert any("differently" in note for note in scene.notes)
+
+
+@pytest.mark.parametrize("model", ["opencv_fisheye", "FISHEYE", "SIMPLE_RADIAL_FISHEYE"])
+def test_fisheye_lenses_under_their_other_names_are_read(tmp_path, model):
+    assert _load(tmp_path, transforms_content() | {"camera_model": model}).cameras[0].model == "fisheye"

@@ -84,3 +84,9 @@ def test_bad_files_are_refused_in_one_line(tmp_path):
             read_splats(tmp_path / name)
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_no_gaussian_at_all_is_refused_with_the_likely_cause(tmp_path):
+    with pytest.raises(InputError, match=r"no Gaussian survived.*poses"):
+        write_splats(tmp_path / "a.ply", random_splats(0, 4))
+    assert not (tmp_path / "a.ply").exists()
