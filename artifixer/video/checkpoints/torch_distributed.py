@@ -39,6 +39,7 @@ ANCHOR = "patch_embedding.weight"
 
 _FILE_NAME = re.compile(r"[\w][\w.-]*\.distcp", re.ASCII)
 
+
 @dataclass(frozen=True)
 class Chunk:
     """A box of a tensor, and where it lies: ``length`` bytes of ``file`` from ``start`` on."""
