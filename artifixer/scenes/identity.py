@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.run_folder import fingerprint
 from artifixer.scenes.photo_files import PHOTO_SUFFIXES
@@ -80,10 +81,16 @@ def _named_files(capture: Path) -> list[tuple[str, Path]]:
 
 
 def _files_below(root: Path) -> list[Path]:
-    """All files in a folder and in the folders inside it, links followed, sorted."""
+    """All files in a folder and in the folders inside it, links followed, sorted.
+
+    Raises ``InputError`` for a link to a folder around this one, such as the root of the file system: all of that is no capture.
+    """
     found, visited = [], set()
+    around = {str(folder) for folder in root.resolve().parents}
     for folder, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
+        if real in around:
+            raise InputError(f"{folder}: is a link to {real}, which holds the capture itself; expected links to photos")
         folders[:] = () if real in visited else (name for name in folders if not name.startswith("."))  # links can lead back
         visited.add(real)
         found += [Path(folder, name) for name in names if not name.startswith(".")]

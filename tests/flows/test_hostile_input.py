@@ -29,6 +29,9 @@ from tests.pairs.small_pairs import small_pair, write_pairs
 from tests.scenes.capture_files import pose_matrix, transforms_content
 from tests.video.made_models import SMALL, made_model
 
+#: Pipes, sockets, devices and links.
+pytestmark = pytest.mark.posix
+
 HUGE = 10**400
 
 

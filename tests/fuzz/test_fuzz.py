@@ -15,6 +15,9 @@ from tests.fuzz.__main__ import GOOD, fuzz
 from tests.fuzz.child import Watch
 from tests.fuzz.mutations import mutate
 
+#: Pipes, sockets, devices and links.
+pytestmark = pytest.mark.posix
+
 #: Half a minute on one core, most of it loading libraries.
 CASES = 400
 

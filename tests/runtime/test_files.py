@@ -13,6 +13,9 @@ import pytest
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import check_regular, file_beside, is_regular, open_regular, path_inside, read_whole, refuse_links
 
+#: Pipes, sockets, devices and links.
+pytestmark = pytest.mark.posix
+
 #: Seconds after which a reader counts as waiting for ever.
 PATIENCE = 5
 

@@ -17,6 +17,9 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.media import VideoWriter, exif_orientation, image_size, read_image, read_npy, read_video, write_npy
 from tests.runtime.test_files import in_time
 
+#: Pipes, sockets, devices and links.
+pytestmark = pytest.mark.posix
+
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\nshowpage\n"
 
 
