@@ -15,7 +15,7 @@ PACKAGE = Path(artifixer.__file__).parent
 MODULES = sorted(module.name for module in pkgutil.walk_packages([str(PACKAGE)], "artifixer.") if not module.name.endswith("__main__"))
 
 #: Libraries that are slow to load, optional, or that touch the GPU or the network: loaded by the function that uses them.
-HEAVY = ("av", "cv2", "diffusers", "gsplat", "lpips", "pycolmap", "torch_fidelity", "torchmetrics", "torchvision", "transformers")
+HEAVY = ("av", "cv2", "diffusers", "gsplat", "lpips", "pycolmap", "ray", "torch_fidelity", "torchmetrics", "torchvision", "transformers")
 
 #: Runs in a fresh process: imports the modules named in argv one by one, and reports which of them did what.
 PROBE = """

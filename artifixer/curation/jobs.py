@@ -1,51 +1,50 @@
-"""Captures -> a folder of training pairs, by processes that may be killed at any time.
+"""Captures -> a folder of training pairs, by workers that may be killed at any time (``workers.py``).
 
 In: sources (captures, or procedural scenes by number), settings, a seed. Out: in the folder::
 
     pairs-00000.tar ... index.json   see ``pairs/shards.py``; a shard holds the pairs of ``SCENES_PER_SHARD`` scenes in a row
-    manifest.json                    per scene: state, seconds, error, and figures about its pairs
+    manifest.json                    per scene: state, error, and figures about its pairs
+    timing.json                      per scene: seconds
     .scenes/000012.json, .tar        scenes whose shard is not full yet
 
 A scene's pairs depend on the scene, the settings and the seed alone, and a shard on which scenes it holds; so neither the number of
-processes nor an interruption changes a byte. A scene that fails leaves its place in the shard empty.
+workers, nor a worker that dies, nor an interruption changes a byte. A scene that fails leaves its place in the shard empty.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import threading
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 
-from artifixer.curation.caption import CaptionConfig, caption_clip, captioner
-from artifixer.curation.render_pairs import FlawConfig, draw_clip, render_pair, sized_for_clips, with_flaws
+from artifixer.curation.caption import CaptionConfig, caption, captioner, photo_subsets, shown
+from artifixer.curation.render_pairs import FlawConfig, draw_clips, render_pair, sized_for_clips, with_flaws
 from artifixer.curation.sparse_splats import SparseConfig, SparseFit, draw_fit, sparse_splats, training_groups
+from artifixer.curation.workers import GivenUp, WorkerConfig, opened_workers, results
+from artifixer.imaging.resize import fit_size
 from artifixer.pairs.pair import TrainingPair
 from artifixer.pairs.shards import INDEX_FILE, SampleEntry, describe, encode_sample, read_index, sample_from_json, write_index, write_shard
 from artifixer.runtime.errors import InputError, Stopped
-from artifixer.runtime.files import read_whole
+from artifixer.runtime.files import open_regular
 from artifixer.runtime.json_io import is_number, is_whole
 from artifixer.runtime.progress import Progress
-from artifixer.runtime.run_folder import RunFolder, fingerprint, read_json, to_json, write_bytes, write_json
+from artifixer.runtime.run_folder import RunFolder, atomic_path, fingerprint, read_json, to_json, write_json
 from artifixer.runtime.seeds import numpy_generator
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
-from artifixer.scenes.depth_models import metric_depth_model
+from artifixer.scenes import procedural
+from artifixer.scenes.depth_models import MetricDepth, metric_depth_model
 from artifixer.scenes.formats import PROCEDURAL_PREFIX, load_scene, readable
 from artifixer.scenes.identity import sampled_fingerprint
-from artifixer.scenes.scale import ScaleKind, camera_scale, point_depths
+from artifixer.scenes.scale import METRIC_FACTOR, ScaleKind, camera_scale, point_depths
 from artifixer.scenes.scene import Scene
 
 #: A shard is the unit of what is readable: 16 scenes at the tiny recipe's size are about 40 MB.
@@ -54,10 +53,14 @@ SCENES_PER_SHARD = 16
 #: Procedural scenes of different SEEDs never coincide.
 SCENES_PER_SEED = 1_000_000
 
-#: Seconds between a worker's looks at whether its parent is still alive.
-ORPHAN_CHECK_SECONDS = 1.0
+#: Photos that tell how many metres a capture's unit is, where Algorithm 1 groups its cameras in metres.
+SCALE_PHOTOS = 12
+
+#: Seconds of a scene in ``timing.json``, at most.
+MOST_SECONDS = 1e12
 
 MANIFEST_FILE = "manifest.json"
+TIMING_FILE = "timing.json"
 _WAITING = ".scenes"
 
 
@@ -71,7 +74,11 @@ class CurationConfig:
     photos_per_frame: photos of a procedural scene per frame of the clip.
     path_share: how much of a procedural scene's camera path is captured, a range: from an arc around one thing to a walk with a pan.
     points_per_photo: sparse points tried per photo of a procedural scene that is captured along its whole path, a range.
-    groups: how many of the two groups of Algorithm 1 give a pair each, by lot.
+    groups: how many of the two groups of Algorithm 1 give a reconstruction each, by lot.
+    group_distances: ``metric`` for Algorithm 1 as in the paper, on translations in metres; or on ``normalised`` ones, see
+        ``sparse_splats.training_groups``.
+    windows: clips per reconstruction, at most: they follow the whole path of the capture, so that what the photos of the other group show
+        is among them; each gives a pair.
     camera_scale: which scale is stored, see ``scenes/scale.py``. depth_model: for ``metric``, see ``scenes/depth_models.py``.
     """
 
@@ -81,6 +88,8 @@ class CurationConfig:
     path_share: tuple[float, float] = (0.45, 1.0)
     points_per_photo: tuple[int, int] = (15, 50)
     groups: int = 2
+    group_distances: Literal["normalised", "metric"] = "normalised"
+    windows: int = 1
     camera_scale: ScaleKind = "median_depth"
     depth_model: str | None = None
     caption: CaptionConfig = field(default_factory=CaptionConfig)
@@ -135,7 +144,6 @@ class SceneRecord:
     """A finished scene in the manifest; ``error`` is None for one that gave pairs."""
 
     scene: str
-    seconds: float
     error: str | None
     pairs: tuple[PairFigures, ...]
 
@@ -176,81 +184,129 @@ def expand_sources(names: Sequence[str]) -> list[Source]:
 
 
 def curate(
-    sources: Sequence[Source], config: CurationConfig, seed: int, out: Path, workers: int, overwrite: bool = False
+    sources: Sequence[Source],
+    config: CurationConfig,
+    seed: int,
+    out: Path,
+    workers: WorkerConfig | None = None,
+    overwrite: bool = False,
 ) -> CurationResult:
     """Make the pairs of all sources; calling it again with the same arguments continues or returns at once.
 
-    workers: processes with one thread each; 1 works in this process.
-    Raises ``InputError`` when the folder belongs to other sources or settings, ``Stopped`` after SIGTERM.
+    workers: who makes them, and on which devices; None for this process and a CPU. Other workers may continue, on the same kind of device.
+    Raises ``InputError`` when the folder belongs to other sources or settings, ``Stopped`` after SIGTERM: scenes that are being made then
+    are made again.
     """
+    workers = workers or WorkerConfig()
     known_by = [(source.identity, source.changed) for source in sources]
     identity = {"sources": fingerprint(known_by), "scenes": len(sources)}
-    settings = {"config": asdict(config), "seed": seed}
-    with RunFolder.open(out, identity, settings, overwrite) as run, stop_on_sigterm():
+    settings = {"config": asdict(config), "seed": seed, "device": torch.device(workers.device).type}
+    with RunFolder.open(out, identity, settings, overwrite, device=workers.device) as run, stop_on_sigterm():
         folder = _PairFolder(run, sources)
         with Progress(("curate",), log_file=run.path("log.txt")) as progress, progress.stage("curate", len(sources)) as stage:
             stage.update(len(folder.records))
             waiting = [number for number in range(len(sources)) if number not in folder.records]
-            jobs = ((number, (number, sources[number], config, seed)) for number in waiting)
-            with _worked(jobs, workers) as results:
-                for number, made in results:
-                    folder.add(number, made)
-                    if made.error is not None:
-                        progress.note(f"{sources[number].name} failed: {made.error}")
-                    failed = sum(record.error is not None for record in folder.records.values())
-                    stage.update(len(folder.records), pairs=folder.pairs, failed=failed)
+            jobs = [(number, (number, sources[number], config, seed)) for number in waiting]
+            if jobs:
+                with opened_workers(make_scene, workers) as opened:
+                    for number, result in results(opened, jobs):
+                        made = _given_up(result) if isinstance(result, GivenUp) else result
+                        folder.add(number, made)
+                        if made.error is not None:
+                            progress.note(f"{sources[number].name} failed: {made.error}")
+                        failed = sum(record.error is not None for record in folder.records.values())
+                        stage.update(len(folder.records), pairs=folder.pairs, failed=failed)
             if stop_requested() and len(folder.records) < len(sources):
                 raise Stopped(f"curation stopped after {len(folder.records)} of {len(sources)} scenes; run the same command to continue")
         return folder.finish()
 
 
-def make_scene(number: int, source: Source, config: CurationConfig, seed: int) -> MadeScene:
+def make_scene(number: int, source: Source, config: CurationConfig, seed: int, device: str = "cpu") -> MadeScene:
     """All pairs of one scene, encoded; a scene that cannot be used comes back with its error."""
     started = time.monotonic()
+    samples, figures = [], []
     try:
-        pairs = list(scene_pairs(number, source, config, seed))
+        for pair, seen in scene_pairs(number, source, config, seed, device):
+            data = encode_sample(pair)
+            samples.append((describe(pair, data), data))
+            figures.append(seen)
     except (InputError, RuntimeError, AssertionError, ValueError, ArithmeticError, LookupError, OSError) as error:
         # A worker goes on with the next scene whatever is wrong with this one; the error stands in the manifest.
         text = " ".join(str(error).split()) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         return MadeScene((), (), time.monotonic() - started, text)
-    samples = []
-    for pair, _ in pairs:
-        data = encode_sample(pair)
-        samples.append((describe(pair, data), data))
-    return MadeScene(tuple(samples), tuple(figures for _, figures in pairs), time.monotonic() - started)
+    return MadeScene(tuple(samples), tuple(figures), time.monotonic() - started)
 
 
-def scene_pairs(number: int, source: Source, config: CurationConfig, seed: int) -> Iterator[tuple[TrainingPair, PairFigures]]:
-    """The pairs of one scene: one clip, seen by the splats of each group."""
+def scene_pairs(
+    number: int, source: Source, config: CurationConfig, seed: int, device: str = "cpu"
+) -> Iterator[tuple[TrainingPair, PairFigures]]:
+    """The pairs of one scene: the same clips, seen by the splats of each group."""
     rng = numpy_generator(seed, f"scene {source.identity}")
     frames = _clip_length(config.frames, rng)
-    scene, captured = _load(source, frames, config, rng)
-    clip = draw_clip(captured, frames, rng)
-    groups = training_groups(scene, captured)
+    original, scene, captured = _load(source, frames, config, rng)
+    clips = draw_clips(captured, frames, config.windows, rng)
+    depth_model = None if config.depth_model is None else metric_depth_model(config.depth_model, device)
+    metres = _metres_per_unit(scene, captured, depth_model) if config.group_distances == "metric" else None
+    groups = training_groups(scene, captured, metres)
     if not groups:
         raise InputError(f"{source.name}: {len(captured)} photos; no group of Algorithm 1 has two")
     groups = tuple(groups[index] for index in rng.permutation(len(groups))[: config.groups])
-    depth_model = None if config.depth_model is None else metric_depth_model(config.depth_model)
-    caption: str | None = None
-    for position, group in enumerate(groups):
+    captions = _captions(source, original, captured, config.caption, len(groups) * len(clips), seed, device)
+    made = 0
+    for group in groups:
         fit = draw_fit(config.sparse, rng)
         training = tuple(sorted(group[: fit.views]))
         photographed, photos_used = scene, tuple(scene.photos[index] for index in training)
         if source.is_procedural:
             photographed, photos_used = with_flaws(scene, training, config.flaws, rng)
-        splats = sparse_splats(photographed, training, photos_used, fit.config, int(rng.integers(2**31)))
+        splats = sparse_splats(photographed, training, photos_used, fit.config, int(rng.integers(2**31)), device)
         scale = camera_scale(config.camera_scale, point_depths(scene, training), depth_model=depth_model)
-        pair = render_pair(f"{number:06d}_{position}", scene, clip, training, photos_used, splats, scale)
-        caption = caption_clip(pair.clean_frames, captioner(config.caption)) if position == 0 else caption
-        pair = replace(pair, caption=caption)
-        yield pair, _figures(pair, fit, len(splats))
+        splats = splats.map(lambda tensor: tensor.to(device))
+        for clip in clips:
+            pair = render_pair(f"{number:06d}_{made}", scene, clip, training, photos_used, splats, scale)
+            pair = replace(pair, caption=captions[made % len(captions)] if captions else None)
+            yield pair, _figures(pair, fit, len(splats))
+            made += 1
 
 
-def _load(source: Source, frames: int, config: CurationConfig, rng: np.random.Generator) -> tuple[Scene, range]:
-    """The scene at the size of its clips, and which of its photos count as captured."""
+def _metres_per_unit(scene: Scene, captured: range, depth_model: MetricDepth | None) -> float:
+    """By the depth model, or assumed (see ``scenes/scale.py``), from photos of the whole capture."""
+    chosen = np.linspace(0, len(captured) - 1, min(SCALE_PHOTOS, len(captured))).round().astype(int)
+    views = point_depths(scene, [captured[position] for position in chosen])
+    return camera_scale("metric", views, depth_model=depth_model).value / METRIC_FACTOR
+
+
+def _captions(
+    source: Source, original: Scene, captured: range, config: CaptionConfig, pairs: int, seed: int, device: str
+) -> list[str | None]:
+    """Captions of a scene, at most one per pair; none without captioner.
+
+    original: the scene at its own size, with the captured photos at the same places.
+    """
+    model = captioner(config, device)
+    if model is None:
+        return []
+    config = replace(config, count=min(config.count, pairs))
+    # A generator of its own: captions change nothing else about the pairs.
+    subsets = photo_subsets(len(captured), config, numpy_generator(seed, f"captions {source.identity}"))
+    return [caption([_shown(source, original, captured[place], config.longest_side) for place in subset], model) for subset in subsets]
+
+
+def _shown(source: Source, original: Scene, index: int, longest: int) -> UInt8[np.ndarray, "height width 3"]:
+    """A photo as the captioner sees it: of a capture at most as large as it was taken; of a drawn scene photographed as large as asked."""
     if not source.is_procedural:
-        scene = sized_for_clips(load_scene(source.name), max(max(size) for size in config.sizes))
-        return scene, range(len(scene.photos))
+        return shown(original.photos[index].read(), longest)
+    camera = original.cameras[index]
+    width, height = fit_size(camera.width, camera.height, longest, enlarge=True)
+    views = procedural.render_world(procedural.world_of(original), camera.resized(width, height))
+    return np.rint(views.rgb[0].numpy() * 255).astype(np.uint8)
+
+
+def _load(source: Source, frames: int, config: CurationConfig, rng: np.random.Generator) -> tuple[Scene, Scene, range]:
+    """The scene as it was taken, the same at the size of its clips, and which of its photos count as captured."""
+    if not source.is_procedural:
+        original = load_scene(source.name)
+        return original, sized_for_clips(original, max(max(size) for size in config.sizes)), range(len(original.photos))
     width, height = config.sizes[rng.integers(len(config.sizes))]
     share = rng.uniform(*config.path_share)
     photos = config.photos_per_frame * frames
@@ -258,7 +314,7 @@ def _load(source: Source, frames: int, config: CurationConfig, rng: np.random.Ge
     points = max(1, round(share * rng.uniform(*config.points_per_photo)))
     scene = load_scene(f"{source.name}:frames={path},width={width},height={height},points_per_photo={points}")
     first = int(rng.integers(path - photos + 1))
-    return scene, range(first, first + photos)
+    return scene, scene, range(first, first + photos)
 
 
 class _PairFolder:
@@ -266,10 +322,11 @@ class _PairFolder:
 
     def __init__(self, run: RunFolder, sources: Sequence[Source]) -> None:
         self._run, self._sources = run, sources
-        for name in (INDEX_FILE, MANIFEST_FILE, _WAITING):
+        for name in (INDEX_FILE, MANIFEST_FILE, TIMING_FILE, _WAITING):
             run.path(name)
         self._shards = {shard.file: shard for shard in read_index(run.root)} if (run.root / INDEX_FILE).is_file() else {}
         self.records: dict[int, SceneRecord] = {}
+        self._seconds = _read_timing(run.root / TIMING_FILE, len(sources)) if (run.root / TIMING_FILE).is_file() else {}
         if (run.root / MANIFEST_FILE).is_file():
             for number, record in _read_manifest(run.root / MANIFEST_FILE, len(sources)).items():
                 if self._shard_file(number) in self._shards:
@@ -278,7 +335,10 @@ class _PairFolder:
             number = int(path.stem) if re.fullmatch(r"\d{6,7}", path.stem) else len(sources)
             if number >= len(sources):
                 raise InputError(f"{path}: is no scene of this folder, which has {len(sources)}; use --overwrite to start anew")
-            self.records[number] = _record_from_json(path, read_json(path))
+            content = read_json(path)
+            self.records[number] = _record_from_json(path, content)
+            if is_number(content.get("seconds"), MOST_SECONDS):
+                self._seconds[number] = content["seconds"]
 
     @property
     def pairs(self) -> int:
@@ -286,11 +346,14 @@ class _PairFolder:
 
     def add(self, number: int, made: MadeScene) -> None:
         """Keep a scene's pairs, and close its shard when it was the last."""
-        record = SceneRecord(self._sources[number].name, round(made.seconds, 2), made.error, made.figures)
+        record, seconds = SceneRecord(self._sources[number].name, made.error, made.figures), round(made.seconds, 2)
+        with atomic_path(self._waiting(number, "tar")) as temporary, temporary.open("wb") as file:
+            for _, data in made.samples:
+                file.write(data)
         # The json comes last: it says that the scene is done.
-        write_bytes(self._waiting(number, "tar"), b"".join(data for _, data in made.samples))
-        write_json(self._waiting(number, "json"), {**to_json(record), "samples": [to_json(entry) for entry, _ in made.samples]})
-        self.records[number] = record
+        samples = [to_json(entry) for entry, _ in made.samples]
+        write_json(self._waiting(number, "json"), {**to_json(record), "seconds": seconds, "samples": samples})
+        self.records[number], self._seconds[number] = record, seconds
         self._close_shard(number // SCENES_PER_SHARD)
 
     def finish(self) -> CurationResult:
@@ -307,24 +370,26 @@ class _PairFolder:
         numbers = range(shard * SCENES_PER_SHARD, min(len(self._sources), (shard + 1) * SCENES_PER_SHARD))
         if file in self._shards or not all(number in self.records for number in numbers):
             return
-        samples: list[tuple[SampleEntry, bytes]] = []
-        for number in numbers:
-            path = self._waiting(number, "json")
-            entries = [sample_from_json(path, content) for content in _samples(path)]
-            data, offset = read_whole(self._waiting(number, "tar"), "a scene's pairs", sum(entry.bytes for entry in entries)), 0
-            for entry in entries:
-                piece = data[offset : offset + entry.bytes]
-                if len(piece) != entry.bytes or zlib.crc32(piece) != entry.crc32:
-                    raise InputError(
-                        f"{path.with_suffix('.tar')}: does not hold what {path.name} says; delete both to make the scene again"
-                    )
-                samples.append((entry, piece))
-                offset += entry.bytes
-        self._shards[file] = write_shard(self._run.path(file), samples)
+        self._shards[file] = write_shard(self._run.path(file), self._waiting_samples(numbers))
         self._write_lists()
         for number in numbers:
             self._waiting(number, "json").unlink(missing_ok=True)
             self._waiting(number, "tar").unlink(missing_ok=True)
+
+    def _waiting_samples(self, numbers: range) -> Iterator[tuple[SampleEntry, bytes]]:
+        """The pairs of finished scenes, one in memory at a time."""
+        for number in numbers:
+            listed, stored = self._waiting(number, "json"), self._waiting(number, "tar")
+            entries = [sample_from_json(listed, content) for content in _samples(listed)]
+            damaged = InputError(f"{stored}: does not hold what {listed.name} says; delete both to make the scene again")
+            with open_regular(stored, "a scene's pairs") as file:
+                if stored.stat().st_size != sum(entry.bytes for entry in entries):
+                    raise damaged
+                for entry in entries:
+                    piece = file.read(entry.bytes)
+                    if len(piece) != entry.bytes or zlib.crc32(piece) != entry.crc32:
+                        raise damaged
+                    yield entry, piece
 
     def _write_lists(self) -> None:
         scenes = [
@@ -334,7 +399,8 @@ class _PairFolder:
             for number, source in enumerate(self._sources)
         ]
         # The manifest first: a shard counts as done when the index has it.
-        write_json(self._run.root / MANIFEST_FILE, {"version": 1, "scenes": scenes})
+        write_json(self._run.root / MANIFEST_FILE, {"version": 2, "scenes": scenes})
+        write_json(self._run.root / TIMING_FILE, {"seconds": {f"{number:06d}": self._seconds.get(number) for number in self.records}})
         is_complete = len(self.records) == len(self._sources)
         write_index(self._run.root, [shard for _, shard in sorted(self._shards.items())], is_complete)
 
@@ -371,6 +437,10 @@ def _figures(pair: TrainingPair, fit: SparseFit, gaussians: int) -> PairFigures:
     )
 
 
+def _given_up(end: GivenUp) -> MadeScene:
+    return MadeScene((), (), 0.0, f"{end.attempts} workers died while they made it, the last one alone: {end.reason}")
+
+
 def _capture(name: str) -> Source:
     """Known by its folder's name and by names and content of its files."""
     path = Path(name)
@@ -396,14 +466,24 @@ def _read_manifest(path: Path, scenes: int) -> dict[int, SceneRecord]:
     return {entry["number"]: _record_from_json(path, entry) for entry in entries if entry.get("state") != "waiting"}
 
 
+def _read_timing(path: Path, scenes: int) -> dict[int, float]:
+    """Seconds by scene, as far as they are known."""
+    content = read_json(path)
+    seconds = content.get("seconds") if isinstance(content, dict) else None
+    if not isinstance(seconds, dict) or not all(
+        re.fullmatch(r"\d{6,7}", number) and int(number) < scenes and (value is None or is_number(value, MOST_SECONDS))
+        for number, value in seconds.items()
+    ):
+        raise InputError(f"{path}: not the times of {scenes} scenes; delete it, nothing depends on it")
+    return {int(number): value for number, value in seconds.items() if value is not None}
+
+
 def _record_from_json(path: Path, content: Any) -> SceneRecord:
     try:
-        record = SceneRecord(
-            content["scene"], content["seconds"], content["error"], tuple(PairFigures(**pair) for pair in content["pairs"])
-        )
+        record = SceneRecord(content["scene"], content["error"], tuple(PairFigures(**pair) for pair in content["pairs"]))
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: damaged record of a scene ({type(error).__name__}: {error}); use --overwrite to start anew") from error
-    numbers = [record.seconds, *(value for figures in record.pairs for name, value in vars(figures).items() if name != "name")]
+    numbers = [value for figures in record.pairs for name, value in vars(figures).items() if name != "name"]
     words = [record.scene, record.error or "", *(figures.name for figures in record.pairs)]
     if not all(is_number(value, 1e12) for value in numbers) or not all(isinstance(word, str) for word in words):
         raise InputError(f"{path}: damaged record of a scene (text where numbers belong); use --overwrite to start anew")
@@ -417,79 +497,3 @@ def _samples(path: Path) -> list[dict[str, Any]]:
     if not isinstance(samples, list) or not all(isinstance(sample, dict) for sample in samples):
         raise InputError(f"{path}: damaged list of samples; delete it to make the scene again")
     return samples
-
-
-# Processes --------------------------------------------------------------------------------------------------------------------------
-
-Job = tuple[int, Source, CurationConfig, int]
-
-
-@contextmanager
-def _worked(jobs: Iterator[tuple[int, Job]], workers: int) -> Iterator[Iterator[tuple[int, MadeScene]]]:
-    """Results of ``make_scene`` for the jobs, as they are done. After a request to stop no new job begins, and those running finish."""
-    if workers <= 1:
-        with _one_thread():
-            yield ((number, make_scene(*job)) for number, job in jobs if not stop_requested())
-        return
-    with _thread_limits():
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(os.getpid(),))
-        try:
-            yield _from_pool(pool, jobs, workers)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _from_pool(pool: ProcessPoolExecutor, jobs: Iterator[tuple[int, Job]], workers: int) -> Iterator[tuple[int, MadeScene]]:
-    running: dict[Future[MadeScene], int] = {}
-    try:
-        while True:
-            while len(running) < workers and not stop_requested() and (job := next(jobs, None)) is not None:
-                running[pool.submit(make_scene, *job[1])] = job[0]
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-    except BrokenProcessPool:
-        raise InputError("a worker process was killed (out of memory?); use fewer --workers; the same command continues") from None
-
-
-def _start_worker(parent: int) -> None:
-    """One thread; Ctrl-C and SIGTERM are the parent's business; no life after the parent's death."""
-    import signal
-
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(ORPHAN_CHECK_SECONDS)
-    os._exit(1)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _thread_limits() -> Iterator[None]:
-    """Libraries of processes started inside read their number of threads from the environment when they are loaded."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

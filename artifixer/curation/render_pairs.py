@@ -57,6 +57,25 @@ def draw_clip(captured: Sequence[int], frames: int, rng: np.random.Generator, st
     return clip[::-1] if rng.random() < 0.5 else clip
 
 
+def draw_clips(captured: Sequence[int], frames: int, most: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
+    """Clips that together follow the capture's whole path, each an even sequence as of ``draw_clip``, forwards or backwards.
+
+    As many as cover the path once, from the first captured photo to the last, but at most ``most``, evenly spread; one clip alone lies
+    anywhere. Raises ``InputError`` when the capture is too short.
+    """
+    first_clip = draw_clip(captured, frames, rng)
+    if most == 1:
+        return [first_clip]
+    stride = abs(captured.index(first_clip[1]) - captured.index(first_clip[0])) if frames > 1 else 1
+    span = stride * (frames - 1) + 1
+    count = min(most, -(-len(captured) // span))
+    if count == 1:
+        return [first_clip]
+    starts = np.linspace(0, len(captured) - span, count).round().astype(int)
+    clips = [tuple(captured[start + stride * position] for position in range(frames)) for start in starts]
+    return [clip[::-1] if rng.random() < 0.5 else clip for clip in clips]
+
+
 def sized_for_clips(scene: Scene, longest: int) -> Scene:
     """The scene at a size that the video model takes, the longest side about ``longest`` pixels.
 
@@ -92,15 +111,18 @@ def render_pair(
     splats: Splats,
     scale: CameraScale,
 ) -> TrainingPair:
-    """The pair of a clip and of splats fitted to ``photos``; the photos become its references."""
+    """The pair of a clip and of splats fitted to ``photos``, rendered on the splats' device; the photos become its references."""
     cameras = scene.batch(clip)
+    shown = cameras.to(splats.means.device)
     with torch.no_grad():
-        renders = render(splats, cameras)
+        views = [render(splats, shown[index]) for index in range(len(shown))]
+        rgb = torch.cat([to_uint8(view.rgb).cpu() for view in views])
+        opacity = torch.cat([to_uint8(view.opacity).cpu() for view in views])
     return TrainingPair(
         name=name,
         clean_frames=torch.from_numpy(np.stack([scene.photos[index].read() for index in clip])),
-        renders=to_uint8(renders.rgb),
-        opacity=to_uint8(renders.opacity),
+        renders=rgb,
+        opacity=opacity,
         cameras=cameras,
         reference_photos=torch.from_numpy(np.stack([photo.read() for photo in photos])),
         reference_cameras=scene.batch(training),

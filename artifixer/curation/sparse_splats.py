@@ -26,7 +26,7 @@ from artifixer.splats.splats import Splats
 class SparseConfig:
     """How the splats of a pair are made; ranges are drawn from evenly in the logarithm, per pair.
 
-    views: number of photos kept, paper section 3.
+    views: number of photos kept, paper appendix B.
     reconstruct: settings of the fit; the three below replace its own.
     iterations, max_gaussians, initial_points: ranges.
     """
@@ -64,27 +64,34 @@ def draw_fit(config: SparseConfig, rng: np.random.Generator) -> SparseFit:
     return SparseFit(views, fitted)
 
 
-def training_groups(scene: Scene, captured: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """The groups of Algorithm 1 among the captured photos that can be reconstructed, each in the order of selection.
+def training_groups(scene: Scene, captured: Sequence[int], metres_per_unit: float | None = None) -> tuple[tuple[int, ...], ...]:
+    """The groups of Algorithm 1 (paper, appendix B) among the captured photos that can be reconstructed, each in the order of selection.
 
-    captured, and what is returned: indices into ``scene.photos``.
+    captured, and what is returned: indices into ``scene.photos``. metres_per_unit: the distance between poses adds rotations and
+    translations, so that it depends on the unit of length: as in the paper it is that of translations in metres; None for translations
+    divided by their mean distance to the centroid, which is not the paper's and needs no metric scale.
     """
-    poses = torch.cat([scene.cameras[index].camera_to_world for index in captured])
-    groups = algorithm1_orders(poses)
+    poses = torch.cat([scene.cameras[index].camera_to_world for index in captured]).to(torch.float64)
+    if metres_per_unit is not None:
+        poses[:, :3, 3] *= metres_per_unit
+    groups = algorithm1_orders(poses, normalise=metres_per_unit is None)
     return tuple(tuple(captured[position] for position in group) for group in groups if len(group) >= FEWEST_TRAINING_VIEWS)
 
 
-def sparse_splats(scene: Scene, training: tuple[int, ...], photos: tuple[Photo, ...], config: ReconstructConfig, seed: int) -> Splats:
-    """Splats of the scene from few of its photos.
+def sparse_splats(
+    scene: Scene, training: tuple[int, ...], photos: tuple[Photo, ...], config: ReconstructConfig, seed: int, device: str = "cpu"
+) -> Splats:
+    """Splats of the scene from few of its photos, in main memory.
 
     training: indices into ``scene.photos``. photos: what is fitted to, one per index (the scene's own, or altered ones).
+    device: where they are fitted.
     """
     cameras = [scene.cameras[index] for index in training]
     points = initial_points(scene, training, config)
     extent = scene_extent(cameras, points)
     points = add_pixels(points, photos, cameras, config.initial, generator(seed, "initial points"))
     initial = splats_at(points, config.sh_degree, extent, config.initial)
-    return reconstruct(TrainingViews.of_photos(photos, cameras), initial, extent, config, seed)
+    return reconstruct(TrainingViews.of_photos(photos, cameras), initial, extent, config, seed, device=device)
 
 
 def initial_points(scene: Scene, training: tuple[int, ...], config: ReconstructConfig) -> ColoredPoints:

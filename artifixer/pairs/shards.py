@@ -19,7 +19,7 @@ import json
 import os
 import tarfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -146,7 +146,7 @@ def describe(pair: TrainingPair, data: bytes, offset: int = 0) -> SampleEntry:
     return SampleEntry(pair.name, offset, len(data), zlib.crc32(data), *size, pair.views, pair.camera_scale_kind)
 
 
-def write_shard(path: Path, samples: Sequence[tuple[SampleEntry, bytes]]) -> ShardEntry:
+def write_shard(path: Path, samples: Iterable[tuple[SampleEntry, bytes]]) -> ShardEntry:
     """Write a shard atomically. The entries' offsets are set here."""
     entries, offset = [], 0
     with atomic_path(path) as temporary, temporary.open("wb") as file:

@@ -1,11 +1,13 @@
 """Named settings for ``artifixer curate``.
 
 ``tiny``   clips of 45 frames around 100 pixels, with fits of a few seconds and a free-space loss: for the small model, on a CPU.
-``paper``  clips of 81 frames at 1024x576 from full reconstructions: for a GPU.
+``paper``  clips of 81 frames at 1024x576 along the whole path of a capture, from full reconstructions of both groups of Algorithm 1, which
+           sees translations in metres: for GPUs.
 """
 
 from dataclasses import replace
 
+from artifixer.curation.caption import CaptionConfig
 from artifixer.curation.jobs import CurationConfig
 from artifixer.curation.sparse_splats import SparseConfig
 from artifixer.recipes.reconstruct import RECIPES as RECONSTRUCT
@@ -16,7 +18,13 @@ from artifixer.splats.free_space import FreeSpaceConfig
 TINY_FITS = replace(RECONSTRUCT["tiny"], free_space=FreeSpaceConfig(weight=0.3), gaussians_per_pixel=0.1, unseen_weight=0.01)
 
 RECIPES = {
-    "paper": CurationConfig(camera_scale="metric", sparse=SparseConfig(reconstruct=RECONSTRUCT["paper"])),
+    "paper": CurationConfig(
+        camera_scale="metric",
+        group_distances="metric",
+        windows=8,
+        caption=CaptionConfig(count=4),
+        sparse=SparseConfig(reconstruct=RECONSTRUCT["paper"]),
+    ),
     "tiny": CurationConfig(
         sizes=((96, 96), (128, 96), (96, 128), (144, 80), (80, 144)),
         frames=(45, 45),

@@ -19,6 +19,7 @@ from short_fits import CONFIG
 from artifixer.cli import main
 from artifixer.curation import jobs
 from artifixer.curation.jobs import CurationResult, Source, curate, expand_sources, make_scene
+from artifixer.curation.workers import WorkerConfig
 from artifixer.pairs.loader import open_pairs
 from artifixer.pairs.pair import TrainingPair
 from artifixer.pairs.shards import SampleEntry, decode_sample, is_complete
@@ -33,13 +34,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pairs") / "whole"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jobs, "SCENES_PER_SHARD", 2)
-        result = curate(expand_sources(["procedural:3:5"]), CONFIG, seed=1, out=folder, workers=1)
+        result = curate(expand_sources(["procedural:3:5"]), CONFIG, seed=1, out=folder, workers=WorkerConfig(1))
     assert result == CurationResult(scenes=3, pairs=3, failed=())
     return folder
 
 
 def shard_bytes(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in [*sorted(folder.glob("pairs-*.tar")), folder / "index.json"]}
+    return {path.name: path.read_bytes() for path in [*sorted(folder.glob("pairs-*.tar")), folder / "index.json", folder / "manifest.json"]}
 
 
 def test_pairs_show_the_scene_and_its_renders(made: Path) -> None:
@@ -69,10 +70,13 @@ def test_the_camera_scale_makes_the_median_depth_one(made: Path) -> None:
     assert 0.2 < pair.camera_scale * float(depths.median()) < 5
 
 
-def test_the_manifest_tells_state_time_and_what_pairs_are_like(made: Path) -> None:
+def test_the_manifest_tells_state_and_what_pairs_are_like(made: Path) -> None:
     scenes = read_json(made / "manifest.json")["scenes"]
     assert [scene["state"] for scene in scenes] == ["done"] * 3
-    assert all(scene["seconds"] > 0 and scene["error"] is None for scene in scenes)
+    assert all("seconds" not in scene and scene["error"] is None for scene in scenes), "times are not results"
+    seconds = read_json(made / "timing.json")["seconds"]
+    assert list(seconds) == ["000000", "000001", "000002"]
+    assert all(value > 0 for value in seconds.values())
     for scene, stored in zip(scenes, open_pairs(made).pairs, strict=True):
         (figures,) = scene["pairs"]
         pair = stored.read()
@@ -111,11 +115,11 @@ def test_an_interrupted_run_continues_to_the_same_bytes(made: Path, tmp_path: Pa
     monkeypatch.setattr(jobs, "make_scene", interrupted)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            curate(sources, CONFIG, 1, out, workers=1)
-    assert curate(sources, CONFIG, 1, out, workers=1).pairs == 3
+            curate(sources, CONFIG, 1, out, workers=WorkerConfig(1))
+    assert curate(sources, CONFIG, 1, out, workers=WorkerConfig(1)).pairs == 3
     assert calls == [0, 1, 1, 2, 2], "no scene was made twice"
     assert shard_bytes(out) == shard_bytes(made)
-    curate(sources, CONFIG, 1, out, workers=1)
+    curate(sources, CONFIG, 1, out, workers=WorkerConfig(1))
     assert len(calls) == 5
 
 
@@ -138,10 +142,10 @@ def test_a_kill_between_the_last_writes_loses_nothing(made: Path, tmp_path: Path
     with monkeypatch.context() as patch:
         patch.setattr(jobs, writer, killed)
         with pytest.raises(Killed):
-            curate(sources, CONFIG, 1, out, workers=1)
+            curate(sources, CONFIG, 1, out, workers=WorkerConfig(1))
     assert (out / "pairs-00000.tar").is_file()
     assert not (out / lost).exists()
-    curate(sources, CONFIG, 1, out, workers=1)
+    curate(sources, CONFIG, 1, out, workers=WorkerConfig(1))
     assert shard_bytes(out) == shard_bytes(made)
 
 
@@ -151,7 +155,7 @@ def test_a_failing_scene_leaves_the_others_as_they_are(made: Path, tmp_path: Pat
     empty.mkdir()
     procedural = expand_sources(["procedural:3:5"])
     sources = [procedural[0], *expand_sources([str(empty)]), procedural[1]]
-    result = curate(sources, CONFIG, 1, tmp_path / "pairs", workers=1)
+    result = curate(sources, CONFIG, 1, tmp_path / "pairs", workers=WorkerConfig(1))
     assert (result.scenes, result.pairs) == (3, 2)
     (failed,) = result.failed
     assert failed.scene == str(empty)
@@ -175,14 +179,14 @@ def test_sigterm_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with monkeypatch.context() as patch:
         patch.setattr(jobs, "make_scene", terminated)
         with pytest.raises(Stopped, match="1 of 2 scenes"):
-            curate(sources, CONFIG, 1, out, workers=1)
-    assert curate(sources, CONFIG, 1, out, workers=1).pairs == 2
+            curate(sources, CONFIG, 1, out, workers=WorkerConfig(1))
+    assert curate(sources, CONFIG, 1, out, workers=WorkerConfig(1)).pairs == 2
 
 
 @pytest.mark.parametrize(("seed", "sources"), [(2, "procedural:3:5"), (1, "procedural:2:5")])
 def test_a_folder_of_other_pairs_is_refused(made: Path, seed: int, sources: str) -> None:
     with pytest.raises(InputError, match="was made from"):
-        curate(expand_sources([sources]), CONFIG, seed, made, workers=1)
+        curate(expand_sources([sources]), CONFIG, seed, made, workers=WorkerConfig(1))
 
 
 KILLED_RUN = """
@@ -191,8 +195,9 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from short_fits import CONFIG
 from artifixer.curation import jobs
+from artifixer.curation.workers import WorkerConfig
 jobs.SCENES_PER_SHARD = 2
-jobs.curate(jobs.expand_sources(["procedural:3:5"]), CONFIG, 1, Path(sys.argv[2]), workers=2)
+jobs.curate(jobs.expand_sources(["procedural:3:5"]), CONFIG, 1, Path(sys.argv[2]), WorkerConfig(2))
 """
 
 
@@ -210,7 +215,7 @@ def test_processes_that_are_killed_leave_nothing_running_and_change_nothing(
         process.wait()
     _wait_for(lambda: not _members(process.pid))
     monkeypatch.setattr(jobs, "SCENES_PER_SHARD", 2)
-    assert curate(expand_sources(["procedural:3:5"]), CONFIG, 1, out, workers=1).pairs == 3
+    assert curate(expand_sources(["procedural:3:5"]), CONFIG, 1, out, workers=WorkerConfig(1)).pairs == 3
     assert shard_bytes(out) == shard_bytes(made)
 
 

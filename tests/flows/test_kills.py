@@ -34,7 +34,7 @@ KILLS = int(os.environ.get("ARTIFIXER_KILLS", "10"))
 STATE = r"^config\.json$|^\.run/(stages/|owned)|checkpoint|\.state/|^state/|^\.scenes/|^index\.json$|^manifest\.json$|^pairs-"
 
 #: Of which the bytes depend on times.
-UNDECIDED = ("log.txt", "manifest.json", "tensorboard/", "checkpoints/")
+UNDECIDED = ("log.txt", "tensorboard/", "checkpoints/")
 
 
 @dataclass(frozen=True)
