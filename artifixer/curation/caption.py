@@ -121,6 +121,7 @@ def local_captioner(name: str, device: str = "cpu") -> Captioner:
 
     bfloat16 on a GPU. Raises ``InputError`` when it cannot be loaded or has no chat template.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
@@ -128,7 +129,7 @@ def local_captioner(name: str, device: str = "cpu") -> Captioner:
         processor = _picture_processor(name)
         # Weights in safetensors alone, and no code that a folder brings.
         model: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False)
-    except (*PARSER_ERRORS, ImportError) as error:
+    except (*PARSER_ERRORS, ImportError, SafetensorError) as error:
         raise InputError(f"captioner {name}: {reason(error)}") from error
     if processor.chat_template is None:
         raise InputError(f"captioner {name}: has no chat template; expected an instruction-tuned vision model")
