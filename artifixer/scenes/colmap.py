@@ -179,8 +179,11 @@ def load(capture: Path, model_folder: Path) -> Scene:
         example = f" (first: {images[0].name})" if images else ""
         raise InputError(f"{source}: none of the {len(images)} listed photos{example} is in {home / 'images'} or {home}")
     paths = in_roots[int(np.argmax(counts))]
+    taken = Path(os.path.commonpath([path.parent for path in paths if is_regular(path)]))
     lost = tuple(_relative(capture, path) for path in paths if not is_regular(path))
     notes = left_out_note(lost, len(images), source, "do not exist")
+    if taken != capture and not taken.is_relative_to(capture / "images"):
+        notes += (f"photos are read from {_relative(capture, taken)}, poses from {_relative(capture, model_folder)}",)
     notes += _other_models_note(model_folder)
     notes += renamed_note(capture, listed, paths, source)
     notes += unlisted_note(capture, [path for path in paths if is_regular(path)], source)

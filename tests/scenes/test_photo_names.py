@@ -66,7 +66,10 @@ def test_common_layouts_are_read(tmp_path, photos, model, given):
     source, capture = tmp_path / "original", tmp_path / "capture"
     shutil.copytree(source / "images", capture / photos)
     shutil.copytree(source / "sparse/0", capture / model)
-    _same_views(load_scene(capture / given), expected)
+    scene = load_scene(capture / given)
+    _same_views(scene, expected)
+    if photos.lower() != "images":
+        assert any(f"photos are read from {photos}, poses from {model}" in note for note in scene.notes)
 
 
 @pytest.mark.parametrize(
