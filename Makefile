@@ -1,6 +1,7 @@
 # make demo   a procedural capture -> splats -> clean frames -> report, on any machine with Python 3.11 or newer
 # make test   formatting, lint, types and all tests
 # make slow   the long forms of tests that make test runs in a short one
+# make fuzz   20,000 damaged and hostile files for every reader; CASES changes how many
 #
 # All set up .venv by themselves; the second call finds it ready. Variables, on the command line or in the environment:
 #   PYTHON       the Python that makes .venv (python3)
@@ -16,7 +17,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt $(if
 # Waiting OpenMP threads otherwise spin and take the cores from the others.
 export OMP_WAIT_POLICY = passive
 
-.PHONY: demo test slow lint
+.PHONY: demo test slow fuzz lint
 
 demo: .venv/ready-demo
 	$(BIN)/artifixer demo --out demo
@@ -27,6 +28,9 @@ test: .venv/ready-test lint
 
 slow: .venv/ready-test
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+
+fuzz: .venv/ready-test
+	$(BIN)/python -m tests.fuzz $(or $(CASES),20000)
 
 lint: .venv/ready-test
 	$(BIN)/ruff check .

@@ -6,8 +6,11 @@ SIGTERM and Ctrl-C are answered with their exit codes before anything else is im
 from __future__ import annotations
 
 import atexit
+import os
 import sys
+from contextlib import suppress
 
+from artifixer.runtime.errors import EXIT_INTERRUPTED
 from artifixer.runtime.stopping import ignore_signals, leave_on_signals_from_now_on
 
 
@@ -22,6 +25,13 @@ def main() -> None:
 
     code = cli.main()
     leave_on_signals_from_now_on(code)
+    if code == EXIT_INTERRUPTED:
+        # Where Ctrl-C has left code that a library ran, ``python -m`` would end by the signal and not with this code.
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(AttributeError, OSError, ValueError):  # there is none, or whoever read it went away
+                stream.flush()
+        os._exit(code)
     sys.exit(code)
 
 

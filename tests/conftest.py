@@ -1,6 +1,8 @@
 """What all tests share: one torch thread per worker, reproducible property tests, and the data that lies outside the repository."""
 
 import os
+import signal
+import sys
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is loaded: spinning threads starve the other workers
 
@@ -15,6 +17,29 @@ torch.set_num_threads(1)
 # No deadline: the first example of many tests compiles kernels. Derandomised: a run fails because of a change, not because of its day.
 hypothesis.settings.register_profile("artifixer", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("artifixer")
+
+
+if sys.platform == "win32":
+    #: Files that cannot even be loaded there.
+    collect_ignore = ["flows/test_bad_input.py", "flows/test_kills.py", "training/test_deaths.py"]
+
+    _kill = os.kill
+
+    def _kill_or_raise(process: int, number: int) -> None:
+        """On Windows ``os.kill`` ends a process; tests that send SIGTERM to their own process mean the signal."""
+        if process == os.getpid() and number == signal.SIGTERM:
+            signal.raise_signal(number)
+        else:
+            _kill(process, number)
+
+    os.kill = _kill_or_raise
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if sys.platform == "win32":
+        for item in items:
+            if item.get_closest_marker("posix"):
+                item.add_marker(pytest.mark.skip(reason="needs a POSIX system"))
 
 
 def _folder_from(variable: str) -> Path:

@@ -14,8 +14,6 @@ import pytest
 from artifixer import __version__
 from artifixer.cli import VERBS
 
-POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals between processes")
-
 
 def artifixer(*words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
@@ -132,7 +130,7 @@ def test_bad_input_is_one_line() -> None:
     assert (done.returncode, done.stderr) == (2, "artifixer: error: photo.png: cannot read, expected an image\n")
 
 
-@POSIX
+@pytest.mark.posix
 def test_sigterm_saves_and_ends_with_75() -> None:
     body = """
     import time
@@ -150,7 +148,7 @@ def test_sigterm_saves_and_ends_with_75() -> None:
     assert (process.returncode, errors) == (75, "artifixer: run: stopped at iteration 7\n")
 
 
-@POSIX
+@pytest.mark.posix
 @pytest.mark.parametrize("moment", ["__post_init__", "run_command", "atexit"])
 def test_sigterm_gives_75_while_options_are_read_while_a_verb_works_and_while_the_process_ends(moment: str) -> None:
     """In a verb that knows nothing of signals."""
@@ -166,7 +164,7 @@ def test_sigterm_gives_75_while_options_are_read_while_a_verb_works_and_while_th
     assert done.stderr == "artifixer: stopped; run the same command to continue\n"
 
 
-@POSIX
+@pytest.mark.posix
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of signal handlers")
 @pytest.mark.parametrize("after", [0, 0.1, 0.3, 0.6, 1.2])
 def test_sigterm_gives_75_while_libraries_are_imported(after: float, tmp_path: Path) -> None:
@@ -191,7 +189,7 @@ def has_handler(process: int, number: int) -> bool:
     return bool(int(mask, 16) >> (number - 1) & 1)
 
 
-@POSIX
+@pytest.mark.posix
 def test_an_interrupt_that_a_library_made_an_error_of_is_no_bug() -> None:
     body = """
     try:
@@ -206,7 +204,24 @@ def test_an_interrupt_that_a_library_made_an_error_of_is_no_bug() -> None:
     assert (done.returncode, done.stderr) == (130, "artifixer: interrupted\n")
 
 
-@POSIX
+@pytest.mark.posix
+def test_an_interrupt_inside_a_library_written_in_c_ends_with_130(tmp_path: Path) -> None:
+    """Python remembers an interrupt that has left code run by a library, and ``python -m`` ends by the signal whatever the exit code."""
+    body = """
+    import ctypes
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    run = ctypes.pythonapi.PyRun_String
+    run.restype, run.argtypes = ctypes.py_object, (ctypes.c_char_p, ctypes.c_int, ctypes.py_object, ctypes.py_object)
+    run(b"import os; os.kill(os.getpid(), 2)", 257, {"__builtins__": __builtins__}, {})
+    """
+    (tmp_path / "program.py").write_text(with_verb(body)[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-m", "program"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (130, "artifixer: interrupted\n")
+
+
+@pytest.mark.posix
 def test_interrupt_ends_with_130() -> None:
     body = """
     import time
@@ -222,6 +237,7 @@ def test_interrupt_ends_with_130() -> None:
     assert (process.returncode, errors) == (130, "artifixer: interrupted\n")
 
 
+@pytest.mark.posix
 def test_reader_that_goes_away_is_no_bug() -> None:
     body = """
     for _ in range(100_000):

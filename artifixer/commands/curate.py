@@ -11,6 +11,7 @@ import tyro
 
 from artifixer.curation.caption import CaptionConfig
 from artifixer.curation.jobs import CurationConfig, curate, expand_sources
+from artifixer.curation.workers import worker_devices
 from artifixer.imaging.resize import GRID
 from artifixer.recipes.curate import RECIPES
 from artifixer.runtime.errors import InputError
@@ -36,13 +37,21 @@ class Command:
     recipe: Literal["tiny", "paper"] = "tiny"
     """tiny for the small model, on a CPU; paper for the large ones."""
     workers: int = 1
-    """Processes, each with one thread."""
+    """Processes, each with one thread, and with a GPU of its own for --device cuda."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where scenes are reconstructed and rendered."""
+    ray: str | None = None
+    """Work on a Ray cluster: auto (the one found from here, else one on this machine) or HOST:PORT. Needs the extra cluster."""
     size: int | None = None
     """Longest side of the largest clips in pixels. Default: the recipe's."""
     frames: str | None = None
     """Length of a clip, or SHORTEST..LONGEST; 4 n + 1 frames. Default: the recipe's."""
     seed: int = 0
     """Of everything drawn besides the procedural scenes themselves."""
+    windows: int | None = None
+    """Clips per reconstruction; more than one are spread over the capture's whole path. Default: the recipe's."""
+    algorithm1: Literal["normalised", "raw"] | None = None
+    """Distances between photos: of normalised translations, or of metres (the paper's formula as printed). Default: the recipe's."""
     camera_scale: Literal["median_depth", "metric"] | None = None
     """Unit of camera translations: the median depth (our models), or metres by a depth model (the paper's). Default: the recipe's."""
     depth_model: str | None = None
@@ -58,17 +67,26 @@ class Command:
 def run_command(command: Command) -> None:
     if command.workers < 1:
         raise InputError(f"--workers {command.workers}: expected at least 1")
+    if command.ray is None:
+        worker_devices(command.device, command.workers)
     config = RECIPES[command.recipe]
     if command.size is not None:
         config = _resized(config, command.size)
     if command.frames is not None:
         config = replace(config, frames=_frame_range(command.frames))
+    if command.windows is not None:
+        if command.windows < 1:
+            raise InputError(f"--windows {command.windows}: expected at least 1")
+        config = replace(config, windows=command.windows)
+    if command.algorithm1 is not None:
+        config = replace(config, normalised_groups=command.algorithm1 == "normalised")
     kind = command.camera_scale or config.camera_scale
     if (kind == "metric") != (command.depth_model is not None):
         raise InputError(f"camera scale {kind}: --depth-model goes with --camera-scale metric; give --depth-model for it, or neither")
     caption = CaptionConfig(command.caption_server, command.caption_model)
     config = replace(config, camera_scale=kind, depth_model=command.depth_model, caption=caption)
-    result = curate(expand_sources(command.sources), config, command.seed, command.out, command.workers, command.overwrite)
+    sources = expand_sources(command.sources)
+    result = curate(sources, config, command.seed, command.out, command.workers, command.overwrite, device=command.device, ray=command.ray)
     print(f"{result.pairs} pairs of {result.scenes - len(result.failed)} scenes in {command.out}; {len(result.failed)} scenes failed")
     if not result.pairs:
         raise InputError(f"{command.out}: no scene gave a pair; the first error: {result.failed[0].error}")

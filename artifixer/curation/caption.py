@@ -31,9 +31,22 @@ CAPTION_FRAMES = 8
 #: Where the key of a server that wants one is looked for.
 KEY_VARIABLE = "OPENAI_API_KEY"
 
+#: Longest side of the pictures shown, pixels: smaller frames are enlarged to the first, larger ones reduced to the second.
+SHOWN_SIZES = (448, 1024)
+
+#: Room for 100 words, with some for a model that counts badly.
+CAPTION_TOKENS = 320
+
+#: In our words, what the six rules of the paper's appendix B ask for.
 REQUEST = (
-    "These pictures were taken in one place, in this order. Describe in 80 to 100 words what the place looks like: its objects, materials, "
-    "colours, light and style. Write plain sentences about the place alone; do not mention pictures, a camera, or how it moves."
+    "These pictures were taken in one place, in this order. Write one paragraph that describes the place.\n"
+    "1. Begin with the main subject and describe closely how it looks, what it does or expresses if alive, and what is around it.\n"
+    "2. Do not mention a camera, its movement, its angle or the kind of shot, nor pictures or frames.\n"
+    "3. If something moves by itself, say how in plain verbs that suit it; add no movement that the pictures do not show.\n"
+    "4. Name what can be seen in detail: objects, clothes, materials, colours, light, background and style.\n"
+    "5. Use 80 to 100 words.\n"
+    "6. Write in English, whatever language appears in the pictures.\n"
+    "Answer with the description alone."
 )
 
 
@@ -53,11 +66,18 @@ def captioner(config: CaptionConfig) -> Captioner | None:
     return lambda frames: ask_server(frames, config)
 
 
-def caption_clip(frames: UInt8[Tensor, "frames height width 3"], captioner: Captioner | None) -> str | None:
-    """The caption of a clip from a few evenly spaced frames, on one line; None without captioner, or when it says nothing."""
+def caption_clip(frames: UInt8[Tensor, "frames height width 3"], captioner: Captioner | None, subset: int = 0) -> str | None:
+    """The caption of a clip from a few evenly spaced frames, on one line; None without captioner, or when it says nothing.
+
+    subset: which frames; 0 has the first and the last, every further number has others between them, as far as there are any.
+    """
     if captioner is None:
         return None
-    chosen = torch.linspace(0, len(frames) - 1, min(CAPTION_FRAMES, len(frames))).round().long()
+    count = min(CAPTION_FRAMES, len(frames))
+    chosen = torch.linspace(0, len(frames) - 1, count).round().long()
+    if subset:
+        # Multiples of the golden ratio's fraction never come back to the same place within a step.
+        chosen = ((torch.arange(count) + subset * 0.618034 % 1) * len(frames) / count).long()
     return " ".join(captioner(frames[chosen]).split()) or None
 
 
@@ -65,7 +85,13 @@ def ask_server(frames: UInt8[Tensor, "frames height width 3"], config: CaptionCo
     """Words of a vision model about the frames. Raises ``InputError`` naming the server when it gives none."""
     address = f"{str(config.server).rstrip('/')}/chat/completions"
     content = [{"type": "text", "text": REQUEST}, *({"type": "image_url", "image_url": {"url": _png_url(frame)}} for frame in frames)]
-    body = {"model": config.model, "messages": [{"role": "user", "content": content}], "temperature": 0, "seed": 0, "max_tokens": 256}
+    body = {
+        "model": config.model,
+        "messages": [{"role": "user", "content": content}],
+        "temperature": 0,
+        "seed": 0,
+        "max_tokens": CAPTION_TOKENS,
+    }
     headers = {"Content-Type": "application/json"}
     if key := os.environ.get(KEY_VARIABLE):
         headers["Authorization"] = f"Bearer {key}"
@@ -83,6 +109,10 @@ def ask_server(frames: UInt8[Tensor, "frames height width 3"], config: CaptionCo
 def _png_url(frame: UInt8[Tensor, "height width 3"]) -> str:
     from PIL import Image
 
-    buffer = io.BytesIO()
-    Image.fromarray(frame.numpy()).save(buffer, "png")
+    buffer, picture = io.BytesIO(), Image.fromarray(frame.numpy())
+    longest = max(picture.size)
+    factor = min(max(longest, SHOWN_SIZES[0]), SHOWN_SIZES[1]) / longest
+    if factor != 1:
+        picture = picture.resize((max(1, round(picture.width * factor)), max(1, round(picture.height * factor))), Image.Resampling.BICUBIC)
+    picture.save(buffer, "png")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -12,18 +12,13 @@ processes nor an interruption changes a byte. A scene that fails leaves its plac
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import threading
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +26,9 @@ import numpy as np
 import torch
 
 from artifixer.curation.caption import CaptionConfig, caption_clip, captioner
-from artifixer.curation.render_pairs import FlawConfig, draw_clip, render_pair, sized_for_clips, with_flaws
+from artifixer.curation.render_pairs import FlawConfig, draw_clip, render_pair, sized_for_clips, spread_clips, with_flaws
 from artifixer.curation.sparse_splats import SparseConfig, SparseFit, draw_fit, sparse_splats, training_groups
+from artifixer.curation.workers import ATTEMPTS, Job, ProcessWorkers, RayWorkers, one_thread, work_through, worker_devices
 from artifixer.pairs.pair import TrainingPair
 from artifixer.pairs.shards import INDEX_FILE, SampleEntry, describe, encode_sample, read_index, sample_from_json, write_index, write_shard
 from artifixer.runtime.errors import InputError, Stopped
@@ -45,7 +41,7 @@ from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
 from artifixer.scenes.depth_models import metric_depth_model
 from artifixer.scenes.formats import PROCEDURAL_PREFIX, load_scene, readable
 from artifixer.scenes.identity import sampled_fingerprint
-from artifixer.scenes.scale import ScaleKind, camera_scale, point_depths
+from artifixer.scenes.scale import METRIC_FACTOR, ScaleKind, camera_scale, point_depths
 from artifixer.scenes.scene import Scene
 
 #: A shard is the unit of what is readable: 16 scenes at the tiny recipe's size are about 40 MB.
@@ -54,8 +50,11 @@ SCENES_PER_SHARD = 16
 #: Procedural scenes of different SEEDs never coincide.
 SCENES_PER_SEED = 1_000_000
 
-#: Seconds between a worker's looks at whether its parent is still alive.
-ORPHAN_CHECK_SECONDS = 1.0
+#: The error of a scene that took its worker with it in every attempt.
+WORKER_DIED = f"its worker died {ATTEMPTS} times (killed, or out of memory?); fewer --workers need less memory"
+
+#: Photos that tell how long a capture's unit of length is, for Algorithm 1 on metres.
+UNIT_PHOTOS = 12
 
 MANIFEST_FILE = "manifest.json"
 _WAITING = ".scenes"
@@ -72,6 +71,9 @@ class CurationConfig:
     path_share: how much of a procedural scene's camera path is captured, a range: from an arc around one thing to a walk with a pan.
     points_per_photo: sparse points tried per photo of a procedural scene that is captured along its whole path, a range.
     groups: how many of the two groups of Algorithm 1 give a pair each, by lot.
+    normalised_groups: whether Algorithm 1 compares normalised translations; if not, metres for the camera scale ``metric`` and the
+        capture's own units otherwise, as the paper prints the formula.
+    windows: clips per reconstruction. 1: anywhere in the capture, by lot. More: evenly spread over its whole path.
     camera_scale: which scale is stored, see ``scenes/scale.py``. depth_model: for ``metric``, see ``scenes/depth_models.py``.
     """
 
@@ -81,6 +83,8 @@ class CurationConfig:
     path_share: tuple[float, float] = (0.45, 1.0)
     points_per_photo: tuple[int, int] = (15, 50)
     groups: int = 2
+    normalised_groups: bool = True
+    windows: int = 1
     camera_scale: ScaleKind = "median_depth"
     depth_model: str | None = None
     caption: CaptionConfig = field(default_factory=CaptionConfig)
@@ -176,11 +180,21 @@ def expand_sources(names: Sequence[str]) -> list[Source]:
 
 
 def curate(
-    sources: Sequence[Source], config: CurationConfig, seed: int, out: Path, workers: int, overwrite: bool = False
+    sources: Sequence[Source],
+    config: CurationConfig,
+    seed: int,
+    out: Path,
+    workers: int,
+    overwrite: bool = False,
+    device: str = "cpu",
+    ray: str | None = None,
 ) -> CurationResult:
     """Make the pairs of all sources; calling it again with the same arguments continues or returns at once.
 
-    workers: processes with one thread each; 1 works in this process.
+    workers: processes with one thread each; 1 works in this process, unless Ray does. A worker that dies costs its scene's work: the scene
+    is made once more, and counts as failed when its worker dies again.
+    device: ``cpu`` or ``cuda``, where each worker has a GPU of its own. ray: None, or the cluster, see ``workers.RayWorkers``; which of
+    these is used changes nothing in the folder.
     Raises ``InputError`` when the folder belongs to other sources or settings, ``Stopped`` after SIGTERM.
     """
     known_by = [(source.identity, source.changed) for source in sources]
@@ -192,7 +206,7 @@ def curate(
             stage.update(len(folder.records))
             waiting = [number for number in range(len(sources)) if number not in folder.records]
             jobs = ((number, (number, sources[number], config, seed)) for number in waiting)
-            with _worked(jobs, workers) as results:
+            with _worked(jobs, workers, device, ray) as results:
                 for number, made in results:
                     folder.add(number, made)
                     if made.error is not None:
@@ -204,11 +218,11 @@ def curate(
         return folder.finish()
 
 
-def make_scene(number: int, source: Source, config: CurationConfig, seed: int) -> MadeScene:
+def make_scene(number: int, source: Source, config: CurationConfig, seed: int, device: str = "cpu") -> MadeScene:
     """All pairs of one scene, encoded; a scene that cannot be used comes back with its error."""
     started = time.monotonic()
     try:
-        pairs = list(scene_pairs(number, source, config, seed))
+        pairs = list(scene_pairs(number, source, config, seed, device))
     except (InputError, RuntimeError, AssertionError, ValueError, ArithmeticError, LookupError, OSError) as error:
         # A worker goes on with the next scene whatever is wrong with this one; the error stands in the manifest.
         text = " ".join(str(error).split()) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
@@ -220,30 +234,41 @@ def make_scene(number: int, source: Source, config: CurationConfig, seed: int) -
     return MadeScene(tuple(samples), tuple(figures for _, figures in pairs), time.monotonic() - started)
 
 
-def scene_pairs(number: int, source: Source, config: CurationConfig, seed: int) -> Iterator[tuple[TrainingPair, PairFigures]]:
-    """The pairs of one scene: one clip, seen by the splats of each group."""
+def scene_pairs(
+    number: int, source: Source, config: CurationConfig, seed: int, device: str = "cpu"
+) -> Iterator[tuple[TrainingPair, PairFigures]]:
+    """The pairs of one scene: clips of its path, seen by the splats of each group."""
     rng = numpy_generator(seed, f"scene {source.identity}")
     frames = _clip_length(config.frames, rng)
     scene, captured = _load(source, frames, config, rng)
-    clip = draw_clip(captured, frames, rng)
-    groups = training_groups(scene, captured)
+    if config.windows == 1:
+        clips: tuple[tuple[int, ...], ...] = (draw_clip(captured, frames, rng),)
+    else:
+        clips = spread_clips(captured, frames, config.windows, rng)
+    depth_model = None if config.depth_model is None else metric_depth_model(config.depth_model)
+    unit = 1.0
+    if not config.normalised_groups and config.camera_scale == "metric":
+        some = sorted({captured[round(position)] for position in np.linspace(0, len(captured) - 1, UNIT_PHOTOS)})
+        unit = camera_scale("metric", point_depths(scene, some), depth_model=depth_model).value / METRIC_FACTOR
+    groups = training_groups(scene, captured, normalise=config.normalised_groups, unit=unit)
     if not groups:
         raise InputError(f"{source.name}: {len(captured)} photos; no group of Algorithm 1 has two")
     groups = tuple(groups[index] for index in rng.permutation(len(groups))[: config.groups])
-    depth_model = None if config.depth_model is None else metric_depth_model(config.depth_model)
-    caption: str | None = None
+    describe_clip = captioner(config.caption)
     for position, group in enumerate(groups):
         fit = draw_fit(config.sparse, rng)
         training = tuple(sorted(group[: fit.views]))
         photographed, photos_used = scene, tuple(scene.photos[index] for index in training)
         if source.is_procedural:
             photographed, photos_used = with_flaws(scene, training, config.flaws, rng)
-        splats = sparse_splats(photographed, training, photos_used, fit.config, int(rng.integers(2**31)))
+        splats = sparse_splats(photographed, training, photos_used, fit.config, int(rng.integers(2**31)), device)
         scale = camera_scale(config.camera_scale, point_depths(scene, training), depth_model=depth_model)
-        pair = render_pair(f"{number:06d}_{position}", scene, clip, training, photos_used, splats, scale)
-        caption = caption_clip(pair.clean_frames, captioner(config.caption)) if position == 0 else caption
-        pair = replace(pair, caption=caption)
-        yield pair, _figures(pair, fit, len(splats))
+        for window, clip in enumerate(clips):
+            name = f"{number:06d}_{position}" if len(clips) == 1 else f"{number:06d}_{position}_{window}"
+            pair = render_pair(name, scene, clip, training, photos_used, splats, scale)
+            # The other group's pair of this clip is described from other frames (paper section 4.1, appendix B).
+            pair = replace(pair, caption=caption_clip(pair.clean_frames, describe_clip, subset=position))
+            yield pair, _figures(pair, fit, len(splats))
 
 
 def _load(source: Source, frames: int, config: CurationConfig, rng: np.random.Generator) -> tuple[Scene, range]:
@@ -421,75 +446,21 @@ def _samples(path: Path) -> list[dict[str, Any]]:
 
 # Processes --------------------------------------------------------------------------------------------------------------------------
 
-Job = tuple[int, Source, CurationConfig, int]
-
 
 @contextmanager
-def _worked(jobs: Iterator[tuple[int, Job]], workers: int) -> Iterator[Iterator[tuple[int, MadeScene]]]:
+def _worked(jobs: Iterator[Job], workers: int, device: str, ray: str | None) -> Iterator[Iterator[tuple[int, MadeScene]]]:
     """Results of ``make_scene`` for the jobs, as they are done. After a request to stop no new job begins, and those running finish."""
-    if workers <= 1:
-        with _one_thread():
-            yield ((number, make_scene(*job)) for number, job in jobs if not stop_requested())
+    devices = worker_devices(device, workers) if ray is None else ()
+    if len(devices) == 1:
+        with one_thread():
+            yield ((number, make_scene(*(*job, devices[0]))) for number, job in jobs if not stop_requested())
         return
-    with _thread_limits():
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(os.getpid(),))
-        try:
-            yield _from_pool(pool, jobs, workers)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _from_pool(pool: ProcessPoolExecutor, jobs: Iterator[tuple[int, Job]], workers: int) -> Iterator[tuple[int, MadeScene]]:
-    running: dict[Future[MadeScene], int] = {}
+    started = time.monotonic()
+    pool = ProcessWorkers(make_scene, devices) if ray is None else RayWorkers(make_scene, workers, device, ray)
     try:
-        while True:
-            while len(running) < workers and not stop_requested() and (job := next(jobs, None)) is not None:
-                running[pool.submit(make_scene, *job[1])] = job[0]
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-    except BrokenProcessPool:
-        raise InputError("a worker process was killed (out of memory?); use fewer --workers; the same command continues") from None
-
-
-def _start_worker(parent: int) -> None:
-    """One thread; Ctrl-C and SIGTERM are the parent's business; no life after the parent's death."""
-    import signal
-
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(ORPHAN_CHECK_SECONDS)
-    os._exit(1)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
+        yield (
+            (number, MadeScene((), (), time.monotonic() - started, WORKER_DIED) if made is None else made)
+            for number, made in work_through(pool, jobs)
+        )
     finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _thread_limits() -> Iterator[None]:
-    """Libraries of processes started inside read their number of threads from the environment when they are loaded."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        pool.close()

@@ -57,6 +57,24 @@ def draw_clip(captured: Sequence[int], frames: int, rng: np.random.Generator, st
     return clip[::-1] if rng.random() < 0.5 else clip
 
 
+def spread_clips(
+    captured: Sequence[int], frames: int, count: int, rng: np.random.Generator, stride_limit: int = 2
+) -> tuple[tuple[int, ...], ...]:
+    """Up to ``count`` different clips of ``frames`` photos, evenly spread from the capture's first photo to its last.
+
+    All have the stride with which they cover most of the capture; each runs forwards or backwards by lot.
+    Raises ``InputError`` when the capture is too short.
+    """
+    if len(captured) < frames:
+        raise InputError(f"{len(captured)} photos; expected at least the {frames} of a clip")
+    stride = max(1, min(stride_limit, (len(captured) - 1) // max(1, frames - 1)))
+    last = len(captured) - 1 - stride * (frames - 1)
+    # One clip alone lies in the middle.
+    starts = sorted({round(start) for start in np.linspace(0, last, count)}) if count > 1 else [last // 2]
+    clips = [tuple(captured[first + stride * position] for position in range(frames)) for first in starts]
+    return tuple(clip[::-1] if rng.random() < 0.5 else clip for clip in clips)
+
+
 def sized_for_clips(scene: Scene, longest: int) -> Scene:
     """The scene at a size that the video model takes, the longest side about ``longest`` pixels.
 
@@ -92,15 +110,15 @@ def render_pair(
     splats: Splats,
     scale: CameraScale,
 ) -> TrainingPair:
-    """The pair of a clip and of splats fitted to ``photos``; the photos become its references."""
+    """The pair of a clip and of splats fitted to ``photos``, rendered where the splats are; the photos become its references."""
     cameras = scene.batch(clip)
     with torch.no_grad():
-        renders = render(splats, cameras)
+        renders = render(splats, cameras.to(splats.means.device))
     return TrainingPair(
         name=name,
         clean_frames=torch.from_numpy(np.stack([scene.photos[index].read() for index in clip])),
-        renders=to_uint8(renders.rgb),
-        opacity=to_uint8(renders.opacity),
+        renders=to_uint8(renders.rgb).cpu(),
+        opacity=to_uint8(renders.opacity).cpu(),
         cameras=cameras,
         reference_photos=torch.from_numpy(np.stack([photo.read() for photo in photos])),
         reference_cameras=scene.batch(training),

@@ -64,27 +64,34 @@ def draw_fit(config: SparseConfig, rng: np.random.Generator) -> SparseFit:
     return SparseFit(views, fitted)
 
 
-def training_groups(scene: Scene, captured: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+def training_groups(scene: Scene, captured: Sequence[int], *, normalise: bool = True, unit: float = 1.0) -> tuple[tuple[int, ...], ...]:
     """The groups of Algorithm 1 among the captured photos that can be reconstructed, each in the order of selection.
 
-    captured, and what is returned: indices into ``scene.photos``.
+    captured, and what is returned: indices into ``scene.photos``. normalise: see ``algorithm1_orders``; without it translations are
+    multiplied by ``unit`` first, metres per world unit where these are known.
     """
     poses = torch.cat([scene.cameras[index].camera_to_world for index in captured])
-    groups = algorithm1_orders(poses)
+    if not normalise:
+        poses = poses.clone()
+        poses[:, :3, 3] *= unit
+    groups = algorithm1_orders(poses, normalise=normalise)
     return tuple(tuple(captured[position] for position in group) for group in groups if len(group) >= FEWEST_TRAINING_VIEWS)
 
 
-def sparse_splats(scene: Scene, training: tuple[int, ...], photos: tuple[Photo, ...], config: ReconstructConfig, seed: int) -> Splats:
+def sparse_splats(
+    scene: Scene, training: tuple[int, ...], photos: tuple[Photo, ...], config: ReconstructConfig, seed: int, device: str = "cpu"
+) -> Splats:
     """Splats of the scene from few of its photos.
 
     training: indices into ``scene.photos``. photos: what is fitted to, one per index (the scene's own, or altered ones).
+    device: where they are fitted and stay.
     """
     cameras = [scene.cameras[index] for index in training]
     points = initial_points(scene, training, config)
     extent = scene_extent(cameras, points)
     points = add_pixels(points, photos, cameras, config.initial, generator(seed, "initial points"))
     initial = splats_at(points, config.sh_degree, extent, config.initial)
-    return reconstruct(TrainingViews.of_photos(photos, cameras), initial, extent, config, seed)
+    return reconstruct(TrainingViews.of_photos(photos, cameras), initial, extent, config, seed, device=device)
 
 
 def initial_points(scene: Scene, training: tuple[int, ...], config: ReconstructConfig) -> ColoredPoints:

@@ -1,10 +1,10 @@
 """Quality of predicted held-out views, and ``metrics.json``.
 
-In: a stream of held-out views (the photo, the prediction, how opaque the first render was), all uint8. Out: one ``VariantQuality`` per
-variant, from running sums, so memory does not grow with the number of views.
+In: a stream of held-out views (the photo, the prediction, the opacity of the render that the model got), all uint8. Out: one
+``VariantQuality`` per variant, from running sums, so memory does not grow with the number of views.
 
 Means over frames are dominated by easy frames; ``psnr_pooled`` (one squared error over all pixels of all views) is dominated by the hard
-ones, and ``psnr_opaque`` / ``psnr_empty`` say where a variant gains: what the first render showed, and what it left open.
+ones, and ``psnr_opaque`` / ``psnr_empty`` say where a variant gains: what that render showed, and what it left open.
 Definitions of PSNR and SSIM: ``imaging/metrics``; of LPIPS: ``imaging/perceptual``.
 """
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from artifixer.imaging.metrics import psnr, ssim
 from artifixer.imaging.perceptual import Lpips, load_lpips
 
-#: Pixels of the first render that count as shown / as empty (opacity above / below).
+#: Pixels of the render that the model gets which count as shown / as empty (opacity above / below).
 OPAQUE_ABOVE = 0.9
 EMPTY_BELOW = 0.1
 
@@ -68,7 +68,7 @@ class HeldoutView:
 class ViewQuality:
     """One view. PSNR in dB, infinite where prediction and photo are equal; LPIPS None where it cannot be computed.
 
-    empty: share of the pixels that the first render left empty (opacity < ``EMPTY_BELOW``).
+    empty: share of the pixels that the render that the model gets leaves empty (opacity < ``EMPTY_BELOW``).
     """
 
     photo: str

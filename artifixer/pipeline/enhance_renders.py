@@ -71,6 +71,7 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
             run.path(name)
         report = EnhanceReport()
         if run.is_done("enhance", "1"):
+            shutil.rmtree(out / "state", ignore_errors=True)  # of a process that was killed when it had marked the stage
             progress.note(f"{out}: {len(cameras)} frames are there")
             return report
         references = [ReferencePhoto(reference.frame.camera, reference.photo()) for reference in chosen]

@@ -188,9 +188,10 @@ def _fitted(
     run: RunFolder, job: ReconstructionJob, views: TrainingViews, initial: Splats, extent: float, origin: Origin, progress: Progress
 ) -> Splats:
     """The stage that takes the time: from the finished file, from a checkpoint, or from the start."""
-    if run.is_done("reconstruct", "1"):
-        return read_splats(run.path("splats.ply"), origin)
     checkpoint = run.path("checkpoint.safetensors")
+    if run.is_done("reconstruct", "1"):
+        checkpoint.unlink(missing_ok=True)  # of a process that was killed when it had marked the stage
+        return read_splats(run.path("splats.ply"), origin)
     started = time.monotonic()
     with progress.stage("reconstruct", job.config.iterations) as stage:
 

@@ -55,6 +55,7 @@ class Stages:
         """
         key = to_json({"version of the program's stages": VERSION, **depends_on})
         if self._run.is_done(name, key):
+            self._delete(scratch)  # of a process that was killed when it had marked the stage
             self._progress.note(f"{name}: done before, kept")
             return fingerprint(key)
         stop_if_requested(f"before {name}")

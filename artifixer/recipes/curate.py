@@ -16,7 +16,9 @@ from artifixer.splats.free_space import FreeSpaceConfig
 TINY_FITS = replace(RECONSTRUCT["tiny"], free_space=FreeSpaceConfig(weight=0.3), gaussians_per_pixel=0.1, unseen_weight=0.01)
 
 RECIPES = {
-    "paper": CurationConfig(camera_scale="metric", sparse=SparseConfig(reconstruct=RECONSTRUCT["paper"])),
+    "paper": CurationConfig(
+        camera_scale="metric", normalised_groups=False, windows=4, sparse=SparseConfig(reconstruct=RECONSTRUCT["paper"])
+    ),
     "tiny": CurationConfig(
         sizes=((96, 96), (128, 96), (96, 128), (144, 80), (80, 144)),
         frames=(45, 45),

@@ -6,6 +6,8 @@ Everything is written atomically, and the same pixels give the same bytes.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +29,16 @@ if TYPE_CHECKING:
 #: Pillow's names of the picture formats that are read. The format follows from a file's content and not from its name, so without this
 #: list a PostScript file called ``photo.png`` would start Ghostscript. Formats of plugins count only where the plugin is registered.
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF", "HEIF")
+
+#: Pillow's modules for those that it reads itself.
+_PLUGINS = {
+    "PNG": "PngImagePlugin",
+    "JPEG": "JpegImagePlugin",
+    "WEBP": "WebPImagePlugin",
+    "TIFF": "TiffImagePlugin",
+    "BMP": "BmpImagePlugin",
+    "AVIF": "AvifImagePlugin",
+}
 
 #: FFmpeg's names of the containers that are read; others, such as play lists, open files of their own choosing.
 VIDEO_FORMATS = ("mov", "matroska", "avi", "mpegts", "mpeg", "flv")
@@ -243,8 +255,9 @@ def _known_formats() -> list[str]:
     """Those of ``IMAGE_FORMATS`` that Pillow and its registered plugins can read."""
     from PIL import Image
 
-    if any(name not in Image.OPEN for name in IMAGE_FORMATS):
-        Image.init()
+    for name, plugin in _PLUGINS.items():
+        if name not in Image.OPEN and importlib.util.find_spec(f"PIL.{plugin}") is not None:  # AVIF came with Pillow 11.3
+            importlib.import_module(f"PIL.{plugin}")  # registers itself; Pillow would load all of its fifty
     return [name for name in IMAGE_FORMATS if name in Image.OPEN]
 
 
@@ -268,7 +281,7 @@ def _rgb(path: Path, image: Image) -> UInt8[np.ndarray, "height width 3"]:
             rgba = np.asarray(band.convert("RGBA")).astype(np.uint16)
             pixels[top:bottom] = (rgba[..., :3] * rgba[..., 3:] + 127) // 255
         else:
-            pixels[top:bottom] = np.asarray(band.convert("RGB"))
+            pixels[top:bottom] = np.asarray(band if image.mode == "RGB" else band.convert("RGB"))
     return pixels
 
 

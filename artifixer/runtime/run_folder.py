@@ -6,7 +6,7 @@ and settings it belongs to, which stages are finished, and that only one process
 Layout of a run folder::
 
     config.json            format, identity (which inputs), settings, environment (versions, commit, device)
-    .run/lock, owner.txt   held by the process that writes; which one that is
+    .run/lock, owner.txt   held by the process that writes; which one that is, as long as it does
     .run/owned.txt         relative paths this run has written, so that ``overwrite`` removes nothing else
     .run/stages/NAME.json  one marker per finished stage: its key and its outputs
 """
@@ -87,9 +87,10 @@ LARGEST_JSON = 64 * 1024**2
 #: First parts of the paths that the verbs write into their folders: nothing else is removed because ``owned.txt`` lists it, since a
 #: received or damaged list may name what somebody else put there. A new output gets its line here, or ``overwrite`` will leave it.
 OUTPUT_NAMES = (
-    *("cameras.json", "index.json", "manifest.json", "metrics.json", "metrics.jsonl", "split.json", "timing.json"),
+    *("cameras.json", "index.json", "manifest.json", "metrics.json", "metrics.jsonl", "split.json", "timing.json", "transforms.json"),
     *("log.txt", "preview.png", "report.html", "video.mp4", "splats.*", "checkpoint.safetensors", "pairs-*.tar"),
-    *("cache", "checkpoints", "dataset", "frames", "model", "opacity", "depth", "references", "renders", "renders_3d", "rgb"),
+    *("cache", "checkpoints", "dataset", "export", "frames", "model", "opacity", "depth", "references", "rgb"),
+    *("renders", "renders_3d", "renders_input"),
     *("sfm", "splats", "state", "tensorboard", "validation", "videos", ".scenes"),
 )
 
@@ -331,7 +332,10 @@ class RunFolder:
 
     def forget(self, stage: str) -> None:
         """Take back that ``stage`` is finished; its outputs stay where they are."""
-        self._marker(stage).unlink(missing_ok=True)
+        marker = self._marker(stage)
+        if marker.exists():
+            check_regular(marker, "the marker of a stage")
+            marker.unlink()
 
     def mark_done(self, stage: str, key: object, outputs: Iterable[str | Path] = ()) -> None:
         """Record that ``stage`` is finished. ``outputs``: its files or folders, relative to the run's folder or inside it."""

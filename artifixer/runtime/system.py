@@ -44,24 +44,27 @@ class FolderLock:
     def __init__(self, folder: Path, state: Path) -> None:
         """Take the lock with files in ``state``. Raises ``InputError`` naming ``folder`` and its owner when another process has it."""
         state.mkdir(parents=True, exist_ok=True)
-        owner = state / "owner.txt"  # a file of its own: Windows lets nobody read a locked one
+        self._owner = state / "owner.txt"  # a file of its own: Windows lets nobody read a locked one
         self._lock = filelock.FileLock(state / "lock", timeout=0, mode=0o644, thread_local=False)
         try:
             self._lock.acquire()
         except filelock.Timeout:
             name = "unknown"
             with suppress(OSError, ValueError):
-                name = owner.read_text(encoding="utf-8").strip()[:200] or name
+                name = self._owner.read_text(encoding="utf-8").strip()[:200] or name
             raise InputError(f"{folder}: another process is writing this folder ({name}); wait for it or choose another folder") from None
         try:
-            owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+            self._owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """Release the folder; again does nothing."""
-        self._lock.release()
+        if self._lock.is_locked:
+            with suppress(OSError):
+                self._owner.unlink()
+            self._lock.release()
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
@@ -185,9 +188,8 @@ def is_alive(process: int) -> bool:
 def peak_memory() -> int:
     """Most bytes of memory that this process has had so far; what it has now where the system keeps no account."""
     memory = psutil.Process().memory_info()
-    peak = getattr(memory, "peak_wset", None)  # Windows
-    if peak is not None:
-        return int(peak)
+    if sys.platform == "win32":
+        return int(memory.peak_wset)
     try:
         import resource
     except ImportError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,9 @@ from jaxtyping import Float, UInt8
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, reason
+from artifixer.runtime.json_io import as_object
+from artifixer.runtime.run_folder import read_json
+from artifixer.video.weights import check_numbers, check_pretrained, is_finite
 
 #: A photo and its camera (one view of the photo's size) -> camera z in metres per pixel, NaN where unknown.
 MetricDepth = Callable[[UInt8[np.ndarray, "height width 3"], Cameras], Float[np.ndarray, "height width"]]
@@ -31,6 +33,9 @@ METRIC_CLASSES = ("DepthAnythingForDepthEstimation", "DepthProForDepthEstimation
 
 #: ZoeDepth pads a side by so many times the square root of its half.
 ZOE_PADDING = 3.0
+
+#: Pixels of a side of what a network sees, and any other whole number in the settings of its processor.
+LARGEST_SIDE = 4096
 
 #: Depth Pro's canonical inverse depth is cut to this range, 1/m.
 INVERSE_DEPTH_RANGE = (1e-4, 1e4)
@@ -49,14 +54,36 @@ def metric_depth_model(name: str, device: str = "cpu") -> MetricDepth:
 
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except PARSER_ERRORS as error:
+    except Exception as error:  # its validation raises errors of its own
         raise InputError(f"depth model {name}: {reason(error)}") from error
     classes = config.architectures or [type(config).__name__]
-    if classes[0] not in METRIC_CLASSES:
-        raise InputError(f"depth model {name}: {classes[0]} is not known to give metres; expected one of {', '.join(METRIC_CLASSES)}")
+    named = classes[0] if isinstance(classes, list) else classes
+    if not isinstance(named, str) or named not in METRIC_CLASSES:
+        expected = f"expected one of {', '.join(METRIC_CLASSES)}"
+        raise InputError(f"depth model {name}: {str(named)[:60]} is not known to give metres; {expected}")
     if getattr(config, "depth_estimation_type", "metric") != "metric":
         raise InputError(f"depth model {name}: gives relative depth; expected a metric one")
-    return _of_transformers(name, classes[0], device)
+    if Path(name).is_dir():
+        check_pretrained(Path(name))
+        settings = Path(name) / "preprocessor_config.json"
+        if settings.exists():
+            check_numbers(settings, as_object(read_json(settings), settings), LARGEST_SIDE, {})
+    return _checked(name, _of_transformers(name, named, device))
+
+
+def _checked(name: str, model: MetricDepth) -> MetricDepth:
+    """The model with an ``InputError`` where its files do not fit each other, which shows when it computes."""
+
+    def depth(photo: UInt8[np.ndarray, "height width 3"], camera: Cameras) -> Float[np.ndarray, "height width"]:
+        try:
+            metres = model(photo, camera)
+        except PARSER_ERRORS as error:
+            raise InputError(f"depth model {name}: its configuration does not fit its weights ({reason(error)})") from error
+        if metres.shape != photo.shape[:2]:
+            raise InputError(f"depth model {name}: gives depth of {metres.shape} for a photo of {photo.shape[:2]}")
+        return metres
+
+    return depth
 
 
 def _of_transformers(name: str, class_name: str, device: str) -> MetricDepth:
@@ -65,8 +92,11 @@ def _of_transformers(name: str, class_name: str, device: str) -> MetricDepth:
     try:
         # Weights in safetensors alone, and no code that a folder brings.
         network: Any = getattr(transformers, class_name).from_pretrained(name, use_safetensors=True, trust_remote_code=False)
-    except PARSER_ERRORS as error:
+    except Exception as error:  # safetensors and transformers raise errors of their own
         raise InputError(f"depth model {name}: {reason(error)}") from error
+    broken = next((key for key, tensor in network.state_dict().items() if not is_finite(tensor)), None)
+    if broken is not None:
+        raise InputError(f"depth model {name}: {broken} holds values that are not finite, expected numbers")
     network = network.eval().to(device)
     if class_name == "DepthProForDepthEstimation":
         return _depth_pro(network, _processor_settings(name))
@@ -91,7 +121,7 @@ def _pil_processor(name: str, class_name: str) -> Any:
     kind = ZoeDepthImageProcessorPil if class_name.startswith("Zoe") else DPTImageProcessorPil
     try:
         return kind.from_pretrained(name)
-    except PARSER_ERRORS as error:
+    except Exception as error:  # its validation raises errors of its own
         raise InputError(f"depth model {name}: preprocessor_config.json: {reason(error)}") from error
 
 
@@ -101,7 +131,7 @@ def _processor_settings(name: str) -> dict[str, Any]:
 
     try:
         path = cached_file(name, "preprocessor_config.json")
-        settings = json.loads(Path(path).read_text())  # type: ignore[arg-type]
+        settings = read_json(path)  # type: ignore[arg-type]
         return {key: settings[key] for key in ("size", "image_mean", "image_std")}
     except PARSER_ERRORS as error:
         raise InputError(f"depth model {name}: preprocessor_config.json: {reason(error)}") from error
@@ -112,8 +142,11 @@ def _depth_pro(network: Any, settings: dict[str, Any]) -> MetricDepth:
 
     The network gives inverse depth for a camera whose focal length equals the image's width (Bochkovskii et al. 2024, section 3).
     """
-    size = (settings["size"]["height"], settings["size"]["width"])
-    mean, deviation = (torch.tensor(settings[key])[:, None, None] for key in ("image_mean", "image_std"))
+    try:
+        size = (int(settings["size"]["height"]), int(settings["size"]["width"]))
+        mean, deviation = (torch.tensor(settings[key], dtype=torch.float32).reshape(3, 1, 1) for key in ("image_mean", "image_std"))
+    except PARSER_ERRORS as error:
+        raise InputError(f"depth model: preprocessor_config.json: {reason(error)}") from error
 
     def depth(photo: UInt8[np.ndarray, "height width 3"], camera: Cameras) -> Float[np.ndarray, "height width"]:
         height, width = photo.shape[:2]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import is_regular
 from artifixer.scenes import colmap, panoramas, photos, split_file, transforms_json, video_file
 from artifixer.scenes.panoramas import PanoramaConfig
 from artifixer.scenes.scene import Scene
@@ -175,7 +176,7 @@ def _with_splits(folder: Path, scene: Scene) -> Scene:
     """The scene, which can be rendered, with the splits of the capture's own ``splits.json``, if it has one."""
     check_lenses(scene)
     path = folder / split_file.FILE_NAME
-    if not path.is_file():
+    if not is_regular(path):
         return scene
     own = split_file.read_splits(path, [photo.name for photo in scene.photos], scene.lost_photos)
     return replace(scene, splits={**scene.splits, **own})

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import is_regular
 from artifixer.runtime.run_folder import fingerprint
 from artifixer.scenes.photo_files import PHOTO_SUFFIXES
 from artifixer.scenes.video_file import VIDEO_SUFFIXES
@@ -16,8 +18,12 @@ from artifixer.scenes.video_file import VIDEO_SUFFIXES
 #: Files up to this many bytes, and all photos and videos, count with their whole content: hashing takes a small part of the time that
 #: decoding takes. Of other files, which a capture hardly needs, evenly spaced pieces count.
 HASHED_BYTES = 256 * 1024**2
+
 HASHED_PIECES = 64
 PIECE_BYTES = 64 * 1024
+
+#: Bytes that no photo has; what calls itself one and is larger may be all hole.
+LARGEST_PHOTO = 2 * 1024**3
 
 #: The same for photos and videos of captures by the thousand, which would take hours to read whole.
 PHOTO_PIECES = 8
@@ -50,7 +56,8 @@ def _is_photo(path: Path) -> bool:
 
 def _content(path: Path) -> object:
     """The file itself, or size and pieces of a large one that is no photo."""
-    if path.stat().st_size <= HASHED_BYTES or _is_photo(path):
+    size = path.stat().st_size
+    if size <= HASHED_BYTES or (_is_photo(path) and (size <= LARGEST_PHOTO or path.suffix.lower() in VIDEO_SUFFIXES)):
         return path
     return _pieces(path, HASHED_PIECES, PIECE_BYTES)
 
@@ -74,11 +81,17 @@ def _named_files(capture: Path) -> list[tuple[str, Path]]:
 
 
 def _files_below(root: Path) -> list[Path]:
-    """All files in a folder and in the folders inside it, links followed, sorted."""
+    """All files in a folder and in the folders inside it, links followed, sorted.
+
+    Raises ``InputError`` for a link to a folder around this one, such as the root of the file system: all of that is no capture.
+    """
     found, visited = [], set()
+    around = {str(folder) for folder in root.resolve().parents}
     for folder, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
+        if real in around:
+            raise InputError(f"{folder}: is a link to {real}, which holds the capture itself; expected links to photos")
         folders[:] = () if real in visited else (name for name in folders if not name.startswith("."))  # links can lead back
         visited.add(real)
         found += [Path(folder, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if path.is_file())
+    return sorted(path for path in found if is_regular(path))

@@ -330,7 +330,7 @@ def _points(capture: Path, whole: _Entry, origin: Origin) -> SparsePoints | None
     listed = whole.values.get("ply_file_path")
     if listed is None:
         path = capture / "sparse_pc.ply"
-        return SparsePoints.without_tracks(*read_points(path, origin)) if path.is_file() else None
+        return SparsePoints.without_tracks(*read_points(path, origin)) if is_regular(path) else None
     if not isinstance(listed, str):
         raise whole.error("ply_file_path", "the path of a PLY file")
     return SparsePoints.without_tracks(*read_points(path_inside(capture, listed, whole.source), origin))

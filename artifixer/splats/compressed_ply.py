@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float
 
 from artifixer.runtime.errors import InputError
-from artifixer.splats.packing import check_count, from_largest_component, opacity_logits
+from artifixer.runtime.files import read_whole
+from artifixer.splats.packing import LARGEST_FILE, check_count, from_largest_component, opacity_logits
 from artifixer.splats.splats import SH_BASE, SH_COEFFICIENTS, Splats
 
 #: Gaussians that share bounds.
@@ -35,7 +36,7 @@ def is_compressed_ply(head: bytes) -> bool:
 
 def read_compressed_ply(path: Path) -> Splats:
     """The Gaussians of a compressed PLY. Raises ``InputError`` for files that are damaged or shorter than their header says."""
-    data = path.read_bytes()
+    data = read_whole(path, "a splat file", LARGEST_FILE)
     elements = _elements(path, data)
     missing = [name for name in _PACKED if name not in (elements["vertex"].dtype.names or ())] if "vertex" in elements else _PACKED
     if missing or "chunk" not in elements:

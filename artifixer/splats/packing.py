@@ -15,6 +15,9 @@ from artifixer.splats.splats import SH_COEFFICIENTS, Splats
 #: Opacities this near to 0 and 1 have no finite logit in float32 worth keeping; 8 bits reach both ends.
 OPACITY_MARGIN = 1e-6
 
+#: Bytes of a compressed file, which is read as a whole.
+LARGEST_FILE = 1024**3
+
 #: A file may claim Gaussians of this many times its own size in memory, and of the size below in any case: far more than real files
 #: compress by, and far less than a few bytes of zeros can unpack to.
 LARGEST_EXPANSION = 100

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from artifixer.runtime.errors import InputError
-from artifixer.splats.packing import opacity_logits
+from artifixer.runtime.files import check_regular
+from artifixer.splats.packing import LARGEST_FILE, opacity_logits
 from artifixer.splats.splats import SH_BASE, Splats
 
 RECORD = np.dtype([("position", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("rotation", "u1", 4)])
@@ -20,7 +21,9 @@ RECORD = np.dtype([("position", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4
 
 def read_splat_records(path: Path) -> Splats:
     """The Gaussians of a ``.splat`` file. Raises ``InputError`` when its size is no multiple of 32 bytes."""
-    size = path.stat().st_size
+    size = check_regular(path, "a splat file")
+    if size > LARGEST_FILE:
+        raise InputError(f"{path}: {size:,} bytes, expected a .splat file of at most {LARGEST_FILE:,}")
     if size == 0 or size % RECORD.itemsize:
         raise InputError(f"{path}: has {size} bytes, expected a multiple of {RECORD.itemsize} in a .splat file")
     records = np.fromfile(path, RECORD)

@@ -19,10 +19,12 @@ import numpy as np
 import torch
 
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import read_whole
 from artifixer.runtime.run_folder import write_bytes
 from artifixer.splats.packing import (
     ALWAYS_ALLOWED_BYTES,
     LARGEST_EXPANSION,
+    LARGEST_FILE,
     check_count,
     check_degree,
     from_largest_component,
@@ -56,7 +58,7 @@ def is_spz(head: bytes) -> bool:
 def read_spz(path: Path) -> Splats:
     """The Gaussians of an SPZ file in the axes of a splat PLY. Raises ``InputError`` for files that are none, damaged, or of a version
     above 4; version 4 needs the extra ``formats``."""
-    data = path.read_bytes()
+    data = read_whole(path, "a splat file", LARGEST_FILE)
     return half_turned(_decoded(path, *(_unzipped(path, data) if data.startswith(GZIP_MAGIC) else _unpacked(path, data))))
 
 

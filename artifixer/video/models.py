@@ -54,7 +54,7 @@ TEXT_PARTS = ("text_encoder", "tokenizer")
 LARGEST_WIDTH, LARGEST_DEPTH, LARGEST_FACTOR = 1 << 17, 512, 64
 _DEPTHS = ("layers", "depth", "encoder_depth", "steps", "generate_steps")
 _FACTORS = ("patch_size", "spatial_factor", "temporal_factor", "dim_mult", "num_res_blocks")
-_MAY_BE_ZERO = ("steps", "generate_steps", "sink_frames", "depth", "encoder_depth")
+_SIDES = ("width", "ffn_width", "heads", "latent_channels", "text_width", "text_tokens", "encoder_width", "z_dim", "base_dim")
 
 #: Entries of a list in a configuration, resolutions of an autoencoder, and size of any other number.
 LONGEST_LIST, MOST_RESOLUTIONS, LARGEST_NUMBER = 4096, 8, 1e6
@@ -499,7 +499,7 @@ def _taken(path: Path, flat: dict[str, Any], type_: type, prefix: str, leave_out
         value = flat.pop(key)
         if not _fits(value, kinds[field.name]):
             raise InputError(f'{path}: "{key}" is {str(value)[:60]!r}; expected {_kind_name(kinds[field.name])}')
-        _check_bounds(path, key, field.name, value)
+        _check_bounds(path, key, field.name, value, kinds[field.name])
         values[field.name] = value
     required = [field.name for field in fields(type_) if not _has_default(field) and field.name not in (*leave_out, *values)]
     if required:
@@ -507,8 +507,8 @@ def _taken(path: Path, flat: dict[str, Any], type_: type, prefix: str, leave_out
     return values
 
 
-def _check_bounds(path: Path, key: str, name: str, value: object) -> None:
-    """Raise ``InputError`` for a number that no model has, before anything is built of it."""
+def _check_bounds(path: Path, key: str, name: str, value: object, kind: Any) -> None:
+    """Raise ``InputError`` for a number that no model has, before anything is built of it. name, kind: of the field."""
     values = value if isinstance(value, list) else [value]
     longest = MOST_RESOLUTIONS if name in ("dim_mult", "temporal_downsample") else LONGEST_LIST
     if len(values) > longest or (isinstance(value, str) and len(value) > LONGEST_LIST):
@@ -517,16 +517,11 @@ def _check_bounds(path: Path, key: str, name: str, value: object) -> None:
     for item in values:
         if isinstance(item, bool) or not isinstance(item, (int, float)):
             continue
-        if _may_be_real(name):
+        if float in (kind, *typing.get_args(kind)):
             if not is_number(item, LARGEST_NUMBER):
                 raise InputError(f'{path}: "{key}" is {shown(item)}; expected a number of at most {LARGEST_NUMBER:g}')
-        elif not is_whole(item, 0 if name in _MAY_BE_ZERO else 1, most):
+        elif not is_whole(item, 1 if name in (*_SIDES, *_FACTORS, "layers") else 0, most):
             raise InputError(f'{path}: "{key}" is {shown(item)}; expected a whole number up to {most:,}')
-
-
-def _may_be_real(name: str) -> bool:
-    """Whether a field holds real numbers, which JSON may write without a fraction."""
-    return name in ("eps", "shift", "second_strength", "latents_mean", "latents_std")
 
 
 def _fits(value: object, kind: Any) -> bool:

@@ -23,7 +23,7 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, reason
 from artifixer.runtime.json_io import as_object, is_whole, shown
 from artifixer.runtime.run_folder import atomic_path, fingerprint, read_json
-from artifixer.video.weights import is_finite, open_tensors
+from artifixer.video.weights import check_pretrained, is_finite, open_tensors
 
 #: Part of the cache's key: to be raised when the same prompt and weights begin to give other values.
 CACHE_VERSION = 1
@@ -101,7 +101,7 @@ class TextEncoder:
             for path in sorted((self.folder / part).iterdir())
             if path.is_file()
         ]
-        changed = [path.stat().st_mtime_ns for path in sorted((self.folder / "text_encoder").iterdir())]
+        changed = [path.stat().st_mtime_ns for path in sorted((self.folder / "text_encoder").iterdir()) if path.exists()]
         return fingerprint(CACHE_VERSION, prompt, self.config, str(self._dtype), weights, changed)
 
     def _encode(self, prompt: str) -> EncodedPrompt:
@@ -141,6 +141,7 @@ class TextEncoder:
     def _check_weights(self) -> None:
         """Compare the encoder's sizes in its config with its weights on the disk: nothing larger than those is built."""
         folder = self.folder / "text_encoder"
+        check_pretrained(folder)
         config = as_object(read_json(folder / "config.json"), folder / "config.json")
         shapes = open_tensors(folder).shapes
         values = sum(math.prod(shape) for shape in shapes.values())

@@ -30,8 +30,12 @@ from torch import Tensor, nn
 
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, check_regular, file_beside, open_regular
+from artifixer.runtime.json_io import as_object, is_number, shown
 from artifixer.runtime.run_folder import atomic_path, read_json
 from artifixer.video.checkpoints.torch_distributed import is_distributed_checkpoint, open_distributed_checkpoint
+
+#: Largest size, most layers, and most entries of a list that the configuration of a pretrained network may name whatever its weights are.
+LARGEST_SIZE, MOST_LAYERS, MOST_ENTRIES = 16_384, 100, 1000
 
 #: Problems of a kind that are named in an error; the rest is counted.
 NAMED_PROBLEMS = 3
@@ -152,8 +156,8 @@ def load_into(
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether all values are numbers; looks at a part at a time, so that a large tensor needs no second one of its size."""
-    return all(bool(torch.isfinite(part).all()) for part in tensor.reshape(-1).split(1 << 24))
+    """Whether all values are numbers; a tensor on the device meta has none. Looks at a part at a time, which takes no second copy."""
+    return tensor.is_meta or all(bool(torch.isfinite(part).all()) for part in tensor.reshape(-1).split(1 << 24))
 
 
 def release_name(name: str) -> str:
@@ -223,6 +227,39 @@ def read_flat_json(path: Path) -> dict[str, Any]:
     if nested:
         raise InputError(f'{path}: "{nested[0][:60]}" is an object, expected a flat configuration')
     return content
+
+
+def check_pretrained(folder: Path) -> None:
+    """Raise ``InputError`` when the ``config.json`` of a folder of transformers describes more than the weights beside it hold.
+
+    Its library builds what the config says before it looks at the weights: a million layers, or layers as wide as the memory.
+    """
+    path = folder / "config.json"
+    shapes = open_tensors(folder).shapes
+    longest = max((side for shape in shapes.values() for side in shape), default=0)
+    limits = dict.fromkeys(("layers", "depths", "blocks"), max(len(shapes), MOST_LAYERS))
+    limits |= {"hidden": longest, "intermediate": longest, "ratio": MOST_LAYERS}
+    check_numbers(path, as_object(read_json(path), path), max(LARGEST_SIZE, longest), limits)
+
+
+def check_numbers(path: Path, content: Mapping[str, Any], most: int, limits: Mapping[str, int]) -> None:
+    """Raise ``InputError`` for a whole number above ``most`` anywhere in a configuration, and for lists of more than ``MOST_ENTRIES``.
+
+    limits: other bounds for numbers whose key has a word in it; the first word counts.
+    """
+    waiting: list[tuple[str, Any]] = list(content.items())
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.items()
+        elif isinstance(value, list):
+            waiting += [(key, item) for item in value]
+            if len(value) > MOST_ENTRIES:
+                raise InputError(f'{path}: "{key[:60]}" has {len(value):,} entries, expected at most {MOST_ENTRIES:,}')
+        elif isinstance(value, int) and not isinstance(value, bool):
+            limit = next((bound for word, bound in limits.items() if word in key), most)
+            if not is_number(value, limit):
+                raise InputError(f'{path}: "{key[:60]}" is {shown(value)}, expected at most {limit:,} beside these weights')
 
 
 def _open_safetensors(path: Path) -> StoredTensors:

@@ -77,6 +77,19 @@ def test_a_captioner_sees_a_few_frames_from_first_to_last() -> None:
     assert torch.equal(seen[0][-1], FRAMES[-1])
 
 
+def test_subsets_of_a_clip_have_different_frames() -> None:
+    seen: list[torch.Tensor] = []
+
+    def captioner(frames: torch.Tensor) -> str:
+        seen.append(frames)
+        return "words"
+
+    for subset in range(3):
+        caption_clip(FRAMES, captioner, subset)
+    assert all(len(frames) == CAPTION_FRAMES for frames in seen)
+    assert len(torch.unique(torch.stack(seen), dim=0)) == 3
+
+
 def test_a_server_is_sent_the_pictures_and_its_words_come_on_one_line(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     assert caption_clip(FRAMES[:3], captioner(CaptionConfig(server.address, "eye"))) == "A room. It is blue."
@@ -84,7 +97,11 @@ def test_a_server_is_sent_the_pictures_and_its_words_come_on_one_line(server: Se
     assert (path, key, body["model"]) == ("/v1/chat/completions", "Bearer secret", "eye")
     pictures = [part["image_url"]["url"] for part in body["messages"][0]["content"] if part["type"] == "image_url"]
     shown = [np.array(Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,"))))) for url in pictures]
-    assert np.array_equal(np.stack(shown), FRAMES[:3].numpy())
+    assert {picture.shape for picture in shown} == {(299, 448, 3)}, "enlarged: small frames show a vision model nothing"
+    for picture, frame in zip(shown, FRAMES, strict=False):
+        assert np.abs(picture.mean(axis=(0, 1)) - frame.numpy().mean(axis=(0, 1))).max() < 6
+    assert body["max_tokens"] >= 200, "room for 100 words"
+    assert "80 to 100 words" in body["messages"][0]["content"][0]["text"]
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,17 @@ def test_both_groups_of_a_scene_share_the_clip() -> None:
     assert len(torch.unique(both, dim=0)) == first.views + second.views, "the groups have no photo in common"
 
 
+def test_several_windows_are_seen_by_the_splats_of_both_groups() -> None:
+    (source,) = expand_sources(["procedural:1:5"])
+    scene = make_scene(0, source, replace(CONFIG, groups=2, windows=2, normalised_groups=False), seed=1)
+    assert scene.error is None, scene.error
+    assert [entry.name for entry, _ in scene.samples] == ["000000_0_0", "000000_0_1", "000000_1_0", "000000_1_1"]
+    pairs = [*map(_decoded, scene.samples)]
+    assert torch.equal(pairs[0].clean_frames, pairs[2].clean_frames)
+    assert not torch.equal(pairs[0].clean_frames, pairs[1].clean_frames)
+    assert torch.equal(pairs[0].reference_photos, pairs[1].reference_photos), "one reconstruction gives both"
+
+
 def _decoded(sample: tuple[SampleEntry, bytes]) -> TrainingPair:
     return decode_sample(sample[1])
 
@@ -196,6 +207,7 @@ jobs.curate(jobs.expand_sources(["procedural:3:5"]), CONFIG, 1, Path(sys.argv[2]
 """
 
 
+@pytest.mark.posix
 def test_processes_that_are_killed_leave_nothing_running_and_change_nothing(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

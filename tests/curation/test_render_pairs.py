@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artifixer.curation.render_pairs import FlawConfig, draw_clip, sized_for_clips, with_flaws
+from artifixer.curation.render_pairs import FlawConfig, draw_clip, sized_for_clips, spread_clips, with_flaws
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.scene import Scene
@@ -85,3 +85,14 @@ def test_photos_of_several_lenses_are_refused(scene: Scene) -> None:
     cameras = [replace(scene.cameras[0], model="fisheye"), *scene.cameras[1:]]
     with pytest.raises(InputError, match="different lens models"):
         sized_for_clips(scene.with_photos(scene.photos, cameras), 32)
+
+
+@pytest.mark.parametrize(("photos", "count"), [(300, 4), (81, 4), (100, 3), (170, 1)])
+def test_several_clips_reach_from_the_first_photo_to_the_last(photos: int, count: int) -> None:
+    clips = spread_clips(range(1000, 1000 + photos), 81, count, np.random.default_rng(0))
+    assert 1 <= len(clips) <= count
+    assert all(len(set(clip)) == 81 for clip in clips)
+    seen = sorted({index for clip in clips for index in clip})
+    if count > 1:
+        assert (seen[0], seen[-1]) == (1000, 1000 + photos - 1)
+        assert max(np.diff(seen)) <= 2, "no part of the path is left out"

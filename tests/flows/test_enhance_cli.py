@@ -56,6 +56,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
+@pytest.mark.posix
 def test_killed_and_stopped_runs_end_with_the_frames_of_an_undisturbed_one(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     assert main(words(inputs, tmp_path / "whole")) == EXIT_DONE
     expected = frames_in(tmp_path / "whole")

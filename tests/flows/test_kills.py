@@ -1,12 +1,11 @@
 """Every verb that continues, killed in the middle of writing a file of its state and just after: the same call ends with the same bytes.
 
-Each verb is killed twice here, at writes in the middle of its work. ``ARTIFIXER_KILLS=100`` kills a hundred times, spread over all writes
-(about ten minutes): ``ARTIFIXER_KILLS=100 python -m pytest tests/flows/test_kills.py``.
+Each verb is killed twice, at writes in the middle of its work. The long form kills a hundred times, spread over all writes (three minutes
+of two cores): ``python -m pytest -m slow tests/flows/test_kills.py``.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,9 +26,6 @@ from tests.flows.made_runs import CAPTURE, results, small_run
 from tests.pipeline.test_enhance_renders import write_renders
 from tests.video.made_models import made_model
 
-#: Kills of all verbs together.
-KILLS = int(os.environ.get("ARTIFIXER_KILLS", "10"))
-
 #: Files that are kept for continuing, and whose loss at a wrong moment would matter: markers of stages, states inside stages, lists.
 STATE = r"^config\.json$|^\.run/(stages/|owned)|checkpoint|\.state/|^state/|^\.scenes/|^index\.json$|^manifest\.json$|^pairs-"
 
@@ -39,13 +35,14 @@ UNDECIDED = ("log.txt", "manifest.json", "tensorboard/", "checkpoints/")
 
 @dataclass(frozen=True)
 class Verb:
-    """Work into a folder, as a call that can be repeated until it is done; and the two writes that the suite dies at.
+    """Work into a folder, as a call that can be repeated until it is done; and the files at whose writes the suite dies.
 
-    state: what these are called.
+    half: the state that it continues with. placed: what says that a part of the work is done, with which the state becomes superfluous.
     """
 
     work: Callable[[Path], Any]
-    state: str
+    half: str
+    placed: str
 
 
 def run_into(out: Path, model: Path) -> int:
@@ -88,12 +85,13 @@ def verbs(tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.setitem(train_recipes.RECIPES, "tiny", small_recipe())
         patch.setitem(curate_recipes.RECIPES, "tiny", SHORT_FITS)
         assert reconstruct_into(inputs / "loads_the_kernels") == 0
+        enhance_renders_into = partial(enhance_into, renders=write_renders(inputs / "renders"), model=inputs / "model")
         yield {
-            "run": Verb(partial(run_into, model=inputs / "model"), r"initial\.checkpoint"),
-            "reconstruct": Verb(reconstruct_into, r"checkpoint\.safetensors"),
-            "enhance": Verb(partial(enhance_into, renders=write_renders(inputs / "renders"), model=inputs / "model"), r"^state/"),
-            "train": Verb(partial(train_into, pairs=write_made_pairs(inputs / "pairs")), r"checkpoints/"),
-            "curate": Verb(curate_into, r"^\.scenes/.*json"),
+            "run": Verb(partial(run_into, model=inputs / "model"), r"initial\.checkpoint", r"stages/reconstruct\.json"),
+            "reconstruct": Verb(reconstruct_into, r"checkpoint\.safetensors", r"stages/reconstruct\.json"),
+            "enhance": Verb(enhance_renders_into, r"^state/", r"stages/enhance\.json"),
+            "train": Verb(partial(train_into, pairs=write_made_pairs(inputs / "pairs")), r"checkpoints/", r"complete\.json"),
+            "curate": Verb(curate_into, r"^\.scenes/.*json", r"^index\.json"),
         }
 
 
@@ -102,17 +100,17 @@ def decided(out: Path) -> dict[str, bytes]:
     return {name: content for name, content in results(out).items() if not name.startswith(UNDECIDED)}
 
 
-def chosen(writes: list[Write], state: str, count: int) -> list[Write]:
-    """Of all writes of state, ``count`` evenly spread ones; for one, the middle of those of the verb's main state."""
-    if count == 1:
-        writes = [write for write in writes if re.search(state, write.path)]
-        return [writes[len(writes) // 2]]
-    return [writes[number * (len(writes) - 1) // (count - 1)] for number in range(count)]
+def chosen(writes: list[Write], files: str, count: int) -> list[Write]:
+    """The middle one of the writes of these files, and of all writes others that are evenly spread."""
+    named = [write for write in writes if re.search(files, write.path)]
+    spread = [writes[number * (len(writes) - 1) // max(1, count - 2)] for number in range(count - 1)]
+    return [named[len(named) // 2], *spread]
 
 
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["run", "reconstruct", "enhance", "train", "curate"])
 def test_killed_in_the_middle_of_a_write_and_just_after_it_ends_with_the_same_bytes(
-    name: str, verbs: dict[str, Verb], tmp_path: Path
+    name: str, kills: int, verbs: dict[str, Verb], tmp_path: Path
 ) -> None:
     verb, told = verbs[name], tmp_path / "told.json"
     writes = watched_writes(verb.work, tmp_path / "whole", STATE, told)
@@ -121,10 +119,10 @@ def test_killed_in_the_middle_of_a_write_and_just_after_it_ends_with_the_same_by
     died: list[str] = []
     points: tuple[Point, ...] = ("half", "placed")
     for point in points:
-        for write in chosen(writes, verb.state, max(1, KILLS // 10)):
-            out = tmp_path / f"{point}-{write.number}"
+        for write in chosen(writes, getattr(verb, point), kills // 2):
+            out = tmp_path / f"{point}-{len(died)}-{write.number}"
             died.append(killed_at(verb.work, out, STATE, told, point, write))
             assert in_process(partial(verb.work, out)) == 0, f"{point} {write}: does not continue"
             assert decided(out) == expected, f"{point} {write}: other bytes"
             assert not list(out.rglob(".partial-*")), f"{point} {write}: leftovers"
-    assert len(died) == 2 * max(1, KILLS // 10)
+    assert len(died) == kills

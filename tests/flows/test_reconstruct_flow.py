@@ -112,6 +112,7 @@ def test_a_finished_run_is_left_alone(finished: Path, capsys: pytest.CaptureFixt
     assert "iteration" not in capsys.readouterr().err
 
 
+@pytest.mark.posix
 def test_killed_reconstructions_end_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     """The process dies among the iterations; the next one is stopped among the renders of the held-out photos."""
     out = tmp_path / "run"
@@ -195,6 +196,7 @@ def test_renders_are_a_render_folder_with_a_video(rendered: Path) -> None:
     assert len(list(read_video(rendered / "video.mp4"))) == 8
 
 
+@pytest.mark.posix
 def test_killed_and_stopped_renders_end_with_the_same_bytes(finished: Path, rendered: Path, tmp_path: Path) -> None:
     out = tmp_path / "renders"
     words = ("render", str(finished), "--out", str(out), *RENDER_OPTIONS)

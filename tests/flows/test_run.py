@@ -231,6 +231,7 @@ def test_the_same_call_finds_everything_done(finished: Result, model: Path) -> N
     assert results(finished.out) == before
 
 
+@pytest.mark.posix
 def test_a_run_that_was_killed_three_times_ends_with_the_same_files(finished: Result, model: Path, tmp_path: Path) -> None:
     out, deaths = tmp_path / "killed", numpy_generator(1, "moments of death").integers(15, 60, 3)
     program = [sys.executable, "-m", "tests.flows.made_runs", str(out), str(model), "0"]

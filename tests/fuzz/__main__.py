@@ -112,6 +112,8 @@ def fuzz(
                     break
                 verdict = child.run(name, number)
                 counts[name, verdict["outcome"]] += 1
+                if log is not None and counts.total() % 1000 == 0:
+                    print(f"{counts.total():,} cases, {len(failures)} bad, {time.monotonic() - began:.0f} s", file=log, flush=True)
                 if verdict["outcome"] not in GOOD:
                     failures.append(Failure(name, number, verdict["outcome"], verdict["detail"], verdict["changes"]))
                     if log is not None:

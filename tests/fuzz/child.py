@@ -126,7 +126,6 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, sys.stdout.fileno())
-    os.dup2(silence, sys.stderr.fileno())
 
     import torch
 
@@ -141,6 +140,7 @@ def main() -> None:
     for name, target in TARGETS.items():  # lazy imports and compiled kernels, outside of any case's time and memory
         _lay_out(folder, contents[name])
         target.read(folder)
+    os.dup2(silence, sys.stderr.fileno())  # from here on, libraries complain about damaged files
     print("ready", file=answers)
     for line in sys.stdin:
         name, number = line.strip().rsplit(" ", 1)

@@ -31,6 +31,9 @@ STRANGE_WORDS = (
 
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 10**9, 2**40, 2**63 - 1, 2**63, 2**64 - 1)
 
+#: Bytes of the largest file that is changed byte by byte.
+LARGEST_CHANGED = 50_000_000
+
 #: Bytes of a file that is all hole.
 HOLE = 5 * 1024**3
 
@@ -39,7 +42,7 @@ def mutate(folder: Path, chance: random.Random, names: list[str], outside: Path)
     """Change one of the files ``names`` in the folder; returns what was done. outside: a folder that links may lead to."""
     name = chance.choice(names)
     path = folder / name
-    if not path.is_file() or path.is_symlink():
+    if not path.is_file() or path.is_symlink() or path.stat().st_size > LARGEST_CHANGED:
         return f"{name}: gone already"
     if chance.random() < 0.04:
         return f"{name}: {_replaced(path, chance, outside)}"
@@ -185,7 +188,7 @@ def changed_json(content: Any, chance: random.Random) -> Any:
     action = chance.choice(["replace", "replace", "replace", "scale", "remove", "double"])
     if action == "replace":
         parent[last] = json.loads(json.dumps(chance.choice(STRANGE_VALUES)))
-    elif action == "scale" and isinstance(parent[last], (int, float)):
+    elif action == "scale" and isinstance(parent[last], (int, float)) and abs(parent[last]) < 1e300:
         parent[last] = parent[last] * chance.choice([-1, 0, 2, 10**6, 1e-9])
     elif action == "remove":
         del parent[last]

@@ -222,6 +222,35 @@ def _read_ply(folder: Path) -> object:
     return ply.read_splats(folder / "splats.ply")
 
 
+def _make_splat_files(folder: Path) -> None:
+    """The formats of other tools; a compressed PLY, which nobody here writes, is packed by hand."""
+    from artifixer.splats.files import write_splat_file
+
+    for name in ("a.spz", "b.sog"):
+        write_splat_file(folder / name, _splats(40, degree=1))
+    record = np.dtype([("position", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("rotation", "u1", 4)])
+    records = np.zeros(7, record)
+    records["scale"], records["rotation"] = 0.1, 200
+    (folder / "c.splat").write_bytes(records.tobytes())
+    bounds = [f"{end}_{axis}" for group in (("x", "y", "z"), ("scale_x", "scale_y", "scale_z")) for end in ("min", "max") for axis in group]
+    header = ["ply", "format binary_little_endian 1.0", "element chunk 1", *(f"property float {name}" for name in bounds)]
+    header += [
+        "element vertex 9",
+        *(f"property uint packed_{name}" for name in ("position", "rotation", "scale", "color")),
+        "end_header",
+        "",
+    ]
+    values = np.array([-1, -1, -1, 1, 1, 1, -3, -3, -3, -1, -1, -1], "<f4")
+    words = np.random.default_rng(0).integers(0, 2**32, (9, 4), dtype=np.uint32).astype("<u4")
+    (folder / "d.compressed.ply").write_bytes("\n".join(header).encode() + values.tobytes() + words.tobytes())
+
+
+def _read_splat_files(folder: Path) -> object:
+    from artifixer.splats.files import read_splat_file
+
+    return [_try(read_splat_file, folder / name) for name in ("a.spz", "b.sog", "c.splat", "d.compressed.ply")]
+
+
 def _cameras(count: int = 2, width: int = WIDTH, height: int = HEIGHT) -> Any:
     from artifixer.geometry.cameras import Cameras
 
@@ -265,7 +294,7 @@ def _make_renders(folder: Path) -> None:
 
 
 def _read_renders(folder: Path) -> object:
-    from artifixer.enhance.enhance import sampled_median_depth
+    from artifixer.enhance.enhance import sampled_depths
     from artifixer.enhance.sources import alike_cameras, checked_source, read_frames
     from artifixer.splats.render_folder import read_render_folder
 
@@ -274,7 +303,7 @@ def _read_renders(folder: Path) -> object:
         _try(reference.photo)
     cameras = alike_cameras(found.frames, str(folder))
     source = checked_source(found, cameras)
-    _try(sampled_median_depth, found)
+    _try(sampled_depths, found, cameras)
     return read_frames(source, cameras, 0, len(cameras), 32, 32)
 
 
@@ -326,10 +355,9 @@ def _read_run(folder: Path) -> object:
 
 
 def _make_reconstruction(folder: Path) -> None:
-    from artifixer.splats.emptiness import STATE_PREFIX
-
     from artifixer.geometry.camera_file import CameraFrame, write_cameras
     from artifixer.runtime.run_folder import RunFolder, write_json
+    from artifixer.splats.free_space import STATE_PREFIX
     from artifixer.splats.ply import write_splats
     from artifixer.splats.reconstruct import _save
 
@@ -348,16 +376,15 @@ def _make_reconstruction(folder: Path) -> None:
 
 
 def _read_reconstruction(folder: Path) -> object:
-    from artifixer.splats.emptiness import EmptinessConfig, EmptinessPull
-
     from artifixer.pipeline.reconstruct_capture import _finished
     from artifixer.pipeline.render_path import open_source, path_frames
     from artifixer.recipes.run import RECIPES
     from artifixer.runtime.run_folder import RunFolder
+    from artifixer.splats.free_space import FreeSpaceConfig, FreeSpaceLoss
     from artifixer.splats.reconstruct import _load_or_start
 
     config, capture = RECIPES["tiny"].reconstruct, Any
-    pull = EmptinessPull([_cameras(1, 16, 12)], 1.0, 0.01, EmptinessConfig())
+    pull = FreeSpaceLoss([_cameras(1, 16, 12)], 1.0, 0.01, FreeSpaceConfig())
 
     def continued() -> None:
         trainable, _ = _load_or_start(folder / "run" / "checkpoint.safetensors", "me", _splats(), pull, config, 1.0, "cpu")
@@ -528,6 +555,60 @@ def _read_resumed_enhance(folder: Path) -> object:
     return StoreOnDisk(folder / "state").load(0)
 
 
+def _make_sharded(folder: Path) -> None:
+    """A sharded checkpoint of the release beside Wan's autoencoder."""
+    import warnings
+
+    import torch.distributed.checkpoint as dcp
+
+    _make_release(folder)
+    tensors = torch.load(folder / "release.pt", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dcp.save({"model": tensors, "iteration": 7}, checkpoint_id=folder / "sharded", no_dist=True)
+    (folder / "release.pt").unlink()
+
+
+def _training_state() -> tuple[dict[str, torch.nn.Module], dict[str, torch.optim.Optimizer]]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = torch.nn.Linear(5, 3)
+    optimizer = torch.optim.AdamW(network.parameters())
+    network(torch.ones(2, 5)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return {"network": network}, {"adam": optimizer}
+
+
+def _make_training(folder: Path) -> None:
+    from artifixer.training.checkpoint import save_checkpoint, state_tensors
+
+    modules, optimizers = _training_state()
+    plain = {"seconds": 1.0, "cooldown_start": None, "total": None}
+    save_checkpoint(folder / "checkpoints", 3, state_tensors(modules, optimizers, {"average": torch.ones(4)}), plain)
+
+
+def _read_training(folder: Path) -> object:
+    from artifixer.training.checkpoint import latest_checkpoint, load_checkpoint
+
+    modules, optimizers = _training_state()
+    newest = latest_checkpoint(folder / "checkpoints")
+    return None if newest is None else load_checkpoint(newest, modules, optimizers, {"average": torch.ones(4)})
+
+
+def _make_depth_model(folder: Path) -> None:
+    from tests.scenes.test_depth_models import _depth_anything
+
+    _depth_anything(folder)
+
+
+def _read_depth_model(folder: Path) -> object:
+    from artifixer.scenes.depth_models import metric_depth_model
+
+    metric_depth_model.cache_clear()
+    return metric_depth_model(str(folder))(noise(WIDTH, HEIGHT), _cameras(1))
+
+
 TARGETS: dict[str, Target] = {
     "colmap binary": Target(lambda folder: write_colmap(folder, "OPENCV", ".bin", views=3) and None, _inspect, 3),
     "colmap text": Target(lambda folder: write_colmap(folder, "OPENCV", ".txt", views=3) and None, _inspect, 3),
@@ -537,6 +618,7 @@ TARGETS: dict[str, Target] = {
     "structure from motion": Target(_make_structure_from_motion, _read_structure_from_motion, 1, "work/*"),
     "train list": Target(_make_train_list, _read_train_list, 1, "list.*"),
     "ply": Target(_make_ply, _read_ply, 4),
+    "splat files": Target(_make_splat_files, _read_splat_files, 3),
     "camera path": Target(_make_camera_path, _read_camera_path, 2),
     "render folder": Target(_make_renders, _read_renders, 3),
     "run": Target(_make_run, _read_run, 4),
@@ -548,6 +630,9 @@ TARGETS: dict[str, Target] = {
     "release": Target(_make_release, _read_model, 1),
     "wan": Target(_make_wan, _read_model, 2),
     "text encoder": Target(_make_text_encoder, _read_text_encoder, 1),
+    "sharded": Target(_make_sharded, _read_model, 2),
+    "training": Target(_make_training, _read_training, 2),
+    "depth model": Target(_make_depth_model, _read_depth_model, 1),
     "resumed enhance": Target(_make_resumed_enhance, _read_resumed_enhance, 1),
 }
 

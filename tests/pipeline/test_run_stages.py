@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -97,6 +97,27 @@ def test_discarded_stages_lose_their_files_and_scratch_goes_at_the_end(folder: R
     stages.discard("never_ran", ["out"])
     assert not (folder.root / "out").exists()
     assert complete(folder, {"seed": 0}, writing(folder, "a")).executed == ["write"]
+
+
+def test_scratch_that_outlived_its_stage_goes_with_the_next_call(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process was killed when the stage had just been marked as done."""
+
+    delete = Stages._delete
+
+    def die_at_scratch(stages: Stages, names: Sequence[str]) -> None:
+        if list(names) == ["out/half"]:
+            raise Killed
+        delete(stages, names)
+
+    work = writing(folder, "a", "half")
+    with monkeypatch.context() as patch:
+        patch.setattr(Stages, "_delete", die_at_scratch)
+        with pytest.raises(Killed):
+            Stages(folder, Progress(output=None)).complete("write", {"seed": 0}, ["out"], 1, work, scratch=["out/half"])
+    stages = Stages(folder, Progress(output=None))
+    stages.complete("write", {"seed": 0}, ["out"], 1, work, scratch=["out/half"])
+    assert stages.executed == []
+    assert [path.name for path in (folder.root / "out").iterdir()] == ["a"]
 
 
 def test_times_of_all_stages_are_kept(folder: RunFolder) -> None:

@@ -13,6 +13,9 @@ import pytest
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import RunFolder, read_json, write_bytes, write_json
 
+#: Pipes, sockets, devices and links.
+pytestmark = pytest.mark.posix
+
 
 def snapshot(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -43,7 +46,6 @@ def run(tmp_path: Path) -> Path:
         "splats.\\..\\..\\precious",
         ".",
         "",
-        "/",
         ".run",
     ],
 )

@@ -4,10 +4,10 @@ import dataclasses
 import enum
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,9 @@ from artifixer.runtime.run_folder import (
     write_bytes,
     write_json,
 )
+
+with suppress(ImportError):  # Windows
+    import resource
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(codec="utf-8")),
@@ -78,6 +81,7 @@ def test_failure_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None:
     assert files_below(tmp_path) == ["splats.ply"]
 
 
+@pytest.mark.posix
 def test_kill_while_writing_keeps_the_old_file_and_the_next_run_cleans_up(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path / "run", {}, {}) as run:
         write_bytes(run.path("splats.ply"), b"old")
@@ -103,6 +107,7 @@ def test_full_disk_names_the_file(tmp_path: Path) -> None:
     assert files_below(tmp_path) == []
 
 
+@pytest.mark.posix
 def test_file_size_limit_names_the_file(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
@@ -114,6 +119,7 @@ def test_file_size_limit_names_the_file(tmp_path: Path) -> None:
     assert files_below(tmp_path) == []
 
 
+@pytest.mark.posix
 def test_file_size_limit_names_the_file_of_a_library_without_errno(tmp_path: Path) -> None:
     """safetensors writes in Rust and reports the system's error in words."""
     from safetensors.torch import save_file
@@ -403,6 +409,7 @@ def test_bad_input_at_the_start_leaves_nothing(tmp_path: Path) -> None:
     assert files_below(tmp_path / "empty") == ["notes.txt"]
 
 
+@pytest.mark.posix
 def test_a_folder_that_cannot_be_started_leaves_nothing(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))

@@ -16,7 +16,7 @@ from artifixer.runtime.stopping import (
     stop_requested,
 )
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="os.kill ends the process there instead of sending a signal")
+pytestmark = pytest.mark.posix
 
 
 def terminate() -> None:

@@ -118,6 +118,7 @@ def test_links_are_followed_and_broken_ones_count_as_missing(tmp_path: Path) -> 
     assert scene.photos[1].read().shape == (48, 64, 3)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("what", ["images/001.png", "transforms.json", "images"])
 def test_what_may_not_be_read_is_named(tmp_path: Path, what: str) -> None:
     write_transforms(tmp_path, transforms_content())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from artifixer.runtime.errors import InputError
 from artifixer.scenes import identity
 from artifixer.scenes.identity import capture_fingerprint, sampled_fingerprint
 from tests.scenes.capture_files import transforms_content, write_transforms
@@ -32,6 +33,26 @@ def change_in_place(photo: Path, at: int, mtime: bool) -> None:
 def test_a_photo_that_is_changed_in_place_is_noticed(capture: Path, at: int) -> None:
     before = capture_fingerprint(capture)
     change_in_place(capture / "images" / "001.png", at, mtime=False)
+    assert capture_fingerprint(capture) != before
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("target", ["/", "..", "../.."])
+def test_a_link_to_what_is_around_the_capture_is_refused(capture: Path, target: str) -> None:
+    """It would read the whole disk."""
+    (capture / "more").symlink_to(target)
+    for identify in (capture_fingerprint, sampled_fingerprint):
+        with pytest.raises(InputError, match=r"more: is a link to .*, which holds the capture itself"):
+            identify(capture)
+
+
+@pytest.mark.posix
+def test_links_to_photos_and_back_are_followed_once(capture: Path) -> None:
+    before = capture_fingerprint(capture)
+    (capture.parent / "elsewhere").mkdir()
+    (capture.parent / "elsewhere" / "a.txt").write_text("a")
+    (capture / "linked").symlink_to(capture.parent / "elsewhere")
+    (capture / "images" / "back").symlink_to(capture)
     assert capture_fingerprint(capture) != before
 
 

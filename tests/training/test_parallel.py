@@ -149,6 +149,7 @@ def test_two_processes_train_the_weights_of_one(name, by_two, tmp_path):
         assert_same_weights(torch.load(by_two / f"{name}-{strategy}.pt", weights_only=True), alone)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("name", STAGES)
 def test_two_processes_have_the_gradients_of_one(name, tmp_path):
     alone = gradients(name, "replicate", tmp_path / "alone")

@@ -59,6 +59,7 @@ def trained(name: str, pairs: MadePairs, folder: Path) -> dict[str, torch.Tensor
     return state_tensors(stage.modules, stage.optimizers, stage.extra_state)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("name", STAGES)
 def test_killed_twice_and_continued_is_as_if_nothing_had_happened(name, tmp_path):
     whole = trained(name, MadePairs(count=2), tmp_path / "whole")

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import PARSER_ERRORS
 
 METADATA = ".metadata"
 
@@ -37,20 +38,6 @@ LARGEST_SIDE = 2**40
 ANCHOR = "patch_embedding.weight"
 
 _FILE_NAME = re.compile(r"[\w][\w.-]*\.distcp", re.ASCII)
-
-#: What a pickle that is cut, changed or not of this kind can raise in the unpickler.
-_PICKLE_FAULTS = (
-    pickle.UnpicklingError,
-    EOFError,
-    AttributeError,
-    IndexError,
-    KeyError,
-    TypeError,
-    ValueError,
-    OverflowError,
-    RecursionError,
-    AssertionError,
-)
 
 
 @dataclass(frozen=True)
@@ -237,7 +224,7 @@ def _read_metadata(folder: Path) -> dict[str, StoredTensor]:
         metadata = _MetadataUnpickler(io.BytesIO(path.read_bytes())).load()
     except OSError as error:
         raise InputError(f"{path}: cannot read: {error.strerror}") from error
-    except _PICKLE_FAULTS as error:
+    except PARSER_ERRORS as error:
         found = (str(error) or type(error).__name__).splitlines()[0][:160]
         raise InputError(f"{path}: not plain metadata of torch.distributed.checkpoint, nothing in it was run ({found})") from error
     entries, places = (
@@ -356,7 +343,7 @@ def _read_chunk(name: str, stored: StoredTensor, chunk: Chunk) -> Tensor:
         tensor = torch.load(data, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(f"{chunk.file}: {name}: holds more than a plain tensor and may run code, not loaded") from error
-    except (RuntimeError, OSError, zipfile.BadZipFile, NotImplementedError, *_PICKLE_FAULTS) as error:
+    except (RuntimeError, OSError, zipfile.BadZipFile, NotImplementedError, *PARSER_ERRORS) as error:
         found = (str(error) or type(error).__name__).splitlines()[0][:160]
         raise InputError(f"{chunk.file}: {name}: truncated or damaged ({found})") from error
     if type(tensor) is not Tensor or tensor.layout != torch.strided or tensor.dtype != stored.dtype or tuple(tensor.shape) != chunk.sizes:
