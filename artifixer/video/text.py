@@ -23,7 +23,7 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, reason
 from artifixer.runtime.json_io import as_object, is_whole, shown
 from artifixer.runtime.run_folder import atomic_path, fingerprint, read_json
-from artifixer.video.weights import check_pretrained, is_finite, open_tensors
+from artifixer.video.weights import check_pretrained, check_settings_files, is_finite, open_tensors
 
 #: Part of the cache's key: to be raised when the same prompt and weights begin to give other values.
 CACHE_VERSION = 1
@@ -142,6 +142,7 @@ class TextEncoder:
         """Compare the encoder's sizes in its config with its weights on the disk: nothing larger than those is built."""
         folder = self.folder / "text_encoder"
         check_pretrained(folder)
+        check_settings_files(self.folder / "tokenizer")
         config = as_object(read_json(folder / "config.json"), folder / "config.json")
         shapes = open_tensors(folder).shapes
         values = sum(math.prod(shape) for shape in shapes.values())

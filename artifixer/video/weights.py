@@ -29,9 +29,9 @@ import torch
 from torch import Tensor, nn
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import PARSER_ERRORS, check_regular, file_beside, open_regular
+from artifixer.runtime.files import PARSER_ERRORS, check_regular, file_beside, open_regular, reason
 from artifixer.runtime.json_io import as_object, is_number, shown
-from artifixer.runtime.run_folder import atomic_path, read_json
+from artifixer.runtime.run_folder import LARGEST_JSON, atomic_path, read_json
 from artifixer.video.checkpoints.torch_distributed import is_distributed_checkpoint, open_distributed_checkpoint
 
 #: Largest size, most layers, and most entries of a list that the configuration of a pretrained network may name whatever its weights are.
@@ -235,11 +235,20 @@ def check_pretrained(folder: Path) -> None:
     Its library builds what the config says before it looks at the weights: a million layers, or layers as wide as the memory.
     """
     path = folder / "config.json"
+    check_settings_files(folder)
     shapes = open_tensors(folder).shapes
     longest = max((side for shape in shapes.values() for side in shape), default=0)
     limits = dict.fromkeys(("layers", "depths", "blocks"), max(len(shapes), MOST_LAYERS))
     limits |= {"hidden": longest, "intermediate": longest, "ratio": MOST_LAYERS}
     check_numbers(path, as_object(read_json(path), path), max(LARGEST_SIZE, longest), limits)
+
+
+def check_settings_files(folder: Path) -> None:
+    """Raise ``InputError`` for settings and vocabularies in a folder of transformers that are no plain files or absurdly large: its library
+    reads them whole."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".txt", ".model") and (size := check_regular(path, "settings or a vocabulary")) > LARGEST_JSON:
+            raise InputError(f"{path}: {size:,} bytes, expected settings or a vocabulary of at most {LARGEST_JSON:,}")
 
 
 def check_numbers(path: Path, content: Mapping[str, Any], most: int, limits: Mapping[str, int]) -> None:
@@ -271,7 +280,14 @@ def _open_safetensors(path: Path) -> StoredTensors:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, *PARSER_ERRORS) as error:
         raise InputError(f"{path}: truncated or damaged ({error}); {_bytes(path)}, expected a safetensors file") from error
-    return StoredTensors(path, shapes, file.get_tensor)
+
+    def read(name: str) -> Tensor:
+        try:
+            return file.get_tensor(name)
+        except (SafetensorError, *PARSER_ERRORS) as error:
+            raise InputError(f"{path}: {name} cannot be read ({reason(error)}); expected a tensor of weights") from error
+
+    return StoredTensors(path, shapes, read)
 
 
 def _open_pickle(path: Path) -> StoredTensors:
