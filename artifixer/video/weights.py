@@ -157,7 +157,7 @@ def load_into(
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether all values are numbers; looks at a part at a time, so that a large tensor needs no second one of its size."""
-    return all(bool(torch.isfinite(part).all()) for part in tensor.reshape(-1).split(1 << 24))
+    return tensor.is_meta or all(bool(torch.isfinite(part).all()) for part in tensor.reshape(-1).split(1 << 24))
 
 
 def release_name(name: str) -> str:
