@@ -36,6 +36,9 @@ RAY_POLL_SECONDS = 1.0
 
 Job = tuple[int, tuple[Any, ...]]
 
+#: Changes which signals are blocked; absent on Windows.
+_set_mask: Callable[..., Any] | None = getattr(signal, "pthread_sigmask", None)
+
 
 class Workers(ABC):
     """Runs a fixed number of jobs at a time."""
@@ -116,6 +119,7 @@ class ProcessWorkers(Workers):
         self._free = list(devices)[::-1]
         self._idle: list[_Process] = []
         self._busy: dict[int, _Process] = {}
+        self._started: list[Any] = []  # all that live: Ctrl-C may come while one is in neither of the two
 
     def submit(self, number: int, arguments: tuple[Any, ...]) -> None:
         while True:
@@ -146,17 +150,21 @@ class ProcessWorkers(Workers):
         return done
 
     def close(self) -> None:
-        workers = [*self._idle, *self._busy.values()]
+        pipes = [worker.pipe for worker in (*self._idle, *self._busy.values())]
         self._idle, self._busy = [], {}
-        for worker in workers:
-            worker.process.kill()
-        for worker in workers:
-            worker.process.join()
-            worker.pipe.close()
+        processes = [process for process in self._started if process.pid is not None]
+        self._started = []
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
+        for pipe in pipes:
+            pipe.close()
 
     def _start(self, device: str) -> _Process:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs, self._function, device, os.getpid()), daemon=True)
+        self._started.append(process)
         # A child that is still importing would die of a signal to the group; it begins with these blocked.
         with _thread_limits(), _signals_blocked():
             process.start()
@@ -167,6 +175,7 @@ class ProcessWorkers(Workers):
         worker.process.kill()
         worker.process.join()
         worker.pipe.close()
+        self._started.remove(worker.process)
         self._free.append(worker.device)
 
 
@@ -179,8 +188,8 @@ def _serve(pipe: Connection, function: Callable[..., Any], device: str, parent: 
     """A worker's life: jobs from the pipe until it is killed. Ctrl-C and SIGTERM are the parent's business."""
     for number in (signal.SIGINT, *STOP_SIGNALS):
         signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *STOP_SIGNALS})
+    if _set_mask is not None:
+        _set_mask(getattr(signal, "SIG_UNBLOCK"), {signal.SIGINT, *STOP_SIGNALS})  # noqa: B009 (absent on Windows)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
     if device.startswith("cuda"):
@@ -218,14 +227,14 @@ def _handlers_restored() -> Iterator[None]:
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
     """Signals that arrive inside are handled after it; processes started inside have them blocked."""
-    if not hasattr(signal, "pthread_sigmask"):
+    if _set_mask is None:
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *STOP_SIGNALS})
+    before = _set_mask(getattr(signal, "SIG_BLOCK"), {signal.SIGINT, *STOP_SIGNALS})  # noqa: B009 (absent on Windows)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _set_mask(getattr(signal, "SIG_SETMASK"), before)  # noqa: B009
 
 
 @contextmanager

@@ -145,7 +145,7 @@ def read_whole(path: Path, expected: str, most: int | None = None) -> bytes:
         raise InputError(f"{path}: {size:,} bytes, expected {expected} of at most {most:,}")
     with open_regular(path, expected) as file:
         try:
-            return file.read() if most is None else file.read(most)
+            return file.read() if most is None else file.read(min(size, most))  # what is asked for is allocated at once
         except OSError as error:
             raise InputError(f"{path}: cannot read: {reason(error)}, expected {expected}") from error
 

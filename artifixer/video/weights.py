@@ -156,7 +156,7 @@ def load_into(
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether all values are numbers; looks at a part at a time, so that a large tensor needs no second one of its size."""
+    """Whether all values are numbers; a tensor on the device meta has none. Looks at a part at a time, which takes no second copy."""
     return tensor.is_meta or all(bool(torch.isfinite(part).all()) for part in tensor.reshape(-1).split(1 << 24))
 
 

@@ -36,7 +36,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_pairs(folder: Path, *pairs: TrainingPair) -> Path:
-    samples = [(describe(pair, encode_sample(pair)), encode_sample(pair)) for pair in pairs]
+    """Pairs in metres, as the recipe paper has them."""
+    metric = [replace(pair, camera_scale_kind="metric") for pair in pairs]
+    samples = [(describe(pair, encode_sample(pair)), encode_sample(pair)) for pair in metric]
     write_index(folder, [write_shard(folder / "pairs-00000.tar", samples)], complete=True)
     return folder
 

@@ -315,7 +315,7 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path, name: str, content: b
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     refused(tmp_path / "absent.ply", "no such file")
-    refused(tmp_path, "cannot be read")
+    refused(tmp_path, "it is a folder, expected a splat file")
 
 
 def test_counts_that_the_file_cannot_hold_take_no_memory(tmp_path: Path) -> None:
