@@ -23,7 +23,7 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, reason
 from artifixer.runtime.json_io import as_object
 from artifixer.runtime.run_folder import read_json
-from artifixer.video.weights import check_numbers, check_pretrained, is_finite
+from artifixer.video.weights import check_numbers, check_pretrained, check_settings_files, is_finite
 
 #: A photo and its camera (one view of the photo's size) -> camera z in metres per pixel, NaN where unknown.
 MetricDepth = Callable[[UInt8[np.ndarray, "height width 3"], Cameras], Float[np.ndarray, "height width"]]
@@ -52,6 +52,8 @@ def metric_depth_model(name: str, device: str = "cpu") -> MetricDepth:
         return _moge(name, device)
     from transformers import AutoConfig
 
+    if Path(name).is_dir():
+        check_settings_files(Path(name))
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # its validation raises errors of its own

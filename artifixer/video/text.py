@@ -106,11 +106,17 @@ class TextEncoder:
 
     def _encode(self, prompt: str) -> EncodedPrompt:
         tokenizer, network = self._load()
-        ids = tokenizer(prompt, add_special_tokens=True, truncation=False, return_tensors="pt").input_ids
-        kept = tokenizer(prompt, add_special_tokens=True, truncation=True, max_length=self.config.tokens, return_tensors="pt").input_ids
-        # Padding to full length under a mask would give the same numbers for these tokens, and take longer.
-        with torch.no_grad():
-            hidden = network(kept.to(self._device)).last_hidden_state.to("cpu", torch.float32)
+        limited: dict[str, Any] = {"truncation": True, "max_length": self.config.tokens}
+        try:
+            ids = tokenizer(prompt, add_special_tokens=True, truncation=False, return_tensors="pt").input_ids
+            kept = tokenizer(prompt, add_special_tokens=True, return_tensors="pt", **limited).input_ids
+            # Padding to full length under a mask would give the same numbers for these tokens, and take longer.
+            with torch.no_grad():
+                hidden = network(kept.to(self._device)).last_hidden_state.to("cpu", torch.float32)
+        except PARSER_ERRORS as error:  # settings of which the library only notices here that they do not fit
+            raise InputError(f"{self.folder}: the text encoder cannot read a prompt: {reason(error)}") from error
+        if not is_finite(hidden):
+            raise InputError(f"{self.folder}: the text encoder gives values that are not finite for a prompt")
         encoded = no_prompt(self.config)
         encoded.embedding[:, : hidden.shape[1]] = hidden
         return EncodedPrompt(encoded.embedding, ids.shape[1] - kept.shape[1])

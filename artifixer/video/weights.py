@@ -112,7 +112,7 @@ def check_tensors(stored: StoredTensors, expected: Mapping[str, tuple[int, ...]]
         if name in expected and tuple(shape) != tuple(expected[name])
     ]
     problems = [
-        f"{len(names)} {kind}: {', '.join(names[:NAMED_PROBLEMS])}{', ...' if len(names) > NAMED_PROBLEMS else ''}"
+        f"{len(names)} {kind}: {', '.join(name[:120] for name in names[:NAMED_PROBLEMS])}{', ...' if len(names) > NAMED_PROBLEMS else ''}"
         for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
         if names
     ]
@@ -279,7 +279,7 @@ def _open_safetensors(path: Path) -> StoredTensors:
         file = safe_open(path, framework="pt")
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, *PARSER_ERRORS) as error:
-        raise InputError(f"{path}: truncated or damaged ({error}); {_bytes(path)}, expected a safetensors file") from error
+        raise InputError(f"{path}: truncated or damaged ({reason(error)}); {_bytes(path)}, expected a safetensors file") from error
 
     def read(name: str) -> Tensor:
         try:
