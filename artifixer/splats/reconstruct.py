@@ -1,7 +1,8 @@
 """``reconstruct``: photos with cameras -> splats, by gradient descent through the rasterizer and MCMC moves.
 
-The paper's initial reconstruction (section 3: 3DGUT rendering, MCMC densification, 10,000 iterations). Each iteration renders one
-photo's camera over a random background colour, so that opacity means coverage and not brightness.
+The paper's initial reconstruction (section 5.1 and appendix B: 3DGUT rendering, MCMC densification,
+10,000 iterations). Each iteration renders one photo's camera over a random background colour, so
+that opacity means coverage and not brightness.
 
 All randomness is keyed by (seed, iteration), so a run that continues from its checkpoint ends with the same bits on the CPU.
 """
