@@ -336,7 +336,10 @@ def _made_pair(number: int, size: tuple[int, int], frames: int, views: int) -> T
     clean = pictures(frames)
     opacity = torch.where(torch.arange(width) < MADE_COVERAGE * width, 255, 0).to(torch.uint8).expand(frames, height, width).contiguous()
     renders = torch.where(opacity[..., None] > 0, clean, torch.zeros_like(clean))
-    return TrainingPair(f"made-{number}", clean, renders, opacity, cameras(frames), pictures(views), cameras(views), camera_scale=1.0)
+    views_seen = pictures(views), cameras(views)
+    return TrainingPair(
+        f"made-{number}", clean, renders, opacity, cameras(frames), *views_seen, camera_scale=1.0, camera_scale_kind="metric"
+    )
 
 
 def table(cases: Sequence[Case]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,10 +11,12 @@ from typing import Annotated, Literal
 import tyro
 
 from artifixer.curation.caption import CaptionConfig
-from artifixer.curation.jobs import CurationConfig, curate, expand_sources
+from artifixer.curation.jobs import CurationConfig, Source, curate, expand_sources
 from artifixer.imaging.resize import GRID
 from artifixer.recipes.curate import RECIPES
 from artifixer.runtime.errors import InputError
+from artifixer.scenes.metric_depth import EXPECTED, check_depth_model, default_depth_model
+from artifixer.scenes.scale import ScaleKind
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,10 @@ class Command:
     """Length of a clip, or SHORTEST..LONGEST; 4 n + 1 frames. Default: the recipe's."""
     seed: int = 0
     """Of everything drawn besides the procedural scenes themselves."""
-    camera_scale: Literal["median_depth", "metric"] = "median_depth"
-    """Unit of camera translations: the median depth (our models), or metres by a depth model (the paper's)."""
+    camera_scale: ScaleKind | None = None
+    """Unit of camera translations: median_depth (recipe tiny) or metric (recipe paper); training refuses another than its model's."""
     depth_model: str | None = None
-    """Folder or hub name of a metric depth model of transformers, for --camera-scale metric."""
+    """For metric: folder or hub name of a network that predicts metres. Default: MoGe-2 where installed; drawn scenes need none."""
     caption_server: str | None = None
     """Address up to /v1 of an OpenAI-compatible server with a vision model. Default: no captions. Its key: OPENAI_API_KEY."""
     caption_model: str = CaptionConfig.model
@@ -63,14 +66,26 @@ def run_command(command: Command) -> None:
         config = _resized(config, command.size)
     if command.frames is not None:
         config = replace(config, frames=_frame_range(command.frames))
-    if (command.camera_scale == "metric") != (command.depth_model is not None):
-        raise InputError("--camera-scale metric and --depth-model go together: give both or none")
+    sources = expand_sources(command.sources)
+    kind = command.camera_scale or config.camera_scale
+    _check_scale(kind, command.depth_model, sources)
     caption = CaptionConfig(command.caption_server, command.caption_model)
-    config = replace(config, camera_scale=command.camera_scale, depth_model=command.depth_model, caption=caption)
-    result = curate(expand_sources(command.sources), config, command.seed, command.out, command.workers, command.overwrite)
+    config = replace(config, camera_scale=kind, depth_model=command.depth_model, caption=caption)
+    result = curate(sources, config, command.seed, command.out, command.workers, command.overwrite)
     print(f"{result.pairs} pairs of {result.scenes - len(result.failed)} scenes in {command.out}; {len(result.failed)} scenes failed")
     if not result.pairs:
         raise InputError(f"{command.out}: no scene gave a pair; the first error: {result.failed[0].error}")
+
+
+def _check_scale(kind: ScaleKind, depth_model: str | None, sources: Sequence[Source]) -> None:
+    """A depth model where captures need one, none where nothing asks it, and one that can be used."""
+    if depth_model is not None:
+        if kind != "metric":
+            raise InputError(f"--depth-model {depth_model}: camera scale {kind} needs none; expected --camera-scale metric beside it")
+        check_depth_model(depth_model)
+    captures = [source.name for source in sources if not source.is_procedural]
+    if kind == "metric" and captures and depth_model is None and default_depth_model() is None:
+        raise InputError(f"--camera-scale metric: nothing says how long a metre is in {captures[0]}; give --depth-model; {EXPECTED}")
 
 
 def _resized(config: CurationConfig, longest: int) -> CurationConfig:

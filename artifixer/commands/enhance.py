@@ -50,6 +50,8 @@ class Command:
     """The same seed gives the same frames."""
     camera_scale: float | None = None
     """World units to the model's: metres per unit x 0.01 for the public release. Default: from the renders' depth."""
+    depth_model: str | None = None
+    """For models that know metres: folder or hub name of a network that predicts them from the renders. Default: MoGe-2 where installed."""
     residual: Literal["auto", "keep", "leave"] = "auto"
     """Whether detail that the autoencoder loses comes back where renders are opaque. auto: as the model was made for."""
     strength: float = 1.0
@@ -82,6 +84,7 @@ def run_command(command: Command) -> None:
         keep_residual={"auto": None, "keep": True, "leave": False}[command.residual],
         strength=command.strength,
         camera_scale=command.camera_scale,
+        depth_model=command.depth_model,
         detail=command.detail,
     )
     device = resolve_device(command.device)

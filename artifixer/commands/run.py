@@ -68,6 +68,10 @@ class Command:
     """improve starts as the model is best; generate starts from noise where the renders are empty, so that each seed invents its own."""
     steps: int | Literal["adaptive"] | None = None
     """Denoising steps per block. Default: the model's own in this mode."""
+    camera_scale: float | None = None
+    """World units to the model's: metres per unit x 0.01 for the public release. Default: found as the model needs it."""
+    depth_model: str | None = None
+    """For models that know metres: folder or hub name of a network that predicts them from the photos. Default: MoGe-2 where installed."""
     from_splats: Path | None = None
     """Splat PLY of any tool, in the capture's world, instead of a reconstruction."""
     frame_weights: Literal["uniform", "lpips", "evidence"] | None = None
@@ -113,6 +117,8 @@ def run_config(command: Command) -> RunConfig:
         mode=command.mode,
         steps=command.steps,
         references=command.references,
+        camera_scale=command.camera_scale,
+        depth_model=command.depth_model,
         from_splats=command.from_splats,
         reconstruct=recipe.reconstruct,
         distill=replace(recipe.distill, weights=weights),

@@ -29,18 +29,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from artifixer.curation.align_metric import ScaleKind, camera_scale, depth_network
 from artifixer.curation.caption import CaptionConfig, caption_clip, captioner
 from artifixer.curation.render_pairs import FlawConfig, draw_clip, render_pair, sized_for_clips, with_flaws
 from artifixer.curation.sparse_splats import SparseConfig, SparseFit, draw_fit, sparse_splats, training_groups
 from artifixer.pairs.pair import TrainingPair
-from artifixer.pairs.shards import INDEX_FILE, SampleEntry, describe, encode_sample, read_index, write_index, write_shard
+from artifixer.pairs.shards import INDEX_FILE, VERSION, SampleEntry, describe, encode_sample, read_index, write_index, write_shard
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder, fingerprint, read_json, to_json, write_bytes, write_json
 from artifixer.runtime.seeds import numpy_generator
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
 from artifixer.scenes.formats import PROCEDURAL_PREFIX, load_scene
+from artifixer.scenes.scale import ScaleKind, camera_scale, sparse_observations
 from artifixer.scenes.scene import Scene
 
 #: A shard is the unit of what is readable: 16 scenes at the tiny recipe's size are about 40 MB.
@@ -67,7 +67,7 @@ class CurationConfig:
     path_share: how much of a procedural scene's camera path is captured, a range: from an arc around one thing to a walk with a pan.
     points_per_photo: sparse points tried per photo of a procedural scene that is captured along its whole path, a range.
     groups: how many of the two groups of Algorithm 1 give a pair each, by lot.
-    camera_scale: which scale is stored, see ``scenes/scale.py``. depth_model: for ``metric``, see ``align_metric.depth_network``.
+    camera_scale: which scale is stored, see ``scenes/scale.py``. depth_model: for ``metric``, a network that predicts metres.
     """
 
     sizes: tuple[tuple[int, int], ...] = ((1024, 576),)
@@ -174,7 +174,7 @@ def curate(
     Raises ``InputError`` when the folder belongs to other sources or settings, ``Stopped`` after SIGTERM.
     """
     identity = {"sources": fingerprint([source.identity for source in sources]), "scenes": len(sources)}
-    settings = {"config": asdict(config), "seed": seed}
+    settings = {"config": asdict(config), "seed": seed, "version of pairs": VERSION}
     with RunFolder.open(out, identity, settings, overwrite) as run, stop_on_sigterm():
         folder = _PairFolder(run, sources)
         with Progress(("curate",), log_file=run.path("log.txt")) as progress, progress.stage("curate", len(sources)) as stage:
@@ -219,7 +219,6 @@ def scene_pairs(number: int, source: Source, config: CurationConfig, seed: int) 
     if not groups:
         raise InputError(f"{source.name}: {len(captured)} photos; no group of Algorithm 1 has two")
     groups = tuple(groups[index] for index in rng.permutation(len(groups))[: config.groups])
-    depth = None if config.depth_model is None else depth_network(config.depth_model)
     caption: str | None = None
     for position, group in enumerate(groups):
         fit = draw_fit(config.sparse, rng)
@@ -228,7 +227,8 @@ def scene_pairs(number: int, source: Source, config: CurationConfig, seed: int) 
         if source.is_procedural:
             photographed, photos_used = with_flaws(scene, training, config.flaws, rng)
         splats = sparse_splats(photographed, training, photos_used, fit.config, int(rng.integers(2**31)))
-        scale = camera_scale(scene, training, config.camera_scale, depth)
+        observed = sparse_observations(scene, training)
+        scale = camera_scale(config.camera_scale, observed, depth_model=config.depth_model, may_assume=False)
         pair = render_pair(f"{number:06d}_{position}", scene, clip, training, photos_used, splats, scale)
         caption = caption_clip(pair.clean_frames, captioner(config.caption)) if position == 0 else caption
         pair = replace(pair, caption=caption)

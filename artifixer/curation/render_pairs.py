@@ -21,6 +21,7 @@ from artifixer.imaging.resize import multiple_of_16
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.photo_files import resize_scene
+from artifixer.scenes.scale import CameraScale
 from artifixer.scenes.scene import Photo, Scene
 from artifixer.splats.render import render
 from artifixer.splats.render_folder import to_uint8
@@ -89,7 +90,7 @@ def render_pair(
     training: tuple[int, ...],
     photos: tuple[Photo, ...],
     splats: Splats,
-    camera_scale: float,
+    scale: CameraScale,
 ) -> TrainingPair:
     """The pair of a clip and of splats fitted to ``photos``; the photos become its references."""
     cameras = scene.batch(clip)
@@ -103,7 +104,8 @@ def render_pair(
         cameras=cameras,
         reference_photos=torch.from_numpy(np.stack([photo.read() for photo in photos])),
         reference_cameras=scene.batch(training),
-        camera_scale=camera_scale,
+        camera_scale=scale.value,
+        camera_scale_kind=scale.kind,
     )
 
 

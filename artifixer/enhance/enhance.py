@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -26,6 +27,8 @@ from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.geometry.paths import focus_point
 from artifixer.imaging.resize import resize_bilinear
 from artifixer.runtime.errors import InputError
+from artifixer.scenes.metric_depth import metric_depth
+from artifixer.scenes.scale import CameraScale, DepthView, Observations, camera_scale
 from artifixer.splats.render import Renders
 from artifixer.video.backdrop import Backdrop
 from artifixer.video.conditions import RollOutContext
@@ -49,8 +52,9 @@ class EnhanceConfig:
     steps: network calls per block; ``adaptive`` takes fewer where the render is opaque. prompt: what the scene shows. drop: what the model
     does not get to see. keep_residual: see ``ModelConfig``. strength: share, 0 to 1, of what the model changes where the render is opaque.
     detail: whether invented places get fine structure from the reference photos, for models that are smooth there; without it they stay
-    the mean of what they may be. camera_scale: world units to the model's units; None finds it from the renders' depth. overlap: whether
-    encoding and decoding run in threads beside the network; None for on a GPU only.
+    the mean of what they may be. camera_scale: world units to the model's units; depth_model: a network that predicts metres; at most one
+    of them, see ``scenes/scale.py``; None for both finds the scale from the renders' depth. overlap: whether encoding and decoding run in
+    threads beside the network; None for on a GPU only.
     """
 
     mode: Mode = "improve"
@@ -62,6 +66,7 @@ class EnhanceConfig:
     strength: float = 1.0
     detail: bool = True
     camera_scale: float | None = None
+    depth_model: str | None = None
     overlap: bool | None = None
 
 
@@ -78,7 +83,7 @@ class FrameBlock:
 class EnhanceReport:
     """What a run tells besides its frames: filled in as it goes on, complete when the iterator has ended.
 
-    warnings: one line each, complete when ``enhance`` returns. width, height: the model's frames. camera_scale and where it is from.
+    warnings: one line each, complete when ``enhance`` returns. width, height: the model's frames. camera_scale, its kind, and its source.
     network_seconds: in the network alone; on a GPU its own time. first_frame_seconds: from the call of ``enhance`` to the first block.
     seconds: to the last one. peak_memory: bytes, on a GPU of its tensors, on a CPU of the process.
     """
@@ -87,6 +92,7 @@ class EnhanceReport:
     width: int = 0
     height: int = 0
     camera_scale: float = 1.0
+    camera_scale_kind: str = ""
     camera_scale_source: str = ""
     blocks: int = 0
     network_calls: int = 0
@@ -325,7 +331,8 @@ def _context(
     prompt = model.encode_prompt("" if "text" in config.drop else config.prompt)
     if prompt.warning is not None:
         report.warnings.append(prompt.warning)
-    report.camera_scale, report.camera_scale_source = _camera_scale(source, cameras, references, model, config, report)
+    scale = _camera_scale(source, cameras, model, config, report)
+    report.camera_scale, report.camera_scale_kind, report.camera_scale_source = scale.value, scale.kind, scale.source
     context = RollOutContext(
         first_camera=cameras[0].to(model.device),
         camera_scale=report.camera_scale,
@@ -345,42 +352,48 @@ def _context(
     return context.with_references(latents, photo_cameras.to(model.device)), backdrop
 
 
-def _camera_scale(
-    source: RenderSource,
-    cameras: Cameras,
-    references: Sequence[ReferencePhoto],
-    model: Model,
-    config: EnhanceConfig,
-    report: EnhanceReport,
-) -> tuple[float, str]:
-    """``camera_scale`` and where it is from: given, or by the rule of ``median_depth``, which also stands in for ``metric``."""
-    if config.camera_scale is not None:
-        if not 0 < config.camera_scale < math.inf:
-            raise InputError(f"camera scale {config.camera_scale:g}: expected a positive finite number")
-        return config.camera_scale, "given"
-    if model.config.camera_scale == "metric":
-        report.warnings.append(
-            f"model {model.config.name} expects metres and no camera scale was given (metres per unit x 0.01); "
-            "the median depth of the renders takes its place"
-        )
-    depth = sampled_median_depth(source)
-    if depth is not None:
-        return 1 / depth, "median depth of the renders"
-    views = concatenate([cameras[0], cameras[len(cameras) // 2], cameras[-1]])
-    focus = focus_point(views)
-    distance = float((views.centers - focus).norm(dim=1).median())
-    report.warnings.append("the renders have no depth; the unit of length is guessed from where the cameras look")
-    return (1 / distance if distance > 0 else 1.0), "where the cameras look"
+def _camera_scale(source: RenderSource, cameras: Cameras, model: Model, config: EnhanceConfig, report: EnhanceReport) -> CameraScale:
+    """``scenes/scale.py`` on the depth of the renders; what is a guess goes into the report's warnings."""
+    observed = Observations("the renders", ()) if config.camera_scale is not None else _observations(source, cameras)
+    if not len(observed.depths) and config.camera_scale is None:
+        if config.depth_model is not None:
+            raise InputError(
+                f"--depth-model {config.depth_model}: the renders have no depth to compare with metres; expected --camera-scale"
+            )
+        report.warnings.append("the renders have no depth; the unit of length is guessed from where the cameras look")
+        observed = _viewed_point(cameras)
+    try:
+        kind, device = model.config.camera_scale, str(model.device)
+        scale = camera_scale(kind, observed, given=config.camera_scale, depth_model=config.depth_model, device=device)
+    finally:
+        metric_depth.cache_clear()  # the video model needs the memory
+    if scale.warning is not None:
+        report.warnings.append(scale.warning)
+    return scale
 
 
-def sampled_median_depth(source: RenderSource) -> float | None:
-    """Median positive depth, world units, of a few renders spread over the clip; None when they show none."""
+def _observations(source: RenderSource, cameras: Cameras) -> Observations:
+    """Positive depths of a few renders spread over the clip; their colours are what a depth network sees."""
     count = min(DEPTH_SAMPLES, len(source))
     chosen = sorted({step * (len(source) - 1) // max(1, count - 1) for step in range(count)})
-    depths = [values[values > 0] for index in chosen if (values := source.depth(index)) is not None]  # NaN fails too
-    depth = np.concatenate(depths) if depths else np.zeros(0)
-    depth = depth[np.isfinite(depth)]
-    return float(np.median(depth)) if len(depth) else None
+    views = []
+    for index in chosen:
+        depth = source.depth(index)
+        if depth is not None:
+            values = torch.from_numpy(np.asarray(depth, dtype=np.float64))
+            rows, columns = (values.isfinite() & (values > 0)).nonzero().unbind(-1)
+            pixels = torch.stack([columns, rows], dim=-1)
+            views.append(DepthView(partial(source.rgb, index), cameras[index], pixels, values[rows, columns]))
+    return Observations("the renders", views)
+
+
+def _viewed_point(cameras: Cameras) -> Observations:
+    """The point that the cameras look at, at its median distance from them."""
+    views = concatenate([cameras[0], cameras[len(cameras) // 2], cameras[-1]])
+    distance = float((views.centers - focus_point(views)).norm(dim=1).median())
+    middle = torch.tensor([[cameras.width // 2, cameras.height // 2]])
+    depth = torch.tensor([distance if distance > 0 else 1.0], dtype=torch.float64)
+    return Observations("where the cameras look", (DepthView(None, cameras[0], middle, depth),))
 
 
 # --------------------------------------------------------------------------------------------------------------------- helpers

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
+from artifixer.scenes.scale import ScaleKind
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class TrainingPair:
     reference_photos: all photos the reconstruction was fitted to, ``[views height width 3]`` uint8, in the order of the capture; training
         takes as many as it wants.
     reference_cameras: of these photos.
-    camera_scale: factor on camera translations that the video model sees (``scenes/scale.py``).
+    camera_scale: factor on camera translations that the video model sees; camera_scale_kind: which unit of length it leads to
+        (``scenes/scale.py``).
     caption: words about the scene, or None. caption_embedding: its embedding ``[tokens width]``, or None.
     """
 
@@ -40,6 +43,7 @@ class TrainingPair:
     reference_photos: UInt8[Tensor, "views height width 3"]
     reference_cameras: Cameras
     camera_scale: float
+    camera_scale_kind: ScaleKind
     caption: str | None = None
     caption_embedding: Float[Tensor, "tokens width"] | None = None
 
@@ -57,6 +61,7 @@ class TrainingPair:
             )
         assert (self.reference_cameras.height, self.reference_cameras.width) == size, f"{self.name}: reference cameras of another size"
         assert self.camera_scale > 0, f"{self.name}: camera scale {self.camera_scale}"
+        assert self.camera_scale_kind in get_args(ScaleKind), f"{self.name}: camera scale of kind {self.camera_scale_kind!r}"
 
     @property
     def frames(self) -> int:

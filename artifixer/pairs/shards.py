@@ -4,7 +4,7 @@
 
     index.json          format, version, complete; per shard: file, bytes; per sample: name, place in the shard, checksum, shape
     pairs-00000.tar     files of one sample share the part of their name before the first dot:
-        NAME.json           version, cameras, reference cameras, camera scale, caption
+        NAME.json           version, cameras, reference cameras, camera scale with its kind, caption
         NAME.clean.png      the frames one below the other; NAME.render.png, NAME.opacity.png, NAME.reference.png alike
         NAME.caption.npy    embedding of the caption, if there is one
 
@@ -32,9 +32,10 @@ from artifixer.geometry.cameras import Cameras
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import atomic_path, read_json, to_json, write_json
+from artifixer.scenes.scale import ScaleKind
 
 FORMAT = "artifixer pairs"
-VERSION = 1
+VERSION = 2
 
 INDEX_FILE = "index.json"
 
@@ -50,6 +51,7 @@ class SampleEntry:
     """Where a sample lies and what shape it has.
 
     offset, bytes: its part of the shard. crc32: of that part. frames, views: length of the clip, number of reference photos.
+    camera_scale_kind: as in ``TrainingPair``.
     """
 
     name: str
@@ -60,6 +62,7 @@ class SampleEntry:
     height: int
     width: int
     views: int
+    camera_scale_kind: ScaleKind
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ def encode_sample(pair: TrainingPair) -> bytes:
         "cameras": _cameras_to_json(pair.cameras),
         "reference_cameras": _cameras_to_json(pair.reference_cameras),
         "camera_scale": pair.camera_scale,
+        "camera_scale_kind": pair.camera_scale_kind,
         "caption": pair.caption,
     }
     members = {
@@ -116,6 +120,7 @@ def decode_sample(data: bytes) -> TrainingPair:
             reference_photos=_decode_images(members["reference.png"], references) if len(references) else _no_images(references),
             reference_cameras=references,
             camera_scale=header["camera_scale"],
+            camera_scale_kind=header["camera_scale_kind"],
             caption=header["caption"],
             caption_embedding=None if embedding is None else torch.from_numpy(np.load(io.BytesIO(embedding), allow_pickle=False)),
         )
@@ -125,8 +130,8 @@ def decode_sample(data: bytes) -> TrainingPair:
 
 def describe(pair: TrainingPair, data: bytes, offset: int = 0) -> SampleEntry:
     """The index's line for a pair encoded as ``data``."""
-    cameras = pair.cameras
-    return SampleEntry(pair.name, offset, len(data), zlib.crc32(data), len(cameras), cameras.height, cameras.width, pair.views)
+    size, kind = (pair.cameras.height, pair.cameras.width), pair.camera_scale_kind
+    return SampleEntry(pair.name, offset, len(data), zlib.crc32(data), pair.frames, *size, pair.views, kind)
 
 
 def write_shard(path: Path, samples: Sequence[tuple[SampleEntry, bytes]]) -> ShardEntry:
@@ -155,7 +160,8 @@ def read_index(folder: Path) -> tuple[ShardEntry, ...]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f'{path}: not an index of training pairs; expected "format": "{FORMAT}"')
     if content.get("version") != VERSION:
-        raise InputError(f"{path}: version {content.get('version')!r}; this program reads version {VERSION}")
+        again = "; version 1 says no kind of camera scale: make the pairs again (artifixer curate)" if content.get("version") == 1 else ""
+        raise InputError(f"{path}: version {content.get('version')!r}; this program reads version {VERSION}{again}")
     try:
         return tuple(
             ShardEntry(str(shard["file"]), int(shard["bytes"]), tuple(SampleEntry(**sample) for sample in shard["samples"]))

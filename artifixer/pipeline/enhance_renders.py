@@ -23,6 +23,7 @@ from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder, fingerprint, write_json
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
 from artifixer.scenes.references import REFERENCE_COUNT, select_references
+from artifixer.scenes.scale import check_scale_options
 from artifixer.splats.render_folder import Reference, RenderFolder, read_render_folder
 from artifixer.video.memory import check_memory, default_plan
 from artifixer.video.models import ModelFiles, default_dtype, load_model, locate_model
@@ -58,6 +59,7 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
     device = torch.device(job.device)
     files = locate_model(job.model)
     files.check_prompt("" if "text" in job.config.drop else job.config.prompt)
+    check_scale_options(files.config.camera_scale, job.config.camera_scale, job.config.depth_model, files.config.name)
     plan = default_plan(files.config, cameras.width, cameras.height, len(chosen), device, job.offload)
     check_memory(files.config, plan, device)
     files.check_weights()
@@ -79,7 +81,8 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
         blocks = enhance(folder, cameras, references, model, job.config, report, StoreOnDisk(run.path("state")))
         for warning in report.warnings:
             progress.note(f"warning: {warning}")
-        progress.note(f"{report.width}x{report.height}, camera scale {report.camera_scale:.4g} ({report.camera_scale_source})")
+        scale = f"{report.camera_scale:.4g}, {report.camera_scale_kind} ({report.camera_scale_source})"
+        progress.note(f"{report.width}x{report.height}, camera scale {scale}")
         with closing(blocks), progress.stage("enhance", len(cameras)) as stage:  # type: ignore[type-var]
             for block in blocks:
                 for number, frame in enumerate(block.frames, start=block.first_index):
@@ -134,6 +137,7 @@ def timing(report: EnhanceReport, frames: int) -> dict[str, object]:
         "first_frame_seconds": report.first_frame_seconds,
         "peak_memory_mb": report.peak_memory / 1e6,
         "camera_scale": report.camera_scale,
+        "camera_scale_kind": report.camera_scale_kind,
         "camera_scale_source": report.camera_scale_source,
         "warnings": report.warnings,
     }

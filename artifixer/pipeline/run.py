@@ -27,7 +27,7 @@ from artifixer.evaluation.evaluate import PerceptualMetrics, VariantQuality
 from artifixer.evaluation.variant_table import read_variants
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.pipeline.capture import identify, open_capture
-from artifixer.pipeline.model_scale import CameraScale, find_camera_scale
+from artifixer.pipeline.model_scale import find_camera_scale
 from artifixer.pipeline.plan import planned_stages
 from artifixer.pipeline.run_config import VARIANTS, RunConfig, check_config, ignored_masks, settings_of
 from artifixer.pipeline.run_inputs import check_inputs, check_pixels, make_job
@@ -47,9 +47,10 @@ from artifixer.pipeline.run_work import (
 )
 from artifixer.pipeline.target_path import heldout_frames
 from artifixer.runtime.progress import Progress, Stage
-from artifixer.runtime.run_folder import RunFolder, fingerprint
+from artifixer.runtime.run_folder import RunFolder, fingerprint, read_json, write_json
 from artifixer.runtime.stopping import stop_on_sigterm
 from artifixer.scenes.formats import brings_poses
+from artifixer.scenes.scale import CameraScale, depth_model_for
 from artifixer.video.models import Model, ModelFiles, load_model
 
 INITIAL, DISTILLED = "splats/initial.ply", "splats/artifixer3d.ply"
@@ -60,6 +61,9 @@ PLAIN = f"{FRAMES['artifixer']}.plain"
 
 #: Folder of resized photos.
 CACHE = "cache"
+
+#: What a depth network says about the camera scale.
+SCALE = "camera_scale.json"
 
 #: Outputs of the stages that only some variants need.
 OPTIONAL_OUTPUTS = {
@@ -143,9 +147,9 @@ class _Run:
 
     def finish(self) -> Result:
         self._initial()
-        scale = find_camera_scale(self.files.config.camera_scale, self.job.capture, self.job.splats(INITIAL))
-        if scale.is_guess:
-            self._warn(f"camera scale: {scale.source}")
+        scale = self._scale()
+        if scale.warning is not None:
+            self._warn(f"camera scale: {scale.warning}")
         renders = self._rendered("render", INITIAL, "renders", ["cameras.json"])
         keys = {"artifixer": self._enhanced("enhance", renders, scale, "renders", "artifixer")}
         if "artifixer3d" in self.config.wanted:
@@ -184,6 +188,28 @@ class _Run:
             lambda stage: fit_initial(job, config.reconstruct, INITIAL, checkpoint, stage),
             scratch=[checkpoint],
         )
+
+    def _scale(self) -> CameraScale:
+        """The model's camera scale. What a depth network says is kept in a file, so that a continued run does not ask it again."""
+        config, job, kind = self.config, self.job, self.files.config.camera_scale
+
+        def find() -> CameraScale:
+            return find_camera_scale(kind, job.capture, job.splats(INITIAL), config.camera_scale, config.depth_model)
+
+        scene = job.capture.scene
+        asked = depth_model_for(kind, scene.metres_per_unit, config.camera_scale, config.depth_model)
+        if asked is None:
+            self.stages.discard("scale", [SCALE])
+            return find()
+        key = {
+            "depth model": asked,
+            "photos": self._photos_key,
+            "sparse points": fingerprint(vars(scene.points) if scene.points is not None else None),
+            "splats": fingerprint(job.run.root / INITIAL),
+        }
+        path = job.run.root / SCALE
+        self.stages.complete("scale", key, [SCALE], 1, lambda stage: write_json(path, asdict(find())))
+        return CameraScale(**read_json(path))
 
     def _rendered(self, name: str, splats: str, folder: str, more_outputs: list[str]) -> str:
         job = self.job

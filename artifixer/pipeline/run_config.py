@@ -10,6 +10,7 @@ from artifixer.enhance.distill import DistillConfig, check_distillation
 from artifixer.pipeline.capture import CaptureChoice, check_output
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.references import REFERENCE_COUNT
+from artifixer.scenes.scale import check_scale_options
 from artifixer.splats.reconstruct import ReconstructConfig
 from artifixer.video.models import Mode, ModelFiles, locate_model
 
@@ -26,6 +27,7 @@ class RunConfig:
     prompt, mode, steps: of the model; None for its own number of steps in this mode. references: at most this many photos for the model, 0
     for none.
     from_splats: a PLY in the capture's world that takes the place of the reconstruction. fps: of the videos.
+    camera_scale: world units to the model's; depth_model: a network that predicts metres; at most one of them, see ``scenes/scale.py``.
     """
 
     choice: CaptureChoice
@@ -44,6 +46,8 @@ class RunConfig:
     fps: float = 24.0
     seed: int = 0
     device: str = "cpu"
+    camera_scale: float | None = None
+    depth_model: str | None = None
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -67,6 +71,7 @@ def check_config(config: RunConfig) -> ModelFiles:
     files = locate_model(config.model)
     files.check_prompt(config.prompt)
     files.check_weights()
+    check_scale_options(files.config.camera_scale, config.camera_scale, config.depth_model, files.config.name)
     check_distillation(config.distill)
     check_output(config.choice.capture, config.out)
     if config.from_splats is not None:

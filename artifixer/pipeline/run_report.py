@@ -13,11 +13,11 @@ from artifixer.evaluation.inpainting import METHODS, inpaint
 from artifixer.evaluation.report import MOST_VIEWS, Report, ReportView, write_report
 from artifixer.evaluation.variant_table import read_variants
 from artifixer.imaging.resize import resize_photo
-from artifixer.pipeline.model_scale import CameraScale
 from artifixer.pipeline.run_work import Job, at_size, variant_frame
 from artifixer.pipeline.target_path import heldout_frames
 from artifixer.runtime.media import write_png
 from artifixer.runtime.progress import Stage
+from artifixer.scenes.scale import CameraScale
 from artifixer.scenes.scene import Photo
 from artifixer.splats.ply import read_splats
 from artifixer.splats.render_folder import RenderFolder, read_render_folder
@@ -74,7 +74,7 @@ def _rows(job: Job, facts: RunFacts, splats: list[str]) -> list[tuple[str, str]]
         ("Frames", f"{width}x{height}, rendered and enhanced at {render_width}x{render_height}"),
         ("Model", facts.model),
         ("Reference photos", ", ".join(frame.photo or "" for frame, _ in job.references) or "none"),
-        ("Camera scale", f"{facts.scale.value:.6g} ({facts.scale.source})"),
+        ("Camera scale", f"{facts.scale.value:.6g}, {facts.scale.kind} ({facts.scale.source})"),
     ]
     return rows + [(f"Gaussians in {file}", f"{len(read_splats(job.run.root / file)):,}") for file in splats]
 

@@ -1,7 +1,7 @@
 """Named settings for ``artifixer curate``.
 
 ``tiny``   clips of 45 frames around 100 pixels, with fits of a few seconds: for the small model, on a CPU.
-``paper``  clips of 81 frames at 1024x576 from full reconstructions: for a GPU.
+``paper``  clips of 81 frames at 1024x576 from full reconstructions, camera scale in metres: for a GPU.
 """
 
 from artifixer.curation.jobs import CurationConfig
@@ -9,7 +9,7 @@ from artifixer.curation.sparse_splats import SparseConfig
 from artifixer.recipes.reconstruct import RECIPES as RECONSTRUCT
 
 RECIPES = {
-    "paper": CurationConfig(sparse=SparseConfig(reconstruct=RECONSTRUCT["paper"])),
+    "paper": CurationConfig(camera_scale="metric", sparse=SparseConfig(reconstruct=RECONSTRUCT["paper"])),
     "tiny": CurationConfig(
         sizes=((96, 96), (128, 96), (96, 128), (144, 80), (80, 144)),
         frames=(45, 45),

@@ -101,7 +101,7 @@ def load(name: str) -> Scene:
         for number, photo_name in enumerate(names)
     )
     points = _sparse_points(world, cameras, capture.points_per_photo, _generator(capture.seed, "points"))
-    return Scene(name, "procedural", photos, tuple(cameras[i] for i in range(len(cameras))), points)
+    return Scene(name, "procedural", photos, tuple(cameras[i] for i in range(len(cameras))), points, metres_per_unit=1.0)
 
 
 def world_of(scene: Scene | str) -> World:

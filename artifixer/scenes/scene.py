@@ -91,6 +91,7 @@ class Scene:
     applied_transform: what the capture says was already applied to its world (recorded, never undone), or None.
     notes: one-line remarks of the loader for the user (missing photos, guessed intrinsics).
     lost_photos: names of photos that the capture lists and the scene lacks: the file is missing, or no pose was found.
+    metres_per_unit: how long a world unit is, where the capture itself says so; None for the usual captures of unknown scale.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Scene:
     applied_transform: Float[Tensor, "3 4"] | None = None
     notes: tuple[str, ...] = ()
     lost_photos: tuple[str, ...] = ()
+    metres_per_unit: float | None = None
 
     def __post_init__(self) -> None:
         assert len(self.photos) == len(self.cameras), f"{len(self.photos)} photos, {len(self.cameras)} cameras"

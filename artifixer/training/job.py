@@ -102,6 +102,7 @@ def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
 
     Raises ``InputError`` for bad pairs, initial weights of another architecture, and a folder that holds another training.
     """
+    _check_scale_kind(job)
     with joined_processes(job.device) as device, _opened(job, out, overwrite), repeatable(device), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # norms stay in float32, which is meant
         job = replace(job, device=device)
@@ -147,7 +148,22 @@ def initial_model(config: ModelConfig, init: Path | None, seed: int, device: str
             before, wanted = getattr(theirs, name), getattr(ours, name)
             if before != wanted and not name.startswith("latents_"):
                 raise InputError(f"{option} {init}: {part} {name} is {before}, the recipe has {wanted}")
+    if loaded.config.camera_scale != config.camera_scale:
+        kinds = f"its camera scale is {loaded.config.camera_scale}, the recipe's {config.camera_scale}"
+        raise InputError(f"{option} {init}: {kinds}; weights know one unit of length")
     return replace(loaded, config=replace(config, vae=loaded.config.vae))
+
+
+def _check_scale_kind(job: TrainingJob) -> None:
+    """``InputError`` naming the first pair whose camera scale is of another kind than the model's."""
+    wanted = job.recipe.model.camera_scale
+    for stored in (*job.pairs.pairs, *(() if job.validation_pairs is None else job.validation_pairs.pairs)):
+        kind = stored.entry.camera_scale_kind
+        if kind != wanted:
+            raise InputError(
+                f"{stored.folder}: pair {stored.entry.name} has a camera scale of kind {kind}, "
+                f"model {job.recipe.model.name} expects {wanted}; make the pairs with artifixer curate --camera-scale {wanted}"
+            )
 
 
 def model_folder(path: Path) -> Path:

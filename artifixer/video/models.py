@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import atomic_path, fingerprint, read_json, write_json
 from artifixer.runtime.seeds import generator
+from artifixer.scenes.scale import ScaleKind
 from artifixer.video.flow import FlowSchedule, SourceKind
 from artifixer.video.offload import LayerStream
 from artifixer.video.sample import SampleConfig
@@ -44,8 +45,6 @@ HASHED_PIECES, PIECE_BYTES = 64, 1 << 16
 
 #: Parts of a Wan folder that read prompts.
 TEXT_PARTS = ("text_encoder", "tokenizer")
-
-CameraScaleRule = Literal["metric", "median_depth"]
 
 #: What a model is asked for. ``improve``: as it is best, the default. ``generate``: opacity mixing, so that what nobody photographed is
 #: invented from noise and another seed invents something else.
@@ -71,7 +70,7 @@ class ModelConfig:
     name: str
     transformer: VideoTransformerConfig
     vae: AutoencoderConfig
-    camera_scale: CameraScaleRule = "metric"
+    camera_scale: ScaleKind = "metric"
     takes_text: bool = True
     takes_references: bool = True
     source: SourceKind = "mixing"

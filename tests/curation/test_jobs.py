@@ -22,9 +22,13 @@ from artifixer.curation.jobs import CurationResult, Source, curate, expand_sourc
 from artifixer.pairs.loader import open_pairs
 from artifixer.pairs.pair import TrainingPair
 from artifixer.pairs.shards import SampleEntry, decode_sample, is_complete
+from artifixer.recipes.curate import RECIPES
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.run_folder import read_json
 from artifixer.scenes.formats import load_scene
+from artifixer.scenes.metric_depth import default_depth_model
+from artifixer.scenes.scale import METRIC_FACTOR
+from tests.scenes.depth_models import save_depth_model
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +238,9 @@ def test_the_command_makes_readable_pairs(tmp_path: Path, capsys: pytest.Capture
         (["procedural:1", "--size", "8"], "--size 8: expected at least 32"),
         (["procedural:1", "--workers", "0"], "--workers 0"),
         (["nowhere"], "nowhere: does not exist"),
+        (["procedural:1", "--depth-model", "some"], "--depth-model some: camera scale median_depth needs none"),
+        (["procedural:1", "--recipe", "paper", "--depth-model", "/nowhere/at/all"], "depth model /nowhere/at/all: cannot be loaded"),
+        (["procedural:1", "--camera-scale", "miles"], "miles"),
     ],
 )
 def test_wrong_options_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
@@ -242,6 +249,34 @@ def test_wrong_options_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "pairs").exists()
+
+
+@pytest.mark.skipif(default_depth_model() is not None, reason="MoGe-2 is installed and is asked")
+def test_metric_pairs_of_a_capture_need_a_depth_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before any work; drawn scenes know their metres."""
+    (tmp_path / "capture").mkdir()
+    words = ["curate", str(tmp_path / "capture"), "--camera-scale", "metric", "--out", str(tmp_path / "pairs")]
+    assert main(words) == 2
+    assert f"nothing says how long a metre is in {tmp_path / 'capture'}; give --depth-model" in capsys.readouterr().err
+    assert not (tmp_path / "pairs").exists()
+
+
+def test_the_recipe_paper_stores_metres_and_tiny_the_median_depth(tmp_path: Path) -> None:
+    assert {name: recipe.camera_scale for name, recipe in RECIPES.items()} == {"paper": "metric", "tiny": "median_depth"}
+    (scene,) = expand_sources(["procedural:1:5"])
+    (sample,) = make_scene(0, scene, replace(CONFIG, camera_scale="metric"), seed=1).samples
+    pair = _decoded(sample)
+    assert (pair.camera_scale, pair.camera_scale_kind) == (METRIC_FACTOR, "metric")  # drawn scenes are in metres
+    assert sample[0].camera_scale_kind == "metric"
+
+
+def test_a_depth_network_gives_the_scale_of_pairs(tmp_path: Path) -> None:
+    network = str(save_depth_model("zoedepth", tmp_path))
+    (source,) = expand_sources(["procedural:1:5"])
+    made = make_scene(0, source, replace(CONFIG, camera_scale="metric", depth_model=network), seed=1)
+    assert made.error is None, made.error
+    pair = _decoded(made.samples[0])
+    assert pair.camera_scale_kind == "metric" and 0 < pair.camera_scale != METRIC_FACTOR
 
 
 def test_sources_that_give_no_pair_are_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

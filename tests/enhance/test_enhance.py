@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance, sampled_median_depth
+from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance
 from artifixer.enhance.sources import ReferencePhoto, RendersInMemory
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.runtime.errors import InputError
+from artifixer.scenes.metric_depth import default_depth_model, metric_depth
 from artifixer.splats.render import Renders
 from artifixer.splats.render_folder import read_render_folder, write_render_folder
 from artifixer.video.backdrop import Backdrop
 from artifixer.video.models import Model, ModelConfig, load_model, save_model
+from tests.scenes.depth_models import save_depth_model
 from tests.video.made_models import SMALL, WAN_LIKE, made_model
 
 WIDTH, HEIGHT = 20, 14
@@ -249,7 +251,11 @@ def test_the_report(model: Model) -> None:
     assert 0 < report.first_frame_seconds < report.seconds
     assert 0 < report.network_seconds < report.seconds
     assert report.peak_memory > 1e7
-    assert (report.camera_scale, report.camera_scale_source) == (0.5, "median depth of the renders")
+    assert (report.camera_scale, report.camera_scale_kind, report.camera_scale_source) == (
+        0.5,
+        "median_depth",
+        "median depth of the renders",
+    )
 
 
 @pytest.mark.parametrize(("opacity", "calls"), [(1.0, 1), (0.0, 4)])
@@ -420,23 +426,49 @@ def test_camera_scale(model: Model, plain_frames: np.ndarray) -> None:
             enhance(*inputs, model, EnhanceConfig(camera_scale=scale))
 
 
-def test_median_depth_ignores_emptiness() -> None:
+def test_median_depth_ignores_emptiness(model: Model) -> None:
     renders = made_renders(30)
     renders.depth[:, :10] = math.nan
     renders.depth[:, 11] = -1
-    assert sampled_median_depth(RendersInMemory(renders)) == 2
+    report = EnhanceReport()
+    enhance(renders, made_cameras(30), [], model, report=report)
+    assert report.camera_scale == 0.5
     renders.depth.fill_(math.nan)
-    assert sampled_median_depth(RendersInMemory(renders)) is None
+    enhance(renders, made_cameras(30), [], model, report=report)
+    assert report.camera_scale_source == "median depth of where the cameras look"
+
+
+def test_a_model_that_knows_metres_asks_the_depth_network_about_the_renders(tmp_path: Path) -> None:
+    """Before, released weights saw 1 / depth: up to 33 times what they were trained on."""
+    network = save_depth_model("depth_anything", tmp_path)
+    report, inputs = EnhanceReport(), (made_renders(3, opacity=1.0), made_cameras(3), made_references(1), made_model(WAN_LIKE))
+    enhance(*inputs, EnhanceConfig(depth_model=str(network)), report)
+    metres = [metric_depth(str(network))(RendersInMemory(inputs[0]).rgb(index), inputs[1][index]) for index in range(3)]
+    values = np.sort(np.concatenate(metres, axis=None))
+    assert report.camera_scale == pytest.approx(0.01 * values[(len(values) - 1) // 2] / 2, rel=1e-3)  # the renders' depth is 2
+    assert str(network) in report.camera_scale_source and report.warnings == []
+
+
+@pytest.mark.skipif(default_depth_model() is not None, reason="MoGe-2 is installed and is asked")
+def test_without_metres_the_scale_of_released_weights_is_the_documented_assumption() -> None:
+    report = EnhanceReport()
+    enhance(made_renders(3), made_cameras(3), made_references(1), made_model(WAN_LIKE), report=report)
+    assert report.camera_scale == pytest.approx(0.01 * 3 / 2)  # 3 m at the renders' depth, 2
+    assert report.camera_scale_source == "assumed: the median depth of the renders is 3 m"
+    (warning,) = report.warnings
+    assert "give --depth-model" in warning and "or --camera-scale" in warning
 
 
 def test_warnings_are_there_before_the_first_frame() -> None:
     report = EnhanceReport()
     enhance(CountedRenders(made_renders(3)), made_cameras(3), [], made_model(WAN_LIKE), report=report)
-    no_references, metric, no_depth = report.warnings
+    no_references, no_depth, metric = report.warnings
     assert "no reference photos; model wan-like was trained with them" in no_references
-    assert "expects metres" in metric
+    assert "give --depth-model" in metric
     assert "no depth" in no_depth
-    assert report.camera_scale_source == "where the cameras look"
+    assert report.camera_scale_source == "assumed: the median depth of where the cameras look is 3 m"
+    with pytest.raises(InputError, match="--depth-model some: the renders have no depth"):
+        enhance(CountedRenders(made_renders(3)), made_cameras(3), [], made_model(WAN_LIKE), EnhanceConfig(depth_model="some"))
     report = EnhanceReport()
     enhance(made_renders(3), made_cameras(3), made_references(1), made_model(), report=report)
     enhance(made_renders(3), made_cameras(3), [], made_model(), EnhanceConfig(drop=("references",)), report)

@@ -83,6 +83,7 @@ def test_killed_and_stopped_runs_end_with_the_frames_of_an_undisturbed_one(input
         (("--references", "-1"), "--references -1"),
         (("--prompt", "a house"), "takes no text; models that do: 1.3b, 14b"),
         (("--camera-scale", "0"), "camera scale 0"),
+        (("--depth-model", "some"), "--depth-model some: model small measures in median depths, not in metres; expected none"),
         (("--fps", "0"), "--fps 0"),
         (("--strength", "1.5"), "--strength 1.5: expected 0 to 1"),
         (("--device", "tpu"), "--device tpu"),

@@ -18,18 +18,24 @@ import torch
 from made_runs import CAPTURE, VIEWS, results, small_config, small_run
 
 from artifixer.commands.run import Command, run_command, run_config
+from artifixer.enhance.enhance import EnhanceReport, enhance
 from artifixer.evaluation.evaluate import VARIANT_TITLES
 from artifixer.geometry.camera_file import read_cameras, write_cameras
-from artifixer.pipeline.capture import CaptureChoice
+from artifixer.geometry.cameras import concatenate
+from artifixer.pipeline.capture import CaptureChoice, open_capture
+from artifixer.pipeline.model_scale import find_camera_scale
 from artifixer.pipeline.run import Result
 from artifixer.pipeline.run_config import ignored_masks, parse_variants
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.media import image_size, read_image
 from artifixer.runtime.seeds import numpy_generator
 from artifixer.scenes.formats import load_scene
+from artifixer.scenes.metric_depth import default_depth_model
+from artifixer.scenes.scale import METRIC_FACTOR
 from artifixer.splats.ply import read_splats, write_splats
 from artifixer.splats.render_folder import read_render_folder
-from artifixer.video.models import save_model
+from artifixer.video.models import load_model, save_model
+from tests.scenes.depth_models import save_depth_model
 from tests.video.made_models import SMALL, made_model
 
 TARGETS = 6
@@ -216,6 +222,55 @@ def test_a_path_of_one_camera_gives_one_frame_and_no_figures(copied: Path, model
     assert any("no target camera is that of a held-out photo" in note for note in result.notes)
 
 
+# The unit of length -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def metric_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("metric")
+    save_model(folder, made_model(replace(SMALL, steps=1, camera_scale="metric")))
+    return folder
+
+
+def test_a_given_camera_scale_reaches_frames_and_report(copied: Path, finished: Result, model: Path) -> None:
+    scaled = small_run(copied, model, variants=("artifixer",), camera_scale=0.75)
+    assert (scaled.camera_scale.value, scaled.camera_scale.source) == (0.75, "given")
+    assert "enhance" in scaled.executed and "render" not in scaled.executed
+    assert "0.75, median_depth (given)" in scaled.report.read_text()
+    assert f"{finished.camera_scale.value:.6g}, median_depth (median depth of the sparse points" in finished.report.read_text()
+
+
+def test_a_depth_network_is_asked_once_and_its_answer_kept(copied: Path, metric_model: Path, tmp_path: Path) -> None:
+    network = save_depth_model("depth_anything", tmp_path / "network")
+    first = small_run(copied, metric_model, variants=("artifixer",), depth_model=str(network))
+    assert "scale" in first.executed and first.camera_scale.kind == "metric"
+    assert f"metres by {network} at the sparse points" in first.camera_scale.source
+    assert json.loads((copied / "camera_scale.json").read_text())["value"] == first.camera_scale.value
+    again = small_run(copied, metric_model, variants=("artifixer",), depth_model=str(network))
+    assert again.executed == () and again.camera_scale == first.camera_scale
+    other = small_run(copied, metric_model, variants=("artifixer",))
+    assert other.camera_scale.value == METRIC_FACTOR  # a drawn scene is in metres
+    assert not (copied / "camera_scale.json").exists() and "enhance" in other.executed
+
+
+@pytest.mark.skipif(default_depth_model() is not None, reason="MoGe-2 is installed and is asked")
+def test_run_and_enhance_assume_the_same_where_nothing_is_known(finished: Result, metric_model: Path) -> None:
+    """Released weights once saw 3 m in ``run`` and 1 / depth in ``enhance``."""
+    capture = open_capture(CaptureChoice(CAPTURE, views=VIEWS), None)
+    unknown = replace(capture, scene=replace(capture.scene, metres_per_unit=None))
+    splats = read_splats(finished.out / "splats" / "initial.ply")
+    run_scale = find_camera_scale("metric", unknown, splats)
+    without_points = replace(unknown, scene=replace(unknown.scene, points=None))
+    rendered = find_camera_scale("metric", without_points, splats)
+    report = EnhanceReport()
+    renders = read_render_folder(finished.out / "renders")
+    enhance(renders, concatenate([frame.camera for frame in renders.frames]), [], load_model(metric_model), report=report)
+    values = [run_scale.value, rendered.value, report.camera_scale]
+    assert max(values) < 1.6 * min(values), "seen from other views, by other means: not the same depth, but the same unit"
+    assert all("is 3 m" in text for text in (run_scale.source, rendered.source, report.camera_scale_source))
+    assert run_scale.warning and rendered.warning
+
+
 # Splats of other tools ----------------------------------------------------------------------------------------------------------------
 
 
@@ -254,6 +309,9 @@ def test_splats_in_another_frame_are_refused(finished: Result, model: Path, tmp_
         ({"mode": "invent"}, "--mode invent: expected improve or generate"),
         ({"from_splats": Path("missing.ply")}, "missing.ply: does not exist"),
         ({"variants": ("best",)}, "--variants best"),
+        ({"camera_scale": 0.0}, "camera scale 0: expected a positive finite number"),
+        ({"camera_scale": 1.0, "depth_model": "some"}, "--depth-model some: --camera-scale 1 is given as well"),
+        ({"depth_model": "some"}, "--depth-model some: model small measures in median depths, not in metres"),
     ],
 )
 def test_bad_input_is_one_line_before_any_work(finished: Result, model: Path, changes: dict[str, object], message: str) -> None:

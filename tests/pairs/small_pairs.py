@@ -34,6 +34,7 @@ def small_pair(name: str = "000001_0", *, frames: int = 5, height: int = 16, wid
         pixels(views, height, width, 3),
         cameras(views),
         camera_scale=0.1 + float(torch.rand((), generator=random)),
+        camera_scale_kind="metric" if hash_of(name) % 2 else "median_depth",
     )
 
 
@@ -58,7 +59,7 @@ def same_pair(one: TrainingPair, other: TrainingPair) -> bool:
     parts += [
         (getattr(getattr(one, c), name), getattr(getattr(other, c), name)) for c in cameras for name in ("viewmats", "Ks", "distortion")
     ]
-    plain = ("name", "camera_scale", "caption")
+    plain = ("name", "camera_scale", "camera_scale_kind", "caption")
     embeddings = (one.caption_embedding, other.caption_embedding)
     return (
         all(torch.equal(a, b) for a, b in parts)

@@ -112,10 +112,10 @@ def test_a_damaged_pair_is_named_when_it_is_read(folder: Path) -> None:
 def test_a_sample_of_another_version_is_named_with_its_shard_or_skipped(tmp_path: Path) -> None:
     """A folder put together from what several versions of the program wrote: the index is of this one."""
     pairs = [small_pair("a"), small_pair("b")]
-    newer = encode_sample(pairs[1]).replace(b'"version": 1', b'"version": 7')
+    newer = encode_sample(pairs[1]).replace(b'"version": 2', b'"version": 7')
     samples = [(describe(pairs[0], encode_sample(pairs[0])), encode_sample(pairs[0])), (describe(pairs[1], newer), newer)]
     write_index(tmp_path, [write_shard(tmp_path / "pairs-00000.tar", samples)], complete=True)
-    with pytest.raises(InputError, match=r"pairs-00000\.tar: sample b: .*version 7; this program reads version 1"):
+    with pytest.raises(InputError, match=r"pairs-00000\.tar: sample b: .*version 7; this program reads version 2"):
         OrderedPairs(open_pairs(tmp_path), seed=0).stored_pair(1)
     kept = open_pairs(tmp_path, skip_broken=True)
     assert [stored.entry.name for stored in kept.pairs] == ["a"]

@@ -83,9 +83,9 @@ def test_a_cut_sample_is_named_with_shard_and_sample(tmp_path: Path) -> None:
 
 def test_a_sample_of_another_version_is_refused() -> None:
     data = encode_sample(small_pair())
-    changed = data.replace(b'"version": 1', b'"version": 7')
+    changed = data.replace(b'"version": 2', b'"version": 7')
     assert changed != data
-    with pytest.raises(InputError, match="version 7; this program reads version 1"):
+    with pytest.raises(InputError, match="version 7; this program reads version 2"):
         decode_sample(changed)
 
 
@@ -100,7 +100,8 @@ def test_what_is_no_sample_is_refused(length: int) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "version 2; this program reads version 1"),
+        ({"version": 3}, "version 3; this program reads version 2"),
+        ({"version": 1}, "version 1 says no kind of camera scale: make the pairs again"),
         ({"format": "shoes"}, 'expected "format": "artifixer pairs"'),
         ({"shards": [{"file": "x"}]}, "damaged list of shards"),
         ({"shards": None}, "damaged list of shards"),

@@ -36,7 +36,9 @@ def made_pair(seed: int = 0, frames: int = 13, height: int = 16, width: int = 24
     opacity[:, height // 3 : height // 2, width // 4 : 3 * width // 4] = 0
     renders = torch.where(opacity[..., None] > 0, clean, torch.zeros_like(clean))
     renders[:, -height // 4 :, : width // 3] //= 2
-    return TrainingPair(f"made-{seed}", clean, renders, opacity, cameras, _wall(references, waves, phases), references, 1 / DISTANCE)
+    return TrainingPair(
+        f"made-{seed}", clean, renders, opacity, cameras, _wall(references, waves, phases), references, 1 / DISTANCE, "median_depth"
+    )
 
 
 def _cameras(x: torch.Tensor, height: int, width: int) -> Cameras:

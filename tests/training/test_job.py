@@ -18,6 +18,7 @@ from artifixer.pairs.loader import PairSet, open_pairs
 from artifixer.pairs.shards import describe, encode_sample, read_index, write_index, write_shard
 from artifixer.recipes.train import RECIPES, TINY
 from artifixer.runtime.errors import InputError
+from artifixer.scenes.scale import ScaleKind
 from artifixer.training.job import TrainingJob, TrainingRecipe, run_training
 from artifixer.training.parallel import ParallelConfig
 from artifixer.training.validation import ValidationConfig
@@ -29,8 +30,10 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_made_pairs(tmp_path_factory.mktemp("pairs"))
 
 
-def write_made_pairs(folder: Path) -> Path:
-    samples = [(describe(pair, encode_sample(pair)), encode_sample(pair)) for pair in (made_pair(seed, frames=13) for seed in range(3))]
+def write_made_pairs(folder: Path, kind: ScaleKind = "median_depth") -> Path:
+    folder.mkdir(exist_ok=True)
+    pairs = [replace(made_pair(seed, frames=13), camera_scale_kind=kind) for seed in range(3)]
+    samples = [(describe(pair, encode_sample(pair)), encode_sample(pair)) for pair in pairs]
     write_index(folder, [write_shard(folder / "pairs-00000.tar", samples)], complete=True)
     return folder
 
@@ -116,6 +119,29 @@ def test_a_folder_continues_with_its_own_pairs_and_initial_weights_only(pairs, t
     run_training(job("bidirectional", opened, init=tmp_path / "a"), tmp_path / "t")
     with pytest.raises(InputError, match="made from another input: init is"):
         run_training(job("bidirectional", opened), tmp_path / "t")
+
+
+def test_pairs_in_another_unit_of_length_are_refused(pairs, tmp_path):
+    """Pairs of ``median_depth`` once trained weights that declare metres, up to 33 times as long."""
+    recipe = small_recipe()
+    metric = replace(recipe, model=replace(recipe.model, camera_scale="metric", detail=False))
+    message = r"pair made-0 has a camera scale of kind median_depth, model tiny expects metric; make the pairs with .*--camera-scale metric"
+    for stage in ("autoencoder", "bidirectional"):
+        with pytest.raises(InputError, match=message):
+            run_training(TrainingJob(stage, metric, open_pairs(pairs)), tmp_path / "a")
+    other = write_made_pairs(tmp_path / "metric", "metric")
+    with pytest.raises(InputError, match="pair made-0 has a camera scale of kind metric, model tiny expects median_depth"):
+        run_training(job("bidirectional", open_pairs(pairs), validation_pairs=open_pairs(other)), tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_initial_weights_of_another_unit_of_length_are_refused(pairs, tmp_path):
+    recipe = small_recipe()
+    teacher = run_training(job("autoencoder", open_pairs(pairs)), tmp_path / "autoencoder")
+    metric = replace(recipe, model=replace(recipe.model, camera_scale="metric", detail=False))
+    other = write_made_pairs(tmp_path / "metric", "metric")
+    with pytest.raises(InputError, match=r"--init .*: its camera scale is median_depth, the recipe's metric"):
+        run_training(TrainingJob("bidirectional", metric, open_pairs(other), init=teacher), tmp_path / "a")
 
 
 def test_large_recipes_are_the_papers_and_the_releases():
