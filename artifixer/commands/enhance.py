@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args
 
 import tyro
 
-from artifixer.enhance.enhance import Drop, EnhanceConfig
+from artifixer.enhance.enhance import Drop, EnhanceConfig, Sampler
 from artifixer.pipeline.enhance_renders import EnhanceJob, enhance_renders
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
@@ -28,6 +28,7 @@ class Command:
       artifixer enhance tour --out clean
       artifixer enhance tour --model 14b --out clean --prompt "a fountain in a park" --references 3 --device cuda
       artifixer enhance tour --out from_photos_only --drop renders,text
+      artifixer enhance tour --model run/teacher/model --out by_the_teacher --sampler teacher --steps 50 --guidance 5
     """
 
     renders: Annotated[Path, tyro.conf.Positional]
@@ -43,7 +44,13 @@ class Command:
     mode: Mode = "improve"
     """improve starts as the model is best; generate starts from noise where the renders are empty, so that each seed invents its own."""
     steps: str | None = None
-    """Network calls per block: 4, 2, 1, or adaptive. Default: the model's own in this mode."""
+    """Network calls per block: 4, 2, 1, or adaptive. Default: the model's own in this mode; 50 of the teacher."""
+    sampler: Sampler = "blocks"
+    """blocks is the few-step generator; teacher samples bidirectional weights (train bidirectional), 81 frames at once."""
+    guidance: float | None = None
+    """Of the teacher: from the negative prompt's prediction towards and beyond the prompt's. Default: 5; 1 is without."""
+    negative_prompt: str | None = None
+    """Of the teacher: what guidance leads away from. Default: Wan 2.1's; "" for no prompt."""
     drop: str = ""
     """What the model does not get to see: renders, references, text, separated by commas."""
     seed: int = 0
@@ -75,9 +82,21 @@ def run_command(command: Command) -> None:
         raise InputError(f"--fps {command.fps:g}: expected more than 0, at most 1000")
     if not 0 <= command.strength <= 1:
         raise InputError(f"--strength {command.strength:g}: expected 0 to 1")
+    steps = read_steps(command.steps)
+    if command.sampler != "teacher":
+        for option, value in (("--guidance", command.guidance), ("--negative-prompt", command.negative_prompt)):
+            if value is not None:
+                raise InputError(f"{option} {value}: blocks are made without guidance; expected --sampler teacher beside it")
+    elif steps == "adaptive":
+        raise InputError("--steps adaptive: the teacher takes a number of steps; expected one such as 50")
+    if command.guidance is not None and not 0 <= command.guidance <= 100:
+        raise InputError(f"--guidance {command.guidance:g}: expected 0 to 100")
     config = EnhanceConfig(
         mode=command.mode,
-        steps=read_steps(command.steps),
+        steps=steps,
+        sampler=command.sampler,
+        guidance=command.guidance,
+        negative_prompt=command.negative_prompt,
         seed=command.seed,
         prompt=command.prompt,
         drop=read_drop(command.drop),

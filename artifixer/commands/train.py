@@ -125,7 +125,8 @@ def with_overrides(recipe: TrainingRecipe, command: Command) -> TrainingRecipe:
         changes["steps"] = 10**9  # the clock ends it
     loop: LoopConfig = replace(recipe.loop(command.stage), seed=command.seed, **changes)
     if command.validation_steps is not None:
-        recipe = replace(recipe, validation=replace(recipe.validation, steps=read_validation_steps(command.validation_steps)))
+        name = recipe.validation_name(command.stage)
+        recipe = replace(recipe, **{name: replace(getattr(recipe, name), steps=read_validation_steps(command.validation_steps))})
     settings = getattr(recipe, command.stage)
     if command.learning_rate is not None:
         rate = "student_learning_rate" if command.stage == "self_forcing" else "learning_rate"

@@ -33,13 +33,26 @@ from artifixer.splats.render import Renders
 from artifixer.video.backdrop import Backdrop
 from artifixer.video.conditions import RollOutContext
 from artifixer.video.models import Mode, Model
-from artifixer.video.sample import BlockInput, NetworkCall, SampleConfig, keyed_noise, sample_blocks
+from artifixer.video.sample import (
+    TEACHER_FRAMES,
+    BlockInput,
+    NetworkCall,
+    SampleConfig,
+    TeacherConfig,
+    keyed_noise,
+    sample_bidirectional,
+    sample_blocks,
+)
+from artifixer.video.text import WAN_NEGATIVE_PROMPT
 from artifixer.video.vae import StreamingDecoder, StreamingEncoder, frames_to_bytes, frames_to_video, video_to_frames
 
 #: Renders whose depth is looked at to find the scene's unit of length, evenly spread over the clip.
 DEPTH_SAMPLES = 8
 
 Drop = Literal["renders", "references", "text"]
+
+#: ``blocks``: the few-step generator, block by block. ``teacher``: the bidirectional network, clip by clip, in many steps with guidance.
+Sampler = Literal["blocks", "teacher"]
 
 Item = TypeVar("Item")
 
@@ -55,6 +68,11 @@ class EnhanceConfig:
     the mean of what they may be. camera_scale: world units to the model's units; depth_model: a network that predicts metres; at most one
     of them, see ``scenes/scale.py``; None for both finds the scale from the renders' depth. overlap: whether encoding and decoding run in
     threads beside the network; None for on a GPU only.
+
+    sampler: ``teacher`` is for bidirectional weights. Longer videos are cut into clips of
+    ``TEACHER_FRAMES`` frames, each a rollout of its own, as in the public release; what one invents
+    in an unseen place the next does not know. guidance, negative_prompt: of the teacher alone, see
+    ``TeacherConfig``; the default prompt is Wan 2.1's, an empty one is no prompt.
     """
 
     mode: Mode = "improve"
@@ -67,6 +85,9 @@ class EnhanceConfig:
     detail: bool = True
     camera_scale: float | None = None
     depth_model: str | None = None
+    sampler: Sampler = "blocks"
+    guidance: float | None = None
+    negative_prompt: str | None = None
     overlap: bool | None = None
 
 
@@ -103,7 +124,8 @@ class EnhanceReport:
 
 
 class RollOutStore(Protocol):
-    """Remembers of each block what an interrupted roll-out needs to go on: the noisy latents of the network's last call on it."""
+    """Remembers of each block what an interrupted roll-out needs to go on: the noisy latents of the network's last call on it; of each clip
+    of the teacher its clean latents."""
 
     def load(self, block: int) -> Float[Tensor, "1 channels latent_frames h w"] | None:
         """What was saved for a block in an earlier run with the same input, model and configuration; None for nothing."""
@@ -139,7 +161,8 @@ def enhance(
     report.width, report.height = model.config.model_size(cameras.width, cameras.height)
     with torch.no_grad():
         context, backdrop = _context(source, cameras, references, model, config, report)
-    clip = _Clip(source, cameras, model, config, context, backdrop, (report.width, report.height), store)
+    teacher = _teacher(model, config, report) if config.sampler == "teacher" else None
+    clip = _Clip(source, cameras, model, config, context, backdrop, (report.width, report.height), store, teacher)
     return _reported(_frame_blocks(clip, report), model, report, started)
 
 
@@ -149,9 +172,37 @@ def sample_config(model: Model, config: EnhanceConfig) -> SampleConfig:
     return replace(own, steps=config.steps or own.steps)
 
 
+def teacher_config(model: Model, config: EnhanceConfig) -> TeacherConfig:
+    """How the teacher samples: the release's settings unless others are asked for. Raises ``InputError`` for adaptive steps."""
+    own = TeacherConfig(source=model.config.in_mode(config.mode).source)
+    if config.steps == "adaptive":
+        raise InputError(f"--steps adaptive: the teacher takes a number of steps; expected one such as {own.steps}")
+    guidance = own.guidance if config.guidance is None else config.guidance
+    return replace(own, steps=config.steps or own.steps, guidance=guidance)
+
+
+@dataclass(frozen=True)
+class _Teacher:
+    """negative_text: what guidance leads away from."""
+
+    config: TeacherConfig
+    negative_text: Float[Tensor, "1 tokens width"] | None
+
+
+def _teacher(model: Model, config: EnhanceConfig, report: EnhanceReport) -> _Teacher:
+    """Guidance compares two prompts, so a model without a text encoder goes without it."""
+    settings = teacher_config(model, config)
+    if model.text_encoder is None:
+        if config.guidance not in (None, 1):
+            report.warnings.append(f"model {model.config.name} reads no prompts: guidance has no effect")
+        return _Teacher(replace(settings, guidance=1.0), None)
+    prompt = model.encode_prompt(WAN_NEGATIVE_PROMPT if config.negative_prompt is None else config.negative_prompt)
+    return _Teacher(settings, prompt.embedding)
+
+
 @dataclass(frozen=True)
 class _Clip:
-    """What a roll-out reads. backdrop: None without detail. size: (width, height) of the model's frames."""
+    """What a roll-out reads. backdrop: None without detail. size: (width, height) of the model's frames. teacher: None for blocks."""
 
     source: RenderSource
     cameras: Cameras
@@ -161,6 +212,7 @@ class _Clip:
     backdrop: Backdrop | None
     size: tuple[int, int]
     store: RollOutStore | None
+    teacher: _Teacher | None = None
 
     @property
     def reads_renders_again(self) -> bool:
@@ -176,58 +228,67 @@ class _Clip:
         """Pixel frames of the block that starts with pixel frame ``first``, padding included."""
         latent_frames = self.model.config.block_frames
         vae = self.model.config.vae
+        if self.teacher is not None:  # as many as are left, up to whole latent frames
+            return vae.pixel_frames(vae.latent_frames(min(TEACHER_FRAMES, len(self.cameras) - first)))
         return vae.temporal_factor * latent_frames if first else vae.pixel_frames(latent_frames)
 
 
 @dataclass(frozen=True)
 class _EncodedBlock:
-    """A block ready for the network. rgb, opacity: of the renders at the cameras' own size, without padding; rgb where it enters frames."""
+    """A block ready for the network. rgb, opacity: of the renders at the cameras' own size, without padding; rgb where it enters frames.
+    needed: latent frames before the padding; more than the block has for all but the last."""
 
     first: int
     input: BlockInput
+    needed: int
     rgb: Float[Tensor, "frames height width 3"] | None
     opacity: Float[Tensor, "frames height width"]
 
 
 @dataclass(frozen=True)
 class _SampledBlock:
-    """A block out of the network. last_noisy_latents: for the store; None where it has them."""
+    """A block out of the network. for_store: what continuing needs; None where the store has it."""
 
     encoded: _EncodedBlock
     clean_latents: Float[Tensor, "1 channels latent_frames h w"]
-    last_noisy_latents: Float[Tensor, "1 channels latent_frames h w"] | None
+    for_store: Float[Tensor, "1 channels latent_frames h w"] | None
 
 
 def _frame_blocks(clip: _Clip, report: EnhanceReport) -> Iterator[FrameBlock]:
     """The three stages, one behind the other."""
     device, threads = clip.model.device, clip.config.overlap
     encoded = in_background(_without_gradients(_encoded(clip)), device, threads=threads)
-    sampled = in_background(_without_gradients(_sampled(clip, encoded, report)), device, threads=threads)
+    network = _sampled if clip.teacher is None else _sampled_by_teacher
+    sampled = in_background(_without_gradients(network(clip, encoded, report)), device, threads=threads)
     return _without_gradients(_decoded(clip, sampled))
 
 
 def _encoded(clip: _Clip) -> Iterator[_EncodedBlock]:
     """Blocks read and encoded, the last one filled up."""
     model, cameras = clip.model, clip.cameras
-    encoder = StreamingEncoder(model.vae)
+    encoder, context = StreamingEncoder(model.vae), clip.context
     first = latent_first = 0
+    in_all = model.config.vae.latent_frames(len(cameras))
     while first < len(cameras):
-        count = clip.frames_of_block(first)
+        count, latent_frames = clip.frames_of_block(first), model.config.block_frames
+        if clip.teacher is not None:  # every clip is a roll-out of its own
+            encoder, latent_first, latent_frames = StreamingEncoder(model.vae), 0, model.config.vae.latent_frames(count)
+            context, in_all = clip.context.starting_at(cameras[first].to(model.device)), latent_frames
         rgb, opacity = read_frames(clip.source, cameras, first, count, cameras.width, cameras.height)
         if "renders" in clip.config.drop:
             rgb, opacity = torch.zeros_like(rgb), torch.zeros_like(opacity)
         rgb, opacity = rgb.to(model.device), opacity.to(model.device)
         video = frames_to_video(resize_bilinear(rgb, *clip.size), dtype=model.dtype)
-        conditions = clip.context.conditions(
+        conditions = context.conditions(
             resize_bilinear(opacity[..., None], *clip.size)[..., 0],
             cameras[first : first + count].resized(*clip.size).to(model.device),
-            is_first=first == 0,
-            latent_frames=model.config.block_frames,
+            is_first=latent_first == 0,
+            latent_frames=latent_frames,
         )
         block = BlockInput(latent_first, encoder.push(video), conditions.to(dtype=model.dtype))
         kept = min(count, len(cameras) - first)
-        yield _EncodedBlock(first, block, rgb[:kept] if clip.reads_renders_again else None, opacity[:kept])
-        first, latent_first = first + count, latent_first + model.config.block_frames
+        yield _EncodedBlock(first, block, in_all - latent_first, rgb[:kept] if clip.reads_renders_again else None, opacity[:kept])
+        first, latent_first = first + count, latent_first + latent_frames
 
 
 def _sampled(clip: _Clip, encoded: Iterator[_EncodedBlock], report: EnhanceReport) -> Iterator[_SampledBlock]:
@@ -262,15 +323,34 @@ def _sampled(clip: _Clip, encoded: Iterator[_EncodedBlock], report: EnhanceRepor
             yield _SampledBlock(waiting.popleft(), clean, None if block in known else noisy)
 
 
+def _sampled_by_teacher(clip: _Clip, encoded: Iterator[_EncodedBlock], report: EnhanceReport) -> Iterator[_SampledBlock]:
+    """Clean latents of each clip. What the store keeps of one is its result, since no later clip reads anything of it."""
+    model, teacher = clip.model, clip.teacher
+    assert teacher is not None, "no teacher"
+    noise = keyed_noise(clip.config.seed, model.device, model.dtype)
+    with closing(encoded), _Stopwatch(model.transformer, model.device, report):  # type: ignore[type-var]
+        for number, block in enumerate(encoded):
+            render, conditions = block.input.render_latents, block.input.conditions
+            clean = None if clip.store is None else clip.store.load(number)
+            is_known = clean is not None and clean.shape == render.shape
+            if clean is None or not is_known:
+                clean = sample_bidirectional(
+                    model.transformer, render, conditions, teacher.config, noise, negative_text=teacher.negative_text, clip=number
+                )
+            report.blocks += 1
+            yield _SampledBlock(block, clean.to(model.device, model.dtype), None if is_known else clean)
+
+
 def _decoded(clip: _Clip, sampled: Iterator[_SampledBlock]) -> Iterator[FrameBlock]:
     """Frames in 8 bit at the cameras' own size."""
     model, cameras = clip.model, clip.cameras
     decoder, render_decoder = StreamingDecoder(model.vae), StreamingDecoder(model.vae)
-    latent_frames = model.config.vae.latent_frames(len(cameras))
     with closing(sampled):  # type: ignore[type-var]
         for number, block in enumerate(sampled):
             encoded = block.encoded
-            needed = latent_frames - encoded.input.first_latent_frame  # the rest is padding
+            if clip.teacher is not None:
+                decoder, render_decoder = StreamingDecoder(model.vae), StreamingDecoder(model.vae)
+            needed = encoded.needed  # the rest is padding
             kept = min(clip.frames_of_block(encoded.first), len(cameras) - encoded.first)
 
             def decode(decoder: StreamingDecoder, latents: Tensor, needed: int = needed, kept: int = kept) -> Tensor:
@@ -288,8 +368,8 @@ def _decoded(clip: _Clip, sampled: Iterator[_SampledBlock]) -> Iterator[FrameBlo
                 plain, seen_from = frames_to_bytes(frames).cpu().numpy(), cameras[encoded.first : encoded.first + kept].to(model.device)
                 frames = clip.backdrop.lend(frames, encoded.opacity, seen_from)
             pixels = frames_to_bytes(frames).cpu().numpy()
-            if clip.store is not None and block.last_noisy_latents is not None:
-                clip.store.save(number, block.last_noisy_latents)
+            if clip.store is not None and block.for_store is not None:
+                clip.store.save(number, block.for_store)
             yield FrameBlock(encoded.first, pixels, plain)
 
 

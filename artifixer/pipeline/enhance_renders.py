@@ -27,6 +27,7 @@ from artifixer.scenes.scale import check_scale_options
 from artifixer.splats.render_folder import Reference, RenderFolder, read_render_folder
 from artifixer.video.memory import check_memory, default_plan
 from artifixer.video.models import ModelFiles, default_dtype, load_model, locate_model
+from artifixer.video.sample import TEACHER_FRAMES
 from artifixer.video.weights import open_tensors, save_tensors
 
 
@@ -60,7 +61,10 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
     files = locate_model(job.model)
     files.check_prompt("" if "text" in job.config.drop else job.config.prompt)
     check_scale_options(files.config.camera_scale, job.config.camera_scale, job.config.depth_model, files.config.name)
+    files.check_prompt(job.config.negative_prompt or "")
     plan = default_plan(files.config, cameras.width, cameras.height, len(chosen), device, job.offload)
+    if job.config.sampler == "teacher":
+        plan = replace(plan, clip_frames=min(TEACHER_FRAMES, len(cameras)))
     check_memory(files.config, plan, device)
     files.check_weights()
     with (

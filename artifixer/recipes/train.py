@@ -17,14 +17,10 @@ from artifixer.training.parallel import ParallelConfig
 from artifixer.training.self_forcing import SelfForcingTraining
 from artifixer.training.validation import ValidationConfig
 from artifixer.video.models import NAMED_MODELS, ModelConfig
+from artifixer.video.sample import TEACHER_FRAMES, TeacherConfig
 from artifixer.video.small_autoencoder import SmallAutoencoderConfig
+from artifixer.video.text import WAN_NEGATIVE_PROMPT
 from artifixer.video.transformer import VideoTransformerConfig
-
-#: What Wan 2.1's guidance leads away from; its weights know these words in this order.
-WAN_NEGATIVE_PROMPT = (
-    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，"  # noqa: RUF001
-    "多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"  # noqa: RUF001
-)
 
 
 def _large(clips: ClipConfig, steps: tuple[int, int, int], model: str = "14b") -> TrainingRecipe:
@@ -44,6 +40,7 @@ def _large(clips: ClipConfig, steps: tuple[int, int, int], model: str = "14b") -
         self_forcing_loop=LoopConfig(steps[2], validate_every=100),
         parallel=ParallelConfig(checkpoint_layers=True),
         validation=ValidationConfig(steps=(4,)),
+        bidirectional_validation=ValidationConfig(steps=(50,), teacher=TeacherConfig(), clip_frames=TEACHER_FRAMES),
     )
 
 

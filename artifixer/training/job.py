@@ -61,6 +61,7 @@ class TrainingRecipe:
     """Everything a training depends on besides pairs and initial weights.
 
     model: what is trained, and how it will be used. weigh_channels: weigh the latent channels in the losses by what they do to pixels.
+    bidirectional_validation: of the bidirectional stage where it differs, for one that samples the teacher.
     """
 
     model: ModelConfig
@@ -75,11 +76,17 @@ class TrainingRecipe:
     weigh_channels: bool = False
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    bidirectional_validation: ValidationConfig | None = None
 
     def loop(self, stage: StageName) -> LoopConfig:
         """The loop's settings of a stage."""
         found: LoopConfig = getattr(self, f"{stage}_loop")
         return found
+
+    def validation_name(self, stage: StageName) -> Literal["validation", "bidirectional_validation"]:
+        """Which of the two a stage has."""
+        is_own = stage == "bidirectional" and self.bidirectional_validation is not None
+        return "bidirectional_validation" if is_own else "validation"
 
 
 @dataclass(frozen=True)
@@ -209,7 +216,8 @@ def _train_flow_matching(job: TrainingJob, model: Model, pairs: OrderedPairs, ou
     _distributed(model.transformer, job)
     build = diffusion_forcing_stage if is_causal else bidirectional_stage
     stage: FlowMatchingStage = build(model, settings, loop.seed, recipe.parallel.compute)
-    validation = _validation(job, model, stage.ema, replace(recipe.validation, is_causal=is_causal), out, progress)
+    measured = replace(getattr(recipe, recipe.validation_name(job.stage)), is_causal=is_causal)
+    validation = _validation(job, model, stage.ema, measured, out, progress)
     train(stage, pairs, loop, out, progress, validation, _ahead(job))
     return _with_average(model, stage.ema)
 

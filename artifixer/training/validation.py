@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -28,7 +28,17 @@ from artifixer.training.watching import write_grid
 from artifixer.video.backdrop import Backdrop
 from artifixer.video.flow import SourceKind
 from artifixer.video.models import Model
-from artifixer.video.sample import AdaptiveSteps, CallCount, SampleConfig, keyed_noise, sample_blocks
+from artifixer.video.sample import (
+    AdaptiveSteps,
+    CallCount,
+    Noise,
+    SampleConfig,
+    TeacherConfig,
+    keyed_noise,
+    sample_bidirectional,
+    sample_blocks,
+)
+from artifixer.video.text import WAN_NEGATIVE_PROMPT
 from artifixer.video.vae import frames_to_bytes, frames_to_video, video_to_frames
 
 #: Pixels above this opacity count as opaque, below the second as empty.
@@ -58,7 +68,8 @@ class ValidationConfig:
     to try; ``adaptive`` takes as many as ``adaptive_steps`` gives each block. is_causal: block by block with the model's window, else the
     clip in one block. clip_frames: where it is not causal, longer clips are made in parts of so many pixel frames, each by itself; None
     makes them at once. source: where the flow starts; None for the model's. detail: for models that have it. grid_pairs: rows of
-    the picture."""
+    the picture. teacher: clips are sampled as the bidirectional teacher is, in as many steps as ``steps`` says, guided away from Wan 2.1's
+    negative prompt where the model has a text encoder; None for the few-step sampler."""
 
     pairs: int = 16
     references: int = 6
@@ -70,6 +81,7 @@ class ValidationConfig:
     source: SourceKind | None = None
     detail: bool = True
     adaptive_steps: AdaptiveSteps = field(default_factory=AdaptiveSteps)
+    teacher: TeacherConfig | None = None
 
 
 @dataclass
@@ -191,16 +203,20 @@ def made_clip(
     block = model.config.block_frames if config.is_causal else vae.config.latent_frames(pair.frames)
     with autocast(compute, device):
         encoded = _encoded(model, pair, _padded(model, pair.frames, block), config.references)
-        sampling = _sampling(model, steps, block, config)
         noise, calls, latents = keyed_noise(config.seed, device), CallCount(), []
         times = [_clock(device)]
-        for clean in sample_blocks(
-            model.transformer,
-            cut_in_blocks(encoded, block),
-            sampling,
-            lambda index, step, shape: noise(first_block + index, step, shape),
-            observe=calls,
-        ):
+        made: Iterable[Tensor]
+        if config.teacher is not None:
+            made = [_by_teacher(model, encoded, steps, config, noise, first_block, calls)]
+        else:
+            made = sample_blocks(
+                model.transformer,
+                cut_in_blocks(encoded, block),
+                _sampling(model, steps, block, config),
+                lambda index, step, shape: noise(first_block + index, step, shape),
+                observe=calls,
+            )
+        for clean in made:
             latents.append(clean)
             times.append(_clock(device))
         result = video_to_frames(vae.decode(torch.cat(latents, dim=2)))[: pair.frames]
@@ -214,6 +230,29 @@ def made_clip(
         for index, (first, end) in enumerate(zip([0, *ends], ends, strict=False))
     )
     return MadeClip(frames_to_bytes(result).cpu(), blocks)
+
+
+def _by_teacher(
+    model: Model, encoded: EncodedClips, steps: Steps, config: ValidationConfig, noise: Noise, clip: int, observe: CallCount
+) -> Float[Tensor, "1 channels latent_frames h w"]:
+    """Clean latents of a whole clip by the teacher's sampler."""
+    assert config.teacher is not None and not config.is_causal, "the teacher makes whole clips"
+    assert steps != "adaptive", "the teacher takes a number of steps"
+    settings = replace(config.teacher, steps=steps, source=config.source or model.config.source)
+    if model.text_encoder is None:
+        settings, negative = replace(settings, guidance=1.0), None
+    else:
+        negative = model.encode_prompt(WAN_NEGATIVE_PROMPT).embedding
+    return sample_bidirectional(
+        model.transformer,
+        encoded.render_latents,
+        encoded.conditions,
+        settings,
+        noise,
+        negative_text=negative,
+        clip=clip,
+        observe=observe,
+    )
 
 
 class Drift:

@@ -115,7 +115,7 @@ class RollOutContext:
     """What all blocks of one roll-out share: the first target camera, the unit of length, text and references.
 
     first_camera: of the roll-out's frame 0 in roll-out order, one view. camera_scale: world units to the weights' units. The rest as in
-    ``Conditions``, with a batch of one.
+    ``Conditions``, with a batch of one. reference_cameras: as they are in the capture's world.
     """
 
     first_camera: Cameras
@@ -125,11 +125,25 @@ class RollOutContext:
     reference_latents: Float[Tensor, "1 channels views h w"] | None = None
     reference_viewmats: Float[Tensor, "1 views 4 4"] | None = None
     reference_Ks: Float[Tensor, "1 views 3 3"] | None = None
+    reference_cameras: Cameras | None = None
+
+    def starting_at(self, first_camera: Cameras) -> RollOutContext:
+        """The same for a roll-out that starts at another camera."""
+        context = replace(self, first_camera=first_camera)
+        if self.reference_latents is None or self.reference_cameras is None:
+            return context
+        return context.with_references(self.reference_latents, self.reference_cameras)
 
     def with_references(self, latents: Float[Tensor, "1 channels views h w"], cameras: Cameras) -> RollOutContext:
         """With reference photos. Their cameras are not pooled."""
         moved = weights_cameras(cameras, self.first_camera, self.camera_scale)
-        return replace(self, reference_latents=latents, reference_viewmats=moved.viewmats[None], reference_Ks=normalised_Ks(moved)[None])
+        return replace(
+            self,
+            reference_latents=latents,
+            reference_viewmats=moved.viewmats[None],
+            reference_Ks=normalised_Ks(moved)[None],
+            reference_cameras=cameras,
+        )
 
     def conditions(
         self, opacity: Float[Tensor, "frames height width"], cameras: Cameras, *, is_first: bool, latent_frames: int | None = None

@@ -35,13 +35,15 @@ SUGGESTED_SIZES = (1280, 1024, 960, 832, 640, 512, 384, 256, 192, 128)
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What a roll-out is made of. width, height: of the model's frames, pixels. references: photos. offload: layers in host memory."""
+    """What a roll-out is made of. width, height: of the model's frames, pixels. references: photos. offload: layers in host memory.
+    clip_frames: pixel frames of the clips that the teacher makes at once, without a cache of frames; None for block by block."""
 
     width: int
     height: int
     references: int = 6
     dtype: torch.dtype = torch.bfloat16
     offload: bool = False
+    clip_frames: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,17 @@ def memory_estimate(config: ModelConfig, plan: MemoryPlan) -> MemoryEstimate:
         per_layer = layer_parameter_count(network)
         parameters -= (network.layers - min(2, network.layers)) * per_layer
     pixels = plan.width * plan.height
-    frames = config.block_frames * config.vae.temporal_factor
-    in_flight = BLOCKS_UNDER_WAY * pixels * (frames * (3 * itemsize + 4) + config.block_frames * 6 * 4)
+    latent_frames = config.block_frames if plan.clip_frames is None else config.vae.latent_frames(plan.clip_frames)
+    window_frames = config.window_frames if plan.clip_frames is None else 0
+    frames = latent_frames * config.vae.temporal_factor
+    in_flight = BLOCKS_UNDER_WAY * pixels * (frames * (3 * itemsize + 4) + latent_frames * 6 * 4)
     return MemoryEstimate(
         transformer=parameters * itemsize,
         vae=vae_parameter_count(config.vae) * itemsize,
-        window=config.window_frames * tokens * keys_and_values,
+        window=window_frames * tokens * keys_and_values,
         references=plan.references * tokens * keys_and_values,
         text=network.text_tokens * keys_and_values,
-        activations=config.block_frames * tokens * _bytes_per_token(network, itemsize) + in_flight,
+        activations=latent_frames * tokens * _bytes_per_token(network, itemsize) + in_flight,
         vae_activations=_vae_activations(config, pixels, frames, itemsize),
     )
 

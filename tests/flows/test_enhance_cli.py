@@ -83,6 +83,9 @@ def test_killed_and_stopped_runs_end_with_the_frames_of_an_undisturbed_one(input
         (("--references", "-1"), "--references -1"),
         (("--prompt", "a house"), "takes no text; models that do: 1.3b, 14b"),
         (("--camera-scale", "0"), "camera scale 0"),
+        (("--guidance", "5"), "--guidance 5.0: blocks are made without guidance; expected --sampler teacher beside it"),
+        (("--negative-prompt", "blur"), "--negative-prompt blur: blocks are made without guidance"),
+        (("--sampler", "dreams"), "dreams"),
         (("--depth-model", "some"), "--depth-model some: model small measures in median depths, not in metres; expected none"),
         (("--fps", "0"), "--fps 0"),
         (("--strength", "1.5"), "--strength 1.5: expected 0 to 1"),
@@ -145,6 +148,39 @@ def test_options_reach_the_frames(inputs: tuple[Path, Path], tmp_path: Path) -> 
     assert outputs["adaptive"] == outputs["steps"]  # half of the renders is empty
     assert outputs["generate"] == outputs["three steps"]  # the same weights with the source and the steps of that mode
     assert len({tuple(frames) for frames in outputs.values()}) == len(outputs) - 3
+
+
+def test_the_teacher_samples_a_trained_bidirectional_model(
+    inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder with text encoder, all options, killed after a clip of two and continued; and what it refuses."""
+    renders, model = write_renders(tmp_path / "renders", 86), tmp_path / "model"
+    save_model(model, made_model(WAN_LIKE))
+    save_text_encoder(model, WAN_LIKE.transformer.text_width)
+    asked = ("--sampler", "teacher", "--steps", "2", "--guidance", "5", "--prompt", "a red house", "--camera-scale", "0.1")
+    given = renders, model
+    assert main(words(given, tmp_path / "whole", *asked, "--negative-prompt", "the sea")) == EXIT_DONE
+    expected = frames_in(tmp_path / "whole")
+    assert len(expected) == 86
+    timing = json.loads((tmp_path / "whole" / "timing.json").read_text())
+    assert (timing["blocks"], timing["network_calls"]) == (2, 2 * 2 * 2)
+    assert main(words(given, tmp_path / "other", *asked)) == EXIT_DONE
+    assert frames_in(tmp_path / "other") != expected
+    out, environment = tmp_path / "killed", {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SIGNALLED.replace("00015", "00083"), str(int(signal.SIGKILL))]
+    killed = [*command, *words(given, out, *asked, "--negative-prompt", "the sea")]
+    assert subprocess.run(killed, capture_output=True, timeout=240, env=environment, check=False).returncode == -signal.SIGKILL
+    assert frames_in(out) == expected[:84]
+    assert main(words(given, out, *asked, "--negative-prompt", "the sea")) == EXIT_DONE
+    assert frames_in(out) == expected
+    assert json.loads((out / "timing.json").read_text())["network_calls"] == 0, "both clips were made before the kill"
+    capsys.readouterr()
+    for more, message in (
+        (("--steps", "adaptive"), "--steps adaptive: the teacher takes a number of steps"),
+        (("--guidance", "-1"), "--guidance -1: expected 0 to 100"),
+    ):
+        assert_refused(words(inputs, tmp_path / "out", "--sampler", "teacher", *more), message, capsys)
+    assert_refused(words(inputs, tmp_path / "out", "--sampler", "teacher", "--negative-prompt", "blur"), "takes no text", capsys)
 
 
 def test_models_are_listed_and_converted(inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,10 +19,12 @@ from artifixer.pairs.shards import describe, encode_sample, read_index, write_in
 from artifixer.recipes.train import RECIPES, TINY
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.scale import ScaleKind
+from artifixer.training import validation
 from artifixer.training.job import TrainingJob, TrainingRecipe, run_training
 from artifixer.training.parallel import ParallelConfig
 from artifixer.training.validation import ValidationConfig
 from artifixer.video.models import load_model
+from artifixer.video.sample import TeacherConfig
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +183,29 @@ def test_validation_at_the_steps_asked_for(pairs, tmp_path, monkeypatch):
     for figure in ("psnr_pooled", "psnr_mean", "psnr_opaque", "psnr_empty", "ssim"):
         assert f"validation/steps4/{figure}" in lines[1]
     assert {"loss", "gradient_norm", "latent_error", "learning_rate_factor"} < set(lines[1])
+
+
+def test_validation_of_the_bidirectional_stage_samples_the_teacher(pairs, tmp_path, monkeypatch):
+    """In the recipes of Wan 2.1, 50 steps with guidance; a causal model is validated in few."""
+    for name in ("paper", "release"):
+        own = RECIPES[name].bidirectional_validation
+        assert (own.steps, own.teacher, own.clip_frames) == ((50,), TeacherConfig(50, 5.0, 3.0), 81)
+        assert RECIPES[name].validation.teacher is None
+    recipe = replace(small_recipe(), bidirectional_validation=ValidationConfig(pairs=1, steps=(5,), grid_pairs=1, teacher=TeacherConfig()))
+    monkeypatch.setitem(RECIPES, "tiny", recipe)
+    samplers = []
+    for name in ("sample_bidirectional", "sample_blocks"):
+        sampler = getattr(validation, name)
+        monkeypatch.setattr(validation, name, lambda *a, _name=name, _sampler=sampler, **k: samplers.append(_name) or _sampler(*a, **k))
+    shown = {}
+    for stage, more in (("bidirectional", ()), ("bidirectional", ("--validation-steps", "2,3")), ("diffusion_forcing", ())):
+        out = tmp_path / str(len(shown))
+        words = ["train", stage, "--pairs", str(pairs), "--validation", str(pairs), "--out", str(out), "--device", "cpu", *more]
+        assert cli.main([*words, "--validate-every", "2"]) == 0
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        shown[len(shown)] = {name.split("/")[1] for name in lines[1] if name.startswith("validation/steps")}
+    assert shown == {0: {"steps5"}, 1: {"steps2", "steps3"}, 2: {"steps1"}}
+    assert samplers == ["sample_bidirectional"] * 3 + ["sample_blocks"]
 
 
 def test_damaged_shards_are_left_out_on_request(pairs, tmp_path, monkeypatch, capsys):
