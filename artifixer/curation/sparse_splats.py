@@ -26,7 +26,7 @@ from artifixer.splats.splats import Splats
 class SparseConfig:
     """How the splats of a pair are made; ranges are drawn from evenly in the logarithm, per pair.
 
-    views: number of photos kept, paper section 3.
+    views: number of photos kept, paper section 4.1 and appendix B.
     reconstruct: settings of the fit; the three below replace its own.
     iterations, max_gaussians, initial_points: ranges.
     """

@@ -1,4 +1,4 @@
-"""Generated frames back into splats: one reconstruction on photos and frames (ArtiFixer 3D; paper, section 3).
+"""Generated frames back into splats: one reconstruction on photos and frames (ArtiFixer 3D; paper section 4.2).
 
 In: the training photos, the frames that the model generated, their cameras, and the splats whose renders were enhanced. Out: new splats.
 

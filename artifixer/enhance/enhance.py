@@ -1,4 +1,4 @@
-"""``enhance``: renders along a camera path -> clean frames, by the video model, block by block (paper sections 4.2 to 4.4).
+"""``enhance``: renders along a camera path -> clean frames, by the video model, block by block (paper section 4.2).
 
 In: renders in memory or in a folder, their cameras, reference photos, a model. Out: an iterator of blocks of frames at the cameras' own
 size, each as soon as it is done. Encoding of the next block, the network, and decoding of the last one run beside each other on a GPU;

@@ -1,6 +1,6 @@
 """Named settings for ``artifixer reconstruct``.
 
-``paper``  10,000 iterations up to a million Gaussians, as in the paper's section 3: for a GPU.
+``paper``  10,000 iterations (paper, appendix B) up to a million Gaussians (the public release): for a GPU.
 ``tiny``   one or two minutes on two CPU cores at sizes around 200 to 300 pixels.
 """
 

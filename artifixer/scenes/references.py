@@ -16,7 +16,7 @@ from torch import Tensor
 
 from artifixer.scenes.splits import covisibility_distances
 
-#: As many as in the paper's benchmarks.
+#: As many as in the benchmarks of the public release.
 REFERENCE_COUNT = 6
 
 

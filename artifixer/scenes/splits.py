@@ -1,8 +1,9 @@
 """Which photos train and which are held out: ``Scene`` -> ``Split``.
 
-Few views are chosen as the paper's training data is (Algorithm 1): the two cameras farthest apart seed two groups, every camera joins the
-nearer seed, and inside a group farthest-point sampling starts from the seed. The distance of two cameras adds rotation and translation,
-so it depends on the unit of length; there are three variants:
+Few views are chosen as the paper's training data is (Algorithm 1 in appendix B): the two cameras
+farthest apart seed two groups, every camera joins the nearer seed, and inside a group farthest-point
+sampling starts from the seed. The distance of two cameras adds rotation and translation, so it
+depends on the unit of length; there are three variants:
 
 ``algorithm1_K6``                 translations centred and divided by their mean distance to the centroid (``--views K``)
 ``algorithm1_raw_units_K6``       the formula as printed, in the capture's units
@@ -67,7 +68,7 @@ def choose_split(
 
 
 def algorithm1_orders(camera_to_world: Float[Tensor, "views 4 4"], *, normalise: bool = True) -> tuple[Order, Order]:
-    """Both groups of Algorithm 1 in the order of selection, the one of the first seed first (paper, Algorithm 1).
+    """Both groups of Algorithm 1 in the order of selection, the one of the first seed first (paper, appendix B).
 
     The distance is ||R_i - R_j||_F + ||t_i - t_j||. normalise: centre the translations and divide them by their mean distance to the
     centroid first, so that the result does not depend on the capture's unit of length.

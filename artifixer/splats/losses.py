@@ -16,7 +16,7 @@ def photometric_loss(
     ssim_weight: float,
     pixel_weights: Float[Tensor, "height width"] | None = None,
 ) -> Float[Tensor, ""]:
-    """(1 - s) L1 + s (1 - SSIM), averaged over pixels with optional weights in [0,1] (s = 0.2 in 3DGS and in the paper)."""
+    """(1 - s) L1 + s (1 - SSIM), averaged over pixels with optional weights in [0,1] (s = 0.2 in 3DGS and in the public release)."""
     distance = (prediction - photo).abs().mean(dim=-1)
     if ssim_weight > 0:
         dissimilarity = 1 - ssim_map(prediction, photo).mean(dim=-1)

@@ -25,7 +25,7 @@ class McmcConfig:
     """dead_opacity: Gaussians at or under this opacity are relocated.
     growth: factor by which the population grows per event, until ``max_gaussians``.
     start, stop, every: iterations between which, and how often, relocation and growth happen (fractions of the run for the first two).
-    noise: exploration noise per unit of the positions' learning rate; 5e5 in the paper's code at world-unit learning rates.
+    noise: exploration noise per unit of the positions' learning rate; 5e5 in their code at world-unit learning rates.
     noise_sharpness, noise_threshold: the noise fades out where opacity rises above ``noise_threshold``, as a logistic of this slope.
     """
 

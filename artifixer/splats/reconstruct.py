@@ -1,8 +1,9 @@
 """``reconstruct``: photos with cameras -> splats, by gradient descent through the rasterizer and MCMC moves.
 
-The paper's initial reconstruction (section 3: 3DGUT rendering, MCMC densification, 10,000 iterations). Each iteration renders one
-photo's camera over a random background colour, so that opacity means coverage and not brightness: what no photo covers has no
-reason to be opaque, and the generator downstream starts from noise exactly there.
+The paper's initial reconstruction (section 5.1 and appendix B: 3DGUT rendering, MCMC densification,
+10,000 iterations). Each iteration renders one photo's camera over a random background colour, so
+that opacity means coverage and not brightness: what no photo covers has no reason to be opaque, and
+the generator downstream starts from noise exactly there.
 
 All randomness is keyed by (seed, iteration), so a run that continues from its checkpoint ends with the same bits on the CPU.
 """

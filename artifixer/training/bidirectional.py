@@ -1,4 +1,4 @@
-"""The teacher's stage: a bidirectional conditional flow-matching model (paper section 4.2).
+"""The teacher's stage: a bidirectional conditional flow-matching model (paper section 4.1).
 
 All frames of a clip are denoised together at one noise level; what a causal generator learns later is judged by this network.
 """

@@ -1,6 +1,6 @@
 """Words about pairs -> what the video model reads of them, for models with a text encoder.
 
-In: pairs in training order, a text encoder. Out: the same pairs with the embedding of their captions (paper section 4.2: text is a
+In: pairs in training order, a text encoder. Out: the same pairs with the embedding of their captions (paper section 4.1: text is a
 condition). Embeddings are made when a pair comes for the first time and kept in the encoder's cache on disk.
 """
 

@@ -1,7 +1,7 @@
 """From training pairs to what a stage's losses read: clips with their drop-outs drawn, then encoded.
 
 In: ``TrainingPair`` and a generator. Out: ``Clip`` (uint8 pixels), and batches of ``EncodedClips`` (latents and ``Conditions``). Drop-outs
-are the paper's (section 4.2) and those of its public release, each a setting.
+are the paper's (section 4.1) and those of its public release, each a setting.
 """
 
 from __future__ import annotations

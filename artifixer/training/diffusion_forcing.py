@@ -1,5 +1,5 @@
 """The causal start: the same data and loss as the teacher's, under a block-causal mask, every block at a noise level of its own
-(Diffusion Forcing, paper section 4.3).
+(Diffusion Forcing, paper section 4.2).
 
 Blocks see earlier blocks at the noise level that those have; no clean copies are added.
 """

@@ -31,7 +31,7 @@ EASY_FLOOR = 0.1
 
 @dataclass(frozen=True)
 class FlowMatchingTraining:
-    """Settings of a flow-matching stage; the defaults are the paper's.
+    """Settings of a flow-matching stage; the defaults are the paper's (sections 4.1 and 5.1) and, where it says nothing, the release's.
 
     clips: how they are drawn. source: where the flow starts; mixing_share: share of clips for which it starts at the mixing source all the
     same, so that one network learns both. level_weights: ``bell`` weighs noise levels as the release does, which gives the source's own

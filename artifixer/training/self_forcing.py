@@ -1,4 +1,4 @@
-"""The few-step generator: it is trained on its own roll-outs, by distribution matching (Self Forcing with DMD, paper section 4.4).
+"""The few-step generator: it is trained on its own roll-outs, by distribution matching (Self Forcing with DMD, paper section 4.2).
 
 In: training pairs; a student (the causal model), and the bidirectional teacher twice: frozen, and as a critic that follows what the student
 makes. Each step rolls the student out block by block through its key-value cache and stops every block at one random denoising step, whose

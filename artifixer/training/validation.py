@@ -1,7 +1,7 @@
 """How good a model is on fixed pairs: quality against the render and other rivals, at several numbers of steps, and pictures.
 
 In: a model and validation pairs. Out: numbers by name, such as ``steps1/psnr_pooled``, and a grid render | opacity | frames | truth;
-whether quality falls towards the end of long clips (``drift``, paper section 4.4); quality and time of single blocks (``compare_steps``).
+whether quality falls towards the end of long clips (``drift``, paper section 4.2); quality and time of single blocks (``compare_steps``).
 Frames are made as ``enhance`` makes them: the whole clip through the few-step sampler, with the render's residual where the model keeps it.
 """
 

@@ -1,8 +1,10 @@
 """Keys and values of earlier blocks, which later blocks of a roll-out attend to: one interface, two stores.
 
-In: keys and values of a block's tokens, layer by layer, as they are computed. Out: those of all frames that the block attends to: the first
-``sink_frames`` of the roll-out and the latest others, ``window_frames`` in all with the block's own (paper section 4.4). Keys carry their
-absolute positions (RoPE), so the order in which a store returns them does not matter.
+In: keys and values of a block's tokens, layer by layer, as they are computed. Out: those of all
+frames that the block attends to: the first ``sink_frames`` of the roll-out and the latest others,
+``window_frames`` in all with the block's own (a rolling cache, paper section 4.2; the sink is the
+public release's). Keys carry their absolute positions (RoPE), so the order in which a store returns
+them does not matter.
 
 Each call of the network on a block overwrites what the previous call on the same block stored: later blocks see the last one.
 """

@@ -1,7 +1,7 @@
 """What the video model sees besides latents: opacity, rays and cameras of the target frames, text, reference photos with their cameras.
 
 In: target and reference ``Cameras`` in world units, opacity at pixel rate, latents of the references, a text embedding. Out:
-``Conditions`` of a whole clip or of one block (paper section 4.2). A roll-out keeps what all its blocks share in ``RollOutContext``,
+``Conditions`` of a whole clip or of one block (paper section 4.1). A roll-out keeps what all its blocks share in ``RollOutContext``,
 which makes the conditions of one block from the cameras of that block alone: any length of path costs the same per block.
 """
 

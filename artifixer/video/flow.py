@@ -1,8 +1,8 @@
 """The flow from source to clean latents: where it starts, its noise levels, and the arithmetic between its points.
 
 In: latents of the renders, opacity, noise. Out: source latents, noisy latents, velocities and clean latents, all
-``[batch channels latent_frames h w]``. Sigma 1 is the source and sigma 0 the clean end (paper section 4.1, with time reversed as in the
-public release). Arithmetic with sigma is done in float32 whatever the latents' type.
+``[batch channels latent_frames h w]``. Sigma 1 is the source and sigma 0 the clean end (flow matching: paper section 3, with time
+reversed as in the public release; the source: section 4.1). Arithmetic with sigma is done in float32 whatever the latents' type.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def source_latents(
     noise: Float[Tensor, "batch channels latent_frames h w"] | None,
     source: SourceKind = "mixing",
 ) -> Float[Tensor, "batch channels latent_frames h w"]:
-    """Where the flow starts (paper equation 2). ``direct`` reads neither opacity nor noise; noise may then be None."""
+    """Where the flow starts (opacity mixing, paper section 4.1). ``direct`` reads neither opacity nor noise; noise may then be None."""
     if source == "direct":
         return render_latents
     assert noise is not None, "mixing needs noise"

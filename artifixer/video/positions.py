@@ -2,7 +2,7 @@
 
 In: indices of frames, rows and columns, camera matrices. Out: tables, and queries, keys and values turned by them. Tokens are ordered by
 frame (or view), row, column. RoPE serves attention among the video's own tokens, PRoPE attention from the video to reference photos
-(paper section 4.2).
+(paper section 4.1).
 
 Angles are computed in float64 at whatever index is asked for, and used in float32: there is no longest video. (The release's inference
 rounds its tables to bfloat16 and ends at 1024 latent frames; in float32 the numbers are the same.)

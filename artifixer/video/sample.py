@@ -1,9 +1,9 @@
 """Sampling: from the latents of renders to clean latents, block by block or a whole clip at once.
 
 In: a network, latents of the renders with their conditions, noise keyed by its place. Out: clean latents. ``sample_blocks`` is the few-step
-generator (paper section 4.4): it reads one block of latent frames, denoises it in a few calls that attend to the blocks before through a
-cache, yields it, and only then reads the next, so that encoding and decoding run beside it. ``sample_bidirectional`` is the teacher: all
-frames of a clip together, many calls, with guidance.
+generator (paper section 4.2): it reads one block of latent frames, denoises it in a few calls that attend to the blocks before through a
+cache, yields it, and only then reads the next, so that encoding and decoding run beside it. ``sample_bidirectional`` is the teacher
+(paper section 4.1): all frames of a clip together, many calls, with guidance.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def is_added_layer(name: str) -> bool:
 
 def initial_added_layer(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """The start of a layer that Wan 2.1 does not have, so that the model begins as Wan 2.1: opacity, rays and reference values contribute
-    nothing (zeros); reference keys are an ordinary linear layer with a norm of ones (paper section 4.2)."""
+    nothing (zeros); reference keys are an ordinary linear layer with a norm of ones (paper section 4.1)."""
     if "reference_key_norm" in name:
         return torch.ones(shape)
     if "reference_key" not in name:
