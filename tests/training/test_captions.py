@@ -25,7 +25,7 @@ from artifixer.video.models import load_model, save_model
 from artifixer.video.text import TextConfig, TextEncoder
 from tests.video.made_models import WAN_LIKE, made_model, save_text_encoder
 
-CAPTIONED = replace(made_pair(0, height=32, width=32), caption="a red house beside the sea")
+CAPTIONED = replace(made_pair(0, height=32, width=32), caption="a red house beside the sea", camera_scale_kind="metric")
 
 TEXT = TextConfig(WAN_LIKE.transformer.text_tokens, WAN_LIKE.transformer.text_width)
 
