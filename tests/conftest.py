@@ -42,6 +42,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs a POSIX system"))
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Whatever ran before in this worker: sums of several threads differ from those of one in their last bits."""
+    torch.set_num_threads(1)
+
+
 def _folder_from(variable: str) -> Path:
     value = os.environ.get(variable)
     if not value:
