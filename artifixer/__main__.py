@@ -1,6 +1,7 @@
 """The program's first and last moment: ``artifixer`` and ``python -m artifixer`` begin here.
 
-SIGTERM and Ctrl-C are answered with their exit codes before anything else is imported, and until the process is gone.
+SIGTERM and Ctrl-C are answered with their exit codes before anything else is imported, and until
+the process is gone.
 """
 
 from __future__ import annotations
@@ -19,17 +20,20 @@ def main() -> None:
     leave_on_signals_from_now_on()
     atexit.register(ignore_signals)  # the first one that is registered runs last
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # names and help have characters that some consoles cannot show
+        # names and help have characters that some consoles cannot show
+        if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     from artifixer import cli
 
     code = cli.main()
     leave_on_signals_from_now_on(code)
     if code == EXIT_INTERRUPTED:
-        # Where Ctrl-C has left code that a library ran, ``python -m`` would end by the signal and not with this code.
+        # Where Ctrl-C has left code that a library ran, ``python -m`` would end by the signal and
+        # not with this code.
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
-            with suppress(AttributeError, OSError, ValueError):  # there is none, or whoever read it went away
+            # there is none, or whoever read it went away
+            with suppress(AttributeError, OSError, ValueError):
                 stream.flush()
         os._exit(code)
     sys.exit(code)

@@ -1,7 +1,8 @@
 """The command line: one verb per job, and the place where exceptions become exit codes.
 
-A verb is a module with a frozen dataclass ``Command`` (its fields are the options, read by tyro) and ``run_command(command)``, which
-returns an exit code or None for success. Only the module of the verb asked for is imported, so that ``artifixer --help`` needs no torch.
+A verb is a module with a frozen dataclass ``Command`` (its fields are the options, read by tyro)
+and ``run_command(command)``, which returns an exit code or None for success. Only the module of the
+verb asked for is imported, so that ``artifixer --help`` needs no torch.
 
 =====  ==========================================================
 code   meaning
@@ -40,16 +41,40 @@ from artifixer.runtime.errors import (
     InputError,
     Stopped,
 )
-from artifixer.runtime.stopping import STOPPED_TEXT, leave_on_signals, stop_at_once, was_cut_short, was_interrupted
+from artifixer.runtime.stopping import (
+    STOPPED_TEXT,
+    leave_on_signals,
+    stop_at_once,
+    was_cut_short,
+    was_interrupted,
+)
 
 #: verb -> (module with its ``Command``, what it does), in the order of a first walk through.
 VERBS: dict[str, tuple[str, str]] = {
-    "run": ("artifixer.commands.run", "the whole job: capture -> splats, repaired frames, splats again, report"),
-    "demo": ("artifixer.commands.demo", "the whole job on a small procedural capture, in a few minutes"),
-    "inspect": ("artifixer.commands.inspect", "what a capture holds: format, views, cameras, points, problems"),
-    "reconstruct": ("artifixer.commands.reconstruct", "photos -> 3D Gaussians, held-out renders and their quality"),
-    "render": ("artifixer.commands.render", "3D Gaussians -> images, opacity, depth and a video along a camera path"),
-    "convert": ("artifixer.commands.convert", "splat files: PLY, SPZ, SOG, .splat -> PLY, SPZ, SOG, USDZ"),
+    "run": (
+        "artifixer.commands.run",
+        "the whole job: capture -> splats, repaired frames, splats again, report",
+    ),
+    "demo": (
+        "artifixer.commands.demo",
+        "the whole job on a small procedural capture, in a few minutes",
+    ),
+    "inspect": (
+        "artifixer.commands.inspect",
+        "what a capture holds: format, views, cameras, points, problems",
+    ),
+    "reconstruct": (
+        "artifixer.commands.reconstruct",
+        "photos -> 3D Gaussians, held-out renders and their quality",
+    ),
+    "render": (
+        "artifixer.commands.render",
+        "3D Gaussians -> images, opacity, depth and a video along a camera path",
+    ),
+    "convert": (
+        "artifixer.commands.convert",
+        "splat files: PLY, SPZ, SOG, .splat -> PLY, SPZ, SOG, USDZ",
+    ),
     "enhance": ("artifixer.commands.enhance", "renders -> clean frames, by the video model"),
     "curate": ("artifixer.commands.curate", "captures or procedural scenes -> training pairs"),
     "train": ("artifixer.commands.train", "training pairs -> a video model, stage by stage"),
@@ -58,13 +83,16 @@ VERBS: dict[str, tuple[str, str]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit code. ``argv``: the words after the program's name; the process's own by default."""
+    """Run one verb and return the exit code. ``argv``: the words after the program's name; the
+    process's own by default.
+    """
     with leave_on_signals():
         return _exit_code(list(sys.argv[1:] if argv is None else argv))
 
 
 def _exit_code(words: list[str]) -> int:
-    # Waiting OpenMP threads otherwise spin and slow torch down severalfold beside other load; read when torch is loaded.
+    # Waiting OpenMP threads otherwise spin and slow torch down severalfold beside other load; read
+    # when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         code = _run(words)
@@ -80,7 +108,8 @@ def _exit_code(words: list[str]) -> int:
         _discard_output()
         return EXIT_BROKEN_PIPE
     except Exception:
-        if was_interrupted() or was_cut_short():  # what a library made of the exception that a signal raised inside it
+        # what a library made of the exception that a signal raised inside it
+        if was_interrupted() or was_cut_short():
             return _complain_of_signal()
         traceback.print_exc()
         return EXIT_BUG
@@ -112,7 +141,9 @@ def _run(words: list[str]) -> int:
 
 
 def _parsed(verb: str, command_type: type, options: list[str]) -> tuple[Any, int]:
-    """The filled ``Command``; or None with the exit code when help was printed. Usage errors raise ``InputError``."""
+    """The filled ``Command``; or None with the exit code when help was printed. Usage errors raise
+    ``InputError``.
+    """
     import tyro
 
     messages = io.StringIO()
@@ -121,7 +152,8 @@ def _parsed(verb: str, command_type: type, options: list[str]) -> tuple[Any, int
             command: Any = tyro.cli(
                 command_type,
                 prog=f"artifixer {verb}",
-                description=inspect.getdoc(command_type),  # whole: tyro's own reading of the docstring drops the examples
+                # whole: tyro's own reading of the docstring drops the examples
+                description=inspect.getdoc(command_type),
                 args=options,
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
@@ -129,15 +161,26 @@ def _parsed(verb: str, command_type: type, options: list[str]) -> tuple[Any, int
     except SystemExit as exit_:
         if exit_.code in (None, EXIT_DONE):
             return None, EXIT_DONE
-        raise InputError(f"{_one_line(messages.getvalue())} (see artifixer {verb} --help)") from None
+        raise InputError(
+            f"{_one_line(messages.getvalue())} (see artifixer {verb} --help)"
+        ) from None
 
 
 def _one_line(boxed: str) -> str:
-    """The text of tyro's framed message, without the frame, the details and the pointer to the help."""
+    """The text of tyro's framed message, without the frame, the details and the pointer to the
+    help.
+    """
     rows = [row.strip(" │|+") for row in boxed.splitlines() if not row.startswith(("╭", "╰", "+"))]
     sections = re.split(r"[─-]{8,}", "\n".join(rows))
-    useful = [" ".join(section.split()) for section in sections if not re.match(r"\s*(For full helptext|Argument helptext)", section)]
-    return "; ".join(re.sub(r"\s*Got errors:.*", "", section) for section in useful if section) or "wrong usage"
+    useful = [
+        " ".join(section.split())
+        for section in sections
+        if not re.match(r"\s*(For full helptext|Argument helptext)", section)
+    ]
+    return (
+        "; ".join(re.sub(r"\s*Got errors:.*", "", section) for section in useful if section)
+        or "wrong usage"
+    )
 
 
 def _unknown_verb(verb: str) -> str:
@@ -151,7 +194,8 @@ def _overview() -> str:
     verbs = "\n".join(f"  {verb:{width}}  {text}" for verb, (_, text) in VERBS.items())
     return (
         "usage: artifixer VERB [options]\n\n"
-        "Repair and extend 3D captures: Gaussian splats from few photos, cleaned by a video diffusion model.\n\n"
+        "Repair and extend 3D captures: Gaussian splats from few photos, cleaned by a video "
+        "diffusion model.\n\n"
         f"verbs:\n{verbs}\n\n"
         "artifixer VERB --help shows the options of a verb; artifixer --version the version."
     )
@@ -164,7 +208,11 @@ def _complain(message: str, code: int) -> int:
 
 
 def _complain_of_signal() -> int:
-    return _complain(STOPPED_TEXT, EXIT_STOPPED) if was_cut_short() else _complain("interrupted", EXIT_INTERRUPTED)
+    return (
+        _complain(STOPPED_TEXT, EXIT_STOPPED)
+        if was_cut_short()
+        else _complain("interrupted", EXIT_INTERRUPTED)
+    )
 
 
 def _discard_output() -> None:

@@ -1,10 +1,11 @@
 """Which weights of generated pixels, and which start, make the best distilled splats?
 
-    python benchmarks/distillation.py procedural:3 procedural:11 --views 4 --model tiny --out distillation
-    python benchmarks/distillation.py path/to/buddha --views 4
+    python benchmarks/distillation.py procedural:3 procedural:11 --views 4 --model tiny --out
+    distillation python benchmarks/distillation.py path/to/buddha --views 4
 
-One run per capture in a folder that stays: frames are made once, then every combination is fitted to them. Prints the held-out quality of
-the first renders, of the frames, and of the renders of each fit.
+One run per capture in a folder that stays: frames are made once, then every combination is fitted
+to them. Prints the held-out quality of the first renders, of the frames, and of the renders of each
+fit.
 """
 
 from __future__ import annotations
@@ -61,13 +62,21 @@ def compare(options: Options, capture: str) -> None:
         for start in options.starts:
             distill = replace(base.distill, weights=weights, start=start, reconstruct=fit)
             result = run(replace(base, distill=distill), progress=Progress(output=None))
-            rows |= {name: result.variants[name] for name in ("3dgut", "inpainting_telea", "artifixer")}
-            rows[f"3d, {weights}, {start} ({result.seconds['distill']:.0f} s)"] = result.variants["artifixer3d"]
+            rows |= {
+                name: result.variants[name] for name in ("3dgut", "inpainting_telea", "artifixer")
+            }
+            rows[f"3d, {weights}, {start} ({result.seconds['distill']:.0f} s)"] = result.variants[
+                "artifixer3d"
+            ]
             print(".", end="", flush=True)
     print(f"\n{capture}\n{'':36}{'PSNR':>8}{'pooled':>8}{'opaque':>8}{'empty':>8}{'SSIM':>8}")
     for name, quality in rows.items():
         values = (quality.psnr, quality.psnr_pooled, quality.psnr_opaque, quality.psnr_empty)
-        print(f"{name:36}" + "".join(f"{'-' if value is None else f'{value:.2f}':>8}" for value in values) + f"{quality.ssim or 0:>8.3f}")
+        print(
+            f"{name:36}"
+            + "".join(f"{'-' if value is None else f'{value:.2f}':>8}" for value in values)
+            + f"{quality.ssim or 0:>8.3f}"
+        )
 
 
 if __name__ == "__main__":

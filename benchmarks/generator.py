@@ -1,24 +1,30 @@
-"""How fast is ``enhance``, how much memory does it take, and does either grow with the length of the clip?
+"""How fast is ``enhance``, how much memory does it take, and does either grow with the length of
+the clip?
 
-    OMP_WAIT_POLICY=passive python benchmarks/generator.py --model tiny|1.3b|14b [--random-weights] [--device D] [--size WxH]
-        [--frames 109] [--references 6] [--offload] [--compile] [--profile]
+    OMP_WAIT_POLICY=passive python benchmarks/generator.py --model tiny|1.3b|14b [--random-weights]
+        [--device D] [--size WxH] [--frames 109] [--references 6] [--offload] [--compile]
+        [--profile]
     OMP_WAIT_POLICY=passive python benchmarks/generator.py --long [--blocks 61]
 
-The table has a row for 4, 2 and 1 steps and for adaptive steps at several shares of opaque pixels. ``network`` counts the network's calls
-alone, ``first`` is the time from the call of ``enhance`` to the first block. ``--random-weights`` needs no files.
+The table has a row for 4, 2 and 1 steps and for adaptive steps at several shares of opaque pixels.
+``network`` counts the network's calls alone, ``first`` is the time from the call of ``enhance`` to
+the first block. ``--random-weights`` needs no files.
 
-``of floor`` compares the network's time with the least that its arithmetic takes. One call on a block of n tokens (T text tokens, R
-reference tokens, K tokens attended to, width D, feed-forward width F, C values of opacity and rays per token, P values per token in and
-out), in multiplications with addition:
+``of floor`` compares the network's time with the least that its arithmetic takes. One call on a
+block of n tokens (T text tokens, R reference tokens, K tokens attended to, width D, feed-forward
+width F, C values of opacity and rays per token, P values per token in and out), in multiplications
+with addition:
 
     layers * (6 n D^2 + 2 n K D + 2 n (T + R) D + 2 n D F + n C D) + 2 n P D
 
-K grows to the window; text and reference keys and values are computed once per roll-out and left out, as is all that is not a product.
-A multiplication with addition counts as two operations. The floor is their number over the rate of a large matrix product, measured here
-in the same type: what the machine gives, not what its data sheet says.
+K grows to the window; text and reference keys and values are computed once per roll-out and left
+out, as is all that is not a product. A multiplication with addition counts as two operations. The
+floor is their number over the rate of a large matrix product, measured here in the same type: what
+the machine gives, not what its data sheet says.
 
-``--long`` measures what must not grow: time and memory per block, and the time to the first frame of clips of different lengths. Times are
-CPU seconds of this process on a CPU, so that other load does not enter.
+``--long`` measures what must not grow: time and memory per block, and the time to the first frame
+of clips of different lengths. Times are CPU seconds of this process on a CPU, so that other load
+does not enter.
 """
 
 from __future__ import annotations
@@ -40,7 +46,14 @@ from artifixer.geometry.cameras import Cameras
 from artifixer.imaging.resize import fit_size
 from artifixer.runtime.errors import InputError
 from artifixer.video.memory import MemoryPlan, check_memory, default_plan, memory_estimate
-from artifixer.video.models import NAMED_MODELS, Model, ModelConfig, load_model, locate_model, random_model
+from artifixer.video.models import (
+    NAMED_MODELS,
+    Model,
+    ModelConfig,
+    load_model,
+    locate_model,
+    random_model,
+)
 from artifixer.video.small_autoencoder import SmallAutoencoderConfig
 from artifixer.video.transformer import VideoTransformerConfig
 
@@ -48,7 +61,14 @@ from artifixer.video.transformer import VideoTransformerConfig
 SMALL_MODEL = ModelConfig(
     name="tiny",
     transformer=VideoTransformerConfig(
-        width=192, ffn_width=576, heads=3, layers=4, text_width=16, text_tokens=1, frequency_width=128, spatial_factor=4
+        width=192,
+        ffn_width=576,
+        heads=3,
+        layers=4,
+        text_width=16,
+        text_tokens=1,
+        frequency_width=128,
+        spatial_factor=4,
     ),
     vae=SmallAutoencoderConfig(),
     camera_scale="median_depth",
@@ -58,7 +78,9 @@ SMALL_MODEL = ModelConfig(
 #: The smallest model that still has all parts, for --long.
 LONG_MODEL = replace(
     SMALL_MODEL,
-    transformer=replace(SMALL_MODEL.transformer, width=96, ffn_width=192, layers=2, latent_channels=8),
+    transformer=replace(
+        SMALL_MODEL.transformer, width=96, ffn_width=192, layers=2, latent_channels=8
+    ),
     vae=SmallAutoencoderConfig(width=32, depth=2, z_dim=8),
 )
 
@@ -83,7 +105,9 @@ class MadeRenders:
 
     def rgb(self, index: int) -> np.ndarray:
         rows, columns = np.indices((self.height, self.width))
-        pattern = np.stack([rows * 3 + index, columns * 2, rows + columns + 5 * index], axis=-1).astype(np.uint8)
+        pattern = np.stack(
+            [rows * 3 + index, columns * 2, rows + columns + 5 * index], axis=-1
+        ).astype(np.uint8)
         return pattern * (self.opacity(index) > 0)[..., None]
 
     def opacity(self, index: int) -> np.ndarray:
@@ -107,18 +131,28 @@ def made_references(count: int, width: int, height: int) -> list[ReferencePhoto]
     return [ReferencePhoto(made_cameras(1, width, height), photo + index) for index in range(count)]
 
 
-def call_operations(config: ModelConfig, tokens_per_frame: int, attended_frames: int, references: int) -> float:
+def call_operations(
+    config: ModelConfig, tokens_per_frame: int, attended_frames: int, references: int
+) -> float:
     """Multiplications and additions of one call on one block; see the formula above."""
     network = config.transformer
     n, K = config.block_frames * tokens_per_frame, attended_frames * tokens_per_frame
     D, C = network.width, network.opacity_channels + network.ray_channels
     P = network.latent_channels * network.patch_size**2
     others = network.text_tokens + references * tokens_per_frame
-    layer = 6 * n * D**2 + 2 * n * K * D + 2 * n * others * D + 2 * n * D * network.ffn_width + n * C * D
+    layer = (
+        6 * n * D**2
+        + 2 * n * K * D
+        + 2 * n * others * D
+        + 2 * n * D * network.ffn_width
+        + n * C * D
+    )
     return 2 * (network.layers * layer + 2 * n * P * D)
 
 
-def clip_operations(config: ModelConfig, steps_per_block: Sequence[float], tokens_per_frame: int, references: int) -> float:
+def clip_operations(
+    config: ModelConfig, steps_per_block: Sequence[float], tokens_per_frame: int, references: int
+) -> float:
     """Operations of all calls of a roll-out; ``steps_per_block``: calls on each block."""
     total = 0.0
     for block, steps in enumerate(steps_per_block):
@@ -139,7 +173,14 @@ def product_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * size**3 / best
 
 
-def open_model(name: str, device: torch.device, is_random: bool, plan_size: tuple[int, int], references: int, offload: bool) -> Model:
+def open_model(
+    name: str,
+    device: torch.device,
+    is_random: bool,
+    plan_size: tuple[int, int],
+    references: int,
+    offload: bool,
+) -> Model:
     """The model, or one with random weights and the same architecture, when it fits."""
     named = NAMED_MODELS.get(name)
     if is_random and named is not None:
@@ -150,7 +191,11 @@ def open_model(name: str, device: torch.device, is_random: bool, plan_size: tupl
     else:
         config = locate_model(name).config
     check_memory(config, default_plan(config, *plan_size, references, device, offload), device)
-    return random_model(config, device=device, offload=offload) if is_random else load_model(name, device, offload=offload)
+    return (
+        random_model(config, device=device, offload=offload)
+        if is_random
+        else load_model(name, device, offload=offload)
+    )
 
 
 def run(model: Model, renders: MadeRenders, references: int, steps: object) -> EnhanceReport:
@@ -173,9 +218,23 @@ def table(model: Model, size: tuple[int, int], frames: int, references: int) -> 
         )
     )
     print(f"matrix products: {rate / 1e12:.3g} TFLOP/s")
-    print(f"{'steps':>9} {'opaque':>7} {'calls':>6} {'frames/s':>9} {'network':>9} {'first s':>8} {'memory GB':>10} {'of floor':>9}")
-    run(model, MadeRenders(2 * config.vae.pixel_frames(config.block_frames), *size, 0.5), references, 4)  # compiles, tunes, allocates
-    rows: list[tuple[object, float]] = [(4, 0.5), (2, 0.5), (1, 0.5), *(("adaptive", coverage) for coverage in COVERAGES)]
+    print(
+        f"{'steps':>9} {'opaque':>7} {'calls':>6} {'frames/s':>9} {'network':>9} {'first s':>8} "
+        f"{'memory GB':>10} {'of floor':>9}"
+    )
+    # compiles, tunes, allocates
+    run(
+        model,
+        MadeRenders(2 * config.vae.pixel_frames(config.block_frames), *size, 0.5),
+        references,
+        4,
+    )
+    rows: list[tuple[object, float]] = [
+        (4, 0.5),
+        (2, 0.5),
+        (1, 0.5),
+        *(("adaptive", coverage) for coverage in COVERAGES),
+    ]
     for steps, coverage in rows:
         report = run(model, MadeRenders(frames, *size, coverage), references, steps)
         width, height = config.model_size(*size)
@@ -183,11 +242,16 @@ def table(model: Model, size: tuple[int, int], frames: int, references: int) -> 
         per_block = [report.network_calls / report.blocks] * report.blocks
         floor = clip_operations(config, per_block, tokens, references) / rate
         print(
-            f"{steps!s:>9} {coverage:7.0%} {report.network_calls:6d} {frames / report.seconds:9.2f} {frames / report.network_seconds:9.2f}"
-            f" {report.first_frame_seconds:8.2f} {report.peak_memory / 1e9:10.2f} {floor / report.network_seconds:9.0%}",
+            f"{steps!s:>9} {coverage:7.0%} {report.network_calls:6d} "
+            f"{frames / report.seconds:9.2f} {frames / report.network_seconds:9.2f}"
+            f" {report.first_frame_seconds:8.2f} {report.peak_memory / 1e9:10.2f} "
+            f"{floor / report.network_seconds:9.0%}",
             flush=True,
         )
-    estimate = memory_estimate(config, MemoryPlan(*config.model_size(*size), references, model.dtype, model.stream is not None))
+    estimate = memory_estimate(
+        config,
+        MemoryPlan(*config.model_size(*size), references, model.dtype, model.stream is not None),
+    )
     print(f"memory by estimate: {estimate.total / 1e9:.2f} GB")
 
 
@@ -199,11 +263,19 @@ def profile(model: Model, size: tuple[int, int], references: int) -> None:
     config = model.config
     frames = config.vae.pixel_frames(config.window_frames + config.block_frames)
     cameras, photos = made_cameras(frames, *size), made_references(references, *size)
-    blocks = enhance(MadeRenders(frames, *size, 0.5), cameras, photos, model, EnhanceConfig(steps=1, overlap=False))
+    blocks = enhance(
+        MadeRenders(frames, *size, 0.5),
+        cameras,
+        photos,
+        model,
+        EnhanceConfig(steps=1, overlap=False),
+    )
     for _ in range(config.window_frames // config.block_frames):
         next(blocks)
     is_cuda = model.device.type == "cuda"
-    with profiled(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if is_cuda else [])]) as result:
+    with profiled(
+        activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if is_cuda else [])]
+    ) as result:
         next(blocks)
     blocks.close()  # type: ignore[attr-defined]
     order = "self_cuda_time_total" if is_cuda else "self_cpu_time_total"
@@ -211,7 +283,9 @@ def profile(model: Model, size: tuple[int, int], references: int) -> None:
 
 
 def long_run(blocks: int) -> None:
-    """Time and memory per block of one long roll-out, and time to the first frame of clips of different lengths."""
+    """Time and memory per block of one long roll-out, and time to the first frame of clips of
+    different lengths.
+    """
     device = torch.device("cpu")
     model = random_model(LONG_MODEL, device=device)
     size, config = (64, 64), LONG_MODEL
@@ -220,24 +294,42 @@ def long_run(blocks: int) -> None:
     first_frame_times(model, size, photos, (1, 10, blocks))
     times, memory = [], []
     started = time.process_time()
-    for _ in enhance(MadeRenders(frames, *size, 0.5), made_cameras(frames, *size), photos, model, EnhanceConfig(steps=2)):
+    for _ in enhance(
+        MadeRenders(frames, *size, 0.5),
+        made_cameras(frames, *size),
+        photos,
+        model,
+        EnhanceConfig(steps=2),
+    ):
         times.append(time.process_time() - started)
         memory.append(resident_bytes())
         started = time.process_time()
-    print(f"{blocks} blocks of {config.block_frames} latent frames at {size[0]}x{size[1]}; blocks {FIRST_COMPARED_BLOCK} to {blocks - 1}:")
+    print(
+        f"{blocks} blocks of {config.block_frames} latent frames at {size[0]}x{size[1]}; blocks "
+        f"{FIRST_COMPARED_BLOCK} to {blocks - 1}:"
+    )
     print_trend("CPU ms per block", [1e3 * value for value in times[FIRST_COMPARED_BLOCK:]])
-    print_trend("MB of memory after a block", [value / 1e6 for value in memory[FIRST_COMPARED_BLOCK:]])
+    print_trend(
+        "MB of memory after a block", [value / 1e6 for value in memory[FIRST_COMPARED_BLOCK:]]
+    )
 
 
 def print_trend(label: str, values: Sequence[float]) -> None:
-    """Mean, how much a straight line changes over the values with its standard error, and their range."""
+    """Mean, how much a straight line changes over the values with its standard error, and their
+    range.
+    """
     slope, error = fitted_slope(values)
     mean, span = statistics.mean(values), len(values) - 1
     change = f"change {span * slope / mean:+.2%} +- {span * error / mean:.2%}"
-    print(f"  {label}: mean {mean:.1f}, {change}, from {min(values):.1f} to {max(values):.1f} ({max(values) / min(values) - 1:.1%})")
+    print(
+        f"  {label}: mean {mean:.1f}, {change}, from {min(values):.1f} to {max(values):.1f} "
+        f"({max(values) / min(values) - 1:.1%})"
+    )
 
 
-def first_frame_times(model: Model, size: tuple[int, int], photos: Sequence[ReferencePhoto], lengths: Sequence[int]) -> None:
+def first_frame_times(
+    model: Model, size: tuple[int, int], photos: Sequence[ReferencePhoto], lengths: Sequence[int]
+) -> None:
     """CPU seconds to the first block, medians of five that take turns."""
     config = model.config
     times: dict[int, list[float]] = {blocks: [] for blocks in lengths}
@@ -246,12 +338,17 @@ def first_frame_times(model: Model, size: tuple[int, int], photos: Sequence[Refe
             frames = config.vae.pixel_frames(blocks * config.block_frames)
             cameras = made_cameras(frames, *size)
             started = time.process_time()
-            stream = enhance(MadeRenders(frames, *size, 0.5), cameras, photos, model, EnhanceConfig(steps=2))
+            stream = enhance(
+                MadeRenders(frames, *size, 0.5), cameras, photos, model, EnhanceConfig(steps=2)
+            )
             next(stream)
             if turn:  # the first one warms up
                 times[blocks].append(time.process_time() - started)
             stream.close()  # type: ignore[attr-defined]
-    shown = ", ".join(f"{blocks} blocks {1e3 * statistics.median(values):.1f} ms" for blocks, values in times.items())
+    shown = ", ".join(
+        f"{blocks} blocks {1e3 * statistics.median(values):.1f} ms"
+        for blocks, values in times.items()
+    )
     print(f"CPU time to the first frame by length of the clip: {shown}")
 
 
@@ -272,15 +369,23 @@ def resident_bytes() -> int:
 
 
 def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu with {torch.get_num_threads()} threads"
+    return (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"cpu with {torch.get_num_threads()} threads"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="tiny", help="a name or a path")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--random-weights", action="store_true")
-    parser.add_argument("--size", default=None, help="WxH; default 1024x576 on a GPU, 256x144 on a CPU")
+    parser.add_argument(
+        "--size", default=None, help="WxH; default 1024x576 on a GPU, 256x144 on a CPU"
+    )
     parser.add_argument("--frames", type=int, default=109)
     parser.add_argument("--references", type=int, default=6)
     parser.add_argument("--offload", action="store_true")
@@ -296,7 +401,14 @@ def main() -> None:
     device = torch.device(arguments.device)
     size = fit_size(1, 1, arguments.size or ("1024x576" if device.type == "cuda" else "256x144"))
     try:
-        model = open_model(arguments.model, device, arguments.random_weights, size, arguments.references, arguments.offload)
+        model = open_model(
+            arguments.model,
+            device,
+            arguments.random_weights,
+            size,
+            arguments.references,
+            arguments.offload,
+        )
     except InputError as error:
         parser.exit(2, f"{error}\n")
     if arguments.compile:

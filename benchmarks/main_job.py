@@ -1,13 +1,16 @@
-"""What does ``artifixer run`` gain over the plain 3DGUT fit, with and without a free-space loss for the generator's input?
+"""What does ``artifixer run`` gain over the plain 3DGUT fit, with and without a free-space loss for
+the generator's input?
 
-    OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 python benchmarks/main_job.py --out OUT [--captures FOLDER] [--size 192]
-        [--weights 0,0.3] [--procedural 6] [--only NAME,...] [--print]
+    OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 python benchmarks/main_job.py --out OUT [--captures
+        FOLDER] [--size 192] [--weights 0,0.3] [--procedural 6] [--only NAME,...] [--print]
 
-Three real captures (``fountain`` with 3 views, ``plush`` and ``fox`` with 6, by Algorithm 1; below ``--captures``, or
-``$ARTIFIXER_CAPTURES``) and procedural ones from seeds that the embedded model was not trained on, with 3 to 6 views. One run per capture
-and weight, in a folder that stays: the same command continues after an interruption and passes over what is done. The plain fit is the
-same for all weights of a capture and is made once. Prints mean / pooled PSNR of the held-out photos of every variant, dB, as a Markdown
-table per weight; then, for every weight, the mean over the captures of each variant minus the plain fit. ``--print``: only what is done.
+Three real captures (``fountain`` with 3 views, ``plush`` and ``fox`` with 6, by Algorithm 1; below
+``--captures``, or ``$ARTIFIXER_CAPTURES``) and procedural ones from seeds that the embedded model
+was not trained on, with 3 to 6 views. One run per capture and weight, in a folder that stays: the
+same command continues after an interruption and passes over what is done. The plain fit is the same
+for all weights of a capture and is made once. Prints mean / pooled PSNR of the held-out photos of
+every variant, dB, as a Markdown table per weight; then, for every weight, the mean over the
+captures of each variant minus the plain fit. ``--print``: only what is done.
 
 Exit codes: 0 done; 2 bad input; 75 stopped by SIGTERM with the state saved; 130 interrupted.
 """
@@ -27,7 +30,14 @@ from artifixer.commands.run import Command, run_config
 from artifixer.evaluation.evaluate import VARIANT_TITLES, VariantQuality
 from artifixer.evaluation.variant_table import read_variants
 from artifixer.pipeline.run import run
-from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, InputError, Stopped
+from artifixer.runtime.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_STOPPED,
+    InputError,
+    Stopped,
+)
 from artifixer.runtime.progress import Progress
 
 REAL = (("fountain", "algorithm1_K3"), ("plush", "algorithm1_K6"), ("fox", "algorithm1_K6"))
@@ -47,13 +57,23 @@ class Case:
 
     def command(self, out: Path, size: str, weight: float) -> Command:
         return Command(
-            self.capture, out, split=self.split, views=self.views, size=size, free_space_loss=weight, recipe="tiny", device="cpu"
+            self.capture,
+            out,
+            split=self.split,
+            views=self.views,
+            size=size,
+            free_space_loss=weight,
+            recipe="tiny",
+            device="cpu",
         )
 
 
 def cases(captures: Path, procedural: int) -> list[Case]:
     """The real captures first."""
-    real = [Case(f"{name} {split.rpartition('_')[2]}", str(captures / name), split) for name, split in REAL]
+    real = [
+        Case(f"{name} {split.rpartition('_')[2]}", str(captures / name), split)
+        for name, split in REAL
+    ]
     drawn = []
     for number in range(procedural):
         views = 3 + number % 4
@@ -85,37 +105,53 @@ def share_stages(source: Path, folder: Path) -> None:
     part.rename(folder)
 
 
-def results(chosen: Sequence[Case], weight: float, out: Path) -> dict[str, Mapping[str, VariantQuality]]:
+def results(
+    chosen: Sequence[Case], weight: float, out: Path
+) -> dict[str, Mapping[str, VariantQuality]]:
     """Quality by case, of the runs that are done."""
     found = {}
     for case in chosen:
         folder = folder_of(out, case, weight)
         if (folder / "report.html").exists():
             variants = read_variants(folder / "metrics.json")
-            if ("input" in variants) == (weight > 0):  # a folder that was shared has the other run's figures until its own come
+            # a folder that was shared has the other run's figures until its own come
+            if ("input" in variants) == (weight > 0):
                 found[case.name] = variants
     return found
 
 
 def table(found: Mapping[str, Mapping[str, VariantQuality]]) -> list[str]:
     """Markdown: variants by captures, mean / pooled PSNR."""
-    names = [name for name in VARIANT_TITLES if any(name in variants for variants in found.values())]
+    names = [
+        name for name in VARIANT_TITLES if any(name in variants for variants in found.values())
+    ]
     lines = ["| | " + " | ".join(found) + " |", "|---" * (1 + len(found)) + "|"]
     for name in names:
-        cells = [f"{_figure(variants[name].psnr)} / {_figure(variants[name].psnr_pooled)}" for variants in found.values()]
+        cells = [
+            f"{_figure(variants[name].psnr)} / {_figure(variants[name].psnr_pooled)}"
+            for variants in found.values()
+        ]
         lines.append(f"| {VARIANT_TITLES[name]} | " + " | ".join(cells) + " |")
     return lines
 
 
 def gains(found: Mapping[str, Mapping[str, VariantQuality]]) -> list[str]:
-    """Markdown: each variant minus the plain fit, mean and smallest over the captures, of mean / pooled PSNR and SSIM."""
-    lines = ["| minus the plain fit | mean PSNR | smallest | pooled PSNR | smallest | SSIM |", "|---|---|---|---|---|---|"]
+    """Markdown: each variant minus the plain fit, mean and smallest over the captures, of mean /
+    pooled PSNR and SSIM.
+    """
+    lines = [
+        "| minus the plain fit | mean PSNR | smallest | pooled PSNR | smallest | SSIM |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, title in VARIANT_TITLES.items():
         if name == "3dgut" or not all(name in variants for variants in found.values()):
             continue
         cells = []
         for field in ("psnr", "psnr_pooled", "ssim"):
-            changes = [getattr(variants[name], field) - getattr(variants["3dgut"], field) for variants in found.values()]
+            changes = [
+                getattr(variants[name], field) - getattr(variants["3dgut"], field)
+                for variants in found.values()
+            ]
             digits = 3 if field == "ssim" else 2
             cells.append(f"{sum(changes) / len(changes):+.{digits}f}")
             if field != "ssim":
@@ -129,7 +165,9 @@ def _figure(value: float | None) -> str:
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--captures", type=Path, default=os.environ.get("ARTIFIXER_CAPTURES"))
     parser.add_argument("--size", default="192")
@@ -145,17 +183,25 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         arguments = _arguments(words)
         if arguments.captures is None:
-            raise InputError("--captures: expected the folder of the real captures, or $ARTIFIXER_CAPTURES")
+            raise InputError(
+                "--captures: expected the folder of the real captures, or $ARTIFIXER_CAPTURES"
+            )
         weights = [float(word) for word in arguments.weights.split(",")]
         chosen = cases(Path(arguments.captures), arguments.procedural)
         if arguments.only:
-            chosen = [case for case in chosen if case.name.startswith(tuple(arguments.only.split(",")))]
+            chosen = [
+                case for case in chosen if case.name.startswith(tuple(arguments.only.split(",")))
+            ]
         if not arguments.only_print:
             run_all(chosen, weights, arguments.out, arguments.size)
         for weight in weights:
             found = results(chosen, weight, arguments.out)
             if found:
-                print("\n".join(["", f"Free-space loss {weight:g}:", "", *table(found), "", *gains(found)]))
+                print(
+                    "\n".join(
+                        ["", f"Free-space loss {weight:g}:", "", *table(found), "", *gains(found)]
+                    )
+                )
         return EXIT_DONE
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,9 +1,12 @@
-"""What does one call of the video network cost on a CPU beside diffusers' Wan transformer with the same weights?
+"""What does one call of the video network cost on a CPU beside diffusers' Wan transformer with the
+same weights?
 
-    python benchmarks/network.py [--rounds 15] [--width 256] [--layers 4] [--latents 5x32x48] [--references 6]
+    python benchmarks/network.py [--rounds 15] [--width 256] [--layers 4] [--latents 5x32x48]
+    [--references 6]
 
-Both networks take the same latents and text, in turn, in one process on one thread; medians of CPU time. The bar: without opacity, rays and
-references at most 1.15 times diffusers. Then what opacity, rays and references add, with text and references remembered as in a roll-out.
+Both networks take the same latents and text, in turn, in one process on one thread; medians of CPU
+time. The bar: without opacity, rays and references at most 1.15 times diffusers. Then what opacity,
+rays and references add, with text and references remembered as in a roll-out.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ from artifixer.video.weights import release_name
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
@@ -45,7 +50,10 @@ def main() -> None:
         conditioning_place="none",
     )
     generator = torch.Generator().manual_seed(0)
-    plain, full = network_of(config), network_of(replace(config, conditioning_place="before_attention"))
+    plain, full = (
+        network_of(config),
+        network_of(replace(config, conditioning_place="before_attention")),
+    )
     theirs = diffusers_twin(plain)
     latents = torch.randn(1, config.latent_channels, frames, height, width, generator=generator)
     timesteps = torch.tensor([625.0])
@@ -53,23 +61,37 @@ def main() -> None:
     text_only = conditions.drop(references=True)
     memory, text_memory = full.remember(conditions), full.remember(text_only)
     calls: dict[str, Callable[[], Tensor]] = {
-        "diffusers WanTransformer3DModel": lambda: theirs(latents, timesteps, conditions.text, return_dict=False)[0],
+        "diffusers WanTransformer3DModel": lambda: theirs(
+            latents, timesteps, conditions.text, return_dict=False
+        )[0],
         "ours, the same network": lambda: plain(latents, timesteps, text_only),
-        "with opacity and rays, text remembered": lambda: full(latents, timesteps, text_only, memory=text_memory),
-        f"and {arguments.references} references": lambda: full(latents, timesteps, conditions, memory=memory),
+        "with opacity and rays, text remembered": lambda: full(
+            latents, timesteps, text_only, memory=text_memory
+        ),
+        f"and {arguments.references} references": lambda: full(
+            latents, timesteps, conditions, memory=memory
+        ),
     }
     with torch.no_grad():
         first, second = (call() for call in list(calls.values())[:2])
-        print(f"{frames}x{height}x{width} latents, width {config.width}, {config.layers} layers; outputs differ by", end=" ")
+        print(
+            f"{frames}x{height}x{width} latents, width {config.width}, {config.layers} layers; "
+            "outputs differ by",
+            end=" ",
+        )
         print(f"{(first - second).abs().max():.1e} of {first.abs().max():.1e}")
         seconds = interleaved(list(calls.values()), arguments.rounds)
     for name, values in zip(calls, seconds, strict=True):
         ratio = statistics.median(values) / statistics.median(seconds[0])
-        print(f"{name:42s} {1000 * statistics.median(values):8.1f} ms  {ratio:5.2f} times diffusers")
+        print(
+            f"{name:42s} {1000 * statistics.median(values):8.1f} ms  {ratio:5.2f} times diffusers"
+        )
 
 
 def interleaved(calls: list[Callable[[], Tensor]], rounds: int) -> list[list[float]]:
-    """CPU seconds of each call in each round, the calls taking turns; one round before counts for nothing."""
+    """CPU seconds of each call in each round, the calls taking turns; one round before counts for
+    nothing.
+    """
     seconds: list[list[float]] = [[] for _ in calls]
     for number in range(rounds + 1):
         for call, values in zip(calls, seconds, strict=True):
@@ -105,11 +127,15 @@ def diffusers_twin(network: VideoTransformer) -> Any:
         eps=config.eps,
     )
     weights = {release_name(name): value for name, value in network.state_dict().items()}
-    theirs.load_state_dict({name: value for name, value in weights.items() if name in theirs.state_dict()})
+    theirs.load_state_dict(
+        {name: value for name, value in weights.items() if name in theirs.state_dict()}
+    )
     return theirs.eval()
 
 
-def random_conditions(config: VideoTransformerConfig, shape: torch.Size, references: int, generator: torch.Generator) -> Conditions:
+def random_conditions(
+    config: VideoTransformerConfig, shape: torch.Size, references: int, generator: torch.Generator
+) -> Conditions:
     """Of latents of this shape; cameras stand in a row."""
     batch, channels, frames, height, width = shape
     size = (height * config.spatial_factor, width * config.spatial_factor)
@@ -122,12 +148,16 @@ def random_conditions(config: VideoTransformerConfig, shape: torch.Size, referen
     viewmats, Ks = cameras(frames)
     reference_viewmats, reference_Ks = cameras(references)
     return Conditions(
-        opacity=torch.rand(batch, 1 + config.temporal_factor * (frames - 1), *size, generator=generator),
+        opacity=torch.rand(
+            batch, 1 + config.temporal_factor * (frames - 1), *size, generator=generator
+        ),
         rays=torch.randn(batch, frames, *size, 6, generator=generator),
         viewmats=viewmats,
         Ks=Ks,
         text=torch.randn(batch, config.text_tokens, config.text_width, generator=generator),
-        reference_latents=torch.randn(batch, channels, references, height, width, generator=generator),
+        reference_latents=torch.randn(
+            batch, channels, references, height, width, generator=generator
+        ),
         reference_viewmats=reference_viewmats,
         reference_Ks=reference_Ks,
     )

@@ -1,4 +1,5 @@
-"""How long do procedural worlds and their photos take? CPU milliseconds of one thread, medians; the bar is 50 ms per 128x128 frame.
+"""How long do procedural worlds and their photos take? CPU milliseconds of one thread, medians; the
+bar is 50 ms per 128x128 frame.
 
     python benchmarks/procedural.py [--scenes 8] [--sheet sheet.png]
 
@@ -19,7 +20,9 @@ from artifixer.scenes import procedural
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--scenes", type=int, default=8)
     parser.add_argument("--sheet", type=Path)
     arguments = parser.parse_args()
@@ -40,7 +43,8 @@ def main() -> None:
             times.append(time.process_time() - started)
         shown = np.stack([photo.read() for photo in scene.photos])
         print(
-            f"{seed:4d}  {place}  {1e3 * loading:7.0f}  {1e3 * statistics.median(times):8.1f}  {shown.mean():.0f}  {shown.std():.0f}",
+            f"{seed:4d}  {place}  {1e3 * loading:7.0f}  {1e3 * statistics.median(times):8.1f}  "
+            f"{shown.mean():.0f}  {shown.std():.0f}",
             flush=True,
         )
         rows.append(np.concatenate(list(shown[[0, 8, 16, 23]]), axis=1))

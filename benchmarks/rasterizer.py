@@ -1,13 +1,16 @@
 """How fast is the CPU rasterizer, against the prototype, and how does it scale?
 
-    OMP_WAIT_POLICY=passive python benchmarks/rasterizer.py --prototype FOLDER [--rounds 9] [--skip-scaling]
+    OMP_WAIT_POLICY=passive python benchmarks/rasterizer.py --prototype FOLDER [--rounds 9]
+    [--skip-scaling]
 
-FOLDER holds the prototype's ``common.py`` and ``cand_numba.py``; without it only our own figures are printed. All figures are CPU
-milliseconds (process time, one thread) of forward and backward, medians over rounds in which the candidates take turns.
+FOLDER holds the prototype's ``common.py`` and ``cand_numba.py``; without it only our own figures
+are printed. All figures are CPU milliseconds (process time, one thread) of forward and backward,
+medians over rounds in which the candidates take turns.
 
-``kernels``: binning, blending and its backward, from what is known per Gaussian. Ours also go on to the stored parameters there,
-the prototype stops at its matrices. ``whole``: from parameters to their gradients, unscented projection and colours included.
-With a CUDA device and gsplat its ``whole`` stands beside ours, in milliseconds of the clock.
+``kernels``: binning, blending and its backward, from what is known per Gaussian. Ours also go on to
+the stored parameters there, the prototype stops at its matrices. ``whole``: from parameters to
+their gradients, unscented projection and colours included. With a CUDA device and gsplat its
+``whole`` stands beside ours, in milliseconds of the clock.
 """
 
 from __future__ import annotations
@@ -27,8 +30,21 @@ from artifixer.geometry.cameras import Cameras
 from artifixer.splats.losses import photometric_loss, regulariser
 from artifixer.splats.mcmc import McmcConfig, perturb
 from artifixer.splats.rasterizers import numba_cpu
-from artifixer.splats.rasterizers.numba_compositing import TILE, Image, Pairs, composite, composite_backward, pair_up
-from artifixer.splats.rasterizers.numba_projection import FEATURES, Gaussians, gradients, prepare, sum_pairs
+from artifixer.splats.rasterizers.numba_compositing import (
+    TILE,
+    Image,
+    Pairs,
+    composite,
+    composite_backward,
+    pair_up,
+)
+from artifixer.splats.rasterizers.numba_projection import (
+    FEATURES,
+    Gaussians,
+    gradients,
+    prepare,
+    sum_pairs,
+)
 from artifixer.splats.render import render
 from artifixer.splats.splats import SH_BASE, Splats
 from artifixer.splats.trainable import TrainableSplats
@@ -38,8 +54,12 @@ SIZES = ((20_000, 256, 256, 0.55), (50_000, 480, 270, 0.30))
 NEAR = 0.05
 
 
-def made_scene(count: int, width: int, height: int, size: float, seed: int = 0) -> tuple[Splats, Cameras]:
-    """The prototype's ``scene()``: Gaussians in a box before a pinhole camera, with the same random numbers."""
+def made_scene(
+    count: int, width: int, height: int, size: float, seed: int = 0
+) -> tuple[Splats, Cameras]:
+    """The prototype's ``scene()``: Gaussians in a box before a pinhole camera, with the same random
+    numbers.
+    """
     generator = torch.Generator().manual_seed(seed)
     means = (torch.rand(count, 3, generator=generator) - 0.5) * torch.tensor([6.5, 4.0, 4.0])
     quats = torch.nn.functional.normalize(torch.randn(count, 4, generator=generator), dim=-1)
@@ -65,7 +85,10 @@ def our_kernels(splats: Splats, camera: Cameras) -> Callable[[], None]:
     rays = numba_cpu.camera_rays(camera)
     tiles_x, tiles_y = -(-view.width // TILE), -(-view.height // TILE)
     tiles = tiles_x * tiles_y
-    bar = Image(np.ones((view.height, view.width, 4), np.float32), np.ones((view.height, view.width), np.float32))
+    bar = Image(
+        np.ones((view.height, view.width, 4), np.float32),
+        np.ones((view.height, view.width), np.float32),
+    )
 
     def run() -> None:
         pairs = Pairs(*pair_up(boxes, front_to_back, tiles_x, tiles_y))
@@ -76,7 +99,17 @@ def our_kernels(splats: Splats, camera: Cameras) -> Callable[[], None]:
         feature_bars = np.empty_like(features)
         sum_pairs(0, len(visible), pairs.first, pairs.slots, shown, per_pair, feature_bars)
         result = Gaussians(*(np.zeros_like(array) for array in gaussians))
-        gradients(0, len(visible), visible, gaussians, view, splats.sh_degree, features, feature_bars, result)
+        gradients(
+            0,
+            len(visible),
+            visible,
+            gaussians,
+            view,
+            splats.sh_degree,
+            features,
+            feature_bars,
+            result,
+        )
 
     return run
 
@@ -97,7 +130,9 @@ def _drop_gradient(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def prototype_runs(folder: Path, count: int, width: int, height: int, size: float) -> tuple[Callable[[], None], Callable[[], None]]:
+def prototype_runs(
+    folder: Path, count: int, width: int, height: int, size: float
+) -> tuple[Callable[[], None], Callable[[], None]]:
     """The prototype's kernels, and all of it from parameters to gradients."""
     sys.path.insert(0, str(folder))
     import cand_numba as kernels
@@ -110,7 +145,9 @@ def prototype_runs(folder: Path, count: int, width: int, height: int, size: floa
 
     def projected() -> tuple[Any, ...]:
         rotation, M, g, colors = common.preproc(leaves, camera)
-        box, depth, visible = common.project_ut(leaves["means"], rotation, leaves["scales"], leaves["opac"], camera)
+        box, depth, visible = common.project_ut(
+            leaves["means"], rotation, leaves["scales"], leaves["opac"], camera
+        )
         return M.reshape(-1, 9), g, leaves["opac"], colors, box, depth, visible
 
     M, g, opacities, colors, box, depth, visible = projected()
@@ -142,7 +179,9 @@ def medians(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str, float
 
 
 def on_gpu(splats: Splats, camera: Cameras, rounds: int) -> float:
-    """Milliseconds of the clock of ``whole`` on the GPU, where gsplat draws: median of runs that are waited for."""
+    """Milliseconds of the clock of ``whole`` on the GPU, where gsplat draws: median of runs that
+    are waited for.
+    """
     run = our_whole(splats.map(lambda tensor: tensor.cuda()), camera.to("cuda"))
     times = []
     for _ in range(3 + rounds):
@@ -156,7 +195,13 @@ def on_gpu(splats: Splats, camera: Cameras, rounds: int) -> float:
 
 def training_step(splats: Splats, camera: Cameras) -> Callable[[], None]:
     """One step of reconstruction without its bookkeeping: render, loss, backward, Adam, noise."""
-    splats = Splats(splats.means, splats.quats, splats.log_scales, splats.opacity_logits, torch.zeros(len(splats), 16, 3))
+    splats = Splats(
+        splats.means,
+        splats.quats,
+        splats.log_scales,
+        splats.opacity_logits,
+        torch.zeros(len(splats), 16, 3),
+    )
     rates = {"means": 1e-6, "quats": 1e-6, "log_scales": 1e-6, "opacity_logits": 1e-6, "sh": 1e-6}
     trainable = TrainableSplats(splats, rates)
     generator = torch.Generator().manual_seed(0)
@@ -164,8 +209,12 @@ def training_step(splats: Splats, camera: Cameras) -> Callable[[], None]:
 
     def run() -> None:
         renders = render(trainable.splats, camera, near=NEAR)
-        image = renders.rgb[0] + (1 - renders.opacity[0])[..., None] * torch.rand(3, generator=generator)
-        loss = photometric_loss(image, photo, 0.2, None) + regulariser(trainable.splats, 0.01, 0.01, 4.0)
+        image = renders.rgb[0] + (1 - renders.opacity[0])[..., None] * torch.rand(
+            3, generator=generator
+        )
+        loss = photometric_loss(image, photo, 0.2, None) + regulariser(
+            trainable.splats, 0.01, 0.01, 4.0
+        )
         loss.backward()
         trainable.step()
         perturb(trainable, McmcConfig(noise=1.0), 1e-6, generator)
@@ -174,7 +223,9 @@ def training_step(splats: Splats, camera: Cameras) -> Callable[[], None]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--prototype", type=Path)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--skip-scaling", action="store_true")
@@ -188,26 +239,49 @@ def main() -> None:
             prototype = prototype_runs(arguments.prototype, count, width, height, size)
             runs |= {"prototype kernels": prototype[0], "prototype whole": prototype[1]}
         result = medians(runs, arguments.rounds)
-        print(f"{count} Gaussians, {width}x{height}: " + ", ".join(f"{name} {value:.1f} ms" for name, value in result.items()), flush=True)
+        print(
+            f"{count} Gaussians, {width}x{height}: "
+            + ", ".join(f"{name} {value:.1f} ms" for name, value in result.items()),
+            flush=True,
+        )
         if torch.cuda.is_available():
-            print(f"  whole on {torch.cuda.get_device_name()}: {on_gpu(splats, camera, 5 * arguments.rounds):.2f} ms", flush=True)
+            print(
+                f"  whole on {torch.cuda.get_device_name()}: "
+                f"{on_gpu(splats, camera, 5 * arguments.rounds):.2f} ms",
+                flush=True,
+            )
         if arguments.prototype is not None:
             for name in ("kernels", "whole"):
                 print(f"  {name}: {result[name] / result[f'prototype {name}']:.2f} x the prototype")
 
     splats, camera = made_scene(*SIZES[0])
-    result = medians({"kernels": our_kernels(splats, camera), "step": training_step(splats, camera)}, arguments.rounds)
-    print(f"training step at {SIZES[0][0]}, {SIZES[0][1]}x{SIZES[0][2]}, SH degree 3: {result['step']:.1f} ms, ", end="")
+    result = medians(
+        {"kernels": our_kernels(splats, camera), "step": training_step(splats, camera)},
+        arguments.rounds,
+    )
+    print(
+        f"training step at {SIZES[0][0]}, {SIZES[0][1]}x{SIZES[0][2]}, SH degree 3: "
+        f"{result['step']:.1f} ms, ",
+        end="",
+    )
     print(f"of which kernels {result['kernels'] / result['step']:.0%}")
 
     if not arguments.skip_scaling:
-        print("CPU ms of forward + backward; the footprint in pixels is constant along each column, and in world units along each row")
+        print(
+            "CPU ms of forward + backward; the footprint in pixels is constant along each column, "
+            "and in world units along each row"
+        )
         sides = (128, 256, 512)
         print("Gaussians  " + "".join(f"{f'{side}x{side}':>10}" for side in sides))
         for count in (5_000, 10_000, 20_000, 40_000, 80_000):
             runs = {str(side): our_whole(*made_scene(count, side, side, 0.55)) for side in sides}
             print(
-                f"{count:9d}  " + "".join(f"{value:10.1f}" for value in medians(runs, max(3, arguments.rounds // 2)).values()), flush=True
+                f"{count:9d}  "
+                + "".join(
+                    f"{value:10.1f}"
+                    for value in medians(runs, max(3, arguments.rounds // 2)).values()
+                ),
+                flush=True,
             )
 
 

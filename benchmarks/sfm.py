@@ -1,9 +1,11 @@
-"""Does structure from motion find the poses of captures whose poses are known? The bar: every photo of fountain, within 1 degree and 2 %.
+"""Does structure from motion find the poses of captures whose poses are known? The bar: every photo
+of fountain, within 1 degree and 2 %.
 
     python benchmarks/sfm.py CAPTURE...
 
-Each capture's photos are copied away from their poses. Errors are what remains after a similarity fit of the camera centres: degrees, and
-per cent of the largest distance of a camera from the cameras' mean.
+Each capture's photos are copied away from their poses. Errors are what remains after a similarity
+fit of the camera centres: degrees, and per cent of the largest distance of a camera from the
+cameras' mean.
 """
 
 from __future__ import annotations
@@ -26,9 +28,14 @@ from artifixer.scenes.scene import Scene
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("captures", nargs="+", type=Path)
-    print("capture    photos  with a pose  degrees (median, largest)  offset % (median, largest)  CPU s  wall s")
+    print(
+        "capture    photos  with a pose  degrees (median, largest)  offset % (median, largest)  "
+        "CPU s  wall s"
+    )
     for capture in parser.parse_args().captures:
         truth = load_scene(capture)
         with tempfile.TemporaryDirectory() as folder:
@@ -45,7 +52,8 @@ def main() -> None:
             cpu, wall = time.process_time() - cpu, time.monotonic() - wall
         angles, offsets = pose_errors(found, truth)
         print(
-            f"{truth.name:10} {len(truth.photos):6d}  {len(found.photos):11d}  {angles.median():17.2f}, {angles.max():6.2f}"
+            f"{truth.name:10} {len(truth.photos):6d}  {len(found.photos):11d}  "
+            f"{angles.median():17.2f}, {angles.max():6.2f}"
             f"  {offsets.median():18.2f}, {offsets.max():6.2f}  {cpu:5.1f}  {wall:6.1f}",
             flush=True,
         )
@@ -55,12 +63,16 @@ def main() -> None:
 
 def pose_errors(found: Scene, truth: Scene) -> tuple[torch.Tensor, torch.Tensor]:
     """Per found photo: angle in degrees, and offset in per cent of the scene's size."""
-    true = torch.cat([truth.cameras[truth.index(photo.name)].camera_to_world for photo in found.photos]).double()
+    true = torch.cat(
+        [truth.cameras[truth.index(photo.name)].camera_to_world for photo in found.photos]
+    ).double()
     poses = torch.cat([camera.camera_to_world for camera in found.cameras]).double()
     centers = true[:, :3, 3]
     moved = similarity_fit(poses[:, :3, 3], centers).move_poses(poses)
     size = (centers - centers.mean(dim=0)).norm(dim=1).max()
-    return torch.rad2deg(rotation_angle(moved[:, :3, :3], true[:, :3, :3])), 100 * (moved[:, :3, 3] - centers).norm(dim=1) / size
+    return torch.rad2deg(rotation_angle(moved[:, :3, :3], true[:, :3, :3])), 100 * (
+        moved[:, :3, 3] - centers
+    ).norm(dim=1) / size
 
 
 if __name__ == "__main__":

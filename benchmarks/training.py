@@ -1,24 +1,31 @@
-"""How fast is each stage of a training, how much memory does it take, and how far is it from what its arithmetic needs?
+"""How fast is each stage of a training, how much memory does it take, and how far is it from what
+its arithmetic needs?
 
-    OMP_WAIT_POLICY=passive python benchmarks/training.py [--models tiny,1.3b] [--stages autoencoder,bidirectional,...] [--device D]
-        [--threads N] [--rounds 10] [--pairs FOLDER] [--size WxH]
+    OMP_WAIT_POLICY=passive python benchmarks/training.py [--models tiny,1.3b] [--stages
+        autoencoder,bidirectional,...] [--device D] [--threads N] [--rounds 10] [--pairs FOLDER]
+        [--size WxH]
 
-``tiny`` is the recipe ``tiny``; ``1.3b`` is the 1.3B configuration with random weights under the recipe ``release``, one clip per step, and
-needs a CUDA machine. Without ``--pairs`` the clips are patterns in memory, of the recipe's length and size (``--size``: another size).
-Terms of a loss that a recipe adds later in a training are there from the first step.
+``tiny`` is the recipe ``tiny``; ``1.3b`` is the 1.3B configuration with random weights under the
+recipe ``release``, one clip per step, and needs a CUDA machine. Without ``--pairs`` the clips are
+patterns in memory, of the recipe's length and size (``--size``: another size). Terms of a loss that
+a recipe adds later in a training are there from the first step.
 
-Every stage runs in a process of its own, through the real loop with the real optimizers, twice over the same steps: once to count
-operations, which also warms everything up, once to measure. What a step draws (references, exit steps) depends on its number alone, so both
-see the same work. A round is one step, for self forcing as many as lie from one turn of the student to the next; the first round counts
-for nothing, figures are medians over the others. Nothing is saved.
+Every stage runs in a process of its own, through the real loop with the real optimizers, twice over
+the same steps: once to count operations, which also warms everything up, once to measure. What a
+step draws (references, exit steps) depends on its number alone, so both see the same work. A round
+is one step, for self forcing as many as lie from one turn of the student to the next; the first
+round counts for nothing, figures are medians over the others. Nothing is saved.
 
-``TFLOP`` are the operations of all matrix products, convolutions and attention of a round's steps, forwards and backwards, by PyTorch's
-counter; autoencoder and frozen networks included; layers that are run again for checkpointing and what fused attention computes again count
-as often as they are computed. ``of floor`` is the time these take at the rate of a large matrix product, measured here in the type, on the
-device and with the threads of the training, over the time of the round: what the machine gives, not what its data sheet says.
+``TFLOP`` are the operations of all matrix products, convolutions and attention of a round's steps,
+forwards and backwards, by PyTorch's counter; autoencoder and frozen networks included; layers that
+are run again for checkpointing and what fused attention computes again count as often as they are
+computed. ``of floor`` is the time these take at the rate of a large matrix product, measured here
+in the type, on the device and with the threads of the training, over the time of the round: what
+the machine gives, not what its data sheet says.
 
-Memory is the largest resident size of the process, on CUDA the largest sum of tensors. Times on one CPU thread are CPU seconds, so that
-other load does not enter; else they are those of the clock, and the machine's load stands in the first line.
+Memory is the largest resident size of the process, on CUDA the largest sum of tensors. Times on one
+CPU thread are CPU seconds, so that other load does not enter; else they are those of the clock, and
+the machine's load stands in the first line.
 """
 
 from __future__ import annotations
@@ -47,7 +54,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is loaded
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    conv_flop_count,
+    flop_registry,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.imaging.resize import GRID, fit_size
@@ -87,7 +100,9 @@ PRODUCT_SIZES = {"cpu": 2048, "cuda": 8192}
 
 @dataclass(frozen=True)
 class Case:
-    """One row: a stage of a model. size (width, height), frames, views: of made pairs; folder: of pairs to take instead."""
+    """One row: a stage of a model. size (width, height), frames, views: of made pairs; folder: of
+    pairs to take instead.
+    """
 
     model: str
     stage: StageName
@@ -102,8 +117,9 @@ class Case:
 
 @dataclass(frozen=True)
 class Measured:
-    """seconds, operations: of each counted round of ``steps`` steps, in which ``samples`` clips are seen. memory: bytes at the peak.
-    rate: operations per second of matrix products. overlooked: products that were not counted; there should be none."""
+    """seconds, operations: of each counted round of ``steps`` steps, in which ``samples`` clips are
+    seen. memory: bytes at the peak. rate: operations per second of matrix products. overlooked:
+    products that were not counted; there should be none."""
 
     steps: int
     samples: int
@@ -123,7 +139,9 @@ class Enough(Exception):
 
 
 class WatchedStage:
-    """A stage that passes everything on to another, notes its reading after each step, and ends the training by ``Enough``."""
+    """A stage that passes everything on to another, notes its reading after each step, and ends the
+    training by ``Enough``.
+    """
 
     def __init__(self, stage: Stage, steps: int, read: Callable[[], float]) -> None:
         self._stage, self._steps, self._read = stage, steps, read
@@ -131,10 +149,14 @@ class WatchedStage:
         self.gradient_limits, self.extra_state = stage.gradient_limits, stage.extra_state
         self.readings: list[float] = []
 
-    def draw(self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int) -> Any:
+    def draw(
+        self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
+    ) -> Any:
         return self._stage.draw(pairs, generators, step)
 
-    def losses(self, drawn: Any, generators: Sequence[torch.Generator], step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(
+        self, drawn: Any, generators: Sequence[torch.Generator], step: int
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         return self._stage.losses(drawn, generators, step)
 
     def updated(self, step: int) -> None:
@@ -145,7 +167,9 @@ class WatchedStage:
 
 
 class OverlookedProducts(TorchDispatchMode):
-    """Notes the names of what looks like a product and is not known to the counter: kernels differ by device and version."""
+    """Notes the names of what looks like a product and is not known to the counter: kernels differ
+    by device and version.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,7 +177,11 @@ class OverlookedProducts(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         packet = func._overloadpacket
-        if packet not in flop_registry and packet not in CPU_OPERATIONS and PRODUCT_NAMES.search(str(packet)):
+        if (
+            packet not in flop_registry
+            and packet not in CPU_OPERATIONS
+            and PRODUCT_NAMES.search(str(packet))
+        ):
             self.names.add(str(packet))
         return func(*args, **(kwargs or {}))
 
@@ -197,9 +225,17 @@ def measure(case: Case) -> Measured | str:
         return str(reason)
     except torch.OutOfMemoryError as error:
         return f"out of memory: {str(error).split('. ')[0]}"
-    memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else _largest_resident_size()
+    memory = (
+        torch.cuda.max_memory_allocated() if device.type == "cuda" else _largest_resident_size()
+    )
     return Measured(
-        steps, loop.batch * steps, rounds_of(seconds, steps), rounds_of(operations, steps), memory, rate, tuple(sorted(overlooked.names))
+        steps,
+        loop.batch * steps,
+        rounds_of(seconds, steps),
+        rounds_of(operations, steps),
+        memory,
+        rate,
+        tuple(sorted(overlooked.names)),
     )
 
 
@@ -210,8 +246,11 @@ def recipe_of(model: str) -> TrainingRecipe:
     else:
         config = NAMED_MODELS[model].config
         assert config is not None, f"{model} is embedded"
-        release = RECIPES["release"]  # its negative prompt would need the text encoder; zeros take the same time
-        recipe = replace(release, model=config, self_forcing=replace(release.self_forcing, negative_prompt=""))
+        # its negative prompt would need the text encoder; zeros take the same time
+        release = RECIPES["release"]
+        recipe = replace(
+            release, model=config, self_forcing=replace(release.self_forcing, negative_prompt="")
+        )
     stages: dict[str, Any] = {stage: _from_the_start(getattr(recipe, stage)) for stage in STAGES}
     return replace(recipe, **stages)
 
@@ -246,11 +285,24 @@ def built_stage(name: StageName, recipe: TrainingRecipe, pairs: PairSource, devi
 
 
 def _self_forcing_stage(model: Model, recipe: TrainingRecipe, device: str) -> SelfForcingStage:
-    student, critic, teacher = model.transformer, deepcopy(model.transformer), deepcopy(model.transformer)
+    student, critic, teacher = (
+        model.transformer,
+        deepcopy(model.transformer),
+        deepcopy(model.transformer),
+    )
     for network in (student, critic, teacher):
         _prepare(network, recipe, device)
     settings, seed = recipe.self_forcing, recipe.self_forcing_loop.seed
-    return SelfForcingStage(student, critic, teacher, model.vae, settings, recipe.model.sampling(), seed, recipe.parallel.compute)
+    return SelfForcingStage(
+        student,
+        critic,
+        teacher,
+        model.vae,
+        settings,
+        recipe.model.sampling(),
+        seed,
+        recipe.parallel.compute,
+    )
 
 
 def _prepare(network: VideoTransformer, recipe: TrainingRecipe, device: str) -> None:
@@ -259,11 +311,22 @@ def _prepare(network: VideoTransformer, recipe: TrainingRecipe, device: str) -> 
     distribute(network, network.layers, recipe.parallel, torch.device(device))
 
 
-def readings(stage: Stage, pairs: PairSource, loop: LoopConfig, steps: int, read: Callable[[], float], ahead: int = 0) -> list[float]:
+def readings(
+    stage: Stage,
+    pairs: PairSource,
+    loop: LoopConfig,
+    steps: int,
+    read: Callable[[], float],
+    ahead: int = 0,
+) -> list[float]:
     """What ``read`` gives after each of so many steps of the loop, from step 0 on."""
     watched = WatchedStage(stage, steps, read)
     config = replace(loop, steps=steps + 1, save_every=steps + 1, validate_every=0)
-    with tempfile.TemporaryDirectory() as folder, Progress(output=None) as progress, suppress(Enough):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Progress(output=None) as progress,
+        suppress(Enough),
+    ):
         train(watched, pairs, config, Path(folder), progress, ahead=ahead)
     return watched.readings
 
@@ -286,21 +349,32 @@ def product_rate(device: torch.device, compute: str, clock: Callable[[], float])
     return 2 * size**3 / min(times)
 
 
-def _cpu_attention(query: Shape, key: Shape, value: Shape, *_: object, out_shape: object = None, **__: object) -> int:
+def _cpu_attention(
+    query: Shape, key: Shape, value: Shape, *_: object, out_shape: object = None, **__: object
+) -> int:
     return sdpa_flop_count(query, key, value)
 
 
 def _cpu_attention_backward(
-    gradient: Shape, query: Shape, key: Shape, value: Shape, *_: object, out_shape: object = None, **__: object
+    gradient: Shape,
+    query: Shape,
+    key: Shape,
+    value: Shape,
+    *_: object,
+    out_shape: object = None,
+    **__: object,
 ) -> int:
     return sdpa_backward_flop_count(gradient, query, key, value)
 
 
-def _cpu_convolution(pixels: Shape, weights: Shape, *_: object, out_shape: Shape, **__: object) -> int:
+def _cpu_convolution(
+    pixels: Shape, weights: Shape, *_: object, out_shape: Shape, **__: object
+) -> int:
     return conv_flop_count(list(pixels), list(weights), list(out_shape))
 
 
-#: What PyTorch's counter does not know on a CPU: fused attention, and the convolutions of Wan's autoencoder without gradients.
+#: What PyTorch's counter does not know on a CPU: fused attention, and the convolutions of Wan's
+#: autoencoder without gradients.
 CPU_OPERATIONS = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
@@ -316,7 +390,9 @@ def _after_all(device: torch.device, clock: Callable[[], float]) -> float:
 
 
 def _largest_resident_size() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def _made_pair(number: int, size: tuple[int, int], frames: int, views: int) -> TrainingPair:
@@ -329,53 +405,92 @@ def _made_pair(number: int, size: tuple[int, int], frames: int, views: int) -> T
         return Cameras.pinhole(viewmats, K.repeat(count, 1, 1), width, height)
 
     def pictures(count: int) -> Tensor:
-        times, rows, columns = torch.meshgrid(torch.arange(count), torch.arange(height), torch.arange(width), indexing="ij")
-        bands = 3 * rows + 5 * times + 40 * number, 2 * columns + 5 * times, rows + columns + 40 * number
+        times, rows, columns = torch.meshgrid(
+            torch.arange(count), torch.arange(height), torch.arange(width), indexing="ij"
+        )
+        bands = (
+            3 * rows + 5 * times + 40 * number,
+            2 * columns + 5 * times,
+            rows + columns + 40 * number,
+        )
         return (torch.stack(bands, dim=-1) % 256).to(torch.uint8)
 
     clean = pictures(frames)
-    opacity = torch.where(torch.arange(width) < MADE_COVERAGE * width, 255, 0).to(torch.uint8).expand(frames, height, width).contiguous()
+    opacity = (
+        torch.where(torch.arange(width) < MADE_COVERAGE * width, 255, 0)
+        .to(torch.uint8)
+        .expand(frames, height, width)
+        .contiguous()
+    )
     renders = torch.where(opacity[..., None] > 0, clean, torch.zeros_like(clean))
-    return TrainingPair(f"made-{number}", clean, renders, opacity, cameras(frames), pictures(views), cameras(views), camera_scale=1.0)
+    return TrainingPair(
+        f"made-{number}",
+        clean,
+        renders,
+        opacity,
+        cameras(frames),
+        pictures(views),
+        cameras(views),
+        camera_scale=1.0,
+    )
 
 
 def table(cases: Sequence[Case]) -> None:
     """A row per case, each measured in a process of its own."""
-    print(f"{'':6} {'stage':18} {'samples':>7} {'s':>8} {'samples/s':>9} {'memory GB':>9} {'TFLOP':>8} {'TFLOP/s':>8} {'of floor':>8}")
+    print(
+        f"{'':6} {'stage':18} {'samples':>7} {'s':>8} {'samples/s':>9} {'memory GB':>9} "
+        f"{'TFLOP':>8} {'TFLOP/s':>8} {'of floor':>8}"
+    )
     for case in cases:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             try:
                 found: Measured | str = pool.submit(measure, case).result()
             except BrokenProcessPool:
                 found = "the process was killed (out of memory?)"
-        print(f"{case.model:6} {case.stage:18} {found if isinstance(found, str) else row(found)}", flush=True)
+        print(
+            f"{case.model:6} {case.stage:18} {found if isinstance(found, str) else row(found)}",
+            flush=True,
+        )
 
 
 def row(found: Measured) -> str:
     """samples and seconds per round, and so on; medians over rounds."""
     seconds = statistics.median(found.seconds)
-    shares = [operations / found.rate / time_ for operations, time_ in zip(found.operations, found.seconds, strict=True)]
+    shares = [
+        operations / found.rate / time_
+        for operations, time_ in zip(found.operations, found.seconds, strict=True)
+    ]
     return (
-        f"{found.samples:7d} {seconds:8.3f} {found.samples / seconds:9.3g} {found.memory / 1e9:9.2f}"
-        f" {statistics.median(found.operations) / 1e12:8.3g} {found.rate / 1e12:8.3g} {statistics.median(shares):8.0%}"
+        f"{found.samples:7d} {seconds:8.3f} {found.samples / seconds:9.3g} "
+        f"{found.memory / 1e9:9.2f}"
+        f" {statistics.median(found.operations) / 1e12:8.3g} {found.rate / 1e12:8.3g} "
+        f"{statistics.median(shares):8.0%}"
         + (f"  not counted: {', '.join(found.overlooked)}" if found.overlooked else "")
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", default="tiny,1.3b")
     parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--device", default="auto", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--pairs", type=Path, help="a folder of pairs instead of patterns")
-    parser.add_argument("--size", help="WxH of patterns; default 128x96 for tiny, 1024x576 for 1.3b")
+    parser.add_argument(
+        "--size", help="WxH of patterns; default 128x96 for tiny, 1024x576 for 1.3b"
+    )
     arguments = parser.parse_args()
     try:
         device = resolve_device(arguments.device)
         cases = list(_cases(arguments, device))
-        where = torch.cuda.get_device_name() if device != "cpu" else f"cpu, {arguments.threads} threads, load {os.getloadavg()[0]:.1f}"
+        where = (
+            torch.cuda.get_device_name()
+            if device != "cpu"
+            else f"cpu, {arguments.threads} threads, load {os.getloadavg()[0]:.1f}"
+        )
         clips = "patterns" if arguments.pairs is None else f"pairs of {arguments.pairs}"
         print(f"{where}, torch {torch.__version__}, {clips}")
         table(cases)
@@ -397,7 +512,17 @@ def _cases(arguments: argparse.Namespace, device: str) -> Iterator[Case]:
         for stage in arguments.stages.split(","):
             if stage not in STAGES:
                 raise InputError(f"--stages {stage}: expected some of {', '.join(STAGES)}")
-            yield Case(model, stage, device, arguments.threads, arguments.rounds, size, frames, 3, arguments.pairs)
+            yield Case(
+                model,
+                stage,
+                device,
+                arguments.threads,
+                arguments.rounds,
+                size,
+                frames,
+                3,
+                arguments.pairs,
+            )
 
 
 if __name__ == "__main__":

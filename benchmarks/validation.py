@@ -1,22 +1,28 @@
 """How good is a model on pairs that it never saw, beside the raw renders and inpainting?
 
-    python benchmarks/validation.py PAIRS [--model tiny[,OTHER,...]] [--steps 1,2,4,adaptive] [--source mixing|direct] [--pairs 32]
-        [--device cpu] [--picture grid.png]
-        [--teacher TEACHER [--teacher-steps 4,16] [--teacher-frames 13]] [--drift] [--adaptive [--emptiness 0.02,0.1,0.35]]
+    python benchmarks/validation.py PAIRS [--model tiny[,OTHER,...]] [--steps 1,2,4,adaptive]
+        [--source mixing|direct] [--pairs 32] [--device cpu] [--picture grid.png]
+        [--teacher TEACHER [--teacher-steps 4,16] [--teacher-frames 13]] [--drift] [--adaptive
+        [--emptiness 0.02,0.1,0.35]]
 
-Prints mean and pooled PSNR, PSNR of hard frames (render below 20 dB), of opaque and of empty pixels, and SSIM. Frames are made block by
-block, as ``artifixer enhance`` makes them. A model is a name, a model folder or the folder of a training; several are compared on the same
-clips. Without ``--steps`` each takes as many as it was made for: those of its mode ``generate`` where ``--source mixing`` is not its own.
+Prints mean and pooled PSNR, PSNR of hard frames (render below 20 dB), of opaque and of empty
+pixels, and SSIM. Frames are made block by block, as ``artifixer enhance`` makes them. A model is a
+name, a model folder or the folder of a training; several are compared on the same clips. Without
+``--steps`` each takes as many as it was made for: those of its mode ``generate`` where ``--source
+mixing`` is not its own.
 
-``--teacher``: a bidirectional model on the same clips, each made at once, and in parts of as many frames as it was trained on, each part by
-itself. Prints pooled PSNR of the causal model minus the teacher's.
+``--teacher``: a bidirectional model on the same clips, each made at once, and in parts of as many
+frames as it was trained on, each part by itself. Prints pooled PSNR of the causal model minus the
+teacher's.
 
-``--drift``: pooled PSNR of the first, middle and last third of the clips at equal opacity (errors are averaged at each of ten levels of
-opacity, and these weighted alike in all thirds), and last - first. Thirds show different things, which may be harder at one end; the same
-clips played backwards have that the other way round, and the mean of both differences is free of it.
+``--drift``: pooled PSNR of the first, middle and last third of the clips at equal opacity (errors
+are averaged at each of ten levels of opacity, and these weighted alike in all thirds), and last -
+first. Thirds show different things, which may be harder at one end; the same clips played backwards
+have that the other way round, and the mean of both differences is free of it.
 
-``--adaptive``: adaptive steps against 4 fixed steps, by how much of a block is opaque: PSNR, dB lost, network calls and median time per
-block, and the speed-up, of the network alone and with encoding and decoding. On a CPU with one thread and in CPU time.
+``--adaptive``: adaptive steps against 4 fixed steps, by how much of a block is opaque: PSNR, dB
+lost, network calls and median time per block, and the speed-up, of the network alone and with
+encoding and decoding. On a CPU with one thread and in CPU time.
 """
 
 from __future__ import annotations
@@ -68,11 +74,21 @@ def main() -> None:
         torch.set_num_threads(1)
     pairs = [stored.read() for stored in open_pairs(arguments.folder).pairs[: arguments.pairs]]
     adaptive = AdaptiveSteps(_limits(arguments.emptiness))
-    common = ValidationConfig(len(pairs), grid_pairs=10, source=arguments.source, adaptive_steps=adaptive)
-    models = _models([name for part in arguments.model for name in part.split(",")], arguments.device)
-    configs = {label: replace(common, steps=_steps(arguments.steps, model, arguments.source)) for label, model in models.items()}
+    common = ValidationConfig(
+        len(pairs), grid_pairs=10, source=arguments.source, adaptive_steps=adaptive
+    )
+    models = _models(
+        [name for part in arguments.model for name in part.split(",")], arguments.device
+    )
+    configs = {
+        label: replace(common, steps=_steps(arguments.steps, model, arguments.source))
+        for label, model in models.items()
+    }
     frames = sorted({pair.frames for pair in pairs})
-    print(f"{len(pairs)} clips of {', '.join(map(str, frames))} frames; source {arguments.source or 'of the model'}\n")
+    print(
+        f"{len(pairs)} clips of {', '.join(map(str, frames))} frames; source "
+        f"{arguments.source or 'of the model'}\n"
+    )
     figures = _qualities(models, configs, pairs, arguments.picture)
     teachers = _teacher_qualities(arguments, common, pairs) if arguments.teacher else {}
     _print_qualities(figures | teachers)
@@ -86,10 +102,18 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", action="append", help="names or folders; may be given several times, or with commas")
-    parser.add_argument("--steps", help="numbers of steps with commas, or adaptive; the model's own by default")
+    parser.add_argument(
+        "--model",
+        action="append",
+        help="names or folders; may be given several times, or with commas",
+    )
+    parser.add_argument(
+        "--steps", help="numbers of steps with commas, or adaptive; the model's own by default"
+    )
     parser.add_argument("--source", choices=get_args(SourceKind))
     parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--device", default="cpu")
@@ -97,10 +121,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--teacher")
     parser.add_argument("--teacher-steps")
     parser.add_argument("--teacher-frames", type=int, default=13)
-    parser.add_argument("--teacher-source", choices=get_args(SourceKind), help="as --source by default")
+    parser.add_argument(
+        "--teacher-source", choices=get_args(SourceKind), help="as --source by default"
+    )
     parser.add_argument("--drift", action="store_true")
     parser.add_argument("--adaptive", action="store_true")
-    parser.add_argument("--emptiness", default=",".join(map(str, AdaptiveSteps().largest_emptiness)), help="largest for 1, 2, ... steps")
+    parser.add_argument(
+        "--emptiness",
+        default=",".join(map(str, AdaptiveSteps().largest_emptiness)),
+        help="largest for 1, 2, ... steps",
+    )
     arguments = parser.parse_args()
     arguments.model = arguments.model or ["tiny"]
     return arguments
@@ -108,9 +138,14 @@ def _arguments() -> argparse.Namespace:
 
 def _models(names: Sequence[str], device: str) -> dict[str, Model]:
     """By labels that tell them apart: the last part of a path, or all of it."""
-    short = [Path(name).parent.name if Path(name).name == "model" else Path(name).name for name in names]
+    short = [
+        Path(name).parent.name if Path(name).name == "model" else Path(name).name for name in names
+    ]
     labels = short if len(set(short)) == len(names) else names
-    return {label: load_model(str(model_folder(Path(name))), device) for label, name in zip(labels, names, strict=True)}
+    return {
+        label: load_model(str(model_folder(Path(name))), device)
+        for label, name in zip(labels, names, strict=True)
+    }
 
 
 def _limits(text: str) -> tuple[float, ...]:
@@ -118,7 +153,10 @@ def _limits(text: str) -> tuple[float, ...]:
     words = text.split(",")
     limits = tuple(float(word) for word in words if re.fullmatch(r"\d*\.?\d+", word))
     if len(limits) < len(words) or list(limits) != sorted(limits):
-        raise InputError(f"--emptiness {text}: expected growing numbers separated by commas, such as 0.02,0.1,0.35")
+        raise InputError(
+            f"--emptiness {text}: expected growing numbers separated by commas, such as "
+            "0.02,0.1,0.35"
+        )
     return limits
 
 
@@ -131,14 +169,23 @@ def _steps(wanted: str | None, model: Model, source: SourceKind | None) -> tuple
 
 
 def _qualities(
-    models: dict[str, Model], configs: dict[str, ValidationConfig], pairs: Sequence[TrainingPair], picture: Path | None
+    models: dict[str, Model],
+    configs: dict[str, ValidationConfig],
+    pairs: Sequence[TrainingPair],
+    picture: Path | None,
 ) -> dict[str, dict[str, float]]:
     """Figures by row: render and rivals once, then every model at each number of steps."""
     rivals: dict[str, Rival] = {method: partial(inpaint, method=method) for method in METHODS}
     rows: dict[str, dict[str, float]] = {}
     for label, model in models.items():
         is_first = not rows
-        figures = validate(model, pairs, configs[label], rivals=rivals if is_first else None, picture=picture if is_first else None)
+        figures = validate(
+            model,
+            pairs,
+            configs[label],
+            rivals=rivals if is_first else None,
+            picture=picture if is_first else None,
+        )
         rows |= {_row_name(row, label): values for row, values in _by_row(figures).items()}
     return rows
 
@@ -149,11 +196,21 @@ def _teacher_qualities(
     """Figures of the teacher, with clips made at once and in parts."""
     (teacher,) = _models([arguments.teacher], arguments.device).values()
     source = arguments.teacher_source or arguments.source
-    config = replace(common, is_causal=False, steps=_steps(arguments.teacher_steps, teacher, source), source=source)
+    config = replace(
+        common,
+        is_causal=False,
+        steps=_steps(arguments.teacher_steps, teacher, source),
+        source=source,
+    )
     rows: dict[str, dict[str, float]] = {}
-    for label, length in (("teacher, at once", None), (f"teacher, {arguments.teacher_frames} frames", arguments.teacher_frames)):
+    for label, length in (
+        ("teacher, at once", None),
+        (f"teacher, {arguments.teacher_frames} frames", arguments.teacher_frames),
+    ):
         figures = _by_row(validate(teacher, pairs, replace(config, clip_frames=length)))
-        rows |= {_row_name(row, label): values for row, values in figures.items() if row != "render"}
+        rows |= {
+            _row_name(row, label): values for row, values in figures.items() if row != "render"
+        }
     return rows
 
 
@@ -174,12 +231,21 @@ def _print_qualities(rows: dict[str, dict[str, float]]) -> None:
     width = max(map(len, rows)) + 2
     print(f"{'':{width}}" + "".join(f"{column:>13}" for column in COLUMNS))
     for row, values in rows.items():
-        print(f"{row:{width}}" + "".join(f"{values.get(column, float('nan')):13.3f}" for column in COLUMNS))
+        print(
+            f"{row:{width}}"
+            + "".join(f"{values.get(column, float('nan')):13.3f}" for column in COLUMNS)
+        )
 
 
-def _print_gaps(figures: dict[str, dict[str, float]], teachers: dict[str, dict[str, float]]) -> None:
+def _print_gaps(
+    figures: dict[str, dict[str, float]], teachers: dict[str, dict[str, float]]
+) -> None:
     """Causal rows by teacher's rows."""
-    rows = {row: values["psnr_pooled"] for row, values in figures.items() if row not in ("render", *METHODS)}
+    rows = {
+        row: values["psnr_pooled"]
+        for row, values in figures.items()
+        if row not in ("render", *METHODS)
+    }
     width, column = max(map(len, rows)) + 2, max(map(len, teachers)) + 2
     best = max(values["psnr_pooled"] for values in teachers.values())
     print("\npooled PSNR minus the teacher's, dB")
@@ -189,27 +255,64 @@ def _print_gaps(figures: dict[str, dict[str, float]], teachers: dict[str, dict[s
         print(f"{row:{width}}" + "".join(f"{ours - value:+{column}.3f}" for value in theirs))
 
 
-def _print_drift(models: dict[str, Model], configs: dict[str, ValidationConfig], pairs: Sequence[TrainingPair]) -> None:
+def _print_drift(
+    models: dict[str, Model], configs: dict[str, ValidationConfig], pairs: Sequence[TrainingPair]
+) -> None:
     rows: dict[str, DriftFigures] = {"render": drift(pairs, lambda pair: pair.renders)}
     for label, model in models.items():
         for steps in configs[label].steps:
-            make = partial(made_frames, model, steps=steps, config=configs[label], compute="float32")
+            make = partial(
+                made_frames, model, steps=steps, config=configs[label], compute="float32"
+            )
             rows[_row_name(f"steps{steps}", label)] = drift(pairs, make)
     width = max(map(len, rows)) + 2
-    print("\npooled PSNR of thirds at equal opacity, dB: forwards, then backwards; last column: mean of both changes")
-    print(f"{'':{width}}" + "".join(f"{name:>12}" for name in ("first", "middle", "last", "last-first") * 2) + f"{'mean':>12}")
+    print(
+        "\npooled PSNR of thirds at equal opacity, dB: forwards, then backwards; last column: mean "
+        "of both changes"
+    )
+    print(
+        f"{'':{width}}"
+        + "".join(f"{name:>12}" for name in ("first", "middle", "last", "last-first") * 2)
+        + f"{'mean':>12}"
+    )
     for row, found in rows.items():
-        values = (*found.forwards, found.change_forwards, *found.backwards, found.change_backwards, found.change)
+        values = (
+            *found.forwards,
+            found.change_forwards,
+            *found.backwards,
+            found.change_backwards,
+            found.change,
+        )
         print(f"{row:{width}}" + "".join(f"{value:12.3f}" for value in values))
 
 
-def _print_adaptive(label: str, model: Model, common: ValidationConfig, pairs: Sequence[TrainingPair]) -> None:
+def _print_adaptive(
+    label: str, model: Model, common: ValidationConfig, pairs: Sequence[TrainingPair]
+) -> None:
     results = compare_steps(model, pairs, replace(common, steps=(FIXED_STEPS, "adaptive")))
     fixed, adaptive = block_figures(results[FIXED_STEPS]), block_figures(results["adaptive"])
     outside = statistics.median(codec_seconds(model, pair) for pair in pairs[:8])
-    classes = ", ".join(f"{name} from {share:.0%} opaque pixels on" for name, share in BLOCK_CLASSES[:-1])
-    print(f"\n{label}: adaptive steps {common.adaptive_steps.largest_emptiness} against {FIXED_STEPS}; blocks {classes}, else empty")
-    titles = ("blocks", "calls", "pooled 4", "adaptive", "lost", "mean 4", "adaptive", "lost", "ms 4", "adaptive", "speed-up", "with codec")
+    classes = ", ".join(
+        f"{name} from {share:.0%} opaque pixels on" for name, share in BLOCK_CLASSES[:-1]
+    )
+    print(
+        f"\n{label}: adaptive steps {common.adaptive_steps.largest_emptiness} against "
+        f"{FIXED_STEPS}; blocks {classes}, else empty"
+    )
+    titles = (
+        "blocks",
+        "calls",
+        "pooled 4",
+        "adaptive",
+        "lost",
+        "mean 4",
+        "adaptive",
+        "lost",
+        "ms 4",
+        "adaptive",
+        "speed-up",
+        "with codec",
+    )
     print(f"{'':8}" + "".join(f"{title:>11}" for title in titles))
     for name, ours in adaptive.items():
         theirs = fixed[name]

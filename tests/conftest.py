@@ -1,10 +1,13 @@
-"""What all tests share: one torch thread per worker, reproducible property tests, and the data that lies outside the repository."""
+"""What all tests share: one torch thread per worker, reproducible property tests, and the data that
+lies outside the repository.
+"""
 
 import os
 import signal
 import sys
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is loaded: spinning threads starve the other workers
+# before torch is loaded: spinning threads starve the other workers
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from pathlib import Path
 
@@ -14,7 +17,8 @@ import torch
 
 torch.set_num_threads(1)
 
-# No deadline: the first example of many tests compiles kernels. Derandomised: a run fails because of a change, not because of its day.
+# No deadline: the first example of many tests compiles kernels. Derandomised: a run fails because
+# of a change, not because of its day.
 hypothesis.settings.register_profile("artifixer", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("artifixer")
 
@@ -26,7 +30,9 @@ if sys.platform == "win32":
     _kill = os.kill
 
     def _kill_or_raise(process: int, number: int) -> None:
-        """On Windows ``os.kill`` ends a process; tests that send SIGTERM to their own process mean the signal."""
+        """On Windows ``os.kill`` ends a process; tests that send SIGTERM to their own process mean
+        the signal.
+        """
         if process == os.getpid() and number == signal.SIGTERM:
             signal.raise_signal(number)
         else:
@@ -44,7 +50,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """Whatever ran before in this worker: sums of several threads differ from those of one in their last bits."""
+    """Whatever ran before in this worker: sums of several threads differ from those of one in their
+    last bits.
+    """
     torch.set_num_threads(1)
 
 

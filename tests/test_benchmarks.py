@@ -76,7 +76,10 @@ def test_a_model_is_better_only_with_all_figures(monkeypatch):
 def test_the_larger_model_may_be_embedded(monkeypatch):
     script = benchmark("embedded_model", monkeypatch)
     config = script.RECIPES["small"].model
-    assert 2 * (parameter_count(config.transformer) + vae_parameter_count(config.vae)) < 0.95 * script.LARGEST_MODEL
+    assert (
+        2 * (parameter_count(config.transformer) + vae_parameter_count(config.vae))
+        < 0.95 * script.LARGEST_MODEL
+    )
 
 
 def test_stages_that_give_no_causal_model_are_refused(monkeypatch, tmp_path, capsys):

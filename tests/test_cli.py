@@ -18,7 +18,12 @@ from artifixer.cli import VERBS
 def artifixer(*words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
     return subprocess.run(
-        [sys.executable, "-m", "artifixer", *words], capture_output=True, text=True, timeout=timeout, env=environment, check=False
+        [sys.executable, "-m", "artifixer", *words],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment,
+        check=False,
     )
 
 
@@ -50,7 +55,9 @@ main()
 
 
 def run_verb(body: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(with_verb(body, *words), capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        with_verb(body, *words), capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def assert_one_line(text: str) -> None:
@@ -127,7 +134,10 @@ def test_bug_shows_its_traceback() -> None:
 
 def test_bad_input_is_one_line() -> None:
     done = run_verb("raise InputError('photo.png: cannot read,\\n expected an image')")
-    assert (done.returncode, done.stderr) == (2, "artifixer: error: photo.png: cannot read, expected an image\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "artifixer: error: photo.png: cannot read, expected an image\n",
+    )
 
 
 @pytest.mark.posix
@@ -140,7 +150,9 @@ def test_sigterm_saves_and_ends_with_75() -> None:
             time.sleep(0.01)
         raise Stopped("run: stopped at iteration 7")
     """
-    with subprocess.Popen(with_verb(body), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        with_verb(body), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "working\n"
         process.terminate()
@@ -150,7 +162,9 @@ def test_sigterm_saves_and_ends_with_75() -> None:
 
 @pytest.mark.posix
 @pytest.mark.parametrize("moment", ["__post_init__", "run_command", "atexit"])
-def test_sigterm_gives_75_while_options_are_read_while_a_verb_works_and_while_the_process_ends(moment: str) -> None:
+def test_sigterm_gives_75_while_options_are_read_while_a_verb_works_and_while_the_process_ends(
+    moment: str,
+) -> None:
     """In a verb that knows nothing of signals."""
     terminate = "os.kill(os.getpid(), signal.SIGTERM)"
     if moment == "__post_init__":
@@ -165,12 +179,24 @@ def test_sigterm_gives_75_while_options_are_read_while_a_verb_works_and_while_th
 
 
 @pytest.mark.posix
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of signal handlers")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="needs Linux's account of signal handlers"
+)
 @pytest.mark.parametrize("after", [0, 0.1, 0.3, 0.6, 1.2])
 def test_sigterm_gives_75_while_libraries_are_imported(after: float, tmp_path: Path) -> None:
     """From the first moment in which a program written in Python can answer."""
-    command = [sys.executable, "-m", "artifixer", "reconstruct", "procedural:7:frames=9,width=48,height=36", "--out", str(tmp_path / "run")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = [
+        sys.executable,
+        "-m",
+        "artifixer",
+        "reconstruct",
+        "procedural:7:frames=9,width=48,height=36",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         while not has_handler(process.pid, signal.SIGTERM):
             assert process.poll() is None
             time.sleep(0.001)
@@ -199,14 +225,18 @@ def test_an_interrupt_that_a_library_made_an_error_of_is_no_bug() -> None:
     raise RuntimeError("half imported")
     """
     command = with_verb(body)
-    command[2] = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n" + command[2]
+    command[2] = (
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n" + command[2]
+    )
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (130, "artifixer: interrupted\n")
 
 
 @pytest.mark.posix
 def test_an_interrupt_inside_a_library_written_in_c_ends_with_130(tmp_path: Path) -> None:
-    """Python remembers an interrupt that has left code run by a library, and ``python -m`` ends by the signal whatever the exit code."""
+    """Python remembers an interrupt that has left code run by a library, and ``python -m`` ends by
+    the signal whatever the exit code.
+    """
     body = """
     import ctypes
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -217,7 +247,9 @@ def test_an_interrupt_inside_a_library_written_in_c_ends_with_130(tmp_path: Path
     (tmp_path / "program.py").write_text(with_verb(body)[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     command = [sys.executable, "-m", "program"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env=environment, check=False
+    )
     assert (done.returncode, done.stderr) == (130, "artifixer: interrupted\n")
 
 
@@ -229,7 +261,9 @@ def test_interrupt_ends_with_130() -> None:
     print("working", flush=True)
     time.sleep(60)
     """
-    with subprocess.Popen(with_verb(body), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        with_verb(body), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "working\n"
         process.send_signal(signal.SIGINT)
@@ -243,7 +277,9 @@ def test_reader_that_goes_away_is_no_bug() -> None:
     for _ in range(100_000):
         print("a line of text that fills the pipe")
     """
-    with subprocess.Popen(with_verb(body), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        with_verb(body), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.stdout.close()

@@ -1,4 +1,6 @@
-"""Imports go down the floors: a module imports its own room and rooms below, also inside functions and for type checking."""
+"""Imports go down the floors: a module imports its own room and rooms below, also inside functions
+and for type checking.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -32,24 +34,32 @@ FLOORS = {
 
 
 def room(module: str) -> str | None:
-    """``artifixer.scenes.colmap`` -> ``scenes``; None for the package itself and for other packages."""
+    """``artifixer.scenes.colmap`` -> ``scenes``; None for the package itself and for other
+    packages.
+    """
     top, *rest = module.split(".")
     return rest[0] if top == "artifixer" and rest else None
 
 
-def imported_modules(source: str, rooms: frozenset[str] = frozenset(FLOORS)) -> Iterator[tuple[int, str]]:
+def imported_modules(
+    source: str, rooms: frozenset[str] = frozenset(FLOORS)
+) -> Iterator[tuple[int, str]]:
     """(line, module) of every import in the source, wherever it stands."""
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Import(names=names):
                 yield from ((node.lineno, name.name) for name in names)
             case ast.ImportFrom(module="artifixer", level=0, names=names):
-                yield from ((node.lineno, f"artifixer.{name.name}") for name in names if name.name in rooms)
+                yield from (
+                    (node.lineno, f"artifixer.{name.name}") for name in names if name.name in rooms
+                )
             case ast.ImportFrom(level=0, module=str(module)):
                 yield node.lineno, module
             case ast.ImportFrom():
                 yield node.lineno, "." * node.level
-            case ast.Call(func=ast.Attribute(attr="import_module"), args=[ast.Constant(value=str(module)), *_]):
+            case ast.Call(
+                func=ast.Attribute(attr="import_module"), args=[ast.Constant(value=str(module)), *_]
+            ):
                 yield node.lineno, module
 
 
@@ -60,12 +70,19 @@ def upward_imports(source: str, own_room: str) -> list[str]:
         if module.startswith("."):
             faults.append(f"line {line}: relative import")
         elif (other := room(module)) is not None and FLOORS[other] > FLOORS[own_room]:
-            faults.append(f"line {line}: {own_room} (floor {FLOORS[own_room]}) imports {module} (floor {FLOORS[other]})")
+            faults.append(
+                f"line {line}: {own_room} (floor {FLOORS[own_room]}) imports {module} (floor "
+                f"{FLOORS[other]})"
+            )
     return faults
 
 
 def test_every_room_has_a_floor() -> None:
-    names = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    names = {
+        path.stem
+        for path in PACKAGE.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
     assert names - {"__init__", "__main__"} <= set(FLOORS)
 
 

@@ -1,4 +1,6 @@
-"""Importing any module of the package touches no GPU, no network and no heavy library, and changes no foreign state."""
+"""Importing any module of the package touches no GPU, no network and no heavy library, and changes
+no foreign state.
+"""
 
 import json
 import os
@@ -12,12 +14,29 @@ import pytest
 import artifixer
 
 PACKAGE = Path(artifixer.__file__).parent
-MODULES = sorted(module.name for module in pkgutil.walk_packages([str(PACKAGE)], "artifixer.") if not module.name.endswith("__main__"))
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages([str(PACKAGE)], "artifixer.")
+    if not module.name.endswith("__main__")
+)
 
-#: Libraries that are slow to load, optional, or that touch the GPU or the network: loaded by the function that uses them.
-HEAVY = ("av", "cv2", "diffusers", "gsplat", "lpips", "pycolmap", "torch_fidelity", "torchmetrics", "torchvision", "transformers")
+#: Libraries that are slow to load, optional, or that touch the GPU or the network: loaded by the
+#: function that uses them.
+HEAVY = (
+    "av",
+    "cv2",
+    "diffusers",
+    "gsplat",
+    "lpips",
+    "pycolmap",
+    "torch_fidelity",
+    "torchmetrics",
+    "torchvision",
+    "transformers",
+)
 
-#: Runs in a fresh process: imports the modules named in argv one by one, and reports which of them did what.
+#: Runs in a fresh process: imports the modules named in argv one by one, and reports which of them
+#: did what.
 PROBE = """
 import importlib, json, os, sys
 
@@ -51,7 +70,13 @@ print(json.dumps({"faults": faults, "loaded": sorted(sys.modules)}))
 
 def run_python(program: str, *words: str) -> str:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -21,8 +21,8 @@ class Command:
       read     .ply, .compressed.ply, .spz, .sog, .splat
       written  .ply, .spz, .sog, .usdz (needs the extra formats)
 
-    The world stays as it is; only SPZ has other axes (up and back) and is turned on the way in and out.
-    Gaussians with values that are no finite numbers are left out and counted.
+    The world stays as it is; only SPZ has other axes (up and back) and is turned on the way in and
+    out. Gaussians with values that are no finite numbers are left out and counted.
 
     Examples:
       artifixer convert scene.ply scene.spz
@@ -43,7 +43,9 @@ def run_command(command: Command) -> None:
         raise InputError(f"{command.target}: is a folder, expected a file to write")
     if command.target.exists():
         if not command.overwrite:
-            raise InputError(f"{command.target}: exists; give --overwrite to replace it, or another name")
+            raise InputError(
+                f"{command.target}: exists; give --overwrite to replace it, or another name"
+            )
         if command.source.exists() and command.target.samefile(command.source):
             raise InputError(f"{command.target}: is the file to read; expected another name")
     found = read_splat_file(command.source)
@@ -51,4 +53,7 @@ def run_command(command: Command) -> None:
         print(note, file=sys.stderr)
     write_splat_file(command.target, found.splats)
     splats = found.splats
-    print(f"{len(splats):,} Gaussians of degree {splats.sh_degree} in {command.target} ({command.target.stat().st_size:,} bytes)")
+    print(
+        f"{len(splats):,} Gaussians of degree {splats.sh_degree} in {command.target} "
+        f"({command.target.stat().st_size:,} bytes)"
+    )

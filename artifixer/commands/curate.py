@@ -19,11 +19,13 @@ from artifixer.runtime.errors import InputError
 
 @dataclass(frozen=True)
 class Command:
-    """Make training pairs: clips as photographed, and as a reconstruction from few of the photos shows them.
+    """Make training pairs: clips as photographed, and as a reconstruction from few of the photos
+    shows them.
 
-    SOURCE is a capture (folder or video), or procedural:COUNT or procedural:COUNT:SEED for COUNT drawn scenes.
-    The folder PAIRS receives tar shards, index.json and manifest.json (state, time and error of every scene).
-    The same command continues an interrupted run and ends with the same shards. A scene that fails is reported and skipped.
+    SOURCE is a capture (folder or video), or procedural:COUNT or procedural:COUNT:SEED for COUNT
+    drawn scenes. The folder PAIRS receives tar shards, index.json and manifest.json (state, time
+    and error of every scene). The same command continues an interrupted run and ends with the same
+    shards. A scene that fails is reported and skipped.
 
     Examples:
       artifixer curate procedural:500 --out pairs --workers 2
@@ -41,7 +43,9 @@ class Command:
     device: Literal["cpu", "cuda"] = "cpu"
     """Where scenes are reconstructed and rendered."""
     ray: str | None = None
-    """Work on a Ray cluster: auto (the one found from here, else one on this machine) or HOST:PORT. Needs the extra cluster."""
+    """Work on a Ray cluster: auto (the one found from here, else one on this machine) or HOST:PORT.
+    Needs the extra cluster.
+    """
     size: int | None = None
     """Longest side of the largest clips in pixels. Default: the recipe's."""
     frames: str | None = None
@@ -49,15 +53,25 @@ class Command:
     seed: int = 0
     """Of everything drawn besides the procedural scenes themselves."""
     windows: int | None = None
-    """Clips per reconstruction; more than one are spread over the capture's whole path. Default: the recipe's."""
+    """Clips per reconstruction; more than one are spread over the capture's whole path. Default:
+    the recipe's.
+    """
     algorithm1: Literal["normalised", "raw"] | None = None
-    """Distances between photos: of normalised translations, or of metres (the paper's formula as printed). Default: the recipe's."""
+    """Distances between photos: of normalised translations, or of metres (the paper's formula as
+    printed). Default: the recipe's.
+    """
     camera_scale: Literal["median_depth", "metric"] | None = None
-    """Unit of camera translations: the median depth (our models), or metres by a depth model (the paper's). Default: the recipe's."""
+    """Unit of camera translations: the median depth (our models), or metres by a depth model (the
+    paper's). Default: the recipe's.
+    """
     depth_model: str | None = None
-    """Folder or hub name of a metric depth model (Depth Anything V2 metric, Depth Pro, ZoeDepth, MoGe-2), for --camera-scale metric."""
+    """Folder or hub name of a metric depth model (Depth Anything V2 metric, Depth Pro, ZoeDepth,
+    MoGe-2), for --camera-scale metric.
+    """
     caption_server: str | None = None
-    """Address up to /v1 of an OpenAI-compatible server with a vision model. Default: no captions. Its key: OPENAI_API_KEY."""
+    """Address up to /v1 of an OpenAI-compatible server with a vision model. Default: no captions.
+    Its key: OPENAI_API_KEY.
+    """
     caption_model: str = CaptionConfig.model
     """The vision model's name there."""
     overwrite: bool = False
@@ -82,14 +96,31 @@ def run_command(command: Command) -> None:
         config = replace(config, normalised_groups=command.algorithm1 == "normalised")
     kind = command.camera_scale or config.camera_scale
     if (kind == "metric") != (command.depth_model is not None):
-        raise InputError(f"camera scale {kind}: --depth-model goes with --camera-scale metric; give --depth-model for it, or neither")
+        raise InputError(
+            f"camera scale {kind}: --depth-model goes with --camera-scale metric; give "
+            "--depth-model for it, or neither"
+        )
     caption = CaptionConfig(command.caption_server, command.caption_model)
     config = replace(config, camera_scale=kind, depth_model=command.depth_model, caption=caption)
     sources = expand_sources(command.sources)
-    result = curate(sources, config, command.seed, command.out, command.workers, command.overwrite, device=command.device, ray=command.ray)
-    print(f"{result.pairs} pairs of {result.scenes - len(result.failed)} scenes in {command.out}; {len(result.failed)} scenes failed")
+    result = curate(
+        sources,
+        config,
+        command.seed,
+        command.out,
+        command.workers,
+        command.overwrite,
+        device=command.device,
+        ray=command.ray,
+    )
+    print(
+        f"{result.pairs} pairs of {result.scenes - len(result.failed)} scenes in {command.out}; "
+        f"{len(result.failed)} scenes failed"
+    )
     if not result.pairs:
-        raise InputError(f"{command.out}: no scene gave a pair; the first error: {result.failed[0].error}")
+        raise InputError(
+            f"{command.out}: no scene gave a pair; the first error: {result.failed[0].error}"
+        )
 
 
 def _resized(config: CurationConfig, longest: int) -> CurationConfig:
@@ -97,7 +128,10 @@ def _resized(config: CurationConfig, longest: int) -> CurationConfig:
     if longest < 2 * GRID:
         raise InputError(f"--size {longest}: expected at least {2 * GRID}")
     factor = longest / max(max(size) for size in config.sizes)
-    sizes = tuple(tuple(max(GRID, int(side * factor / GRID + 0.5) * GRID) for side in size) for size in config.sizes)
+    sizes = tuple(
+        tuple(max(GRID, int(side * factor / GRID + 0.5) * GRID) for side in size)
+        for size in config.sizes
+    )
     return replace(config, sizes=tuple((width, height) for width, height in sizes))
 
 

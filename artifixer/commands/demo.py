@@ -1,4 +1,6 @@
-"""``artifixer demo``: the main job on an embedded procedural capture with the embedded model, in a few minutes on any machine."""
+"""``artifixer demo``: the main job on an embedded procedural capture with the embedded model, in a
+few minutes on any machine.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,11 @@ CAPTURE, VIEWS, SIZE = "procedural:7", 4, "160"
 
 @dataclass(frozen=True)
 class Command:
-    """Show what ArtiFixer does: a procedural capture of which only a few photos are used, repaired and extended by the embedded model.
+    """Show what ArtiFixer does: a procedural capture of which only a few photos are used, repaired
+    and extended by the embedded model.
 
-    Needs no GPU, no download and a few minutes. Ends with a table of the variants and a report, which opens where there is a screen.
+    Needs no GPU, no download and a few minutes. Ends with a table of the variants and a report,
+    which opens where there is a screen.
 
     Examples:
       artifixer demo
@@ -37,7 +41,9 @@ class Command:
 
 
 def run_command(command: Command) -> None:
-    options = run_verb.Command(CAPTURE, command.out, views=VIEWS, size=SIZE, seed=command.seed, device=command.device)
+    options = run_verb.Command(
+        CAPTURE, command.out, views=VIEWS, size=SIZE, seed=command.seed, device=command.device
+    )
     result = run(run_verb.run_config(options))
     print("\n".join(run_verb.result_lines(result)))
     if not command.no_browser and has_screen():
@@ -45,8 +51,12 @@ def run_command(command: Command) -> None:
 
 
 def has_screen() -> bool:
-    """Whether a browser window can be expected to open: a desktop session, on Linux one with a display."""
-    has_desktop = sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    """Whether a browser window can be expected to open: a desktop session, on Linux one with a
+    display.
+    """
+    has_desktop = sys.platform in ("darwin", "win32") or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
+    )
     return sys.stdout.isatty() and has_desktop
 
 

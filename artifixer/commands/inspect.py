@@ -18,10 +18,11 @@ LOST_PHOTOS_SHOWN = 5
 
 @dataclass(frozen=True)
 class Command:
-    """Show what a capture holds: format, photos, cameras, sparse points, splits, and what is wrong with it.
+    """Show what a capture holds: format, photos, cameras, sparse points, splits, and what is wrong
+    with it.
 
-    CAPTURE is a folder (COLMAP, nerfstudio transforms.json, or just photos), a transforms file, a video, or procedural:SEED.
-    Nothing is written.
+    CAPTURE is a folder (COLMAP, nerfstudio transforms.json, or just photos), a transforms file, a
+    video, or procedural:SEED. Nothing is written.
 
     Examples:
       artifixer inspect my_capture
@@ -39,29 +40,51 @@ class Command:
 
 
 def run_command(command: Command) -> None:
-    inspection = inspect_capture(command.capture, find_poses=command.find_poses, read_photos=not command.skip_photos)
-    print(json.dumps(to_json(inspection), indent=2, allow_nan=False) if command.json else "\n".join(report_lines(inspection)))
+    inspection = inspect_capture(
+        command.capture, find_poses=command.find_poses, read_photos=not command.skip_photos
+    )
+    print(
+        json.dumps(to_json(inspection), indent=2, allow_nan=False)
+        if command.json
+        else "\n".join(report_lines(inspection))
+    )
 
 
 def report_lines(inspection: Inspection) -> Iterator[str]:
     """The inspection as text."""
     yield f"{inspection.name} ({inspection.format})"
-    sizes = ", ".join(f"{count} of {size}" if len(inspection.sizes) > 1 else size for size, count in inspection.sizes.items())
+    sizes = ", ".join(
+        f"{count} of {size}" if len(inspection.sizes) > 1 else size
+        for size, count in inspection.sizes.items()
+    )
     yield _row("photos", f"{inspection.photos}, {sizes}")
     if inspection.lost_photos:
         shown = ", ".join(inspection.lost_photos[:LOST_PHOTOS_SHOWN])
         more = len(inspection.lost_photos) - LOST_PHOTOS_SHOWN
-        yield _row("left out", f"{len(inspection.lost_photos)}: {shown}{f' and {more} more' if more > 0 else ''}")
+        yield _row(
+            "left out",
+            f"{len(inspection.lost_photos)}: {shown}{f' and {more} more' if more > 0 else ''}",
+        )
     if not inspection.has_poses:
         yield _row("cameras", "unknown yet")
     for lens in inspection.lenses:
         yield _row("cameras", _lens(lens))
     if inspection.camera_spread is not None:
-        yield _row("positions", f"{inspection.camera_spread:.4g} units from their centre on average")
+        yield _row(
+            "positions", f"{inspection.camera_spread:.4g} units from their centre on average"
+        )
     if inspection.points is not None:
         points = inspection.points
-        tracks = f", {points.views_per_point:.1f} views each" if points.observations else ", seen by unknown views"
-        error = "" if points.reprojection_error is None else f", median reprojection error {points.reprojection_error:.2f} px"
+        tracks = (
+            f", {points.views_per_point:.1f} views each"
+            if points.observations
+            else ", seen by unknown views"
+        )
+        error = (
+            ""
+            if points.reprojection_error is None
+            else f", median reprojection error {points.reprojection_error:.2f} px"
+        )
         yield _row("points", f"{points.points:,}{tracks}{error}")
     if inspection.median_depth is not None:
         yield _row("median depth", f"{inspection.median_depth:.4g} units")
@@ -80,10 +103,15 @@ def _row(label: str, text: str) -> str:
 
 
 def _lens(lens: LensGroup) -> str:
-    distortion = ", ".join(f"{name} {_shown(values)}" for name, values in lens.distortion.items()) or "no distortion"
+    distortion = (
+        ", ".join(f"{name} {_shown(values)}" for name, values in lens.distortion.items())
+        or "no distortion"
+    )
     return (
-        f"{lens.views} {lens.model} at {lens.width}x{lens.height}: focal length {_shown(lens.focal_x)} x {_shown(lens.focal_y)} px "
-        f"({_shown(lens.field_of_view)} degrees wide), centre {_shown(lens.center_x)}, {_shown(lens.center_y)}; {distortion}"
+        f"{lens.views} {lens.model} at {lens.width}x{lens.height}: focal length "
+        f"{_shown(lens.focal_x)} x {_shown(lens.focal_y)} px "
+        f"({_shown(lens.field_of_view)} degrees wide), centre {_shown(lens.center_x)}, "
+        f"{_shown(lens.center_y)}; {distortion}"
     )
 
 

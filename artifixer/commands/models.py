@@ -1,4 +1,6 @@
-"""``artifixer models``: the video models by name or path, what they need, and conversion to our format."""
+"""``artifixer models``: the video models by name or path, what they need, and conversion to our
+format.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,13 @@ from artifixer.video.memory import (
     part_rows,
     vae_parameter_count,
 )
-from artifixer.video.models import NAMED_MODELS, ModelConfig, NamedModel, convert_model, locate_model
+from artifixer.video.models import (
+    NAMED_MODELS,
+    ModelConfig,
+    NamedModel,
+    convert_model,
+    locate_model,
+)
 
 #: Largest file of a converted model, bytes.
 PART_BYTES = 5_000_000_000
@@ -31,11 +39,13 @@ PART_BYTES = 5_000_000_000
 
 @dataclass(frozen=True)
 class Command:
-    """Show the video models: where their files belong, licence, camera scale, and memory by part at a size.
+    """Show the video models: where their files belong, licence, camera scale, and memory by part at
+    a size.
 
-    With --convert, make a model folder of ours (safetensors and config.json) of a model in another format: the public release's .pt or
-    sharded checkpoint beside Wan's vae/, or a Wan 2.1 folder of diffusers. Or the other way round: --out FILE.pt makes a checkpoint as the
-    public release has it.
+    With --convert, make a model folder of ours (safetensors and config.json) of a model in another
+    format: the public release's .pt or sharded checkpoint beside Wan's vae/, or a Wan 2.1 folder of
+    diffusers. Or the other way round: --out FILE.pt makes a checkpoint as the public release has
+    it.
 
     Examples:
       artifixer models
@@ -69,10 +79,23 @@ def run_command(command: Command) -> None:
     width, height = fit_size(1, 1, command.size, enlarge=True)
     if command.model is not None and command.model not in NAMED_MODELS:
         config = locate_model(command.model).config
-        print("\n".join([f"{config.name} ({command.model})", *_config_lines(config, width, height, command.references, device)]))
+        print(
+            "\n".join(
+                [
+                    f"{config.name} ({command.model})",
+                    *_config_lines(config, width, height, command.references, device),
+                ]
+            )
+        )
         return
-    chosen = [NAMED_MODELS[command.model]] if command.model is not None else list(NAMED_MODELS.values())
-    print("\n\n".join("\n".join(_lines(named, width, height, command.references, device)) for named in chosen))
+    chosen = (
+        [NAMED_MODELS[command.model]] if command.model is not None else list(NAMED_MODELS.values())
+    )
+    print(
+        "\n\n".join(
+            "\n".join(_lines(named, width, height, command.references, device)) for named in chosen
+        )
+    )
 
 
 def _convert(command: Command, source: str) -> None:
@@ -82,10 +105,14 @@ def _convert(command: Command, source: str) -> None:
     config = convert_model(source, command.out, dtype, PART_BYTES)
     use = f"; use it with --model {command.out}"
     use += ", Wan's vae/ beside it" if command.out.suffix == ".pt" else ""
-    print(f"{config.name}: {parameter_count(config.transformer):,} parameters in {command.out}{use}")
+    print(
+        f"{config.name}: {parameter_count(config.transformer):,} parameters in {command.out}{use}"
+    )
 
 
-def _lines(named: NamedModel, width: int, height: int, references: int, device: torch.device) -> Iterator[str]:
+def _lines(
+    named: NamedModel, width: int, height: int, references: int, device: torch.device
+) -> Iterator[str]:
     """What a user needs to know of a named model."""
     yield f"{named.name}: {named.about}"
     try:
@@ -93,20 +120,42 @@ def _lines(named: NamedModel, width: int, height: int, references: int, device: 
         yield _row("files", f"{named.folder}")
     except InputError as error:
         config = named.config
-        yield _row("files", f"not here; they belong into {named.folder}" if named.downloads else str(error))
+        yield _row(
+            "files", f"not here; they belong into {named.folder}" if named.downloads else str(error)
+        )
     for part in named.downloads:
         optional = " (optional)" if part.is_optional else ""
-        yield _row("", f"{part.what}{optional}: {' '.join(part.files)} of {part.repository}, {part.size:g} GB, licence {part.licence}")
+        yield _row(
+            "",
+            f"{part.what}{optional}: {' '.join(part.files)} of {part.repository}, {part.size:g} "
+            f"GB, licence {part.licence}",
+        )
     if config is not None:
         yield from _config_lines(config, width, height, references, device)
 
 
-def _config_lines(config: ModelConfig, width: int, height: int, references: int, device: torch.device) -> Iterator[str]:
+def _config_lines(
+    config: ModelConfig, width: int, height: int, references: int, device: torch.device
+) -> Iterator[str]:
     network = config.transformer
-    takes = [name for name, taken in (("prompts", config.takes_text), ("reference photos", config.takes_references)) if taken]
+    takes = [
+        name
+        for name, taken in (
+            ("prompts", config.takes_text),
+            ("reference photos", config.takes_references),
+        )
+        if taken
+    ]
     scale = {"metric": "metres x 0.01", "median_depth": "median depth 1"}[config.camera_scale]
-    yield _row("network", f"{parameter_count(network):,} parameters, {network.layers} layers of width {network.width}")
-    yield _row("autoencoder", f"{vae_parameter_count(config.vae):,} parameters, {config.vae.spatial_factor}x in space")
+    yield _row(
+        "network",
+        f"{parameter_count(network):,} parameters, {network.layers} layers of width "
+        f"{network.width}",
+    )
+    yield _row(
+        "autoencoder",
+        f"{vae_parameter_count(config.vae):,} parameters, {config.vae.spatial_factor}x in space",
+    )
     yield _row("takes", ", ".join(takes) or "renders only")
     yield _row("camera scale", f"{config.camera_scale} ({scale})")
     references = references if config.takes_references else 0
@@ -127,7 +176,9 @@ def _memory_lines(config: ModelConfig, width: int, height: int, references: int)
     estimates = [memory_estimate(config, plan) for plan in kinds.values()]
     for rows in zip(*(part_rows(estimate) for estimate in estimates), strict=True):
         yield f"    {rows[0][0]:<16}" + "".join(f"{value / GIGABYTE:16.2f}" for _, value in rows)
-    yield f"    {'together':<16}" + "".join(f"{estimate.total / GIGABYTE:16.2f}" for estimate in estimates)
+    yield f"    {'together':<16}" + "".join(
+        f"{estimate.total / GIGABYTE:16.2f}" for estimate in estimates
+    )
 
 
 def _row(label: str, text: str) -> str:

@@ -20,9 +20,10 @@ from artifixer.splats.files import parse_exports
 class Command:
     """Reconstruct a capture as 3D Gaussians.
 
-    CAPTURE is a folder (COLMAP, nerfstudio transforms.json, or just photos), a video, or procedural:SEED.
-    The folder RUN receives splats.ply, metrics.json, renders/heldout, preview.png, cameras.json and a log.
-    The same command continues an interrupted run and ends with the same result.
+    CAPTURE is a folder (COLMAP, nerfstudio transforms.json, or just photos), a video, or
+    procedural:SEED. The folder RUN receives splats.ply, metrics.json, renders/heldout, preview.png,
+    cameras.json and a log. The same command continues an interrupted run and ends with the same
+    result.
 
     Examples:
       artifixer reconstruct my_photos --out run --size 512
@@ -44,7 +45,9 @@ class Command:
     size: str | None = None
     """Longest side in pixels, or WxH. Default: 256 for the recipe tiny, else the photos' size."""
     faces: int | None = None
-    """Perspective views of each equirectangular (360 degree) photo or frame: 6, 8 or 14. Default: 8 where they look like that."""
+    """Perspective views of each equirectangular (360 degree) photo or frame: 6, 8 or 14. Default: 8
+    where they look like that.
+    """
     recipe: Literal["auto", "tiny", "paper", "release"] = "auto"
     """tiny for a CPU, paper for a GPU; auto chooses by device."""
     iterations: int | None = None
@@ -52,7 +55,9 @@ class Command:
     max_gaussians: int | None = None
     """Instead of the recipe's largest number of Gaussians."""
     free_space_loss: float = 0.0
-    """Weight of the free-space loss, such as 0.3: opacity that no photo supports goes. Not in the paper; lowers PSNR."""
+    """Weight of the free-space loss, such as 0.3: opacity that no photo supports goes. Not in the
+    paper; lowers PSNR.
+    """
     seed: int = 0
     """The same seed gives the same splats."""
     device: str = "auto"
@@ -62,14 +67,20 @@ class Command:
     warm_start: Path | None = None
     """Splat file to continue from."""
     export: str | None = None
-    """Formats in which the splats are written as well, into RUN/export: ply, spz, sog, usdz, separated by commas."""
+    """Formats in which the splats are written as well, into RUN/export: ply, spz, sog, usdz,
+    separated by commas.
+    """
     overwrite: bool = False
     """Start anew in a run folder that holds other settings or another capture."""
 
 
 def run_command(command: Command) -> None:
     device = resolve_device(command.device)
-    recipe = command.recipe if command.recipe != "auto" else ("paper" if device.startswith("cuda") else "tiny")
+    recipe = (
+        command.recipe
+        if command.recipe != "auto"
+        else ("paper" if device.startswith("cuda") else "tiny")
+    )
     config = RECIPES[recipe]
     if command.iterations is not None:
         if command.iterations < 1:
@@ -81,8 +92,21 @@ def run_command(command: Command) -> None:
         config = replace(config, mcmc=replace(config.mcmc, max_gaussians=command.max_gaussians))
     config = config.with_free_space_loss(command.free_space_loss)
     size = command.size if command.size is not None else ("256" if recipe == "tiny" else None)
-    choice = CaptureChoice(command.capture, command.split, command.views, command.train_list, command.all_views, size, command.faces)
+    choice = CaptureChoice(
+        command.capture,
+        command.split,
+        command.views,
+        command.train_list,
+        command.all_views,
+        size,
+        command.faces,
+    )
     export = () if command.export is None else parse_exports(command.export)
-    job = ReconstructionJob(choice, config, command.seed, device, command.initial_points, command.warm_start, export)
+    job = ReconstructionJob(
+        choice, config, command.seed, device, command.initial_points, command.warm_start, export
+    )
     result = reconstruct_capture(job, command.out, command.overwrite)
-    print(f"{len(result.splats):,} Gaussians in {command.out / 'splats.ply'}; look at {command.out / 'preview.png'}")
+    print(
+        f"{len(result.splats):,} Gaussians in {command.out / 'splats.ply'}; look at "
+        f"{command.out / 'preview.png'}"
+    )

@@ -41,7 +41,8 @@ class Command:
     path: str = "tour"
     """heldout, tour, orbit, spline, or a file of cameras."""
     cameras: Path | None = None
-    """Cameras that go with the splats: a cameras.json or transforms.json. A run folder has its own."""
+    """Cameras that go with the splats: a cameras.json or transforms.json. A run folder has its own.
+    """
     size: str | None = None
     """Longest side in pixels, or WxH. Default: the cameras' own size."""
     frames: int = 120
@@ -49,7 +50,9 @@ class Command:
     fps: float = 24.0
     """Frames per second of the video."""
     equirectangular: bool = False
-    """Show all directions from every camera of the path: pictures twice as wide as high, and a transforms.json with their poses."""
+    """Show all directions from every camera of the path: pictures twice as wide as high, and a
+    transforms.json with their poses.
+    """
     device: str = "auto"
     """cpu, cuda, cuda:1 ... auto takes a GPU when there is one."""
     overwrite: bool = False
@@ -62,7 +65,15 @@ def run_command(command: Command) -> None:
     if not 0 < command.fps <= 1000:
         raise InputError(f"--fps {command.fps:g}: expected more than 0, at most 1000")
     job = RenderJob(
-        command.source, command.path, command.cameras, command.size, command.frames, command.fps, resolve_device(command.device)
+        command.source,
+        command.path,
+        command.cameras,
+        command.size,
+        command.frames,
+        command.fps,
+        resolve_device(command.device),
     )
-    count = (render_panoramas if command.equirectangular else render_path)(job, command.out, command.overwrite)
+    count = (render_panoramas if command.equirectangular else render_path)(
+        job, command.out, command.overwrite
+    )
     print(f"{count} frames in {command.out}; watch {command.out / 'video.mp4'}")

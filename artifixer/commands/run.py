@@ -22,11 +22,13 @@ from artifixer.video.models import Mode, locate_model
 
 @dataclass(frozen=True)
 class Command:
-    """Repair and extend a capture: splats from few photos, cleaned by the video model, and fitted again.
+    """Repair and extend a capture: splats from few photos, cleaned by the video model, and fitted
+    again.
 
-    CAPTURE is a folder (COLMAP, nerfstudio transforms.json, or just photos), a video, or procedural:SEED.
-    The folder OUT receives splats, renders, frames, videos, a dataset for other trainers, metrics.json and report.html.
-    The same command continues an interrupted run and ends with the same files; with another option it redoes what depends on it.
+    CAPTURE is a folder (COLMAP, nerfstudio transforms.json, or just photos), a video, or
+    procedural:SEED. The folder OUT receives splats, renders, frames, videos, a dataset for other
+    trainers, metrics.json and report.html. The same command continues an interrupted run and ends
+    with the same files; with another option it redoes what depends on it.
 
     Variants:
       artifixer  frames straight from the model
@@ -44,7 +46,9 @@ class Command:
     out: Path
     """Folder to create or continue."""
     views: int | None = None
-    """Train on this many photos, chosen far apart (Algorithm 1 in normalised units); the others are held out."""
+    """Train on this many photos, chosen far apart (Algorithm 1 in normalised units); the others are
+    held out.
+    """
     split: str | None = None
     """Named split: one of the capture's own, every_8, algorithm1_K6 ..."""
     train_list: Path | None = None
@@ -52,9 +56,13 @@ class Command:
     all_views: bool = False
     """Train on every photo; nothing is held out."""
     faces: int | None = None
-    """Perspective views of each equirectangular (360 degree) photo or frame: 6, 8 or 14. Default: 8 where they look like that."""
+    """Perspective views of each equirectangular (360 degree) photo or frame: 6, 8 or 14. Default: 8
+    where they look like that.
+    """
     path: str | None = None
-    """heldout, tour, orbit, spline, or a file of cameras. Default: tour through the held-out cameras; spline without any."""
+    """heldout, tour, orbit, spline, or a file of cameras. Default: tour through the held-out
+    cameras; spline without any.
+    """
     frames: int = 120
     """Frames of an orbit."""
     model: str = "tiny"
@@ -62,29 +70,40 @@ class Command:
     variants: str = "artifixer,3d,3d+"
     """Which variants, separated by commas; each needs the ones before it."""
     size: str | None = None
-    """Longest side in pixels, or WxH. Default: 192 for the recipe tiny, else the model's (tiny: 192), else the photos' size."""
+    """Longest side in pixels, or WxH. Default: 192 for the recipe tiny, else the model's (tiny:
+    192), else the photos' size.
+    """
     prompt: str = ""
     """What the scene shows, for models with a text encoder."""
     references: int = 6
     """Photos that the model looks at, at most; 0 for none."""
     mode: Mode = "improve"
-    """improve starts as the model is best; generate starts from noise where the renders are empty, so that each seed invents its own."""
+    """improve starts as the model is best; generate starts from noise where the renders are empty,
+    so that each seed invents its own.
+    """
     steps: int | Literal["adaptive"] | None = None
     """Denoising steps per block. Default: the model's own in this mode."""
     camera_scale: float | None = None
-    """World units to the model's: metres per unit x 0.01 for the public weights. Default: found, see --depth-model."""
+    """World units to the model's: metres per unit x 0.01 for the public weights. Default: found,
+    see --depth-model.
+    """
     depth_model: str | None = None
-    """For models that want metres: folder or hub name of a metric depth model (Depth Anything V2 metric, Depth Pro, ZoeDepth, MoGe-2).
-    Default: a median depth of 3 m is assumed, with a warning."""
+    """For models that want metres: folder or hub name of a metric depth model (Depth Anything V2
+    metric, Depth Pro, ZoeDepth, MoGe-2). Default: a median depth of 3 m is assumed, with a warning.
+    """
     from_splats: Path | None = None
-    """Splat file of any tool (PLY, compressed PLY, SPZ, SOG, .splat), in the capture's world, instead of a reconstruction."""
+    """Splat file of any tool (PLY, compressed PLY, SPZ, SOG, .splat), in the capture's world,
+    instead of a reconstruction.
+    """
     free_space_loss: float | None = None
-    """Weight of the free-space loss. Above 0 the video model gets the render of a second fit, with this loss; 0: that of the plain fit,
-    as in the paper. Default: the recipe's."""
+    """Weight of the free-space loss. Above 0 the video model gets the render of a second fit, with
+    this loss; 0: that of the plain fit, as in the paper. Default: the recipe's."""
     frame_weights: Literal["uniform", "lpips", "evidence"] | None = None
     """How much generated pixels count in the distillation. Default: the recipe's."""
     export: str | None = None
-    """Formats in which the last splats are written as well, into OUT/export: ply, spz, sog, usdz, separated by commas."""
+    """Formats in which the last splats are written as well, into OUT/export: ply, spz, sog, usdz,
+    separated by commas.
+    """
     recipe: Literal["auto", "tiny", "paper", "release"] = "auto"
     """tiny for a CPU, paper for a GPU; auto chooses by device."""
     seed: int = 0
@@ -108,18 +127,33 @@ def run_command(command: Command) -> None:
 def run_config(command: Command) -> RunConfig:
     """The job that the options describe."""
     device = resolve_device(command.device)
-    name = command.recipe if command.recipe != "auto" else ("paper" if device.startswith("cuda") else "tiny")
+    name = (
+        command.recipe
+        if command.recipe != "auto"
+        else ("paper" if device.startswith("cuda") else "tiny")
+    )
     recipe = RECIPES[name]
     weights = command.frame_weights or recipe.distill.weights
     reconstruct = recipe.reconstruct
     if command.free_space_loss is not None:
         reconstruct = reconstruct.with_free_space_loss(command.free_space_loss)
         if command.from_splats is not None and command.free_space_loss > 0:
-            raise InputError("--free-space-loss and --from-splats exclude each other: with the latter nothing is reconstructed")
+            raise InputError(
+                "--free-space-loss and --from-splats exclude each other: with the latter nothing "
+                "is reconstructed"
+            )
     size = command.size or recipe.size or locate_model(command.model).config.default_size
     size = None if size is None else str(size)
     return RunConfig(
-        choice=CaptureChoice(command.capture, command.split, command.views, command.train_list, command.all_views, size, command.faces),
+        choice=CaptureChoice(
+            command.capture,
+            command.split,
+            command.views,
+            command.train_list,
+            command.all_views,
+            size,
+            command.faces,
+        ),
         out=command.out,
         path=command.path,
         orbit_frames=command.frames,
@@ -142,4 +176,8 @@ def run_config(command: Command) -> RunConfig:
 
 def result_lines(result: Result) -> list[str]:
     """What the user sees at the end: the variants and where to look."""
-    return [*variant_lines(result.variants), "", f"{len(result.frames)} frames in {result.out / 'frames'}; open {result.report}"]
+    return [
+        *variant_lines(result.variants),
+        "",
+        f"{len(result.frames)} frames in {result.out / 'frames'}; open {result.report}",
+    ]

@@ -27,16 +27,19 @@ from artifixer.training.validation import Rival
 class Command:
     """Train a video model on pairs of degraded and clean clips.
 
-    STAGE is autoencoder (small models only), bidirectional (the teacher), diffusion_forcing (causal), self_forcing (few steps).
-    Each stage starts from the one before with --init. The folder RUN receives model/ (for enhance --model and the next stage),
-    metrics.jsonl, pictures of the validation, checkpoints. The same command continues an interrupted training, on one process with
-    the same bits. Start it with torchrun for several GPUs.
+    STAGE is autoencoder (small models only), bidirectional (the teacher), diffusion_forcing
+    (causal), self_forcing (few steps). Each stage starts from the one before with --init. The
+    folder RUN receives model/ (for enhance --model and the next stage), metrics.jsonl, pictures of
+    the validation, checkpoints. The same command continues an interrupted training, on one process
+    with the same bits. Start it with torchrun for several GPUs.
 
     Examples:
       artifixer train autoencoder --pairs pairs --out run/autoencoder
-      artifixer train bidirectional --pairs pairs --init run/autoencoder --out run/teacher --validation validation_pairs
-      artifixer train diffusion_forcing --pairs pairs --init run/teacher --out run/causal
-      artifixer train self_forcing --pairs pairs --init run/causal --teacher run/teacher --out run/student
+      artifixer train bidirectional --pairs pairs --init run/autoencoder --out run/teacher
+      --validation validation_pairs artifixer train diffusion_forcing --pairs pairs --init
+      run/teacher --out run/causal
+      artifixer train self_forcing --pairs pairs --init run/causal --teacher run/teacher --out
+      run/student
     """
 
     stage: Annotated[StageName, tyro.conf.Positional]
@@ -48,9 +51,12 @@ class Command:
     recipe: Literal["tiny", "small", "paper", "release"] = "tiny"
     """tiny for a CPU; small for one GPU; paper and release for many."""
     init: Path | None = None
-    """Model or run folder to start from; for the recipes paper and release also a folder of Wan 2.1."""
+    """Model or run folder to start from; for the recipes paper and release also a folder of Wan
+    2.1.
+    """
     teacher: Path | None = None
-    """For self_forcing, which needs it: the bidirectional model, or the run folder of its training."""
+    """For self_forcing, which needs it: the bidirectional model, or the run folder of its training.
+    """
     validation: Path | None = None
     """Folder of pairs that are never trained on, to measure the model with at intervals."""
     skip_broken: bool = False
@@ -58,7 +64,9 @@ class Command:
     steps: int | None = None
     """Instead of the recipe's number of steps."""
     minutes: float | None = None
-    """End after about this time instead of after the recipe's steps; such a training does not repeat to the bit."""
+    """End after about this time instead of after the recipe's steps; such a training does not
+    repeat to the bit.
+    """
     batch: int | None = None
     """Pairs per process and pass."""
     accumulation: int | None = None
@@ -88,7 +96,9 @@ def run_command(command: Command) -> None:
         pairs=_reported(open_pairs(command.pairs, skip_broken=command.skip_broken)),
         init=command.init,
         teacher=command.teacher,
-        validation_pairs=None if command.validation is None else _reported(open_pairs(command.validation, skip_broken=command.skip_broken)),
+        validation_pairs=None
+        if command.validation is None
+        else _reported(open_pairs(command.validation, skip_broken=command.skip_broken)),
         device=resolve_device(command.device),
         rivals=rivals,
     )
@@ -107,12 +117,17 @@ def _reported(pairs: PairSet) -> PairSet:
 def read_validation_steps(text: str) -> tuple[int, ...]:
     """``--validation-steps``; raises ``InputError`` for anything but small numbers."""
     if not re.fullmatch(r"[1-9]\d?(,[1-9]\d?)*", text):
-        raise InputError(f"--validation-steps {text}: expected numbers from 1 to 99 separated by commas, such as 1,2,4")
+        raise InputError(
+            f"--validation-steps {text}: expected numbers from 1 to 99 separated by commas, such "
+            "as 1,2,4"
+        )
     return tuple(sorted({int(word) for word in text.split(",")}))
 
 
 def with_overrides(recipe: TrainingRecipe, command: Command) -> TrainingRecipe:
-    """The recipe with the command's settings for its stage. ``InputError`` for numbers that are not positive."""
+    """The recipe with the command's settings for its stage. ``InputError`` for numbers that are not
+    positive.
+    """
     for name in ("steps", "minutes", "batch", "accumulation", "learning_rate", "save_every"):
         value = getattr(command, name)
         if value is not None and not value > 0:
@@ -120,13 +135,22 @@ def with_overrides(recipe: TrainingRecipe, command: Command) -> TrainingRecipe:
     if command.validate_every is not None and command.validate_every < 0:
         raise InputError(f"--validate-every {command.validate_every}: expected 0 or more")
     given = ("steps", "minutes", "batch", "accumulation", "save_every", "validate_every")
-    changes: dict[str, Any] = {name: getattr(command, name) for name in given if getattr(command, name) is not None}
+    changes: dict[str, Any] = {
+        name: getattr(command, name) for name in given if getattr(command, name) is not None
+    }
     if command.minutes is not None and command.steps is None:
         changes["steps"] = 10**9  # the clock ends it
     loop: LoopConfig = replace(recipe.loop(command.stage), seed=command.seed, **changes)
     if command.validation_steps is not None:
         name = recipe.validation_name(command.stage)
-        recipe = replace(recipe, **{name: replace(getattr(recipe, name), steps=read_validation_steps(command.validation_steps))})
+        recipe = replace(
+            recipe,
+            **{
+                name: replace(
+                    getattr(recipe, name), steps=read_validation_steps(command.validation_steps)
+                )
+            },
+        )
     settings = getattr(recipe, command.stage)
     if command.learning_rate is not None:
         rate = "student_learning_rate" if command.stage == "self_forcing" else "learning_rate"

@@ -6,8 +6,9 @@ In: sources (captures, or procedural scenes by number), settings, a seed. Out: i
     manifest.json                    per scene: state, seconds, error, and figures about its pairs
     .scenes/000012.json, .tar        scenes whose shard is not full yet
 
-A scene's pairs depend on the scene, the settings and the seed alone, and a shard on which scenes it holds; so neither the number of
-processes nor an interruption changes a byte. A scene that fails leaves its place in the shard empty.
+A scene's pairs depend on the scene, the settings and the seed alone, and a shard on which scenes it
+holds; so neither the number of processes nor an interruption changes a byte. A scene that fails
+leaves its place in the shard empty.
 """
 
 from __future__ import annotations
@@ -26,16 +27,53 @@ import numpy as np
 import torch
 
 from artifixer.curation.caption import CaptionConfig, caption_clip, captioner
-from artifixer.curation.render_pairs import FlawConfig, draw_clip, render_pair, sized_for_clips, spread_clips, with_flaws
-from artifixer.curation.sparse_splats import SparseConfig, SparseFit, draw_fit, sparse_splats, training_groups
-from artifixer.curation.workers import ATTEMPTS, Job, ProcessWorkers, RayWorkers, one_thread, work_through, worker_devices
+from artifixer.curation.render_pairs import (
+    FlawConfig,
+    draw_clip,
+    render_pair,
+    sized_for_clips,
+    spread_clips,
+    with_flaws,
+)
+from artifixer.curation.sparse_splats import (
+    SparseConfig,
+    SparseFit,
+    draw_fit,
+    sparse_splats,
+    training_groups,
+)
+from artifixer.curation.workers import (
+    ATTEMPTS,
+    Job,
+    ProcessWorkers,
+    RayWorkers,
+    one_thread,
+    work_through,
+    worker_devices,
+)
 from artifixer.pairs.pair import TrainingPair
-from artifixer.pairs.shards import INDEX_FILE, SampleEntry, describe, encode_sample, read_index, sample_from_json, write_index, write_shard
+from artifixer.pairs.shards import (
+    INDEX_FILE,
+    SampleEntry,
+    describe,
+    encode_sample,
+    read_index,
+    sample_from_json,
+    write_index,
+    write_shard,
+)
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.files import read_whole
 from artifixer.runtime.json_io import is_number, is_whole
 from artifixer.runtime.progress import Progress
-from artifixer.runtime.run_folder import RunFolder, fingerprint, read_json, to_json, write_bytes, write_json
+from artifixer.runtime.run_folder import (
+    RunFolder,
+    fingerprint,
+    read_json,
+    to_json,
+    write_bytes,
+    write_json,
+)
 from artifixer.runtime.seeds import numpy_generator
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
 from artifixer.scenes.depth_models import metric_depth_model
@@ -64,17 +102,20 @@ _WAITING = ".scenes"
 class CurationConfig:
     """What pairs are like.
 
-    sizes: of procedural scenes' clips (width, height), one by lot per scene; captures keep their aspect ratio, their longest side is the
-        largest here. Multiples of 16.
-    frames: shortest and longest clip; lengths are multiples of the video model's temporal factor, plus one.
-    photos_per_frame: photos of a procedural scene per frame of the clip.
-    path_share: how much of a procedural scene's camera path is captured, a range: from an arc around one thing to a walk with a pan.
-    points_per_photo: sparse points tried per photo of a procedural scene that is captured along its whole path, a range.
-    groups: how many of the two groups of Algorithm 1 give a pair each, by lot.
-    normalised_groups: whether Algorithm 1 compares normalised translations; if not, metres for the camera scale ``metric`` and the
-        capture's own units otherwise, as the paper prints the formula.
-    windows: clips per reconstruction. 1: anywhere in the capture, by lot. More: evenly spread over its whole path.
-    camera_scale: which scale is stored, see ``scenes/scale.py``. depth_model: for ``metric``, see ``scenes/depth_models.py``.
+    sizes: of procedural scenes' clips (width, height), one by lot per scene; captures keep their
+        aspect ratio, their longest side is the largest here. Multiples of 16.
+    frames: shortest and longest clip; lengths are multiples of the video model's temporal factor,
+    plus one. photos_per_frame: photos of a procedural scene per frame of the clip.
+    path_share: how much of a procedural scene's camera path is captured, a range: from an arc
+    around one thing to a walk with a pan. points_per_photo: sparse points tried per photo of a
+    procedural scene that is captured along its whole path, a range. groups: how many of the two
+    groups of Algorithm 1 give a pair each, by lot.
+    normalised_groups: whether Algorithm 1 compares normalised translations; if not, metres for the
+        camera scale ``metric`` and the capture's own units otherwise, as the paper prints the
+        formula.
+    windows: clips per reconstruction. 1: anywhere in the capture, by lot. More: evenly spread over
+    its whole path. camera_scale: which scale is stored, see ``scenes/scale.py``. depth_model: for
+    ``metric``, see ``scenes/depth_models.py``.
     """
 
     sizes: tuple[tuple[int, int], ...] = ((1024, 576),)
@@ -96,8 +137,9 @@ class CurationConfig:
 class Source:
     """One scene to make pairs from.
 
-    name: a capture's path, or ``procedural:NUMBER``; identity: what its content is known by, which decides about all that is drawn;
-    changed: what tells when its photos were changed, for an interrupted curation.
+    name: a capture's path, or ``procedural:NUMBER``; identity: what its content is known by, which
+    decides about all that is drawn; changed: what tells when its photos were changed, for an
+    interrupted curation.
     """
 
     name: str
@@ -111,8 +153,9 @@ class Source:
 
 @dataclass(frozen=True)
 class PairFigures:
-    """What one pair is like: its training views and fit, PSNR of the renders against the clip in dB (mean per frame, and pooled over all
-    pixels), and the shares of pixels with opacity over 0.9 and under 0.1."""
+    """What one pair is like: its training views and fit, PSNR of the renders against the clip in dB
+    (mean per frame, and pooled over all pixels), and the shares of pixels with opacity over 0.9 and
+    under 0.1."""
 
     name: str
     views: int
@@ -126,7 +169,9 @@ class PairFigures:
 
 @dataclass(frozen=True)
 class MadeScene:
-    """What a worker returns: encoded pairs with their index lines and figures, or the error; and how long it took."""
+    """What a worker returns: encoded pairs with their index lines and figures, or the error; and
+    how long it took.
+    """
 
     samples: tuple[tuple[SampleEntry, bytes], ...]
     figures: tuple[PairFigures, ...]
@@ -156,16 +201,22 @@ class CurationResult:
 def expand_sources(names: Sequence[str]) -> list[Source]:
     """The scenes that the user names: captures, and ``procedural:COUNT[:SEED]`` for COUNT scenes.
 
-    Raises ``InputError`` for a malformed count, a capture that does not exist, and a scene named twice.
+    Raises ``InputError`` for a malformed count, a capture that does not exist, and a scene named
+    twice.
     """
     sources: list[Source] = []
     for name in names:
         if name.startswith(PROCEDURAL_PREFIX):
             match = re.fullmatch(r"procedural:(\d{1,7})(?::(\d{1,9}))?", name)
             if match is None or not 1 <= int(match[1]) <= SCENES_PER_SEED:
-                raise InputError(f"{name}: expected procedural:COUNT or procedural:COUNT:SEED, with 1 to {SCENES_PER_SEED:,} scenes")
+                raise InputError(
+                    f"{name}: expected procedural:COUNT or procedural:COUNT:SEED, with 1 to "
+                    f"{SCENES_PER_SEED:,} scenes"
+                )
             first = int(match[2] or 0) * SCENES_PER_SEED
-            numbered = (f"{PROCEDURAL_PREFIX}{number}" for number in range(first, first + int(match[1])))
+            numbered = (
+                f"{PROCEDURAL_PREFIX}{number}" for number in range(first, first + int(match[1]))
+            )
             sources.extend(Source(scene, scene) for scene in numbered)
         else:
             sources.append(_capture(name))
@@ -189,20 +240,26 @@ def curate(
     device: str = "cpu",
     ray: str | None = None,
 ) -> CurationResult:
-    """Make the pairs of all sources; calling it again with the same arguments continues or returns at once.
+    """Make the pairs of all sources; calling it again with the same arguments continues or returns
+    at once.
 
-    workers: processes with one thread each; 1 works in this process, unless Ray does. A worker that dies costs its scene's work: the scene
-    is made once more, and counts as failed when its worker dies again.
-    device: ``cpu`` or ``cuda``, where each worker has a GPU of its own. ray: None, or the cluster, see ``workers.RayWorkers``; which of
-    these is used changes nothing in the folder.
-    Raises ``InputError`` when the folder belongs to other sources or settings, ``Stopped`` after SIGTERM.
+    workers: processes with one thread each; 1 works in this process, unless Ray does. A worker that
+    dies costs its scene's work: the scene is made once more, and counts as failed when its worker
+    dies again.
+    device: ``cpu`` or ``cuda``, where each worker has a GPU of its own. ray: None, or the cluster,
+    see ``workers.RayWorkers``; which of these is used changes nothing in the folder.
+    Raises ``InputError`` when the folder belongs to other sources or settings, ``Stopped`` after
+    SIGTERM.
     """
     known_by = [(source.identity, source.changed) for source in sources]
     identity = {"sources": fingerprint(known_by), "scenes": len(sources)}
     settings = {"config": asdict(config), "seed": seed}
     with RunFolder.open(out, identity, settings, overwrite) as run, stop_on_sigterm():
         folder = _PairFolder(run, sources)
-        with Progress(("curate",), log_file=run.path("log.txt")) as progress, progress.stage("curate", len(sources)) as stage:
+        with (
+            Progress(("curate",), log_file=run.path("log.txt")) as progress,
+            progress.stage("curate", len(sources)) as stage,
+        ):
             stage.update(len(folder.records))
             waiting = [number for number in range(len(sources)) if number not in folder.records]
             jobs = ((number, (number, sources[number], config, seed)) for number in waiting)
@@ -214,24 +271,44 @@ def curate(
                     failed = sum(record.error is not None for record in folder.records.values())
                     stage.update(len(folder.records), pairs=folder.pairs, failed=failed)
             if stop_requested() and len(folder.records) < len(sources):
-                raise Stopped(f"curation stopped after {len(folder.records)} of {len(sources)} scenes; run the same command to continue")
+                raise Stopped(
+                    f"curation stopped after {len(folder.records)} of {len(sources)} scenes; run "
+                    "the same command to continue"
+                )
         return folder.finish()
 
 
-def make_scene(number: int, source: Source, config: CurationConfig, seed: int, device: str = "cpu") -> MadeScene:
+def make_scene(
+    number: int, source: Source, config: CurationConfig, seed: int, device: str = "cpu"
+) -> MadeScene:
     """All pairs of one scene, encoded; a scene that cannot be used comes back with its error."""
     started = time.monotonic()
     try:
         pairs = list(scene_pairs(number, source, config, seed, device))
-    except (InputError, RuntimeError, AssertionError, ValueError, ArithmeticError, LookupError, OSError) as error:
-        # A worker goes on with the next scene whatever is wrong with this one; the error stands in the manifest.
-        text = " ".join(str(error).split()) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    except (
+        InputError,
+        RuntimeError,
+        AssertionError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        OSError,
+    ) as error:
+        # A worker goes on with the next scene whatever is wrong with this one; the error stands in
+        # the manifest.
+        text = (
+            " ".join(str(error).split())
+            if isinstance(error, InputError)
+            else f"{type(error).__name__}: {error}"
+        )
         return MadeScene((), (), time.monotonic() - started, text)
     samples = []
     for pair, _ in pairs:
         data = encode_sample(pair)
         samples.append((describe(pair, data), data))
-    return MadeScene(tuple(samples), tuple(figures for _, figures in pairs), time.monotonic() - started)
+    return MadeScene(
+        tuple(samples), tuple(figures for _, figures in pairs), time.monotonic() - started
+    )
 
 
 def scene_pairs(
@@ -248,8 +325,16 @@ def scene_pairs(
     depth_model = None if config.depth_model is None else metric_depth_model(config.depth_model)
     unit = 1.0
     if not config.normalised_groups and config.camera_scale == "metric":
-        some = sorted({captured[round(position)] for position in np.linspace(0, len(captured) - 1, UNIT_PHOTOS)})
-        unit = camera_scale("metric", point_depths(scene, some), depth_model=depth_model).value / METRIC_FACTOR
+        some = sorted(
+            {
+                captured[round(position)]
+                for position in np.linspace(0, len(captured) - 1, UNIT_PHOTOS)
+            }
+        )
+        unit = (
+            camera_scale("metric", point_depths(scene, some), depth_model=depth_model).value
+            / METRIC_FACTOR
+        )
     groups = training_groups(scene, captured, normalise=config.normalised_groups, unit=unit)
     if not groups:
         raise InputError(f"{source.name}: {len(captured)} photos; no group of Algorithm 1 has two")
@@ -261,17 +346,30 @@ def scene_pairs(
         photographed, photos_used = scene, tuple(scene.photos[index] for index in training)
         if source.is_procedural:
             photographed, photos_used = with_flaws(scene, training, config.flaws, rng)
-        splats = sparse_splats(photographed, training, photos_used, fit.config, int(rng.integers(2**31)), device)
-        scale = camera_scale(config.camera_scale, point_depths(scene, training), depth_model=depth_model)
+        splats = sparse_splats(
+            photographed, training, photos_used, fit.config, int(rng.integers(2**31)), device
+        )
+        scale = camera_scale(
+            config.camera_scale, point_depths(scene, training), depth_model=depth_model
+        )
         for window, clip in enumerate(clips):
-            name = f"{number:06d}_{position}" if len(clips) == 1 else f"{number:06d}_{position}_{window}"
+            name = (
+                f"{number:06d}_{position}"
+                if len(clips) == 1
+                else f"{number:06d}_{position}_{window}"
+            )
             pair = render_pair(name, scene, clip, training, photos_used, splats, scale)
-            # The other group's pair of this clip is described from other frames (paper section 4.1, appendix B).
-            pair = replace(pair, caption=caption_clip(pair.clean_frames, describe_clip, subset=position))
+            # The other group's pair of this clip is described from other frames (paper section 4.1,
+            # appendix B).
+            pair = replace(
+                pair, caption=caption_clip(pair.clean_frames, describe_clip, subset=position)
+            )
             yield pair, _figures(pair, fit, len(splats))
 
 
-def _load(source: Source, frames: int, config: CurationConfig, rng: np.random.Generator) -> tuple[Scene, range]:
+def _load(
+    source: Source, frames: int, config: CurationConfig, rng: np.random.Generator
+) -> tuple[Scene, range]:
     """The scene at the size of its clips, and which of its photos count as captured."""
     if not source.is_procedural:
         scene = sized_for_clips(load_scene(source.name), max(max(size) for size in config.sizes))
@@ -281,7 +379,9 @@ def _load(source: Source, frames: int, config: CurationConfig, rng: np.random.Ge
     photos = config.photos_per_frame * frames
     path = int(photos / share)
     points = max(1, round(share * rng.uniform(*config.points_per_photo)))
-    scene = load_scene(f"{source.name}:frames={path},width={width},height={height},points_per_photo={points}")
+    scene = load_scene(
+        f"{source.name}:frames={path},width={width},height={height},points_per_photo={points}"
+    )
     first = int(rng.integers(path - photos + 1))
     return scene, range(first, first + photos)
 
@@ -293,7 +393,11 @@ class _PairFolder:
         self._run, self._sources = run, sources
         for name in (INDEX_FILE, MANIFEST_FILE, _WAITING):
             run.path(name)
-        self._shards = {shard.file: shard for shard in read_index(run.root)} if (run.root / INDEX_FILE).is_file() else {}
+        self._shards = (
+            {shard.file: shard for shard in read_index(run.root)}
+            if (run.root / INDEX_FILE).is_file()
+            else {}
+        )
         self.records: dict[int, SceneRecord] = {}
         if (run.root / MANIFEST_FILE).is_file():
             for number, record in _read_manifest(run.root / MANIFEST_FILE, len(sources)).items():
@@ -302,7 +406,10 @@ class _PairFolder:
         for path in sorted((run.root / _WAITING).glob("*.json")):
             number = int(path.stem) if re.fullmatch(r"\d{6,7}", path.stem) else len(sources)
             if number >= len(sources):
-                raise InputError(f"{path}: is no scene of this folder, which has {len(sources)}; use --overwrite to start anew")
+                raise InputError(
+                    f"{path}: is no scene of this folder, which has {len(sources)}; use "
+                    "--overwrite to start anew"
+                )
             self.records[number] = _record_from_json(path, read_json(path))
 
     @property
@@ -311,10 +418,15 @@ class _PairFolder:
 
     def add(self, number: int, made: MadeScene) -> None:
         """Keep a scene's pairs, and close its shard when it was the last."""
-        record = SceneRecord(self._sources[number].name, round(made.seconds, 2), made.error, made.figures)
+        record = SceneRecord(
+            self._sources[number].name, round(made.seconds, 2), made.error, made.figures
+        )
         # The json comes last: it says that the scene is done.
         write_bytes(self._waiting(number, "tar"), b"".join(data for _, data in made.samples))
-        write_json(self._waiting(number, "json"), {**to_json(record), "samples": [to_json(entry) for entry, _ in made.samples]})
+        write_json(
+            self._waiting(number, "json"),
+            {**to_json(record), "samples": [to_json(entry) for entry, _ in made.samples]},
+        )
         self.records[number] = record
         self._close_shard(number // SCENES_PER_SHARD)
 
@@ -324,24 +436,36 @@ class _PairFolder:
             self._close_shard(shard)
         self._write_lists()
         shutil.rmtree(self._run.root / _WAITING, ignore_errors=True)
-        failed = tuple(record for _, record in sorted(self.records.items()) if record.error is not None)
+        failed = tuple(
+            record for _, record in sorted(self.records.items()) if record.error is not None
+        )
         return CurationResult(len(self._sources), self.pairs, failed)
 
     def _close_shard(self, shard: int) -> None:
         file = f"pairs-{shard:05d}.tar"
-        numbers = range(shard * SCENES_PER_SHARD, min(len(self._sources), (shard + 1) * SCENES_PER_SHARD))
+        numbers = range(
+            shard * SCENES_PER_SHARD, min(len(self._sources), (shard + 1) * SCENES_PER_SHARD)
+        )
         if file in self._shards or not all(number in self.records for number in numbers):
             return
         samples: list[tuple[SampleEntry, bytes]] = []
         for number in numbers:
             path = self._waiting(number, "json")
             entries = [sample_from_json(path, content) for content in _samples(path)]
-            data, offset = read_whole(self._waiting(number, "tar"), "a scene's pairs", sum(entry.bytes for entry in entries)), 0
+            data, offset = (
+                read_whole(
+                    self._waiting(number, "tar"),
+                    "a scene's pairs",
+                    sum(entry.bytes for entry in entries),
+                ),
+                0,
+            )
             for entry in entries:
                 piece = data[offset : offset + entry.bytes]
                 if len(piece) != entry.bytes or zlib.crc32(piece) != entry.crc32:
                     raise InputError(
-                        f"{path.with_suffix('.tar')}: does not hold what {path.name} says; delete both to make the scene again"
+                        f"{path.with_suffix('.tar')}: does not hold what {path.name} says; delete "
+                        "both to make the scene again"
                     )
                 samples.append((entry, piece))
                 offset += entry.bytes
@@ -361,7 +485,9 @@ class _PairFolder:
         # The manifest first: a shard counts as done when the index has it.
         write_json(self._run.root / MANIFEST_FILE, {"version": 1, "scenes": scenes})
         is_complete = len(self.records) == len(self._sources)
-        write_index(self._run.root, [shard for _, shard in sorted(self._shards.items())], is_complete)
+        write_index(
+            self._run.root, [shard for _, shard in sorted(self._shards.items())], is_complete
+        )
 
     def _waiting(self, number: int, suffix: str) -> Path:
         return self._run.root / _WAITING / f"{number:06d}.{suffix}"
@@ -371,7 +497,7 @@ class _PairFolder:
         return f"pairs-{number // SCENES_PER_SHARD:05d}.tar"
 
 
-# Settings of one scene --------------------------------------------------------------------------------------------------------------
+# Settings of one scene ----------------------------------------------------------------------------
 
 
 def _clip_length(limits: tuple[int, int], rng: np.random.Generator) -> int:
@@ -382,7 +508,13 @@ def _clip_length(limits: tuple[int, int], rng: np.random.Generator) -> int:
 
 
 def _figures(pair: TrainingPair, fit: SparseFit, gaussians: int) -> PairFigures:
-    error = (pair.renders.to(torch.float32) - pair.clean_frames.to(torch.float32)).div(255).square().mean(dim=(1, 2, 3)).clamp(min=1e-6)
+    error = (
+        (pair.renders.to(torch.float32) - pair.clean_frames.to(torch.float32))
+        .div(255)
+        .square()
+        .mean(dim=(1, 2, 3))
+        .clamp(min=1e-6)
+    )
     opacity = pair.opacity.to(torch.float32) / 255
     return PairFigures(
         name=pair.name,
@@ -400,7 +532,9 @@ def _capture(name: str) -> Source:
     """Known by its folder's name and by names and content of its files."""
     path = Path(name)
     if not path.exists():
-        raise InputError(f"{path}: does not exist, expected a capture folder, a video or procedural:COUNT")
+        raise InputError(
+            f"{path}: does not exist, expected a capture folder, a video or procedural:COUNT"
+        )
     with readable(path):
         content, changed = sampled_fingerprint(path)
     return Source(name, f"{path.resolve().name} {content}", changed)
@@ -415,23 +549,49 @@ def _read_manifest(path: Path, scenes: int) -> dict[int, SceneRecord]:
     content = read_json(path)
     entries = content.get("scenes") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not all(
-        isinstance(entry, dict) and is_whole(entry.get("number"), 0, scenes - 1) for entry in entries
+        isinstance(entry, dict) and is_whole(entry.get("number"), 0, scenes - 1)
+        for entry in entries
     ):
-        raise InputError(f"{path}: not a manifest of {scenes} scenes; use --overwrite to start anew")
-    return {entry["number"]: _record_from_json(path, entry) for entry in entries if entry.get("state") != "waiting"}
+        raise InputError(
+            f"{path}: not a manifest of {scenes} scenes; use --overwrite to start anew"
+        )
+    return {
+        entry["number"]: _record_from_json(path, entry)
+        for entry in entries
+        if entry.get("state") != "waiting"
+    }
 
 
 def _record_from_json(path: Path, content: Any) -> SceneRecord:
     try:
         record = SceneRecord(
-            content["scene"], content["seconds"], content["error"], tuple(PairFigures(**pair) for pair in content["pairs"])
+            content["scene"],
+            content["seconds"],
+            content["error"],
+            tuple(PairFigures(**pair) for pair in content["pairs"]),
         )
     except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: damaged record of a scene ({type(error).__name__}: {error}); use --overwrite to start anew") from error
-    numbers = [record.seconds, *(value for figures in record.pairs for name, value in vars(figures).items() if name != "name")]
+        raise InputError(
+            f"{path}: damaged record of a scene ({type(error).__name__}: {error}); use --overwrite "
+            "to start anew"
+        ) from error
+    numbers = [
+        record.seconds,
+        *(
+            value
+            for figures in record.pairs
+            for name, value in vars(figures).items()
+            if name != "name"
+        ),
+    ]
     words = [record.scene, record.error or "", *(figures.name for figures in record.pairs)]
-    if not all(is_number(value, 1e12) for value in numbers) or not all(isinstance(word, str) for word in words):
-        raise InputError(f"{path}: damaged record of a scene (text where numbers belong); use --overwrite to start anew")
+    if not all(is_number(value, 1e12) for value in numbers) or not all(
+        isinstance(word, str) for word in words
+    ):
+        raise InputError(
+            f"{path}: damaged record of a scene (text where numbers belong); use --overwrite to "
+            "start anew"
+        )
     return record
 
 
@@ -444,22 +604,39 @@ def _samples(path: Path) -> list[dict[str, Any]]:
     return samples
 
 
-# Processes --------------------------------------------------------------------------------------------------------------------------
+# Processes ----------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _worked(jobs: Iterator[Job], workers: int, device: str, ray: str | None) -> Iterator[Iterator[tuple[int, MadeScene]]]:
-    """Results of ``make_scene`` for the jobs, as they are done. After a request to stop no new job begins, and those running finish."""
+def _worked(
+    jobs: Iterator[Job], workers: int, device: str, ray: str | None
+) -> Iterator[Iterator[tuple[int, MadeScene]]]:
+    """Results of ``make_scene`` for the jobs, as they are done. After a request to stop no new job
+    begins, and those running finish.
+    """
     devices = worker_devices(device, workers) if ray is None else ()
     if len(devices) == 1:
         with one_thread():
-            yield ((number, make_scene(*(*job, devices[0]))) for number, job in jobs if not stop_requested())
+            yield (
+                (number, make_scene(*(*job, devices[0])))
+                for number, job in jobs
+                if not stop_requested()
+            )
         return
     started = time.monotonic()
-    pool = ProcessWorkers(make_scene, devices) if ray is None else RayWorkers(make_scene, workers, device, ray)
+    pool = (
+        ProcessWorkers(make_scene, devices)
+        if ray is None
+        else RayWorkers(make_scene, workers, device, ray)
+    )
     try:
         yield (
-            (number, MadeScene((), (), time.monotonic() - started, WORKER_DIED) if made is None else made)
+            (
+                number,
+                MadeScene((), (), time.monotonic() - started, WORKER_DIED)
+                if made is None
+                else made,
+            )
             for number, made in work_through(pool, jobs)
         )
     finally:

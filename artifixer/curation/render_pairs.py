@@ -1,8 +1,10 @@
-"""Scene and splats -> ``TrainingPair``: the clip, its renders, and what the camera that took the photos did to them.
+"""Scene and splats -> ``TrainingPair``: the clip, its renders, and what the camera that took the
+photos did to them.
 
-The clip follows the capture's own cameras. Photos of procedural scenes are flawless, those of real captures are not: exposure and white
-balance differ a little between photos, and poses are off by a fraction of a pixel. Splats explain both with floaters, so the training
-photos of procedural scenes get the same flaws before the fit (the clip itself stays as it is).
+The clip follows the capture's own cameras. Photos of procedural scenes are flawless, those of real
+captures are not: exposure and white balance differ a little between photos, and poses are off by a
+fraction of a pixel. Splats explain both with floaters, so the training photos of procedural scenes
+get the same flaws before the fit (the clip itself stays as it is).
 """
 
 from __future__ import annotations
@@ -30,10 +32,12 @@ from artifixer.splats.splats import Splats
 
 @dataclass(frozen=True)
 class FlawConfig:
-    """What is wrong with the training photos of procedural scenes; standard deviations, themselves scaled by a draw from [0,1] per pair.
+    """What is wrong with the training photos of procedural scenes; standard deviations, themselves
+    scaled by a draw from [0,1] per pair.
 
     exposure: of the logarithm of a photo's brightness. balance: the same per colour channel.
-    noise: of a pixel in [0,1]. pose_pixels: of where a distant point lies in the image, by turning the camera.
+    noise: of a pixel in [0,1]. pose_pixels: of where a distant point lies in the image, by turning
+    the camera.
     """
 
     exposure: float = 0.12
@@ -42,8 +46,11 @@ class FlawConfig:
     pose_pixels: float = 0.35
 
 
-def draw_clip(captured: Sequence[int], frames: int, rng: np.random.Generator, stride_limit: int = 2) -> tuple[int, ...]:
-    """``frames`` of the captured photos at an even distance, anywhere in the capture, forwards or backwards.
+def draw_clip(
+    captured: Sequence[int], frames: int, rng: np.random.Generator, stride_limit: int = 2
+) -> tuple[int, ...]:
+    """``frames`` of the captured photos at an even distance, anywhere in the capture, forwards or
+    backwards.
 
     Raises ``InputError`` when the capture is too short.
     """
@@ -58,27 +65,39 @@ def draw_clip(captured: Sequence[int], frames: int, rng: np.random.Generator, st
 
 
 def spread_clips(
-    captured: Sequence[int], frames: int, count: int, rng: np.random.Generator, stride_limit: int = 2
+    captured: Sequence[int],
+    frames: int,
+    count: int,
+    rng: np.random.Generator,
+    stride_limit: int = 2,
 ) -> tuple[tuple[int, ...], ...]:
-    """Up to ``count`` different clips of ``frames`` photos, evenly spread from the capture's first photo to its last.
+    """Up to ``count`` different clips of ``frames`` photos, evenly spread from the capture's first
+    photo to its last.
 
-    All have the stride with which they cover most of the capture; each runs forwards or backwards by lot.
-    Raises ``InputError`` when the capture is too short.
+    All have the stride with which they cover most of the capture; each runs forwards or backwards
+    by lot. Raises ``InputError`` when the capture is too short.
     """
     if len(captured) < frames:
         raise InputError(f"{len(captured)} photos; expected at least the {frames} of a clip")
     stride = max(1, min(stride_limit, (len(captured) - 1) // max(1, frames - 1)))
     last = len(captured) - 1 - stride * (frames - 1)
     # One clip alone lies in the middle.
-    starts = sorted({round(start) for start in np.linspace(0, last, count)}) if count > 1 else [last // 2]
-    clips = [tuple(captured[first + stride * position] for position in range(frames)) for first in starts]
+    starts = (
+        sorted({round(start) for start in np.linspace(0, last, count)})
+        if count > 1
+        else [last // 2]
+    )
+    clips = [
+        tuple(captured[first + stride * position] for position in range(frames)) for first in starts
+    ]
     return tuple(clip[::-1] if rng.random() < 0.5 else clip for clip in clips)
 
 
 def sized_for_clips(scene: Scene, longest: int) -> Scene:
     """The scene at a size that the video model takes, the longest side about ``longest`` pixels.
 
-    All photos get the first one's aspect ratio. Raises ``InputError`` when they have different lens models.
+    All photos get the first one's aspect ratio. Raises ``InputError`` when they have different lens
+    models.
     """
     first = scene.photos[0]
     if len({camera.model for camera in scene.cameras}) > 1:
@@ -88,16 +107,28 @@ def sized_for_clips(scene: Scene, longest: int) -> Scene:
     return resize_scene(scene, f"{width}x{height}")
 
 
-def with_flaws(scene: Scene, training: tuple[int, ...], config: FlawConfig, rng: np.random.Generator) -> tuple[Scene, tuple[Photo, ...]]:
-    """The scene with slightly wrong cameras of the training views, and these views' photos as an ordinary camera takes them."""
+def with_flaws(
+    scene: Scene, training: tuple[int, ...], config: FlawConfig, rng: np.random.Generator
+) -> tuple[Scene, tuple[Photo, ...]]:
+    """The scene with slightly wrong cameras of the training views, and these views' photos as an
+    ordinary camera takes them.
+    """
     strength = rng.uniform(0, 1)
     cameras, photos = list(scene.cameras), []
     for index in training:
         cameras[index] = _turned(cameras[index], strength * config.pose_pixels, rng)
-        gain = np.exp(strength * (config.exposure * rng.normal() + config.balance * rng.normal(size=3)))
-        grain = strength * config.noise * rng.normal(size=(scene.photos[index].height, scene.photos[index].width, 3))
+        gain = np.exp(
+            strength * (config.exposure * rng.normal() + config.balance * rng.normal(size=3))
+        )
+        grain = (
+            strength
+            * config.noise
+            * rng.normal(size=(scene.photos[index].height, scene.photos[index].width, 3))
+        )
         photo = scene.photos[index]
-        photos.append(replace(photo, read=functools.partial(_constant, _exposed(photo.read(), gain, grain))))
+        photos.append(
+            replace(photo, read=functools.partial(_constant, _exposed(photo.read(), gain, grain)))
+        )
     return scene.with_photos(scene.photos, cameras), tuple(photos)
 
 
@@ -110,7 +141,9 @@ def render_pair(
     splats: Splats,
     scale: CameraScale,
 ) -> TrainingPair:
-    """The pair of a clip and of splats fitted to ``photos``, rendered where the splats are; the photos become its references."""
+    """The pair of a clip and of splats fitted to ``photos``, rendered where the splats are; the
+    photos become its references.
+    """
     cameras = scene.batch(clip)
     with torch.no_grad():
         renders = render(splats, cameras.to(splats.means.device))
@@ -128,15 +161,23 @@ def render_pair(
 
 
 def _turned(camera: Cameras, pixels: float, rng: np.random.Generator) -> Cameras:
-    """The camera turned about its own centre by so much that distant points move by about ``pixels``."""
-    x, y, z = (torch.from_numpy(rng.normal(size=3)) * pixels / float(camera.Ks[0, 0, 0]) / 2).tolist()
+    """The camera turned about its own centre by so much that distant points move by about
+    ``pixels``.
+    """
+    x, y, z = (
+        torch.from_numpy(rng.normal(size=3)) * pixels / float(camera.Ks[0, 0, 0]) / 2
+    ).tolist()
     turn = torch.eye(4, dtype=torch.float64)
     quaternion = torch.tensor([1.0, x, y, z], dtype=torch.float64)
     turn[:3, :3] = quaternion_to_matrix(quaternion / quaternion.norm())
-    return replace(camera, viewmats=(turn @ camera.viewmats.to(torch.float64)).to(camera.viewmats.dtype))
+    return replace(
+        camera, viewmats=(turn @ camera.viewmats.to(torch.float64)).to(camera.viewmats.dtype)
+    )
 
 
-def _exposed(photo: UInt8[np.ndarray, "height width 3"], gain: np.ndarray, grain: np.ndarray) -> UInt8[np.ndarray, "height width 3"]:
+def _exposed(
+    photo: UInt8[np.ndarray, "height width 3"], gain: np.ndarray, grain: np.ndarray
+) -> UInt8[np.ndarray, "height width 3"]:
     return np.rint(np.clip(photo / 255 * gain + grain, 0, 1) * 255).astype(np.uint8)
 
 

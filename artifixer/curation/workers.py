@@ -1,7 +1,8 @@
 """Scene jobs on worker processes: a pool on this machine, or a Ray cluster, behind one interface.
 
-In: a function and numbered jobs. Out: results as they are done. A worker that dies, whenever that is, costs the work of its own job:
-the job is tried once more and then comes back as ``None``; the other workers do not notice.
+In: a function and numbered jobs. Out: results as they are done. A worker that dies, whenever that
+is, costs the work of its own job: the job is tried once more and then comes back as ``None``; the
+other workers do not notice.
 """
 
 from __future__ import annotations
@@ -59,9 +60,11 @@ class Workers(ABC):
 
 
 def work_through(workers: Workers, jobs: Iterator[Job]) -> Iterator[tuple[int, Any]]:
-    """Results of all jobs as they are done; ``None`` for a job whose worker died in each of ``ATTEMPTS``.
+    """Results of all jobs as they are done; ``None`` for a job whose worker died in each of
+    ``ATTEMPTS``.
 
-    After a request to stop no job begins, those running finish, and those whose worker died are left out.
+    After a request to stop no job begins, those running finish, and those whose worker died are
+    left out.
     """
     running: dict[int, tuple[tuple[Any, ...], int]] = {}
     again: deque[tuple[int, tuple[Any, ...], int]] = deque()
@@ -98,18 +101,22 @@ def worker_devices(device: str, workers: int) -> tuple[str, ...]:
         return ("cpu",) * workers
     gpus = torch.cuda.device_count()
     if workers > gpus:
-        raise InputError(f"--workers {workers} with --device {device}: this machine has {gpus} GPUs, expected at most one worker for each")
+        raise InputError(
+            f"--workers {workers} with --device {device}: this machine has {gpus} GPUs, expected "
+            "at most one worker for each"
+        )
     return tuple(f"{device}:{index}" for index in range(workers))
 
 
-# Processes of this machine ----------------------------------------------------------------------------------------------------------
+# Processes of this machine ------------------------------------------------------------------------
 
 
 class ProcessWorkers(Workers):
     """One spawned process per device, each with one thread and a pipe of its own.
 
-    ``concurrent.futures`` does not serve here: one dead process breaks its whole pool, and one killed while it sends a large result
-    leaves the reader waiting for ever, because the parent holds the writing end too.
+    ``concurrent.futures`` does not serve here: one dead process breaks its whole pool, and one
+    killed while it sends a large result leaves the reader waiting for ever, because the parent
+    holds the writing end too.
     """
 
     def __init__(self, function: Callable[..., Any], devices: Sequence[str]) -> None:
@@ -119,7 +126,8 @@ class ProcessWorkers(Workers):
         self._free = list(devices)[::-1]
         self._idle: list[_Process] = []
         self._busy: dict[int, _Process] = {}
-        self._started: list[Any] = []  # all that live: Ctrl-C may come while one is in neither of the two
+        # all that live: Ctrl-C may come while one is in neither of the two
+        self._started: list[Any] = []
 
     def submit(self, number: int, arguments: tuple[Any, ...]) -> None:
         while True:
@@ -163,9 +171,12 @@ class ProcessWorkers(Workers):
 
     def _start(self, device: str) -> _Process:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, self._function, device, os.getpid()), daemon=True)
+        process = self._context.Process(
+            target=_serve, args=(theirs, self._function, device, os.getpid()), daemon=True
+        )
         self._started.append(process)
-        # A child that is still importing would die of a signal to the group; it begins with these blocked.
+        # A child that is still importing would die of a signal to the group; it begins with these
+        # blocked.
         with _thread_limits(), _signals_blocked():
             process.start()
         theirs.close()
@@ -185,7 +196,9 @@ class _Process:
 
 
 def _serve(pipe: Connection, function: Callable[..., Any], device: str, parent: int) -> None:
-    """A worker's life: jobs from the pipe until it is killed. Ctrl-C and SIGTERM are the parent's business."""
+    """A worker's life: jobs from the pipe until it is killed. Ctrl-C and SIGTERM are the parent's
+    business.
+    """
     for number in (signal.SIGINT, *STOP_SIGNALS):
         signal.signal(number, signal.SIG_IGN)
     if _set_mask is not None:
@@ -215,7 +228,11 @@ def _end_with(parent: int) -> None:
 @contextmanager
 def _handlers_restored() -> Iterator[None]:
     """Ray replaces the handler of SIGTERM by one of its own; after this the former ones are back."""
-    numbers = (signal.SIGINT, *STOP_SIGNALS) if threading.current_thread() is threading.main_thread() else ()
+    numbers = (
+        (signal.SIGINT, *STOP_SIGNALS)
+        if threading.current_thread() is threading.main_thread()
+        else ()
+    )
     before = {number: signal.getsignal(number) for number in numbers}
     try:
         yield
@@ -250,7 +267,9 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def _thread_limits() -> Iterator[None]:
-    """Libraries of processes started inside read their number of threads from the environment when they are loaded."""
+    """Libraries of processes started inside read their number of threads from the environment when
+    they are loaded.
+    """
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
@@ -264,15 +283,16 @@ def _thread_limits() -> Iterator[None]:
                 os.environ[name] = value
 
 
-# Ray --------------------------------------------------------------------------------------------------------------------------------
+# Ray ----------------------------------------------------------------------------------------------
 
 
 class RayWorkers(Workers):
     """Tasks of a Ray cluster, one CPU each, and one GPU each for the device ``cuda``.
 
-    address: ``auto`` for the cluster that Ray finds from here, or else one on this machine for as long as this lives; or HOST:PORT.
-    Sources and the package have to be at the same paths on all nodes. Raises ``InputError`` when Ray is absent, no cluster answers,
-    or the cluster has no GPU for ``cuda``.
+    address: ``auto`` for the cluster that Ray finds from here, or else one on this machine for as
+    long as this lives; or HOST:PORT. Sources and the package have to be at the same paths on all
+    nodes. Raises ``InputError`` when Ray is absent, no cluster answers, or the cluster has no GPU
+    for ``cuda``.
     """
 
     def __init__(self, function: Callable[..., Any], slots: int, device: str, address: str) -> None:
@@ -281,7 +301,9 @@ class RayWorkers(Workers):
             with _handlers_restored():
                 import ray
         except ImportError as error:
-            raise InputError(f"--ray {address}: Ray is not installed ({error}); pip install 'artifixer[cluster]'") from None
+            raise InputError(
+                f"--ray {address}: Ray is not installed ({error}); pip install 'artifixer[cluster]'"
+            ) from None
         self.slots, self._ray, self._device, self._temporary = slots, ray, device, ""
         self._function, self._running = function, dict[Any, int]()
         self._ours = not ray.is_initialized()
@@ -333,7 +355,10 @@ class RayWorkers(Workers):
             except (ConnectionError, ValueError, RuntimeError) as error:
                 if address != "auto":
                     text = " ".join(str(error).split())[:200]
-                    raise InputError(f"--ray {address}: no Ray cluster answers there, expected auto or HOST:PORT ({text})") from None
+                    raise InputError(
+                        f"--ray {address}: no Ray cluster answers there, expected auto or "
+                        f"HOST:PORT ({text})"
+                    ) from None
                 # Sockets below have to have short paths.
                 self._temporary = tempfile.mkdtemp(prefix="afx")
                 self._ray.init(

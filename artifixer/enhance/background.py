@@ -1,7 +1,9 @@
-"""Stages of a stream that run beside each other: an iterator moved to a thread of its own, a few items ahead.
+"""Stages of a stream that run beside each other: an iterator moved to a thread of its own, a few
+items ahead.
 
-In: an iterator, and a device. Out: the same items in the same order. On CUDA every stage has a stream of its own, and the tensors of an
-item become visible to the reader's stream without the host waiting. Without CUDA nothing is gained by threads: items are made when read.
+In: an iterator, and a device. Out: the same items in the same order. On CUDA every stage has a
+stream of its own, and the tensors of an item become visible to the reader's stream without the host
+waiting. Without CUDA nothing is gained by threads: items are made when read.
 """
 
 from __future__ import annotations
@@ -31,12 +33,18 @@ class _Ended:
 
 
 def in_background(
-    items: Iterator[Item], device: torch.device, ahead: int = 1, priority: int = 0, threads: bool | None = None
+    items: Iterator[Item],
+    device: torch.device,
+    ahead: int = 1,
+    priority: int = 0,
+    threads: bool | None = None,
 ) -> Iterator[Item]:
-    """The items of ``items``, made in another thread up to ``ahead`` items before they are asked for.
+    """The items of ``items``, made in another thread up to ``ahead`` items before they are asked
+    for.
 
-    The thread works without gradients. Closing the returned iterator stops the thread at the next item and closes ``items``; an error in
-    the thread is raised here, after the items before it. priority: of the CUDA stream; lower runs first. threads: None for CUDA only.
+    The thread works without gradients. Closing the returned iterator stops the thread at the next
+    item and closes ``items``; an error in the thread is raised here, after the items before it.
+    priority: of the CUDA stream; lower runs first. threads: None for CUDA only.
     """
     if not (device.type == "cuda" if threads is None else threads):
         yield from items
@@ -57,7 +65,8 @@ def in_background(
                         reader = torch.cuda.current_stream(device)
                         reader.wait_event(event)
                         for tensor in _tensors(item):
-                            tensor.record_stream(reader)  # or its memory could be given away while the reader's work is queued
+                            # or its memory could be given away while the reader's work is queued
+                            tensor.record_stream(reader)
                     yield item
     finally:
         stop.set()
@@ -66,7 +75,13 @@ def in_background(
             thread.join(timeout=0.05)
 
 
-def _make(items: Iterator[Any], made: queue.Queue[Any], stop: threading.Event, device: torch.device, priority: int) -> None:
+def _make(
+    items: Iterator[Any],
+    made: queue.Queue[Any],
+    stop: threading.Event,
+    device: torch.device,
+    priority: int,
+) -> None:
     stream = torch.cuda.Stream(device, priority) if device.type == "cuda" else None
     error: BaseException | None = None
     try:

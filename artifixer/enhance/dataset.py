@@ -7,7 +7,8 @@ In: views (a photo or a generated frame each, with its camera) and points. Out::
     sparse_pc.ply      the points for nerfstudio
     sparse/0/*.txt     the same as a COLMAP model (cameras, images, points3D without tracks)
 
-The world is the capture's own. Numbers are written in full: reading either form gives back the cameras to within float32 rounding.
+The world is the capture's own. Numbers are written in full: reading either form gives back the
+cameras to within float32 rounding.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ _OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 class DatasetView:
     """One view of the dataset.
 
-    kind: a captured photo, or a frame that the model generated. source: the photo's name, or what the frame is called.
-    camera: one view of the size of the pixels. read: returns the pixels, uint8 ``[height width 3]``; called once.
+    kind: a captured photo, or a frame that the model generated. source: the photo's name, or what
+    the frame is called. camera: one view of the size of the pixels. read: returns the pixels, uint8
+    ``[height width 3]``; called once.
     """
 
     kind: Literal["photo", "frame"]
@@ -61,9 +63,11 @@ def write_dataset(
     views: Iterable[DatasetView],
     points: tuple[Float[Tensor, "points 3"], UInt8[Tensor, "points 3"]],
 ) -> None:
-    """Write the dataset into ``folder``. ``transforms.json`` comes last, so a folder that has it is complete.
+    """Write the dataset into ``folder``. ``transforms.json`` comes last, so a folder that has it is
+    complete.
 
-    points: positions in world units and 8-bit colours, from ``points_of_splats`` or ``points_of_capture``.
+    points: positions in world units and 8-bit colours, from ``points_of_splats`` or
+    ``points_of_capture``.
     """
     files, cameras, sources = [], [], []
     counts = {"photo": 0, "frame": 0}
@@ -72,7 +76,9 @@ def write_dataset(
         counts[view.kind] += 1
         pixels = view.read()
         expected = (view.camera.height, view.camera.width, 3)
-        assert pixels.shape == expected, f"{view.source}: pixels {pixels.shape}, expected {expected} as its camera says"
+        assert pixels.shape == expected, (
+            f"{view.source}: pixels {pixels.shape}, expected {expected} as its camera says"
+        )
         write_png(folder / "images" / file, pixels)
         files.append(file)
         cameras.append(view.camera.to("cpu"))
@@ -84,7 +90,9 @@ def write_dataset(
     _write_transforms(folder / "transforms.json", files, sources, cameras)
 
 
-def points_of_splats(splats: Splats, most: int = MOST_POINTS) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "points 3"]]:
+def points_of_splats(
+    splats: Splats, most: int = MOST_POINTS
+) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "points 3"]]:
     """Centres and base colours of the opaque splats, evenly thinned to at most ``most``."""
     splats = splats.map(lambda tensor: tensor.detach().cpu())
     chosen = torch.nonzero(splats.opacities >= LEAST_OPACITY)[:, 0]
@@ -94,15 +102,23 @@ def points_of_splats(splats: Splats, most: int = MOST_POINTS) -> tuple[Float[Ten
     return splats.means[chosen].to(torch.float32), (colours * 255).round().to(torch.uint8)
 
 
-def points_of_capture(points: SparsePoints | None) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "points 3"]]:
+def points_of_capture(
+    points: SparsePoints | None,
+) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "points 3"]]:
     """Positions and colours of a capture's sparse points; none where it has none."""
-    return (torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.uint8)) if points is None else (points.xyz, points.rgb)
+    return (
+        (torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.uint8))
+        if points is None
+        else (points.xyz, points.rgb)
+    )
 
 
-# nerfstudio ---------------------------------------------------------------------------------------------------------------------------
+# nerfstudio ---------------------------------------------------------------------------------------
 
 
-def _write_transforms(path: Path, files: Sequence[str], sources: Sequence[str], cameras: Sequence[Cameras]) -> None:
+def _write_transforms(
+    path: Path, files: Sequence[str], sources: Sequence[str], cameras: Sequence[Cameras]
+) -> None:
     """Intrinsics and lens stand at the top where all views share them, otherwise in each frame."""
     intrinsics = [_nerfstudio_intrinsics(camera) for camera in cameras]
     shared = intrinsics[0] if all(entry == intrinsics[0] for entry in intrinsics) else {}
@@ -110,7 +126,14 @@ def _write_transforms(path: Path, files: Sequence[str], sources: Sequence[str], 
     for file, source, camera, entry in zip(files, sources, cameras, intrinsics, strict=True):
         pose = np.linalg.inv(camera.viewmats[0].to(torch.float64).numpy()) @ _OPENCV_FROM_OPENGL
         own = {} if shared else entry
-        frames.append({"file_path": f"images/{file}", "source": source, "transform_matrix": pose.tolist(), **own})
+        frames.append(
+            {
+                "file_path": f"images/{file}",
+                "source": source,
+                "transform_matrix": pose.tolist(),
+                **own,
+            }
+        )
     write_json(path, {"ply_file_path": "sparse_pc.ply", **shared, "frames": frames})
 
 
@@ -121,7 +144,7 @@ def _nerfstudio_intrinsics(camera: Cameras) -> dict[str, Any]:
     return content | dict(zip(_LENS_COEFFICIENTS[lens], _coefficients(camera, lens), strict=True))
 
 
-# COLMAP -------------------------------------------------------------------------------------------------------------------------------
+# COLMAP -------------------------------------------------------------------------------------------
 
 #: Coefficients after fx fy cx cy, in COLMAP's order.
 _LENS_COEFFICIENTS = {
@@ -136,8 +159,16 @@ def _lens_name(camera: Cameras) -> str:
     """The smallest COLMAP model that holds the camera's lens."""
     if camera.model == "fisheye":
         return "OPENCV_FISHEYE"
-    used = {name for name, value in zip(DISTORTION_NAMES, camera.distortion[0].tolist(), strict=True) if value}
-    return next(name for name in ("PINHOLE", "OPENCV", "FULL_OPENCV") if used <= set(_LENS_COEFFICIENTS[name]))
+    used = {
+        name
+        for name, value in zip(DISTORTION_NAMES, camera.distortion[0].tolist(), strict=True)
+        if value
+    }
+    return next(
+        name
+        for name in ("PINHOLE", "OPENCV", "FULL_OPENCV")
+        if used <= set(_LENS_COEFFICIENTS[name])
+    )
 
 
 def _coefficients(camera: Cameras, lens: str) -> list[float]:
@@ -145,22 +176,32 @@ def _coefficients(camera: Cameras, lens: str) -> list[float]:
     return [value[name] for name in _LENS_COEFFICIENTS[lens]]
 
 
-def _write_colmap(folder: Path, files: Sequence[str], cameras: Sequence[Cameras], xyz: np.ndarray, rgb: np.ndarray) -> None:
-    """``cameras.txt``, ``images.txt``, ``points3D.txt``; ids count from 1, views with equal intrinsics share a camera."""
+def _write_colmap(
+    folder: Path, files: Sequence[str], cameras: Sequence[Cameras], xyz: np.ndarray, rgb: np.ndarray
+) -> None:
+    """``cameras.txt``, ``images.txt``, ``points3D.txt``; ids count from 1, views with equal
+    intrinsics share a camera.
+    """
     camera_ids: dict[str, int] = {}
     image_lines = []
     for number, (file, camera) in enumerate(zip(files, cameras, strict=True), start=1):
         camera_id = camera_ids.setdefault(_colmap_intrinsics(camera), len(camera_ids) + 1)
         viewmat = camera.viewmats[0].to(torch.float64)
         pose = [*matrix_to_quaternion(viewmat[:3, :3]).tolist(), *viewmat[:3, 3].tolist()]
-        image_lines += [f"{number} {_words(pose)} {camera_id} {file}", ""]  # the empty line: no keypoints
+        # the empty line: no keypoints
+        image_lines += [f"{number} {_words(pose)} {camera_id} {file}", ""]
     camera_lines = [f"{camera_id} {intrinsics}" for intrinsics, camera_id in camera_ids.items()]
     point_lines = [
         f"{number} {_words(position)} {red} {green} {blue} 0"
-        for number, (position, (red, green, blue)) in enumerate(zip(xyz.astype(np.float64).tolist(), rgb.tolist(), strict=True), start=1)
+        for number, (position, (red, green, blue)) in enumerate(
+            zip(xyz.astype(np.float64).tolist(), rgb.tolist(), strict=True), start=1
+        )
     ]
     _write_lines(folder / "cameras.txt", ["# CAMERA_ID MODEL WIDTH HEIGHT PARAMS[]", *camera_lines])
-    _write_lines(folder / "images.txt", ["# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, then its keypoints (none)", *image_lines])
+    _write_lines(
+        folder / "images.txt",
+        ["# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, then its keypoints (none)", *image_lines],
+    )
     _write_lines(folder / "points3D.txt", ["# POINT3D_ID X Y Z R G B ERROR TRACK[]", *point_lines])
 
 
@@ -177,7 +218,7 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
     write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
 
 
-# Points -------------------------------------------------------------------------------------------------------------------------------
+# Points -------------------------------------------------------------------------------------------
 
 
 def _write_point_cloud(path: Path, xyz: np.ndarray, rgb: np.ndarray) -> None:

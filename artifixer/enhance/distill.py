@@ -1,13 +1,15 @@
-"""Generated frames back into splats: one reconstruction on photos and frames (ArtiFixer 3D; paper section 4.2).
+"""Generated frames back into splats: one reconstruction on photos and frames (ArtiFixer 3D; paper
+section 4.2).
 
-In: the training photos, the frames that the model generated, their cameras, and the splats whose renders were enhanced. Out: new splats.
+In: the training photos, the frames that the model generated, their cameras, and the splats whose
+renders were enhanced. Out: new splats.
 
 Photos count fully. How much a pixel of a frame counts is a choice:
 
 ``uniform``   all pixels as much as a photo's (the paper)
 ``lpips``     frames are compared by 0.1 LPIPS alone (the public release); needs the extra ``metrics``
-``evidence``  little where several training views saw the pixel's surface at a consistent depth, fully where none did: there the photos
-              say more than the model
+``evidence``  little where several training views saw the pixel's surface at a consistent depth,
+              fully where none did: there the photos say more than the model
 """
 
 from __future__ import annotations
@@ -28,7 +30,13 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.seeds import generator
 from artifixer.scenes.scene import Photo
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, splats_at
-from artifixer.splats.reconstruct import IterationReport, ReconstructConfig, TrainingViews, ViewLoss, reconstruct
+from artifixer.splats.reconstruct import (
+    IterationReport,
+    ReconstructConfig,
+    TrainingViews,
+    ViewLoss,
+    reconstruct,
+)
 from artifixer.splats.render import Renders, render
 from artifixer.splats.splats import SH_COEFFICIENTS, Splats
 
@@ -45,13 +53,13 @@ SURFACE_OPACITY = 0.5
 class DistillConfig:
     """Settings of a distillation.
 
-    reconstruct: of the fit. weights: of the frames' pixels, see above. start: from the capture's points and the photos' and frames' pixels
-    (fresh), or from the splats that were enhanced (warm).
+    reconstruct: of the fit. weights: of the frames' pixels, see above. start: from the capture's
+    points and the photos' and frames' pixels (fresh), or from the splats that were enhanced (warm).
     frames: at most this many frames take part, evenly spaced along the path; None for all.
-    photo_share: photos are shown often enough to make up this share of the iterations, each at most ``most_repeats`` times as often as
-        a frame.
-    evidence: weight of a pixel that 0, 1, 2 ... training views saw; the last one stands for more views.
-    depth_tolerance: two depths of a surface agree within this fraction.
+    photo_share: photos are shown often enough to make up this share of the iterations, each at most
+        ``most_repeats`` times as often as a frame.
+    evidence: weight of a pixel that 0, 1, 2 ... training views saw; the last one stands for more
+    views. depth_tolerance: two depths of a surface agree within this fraction.
     """
 
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
@@ -66,7 +74,9 @@ class DistillConfig:
 
 @dataclass(frozen=True)
 class DistillViews:
-    """Training photos and generated frames with their cameras (single views of the pictures' sizes); frames in the order of the path."""
+    """Training photos and generated frames with their cameras (single views of the pictures'
+    sizes); frames in the order of the path.
+    """
 
     photos: Sequence[Photo]
     photo_cameras: Sequence[Cameras]
@@ -79,7 +89,10 @@ def check_distillation(config: DistillConfig) -> None:
     if config.weights == "lpips":
         network, reason = load_lpips("lpips_vgg01")
         if network is None:
-            raise InputError(f"frame weights lpips: {reason}; expected the network, or the weights evidence or uniform")
+            raise InputError(
+                f"frame weights lpips: {reason}; expected the network, or the weights evidence or "
+                "uniform"
+            )
 
 
 def distill(
@@ -95,8 +108,9 @@ def distill(
 ) -> Splats:
     """Fit splats to photos and frames.
 
-    source: the splats whose renders the frames were made from. points: sparse points that the training photos saw, for a fresh start.
-    checkpoint, report, and what is raised: as in ``reconstruct``.
+    source: the splats whose renders the frames were made from. points: sparse points that the
+    training photos saw, for a fresh start. checkpoint, report, and what is raised: as in
+    ``reconstruct``.
     """
     check_distillation(config)
     views = _fewer_frames(views, config.frames)
@@ -105,18 +119,24 @@ def distill(
     fit = config.reconstruct.without_free_space_loss()  # frames decide where no photo does
     if config.start == "warm":
         initial = with_degree(source.map(lambda tensor: tensor.cpu()), fit.sh_degree)
-        fit = replace(fit, sh_every=1)  # what the source knows about directions counts from the start
+        # what the source knows about directions counts from the start
+        fit = replace(fit, sh_every=1)
     else:
         initial = _fresh_start(views, points, extent, config, seed)
-    return reconstruct(training, initial, extent, fit, seed, checkpoint=checkpoint, device=device, report=report)
+    return reconstruct(
+        training, initial, extent, fit, seed, checkpoint=checkpoint, device=device, report=report
+    )
 
 
 @torch.no_grad()
-def evidence(splats: Splats, training: Sequence[Cameras], target: Cameras, tolerance: float) -> Int[Tensor, "height width"]:
-    """Per pixel of a single view: how many training views saw its surface, by the depths of the splats' renders.
+def evidence(
+    splats: Splats, training: Sequence[Cameras], target: Cameras, tolerance: float
+) -> Int[Tensor, "height width"]:
+    """Per pixel of a single view: how many training views saw its surface, by the depths of the
+    splats' renders.
 
-    A pixel without a surface was seen by none. tolerance: relative difference of depths that agree. Renders every view: to judge many
-    targets, see ``TrainingDepths``.
+    A pixel without a surface was seen by none. tolerance: relative difference of depths that agree.
+    Renders every view: to judge many targets, see ``TrainingDepths``.
     """
     return TrainingDepths.of(splats, training).views_of(render(splats, target), target, tolerance)
 
@@ -134,17 +154,25 @@ class TrainingDepths:
         return TrainingDepths(cameras, [render(splats, camera) for camera in cameras])
 
     @torch.no_grad()
-    def views_of(self, renders: Renders, target: Cameras, tolerance: float) -> Int[Tensor, "height width"]:
+    def views_of(
+        self, renders: Renders, target: Cameras, tolerance: float
+    ) -> Int[Tensor, "height width"]:
         """See ``evidence``; ``renders`` are those of the target, a single view."""
         surface, is_surface = _surface_points(renders, target)
         count = torch.zeros(is_surface.shape, dtype=torch.int64, device=is_surface.device)
         for camera, seen in zip(self.cameras, self.renders, strict=True):
             pixels, depths, valid = (values[0] for values in camera.project(surface))
-            inside = valid & (pixels >= 0).all(-1) & (pixels[:, 0] < camera.width) & (pixels[:, 1] < camera.height)
+            inside = (
+                valid
+                & (pixels >= 0).all(-1)
+                & (pixels[:, 0] < camera.width)
+                & (pixels[:, 1] < camera.height)
+            )
             columns = pixels[:, 0].long().clamp(0, camera.width - 1)
             rows = pixels[:, 1].long().clamp(0, camera.height - 1)
             known = seen.depth[0, rows, columns]
-            agrees = (depths - known).abs() <= tolerance * known  # false where the depth is unknown (NaN)
+            # false where the depth is unknown (NaN)
+            agrees = (depths - known).abs() <= tolerance * known
             agrees &= inside & (seen.opacity[0, rows, columns] >= SURFACE_OPACITY)
             count += agrees.reshape(count.shape)
         return torch.where(is_surface, count, 0)
@@ -168,10 +196,17 @@ def _fewer_frames(views: DistillViews, most: int | None) -> DistillViews:
     if most is None or count <= most:
         return views
     chosen = [round(k * (count - 1) / max(1, most - 1)) for k in range(most)]
-    return DistillViews(views.photos, views.photo_cameras, [views.frames[i] for i in chosen], [views.frame_cameras[i] for i in chosen])
+    return DistillViews(
+        views.photos,
+        views.photo_cameras,
+        [views.frames[i] for i in chosen],
+        [views.frame_cameras[i] for i in chosen],
+    )
 
 
-def _training_views(views: DistillViews, source: Splats, config: DistillConfig, device: str) -> TrainingViews:
+def _training_views(
+    views: DistillViews, source: Splats, config: DistillConfig, device: str
+) -> TrainingViews:
     """Photos, repeated to their share, then frames with their weights."""
     repeats = photo_repeats(len(views.photos), len(views.frames), config)
     photos, cameras = [*views.photos] * repeats, [*views.photo_cameras] * repeats
@@ -197,7 +232,9 @@ def photo_repeats(photos: int, frames: int, config: DistillConfig) -> int:
 
 
 @torch.no_grad()
-def _evidence_weights(views: DistillViews, source: Splats, config: DistillConfig, device: str) -> list[Float[Tensor, "height width"]]:
+def _evidence_weights(
+    views: DistillViews, source: Splats, config: DistillConfig, device: str
+) -> list[Float[Tensor, "height width"]]:
     splats = source.map(lambda tensor: tensor.to(device))
     table = torch.tensor(config.evidence, device=device)
     training = TrainingDepths.of(splats, [camera.to(device) for camera in views.photo_cameras])
@@ -218,11 +255,20 @@ def _lpips_loss(device: str) -> ViewLoss:
 def with_degree(splats: Splats, degree: int) -> Splats:
     """The same splats with spherical harmonics of another degree: cut off, or filled up with zeros."""
     missing = SH_COEFFICIENTS[degree] - splats.sh.shape[1]
-    return replace(splats, sh=F.pad(splats.sh, (0, 0, 0, missing)) if missing > 0 else splats.sh[:, : SH_COEFFICIENTS[degree]].contiguous())
+    return replace(
+        splats,
+        sh=F.pad(splats.sh, (0, 0, 0, missing))
+        if missing > 0
+        else splats.sh[:, : SH_COEFFICIENTS[degree]].contiguous(),
+    )
 
 
-def _fresh_start(views: DistillViews, points: ColoredPoints, extent: float, config: DistillConfig, seed: int) -> Splats:
-    """On the sparse points, and on pixels of photos and frames carried to the depth of the points nearby."""
+def _fresh_start(
+    views: DistillViews, points: ColoredPoints, extent: float, config: DistillConfig, seed: int
+) -> Splats:
+    """On the sparse points, and on pixels of photos and frames carried to the depth of the points
+    nearby.
+    """
     photos, cameras = [*views.photos, *views.frames], [*views.photo_cameras, *views.frame_cameras]
     settings = config.reconstruct.initial
     points = add_pixels(points, photos, cameras, settings, generator(seed, "initial points"))

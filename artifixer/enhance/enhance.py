@@ -1,8 +1,10 @@
-"""``enhance``: renders along a camera path -> clean frames, by the video model, block by block (paper section 4.2).
+"""``enhance``: renders along a camera path -> clean frames, by the video model, block by block
+(paper section 4.2).
 
-In: renders in memory or in a folder, their cameras, reference photos, a model. Out: an iterator of blocks of frames at the cameras' own
-size, each as soon as it is done. Encoding of the next block, the network, and decoding of the last one run beside each other on a GPU;
-nothing waits for the end of the clip, and memory does not grow with its length.
+In: renders in memory or in a folder, their cameras, reference photos, a model. Out: an iterator of
+blocks of frames at the cameras' own size, each as soon as it is done. Encoding of the next block,
+the network, and decoding of the last one run beside each other on a GPU; nothing waits for the end
+of the clip, and memory does not grow with its length.
 """
 
 from __future__ import annotations
@@ -22,14 +24,26 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from artifixer.enhance.background import in_background
-from artifixer.enhance.sources import ReferencePhoto, RenderSource, checked_source, read_frames, read_references
+from artifixer.enhance.sources import (
+    ReferencePhoto,
+    RenderSource,
+    checked_source,
+    read_frames,
+    read_references,
+)
 from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.geometry.paths import focus_point
 from artifixer.imaging.resize import resize_bilinear
 from artifixer.runtime import system
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.depth_models import metric_depth_model
-from artifixer.scenes.scale import ASSUMED_MEDIAN_DEPTH, CameraScale, DepthView, camera_scale, metric_scale
+from artifixer.scenes.scale import (
+    ASSUMED_MEDIAN_DEPTH,
+    CameraScale,
+    DepthView,
+    camera_scale,
+    metric_scale,
+)
 from artifixer.splats.render import Renders
 from artifixer.video.conditions import RollOutContext
 from artifixer.video.finish import FinishConfig, finish
@@ -45,14 +59,21 @@ from artifixer.video.sample import (
     sample_blocks,
 )
 from artifixer.video.text import WAN_NEGATIVE_PROMPT
-from artifixer.video.vae import StreamingDecoder, StreamingEncoder, frames_to_bytes, frames_to_video, video_to_frames
+from artifixer.video.vae import (
+    StreamingDecoder,
+    StreamingEncoder,
+    frames_to_bytes,
+    frames_to_video,
+    video_to_frames,
+)
 
 #: Renders whose depth is looked at to find the scene's unit of length, evenly spread over the clip.
 DEPTH_SAMPLES = 8
 
 Drop = Literal["renders", "references", "text"]
 
-#: ``blocks``: the few-step generator, block by block. ``teacher``: the bidirectional network, clip by clip, in many steps with guidance.
+#: ``blocks``: the few-step generator, block by block. ``teacher``: the bidirectional network, clip
+#: by clip, in many steps with guidance.
 Sampler = Literal["blocks", "teacher"]
 
 Item = TypeVar("Item")
@@ -62,11 +83,14 @@ Item = TypeVar("Item")
 class EnhanceConfig:
     """How to run a model; what is None is the model's own choice.
 
-    mode: where the flow starts, and with it the model's own number of steps, see ``ModelConfig.in_mode`` and ``steps_in``.
-    steps: network calls per block; ``adaptive`` takes fewer where the render is opaque. prompt: what the scene shows. drop: what the model
-    does not get to see. keep_residual: see ``ModelConfig``. strength: share, 0 to 1, of what the model changes where the render is opaque.
-    camera_scale: world units to the model's units; None finds it from the renders' depth, in metres by the depth model of this name
-    (``scenes/scale.py``). overlap: whether encoding and decoding run in threads beside the network; None for on a GPU only.
+    mode: where the flow starts, and with it the model's own number of steps, see
+    ``ModelConfig.in_mode`` and ``steps_in``. steps: network calls per block; ``adaptive`` takes
+    fewer where the render is opaque. prompt: what the scene shows. drop: what the model does not
+    get to see. keep_residual: see ``ModelConfig``. strength: share, 0 to 1, of what the model
+    changes where the render is opaque. camera_scale: world units to the model's units; None finds
+    it from the renders' depth, in metres by the depth model of this name (``scenes/scale.py``).
+    overlap: whether encoding and decoding run in threads beside the network; None for on a GPU
+    only.
 
     sampler: ``teacher`` is for bidirectional weights. Longer videos are cut into clips of
     ``TEACHER_FRAMES`` frames, each a rollout of its own, as in the public release; what one invents
@@ -99,11 +123,13 @@ class FrameBlock:
 
 @dataclass
 class EnhanceReport:
-    """What a run tells besides its frames: filled in as it goes on, complete when the iterator has ended.
+    """What a run tells besides its frames: filled in as it goes on, complete when the iterator has
+    ended.
 
-    warnings: one line each, complete when ``enhance`` returns. width, height: the model's frames. camera_scale and where it is from.
-    network_seconds: in the network alone; on a GPU its own time. first_frame_seconds: from the call of ``enhance`` to the first block.
-    seconds: to the last one. peak_memory: bytes, on a GPU of its tensors, on a CPU of the process.
+    warnings: one line each, complete when ``enhance`` returns. width, height: the model's frames.
+    camera_scale and where it is from. network_seconds: in the network alone; on a GPU its own time.
+    first_frame_seconds: from the call of ``enhance`` to the first block. seconds: to the last one.
+    peak_memory: bytes, on a GPU of its tensors, on a CPU of the process.
     """
 
     warnings: list[str] = field(default_factory=list)
@@ -120,14 +146,20 @@ class EnhanceReport:
 
 
 class RollOutStore(Protocol):
-    """Remembers of each block what an interrupted roll-out needs to go on: the noisy latents of the network's last call on it; of each clip
-    of the teacher its clean latents."""
+    """Remembers of each block what an interrupted roll-out needs to go on: the noisy latents of the
+    network's last call on it; of each clip of the teacher its clean latents."""
 
     def load(self, block: int) -> Float[Tensor, "1 channels latent_frames h w"] | None:
-        """What was saved for a block in an earlier run with the same input, model and configuration; None for nothing."""
+        """What was saved for a block in an earlier run with the same input, model and
+        configuration; None for nothing.
+        """
 
-    def save(self, block: int, noisy_latents: Float[Tensor, "1 channels latent_frames h w"]) -> None:
-        """Called for every new block, just before its frames are given out. The latents may lie on a GPU."""
+    def save(
+        self, block: int, noisy_latents: Float[Tensor, "1 channels latent_frames h w"]
+    ) -> None:
+        """Called for every new block, just before its frames are given out. The latents may lie on
+        a GPU.
+        """
 
 
 def enhance(
@@ -141,12 +173,13 @@ def enhance(
 ) -> Iterator[FrameBlock]:
     """Clean frames for all cameras, in order.
 
-    The input is checked and the references are encoded before this returns; frames are made when the iterator is read. Closing it cancels.
-    Frames that fill the last block repeat the last one and are cut off again. Renders go through 8 bit, so that memory and disk give the
-    same frames. report: is filled in.
+    The input is checked and the references are encoded before this returns; frames are made when
+    the iterator is read. Closing it cancels. Frames that fill the last block repeat the last one
+    and are cut off again. Renders go through 8 bit, so that memory and disk give the same frames.
+    report: is filled in.
 
-    Raises ``InputError`` for renders, opacity and cameras of different counts or sizes, cameras that are not finite, and a prompt for a
-    model that takes none.
+    Raises ``InputError`` for renders, opacity and cameras of different counts or sizes, cameras
+    that are not finite, and a prompt for a model that takes none.
     """
     config, report = config or EnhanceConfig(), report if report is not None else EnhanceReport()
     started = time.monotonic()
@@ -158,7 +191,9 @@ def enhance(
     with torch.no_grad():
         context = _context(source, cameras, references, model, config, report)
     teacher = _teacher(model, config, report) if config.sampler == "teacher" else None
-    clip = _Clip(source, cameras, model, config, context, (report.width, report.height), store, teacher)
+    clip = _Clip(
+        source, cameras, model, config, context, (report.width, report.height), store, teacher
+    )
     return _reported(_frame_blocks(clip, report), model, report, started)
 
 
@@ -169,10 +204,15 @@ def sample_config(model: Model, config: EnhanceConfig) -> SampleConfig:
 
 
 def teacher_config(model: Model, config: EnhanceConfig) -> TeacherConfig:
-    """How the teacher samples: the release's settings unless others are asked for. Raises ``InputError`` for adaptive steps."""
+    """How the teacher samples: the release's settings unless others are asked for. Raises
+    ``InputError`` for adaptive steps.
+    """
     own = TeacherConfig(source=model.config.in_mode(config.mode).source)
     if config.steps == "adaptive":
-        raise InputError(f"--steps adaptive: the teacher takes a number of steps; expected one such as {own.steps}")
+        raise InputError(
+            "--steps adaptive: the teacher takes a number of steps; expected one such as "
+            f"{own.steps}"
+        )
     guidance = own.guidance if config.guidance is None else config.guidance
     return replace(own, steps=config.steps or own.steps, guidance=guidance)
 
@@ -190,9 +230,13 @@ def _teacher(model: Model, config: EnhanceConfig, report: EnhanceReport) -> _Tea
     settings = teacher_config(model, config)
     if model.text_encoder is None:
         if config.guidance not in (None, 1):
-            report.warnings.append(f"model {model.config.name} reads no prompts: guidance has no effect")
+            report.warnings.append(
+                f"model {model.config.name} reads no prompts: guidance has no effect"
+            )
         return _Teacher(replace(settings, guidance=1.0), None)
-    prompt = model.encode_prompt(WAN_NEGATIVE_PROMPT if config.negative_prompt is None else config.negative_prompt)
+    prompt = model.encode_prompt(
+        WAN_NEGATIVE_PROMPT if config.negative_prompt is None else config.negative_prompt
+    )
     return _Teacher(settings, prompt.embedding)
 
 
@@ -211,24 +255,35 @@ class _Clip:
 
     @property
     def finish(self) -> FinishConfig:
-        """The model's own last step, with what was asked for; renders that were dropped give nothing back."""
+        """The model's own last step, with what was asked for; renders that were dropped give
+        nothing back.
+        """
         own = self.model.config.finish(self.config.mode)
-        keeps = own.keep_residual if self.config.keep_residual is None else self.config.keep_residual
-        return replace(own, keep_residual=keeps and "renders" not in self.config.drop, strength=self.config.strength)
+        keeps = (
+            own.keep_residual if self.config.keep_residual is None else self.config.keep_residual
+        )
+        return replace(
+            own,
+            keep_residual=keeps and "renders" not in self.config.drop,
+            strength=self.config.strength,
+        )
 
     def frames_of_block(self, first: int) -> int:
         """Pixel frames of the block that starts with pixel frame ``first``, padding included."""
         latent_frames = self.model.config.block_frames
         vae = self.model.config.vae
         if self.teacher is not None:  # as many as are left, up to whole latent frames
-            return vae.pixel_frames(vae.latent_frames(min(TEACHER_FRAMES, len(self.cameras) - first)))
+            return vae.pixel_frames(
+                vae.latent_frames(min(TEACHER_FRAMES, len(self.cameras) - first))
+            )
         return vae.temporal_factor * latent_frames if first else vae.pixel_frames(latent_frames)
 
 
 @dataclass(frozen=True)
 class _EncodedBlock:
-    """A block ready for the network. rgb, opacity: of the renders at the cameras' own size, without padding; rgb where it enters frames.
-    needed: latent frames before the padding; more than the block has for all but the last."""
+    """A block ready for the network. rgb, opacity: of the renders at the cameras' own size, without
+    padding; rgb where it enters frames. needed: latent frames before the padding; more than the
+    block has for all but the last."""
 
     first: int
     input: BlockInput
@@ -251,7 +306,9 @@ def _frame_blocks(clip: _Clip, report: EnhanceReport) -> Iterator[FrameBlock]:
     device, threads = clip.model.device, clip.config.overlap
     encoded = in_background(_without_gradients(_encoded(clip)), device, threads=threads)
     network = _sampled if clip.teacher is None else _sampled_by_teacher
-    sampled = in_background(_without_gradients(network(clip, encoded, report)), device, threads=threads)
+    sampled = in_background(
+        _without_gradients(network(clip, encoded, report)), device, threads=threads
+    )
     return _without_gradients(_decoded(clip, sampled))
 
 
@@ -264,9 +321,18 @@ def _encoded(clip: _Clip) -> Iterator[_EncodedBlock]:
     while first < len(cameras):
         count, latent_frames = clip.frames_of_block(first), model.config.block_frames
         if clip.teacher is not None:  # every clip is a roll-out of its own
-            encoder, latent_first, latent_frames = StreamingEncoder(model.vae), 0, model.config.vae.latent_frames(count)
-            context, in_all = clip.context.starting_at(cameras[first].to(model.device)), latent_frames
-        rgb, opacity = read_frames(clip.source, cameras, first, count, cameras.width, cameras.height)
+            encoder, latent_first, latent_frames = (
+                StreamingEncoder(model.vae),
+                0,
+                model.config.vae.latent_frames(count),
+            )
+            context, in_all = (
+                clip.context.starting_at(cameras[first].to(model.device)),
+                latent_frames,
+            )
+        rgb, opacity = read_frames(
+            clip.source, cameras, first, count, cameras.width, cameras.height
+        )
         if "renders" in clip.config.drop:
             rgb, opacity = torch.zeros_like(rgb), torch.zeros_like(opacity)
         rgb, opacity = rgb.to(model.device), opacity.to(model.device)
@@ -279,11 +345,19 @@ def _encoded(clip: _Clip) -> Iterator[_EncodedBlock]:
         )
         block = BlockInput(latent_first, encoder.push(video), conditions.to(dtype=model.dtype))
         kept = min(count, len(cameras) - first)
-        yield _EncodedBlock(first, block, in_all - latent_first, rgb[:kept] if clip.finish.reads_render else None, opacity[:kept])
+        yield _EncodedBlock(
+            first,
+            block,
+            in_all - latent_first,
+            rgb[:kept] if clip.finish.reads_render else None,
+            opacity[:kept],
+        )
         first, latent_first = first + count, latent_first + latent_frames
 
 
-def _sampled(clip: _Clip, encoded: Iterator[_EncodedBlock], report: EnhanceReport) -> Iterator[_SampledBlock]:
+def _sampled(
+    clip: _Clip, encoded: Iterator[_EncodedBlock], report: EnhanceReport
+) -> Iterator[_SampledBlock]:
     """Clean latents of each block, beside what the block was made from."""
     model = clip.model
     waiting: deque[_EncodedBlock] = deque()
@@ -309,14 +383,22 @@ def _sampled(clip: _Clip, encoded: Iterator[_EncodedBlock], report: EnhanceRepor
     noise = keyed_noise(clip.config.seed, model.device, model.dtype)
     settings = sample_config(model, clip.config)
     with closing(encoded), _Stopwatch(model.transformer, model.device, report):  # type: ignore[type-var]
-        for block, clean in enumerate(sample_blocks(model.transformer, inputs(), settings, noise, observe=observe, replay=replay)):
+        for block, clean in enumerate(
+            sample_blocks(
+                model.transformer, inputs(), settings, noise, observe=observe, replay=replay
+            )
+        ):
             report.blocks += 1
             noisy = last.pop(block)
             yield _SampledBlock(waiting.popleft(), clean, None if block in known else noisy)
 
 
-def _sampled_by_teacher(clip: _Clip, encoded: Iterator[_EncodedBlock], report: EnhanceReport) -> Iterator[_SampledBlock]:
-    """Clean latents of each clip. What the store keeps of one is its result, since no later clip reads anything of it."""
+def _sampled_by_teacher(
+    clip: _Clip, encoded: Iterator[_EncodedBlock], report: EnhanceReport
+) -> Iterator[_SampledBlock]:
+    """Clean latents of each clip. What the store keeps of one is its result, since no later clip
+    reads anything of it.
+    """
     model, teacher = clip.model, clip.teacher
     assert teacher is not None, "no teacher"
     noise = keyed_noise(clip.config.seed, model.device, model.dtype)
@@ -327,10 +409,18 @@ def _sampled_by_teacher(clip: _Clip, encoded: Iterator[_EncodedBlock], report: E
             is_known = clean is not None and clean.shape == render.shape
             if clean is None or not is_known:
                 clean = sample_bidirectional(
-                    model.transformer, render, conditions, teacher.config, noise, negative_text=teacher.negative_text, clip=number
+                    model.transformer,
+                    render,
+                    conditions,
+                    teacher.config,
+                    noise,
+                    negative_text=teacher.negative_text,
+                    clip=number,
                 )
             report.blocks += 1
-            yield _SampledBlock(block, clean.to(model.device, model.dtype), None if is_known else clean)
+            yield _SampledBlock(
+                block, clean.to(model.device, model.dtype), None if is_known else clean
+            )
 
 
 def _decoded(clip: _Clip, sampled: Iterator[_SampledBlock]) -> Iterator[FrameBlock]:
@@ -345,19 +435,33 @@ def _decoded(clip: _Clip, sampled: Iterator[_SampledBlock]) -> Iterator[FrameBlo
             needed = encoded.needed  # the rest is padding
             kept = min(clip.frames_of_block(encoded.first), len(cameras) - encoded.first)
 
-            def decode(decoder: StreamingDecoder, latents: Tensor, needed: int = needed, kept: int = kept) -> Tensor:
+            def decode(
+                decoder: StreamingDecoder, latents: Tensor, needed: int = needed, kept: int = kept
+            ) -> Tensor:
                 frames = video_to_frames(decoder.push(latents[:, :, :needed]))[:kept]
                 return resize_bilinear(frames, cameras.width, cameras.height)
 
-            decoded_render = decode(render_decoder, encoded.input.render_latents) if clip.finish.keep_residual else None
-            frames = finish(decode(decoder, block.clean_latents), encoded.opacity, clip.finish, encoded.rgb, decoded_render)
+            decoded_render = (
+                decode(render_decoder, encoded.input.render_latents)
+                if clip.finish.keep_residual
+                else None
+            )
+            frames = finish(
+                decode(decoder, block.clean_latents),
+                encoded.opacity,
+                clip.finish,
+                encoded.rgb,
+                decoded_render,
+            )
             pixels = frames_to_bytes(frames).cpu().numpy()
             if clip.store is not None and block.for_store is not None:
                 clip.store.save(number, block.for_store)
             yield FrameBlock(encoded.first, pixels)
 
 
-def _reported(blocks: Iterator[FrameBlock], model: Model, report: EnhanceReport, started: float) -> Iterator[FrameBlock]:
+def _reported(
+    blocks: Iterator[FrameBlock], model: Model, report: EnhanceReport, started: float
+) -> Iterator[FrameBlock]:
     """The same blocks, with times and memory written down."""
     with closing(blocks):  # type: ignore[type-var]
         for block in blocks:
@@ -375,7 +479,8 @@ def peak_memory(device: torch.device) -> int:
     return system.peak_memory()
 
 
-# ------------------------------------------------------------------------------------------------------------ what blocks share
+# --------------------------------------------------------------------------------------------------
+# what blocks share
 
 
 def _context(
@@ -386,10 +491,15 @@ def _context(
     config: EnhanceConfig,
     report: EnhanceReport,
 ) -> RollOutContext:
-    """Text, references, unit of length and first camera; what is odd about them goes into the report's warnings."""
+    """Text, references, unit of length and first camera; what is odd about them goes into the
+    report's warnings.
+    """
     references = () if "references" in config.drop else references
     if model.config.takes_references and not references and "references" not in config.drop:
-        report.warnings.append(f"no reference photos; model {model.config.name} was trained with them and is better with a few")
+        report.warnings.append(
+            f"no reference photos; model {model.config.name} was trained with them and is better "
+            "with a few"
+        )
     prompt = model.encode_prompt("" if "text" in config.drop else config.prompt)
     if prompt.warning is not None:
         report.warnings.append(prompt.warning)
@@ -413,21 +523,42 @@ def _context(
     return context.with_references(latents, photo_cameras.to(model.device))
 
 
-def render_scale(source: RenderSource, cameras: Cameras, kind: CameraScaleRule, config: EnhanceConfig, device: str = "cpu") -> CameraScale:
-    """The camera scale for renders: given, or from the depth of a few renders spread over the clip (``scenes/scale.py``)."""
+def render_scale(
+    source: RenderSource,
+    cameras: Cameras,
+    kind: CameraScaleRule,
+    config: EnhanceConfig,
+    device: str = "cpu",
+) -> CameraScale:
+    """The camera scale for renders: given, or from the depth of a few renders spread over the clip
+    (``scenes/scale.py``).
+    """
     views = sampled_depths(source, cameras)
     if views or config.camera_scale is not None:
-        depth_model = None if config.depth_model is None or kind != "metric" else metric_depth_model(config.depth_model, device)
+        depth_model = (
+            None
+            if config.depth_model is None or kind != "metric"
+            else metric_depth_model(config.depth_model, device)
+        )
         return camera_scale(kind, views, "the renders", depth_model, config.camera_scale)
     ends = concatenate([cameras[0], cameras[len(cameras) // 2], cameras[-1]])
     distance = float((ends.centers - focus_point(ends)).norm(dim=1).median())
     distance = distance if distance > 0 else 1.0
-    value = 1 / distance if kind == "median_depth" else metric_scale(ASSUMED_MEDIAN_DEPTH / distance)
-    return CameraScale(value, kind, "the renders have no depth; it is guessed from where the cameras look", is_guess=True)
+    value = (
+        1 / distance if kind == "median_depth" else metric_scale(ASSUMED_MEDIAN_DEPTH / distance)
+    )
+    return CameraScale(
+        value,
+        kind,
+        "the renders have no depth; it is guessed from where the cameras look",
+        is_guess=True,
+    )
 
 
 def sampled_depths(source: RenderSource, cameras: Cameras) -> list[DepthView]:
-    """Known depths, world units, of a few renders spread over the clip; none where they show nothing or have no depth."""
+    """Known depths, world units, of a few renders spread over the clip; none where they show
+    nothing or have no depth.
+    """
     count = min(DEPTH_SAMPLES, len(source))
     chosen = sorted({step * (len(source) - 1) // max(1, count - 1) for step in range(count)})
     views = []
@@ -438,15 +569,25 @@ def sampled_depths(source: RenderSource, cameras: Cameras) -> list[DepthView]:
         rows, columns = np.nonzero((depth > 0) & np.isfinite(depth))
         if len(rows):
             pixels = torch.from_numpy(np.stack([columns, rows], axis=-1) + 0.5)
-            views.append(DepthView(cameras[index], partial(source.rgb, index), pixels, torch.from_numpy(depth[rows, columns])))
+            views.append(
+                DepthView(
+                    cameras[index],
+                    partial(source.rgb, index),
+                    pixels,
+                    torch.from_numpy(depth[rows, columns]),
+                )
+            )
     return views
 
 
-# --------------------------------------------------------------------------------------------------------------------- helpers
+# --------------------------------------------------------------------------------------------------
+# helpers
 
 
 def _without_gradients(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, each made without gradients; whoever reads them keeps the setting of their own."""
+    """The same items, each made without gradients; whoever reads them keeps the setting of their
+    own.
+    """
     with closing(items):  # type: ignore[type-var]
         while True:
             with torch.no_grad():
@@ -458,9 +599,13 @@ def _without_gradients(items: Iterator[Item]) -> Iterator[Item]:
 
 
 class _Stopwatch:
-    """Adds up the network's time and calls while its context is open. On a GPU by events, so that nobody waits for anybody."""
+    """Adds up the network's time and calls while its context is open. On a GPU by events, so that
+    nobody waits for anybody.
+    """
 
-    def __init__(self, network: torch.nn.Module, device: torch.device, report: EnhanceReport) -> None:
+    def __init__(
+        self, network: torch.nn.Module, device: torch.device, report: EnhanceReport
+    ) -> None:
         self._network, self._device, self._report = network, device, report
         self._is_cuda = device.type == "cuda"
         self._events: list[tuple[Any, Any]] = []
@@ -478,15 +623,26 @@ class _Stopwatch:
             hook.remove()
         if self._events:
             torch.cuda.synchronize(self._device)
-            self._report.network_seconds += sum(start.elapsed_time(end) for start, end in self._events) / 1000
+            self._report.network_seconds += (
+                sum(start.elapsed_time(end) for start, end in self._events) / 1000
+            )
 
     def _start(self) -> None:
-        self._started = torch.cuda.current_stream(self._device).record_event(_timed_event()) if self._is_cuda else time.monotonic()
+        self._started = (
+            torch.cuda.current_stream(self._device).record_event(_timed_event())
+            if self._is_cuda
+            else time.monotonic()
+        )
 
     def _stop(self) -> None:
         self._report.network_calls += 1
         if self._is_cuda:
-            self._events.append((self._started, torch.cuda.current_stream(self._device).record_event(_timed_event())))
+            self._events.append(
+                (
+                    self._started,
+                    torch.cuda.current_stream(self._device).record_event(_timed_event()),
+                )
+            )
         else:
             self._report.network_seconds += time.monotonic() - self._started
 

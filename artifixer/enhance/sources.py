@@ -1,7 +1,8 @@
-"""What ``enhance`` reads: renders in memory or in a folder, always through 8 bit, and reference photos with their cameras.
+"""What ``enhance`` reads: renders in memory or in a folder, always through 8 bit, and reference
+photos with their cameras.
 
-In: ``Renders``, or anything that gives uint8 colour and opacity by index, such as a render folder. Out: frames of the video model's size,
-in groups, the last frame repeated to fill the last group.
+In: ``Renders``, or anything that gives uint8 colour and opacity by index, such as a render folder.
+Out: frames of the video model's size, in groups, the last frame repeated to fill the last group.
 """
 
 from __future__ import annotations
@@ -66,13 +67,17 @@ class RendersInMemory:
 
 
 def checked_source(renders: Renders | RenderSource, cameras: Cameras) -> RenderSource:
-    """The renders as a source of as many frames as there are cameras. ``InputError`` for other counts, sizes, or non-finite cameras.
+    """The renders as a source of as many frames as there are cameras. ``InputError`` for other
+    counts, sizes, or non-finite cameras.
 
-    Only the first frame of a folder is looked at here; the others are compared with their cameras when they are read.
+    Only the first frame of a folder is looked at here; the others are compared with their cameras
+    when they are read.
     """
     if isinstance(renders, Renders):
         if renders.opacity.shape != renders.rgb.shape[:3]:
-            opacity, rgb = (_size_text(*tensor.shape[:3]) for tensor in (renders.opacity, renders.rgb))
+            opacity, rgb = (
+                _size_text(*tensor.shape[:3]) for tensor in (renders.opacity, renders.rgb)
+            )
             raise InputError(f"opacity: {opacity}; the renders are {rgb}")
         renders = RendersInMemory(renders)
     if len(renders) != len(cameras):
@@ -86,41 +91,62 @@ def checked_source(renders: Renders | RenderSource, cameras: Cameras) -> RenderS
 
 def check_finite(cameras: Cameras, label: str) -> None:
     """``InputError`` naming the first camera with a value that is not finite."""
-    values = torch.cat([cameras.viewmats.flatten(1), cameras.Ks.flatten(1), cameras.distortion], dim=1)
+    values = torch.cat(
+        [cameras.viewmats.flatten(1), cameras.Ks.flatten(1), cameras.distortion], dim=1
+    )
     broken = (~values.isfinite().all(dim=1)).nonzero().flatten().tolist()
     if broken:
-        raise InputError(f"{label} {broken[0]}: not finite ({len(broken)} of {len(cameras)} are); expected finite poses and intrinsics")
+        raise InputError(
+            f"{label} {broken[0]}: not finite ({len(broken)} of {len(cameras)} are); expected "
+            "finite poses and intrinsics"
+        )
 
 
 def alike_cameras(frames: Sequence[CameraFrame], name: str) -> Cameras:
-    """One batch of target cameras; ``InputError`` unless all frames have one size and lens model. ``name`` stands in the error."""
+    """One batch of target cameras; ``InputError`` unless all frames have one size and lens model.
+    ``name`` stands in the error.
+    """
     kinds = [(frame.camera.width, frame.camera.height, frame.camera.model) for frame in frames]
     for index, kind in enumerate(kinds):
         if kind != kinds[0]:
-            there, first = (f"{width}x{height} {model}" for width, height, model in (kind, kinds[0]))
-            raise InputError(f"{name}: frame {index} is {there}, frame 0 is {first}; a clip has one size and lens model")
+            there, first = (
+                f"{width}x{height} {model}" for width, height, model in (kind, kinds[0])
+            )
+            raise InputError(
+                f"{name}: frame {index} is {there}, frame 0 is {first}; a clip has one size and "
+                "lens model"
+            )
     return concatenate([frame.camera for frame in frames])
 
 
 def read_frames(
     source: RenderSource, cameras: Cameras, first: int, count: int, width: int, height: int
 ) -> tuple[Float[Tensor, "frames height width 3"], Float[Tensor, "frames height width"]]:
-    """Colour and opacity in [0,1] of ``count`` frames at the model's size; frames behind the last one repeat it."""
+    """Colour and opacity in [0,1] of ``count`` frames at the model's size; frames behind the last
+    one repeat it.
+    """
     pictures = []
     for index in range(first, first + count):
         frame = min(index, len(cameras) - 1)
         pictures.append(_sized(source.rgb(frame), source.opacity(frame), cameras, frame))
-    rgb, opacity = (torch.from_numpy(np.stack(planes)).to(torch.float32) / 255 for planes in zip(*pictures, strict=True))
-    return resize_bilinear(rgb, width, height), resize_bilinear(opacity[..., None], width, height)[..., 0]
+    rgb, opacity = (
+        torch.from_numpy(np.stack(planes)).to(torch.float32) / 255
+        for planes in zip(*pictures, strict=True)
+    )
+    return resize_bilinear(rgb, width, height), resize_bilinear(opacity[..., None], width, height)[
+        ..., 0
+    ]
 
 
 def read_references(
     references: Sequence[ReferencePhoto], width: int, height: int, model_size: tuple[int, int]
 ) -> tuple[Float[Tensor, "views model_height model_width 3"], Cameras] | None:
-    """Reference photos in [0,1] and their cameras at the model's size (width, height); None without references.
+    """Reference photos in [0,1] and their cameras at the model's size (width, height); None without
+    references.
 
-    Photos are brought to the renders' size first, in bytes and without aliasing, and from there like renders. Their aspect need not be the
-    renders': the cameras are stretched with them. ``InputError`` for photos and cameras of different sizes and non-finite cameras.
+    Photos are brought to the renders' size first, in bytes and without aliasing, and from there
+    like renders. Their aspect need not be the renders': the cameras are stretched with them.
+    ``InputError`` for photos and cameras of different sizes and non-finite cameras.
     """
     if not references:
         return None
@@ -129,9 +155,14 @@ def read_references(
         camera, photo = reference.camera, reference.photo
         if photo.shape[:2] != (camera.height, camera.width):
             expected = f"its camera says {camera.width}x{camera.height}"
-            raise InputError(f"reference {index}: {photo.shape[1]}x{photo.shape[0]} pixels; {expected}")
+            raise InputError(
+                f"reference {index}: {photo.shape[1]}x{photo.shape[0]} pixels; {expected}"
+            )
         if camera.model != references[0].camera.model:
-            raise InputError(f"reference {index} is {camera.model}, reference 0 is {references[0].camera.model}; expected one lens model")
+            raise InputError(
+                f"reference {index} is {camera.model}, reference 0 is "
+                f"{references[0].camera.model}; expected one lens model"
+            )
         photos.append(torch.from_numpy(resize_photo(photo, width, height)).to(torch.float32) / 255)
         cameras.append(camera.resized(*model_size))
     batch = concatenate(cameras)
@@ -139,11 +170,15 @@ def read_references(
     return resize_bilinear(torch.stack(photos), *model_size), batch
 
 
-def _sized(rgb: np.ndarray, opacity: np.ndarray, cameras: Cameras, index: int) -> tuple[np.ndarray, np.ndarray]:
+def _sized(
+    rgb: np.ndarray, opacity: np.ndarray, cameras: Cameras, index: int
+) -> tuple[np.ndarray, np.ndarray]:
     for kind, image in (("render", rgb), ("opacity", opacity)):
         if image.shape[:2] != (cameras.height, cameras.width):
             expected = f"its camera says {cameras.width}x{cameras.height}"
-            raise InputError(f"{kind} {index}: {image.shape[1]}x{image.shape[0]} pixels; {expected}")
+            raise InputError(
+                f"{kind} {index}: {image.shape[1]}x{image.shape[0]} pixels; {expected}"
+            )
     return rgb, opacity
 
 

@@ -1,11 +1,13 @@
 """Quality of predicted held-out views, and ``metrics.json``.
 
-In: a stream of held-out views (the photo, the prediction, the opacity of the render that the model got), all uint8. Out: one
-``VariantQuality`` per variant, from running sums, so memory does not grow with the number of views.
+In: a stream of held-out views (the photo, the prediction, the opacity of the render that the model
+got), all uint8. Out: one ``VariantQuality`` per variant, from running sums, so memory does not grow
+with the number of views.
 
-Means over frames are dominated by easy frames; ``psnr_pooled`` (one squared error over all pixels of all views) is dominated by the hard
-ones, and ``psnr_opaque`` / ``psnr_empty`` say where a variant gains: what that render showed, and what it left open.
-Definitions of PSNR and SSIM: ``imaging/metrics``; of LPIPS: ``imaging/perceptual``.
+Means over frames are dominated by easy frames; ``psnr_pooled`` (one squared error over all pixels
+of all views) is dominated by the hard ones, and ``psnr_opaque`` / ``psnr_empty`` say where a
+variant gains: what that render showed, and what it left open. Definitions of PSNR and SSIM:
+``imaging/metrics``; of LPIPS: ``imaging/perceptual``.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ from artifixer.imaging.perceptual import Lpips, load_lpips
 OPAQUE_ABOVE = 0.9
 EMPTY_BELOW = 0.1
 
-#: Renders of fits to the photos alone: what every other variant is compared with. ``3dgut``: the plain fit; ``input``: another one that
-#: the model gets, where there is one.
+#: Renders of fits to the photos alone: what every other variant is compared with. ``3dgut``: the
+#: plain fit; ``input``: another one that the model gets, where there is one.
 BASELINES = ("3dgut", "input")
 
 #: Figures of which gains are stated; larger is better.
@@ -50,7 +52,8 @@ VARIANT_TITLES = {
 class HeldoutView:
     """One held-out photo beside its prediction, pixels all of one size.
 
-    photo: its name. opacity: of the render that enters the model, whatever variant is judged, so that regions are the same for all.
+    photo: its name. opacity: of the render that enters the model, whatever variant is judged, so
+    that regions are the same for all.
     """
 
     photo: str
@@ -59,16 +62,24 @@ class HeldoutView:
     opacity: UInt8[np.ndarray, "height width"]
 
     def __post_init__(self) -> None:
-        assert self.truth.dtype == self.prediction.dtype == self.opacity.dtype == np.uint8, f"{self.photo}: expected uint8"
-        assert self.truth.shape == self.prediction.shape, f"{self.photo}: {self.truth.shape} and prediction {self.prediction.shape}"
-        assert self.truth.shape == (*self.opacity.shape, 3), f"{self.photo}: {self.truth.shape} with opacity {self.opacity.shape}"
+        assert self.truth.dtype == self.prediction.dtype == self.opacity.dtype == np.uint8, (
+            f"{self.photo}: expected uint8"
+        )
+        assert self.truth.shape == self.prediction.shape, (
+            f"{self.photo}: {self.truth.shape} and prediction {self.prediction.shape}"
+        )
+        assert self.truth.shape == (*self.opacity.shape, 3), (
+            f"{self.photo}: {self.truth.shape} with opacity {self.opacity.shape}"
+        )
 
 
 @dataclass(frozen=True)
 class ViewQuality:
-    """One view. PSNR in dB, infinite where prediction and photo are equal; LPIPS None where it cannot be computed.
+    """One view. PSNR in dB, infinite where prediction and photo are equal; LPIPS None where it
+    cannot be computed.
 
-    empty: share of the pixels that the render that the model gets leaves empty (opacity < ``EMPTY_BELOW``).
+    empty: share of the pixels that the render that the model gets leaves empty (opacity <
+    ``EMPTY_BELOW``).
     """
 
     photo: str
@@ -81,9 +92,11 @@ class ViewQuality:
 
 @dataclass(frozen=True)
 class VariantQuality:
-    """One variant over all held-out views: means of the views, PSNR of pooled pixels (dB), and the views in the order they came.
+    """One variant over all held-out views: means of the views, PSNR of pooled pixels (dB), and the
+    views in the order they came.
 
-    Values are None where there is nothing to average: no view, no pixel of that opacity, no perceptual network.
+    Values are None where there is nothing to average: no view, no pixel of that opacity, no
+    perceptual network.
     """
 
     psnr: float | None
@@ -109,13 +122,19 @@ class PerceptualMetrics:
         """Load both where the ``metrics`` extra and the weights are there; nothing is downloaded."""
         vgg01, without_vgg01 = load_lpips("lpips_vgg01", device)
         alex, without_alex = load_lpips("lpips_alex", device)
-        return PerceptualMetrics(vgg01, alex, tuple(note for note in (without_vgg01, without_alex) if note))
+        return PerceptualMetrics(
+            vgg01, alex, tuple(note for note in (without_vgg01, without_alex) if note)
+        )
 
 
 def evaluate(
-    views: Iterable[HeldoutView], perceptual: PerceptualMetrics | None = None, device: torch.device | str = "cpu"
+    views: Iterable[HeldoutView],
+    perceptual: PerceptualMetrics | None = None,
+    device: torch.device | str = "cpu",
 ) -> VariantQuality:
-    """The quality of one variant; ``views`` is read once and may be a generator. ``perceptual`` None leaves LPIPS out."""
+    """The quality of one variant; ``views`` is read once and may be a generator. ``perceptual``
+    None leaves LPIPS out.
+    """
     perceptual = perceptual or PerceptualMetrics()
     everything, opaque, empty = _SquaredError(), _SquaredError(), _SquaredError()
     per_view = []
@@ -138,29 +157,40 @@ def evaluate(
     )
 
 
-def metrics_content(variants: Mapping[str, VariantQuality], train: Sequence[str], heldout: Sequence[str]) -> dict[str, Any]:
-    """What ``metrics.json`` holds: the quality of every variant, and the names of the photos that trained and that were held out.
+def metrics_content(
+    variants: Mapping[str, VariantQuality], train: Sequence[str], heldout: Sequence[str]
+) -> dict[str, Any]:
+    """What ``metrics.json`` holds: the quality of every variant, and the names of the photos that
+    trained and that were held out.
 
-    variants: by names of ``VARIANT_TITLES``. An infinite PSNR (prediction and photo are equal) is null in the file: JSON has no infinity.
-    gains: of every variant but the renders over the better of these in each figure, see ``gain``.
+    variants: by names of ``VARIANT_TITLES``. An infinite PSNR (prediction and photo are equal) is
+    null in the file: JSON has no infinity. gains: of every variant but the renders over the better
+    of these in each figure, see ``gain``.
     """
     unknown = sorted(set(variants) - set(VARIANT_TITLES))
     assert not unknown, f"unknown variants {unknown}; expected some of {list(VARIANT_TITLES)}"
     repaired = [name for name in VARIANT_TITLES if name in variants and name not in BASELINES]
     return {
-        "gains": {name: {field: gain(variants, name, field) for field in GAIN_FIELDS} for name in repaired},
+        "gains": {
+            name: {field: gain(variants, name, field) for field in GAIN_FIELDS} for name in repaired
+        },
         "variants": {name: variants[name] for name in VARIANT_TITLES if name in variants},
         "views": {"train": list(train), "heldout": list(heldout)},
     }
 
 
 def gain(variants: Mapping[str, VariantQuality], name: str, field: str) -> float | None:
-    """A variant's figure minus the better one of the ``BASELINES``; None where a figure is missing or infinite.
+    """A variant's figure minus the better one of the ``BASELINES``; None where a figure is missing
+    or infinite.
 
     field: of ``GAIN_FIELDS``.
     """
     ours = getattr(variants[name], field)
-    theirs = [value for each in BASELINES if each in variants and (value := getattr(variants[each], field)) is not None]
+    theirs = [
+        value
+        for each in BASELINES
+        if each in variants and (value := getattr(variants[each], field)) is not None
+    ]
     if ours is None or not theirs or not math.isfinite(ours) or not math.isfinite(max(theirs)):
         return None
     return float(ours - max(theirs))
@@ -173,7 +203,9 @@ class _SquaredError:
     total: int = field(default=0)
     values: int = field(default=0)
 
-    def add(self, squared: Int[np.ndarray, "height width 3"], where: Bool[np.ndarray, "height width"]) -> None:
+    def add(
+        self, squared: Int[np.ndarray, "height width 3"], where: Bool[np.ndarray, "height width"]
+    ) -> None:
         self.total += int(squared.sum(axis=2)[where].sum())
         self.values += 3 * int(where.sum())
 
@@ -184,7 +216,9 @@ class _SquaredError:
         return 10 * math.log10(255**2 * self.values / self.total) if self.total else math.inf
 
 
-def _view_quality(view: HeldoutView, empty: float, perceptual: PerceptualMetrics, device: torch.device | str) -> ViewQuality:
+def _view_quality(
+    view: HeldoutView, empty: float, perceptual: PerceptualMetrics, device: torch.device | str
+) -> ViewQuality:
     truth, prediction = _as_float(view.truth, device), _as_float(view.prediction, device)
     with torch.no_grad():
         return ViewQuality(

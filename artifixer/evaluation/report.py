@@ -1,9 +1,10 @@
 """``report.html``: what a run did and how good it is, in one file that opens without a network.
 
-In: a ``Report``, which names pictures and videos on disk. Out: one HTML page with before/after sliders, videos, the table of variants, a
-plot of the held-out views, the frame -> photo table and every setting. Pictures are embedded as WebP and videos as they are, up to
-``MOST_BYTES``: fewer views then get a slider, and further videos are linked. The same inputs give the same bytes: times stay in
-``timing.json``, which the page shows in a frame of its own.
+In: a ``Report``, which names pictures and videos on disk. Out: one HTML page with before/after
+sliders, videos, the table of variants, a plot of the held-out views, the frame -> photo table and
+every setting. Pictures are embedded as WebP and videos as they are, up to ``MOST_BYTES``: fewer
+views then get a slider, and further videos are linked. The same inputs give the same bytes: times
+stay in ``timing.json``, which the page shows in a frame of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from artifixer.evaluation.evaluate import BASELINES, EMPTY_BELOW, OPAQUE_ABOVE, VARIANT_TITLES, VariantQuality, gain
+from artifixer.evaluation.evaluate import (
+    BASELINES,
+    EMPTY_BELOW,
+    OPAQUE_ABOVE,
+    VARIANT_TITLES,
+    VariantQuality,
+    gain,
+)
 from artifixer.runtime.media import read_image
 from artifixer.runtime.run_folder import to_json, write_bytes
 
@@ -37,7 +45,11 @@ MOST_VIEWS = 24
 PICTURE_QUALITY = 88
 
 #: Pictures of a view, in the order of the menus.
-PICTURE_TITLES = {"photo": "Photo (truth)", "opacity": "Opacity of the input render", **VARIANT_TITLES}
+PICTURE_TITLES = {
+    "photo": "Photo (truth)",
+    "opacity": "Opacity of the input render",
+    **VARIANT_TITLES,
+}
 
 #: Which picture stands on the right at first: the first of these that a view has.
 PREFERRED = ("artifixer3d_plus", "artifixer", "artifixer3d", "3dgut")
@@ -69,7 +81,9 @@ _PLOT_WIDTH, _PLOT_HEIGHT, _PLOT_MARGIN = 960, 300, 44
 
 @dataclass(frozen=True)
 class ReportView:
-    """One view that the reader can compare. title: photo or frame. pictures: image files by names of ``PICTURE_TITLES``, of one size."""
+    """One view that the reader can compare. title: photo or frame. pictures: image files by names
+    of ``PICTURE_TITLES``, of one size.
+    """
 
     title: str
     pictures: Mapping[str, Path]
@@ -79,10 +93,11 @@ class ReportView:
 class Report:
     """Everything the page shows.
 
-    title: the capture's name. subtitle: one line under it. facts: (what, how) rows of "What was done", the camera scale's source included.
-    variants: quality by names of ``VARIANT_TITLES``; empty without held-out photos. views: for the sliders.
-    videos: (caption, file) in order; a file whose name starts with ``side_by_side`` takes the whole width.
-    frames: the photo that each frame of the path stands at, or None. splats: files relative to the report. settings: any JSON data.
+    title: the capture's name. subtitle: one line under it. facts: (what, how) rows of "What was
+    done", the camera scale's source included. variants: quality by names of ``VARIANT_TITLES``;
+    empty without held-out photos. views: for the sliders. videos: (caption, file) in order; a file
+    whose name starts with ``side_by_side`` takes the whole width. frames: the photo that each frame
+    of the path stands at, or None. splats: files relative to the report. settings: any JSON data.
     notes: warnings the reader should see.
     """
 
@@ -101,7 +116,9 @@ class Report:
 def write_report(path: Path, report: Report) -> None:
     """Write the page atomically. Raises ``InputError`` for a picture that cannot be read."""
     views, picture_bytes = _embedded_views(report.views, int(PICTURE_SHARE * MOST_BYTES))
-    template = Template((Path(__file__).parent / "report_template.html").read_text(encoding="utf-8"))
+    template = Template(
+        (Path(__file__).parent / "report_template.html").read_text(encoding="utf-8")
+    )
     page = template.substitute(
         title=_escaped(report.title),
         subtitle=_escaped(report.subtitle),
@@ -109,22 +126,29 @@ def write_report(path: Path, report: Report) -> None:
         comparison="" if views else "hidden",
         videos=_videos(report.videos, path.parent, MOST_BYTES - picture_bytes - 1_000_000),
         quality=_quality(report.variants),
-        facts="".join(f"<tr><td>{_escaped(what)}</td><td>{_escaped(how)}</td></tr>" for what, how in report.facts),
+        facts="".join(
+            f"<tr><td>{_escaped(what)}</td><td>{_escaped(how)}</td></tr>"
+            for what, how in report.facts
+        ),
         notes="".join(f'<p class="soft">{_escaped(note)}</p>' for note in report.notes),
         splats=" and ".join(f"<code>{_escaped(file)}</code>" for file in report.splats),
         frames=_frame_table(report.frames),
-        settings=_escaped(json.dumps(to_json(report.settings), indent=2, sort_keys=True, ensure_ascii=False)),
+        settings=_escaped(
+            json.dumps(to_json(report.settings), indent=2, sort_keys=True, ensure_ascii=False)
+        ),
         views=_script_json(views),
         picture_titles=_script_json(PICTURE_TITLES),
     )
     write_bytes(path, page.encode())
 
 
-# Sliders ------------------------------------------------------------------------------------------------------------------------------
+# Sliders ------------------------------------------------------------------------------------------
 
 
 def _embedded_views(views: Sequence[ReportView], budget: int) -> tuple[list[dict[str, Any]], int]:
-    """Evenly spaced views as data for the page's script, as many as fit the budget, and the bytes they take."""
+    """Evenly spaced views as data for the page's script, as many as fit the budget, and the bytes
+    they take.
+    """
     for count in range(min(MOST_VIEWS, len(views)), 0, -1):
         chosen = [views[position * len(views) // count] for position in range(count)]
         embedded = [_embedded_view(view) for view in chosen]
@@ -135,12 +159,20 @@ def _embedded_views(views: Sequence[ReportView], budget: int) -> tuple[list[dict
 
 
 def _embedded_view(view: ReportView) -> dict[str, Any]:
-    pictures = {name: read_image(view.pictures[name]) for name in PICTURE_TITLES if name in view.pictures}
+    pictures = {
+        name: read_image(view.pictures[name]) for name in PICTURE_TITLES if name in view.pictures
+    }
     assert pictures, f"{view.title}: no pictures"
     height, width = next(iter(pictures.values())).shape[:2]
     preferred = next((name for name in PREFERRED if name in pictures), next(iter(pictures)))
     uris = {name: _data_uri(_webp(pixels), "image/webp") for name, pixels in pictures.items()}
-    return {"title": view.title, "width": width, "height": height, "preferred": preferred, "pictures": uris}
+    return {
+        "title": view.title,
+        "width": width,
+        "height": height,
+        "preferred": preferred,
+        "pictures": uris,
+    }
 
 
 def _webp(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:
@@ -151,7 +183,7 @@ def _webp(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:
     return buffer.getvalue()
 
 
-# Videos -------------------------------------------------------------------------------------------------------------------------------
+# Videos -------------------------------------------------------------------------------------------
 
 
 def _videos(videos: Sequence[tuple[str, Path]], folder: Path, budget: int) -> str:
@@ -164,54 +196,91 @@ def _videos(videos: Sequence[tuple[str, Path]], folder: Path, budget: int) -> st
             budget -= size
             source, note = _data_uri(file.read_bytes(), "video/mp4"), ""
         else:
-            source, note = _escaped(file.relative_to(folder).as_posix()), " (too large to embed: plays from the file beside this report)"
-        player = f'<video controls loop muted playsinline preload="metadata" src="{source}"></video>'
-        figures.append(f"<figure{wide}>{player}<figcaption>{_escaped(caption)}{note}</figcaption></figure>")
+            source, note = (
+                _escaped(file.relative_to(folder).as_posix()),
+                " (too large to embed: plays from the file beside this report)",
+            )
+        player = (
+            f'<video controls loop muted playsinline preload="metadata" src="{source}"></video>'
+        )
+        figures.append(
+            f"<figure{wide}>{player}<figcaption>{_escaped(caption)}{note}</figcaption></figure>"
+        )
     return f'<h2>Along the path</h2><div class="films">{"".join(figures)}</div>' if figures else ""
 
 
-# Quality ------------------------------------------------------------------------------------------------------------------------------
+# Quality ------------------------------------------------------------------------------------------
 
 
 def _tiles(variants: Mapping[str, VariantQuality]) -> str:
     """Headline figures: the best of our variants against the better of the renders."""
-    ours = {name: variants[name] for name in PREFERRED[:3] if name in variants and variants[name].psnr is not None}
+    ours = {
+        name: variants[name]
+        for name in PREFERRED[:3]
+        if name in variants and variants[name].psnr is not None
+    }
     if not ours or not any(name in variants for name in BASELINES):
         return ""
-    renders = "the better of the two renders" if all(name in variants for name in BASELINES) else "the plain 3DGUT render"
+    renders = (
+        "the better of the two renders"
+        if all(name in variants for name in BASELINES)
+        else "the plain 3DGUT render"
+    )
     best = max(ours, key=lambda name: ours[name].psnr or 0.0)
     tiles = [(VARIANT_TITLES[best], "best of the variants by mean PSNR")]
-    for field, label in (("psnr", "PSNR, mean of the held-out photos"), ("psnr_pooled", "PSNR over all held-out pixels"), ("ssim", "SSIM")):
+    for field, label in (
+        ("psnr", "PSNR, mean of the held-out photos"),
+        ("psnr_pooled", "PSNR over all held-out pixels"),
+        ("ssim", "SSIM"),
+    ):
         value, change = getattr(ours[best], field), gain(variants, best, field)
         digits, unit = (3, "") if field == "ssim" else (2, " dB")
         against = "" if change is None else f" ({change:+.{digits}f} against {renders})"
         tiles.append((f"{value:.{digits}f}{unit}", f"{label}{against}"))
-    cells = "".join(f'<div class="card tile"><b>{_escaped(value)}</b><span>{_escaped(label)}</span></div>' for value, label in tiles)
+    cells = "".join(
+        f'<div class="card tile"><b>{_escaped(value)}</b><span>{_escaped(label)}</span></div>'
+        for value, label in tiles
+    )
     return f'<div class="tiles">{cells}</div>'
 
 
 def _quality(variants: Mapping[str, VariantQuality]) -> str:
     if not any(quality.per_view for quality in variants.values()):
         return '<h2>Quality</h2><div class="card"><p>No photo was held out, so there is nothing to compare the frames with.</p></div>'
-    columns = [column for column in COLUMNS if any(getattr(quality, column[0]) is not None for quality in variants.values())]
+    columns = [
+        column
+        for column in COLUMNS
+        if any(getattr(quality, column[0]) is not None for quality in variants.values())
+    ]
     headings = "".join(f"<th>{heading}</th>" for _, heading, _, _ in columns)
     rows = []
     for name, quality in variants.items():
-        cells = "".join(_cell(quality, field, digits, _best(variants, field, larger)) for field, _, digits, larger in columns)
+        cells = "".join(
+            _cell(quality, field, digits, _best(variants, field, larger))
+            for field, _, digits, larger in columns
+        )
         rows.append(f"<tr><td>{_escaped(VARIANT_TITLES[name])}</td>{cells}</tr>")
-    absent = "" if any(field.startswith("lpips") for field, *_ in columns) else " LPIPS was not computed (extra or weights absent)."
+    absent = (
+        ""
+        if any(field.startswith("lpips") for field, *_ in columns)
+        else " LPIPS was not computed (extra or weights absent)."
+    )
     return (
         "<h2>Quality on held-out photos</h2>"
         f'<div class="card"><div class="wide"><table><tr><th>variant</th>{headings}</tr>{"".join(rows)}</table></div>'
-        '<p class="soft below">PSNR in dB: mean over the photos; pooled over all their pixels; over the pixels that'
-        f" the model's input render shows (opacity above {OPAQUE_ABOVE}) and leaves empty (below {EMPTY_BELOW}).{absent}</p></div>"
+        '<p class="soft below">PSNR in dB: mean over the photos; pooled over all their pixels; '
+        "over the pixels that"
+        f" the model's input render shows (opacity above {OPAQUE_ABOVE}) and leaves empty (below "
+        f"{EMPTY_BELOW}).{absent}</p></div>"
         f'<div class="card below">{_plot(variants)}'
         f"<details><summary>Every held-out photo</summary>{_view_table(variants)}</details></div>"
     )
 
 
 def _best(variants: Mapping[str, VariantQuality], field: str, larger: bool) -> float | None:
-    values = [value for quality in variants.values() if (value := getattr(quality, field)) is not None]
+    values = [
+        value for quality in variants.values() if (value := getattr(quality, field)) is not None
+    ]
     return (max if larger else min)(values, default=None)
 
 
@@ -230,8 +299,13 @@ def _view_table(variants: Mapping[str, VariantQuality]) -> str:
     headings = "".join(f"<th>{_escaped(VARIANT_TITLES[name])}</th>" for name in variants)
     rows = []
     for position, view in enumerate(first.per_view):
-        cells = "".join(f"<td>{_number(quality.per_view[position].psnr, 2)}</td>" for quality in variants.values())
-        rows.append(f"<tr><td>{_escaped(view.photo)}</td><td>{100 * view.empty:.0f} %</td>{cells}</tr>")
+        cells = "".join(
+            f"<td>{_number(quality.per_view[position].psnr, 2)}</td>"
+            for quality in variants.values()
+        )
+        rows.append(
+            f"<tr><td>{_escaped(view.photo)}</td><td>{100 * view.empty:.0f} %</td>{cells}</tr>"
+        )
     return f'<div class="wide"><table><tr><th>photo</th><th>empty</th>{headings}</tr>{"".join(rows)}</table></div>'
 
 
@@ -246,23 +320,37 @@ def _plot(variants: Mapping[str, VariantQuality]) -> str:
 
     def at(position: int, value: float) -> tuple[float, float]:
         x = _PLOT_MARGIN + (position + 0.5) / count * (_PLOT_WIDTH - 2 * _PLOT_MARGIN)
-        y = _PLOT_HEIGHT - 28 - (min(max(value, low), high) - low) / (high - low) * (_PLOT_HEIGHT - 44)
+        y = (
+            _PLOT_HEIGHT
+            - 28
+            - (min(max(value, low), high) - low) / (high - low) * (_PLOT_HEIGHT - 44)
+        )
         return x, y
 
     step = next(step for step in (1, 2, 5, 10, 20) if (high - low) / step <= 8 or step == 20)
     parts = []
     for value in range(-(-low // step) * step, high + 1, step):
         y = at(0, value)[1]
-        parts.append(f'<line class="grid" x1="{_PLOT_MARGIN}" x2="{_PLOT_WIDTH - 8}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{_PLOT_MARGIN - 8}" y="{y + 4:.1f}" text-anchor="end">{value}</text>')
+        parts.append(
+            f'<line class="grid" x1="{_PLOT_MARGIN}" x2="{_PLOT_WIDTH - 8}" y1="{y:.1f}" '
+            f'y2="{y:.1f}"/>'
+        )
+        parts.append(
+            f'<text x="{_PLOT_MARGIN - 8}" y="{y + 4:.1f}" text-anchor="end">{value}</text>'
+        )
     for name, values in lines.items():
         color, dashes = _STROKES[name]
         points = [at(position, value) for position, value in enumerate(values)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        parts.append(f'<polyline fill="none" stroke="{color}" stroke-width="2" stroke-dasharray="{dashes}" points="{path}"/>')
+        parts.append(
+            f'<polyline fill="none" stroke="{color}" stroke-width="2" stroke-dasharray="{dashes}" '
+            f'points="{path}"/>'
+        )
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color}"/>' for x, y in points]
     caption = "held-out photos in the order of the path: PSNR in dB"
-    parts.append(f'<text x="{_PLOT_WIDTH / 2}" y="{_PLOT_HEIGHT - 6}" text-anchor="middle">{caption}</text>')
+    parts.append(
+        f'<text x="{_PLOT_WIDTH / 2}" y="{_PLOT_HEIGHT - 6}" text-anchor="middle">{caption}</text>'
+    )
     picture = f'<svg viewBox="0 0 {_PLOT_WIDTH} {_PLOT_HEIGHT}" role="img" aria-label="{caption}">{"".join(parts)}</svg>'
     return f'<div class="plot">{picture}</div><div class="legend">{"".join(map(_legend_entry, lines))}</div>'
 
@@ -273,15 +361,19 @@ def _legend_entry(name: str) -> str:
     return f'<span><i style="{style}"></i>{_escaped(VARIANT_TITLES[name])}</span>'
 
 
-# Tables and escapes -------------------------------------------------------------------------------------------------------------------
+# Tables and escapes -------------------------------------------------------------------------------
 
 
 def _frame_table(frames: Sequence[str | None]) -> str:
     stops = [(index, photo) for index, photo in enumerate(frames) if photo is not None]
-    rows = "".join(f"<tr><td>{index:05d}</td><td>{_escaped(photo)}</td></tr>" for index, photo in stops)
+    rows = "".join(
+        f"<tr><td>{index:05d}</td><td>{_escaped(photo)}</td></tr>" for index, photo in stops
+    )
     text = f"{len(stops)} of the {len(frames)} frames stand exactly where a photo was taken."
     table = f'<div class="wide"><table><tr><th>frame</th><th>photo</th></tr>{rows}</table></div>'
-    details = f"<details><summary>Which frame is which photo</summary>{table}</details>" if stops else ""
+    details = (
+        f"<details><summary>Which frame is which photo</summary>{table}</details>" if stops else ""
+    )
     return f'<h2>Frames</h2><div class="card"><p>{text}</p>{details}</div>'
 
 

@@ -1,10 +1,12 @@
-"""``cameras.json``: cameras with the names of their photos, as run folders and render folders hold them.
+"""``cameras.json``: cameras with the names of their photos, as run folders and render folders hold
+them.
 
 ::
 
     {"format": "artifixer cameras", "version": 1, "axes": "OpenCV, world_to_camera",
-     "frames": [{"index": 0, "photo": "images/0001.jpg" or null, "width": 640, "height": 480, "model": "pinhole",
-                 "fx": ..., "fy": ..., "cx": ..., "cy": ..., "distortion": {"k1": ...}, "world_to_camera": [[...] x 4]}],
+     "frames": [{"index": 0, "photo": "images/0001.jpg" or null, "width": 640, "height": 480,
+                 "model": "pinhole", "fx": ..., "fy": ..., "cx": ..., "cy": ..., "distortion":
+                 {"k1": ...}, "world_to_camera": [[...] x 4]}],
      "references": [{the same, with "file": "references/00000.png"}]}
 
 Numbers are written in full, so a file read and written again is the same file.
@@ -29,11 +31,12 @@ from artifixer.runtime.run_folder import read_json, write_json
 FORMAT = "artifixer cameras"
 VERSION = 1
 
-#: Rotations in the file are float32; the product with their transpose differs from one by no more than this.
+#: Rotations in the file are float32; the product with their transpose differs from one by no more
+#: than this.
 RIGID_TOLERANCE = 1e-3
 
-#: Sides in pixels, intrinsics (pixels, distortion coefficients) and positions (world units) beyond these are mistakes; squares of
-#: positions still fit float32.
+#: Sides in pixels, intrinsics (pixels, distortion coefficients) and positions (world units) beyond
+#: these are mistakes; squares of positions still fit float32.
 LARGEST_SIDE, LARGEST_INTRINSIC, LARGEST_POSITION = 65_535, 1e9, 1e12
 
 #: Smallest focal length in pixels: rays through neighbouring pixels stay apart.
@@ -44,7 +47,9 @@ _INTRINSICS = ("fx", "fy", "cx", "cy")
 
 @dataclass(frozen=True)
 class CameraFrame:
-    """One view (a ``Cameras`` of length 1) and the name of the photo taken from it, if there is one."""
+    """One view (a ``Cameras`` of length 1) and the name of the photo taken from it, if there is
+    one.
+    """
 
     camera: Cameras
     photo: str | None = None
@@ -59,27 +64,47 @@ def is_camera_file(path: Path) -> bool:
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 
-def write_cameras(path: Path, frames: Sequence[CameraFrame], references: Sequence[tuple[CameraFrame, str]] = ()) -> None:
-    """Write the file atomically. ``references`` are photos with their file names relative to the folder of ``path``."""
-    content: dict[str, Any] = {"format": FORMAT, "version": VERSION, "axes": "OpenCV, world_to_camera"}
+def write_cameras(
+    path: Path, frames: Sequence[CameraFrame], references: Sequence[tuple[CameraFrame, str]] = ()
+) -> None:
+    """Write the file atomically. ``references`` are photos with their file names relative to the
+    folder of ``path``.
+    """
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "axes": "OpenCV, world_to_camera",
+    }
     content["frames"] = [_to_json(index, frame) for index, frame in enumerate(frames)]
-    content["references"] = [_to_json(index, frame) | {"file": file} for index, (frame, file) in enumerate(references)]
+    content["references"] = [
+        _to_json(index, frame) | {"file": file} for index, (frame, file) in enumerate(references)
+    ]
     write_json(path, content)
 
 
 def read_cameras(path: Path) -> list[CameraFrame]:
-    """The frames of a camera file, in order. Raises ``InputError`` naming the frame and the value that is wrong."""
-    return [_from_json(path, f"frame {number}", entry) for number, entry in enumerate(_entries(path, "frames"))]
+    """The frames of a camera file, in order. Raises ``InputError`` naming the frame and the value
+    that is wrong.
+    """
+    return [
+        _from_json(path, f"frame {number}", entry)
+        for number, entry in enumerate(_entries(path, "frames"))
+    ]
 
 
 def read_references(path: Path) -> list[tuple[CameraFrame, str]]:
-    """The reference photos of a camera file with the names of their files. Raises ``InputError`` as ``read_cameras`` does."""
+    """The reference photos of a camera file with the names of their files. Raises ``InputError`` as
+    ``read_cameras`` does.
+    """
     references = []
     for number, entry in enumerate(_entries(path, "references")):
         frame = _from_json(path, f"reference {number}", entry)
         file = entry.get("file")
         if not isinstance(file, str):
-            raise InputError(f'{path}: reference {number} has "file" = {shown(file)}; expected a path inside the folder')
+            raise InputError(
+                f'{path}: reference {number} has "file" = {shown(file)}; expected a path inside '
+                "the folder"
+            )
         path_inside(path.parent, file, path, "the folder")
         references.append((frame, file))
     return references
@@ -107,7 +132,9 @@ def _entries(path: Path, key: str) -> list[Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f'{path}: not a camera file; expected "format": "{FORMAT}"')
     if content.get("version") != VERSION:
-        raise InputError(f"{path}: version {shown(content.get('version'))}; this program reads version {VERSION}")
+        raise InputError(
+            f"{path}: version {shown(content.get('version'))}; this program reads version {VERSION}"
+        )
     entries = content.get(key, [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(f'{path}: "{key}" is {str(entries)[:40]}; expected a list of cameras')
@@ -116,20 +143,35 @@ def _entries(path: Path, key: str) -> list[Any]:
 
 def _from_json(path: Path, label: str, entry: dict[str, Any]) -> CameraFrame:
     sides = [_number(path, label, entry, key) for key in ("width", "height")]
-    if any(side != int(side) or not 1 <= side <= LARGEST_SIDE for side in sides) or sides[0] * sides[1] > MOST_PIXELS:
-        raise InputError(f"{path}: {label} is {sides[0]:g}x{sides[1]:g}; expected whole numbers of 1 to {LARGEST_SIDE} pixels")
+    if (
+        any(side != int(side) or not 1 <= side <= LARGEST_SIDE for side in sides)
+        or sides[0] * sides[1] > MOST_PIXELS
+    ):
+        raise InputError(
+            f"{path}: {label} is {sides[0]:g}x{sides[1]:g}; expected whole numbers of 1 to "
+            f"{LARGEST_SIDE} pixels"
+        )
     model, photo = entry.get("model"), entry.get("photo")
     if model not in ("pinhole", "fisheye"):
-        raise InputError(f'{path}: {label} has "model" = {shown(model)}; expected pinhole or fisheye')
+        raise InputError(
+            f'{path}: {label} has "model" = {shown(model)}; expected pinhole or fisheye'
+        )
     if not isinstance(photo, (str, type(None))):
         raise InputError(f'{path}: {label} has "photo" = {shown(photo)}; expected a name or null')
     fx, fy, cx, cy = (_number(path, label, entry, key) for key in _INTRINSICS)
     if min(fx, fy) < SMALLEST_FOCAL_LENGTH:
-        raise InputError(f"{path}: {label} has focal lengths {fx:g}, {fy:g}; expected positive ones")
+        raise InputError(
+            f"{path}: {label} has focal lengths {fx:g}, {fy:g}; expected positive ones"
+        )
     lens = entry.get("distortion", {})
     if not isinstance(lens, dict):
-        raise InputError(f'{path}: {label} has "distortion" = {str(lens)[:40]}; expected an object with k1 ... p2')
-    distortion = [_number(path, label, lens, name) if name in lens else 0.0 for name in DISTORTION_NAMES]
+        raise InputError(
+            f'{path}: {label} has "distortion" = {str(lens)[:40]}; expected an object with k1 ... '
+            "p2"
+        )
+    distortion = [
+        _number(path, label, lens, name) if name in lens else 0.0 for name in DISTORTION_NAMES
+    ]
     camera = Cameras(
         viewmats=_viewmat(path, label, entry.get("world_to_camera"))[None],
         Ks=torch.tensor([[[fx, 0, cx], [0, fy, cy], [0, 0, 1]]], dtype=torch.float32),
@@ -150,8 +192,14 @@ def _number(path: Path, label: str, entry: dict[str, Any], key: str) -> float:
 
 def _viewmat(path: Path, label: str, rows: object) -> torch.Tensor:
     """A rigid world_to_camera matrix, checked."""
-    wrong = InputError(f'{path}: {label} has "world_to_camera" = {shown(rows)}; expected a rigid 4x4 matrix')
-    if not isinstance(rows, list) or len(rows) != 4 or not all(isinstance(row, list) and len(row) == 4 for row in rows):
+    wrong = InputError(
+        f'{path}: {label} has "world_to_camera" = {shown(rows)}; expected a rigid 4x4 matrix'
+    )
+    if (
+        not isinstance(rows, list)
+        or len(rows) != 4
+        or not all(isinstance(row, list) and len(row) == 4 for row in rows)
+    ):
         raise wrong
     values = [value for row in rows for value in row]
     if not all(is_number(value, LARGEST_POSITION) for value in values):
@@ -159,6 +207,10 @@ def _viewmat(path: Path, label: str, rows: object) -> torch.Tensor:
     viewmat = torch.tensor(rows, dtype=torch.float64)
     rotation = viewmat[:3, :3]
     error = (rotation @ rotation.mT - torch.eye(3, dtype=torch.float64)).abs().max()
-    if error > RIGID_TOLERANCE or torch.linalg.det(rotation) < 0 or viewmat[3].tolist() != [0, 0, 0, 1]:
+    if (
+        error > RIGID_TOLERANCE
+        or torch.linalg.det(rotation) < 0
+        or viewmat[3].tolist() != [0, 0, 0, 1]
+    ):
         raise wrong
     return viewmat.to(torch.float32)

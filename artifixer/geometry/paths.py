@@ -1,8 +1,10 @@
-"""Camera paths for video: through given views (``tour``), smoothly along and beyond them (``spline``), around a place (``orbit``).
+"""Camera paths for video: through given views (``tour``), smoothly along and beyond them
+(``spline``), around a place (``orbit``).
 
-In: cameras of captured or held-out photos, and the typical distance of what they look at. Out: ``CameraPath``, cameras in the order of
-the video. A step between two frames is bounded in angle and in translation relative to that distance, so that neighbouring frames
-overlap enough for a video model.
+In: cameras of captured or held-out photos, and the typical distance of what they look at. Out:
+``CameraPath``, cameras in the order of the video. A step between two frames is bounded in angle and
+in translation relative to that distance, so that neighbouring frames overlap enough for a video
+model.
 """
 
 from __future__ import annotations
@@ -16,12 +18,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras, concatenate
-from artifixer.geometry.transforms import invert_rigid, look_at, matrix_to_quaternion, quaternion_to_matrix, rotation_angle
+from artifixer.geometry.transforms import (
+    invert_rigid,
+    look_at,
+    matrix_to_quaternion,
+    quaternion_to_matrix,
+    rotation_angle,
+)
 
 
 @dataclass(frozen=True)
 class StepLimits:
-    """angle: radians between neighbouring frames. translation: relative to the typical distance. frames: of the whole path.
+    """angle: radians between neighbouring frames. translation: relative to the typical distance.
+    frames: of the whole path.
 
     When a path would need more than ``frames``, its steps grow evenly until it does not.
     """
@@ -33,7 +42,9 @@ class StepLimits:
 
 @dataclass(frozen=True)
 class CameraPath:
-    """cameras: one per frame. stops: for each frame the index of the given view that stands exactly there, or None."""
+    """cameras: one per frame. stops: for each frame the index of the given view that stands exactly
+    there, or None.
+    """
 
     cameras: Cameras
     stops: tuple[int | None, ...]
@@ -55,7 +66,8 @@ _SPLINE_VIEWS = 8
 def alike(cameras: Sequence[Cameras]) -> Cameras:
     """Single views of any sizes and lenses as one batch of the first one's size and lens model.
 
-    Views of another size are scaled; views of another lens model get the first one's intrinsics and distortion.
+    Views of another size are scaled; views of another lens model get the first one's intrinsics and
+    distortion.
     """
     first = cameras[0]
     resized = []
@@ -68,7 +80,9 @@ def alike(cameras: Sequence[Cameras]) -> Cameras:
 
 
 def typical_distance(cameras: Cameras, points: Float[Tensor, "points 3"]) -> float | None:
-    """Median camera z of the points that are inside a view's image, over all views; None when no point is."""
+    """Median camera z of the points that are inside a view's image, over all views; None when no
+    point is.
+    """
     pixels, depths, valid = cameras.project(points)
     size = pixels.new_tensor([cameras.width, cameras.height])
     inside = valid & (pixels >= 0).all(dim=-1) & (pixels < size).all(dim=-1)
@@ -78,17 +92,24 @@ def typical_distance(cameras: Cameras, points: Float[Tensor, "points 3"]) -> flo
 def tour(views: Cameras, distance: float, limits: StepLimits | None = None) -> CameraPath:
     """A video through all views, each one hit exactly, in an order that keeps the way short.
 
-    distance: typical distance of what the views look at, world units, positive. More views than ``limits.frames`` are thinned evenly.
+    distance: typical distance of what the views look at, world units, positive. More views than
+    ``limits.frames`` are thinned evenly.
     """
     limits = limits or StepLimits()
     order = short_order(views, distance)
     if len(order) > limits.frames:
-        order = [order[round(k * (len(order) - 1) / (limits.frames - 1))] for k in range(limits.frames)]
+        order = [
+            order[round(k * (len(order) - 1) / (limits.frames - 1))] for k in range(limits.frames)
+        ]
     return _through(views[order], [*order], distance, limits)
 
 
-def spline(views: Cameras, distance: float, beyond: float = 0.3, limits: StepLimits | None = None) -> CameraPath:
-    """A smooth path along a few of the views and past both ends by ``beyond`` times the way between the last two of them."""
+def spline(
+    views: Cameras, distance: float, beyond: float = 0.3, limits: StepLimits | None = None
+) -> CameraPath:
+    """A smooth path along a few of the views and past both ends by ``beyond`` times the way between
+    the last two of them.
+    """
     limits = limits or StepLimits()
     order = short_order(views, distance)
     keep = min(_SPLINE_VIEWS, len(order))
@@ -96,23 +117,36 @@ def spline(views: Cameras, distance: float, beyond: float = 0.3, limits: StepLim
     keys = views[chosen]
     stops: list[int | None] = [*chosen]
     if len(chosen) > 1 and beyond > 0:
-        keys = concatenate([_past(keys[1], keys[0], beyond), keys, _past(keys[-2], keys[-1], beyond)])
+        keys = concatenate(
+            [_past(keys[1], keys[0], beyond), keys, _past(keys[-2], keys[-1], beyond)]
+        )
         stops = [None, *stops, None]
     return _through(keys, stops, distance, limits)
 
 
 def orbit(views: Cameras, frames: int = 120) -> CameraPath:
-    """A full circle around what the views look at: their mean height, distance and intrinsics; +y of the images stays down."""
-    center, up = focus_point(views), torch.nn.functional.normalize(-views.viewmats[:, 1, :3].mean(dim=0), dim=0)
+    """A full circle around what the views look at: their mean height, distance and intrinsics; +y
+    of the images stays down.
+    """
+    center, up = (
+        focus_point(views),
+        torch.nn.functional.normalize(-views.viewmats[:, 1, :3].mean(dim=0), dim=0),
+    )
     offsets = views.centers - center
     heights = offsets @ up
     sideways = offsets - heights[:, None] * up
     radius = sideways.norm(dim=1).mean()
-    start = sideways[0] if sideways[0].norm() > 1e-6 * (1 + radius) else views.camera_to_world[0, :3, 0]
+    start = (
+        sideways[0] if sideways[0].norm() > 1e-6 * (1 + radius) else views.camera_to_world[0, :3, 0]
+    )
     start = torch.nn.functional.normalize(start - (start @ up) * up, dim=0)
     side = torch.linalg.cross(up, start)
     angles = torch.arange(frames, dtype=start.dtype) * (2 * math.pi / frames)
-    eyes = center + heights.mean() * up + radius * (angles.cos()[:, None] * start + angles.sin()[:, None] * side)
+    eyes = (
+        center
+        + heights.mean() * up
+        + radius * (angles.cos()[:, None] * start + angles.sin()[:, None] * side)
+    )
     viewmats = invert_rigid(look_at(eyes, center.expand_as(eyes), up))
     cameras = Cameras(
         viewmats,
@@ -128,11 +162,13 @@ def orbit(views: Cameras, frames: int = 120) -> CameraPath:
 def focus_point(views: Cameras) -> Float[Tensor, " 3"]:
     """The point nearest to all optical axes in the least-squares sense, kept in front of the views.
 
-    Views that look in parallel have no such point: then a point one camera spacing ahead of their mean.
+    Views that look in parallel have no such point: then a point one camera spacing ahead of their
+    mean.
     """
     axes = views.viewmats[:, 2, :3].double()
     centers = views.centers.double()
-    across = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None, :]  # projects onto the plane across each axis
+    # projects onto the plane across each axis
+    across = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None, :]
     matrix = across.sum(dim=0)
     spread = (centers - centers.mean(dim=0)).norm(dim=1).mean().clamp(min=1e-3)
     ahead = centers.mean(dim=0) + spread * torch.nn.functional.normalize(axes.sum(dim=0), dim=0)
@@ -144,13 +180,16 @@ def focus_point(views: Cameras) -> Float[Tensor, " 3"]:
 
 
 def short_order(views: Cameras, distance: float) -> list[int]:
-    """An order of the views with a short way: nearest neighbours from an outermost view, then 2-opt until nothing improves.
+    """An order of the views with a short way: nearest neighbours from an outermost view, then 2-opt
+    until nothing improves.
 
     The way between two views is their translation over ``distance`` plus their angle in radians.
     """
     count = len(views)
     rotations, centers = views.viewmats[:, :3, :3].double(), views.centers.double()
-    way = torch.cdist(centers, centers) / distance + rotation_angle(rotations[:, None], rotations[None])
+    way = torch.cdist(centers, centers) / distance + rotation_angle(
+        rotations[:, None], rotations[None]
+    )
     order = [int(way.sum(dim=1).argmax())]
     while len(order) < count:
         row = way[order[-1]].clone()
@@ -164,7 +203,9 @@ def short_order(views: Cameras, distance: float) -> list[int]:
             for last in range(first + 1, count):
                 gain = 0.0
                 if first:
-                    gain += cost[order[first - 1]][order[first]] - cost[order[first - 1]][order[last]]
+                    gain += (
+                        cost[order[first - 1]][order[first]] - cost[order[first - 1]][order[last]]
+                    )
                 if last + 1 < count:
                     gain += cost[order[last]][order[last + 1]] - cost[order[first]][order[last + 1]]
                 if gain > 1e-9:
@@ -173,7 +214,9 @@ def short_order(views: Cameras, distance: float) -> list[int]:
     return order if order[0] <= order[-1] else order[::-1]
 
 
-def _through(keys: Cameras, stops: Sequence[int | None], distance: float, limits: StepLimits) -> CameraPath:
+def _through(
+    keys: Cameras, stops: Sequence[int | None], distance: float, limits: StepLimits
+) -> CameraPath:
     """Frames along a smooth curve through the key views, each key view a frame of its own."""
     if len(keys) == 1:
         return CameraPath(keys, (stops[0],))
@@ -183,8 +226,10 @@ def _through(keys: Cameras, stops: Sequence[int | None], distance: float, limits
     for segment in range(len(keys) - 1):
         sampled = curve.at(segment, grid)
         steps = torch.maximum(
-            rotation_angle(sampled.viewmats[1:, :3, :3], sampled.viewmats[:-1, :3, :3]) / limits.angle,
-            (sampled.centers[1:] - sampled.centers[:-1]).norm(dim=1) / (limits.translation * distance),
+            rotation_angle(sampled.viewmats[1:, :3, :3], sampled.viewmats[:-1, :3, :3])
+            / limits.angle,
+            (sampled.centers[1:] - sampled.centers[:-1]).norm(dim=1)
+            / (limits.translation * distance),
         )
         ways.append(torch.cat([steps.new_zeros(1), steps.cumsum(0)]))
         lengths.append(float(ways[-1][-1]) * _LENGTH_MARGIN)
@@ -199,12 +244,18 @@ def _through(keys: Cameras, stops: Sequence[int | None], distance: float, limits
     marks.append(stops[-1])
     exact = [sum(counts[:segment]) for segment in range(len(counts))]
     viewmats, Ks, distortion = path.viewmats.clone(), path.Ks.clone(), path.distortion.clone()
-    viewmats[exact], Ks[exact], distortion[exact] = keys.viewmats[:-1], keys.Ks[:-1], keys.distortion[:-1]
+    viewmats[exact], Ks[exact], distortion[exact] = (
+        keys.viewmats[:-1],
+        keys.Ks[:-1],
+        keys.distortion[:-1],
+    )
     return CameraPath(replace(path, viewmats=viewmats, Ks=Ks, distortion=distortion), tuple(marks))
 
 
 def _step_counts(lengths: Sequence[float], frames: int) -> list[int]:
-    """Steps per segment: at least one, as many as its length asks for, shrunk evenly when the path would exceed ``frames``."""
+    """Steps per segment: at least one, as many as its length asks for, shrunk evenly when the path
+    would exceed ``frames``.
+    """
     stretch = 1.0
     while True:
         counts = [max(1, math.ceil(length / stretch)) for length in lengths]
@@ -213,7 +264,9 @@ def _step_counts(lengths: Sequence[float], frames: int) -> list[int]:
         stretch *= 1.02
 
 
-def _inverse(way: Float[Tensor, " samples"], grid: Float[Tensor, " samples"], wanted: Float[Tensor, " steps"]) -> Float[Tensor, " steps"]:
+def _inverse(
+    way: Float[Tensor, " samples"], grid: Float[Tensor, " samples"], wanted: Float[Tensor, " steps"]
+) -> Float[Tensor, " steps"]:
     """Curve parameters at which the way reaches the wanted lengths (linear between samples)."""
     right = torch.searchsorted(way, wanted, right=True).clamp(1, len(way) - 1)
     low, high = way[right - 1], way[right]
@@ -223,9 +276,11 @@ def _inverse(way: Float[Tensor, " samples"], grid: Float[Tensor, " samples"], wa
 
 @dataclass(frozen=True)
 class _Curve:
-    """Cubic Hermite curve through key views; tangents as in a Catmull-Rom spline with knots at the distance between keys.
+    """Cubic Hermite curve through key views; tangents as in a Catmull-Rom spline with knots at the
+    distance between keys.
 
-    values: ``[keys channels]``: centre 3, quaternion 4 (signs aligned), fx fy cx cy, distortion 8. slopes: the same, per unit of knot.
+    values: ``[keys channels]``: centre 3, quaternion 4 (signs aligned), fx fy cx cy, distortion 8.
+    slopes: the same, per unit of knot.
     """
 
     keys: Cameras
@@ -272,11 +327,20 @@ class _Curve:
         Ks = torch.zeros(len(t), 3, 3, dtype=torch.float64)
         Ks[:, 0, 0], Ks[:, 1, 1], Ks[:, 0, 2], Ks[:, 1, 2] = values[:, 7:11].unbind(dim=1)
         Ks[:, 2, 2] = 1
-        return Cameras(invert_rigid(pose), Ks, self.keys.width, self.keys.height, self.keys.model, values[:, 11:])
+        return Cameras(
+            invert_rigid(pose),
+            Ks,
+            self.keys.width,
+            self.keys.height,
+            self.keys.model,
+            values[:, 11:],
+        )
 
 
 def _past(inner: Cameras, end: Cameras, beyond: float) -> Cameras:
-    """A view past ``end`` by the fraction ``beyond`` of the way from ``inner`` to it; rotation goes on as well."""
+    """A view past ``end`` by the fraction ``beyond`` of the way from ``inner`` to it; rotation goes
+    on as well.
+    """
     inner_pose, pose = inner.camera_to_world[0], end.camera_to_world[0].clone()
     pose[:3, 3] += beyond * (pose[:3, 3] - inner_pose[:3, 3])
     a, b = matrix_to_quaternion(inner_pose[:3, :3]), matrix_to_quaternion(pose[:3, :3])

@@ -18,19 +18,27 @@ def pixel_grid(cameras: Cameras) -> Float[Tensor, "pixels 2"]:
 
 
 def lens_directions(cameras: Cameras) -> Float[Tensor, "lenses pixels 3"]:
-    """Unit directions in camera axes of all pixels, row by row: per view, or of one view alone when all have the same lens."""
+    """Unit directions in camera axes of all pixels, row by row: per view, or of one view alone when
+    all have the same lens.
+    """
     lenses = cameras[:1] if _have_one_lens(cameras) else cameras
     return lenses.unproject(pixel_grid(lenses).expand(len(lenses), -1, -1))
 
 
-def pixel_rays(cameras: Cameras) -> tuple[Float[Tensor, "views 3"], Float[Tensor, "views height width 3"]]:
-    """Ray origins (camera centres) and unit directions in world axes, through each camera's own distortion."""
+def pixel_rays(
+    cameras: Cameras,
+) -> tuple[Float[Tensor, "views 3"], Float[Tensor, "views height width 3"]]:
+    """Ray origins (camera centres) and unit directions in world axes, through each camera's own
+    distortion.
+    """
     directions = lens_directions(cameras) @ cameras.viewmats[:, :3, :3]
     return cameras.centers, directions.reshape(len(cameras), cameras.height, cameras.width, 3)
 
 
 def pluecker_map(cameras: Cameras) -> Float[Tensor, "views height width 6"]:
-    """Per pixel the ray's unit direction and its moment origin x direction, the same for all its points."""
+    """Per pixel the ray's unit direction and its moment origin x direction, the same for all its
+    points.
+    """
     origins, directions = pixel_rays(cameras)
     moments = torch.linalg.cross(origins[:, None, None].expand_as(directions), directions)
     return torch.cat([directions, moments], dim=-1)

@@ -1,6 +1,8 @@
-"""Rigid and similarity transforms: quaternions, interpolation of poses, cameras that look at a point, fits between frames.
+"""Rigid and similarity transforms: quaternions, interpolation of poses, cameras that look at a
+point, fits between frames.
 
-Quaternions are wxyz. Matrices act on column vectors: ``world = pose[:3, :3] @ camera + pose[:3, 3]`` for a camera_to_world pose.
+Quaternions are wxyz. Matrices act on column vectors: ``world = pose[:3, :3] @ camera + pose[:3,
+3]`` for a camera_to_world pose.
 """
 
 from __future__ import annotations
@@ -26,12 +28,21 @@ def quaternion_to_matrix(quats: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*ba
 def matrix_to_quaternion(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
     """Unit wxyz quaternions with w >= 0 of rotation matrices.
 
-    Each quaternion is a row of 4 q q^T, taken where its diagonal entry is largest, so that no small number is divided by.
+    Each quaternion is a row of 4 q q^T, taken where its diagonal entry is largest, so that no small
+    number is divided by.
     """
     m = rotations
     xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
-    wx, wy, wz = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
-    xy, xz, yz = m[..., 1, 0] + m[..., 0, 1], m[..., 2, 0] + m[..., 0, 2], m[..., 2, 1] + m[..., 1, 2]
+    wx, wy, wz = (
+        m[..., 2, 1] - m[..., 1, 2],
+        m[..., 0, 2] - m[..., 2, 0],
+        m[..., 1, 0] - m[..., 0, 1],
+    )
+    xy, xz, yz = (
+        m[..., 1, 0] + m[..., 0, 1],
+        m[..., 2, 0] + m[..., 0, 2],
+        m[..., 2, 1] + m[..., 1, 2],
+    )
     rows = [
         [1 + xx + yy + zz, wx, wy, wz],
         [wx, 1 + xx - yy - zz, xy, xz],
@@ -45,17 +56,24 @@ def matrix_to_quaternion(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor
     return torch.where(quats[..., :1] < 0, -quats, quats)
 
 
-def rotation_angle(a: Float[Tensor, "*batch 3 3"], b: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
-    """Angle in radians, [0, pi], of the rotation between two orientations; accurate for small angles too."""
+def rotation_angle(
+    a: Float[Tensor, "*batch 3 3"], b: Float[Tensor, "*batch 3 3"]
+) -> Float[Tensor, "*batch"]:
+    """Angle in radians, [0, pi], of the rotation between two orientations; accurate for small
+    angles too.
+    """
     quat = matrix_to_quaternion(a.mT @ b)
     return 2 * torch.atan2(quat[..., 1:].norm(dim=-1), quat[..., 0])
 
 
-def slerp(a: Float[Tensor, "*batch 4"], b: Float[Tensor, "*batch 4"], t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 4"]:
+def slerp(
+    a: Float[Tensor, "*batch 4"], b: Float[Tensor, "*batch 4"], t: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch 4"]:
     """Unit quaternion at fraction ``t`` of the shorter arc from ``a`` to ``b``."""
     a, b = torch.nn.functional.normalize(a, dim=-1), torch.nn.functional.normalize(b, dim=-1)
     b = torch.where((a * b).sum(dim=-1, keepdim=True) < 0, -b, b)
-    half = torch.atan2((a - b).norm(dim=-1), (a + b).norm(dim=-1))[..., None]  # half the angle between the two, stable near 0
+    # half the angle between the two, stable near 0
+    half = torch.atan2((a - b).norm(dim=-1), (a + b).norm(dim=-1))[..., None]
     t = t[..., None]
     near = half < 1e-4  # there the arc is straight to rounding
     sine = torch.sin(2 * half).clamp(min=1e-12)
@@ -66,9 +84,11 @@ def slerp(a: Float[Tensor, "*batch 4"], b: Float[Tensor, "*batch 4"], t: Float[T
 def look_at(
     eye: Float[Tensor, "*batch 3"], target: Float[Tensor, "*batch 3"], up: Float[Tensor, "*batch 3"]
 ) -> Float[Tensor, "*batch 4 4"]:
-    """camera_to_world of a camera at ``eye`` whose +z axis points at ``target`` and whose -y axis leans towards ``up``.
+    """camera_to_world of a camera at ``eye`` whose +z axis points at ``target`` and whose -y axis
+    leans towards ``up``.
 
-    ``eye`` must differ from ``target``. When the view runs along ``up``, another axis takes its place.
+    ``eye`` must differ from ``target``. When the view runs along ``up``, another axis takes its
+    place.
     """
     forward = torch.nn.functional.normalize(target - eye, dim=-1)
     up = torch.nn.functional.normalize(up, dim=-1).expand_as(forward)
@@ -112,18 +132,24 @@ class Similarity:
         return moved
 
 
-def similarity_fit(source: Float[Tensor, "points 3"], target: Float[Tensor, "points 3"]) -> Similarity:
-    """The similarity with the least squared error between corresponding points (Umeyama 1991, equations 39-42).
+def similarity_fit(
+    source: Float[Tensor, "points 3"], target: Float[Tensor, "points 3"]
+) -> Similarity:
+    """The similarity with the least squared error between corresponding points (Umeyama 1991,
+    equations 39-42).
 
     At least three points that do not lie on one line (asserted: at least three).
     """
-    assert len(source) >= 3 and source.shape == target.shape, f"{tuple(source.shape)} to {tuple(target.shape)}: at least 3 pairs"
+    assert len(source) >= 3 and source.shape == target.shape, (
+        f"{tuple(source.shape)} to {tuple(target.shape)}: at least 3 pairs"
+    )
     source_mean, target_mean = source.mean(dim=0), target.mean(dim=0)
     centred = source - source_mean
     covariance = (target - target_mean).mT @ centred / len(source)
     u, singular, v_transposed = torch.linalg.svd(covariance)
     signs = torch.ones_like(singular)
-    signs[2] = torch.sign(torch.linalg.det(u) * torch.linalg.det(v_transposed))  # a reflection is not a rotation
+    # a reflection is not a rotation
+    signs[2] = torch.sign(torch.linalg.det(u) * torch.linalg.det(v_transposed))
     rotation = u @ torch.diag(signs) @ v_transposed
     scale = (singular * signs).sum() / centred.square().sum(dim=1).mean()
     return Similarity(scale, rotation, target_mean - scale * rotation @ source_mean)

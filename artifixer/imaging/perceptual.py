@@ -1,11 +1,13 @@
 """LPIPS and FID through torchmetrics, where its packages and the networks' weights are installed.
 
-In: images in [0,1], ``[*batch height width 3]``. Out: values, or None together with the reason why there are none: these metrics are
-never replaced by anything else, and nothing is downloaded. Packages come with the extra ``metrics``; the networks' weights are looked for
-in torch's hub cache (``$TORCH_HOME/hub/checkpoints``).
+In: images in [0,1], ``[*batch height width 3]``. Out: values, or None together with the reason why
+there are none: these metrics are never replaced by anything else, and nothing is downloaded.
+Packages come with the extra ``metrics``; the networks' weights are looked for in torch's hub cache
+(``$TORCH_HOME/hub/checkpoints``).
 
-Names of results say what was measured: ``lpips_vgg01`` is LPIPS 0.1 on VGG16 with images left in [0,1], as in the published comparisons;
-``lpips_alex`` is on AlexNet with images moved to [-1,1], as its package does by default. The two are not comparable.
+Names of results say what was measured: ``lpips_vgg01`` is LPIPS 0.1 on VGG16 with images left in
+[0,1], as in the published comparisons; ``lpips_alex`` is on AlexNet with images moved to [-1,1], as
+its package does by default. The two are not comparable.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from torch import Tensor
 
 LpipsName = Literal["lpips_vgg01", "lpips_alex"]
 
-#: Side to which images are resized before Inception's own preprocessing, as in the published comparisons.
+#: Side to which images are resized before Inception's own preprocessing, as in the published
+#: comparisons.
 FID_SIDE = 512
 
 #: Files of the feature networks in the hub cache.
@@ -30,19 +33,24 @@ _WEIGHTS = {
     "fid": "weights-inception-2015-12-05-6726825d.pth",
 }
 
-#: What importing the metrics packages raises when one is missing, or installed without the CUDA libraries it was built for.
+#: What importing the metrics packages raises when one is missing, or installed without the CUDA
+#: libraries it was built for.
 _IMPORT_FAILURES = (ImportError, OSError, RuntimeError)
 
 
 class Lpips:
-    """Perceptual distance of image pairs, 0 for equal images; differentiable. Made by ``load_lpips``."""
+    """Perceptual distance of image pairs, 0 for equal images; differentiable. Made by
+    ``load_lpips``.
+    """
 
     def __init__(self, network: torch.nn.Module, from_01: bool) -> None:
         self._network = network
         self._from_01 = from_01
 
     def __call__(
-        self, prediction: Float[Tensor, "*batch height width 3"], target: Float[Tensor, "*batch height width 3"]
+        self,
+        prediction: Float[Tensor, "*batch height width 3"],
+        target: Float[Tensor, "*batch height width 3"],
     ) -> Float[Tensor, "*batch"]:
         """One distance per image."""
         distances = self._network(_planes(prediction), _planes(target), normalize=self._from_01)
@@ -50,7 +58,9 @@ class Lpips:
 
 
 class Fid:
-    """Distance between the distributions of two sets of images, by Inception features. Made by ``load_fid``."""
+    """Distance between the distributions of two sets of images, by Inception features. Made by
+    ``load_fid``.
+    """
 
     def __init__(self, metric: Any) -> None:
         self._metric = metric
@@ -58,7 +68,9 @@ class Fid:
     def add(self, images: Float[Tensor, "*batch height width 3"], real: bool) -> None:
         """Count images into one of the two sets."""
         size = (FID_SIDE, FID_SIDE)
-        resized = F.interpolate(_planes(images), size=size, mode="bilinear", align_corners=False, antialias=True)
+        resized = F.interpolate(
+            _planes(images), size=size, mode="bilinear", align_corners=False, antialias=True
+        )
         self._metric.update(resized.clamp(0, 1), real=real)
 
     def value(self) -> float:
@@ -89,11 +101,15 @@ def load_fid(device: torch.device | str = "cpu") -> tuple[Fid | None, str]:
     weights = _weights_path("fid")
     if not weights.is_file():
         return None, _missing_weights("fid")
-    metric = FrechetInceptionDistance(2048, normalize=True, feature_extractor_weights_path=str(weights))
+    metric = FrechetInceptionDistance(
+        2048, normalize=True, feature_extractor_weights_path=str(weights)
+    )
     return Fid(metric.to(device)), ""
 
 
-def _planes(images: Float[Tensor, "*batch height width 3"]) -> Float[Tensor, "images 3 height width"]:
+def _planes(
+    images: Float[Tensor, "*batch height width 3"],
+) -> Float[Tensor, "images 3 height width"]:
     return images.reshape(-1, *images.shape[-3:]).permute(0, 3, 1, 2)
 
 

@@ -14,25 +14,38 @@ from torch import Tensor
 
 from artifixer.runtime.errors import InputError
 
-#: Sides of the video model's frames are multiples of this: 8 for the autoencoder times 2 for the patches.
+#: Sides of the video model's frames are multiples of this: 8 for the autoencoder times 2 for the
+#: patches.
 GRID = 16
 
 #: Longest side that can be asked for: 16k video.
 LARGEST_SIDE = 16_384
 
 
-def fit_size(width: int, height: int, size: int | str | None, *, enlarge: bool = False) -> tuple[int, int]:
+def fit_size(
+    width: int, height: int, size: int | str | None, *, enlarge: bool = False
+) -> tuple[int, int]:
     """(width, height) that ``--size`` asks for.
 
-    size: the longest side (aspect kept); "WxH" for exactly that size; None for the size as it is. Numbers may come as text.
-    enlarge: a longest side may exceed the present one; photos gain nothing by it, renders do. Raises ``InputError`` for anything else.
+    size: the longest side (aspect kept); "WxH" for exactly that size; None for the size as it is.
+    Numbers may come as text. enlarge: a longest side may exceed the present one; photos gain
+    nothing by it, renders do. Raises ``InputError`` for anything else.
     """
     if size is None:
         return width, height
     exact = re.fullmatch(r"(\d{1,6})x(\d{1,6})", str(size))
-    numbers = [int(side) for side in exact.groups()] if exact else [int(size)] if re.fullmatch(r"\d{1,6}", str(size)) else []
+    numbers = (
+        [int(side) for side in exact.groups()]
+        if exact
+        else [int(size)]
+        if re.fullmatch(r"\d{1,6}", str(size))
+        else []
+    )
     if not numbers or min(numbers) < 1 or max(numbers) > LARGEST_SIDE:
-        raise InputError(f"size {str(size)[:40]!r}: expected the longest side in pixels, or WIDTHxHEIGHT, at most {LARGEST_SIDE}")
+        raise InputError(
+            f"size {str(size)[:40]!r}: expected the longest side in pixels, or WIDTHxHEIGHT, at "
+            f"most {LARGEST_SIDE}"
+        )
     if exact:
         return numbers[0], numbers[1]
     factor = numbers[0] / max(width, height)
@@ -42,12 +55,18 @@ def fit_size(width: int, height: int, size: int | str | None, *, enlarge: bool =
 
 
 def multiple_of_16(width: int, height: int) -> tuple[int, int]:
-    """The nearest size that the video model takes; halves go to the even multiple (Python's ``round``), nothing below 16."""
+    """The nearest size that the video model takes; halves go to the even multiple (Python's
+    ``round``), nothing below 16.
+    """
     return max(GRID, round(width / GRID) * GRID), max(GRID, round(height / GRID) * GRID)
 
 
-def resize_photo(photo: UInt8[np.ndarray, "height width 3"], width: int, height: int) -> UInt8[np.ndarray, "new_height new_width 3"]:
-    """A photo at another size through an antialiasing Lanczos filter, in integer arithmetic: the same bytes on every machine."""
+def resize_photo(
+    photo: UInt8[np.ndarray, "height width 3"], width: int, height: int
+) -> UInt8[np.ndarray, "new_height new_width 3"]:
+    """A photo at another size through an antialiasing Lanczos filter, in integer arithmetic: the
+    same bytes on every machine.
+    """
     from PIL import Image
 
     assert photo.dtype == np.uint8, f"photo is {photo.dtype}, expected uint8"
@@ -59,7 +78,9 @@ def resize_photo(photo: UInt8[np.ndarray, "height width 3"], width: int, height:
 def resize_bilinear(
     images: Float[Tensor, "*batch height width channels"], width: int, height: int
 ) -> Float[Tensor, "*batch new_height new_width channels"]:
-    """Bilinear without antialiasing, pixel centres at half-integers (``align_corners=False``): what the video model's protocol uses."""
+    """Bilinear without antialiasing, pixel centres at half-integers (``align_corners=False``): what
+    the video model's protocol uses.
+    """
     if images.shape[-3:-1] == (height, width):
         return images
     planes = images.reshape(-1, *images.shape[-3:]).permute(0, 3, 1, 2)

@@ -1,8 +1,10 @@
-"""In which order training meets its pairs: folders of shards and a seed -> ``pair(index)`` for any index, the same on every process.
+"""In which order training meets its pairs: folders of shards and a seed -> ``pair(index)`` for any
+index, the same on every process.
 
-Training has no end, so an index counts through epochs; every epoch sees every pair once, in another order. A step that reads ``group``
-pairs over all processes takes indices ``step * group`` and following, of which each process takes its own part: so what is read depends
-neither on the number of processes nor on where a run was resumed. Pairs of a group have one size and can be stacked.
+Training has no end, so an index counts through epochs; every epoch sees every pair once, in another
+order. A step that reads ``group`` pairs over all processes takes indices ``step * group`` and
+following, of which each process takes its own part: so what is read depends neither on the number
+of processes nor on where a run was resumed. Pairs of a group have one size and can be stacked.
 """
 
 from __future__ import annotations
@@ -68,16 +70,21 @@ class PairSet:
 
     @cached_property
     def identity(self) -> str:
-        """Hash of which pairs these are, through the checksums of their bytes: what a resumed run compares."""
-        return fingerprint([(stored.entry.name, stored.entry.bytes, stored.entry.crc32) for stored in self.pairs])
+        """Hash of which pairs these are, through the checksums of their bytes: what a resumed run
+        compares.
+        """
+        return fingerprint(
+            [(stored.entry.name, stored.entry.bytes, stored.entry.crc32) for stored in self.pairs]
+        )
 
 
 def open_pairs(folders: Path | Sequence[Path], *, skip_broken: bool = False) -> PairSet:
-    """The pairs that the indexes of the folders list. Their pixels are not read, and what curation adds later is not seen.
+    """The pairs that the indexes of the folders list. Their pixels are not read, and what curation
+    adds later is not seen.
 
     skip_broken: read every pair once and leave out those that cannot be read, instead of raising.
-    Raises ``InputError`` for a folder without index or of another version, for a shard of another size than its index says (naming the
-    first sample that is not whole), and when no pair is left.
+    Raises ``InputError`` for a folder without index or of another version, for a shard of another
+    size than its index says (naming the first sample that is not whole), and when no pair is left.
     """
     folders = [folders] if isinstance(folders, Path) else list(folders)
     pairs, skipped = [], []
@@ -94,7 +101,10 @@ def open_pairs(folders: Path | Sequence[Path], *, skip_broken: bool = False) -> 
                     skipped.append(fault)
     if not pairs:
         damaged = f", {len(skipped)} damaged ones left out" if skipped else ""
-        raise InputError(f"{', '.join(map(str, folders))}: no training pairs{damaged}; expected at least one (see artifixer curate)")
+        raise InputError(
+            f"{', '.join(map(str, folders))}: no training pairs{damaged}; expected at least one "
+            "(see artifixer curate)"
+        )
     return PairSet(tuple(pairs), tuple(skipped))
 
 
@@ -102,10 +112,16 @@ class OrderedPairs:
     """Pairs in training order, without end. ``pair`` may be called by several threads."""
 
     def __init__(
-        self, pairs: PairSet, seed: int, group: int = 1, memory_limit: int = MEMORY_LIMIT, device: torch.device | str = "cpu"
+        self,
+        pairs: PairSet,
+        seed: int,
+        group: int = 1,
+        memory_limit: int = MEMORY_LIMIT,
+        device: torch.device | str = "cpu",
     ) -> None:
-        """seed: of the order. group: so many consecutive pairs have one size. memory_limit: bytes of decoded pairs that are kept.
-        device: where the pixels of pairs are; elsewhere than on the CPU only if the memory holds all of them."""
+        """seed: of the order. group: so many consecutive pairs have one size. memory_limit: bytes
+        of decoded pairs that are kept. device: where the pixels of pairs are; elsewhere than on the
+        CPU only if the memory holds all of them."""
         assert group > 0, f"groups of {group} pairs"
         self.is_whole = sum(stored.decoded_bytes for stored in pairs.pairs) <= memory_limit
         self._device = device if self.is_whole else "cpu"
@@ -122,7 +138,9 @@ class OrderedPairs:
         return len(self.pairs)
 
     def pair(self, index: int) -> TrainingPair:
-        """The pair at this place of the training order; ``InputError`` naming shard and sample when it is damaged."""
+        """The pair at this place of the training order; ``InputError`` naming shard and sample when
+        it is damaged.
+        """
         return self.stored_pair(self.number(index))
 
     def number(self, index: int) -> int:
@@ -130,7 +148,12 @@ class OrderedPairs:
         epoch, place = divmod(index, self.epoch_length)
         with self._lock:
             if self._order[0] != epoch:
-                self._order = (epoch, grouped_order(self._sizes, self._group, generator(self._seed, "pair order", epoch)))
+                self._order = (
+                    epoch,
+                    grouped_order(
+                        self._sizes, self._group, generator(self._seed, "pair order", epoch)
+                    ),
+                )
             return self._order[1][place]
 
     def stored_pair(self, number: int) -> TrainingPair:
@@ -157,7 +180,9 @@ class OrderedPairs:
                     pass
 
     def ahead(self, indices: Iterable[int], count: int = 4) -> Iterator[TrainingPair]:
-        """The pairs at these places in this order, decoded in another thread up to ``count`` before they are asked for."""
+        """The pairs at these places in this order, decoded in another thread up to ``count`` before
+        they are asked for.
+        """
         with ThreadPoolExecutor(1) as pool:
             upcoming = iter(indices)
             waiting: list[Future[TrainingPair]] = []
@@ -173,8 +198,12 @@ class OrderedPairs:
                     future.cancel()
 
 
-def grouped_order(sizes: Sequence[tuple[int, int]], group: int, random: torch.Generator) -> list[int]:
-    """All indices in random order, in groups of ``group`` of one size; a last group that is not full repeats others of its size."""
+def grouped_order(
+    sizes: Sequence[tuple[int, int]], group: int, random: torch.Generator
+) -> list[int]:
+    """All indices in random order, in groups of ``group`` of one size; a last group that is not
+    full repeats others of its size.
+    """
     by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, size in enumerate(sizes):
         by_size[size].append(index)
@@ -184,18 +213,32 @@ def grouped_order(sizes: Sequence[tuple[int, int]], group: int, random: torch.Ge
         whole = -(-len(members) // group) * group
         filled = [shuffled[i % len(shuffled)] for i in range(whole)]
         groups += [filled[i : i + group] for i in range(0, whole, group)]
-    return [index for i in torch.randperm(len(groups), generator=random).tolist() for index in groups[i]]
+    return [
+        index for i in torch.randperm(len(groups), generator=random).tolist() for index in groups[i]
+    ]
 
 
 def _check_size(folder: Path, shard: ShardEntry) -> None:
     path = folder / shard.file
     if not path.is_file():
-        raise InputError(f"{path}: does not exist, the index lists it with {len(shard.samples)} samples; --skip-broken goes on without it")
+        raise InputError(
+            f"{path}: does not exist, the index lists it with {len(shard.samples)} samples; "
+            "--skip-broken goes on without it"
+        )
     size = path.stat().st_size
     if size != shard.bytes:
-        cut = next((entry.name for entry in shard.samples if entry.offset + entry.bytes > size), None)
-        where = f"truncated in sample {cut}" if cut is not None else "all samples are there, the end is not as written"
-        raise InputError(f"{path}: {size} bytes, the index says {shard.bytes}: {where}; --skip-broken goes on with the rest")
+        cut = next(
+            (entry.name for entry in shard.samples if entry.offset + entry.bytes > size), None
+        )
+        where = (
+            f"truncated in sample {cut}"
+            if cut is not None
+            else "all samples are there, the end is not as written"
+        )
+        raise InputError(
+            f"{path}: {size} bytes, the index says {shard.bytes}: {where}; --skip-broken goes on "
+            "with the rest"
+        )
 
 
 def _fault(stored: StoredPair) -> str | None:
@@ -208,4 +251,7 @@ def _fault(stored: StoredPair) -> str | None:
 
 
 def _bytes(pair: TrainingPair) -> int:
-    return sum(pixels.numel() for pixels in (pair.clean_frames, pair.renders, pair.opacity, pair.reference_photos))
+    return sum(
+        pixels.numel()
+        for pixels in (pair.clean_frames, pair.renders, pair.opacity, pair.reference_photos)
+    )

@@ -8,8 +8,8 @@
         NAME.clean.png      the frames one below the other; NAME.render.png, NAME.opacity.png, NAME.reference.png alike
         NAME.caption.npy    embedding of the caption, if there is one
 
-Only the index is needed to find a sample; only a shard is needed by other WebDataset readers. The same pairs give the same bytes: members
-have time zero and no owner. Everything is lossless.
+Only the index is needed to find a sample; only a shard is needed by other WebDataset readers. The
+same pairs give the same bytes: members have time zero and no owner. Everything is lossless.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ _TAR_END = bytes(2 * tarfile.BLOCKSIZE)
 class SampleEntry:
     """Where a sample lies and what shape it has.
 
-    offset, bytes: its part of the shard. crc32: of that part. frames, views: length of the clip, number of reference photos.
-    camera_scale_kind: see ``TrainingPair``.
+    offset, bytes: its part of the shard. crc32: of that part. frames, views: length of the clip,
+    number of reference photos. camera_scale_kind: see ``TrainingPair``.
     """
 
     name: str
@@ -102,25 +102,42 @@ def encode_sample(pair: TrainingPair) -> bytes:
         buffer = io.BytesIO()
         np.save(buffer, pair.caption_embedding.to(torch.float32).numpy(), allow_pickle=False)
         members["caption.npy"] = buffer.getvalue()
-    return b"".join(_member(f"{pair.name}.{suffix}", content) for suffix, content in members.items())
+    return b"".join(
+        _member(f"{pair.name}.{suffix}", content) for suffix, content in members.items()
+    )
 
 
 def decode_sample(data: bytes) -> TrainingPair:
-    """The pair whose members ``encode_sample`` made. Raises ``InputError`` that says what is wrong, without naming the shard."""
+    """The pair whose members ``encode_sample`` made. Raises ``InputError`` that says what is wrong,
+    without naming the shard.
+    """
     try:
         with tarfile.open(fileobj=io.BytesIO(data + _TAR_END), mode="r:") as archive:
-            members = {member.name.partition(".")[2]: _content(archive, member, len(data)) for member in archive.getmembers()}
+            members = {
+                member.name.partition(".")[2]: _content(archive, member, len(data))
+                for member in archive.getmembers()
+            }
         header = as_object(json.loads(members["json"]), "json")
         if header.get("version") != VERSION or header.get("format") != FORMAT:
             raise InputError(
-                f"format {shown(header.get('format'))}, version {shown(header.get('version'))}; this program reads version {VERSION}"
+                f"format {shown(header.get('format'))}, version {shown(header.get('version'))}; "
+                f"this program reads version {VERSION}"
             )
         for key in ("name", "caption"):
             if not isinstance(header[key], str) and (key == "name" or header[key] is not None):
                 raise InputError(f'"{key}" is {shown(header[key])}, expected text')
-        if not is_number(header["camera_scale"], LARGEST_POSITION) or header["camera_scale"] < 1 / LARGEST_POSITION:
-            raise InputError(f'"camera_scale" is {shown(header["camera_scale"])}, expected a positive finite number')
-        cameras, references = _cameras_from_json(header["cameras"]), _cameras_from_json(header["reference_cameras"])
+        if (
+            not is_number(header["camera_scale"], LARGEST_POSITION)
+            or header["camera_scale"] < 1 / LARGEST_POSITION
+        ):
+            raise InputError(
+                f'"camera_scale" is {shown(header["camera_scale"])}, expected a positive finite '
+                "number"
+            )
+        cameras, references = (
+            _cameras_from_json(header["cameras"]),
+            _cameras_from_json(header["reference_cameras"]),
+        )
         embedding = members.get("caption.npy")
         return TrainingPair(
             name=header["name"],
@@ -128,7 +145,9 @@ def decode_sample(data: bytes) -> TrainingPair:
             renders=_decode_images("render.png", members, cameras),
             opacity=_decode_images("opacity.png", members, cameras),
             cameras=cameras,
-            reference_photos=_decode_images("reference.png", members, references) if len(references) else _no_images(references),
+            reference_photos=_decode_images("reference.png", members, references)
+            if len(references)
+            else _no_images(references),
             reference_cameras=references,
             camera_scale=header["camera_scale"],
             camera_scale_kind=header["camera_scale_kind"],
@@ -143,7 +162,9 @@ def describe(pair: TrainingPair, data: bytes, offset: int = 0) -> SampleEntry:
     """The index's line for a pair encoded as ``data``."""
     cameras = pair.cameras
     size = (len(cameras), cameras.height, cameras.width)
-    return SampleEntry(pair.name, offset, len(data), zlib.crc32(data), *size, pair.views, pair.camera_scale_kind)
+    return SampleEntry(
+        pair.name, offset, len(data), zlib.crc32(data), *size, pair.views, pair.camera_scale_kind
+    )
 
 
 def write_shard(path: Path, samples: Sequence[tuple[SampleEntry, bytes]]) -> ShardEntry:
@@ -151,7 +172,9 @@ def write_shard(path: Path, samples: Sequence[tuple[SampleEntry, bytes]]) -> Sha
     entries, offset = [], 0
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         for entry, data in samples:
-            assert len(data) == entry.bytes and zlib.crc32(data) == entry.crc32, f"{entry.name}: bytes of another sample"
+            assert len(data) == entry.bytes and zlib.crc32(data) == entry.crc32, (
+                f"{entry.name}: bytes of another sample"
+            )
             entries.append(SampleEntry(**asdict(entry) | {"offset": offset}))
             offset += file.write(data)
         offset += file.write(_TAR_END)
@@ -160,49 +183,84 @@ def write_shard(path: Path, samples: Sequence[tuple[SampleEntry, bytes]]) -> Sha
 
 def write_index(folder: Path, shards: Sequence[ShardEntry], complete: bool) -> None:
     """Write the index atomically. complete: whether more shards are still to come."""
-    write_json(folder / INDEX_FILE, {"format": FORMAT, "version": VERSION, "complete": complete, "shards": [to_json(s) for s in shards]})
+    write_json(
+        folder / INDEX_FILE,
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "complete": complete,
+            "shards": [to_json(s) for s in shards],
+        },
+    )
 
 
 def read_index(folder: Path) -> tuple[ShardEntry, ...]:
-    """The shards of a folder of pairs. Raises ``InputError`` when it is no such folder or of another version."""
+    """The shards of a folder of pairs. Raises ``InputError`` when it is no such folder or of
+    another version.
+    """
     path = folder / INDEX_FILE
     if not path.is_file():
-        raise InputError(f"{folder}: has no {INDEX_FILE}; expected a folder of training pairs (see artifixer curate)")
+        raise InputError(
+            f"{folder}: has no {INDEX_FILE}; expected a folder of training pairs (see artifixer "
+            "curate)"
+        )
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f'{path}: not an index of training pairs; expected "format": "{FORMAT}"')
     if content.get("version") != VERSION:
-        raise InputError(f"{path}: version {shown(content.get('version'))}; this program reads version {VERSION}")
+        raise InputError(
+            f"{path}: version {shown(content.get('version'))}; this program reads version {VERSION}"
+        )
     try:
         return tuple(_shard_from_json(path, shard) for shard in content["shards"])
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: damaged list of shards ({type(error).__name__}: {error})") from error
+        raise InputError(
+            f"{path}: damaged list of shards ({type(error).__name__}: {error})"
+        ) from error
 
 
 def sample_from_json(path: Path, content: dict[str, Any]) -> SampleEntry:
-    """A sample's line of the file ``path``. Raises ``InputError`` for counts and sizes that no sample has; other errors as Python's."""
+    """A sample's line of the file ``path``. Raises ``InputError`` for counts and sizes that no
+    sample has; other errors as Python's.
+    """
     try:
         entry = SampleEntry(**content)
     except TypeError as error:
         raise InputError(f"{path}: damaged list of shards ({error})") from error
     bounds = {"offset": 0, "bytes": 1, "crc32": 0, "frames": 1, "height": 1, "width": 1, "views": 0}
-    wrong = next((name for name, least in bounds.items() if not is_whole(getattr(entry, name), least)), None)
+    wrong = next(
+        (name for name, least in bounds.items() if not is_whole(getattr(entry, name), least)), None
+    )
     if wrong is not None or not isinstance(entry.name, str):
-        raise InputError(f"{path}: a sample's {wrong or 'name'} is {shown(content[wrong or 'name'])}; damaged list of shards")
+        raise InputError(
+            f"{path}: a sample's {wrong or 'name'} is {shown(content[wrong or 'name'])}; damaged "
+            "list of shards"
+        )
     if max(entry.frames, entry.views) * entry.height * entry.width > MOST_PIXELS:
         size = f"{entry.frames} frames and {entry.views} photos of {entry.width}x{entry.height}"
-        raise InputError(f"{path}: sample {entry.name[:80]} has {size} pixels, expected at most {MOST_PIXELS:,} together")
+        raise InputError(
+            f"{path}: sample {entry.name[:80]} has {size} pixels, expected at most {MOST_PIXELS:,} "
+            "together"
+        )
     return entry
 
 
 def _shard_from_json(path: Path, content: dict[str, Any]) -> ShardEntry:
     file_beside(path.parent, content["file"], path)
     if not is_whole(content["bytes"]):
-        raise InputError(f"{path}: shard {content['file']} has {shown(content['bytes'])} bytes; damaged list of shards")
+        raise InputError(
+            f"{path}: shard {content['file']} has {shown(content['bytes'])} bytes; damaged list of "
+            "shards"
+        )
     samples = tuple(sample_from_json(path, sample) for sample in content["samples"])
-    outside = next((sample.name for sample in samples if sample.offset + sample.bytes > content["bytes"]), None)
+    outside = next(
+        (sample.name for sample in samples if sample.offset + sample.bytes > content["bytes"]), None
+    )
     if outside is not None:
-        raise InputError(f"{path}: sample {outside[:80]} ends behind its shard {content['file']}; damaged list of shards")
+        raise InputError(
+            f"{path}: sample {outside[:80]} ends behind its shard {content['file']}; damaged list "
+            "of shards"
+        )
     return ShardEntry(content["file"], content["bytes"], samples)
 
 
@@ -213,20 +271,26 @@ def is_complete(folder: Path) -> bool:
 
 
 def read_sample(folder: Path, shard: ShardEntry, entry: SampleEntry) -> TrainingPair:
-    """One pair. Raises ``InputError`` naming shard and sample when its bytes are missing, changed, or of another version."""
+    """One pair. Raises ``InputError`` naming shard and sample when its bytes are missing, changed,
+    or of another version.
+    """
     try:
         data = read_sample_bytes(folder, shard, entry)
         pair = decode_sample(data)
         there = (pair.frames, pair.cameras.height, pair.cameras.width, pair.views)
         if there != (entry.frames, entry.height, entry.width, entry.views):
-            raise InputError(f"frames, height, width and views are {there}, another sample than the index lists")
+            raise InputError(
+                f"frames, height, width and views are {there}, another sample than the index lists"
+            )
         return pair
     except InputError as error:
         raise InputError(f"{folder / shard.file}: sample {entry.name}: {error}") from None
 
 
 def read_sample_bytes(folder: Path, shard: ShardEntry, entry: SampleEntry) -> bytes:
-    """The sample's part of the shard, checked against the index; raises ``InputError`` that names neither."""
+    """The sample's part of the shard, checked against the index; raises ``InputError`` that names
+    neither.
+    """
     try:
         with open_regular(folder / shard.file, "a shard") as file:
             file.seek(entry.offset)
@@ -234,9 +298,13 @@ def read_sample_bytes(folder: Path, shard: ShardEntry, entry: SampleEntry) -> by
     except OSError as error:
         raise InputError(f"cannot read: {error.strerror}") from error
     if len(data) != entry.bytes:
-        raise InputError(f"truncated: {len(data)} of {entry.bytes} bytes; --skip-broken goes on without it")
+        raise InputError(
+            f"truncated: {len(data)} of {entry.bytes} bytes; --skip-broken goes on without it"
+        )
     if zlib.crc32(data) != entry.crc32:
-        raise InputError("its bytes are not those of the index (checksum); --skip-broken goes on without it")
+        raise InputError(
+            "its bytes are not those of the index (checksum); --skip-broken goes on without it"
+        )
     return data
 
 
@@ -247,8 +315,14 @@ def _member(name: str, content: bytes) -> bytes:
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, room: int) -> bytes:
-    """A member's bytes. Links, and sparse members that promise more than ``room`` bytes of archive can hold, are refused."""
-    file = archive.extractfile(member) if member.isreg() and not member.issparse() and member.size <= room else None
+    """A member's bytes. Links, and sparse members that promise more than ``room`` bytes of archive
+    can hold, are refused.
+    """
+    file = (
+        archive.extractfile(member)
+        if member.isreg() and not member.issparse() and member.size <= room
+        else None
+    )
     if file is None:
         raise InputError(f"{member.name[:80]!r} is no plain file of the archive")
     return file.read()
@@ -266,16 +340,26 @@ def _encode_images(images: UInt8[Tensor, "images height width *channels"]) -> by
 def _decode_embedding(data: bytes) -> Float[Tensor, "tokens width"]:
     embedding = read_npy_stream(io.BytesIO(data), len(data), "caption.npy")
     if embedding.ndim != 2 or embedding.dtype != np.float32 or not np.isfinite(embedding).all():
-        raise InputError(f"caption.npy is {embedding.dtype} {embedding.shape}, expected finite float32 of tokens and widths")
+        raise InputError(
+            f"caption.npy is {embedding.dtype} {embedding.shape}, expected finite float32 of "
+            "tokens and widths"
+        )
     return torch.from_numpy(embedding)
 
 
-def _decode_images(name: str, members: dict[str, bytes], cameras: Cameras) -> UInt8[Tensor, "images height width *channels"]:
+def _decode_images(
+    name: str, members: dict[str, bytes], cameras: Cameras
+) -> UInt8[Tensor, "images height width *channels"]:
     with opened_image(Path(name), members[name]) as image:
         if image.size != (cameras.width, cameras.height * len(cameras)):
-            raise InputError(f"{name} has {image.width}x{image.height} pixels, {len(cameras)} cameras of {cameras.width}x{cameras.height}")
+            raise InputError(
+                f"{name} has {image.width}x{image.height} pixels, {len(cameras)} cameras of "
+                f"{cameras.width}x{cameras.height}"
+            )
         tall = np.array(image)
-    return torch.from_numpy(tall).reshape(len(cameras), cameras.height, cameras.width, *tall.shape[2:])
+    return torch.from_numpy(tall).reshape(
+        len(cameras), cameras.height, cameras.width, *tall.shape[2:]
+    )
 
 
 def _no_images(cameras: Cameras) -> UInt8[Tensor, "0 height width 3"]:
@@ -294,10 +378,17 @@ def _cameras_to_json(cameras: Cameras) -> dict[str, Any]:
 
 
 def _cameras_from_json(content: dict[str, Any]) -> Cameras:
-    """Cameras of a clip, which may be none. Raises ``InputError`` for values that are not finite and sizes that no picture has."""
+    """Cameras of a clip, which may be none. Raises ``InputError`` for values that are not finite
+    and sizes that no picture has.
+    """
     sizes = (content["width"], content["height"])
-    if not all(is_whole(side, 1, LARGEST_SIDE) for side in sizes) or content["model"] not in get_args(LensModel):
-        raise InputError(f"cameras of {shown(sizes)} pixels, model {shown(content['model'])}; expected a size and pinhole or fisheye")
+    if not all(is_whole(side, 1, LARGEST_SIDE) for side in sizes) or content[
+        "model"
+    ] not in get_args(LensModel):
+        raise InputError(
+            f"cameras of {shown(sizes)} pixels, model {shown(content['model'])}; expected a size "
+            "and pinhole or fisheye"
+        )
     tensors = {}
     for name, shape in (("viewmats", (4, 4)), ("Ks", (3, 3)), ("distortion", (8,))):
         values = np.array(content[name], dtype=np.float64).reshape(-1, *shape)

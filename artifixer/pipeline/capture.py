@@ -13,7 +13,8 @@ from artifixer.scenes.photo_files import resize_scene
 from artifixer.scenes.scene import Scene, Split
 from artifixer.scenes.splits import choose_split
 
-#: Without a chosen split every 8th photo is held out, as is usual in the field; small captures hold out every 4th.
+#: Without a chosen split every 8th photo is held out, as is usual in the field; small captures hold
+#: out every 4th.
 DEFAULT_SPLIT = "every_8"
 SMALL_CAPTURE_SPLIT = "every_4"
 SMALL_CAPTURE = 16
@@ -24,9 +25,10 @@ class CaptureChoice:
     """Which photos of which capture, at which size.
 
     capture: a folder, a video file, or ``procedural:SEED``.
-    split, views, train_list, all_views: at most one of them; how photos divide into training and held-out ones.
-    size: longest side in pixels or ``WxH``; None keeps the photos' own size.
-    faces: perspective views of each equirectangular photo; None for the default where photos are recognised as such.
+    split, views, train_list, all_views: at most one of them; how photos divide into training and
+    held-out ones. size: longest side in pixels or ``WxH``; None keeps the photos' own size.
+    faces: perspective views of each equirectangular photo; None for the default where photos are
+    recognised as such.
     """
 
     capture: str
@@ -40,7 +42,9 @@ class CaptureChoice:
 
 @dataclass(frozen=True)
 class OpenCapture:
-    """A loaded and resized scene with its split; ``training`` and ``heldout`` index ``scene.photos``."""
+    """A loaded and resized scene with its split; ``training`` and ``heldout`` index
+    ``scene.photos``.
+    """
 
     scene: Scene
     split: Split
@@ -49,7 +53,8 @@ class OpenCapture:
 
 
 def identify(capture: str) -> dict[str, str]:
-    """What tells one capture from another: its folder's name, and names and content of its files (``scenes/identity``).
+    """What tells one capture from another: its folder's name, and names and content of its files
+    (``scenes/identity``).
 
     Raises ``InputError`` when there is nothing at the path.
     """
@@ -57,41 +62,70 @@ def identify(capture: str) -> dict[str, str]:
         return {"capture": capture}
     root = Path(capture)
     if not root.exists():
-        raise InputError(f"{capture}: does not exist, expected a capture folder, a video or {PROCEDURAL_PREFIX}SEED")
+        raise InputError(
+            f"{capture}: does not exist, expected a capture folder, a video or "
+            f"{PROCEDURAL_PREFIX}SEED"
+        )
     with readable(root):
         return {"capture": root.resolve().name, "files": capture_fingerprint(root)}
 
 
 def check_output(capture: str, out: Path) -> None:
-    """Raises ``InputError`` when results would land in the capture: they would change what identifies it."""
+    """Raises ``InputError`` when results would land in the capture: they would change what
+    identifies it.
+    """
     root = Path(capture).resolve()
-    if not capture.startswith(PROCEDURAL_PREFIX) and root.is_dir() and out.resolve().is_relative_to(root):
-        raise InputError(f"--out {out}: lies inside the capture {capture}; expected a folder beside it")
+    if (
+        not capture.startswith(PROCEDURAL_PREFIX)
+        and root.is_dir()
+        and out.resolve().is_relative_to(root)
+    ):
+        raise InputError(
+            f"--out {out}: lies inside the capture {capture}; expected a folder beside it"
+        )
 
 
 def open_capture(
-    choice: CaptureChoice, work_folder: Path | None, cache_folder: Path | None = None, say: Callable[[str], None] = lambda text: None
+    choice: CaptureChoice,
+    work_folder: Path | None,
+    cache_folder: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> OpenCapture:
     """Load the capture, choose its split, and bring photos and cameras to the wanted size.
 
-    work_folder: for structure from motion, when the capture has no poses; say: gets a line per step of it. cache_folder: for resized
-    photos. None for either leaves nothing behind.
+    work_folder: for structure from motion, when the capture has no poses; say: gets a line per step
+    of it. cache_folder: for resized photos. None for either leaves nothing behind.
     """
     scene = load_scene(choice.capture, work_folder=work_folder, say=say, faces=choice.faces)
     split = _split(scene, choice)
     scene = resize_scene(scene, choice.size, cache_folder)
     positions = {photo.name: position for position, photo in enumerate(scene.photos)}
-    return OpenCapture(scene, split, _indices(split.train, positions), _indices(split.heldout, positions))
+    return OpenCapture(
+        scene, split, _indices(split.train, positions), _indices(split.heldout, positions)
+    )
 
 
 def _split(scene: Scene, choice: CaptureChoice) -> Split:
-    chosen = [choice.split is not None, choice.views is not None, choice.train_list is not None, choice.all_views]
+    chosen = [
+        choice.split is not None,
+        choice.views is not None,
+        choice.train_list is not None,
+        choice.all_views,
+    ]
     if sum(chosen) > 1:
-        raise InputError("--split, --views, --train-list and --all-views exclude each other: give one of them")
+        raise InputError(
+            "--split, --views, --train-list and --all-views exclude each other: give one of them"
+        )
     name = choice.split
     if not any(chosen):
         name = DEFAULT_SPLIT if len(scene.photos) >= SMALL_CAPTURE else SMALL_CAPTURE_SPLIT
-    return choose_split(scene, name=name, views=choice.views, train_list=choice.train_list, all_views=choice.all_views)
+    return choose_split(
+        scene,
+        name=name,
+        views=choice.views,
+        train_list=choice.train_list,
+        all_views=choice.all_views,
+    )
 
 
 def _indices(names: Sequence[str], positions: dict[str, int]) -> tuple[int, ...]:

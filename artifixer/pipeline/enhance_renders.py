@@ -1,8 +1,10 @@
 """A render folder -> clean frames and a video in a folder, block by block, resumable.
 
-``OUT/`` holds ``frames/%05d.png``, written as they come, ``video.mp4``, ``timing.json`` and ``log.txt``. A run that was killed continues
-with the same command and ends with the same frames: ``state/`` has for each block the input of the network's last call, which is repeated
-to fill the cache again; of the other calls, and of frames that are there, nothing is done twice. It goes when the run is done.
+``OUT/`` holds ``frames/%05d.png``, written as they come, ``video.mp4``, ``timing.json`` and
+``log.txt``. A run that was killed continues with the same command and ends with the same frames:
+``state/`` has for each block the input of the network's last call, which is repeated to fill the
+cache again; of the other calls, and of frames that are there, nothing is done twice. It goes when
+the run is done.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from artifixer.video.weights import is_finite, open_tensors, save_tensors
 
 @dataclass(frozen=True)
 class EnhanceJob:
-    """renders: a render folder. model: name or path. references: at most so many of the folder's reference photos. fps: of the video.
+    """renders: a render folder. model: name or path. references: at most so many of the folder's
+    reference photos. fps: of the video.
 
     offload: the model's layers stay in host memory and are copied to the GPU as they are needed.
     """
@@ -47,10 +50,12 @@ class EnhanceJob:
 
 
 def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> EnhanceReport:
-    """Run the job into the folder ``out``; the same call continues an interrupted one, or returns at once when it is done.
+    """Run the job into the folder ``out``; the same call continues an interrupted one, or returns
+    at once when it is done.
 
-    Everything is checked before weights are loaded. Raises ``InputError`` for unusable renders, a model that is missing or does not fit the
-    device, a prompt for a model that takes none, or a folder that holds something else; ``Stopped`` after SIGTERM.
+    Everything is checked before weights are loaded. Raises ``InputError`` for unusable renders, a
+    model that is missing or does not fit the device, a prompt for a model that takes none, or a
+    folder that holds something else; ``Stopped`` after SIGTERM.
     """
     folder = read_render_folder(job.renders)
     cameras = alike_cameras(folder.frames, str(job.renders))
@@ -60,13 +65,17 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
     files = locate_model(job.model)
     files.check_prompt("" if "text" in job.config.drop else job.config.prompt)
     files.check_prompt(job.config.negative_prompt or "")
-    plan = default_plan(files.config, cameras.width, cameras.height, len(chosen), device, job.offload)
+    plan = default_plan(
+        files.config, cameras.width, cameras.height, len(chosen), device, job.offload
+    )
     if job.config.sampler == "teacher":
         plan = replace(plan, clip_frames=min(TEACHER_FRAMES, len(cameras)))
     check_memory(files.config, plan, device)
     files.check_weights()
     with (
-        RunFolder.open(out, _identity(folder, chosen, files), _settings(job), overwrite, device=job.device) as run,
+        RunFolder.open(
+            out, _identity(folder, chosen, files), _settings(job), overwrite, device=job.device
+        ) as run,
         stop_on_sigterm(),
         Progress(("enhance",), log_file=run.path("log.txt")) as progress,
     ):
@@ -75,17 +84,25 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
             run.path(name)
         report = EnhanceReport()
         if run.is_done("enhance", "1"):
-            shutil.rmtree(out / "state", ignore_errors=True)  # of a process that was killed when it had marked the stage
+            # of a process that was killed when it had marked the stage
+            shutil.rmtree(out / "state", ignore_errors=True)
             progress.note(f"{out}: {len(cameras)} frames are there")
             return report
-        references = [ReferencePhoto(reference.frame.camera, reference.photo()) for reference in chosen]
+        references = [
+            ReferencePhoto(reference.frame.camera, reference.photo()) for reference in chosen
+        ]
         before = len(list(frames.glob("*.png")))
         with stop_at_once():
             model = load_model(files, device, default_dtype(device), job.offload)
-        blocks = enhance(folder, cameras, references, model, job.config, report, StoreOnDisk(run.path("state")))
+        blocks = enhance(
+            folder, cameras, references, model, job.config, report, StoreOnDisk(run.path("state"))
+        )
         for warning in report.warnings:
             progress.note(f"warning: {warning}")
-        progress.note(f"{report.width}x{report.height}, camera scale {report.camera_scale:.4g} ({report.camera_scale_source})")
+        progress.note(
+            f"{report.width}x{report.height}, camera scale {report.camera_scale:.4g} "
+            f"({report.camera_scale_source})"
+        )
         with closing(blocks), progress.stage("enhance", len(cameras)) as stage:  # type: ignore[type-var]
             for block in blocks:
                 for number, frame in enumerate(block.frames, start=block.first_index):
@@ -95,9 +112,14 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
                 done = block.first_index + len(block.frames)
                 stage.update(done)
                 if stop_requested() and done < len(cameras):
-                    raise Stopped(f"{out}: stopped after frame {done} of {len(cameras)}; run the same command to continue")
+                    raise Stopped(
+                        f"{out}: stopped after frame {done} of {len(cameras)}; run the same "
+                        "command to continue"
+                    )
         write_video(out / "video.mp4", frames, len(cameras), job.fps)
-        write_json(out / "timing.json", timing(report, len(cameras)) | {"frames_from_before": before})
+        write_json(
+            out / "timing.json", timing(report, len(cameras)) | {"frames_from_before": before}
+        )
         run.mark_done("enhance", "1", ["frames", "video.mp4", "timing.json"])
         shutil.rmtree(out / "state", ignore_errors=True)
     return report
@@ -116,7 +138,9 @@ class StoreOnDisk:
         stored = open_tensors(path)
         latents = stored.read("noisy_latents") if "noisy_latents" in stored.shapes else None
         if latents is None or not latents.is_floating_point() or not is_finite(latents):
-            raise InputError(f"{path}: holds no finite noisy_latents; delete it to have them made again")
+            raise InputError(
+                f"{path}: holds no finite noisy_latents; delete it to have them made again"
+            )
         return latents
 
     def save(self, block: int, noisy_latents: Tensor) -> None:
@@ -127,9 +151,15 @@ class StoreOnDisk:
 
 
 def chosen_references(folder: RenderFolder, count: int) -> list[Reference]:
-    """At most ``count`` of a render folder's reference photos, evenly spread over them in the order of their names."""
-    named = {reference.frame.photo or reference.file.name: reference for reference in folder.references}
-    return [named[name] for name in select_references(list(named), count)] if named and count else []
+    """At most ``count`` of a render folder's reference photos, evenly spread over them in the order
+    of their names.
+    """
+    named = {
+        reference.frame.photo or reference.file.name: reference for reference in folder.references
+    }
+    return (
+        [named[name] for name in select_references(list(named), count)] if named and count else []
+    )
 
 
 def timing(report: EnhanceReport, frames: int) -> dict[str, object]:
@@ -140,7 +170,9 @@ def timing(report: EnhanceReport, frames: int) -> dict[str, object]:
         "seconds": report.seconds,
         "frames_per_second": frames / report.seconds if report.seconds else None,
         "network_seconds": report.network_seconds,
-        "network_frames_per_second": frames / report.network_seconds if report.network_seconds else None,
+        "network_frames_per_second": frames / report.network_seconds
+        if report.network_seconds
+        else None,
         "network_calls": report.network_calls,
         "blocks": report.blocks,
         "first_frame_seconds": report.first_frame_seconds,
@@ -159,9 +191,15 @@ def write_video(path: Path, frames: Path, count: int, fps: float) -> None:
             video.add(read_image(frames / f"{index:05d}.png"))
 
 
-def _identity(folder: RenderFolder, chosen: list[Reference], files: ModelFiles) -> dict[str, object]:
+def _identity(
+    folder: RenderFolder, chosen: list[Reference], files: ModelFiles
+) -> dict[str, object]:
     """Which inputs: changed renders, cameras, references or weights belong to another run."""
-    images = [folder.path / kind / f"{index:05d}.png" for kind in ("rgb", "opacity") for index in range(len(folder))]
+    images = [
+        folder.path / kind / f"{index:05d}.png"
+        for kind in ("rgb", "opacity")
+        for index in range(len(folder))
+    ]
     return {
         "renders": fingerprint(folder.path / "cameras.json", *images),
         "references": fingerprint(*(reference.file for reference in chosen)),
@@ -172,4 +210,9 @@ def _identity(folder: RenderFolder, chosen: list[Reference], files: ModelFiles) 
 def _settings(job: EnhanceJob) -> dict[str, object]:
     """What else decides about the frames and the video."""
     config = asdict(replace(job.config, overlap=None))
-    return {"config": config, "references": job.references, "fps": job.fps, "dtype": str(default_dtype(job.device))}
+    return {
+        "config": config,
+        "references": job.references,
+        "fps": job.fps,
+        "dtype": str(default_dtype(job.device)),
+    }

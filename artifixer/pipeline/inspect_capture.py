@@ -1,4 +1,6 @@
-"""Capture -> what it holds and what is wrong with it, as plain numbers and sentences (``Inspection``)."""
+"""Capture -> what it holds and what is wrong with it, as plain numbers and sentences
+(``Inspection``).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ from artifixer.scenes.video_file import VideoConfig
 #: Version of the fields, for readers of ``inspect --json``.
 INSPECTION_VERSION = 1
 
-#: Median distance in pixels between observed and projected points above which cameras and points contradict each other.
+#: Median distance in pixels between observed and projected points above which cameras and points
+#: contradict each other.
 DOUBTFUL_REPROJECTION = 2.0
 
 #: Horizontal fields of view in degrees outside of which a focal length is probably wrong.
@@ -36,8 +39,8 @@ Range = tuple[float, float]
 class LensGroup:
     """Views of one size and lens model; every value is the range (smallest, largest) over them.
 
-    focal_x, focal_y, center_x, center_y in pixels; field_of_view horizontally, in degrees, without distortion;
-    distortion holds only coefficients that are not zero everywhere.
+    focal_x, focal_y, center_x, center_y in pixels; field_of_view horizontally, in degrees, without
+    distortion; distortion holds only coefficients that are not zero everywhere.
     """
 
     width: int
@@ -54,8 +57,9 @@ class LensGroup:
 
 @dataclass(frozen=True)
 class PointSummary:
-    """Sparse points: how many, in how many views each is observed on average (0 without tracks), and the median distance in pixels
-    between an observation and the projected point (None without tracks)."""
+    """Sparse points: how many, in how many views each is observed on average (0 without tracks),
+    and the median distance in pixels between an observation and the projected point (None without
+    tracks)."""
 
     points: int
     observations: int
@@ -78,8 +82,9 @@ class Inspection:
 
     photos: usable ones; lost_photos: names of listed photos that are missing or have no pose.
     sizes: "WxH" -> number of photos. lenses: empty when poses are still to be found.
-    camera_spread: mean distance of the cameras to their centroid, world units. median_depth: of the observed sparse points, world units.
-    notes: remarks of the loader. problems: what will hurt, one sentence each.
+    camera_spread: mean distance of the cameras to their centroid, world units. median_depth: of the
+    observed sparse points, world units. notes: remarks of the loader. problems: what will hurt, one
+    sentence each.
     """
 
     version: int
@@ -98,14 +103,21 @@ class Inspection:
     problems: tuple[str, ...]
 
 
-def inspect_capture(capture: str, *, find_poses: bool = False, read_photos: bool = True) -> Inspection:
+def inspect_capture(
+    capture: str, *, find_poses: bool = False, read_photos: bool = True
+) -> Inspection:
     """Look at a capture: a folder, a transforms file, a video, or ``procedural:SEED``.
 
-    find_poses: run structure from motion when the capture has no poses (minutes). read_photos: decode every photo to find damaged ones.
-    Raises InputError for captures that could not be used at all.
+    find_poses: run structure from motion when the capture has no poses (minutes). read_photos:
+    decode every photo to find damaged ones. Raises InputError for captures that could not be used
+    at all.
     """
     path = Path(capture)
-    if not find_poses and not capture.startswith(PROCEDURAL_PREFIX) and not transforms_json.is_transforms(path):
+    if (
+        not find_poses
+        and not capture.startswith(PROCEDURAL_PREFIX)
+        and not transforms_json.is_transforms(path)
+    ):
         found, start = find_format(path)
         if found is VIDEO:
             return _video_without_poses(start)
@@ -118,7 +130,11 @@ def inspect_scene(scene: Scene, *, read_photos: bool = True) -> Inspection:
     """The same for a loaded scene."""
     depths = observed_depths(scene, range(len(scene.photos)))
     points = None if scene.points is None else _point_summary(scene, scene.points)
-    problems = [*_camera_problems(scene), *_point_problems(scene, points), *(_photo_problems(scene.photos) if read_photos else ())]
+    problems = [
+        *_camera_problems(scene),
+        *_point_problems(scene, points),
+        *(_photo_problems(scene.photos) if read_photos else ()),
+    ]
     centers = torch.cat([camera.centers for camera in scene.cameras])
     return Inspection(
         version=INSPECTION_VERSION,
@@ -132,7 +148,10 @@ def inspect_scene(scene: Scene, *, read_photos: bool = True) -> Inspection:
         camera_spread=float((centers - centers.mean(dim=0)).norm(dim=1).mean()),
         points=points,
         median_depth=float(depths.median()) if len(depths) else None,
-        splits=tuple(SplitSummary(split.name, len(split.train), len(split.heldout)) for split in scene.splits.values()),
+        splits=tuple(
+            SplitSummary(split.name, len(split.train), len(split.heldout))
+            for split in scene.splits.values()
+        ),
         notes=scene.notes,
         problems=tuple(problems),
     )
@@ -143,7 +162,9 @@ def _photos_without_poses(capture: Path, folder: Path, read_photos: bool) -> Ins
     opened = [open_photo(folder / relative, relative) for relative in photos.photo_names(folder)]
     note = f"there are no poses yet: {_POSES_FOLLOW}"
     problems = tuple(_photo_problems(opened)) if read_photos else ()
-    return _without_poses(capture.resolve().name, "photos", len(opened), _sizes(opened), note, problems)
+    return _without_poses(
+        capture.resolve().name, "photos", len(opened), _sizes(opened), note, problems
+    )
 
 
 def _video_without_poses(path: Path) -> Inspection:
@@ -158,10 +179,14 @@ def _video_without_poses(path: Path) -> Inspection:
     return _without_poses(path.stem, "video", kept, {size: kept}, note, problems)
 
 
-_POSES_FOLLOW = "reconstruct finds them by structure from motion (inspect --find-poses tries it now)"
+_POSES_FOLLOW = (
+    "reconstruct finds them by structure from motion (inspect --find-poses tries it now)"
+)
 
 
-def _without_poses(name: str, format: str, count: int, sizes: dict[str, int], note: str, problems: tuple[str, ...]) -> Inspection:
+def _without_poses(
+    name: str, format: str, count: int, sizes: dict[str, int], note: str, problems: tuple[str, ...]
+) -> Inspection:
     return Inspection(
         version=INSPECTION_VERSION,
         name=name,
@@ -188,7 +213,7 @@ def _sizes(opened: Sequence[Photo]) -> dict[str, int]:
     return sizes
 
 
-# Cameras ----------------------------------------------------------------------------------------------------------------------------
+# Cameras ------------------------------------------------------------------------------------------
 
 
 def _lens_groups(cameras: Sequence[Cameras]) -> tuple[LensGroup, ...]:
@@ -212,11 +237,17 @@ def _lens_group(width: int, height: int, model: str, members: Sequence[Cameras])
         center_x=_range(Ks[:, 0, 2]),
         center_y=_range(Ks[:, 1, 2]),
         field_of_view=_range(_field_of_view(Ks[:, 0, 0], width, model)),
-        distortion={name: _range(column) for name, column, is_used in zip(DISTORTION_NAMES, distortion.T, used, strict=True) if is_used},
+        distortion={
+            name: _range(column)
+            for name, column, is_used in zip(DISTORTION_NAMES, distortion.T, used, strict=True)
+            if is_used
+        },
     )
 
 
-def _field_of_view(focal: Float[Tensor, " views"], width: int, model: str) -> Float[Tensor, " views"]:
+def _field_of_view(
+    focal: Float[Tensor, " views"], width: int, model: str
+) -> Float[Tensor, " views"]:
     """Degrees between the left and the right border, as if the optical axis were in the middle."""
     half = width / 2 / focal
     return torch.rad2deg(2 * (half if model == "fisheye" else torch.atan(half)))
@@ -234,14 +265,18 @@ def _camera_problems(scene: Scene) -> Iterator[str]:
     odd = [
         photo.name
         for photo, camera in zip(scene.photos, scene.cameras, strict=True)
-        if not narrow <= float(_field_of_view(camera.Ks[:, 0, 0], camera.width, camera.model)) <= wide
+        if not narrow
+        <= float(_field_of_view(camera.Ks[:, 0, 0], camera.width, camera.model))
+        <= wide
     ]
     if odd:
         yield f"{_counted(odd)} a field of view outside {narrow:g} to {wide:g} degrees: is the focal length right?"
     outside = [
         photo.name
         for photo, camera in zip(scene.photos, scene.cameras, strict=True)
-        if not (0 <= camera.Ks[0, 0, 2] <= camera.width and 0 <= camera.Ks[0, 1, 2] <= camera.height)
+        if not (
+            0 <= camera.Ks[0, 0, 2] <= camera.width and 0 <= camera.Ks[0, 1, 2] <= camera.height
+        )
     ]
     if outside:
         yield f"{_counted(outside)} the optical axis outside the photo"
@@ -252,7 +287,7 @@ def _counted(names: Sequence[str]) -> str:
     return f"{names[0]} has" if len(names) == 1 else f"{len(names)} photos ({names[0]} first) have"
 
 
-# Points -----------------------------------------------------------------------------------------------------------------------------
+# Points -------------------------------------------------------------------------------------------
 
 
 def _point_summary(scene: Scene, points: SparsePoints) -> PointSummary:
@@ -267,7 +302,9 @@ def _point_summary(scene: Scene, points: SparsePoints) -> PointSummary:
 
 
 def _reprojection_errors(scene: Scene, points: SparsePoints) -> Float[Tensor, " observations"]:
-    """Distance in pixels between each observation and the projection of its point; infinite behind the camera."""
+    """Distance in pixels between each observation and the projection of its point; infinite behind
+    the camera.
+    """
     errors = [torch.zeros(0, dtype=torch.float64)]
     for view, camera in enumerate(scene.cameras):
         of_view = points.observed_view == view
@@ -284,17 +321,22 @@ def _point_problems(scene: Scene, points: PointSummary | None) -> Iterator[str]:
         return
     if points.reprojection_error is not None and points.reprojection_error > DOUBTFUL_REPROJECTION:
         yield (
-            f"sparse points project {points.reprojection_error:.3g} pixels (median) away from where they were observed: "
+            f"sparse points project {points.reprojection_error:.3g} pixels (median) away from "
+            "where they were observed: "
             "cameras, photos and points do not belong together"
         )
     if points.observations and scene.points is not None:
         seen = torch.bincount(scene.points.observed_view, minlength=len(scene.photos))
-        blind = [photo.name for photo, count in zip(scene.photos, seen.tolist(), strict=True) if not count]
+        blind = [
+            photo.name
+            for photo, count in zip(scene.photos, seen.tolist(), strict=True)
+            if not count
+        ]
         if blind:
             yield f"{_counted(blind)} no sparse point in view"
 
 
-# Photos -----------------------------------------------------------------------------------------------------------------------------
+# Photos -------------------------------------------------------------------------------------------
 
 
 def _photo_problems(opened: Iterable[Photo]) -> Iterator[str]:

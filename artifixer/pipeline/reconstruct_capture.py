@@ -1,7 +1,8 @@
 """Capture -> splats, held-out renders and their quality, in a run folder that resumes.
 
-``RUN/`` holds ``splats.ply``, ``cameras.json``, ``split.json``, ``metrics.json``, ``timing.json``, ``renders/heldout/`` (a render
-folder), ``preview.png`` (photo | render | opacity), ``export/`` (other formats of the splats) and ``log.txt``.
+``RUN/`` holds ``splats.ply``, ``cameras.json``, ``split.json``, ``metrics.json``, ``timing.json``,
+``renders/heldout/`` (a render folder), ``preview.png`` (photo | render | opacity), ``export/``
+(other formats of the splats) and ``log.txt``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ import torch
 from artifixer.geometry.camera_file import CameraFrame, write_cameras
 from artifixer.geometry.cameras import Cameras
 from artifixer.imaging.metrics import psnr, ssim
-from artifixer.pipeline.capture import CaptureChoice, OpenCapture, check_output, identify, open_capture
+from artifixer.pipeline.capture import (
+    CaptureChoice,
+    OpenCapture,
+    check_output,
+    identify,
+    open_capture,
+)
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import reason
 from artifixer.runtime.json_io import is_number, shown
@@ -32,7 +39,12 @@ from artifixer.scenes.scene import Photo
 from artifixer.splats.files import export_splats, read_splat_file
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
 from artifixer.splats.ply import read_points, read_splats, write_splats
-from artifixer.splats.reconstruct import IterationReport, ReconstructConfig, TrainingViews, reconstruct
+from artifixer.splats.reconstruct import (
+    IterationReport,
+    ReconstructConfig,
+    TrainingViews,
+    reconstruct,
+)
 from artifixer.splats.render import Renders, render
 from artifixer.splats.render_folder import to_uint8, write_render_folder
 from artifixer.splats.splats import Splats
@@ -51,8 +63,8 @@ CACHE = "cache"
 class ReconstructionJob:
     """Everything a reconstruction depends on.
 
-    initial_points: a PLY whose points replace the capture's sparse points. warm_start: a splat file to continue from.
-    export: names of ``files.EXPORTS`` in which the splats are written as well.
+    initial_points: a PLY whose points replace the capture's sparse points. warm_start: a splat file
+    to continue from. export: names of ``files.EXPORTS`` in which the splats are written as well.
     """
 
     choice: CaptureChoice
@@ -83,10 +95,14 @@ class ReconstructionResult:
     heldout: tuple[ViewQuality, ...]
 
 
-def reconstruct_capture(job: ReconstructionJob, out: Path, overwrite: bool = False) -> ReconstructionResult:
-    """Run the whole job into the folder ``out``; calling it again with the same job continues, or returns at once when all is done.
+def reconstruct_capture(
+    job: ReconstructionJob, out: Path, overwrite: bool = False
+) -> ReconstructionResult:
+    """Run the whole job into the folder ``out``; calling it again with the same job continues, or
+    returns at once when all is done.
 
-    Raises ``InputError`` for a bad capture or a folder that belongs to another job, ``Stopped`` after SIGTERM.
+    Raises ``InputError`` for a bad capture or a folder that belongs to another job, ``Stopped``
+    after SIGTERM.
     """
     check_output(job.choice.capture, out)
     inputs = {**identify(job.choice.capture), **_input_files(job)}
@@ -112,10 +128,14 @@ def reconstruct_capture(job: ReconstructionJob, out: Path, overwrite: bool = Fal
             progress.note(note)
         photos = [capture.scene.photos[i] for i in capture.training]
         progress.note(
-            f"{len(capture.training)} training photos, {len(capture.heldout)} held out ({capture.split.name}), "
-            f"{photos[0].width}x{photos[0].height}, {len(initial):,} initial Gaussians, extent {extent:.3g}"
+            f"{len(capture.training)} training photos, {len(capture.heldout)} held out "
+            f"({capture.split.name}), "
+            f"{photos[0].width}x{photos[0].height}, {len(initial):,} initial Gaussians, extent "
+            f"{extent:.3g}"
         )
-        views = TrainingViews.of_photos(photos, [capture.scene.cameras[i] for i in capture.training])
+        views = TrainingViews.of_photos(
+            photos, [capture.scene.cameras[i] for i in capture.training]
+        )
         splats = _fitted(run, job, views, initial, extent, progress)
         _export(run, job, splats)
         return _evaluated(run, capture, splats, job.device, progress)
@@ -135,32 +155,53 @@ def initial_splats(job: ReconstructionJob, capture: OpenCapture) -> tuple[Splats
     if job.warm_start is not None:
         return read_splat_file(job.warm_start).splats, extent
     photos = [scene.photos[i] for i in capture.training]
-    points = add_pixels(points, photos, cameras, config.initial, generator(job.seed, "initial points"))
+    points = add_pixels(
+        points, photos, cameras, config.initial, generator(job.seed, "initial points")
+    )
     return splats_at(points, config.sh_degree, extent, config.initial), extent
 
 
-def view_quality(splats: Splats, photos: Sequence[Photo], cameras: Sequence[Cameras]) -> Iterator[tuple[ViewQuality, Renders]]:
+def view_quality(
+    splats: Splats, photos: Sequence[Photo], cameras: Sequence[Cameras]
+) -> Iterator[tuple[ViewQuality, Renders]]:
     """Render each photo's camera and compare, both at 8 bit."""
     for photo, camera in zip(photos, cameras, strict=True):
         with torch.no_grad():
             renders = render(splats, camera.to(splats.means.device))
         prediction = to_uint8(renders.rgb[0]).to(torch.float32) / 255
         target = photo.pixels()
-        yield ViewQuality(photo.name, float(psnr(prediction, target)), float(ssim(prediction, target))), renders
+        yield (
+            ViewQuality(
+                photo.name, float(psnr(prediction, target)), float(ssim(prediction, target))
+            ),
+            renders,
+        )
 
 
-def _open_run(job: ReconstructionJob, inputs: dict[str, str], out: Path, overwrite: bool) -> RunFolder:
-    settings = {"choice": asdict(job.choice) | {"capture": None}, "config": asdict(job.config), "seed": job.seed}
+def _open_run(
+    job: ReconstructionJob, inputs: dict[str, str], out: Path, overwrite: bool
+) -> RunFolder:
+    settings = {
+        "choice": asdict(job.choice) | {"capture": None},
+        "config": asdict(job.config),
+        "seed": job.seed,
+    }
     return RunFolder.open(out, inputs, settings, overwrite, device=job.device)
 
 
 def _input_files(job: ReconstructionJob) -> dict[str, str]:
-    files = {"initial_points": job.initial_points, "warm_start": job.warm_start, "train_list": job.choice.train_list}
+    files = {
+        "initial_points": job.initial_points,
+        "warm_start": job.warm_start,
+        "train_list": job.choice.train_list,
+    }
     return {name: fingerprint(path) for name, path in files.items() if path is not None}
 
 
 def _read_photos(capture: OpenCapture) -> None:
-    """Decode and resize every photo of the split once, so that a damaged one is found now and not after the reconstruction."""
+    """Decode and resize every photo of the split once, so that a damaged one is found now and not
+    after the reconstruction.
+    """
     for index in (*capture.training, *capture.heldout):
         capture.scene.photos[index].read()
         stop_if_requested("while reading photos")
@@ -171,43 +212,82 @@ def _finished(run: RunFolder, capture: OpenCapture) -> ReconstructionResult:
     path = run.root / "metrics.json"
     metrics = read_json(path)
     try:
-        halves = [tuple(ViewQuality(**view) for view in metrics[half]["per_view"]) for half in ("train", "heldout")]
+        halves = [
+            tuple(ViewQuality(**view) for view in metrics[half]["per_view"])
+            for half in ("train", "heldout")
+        ]
     except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: not the metrics of a reconstruction ({reason(error)}); use --overwrite to start anew") from error
+        raise InputError(
+            f"{path}: not the metrics of a reconstruction ({reason(error)}); use --overwrite to "
+            "start anew"
+        ) from error
     for view in (view for half in halves for view in half):
-        if not isinstance(view.photo, str) or not all(value is None or is_number(value, 1e12) for value in (view.psnr, view.ssim)):
-            raise InputError(f"{path}: {shown(view)} is no quality of a view; use --overwrite to start anew")
+        if not isinstance(view.photo, str) or not all(
+            value is None or is_number(value, 1e12) for value in (view.psnr, view.ssim)
+        ):
+            raise InputError(
+                f"{path}: {shown(view)} is no quality of a view; use --overwrite to start anew"
+            )
     return ReconstructionResult(read_splats(run.root / "splats.ply"), capture, halves[0], halves[1])
 
 
-def _fitted(run: RunFolder, job: ReconstructionJob, views: TrainingViews, initial: Splats, extent: float, progress: Progress) -> Splats:
+def _fitted(
+    run: RunFolder,
+    job: ReconstructionJob,
+    views: TrainingViews,
+    initial: Splats,
+    extent: float,
+    progress: Progress,
+) -> Splats:
     """The stage that takes the time: from the finished file, from a checkpoint, or from the start."""
     checkpoint = run.path("checkpoint.safetensors")
     if run.is_done("reconstruct", "1"):
-        checkpoint.unlink(missing_ok=True)  # of a process that was killed when it had marked the stage
+        # of a process that was killed when it had marked the stage
+        checkpoint.unlink(missing_ok=True)
         return read_splats(run.path("splats.ply"))
     started = time.monotonic()
     with progress.stage("reconstruct", job.config.iterations) as stage:
 
         def show(report: IterationReport) -> None:
-            stage.update(report.iteration, loss=report.loss, PSNR=report.psnr, Gaussians=report.gaussians)
+            stage.update(
+                report.iteration, loss=report.loss, PSNR=report.psnr, Gaussians=report.gaussians
+            )
 
-        splats = reconstruct(views, initial, extent, job.config, job.seed, checkpoint=checkpoint, device=job.device, report=show)
+        splats = reconstruct(
+            views,
+            initial,
+            extent,
+            job.config,
+            job.seed,
+            checkpoint=checkpoint,
+            device=job.device,
+            report=show,
+        )
     write_splats(run.path("splats.ply"), splats)
-    write_json(run.path("timing.json"), {"reconstruct_seconds": time.monotonic() - started, "peak_memory_mb": peak_memory() / 1024**2})
+    write_json(
+        run.path("timing.json"),
+        {
+            "reconstruct_seconds": time.monotonic() - started,
+            "peak_memory_mb": peak_memory() / 1024**2,
+        },
+    )
     run.mark_done("reconstruct", "1", ["splats.ply"])
     checkpoint.unlink(missing_ok=True)
     return splats
 
 
 def _export(run: RunFolder, job: ReconstructionJob, splats: Splats) -> None:
-    """The splats in the formats that the user asked for; formats of earlier calls stay, as the splats are the same."""
+    """The splats in the formats that the user asked for; formats of earlier calls stay, as the
+    splats are the same.
+    """
     if job.export and not run.is_done("export", list(job.export)):
         files = export_splats(run.path(EXPORT), "splats", splats, job.export)
         run.mark_done("export", list(job.export), files)
 
 
-def _evaluated(run: RunFolder, capture: OpenCapture, splats: Splats, device: str, progress: Progress) -> ReconstructionResult:
+def _evaluated(
+    run: RunFolder, capture: OpenCapture, splats: Splats, device: str, progress: Progress
+) -> ReconstructionResult:
     """Quality of both halves, held-out renders, preview and cameras on disk."""
     scene = capture.scene
     splats = splats.map(lambda tensor: tensor.to(device))
@@ -215,32 +295,60 @@ def _evaluated(run: RunFolder, capture: OpenCapture, splats: Splats, device: str
     frames: list[Renders] = []
     with progress.stage("evaluate", len(capture.training) + len(capture.heldout)) as stage:
         for half, indices in (("train", capture.training), ("heldout", capture.heldout)):
-            photos, cameras = [scene.photos[i] for i in indices], [scene.cameras[i] for i in indices]
+            photos, cameras = (
+                [scene.photos[i] for i in indices],
+                [scene.cameras[i] for i in indices],
+            )
             for result, renders in view_quality(splats, photos, cameras):
                 quality[half].append(result)
                 if half == "heldout" or not capture.heldout:
-                    frames.append(Renders(renders.rgb.cpu(), renders.opacity.cpu(), renders.depth.cpu()))
+                    frames.append(
+                        Renders(renders.rgb.cpu(), renders.opacity.cpu(), renders.depth.cpu())
+                    )
                 stage.advance(PSNR=result.psnr)
                 stop_if_requested("while measuring quality")
     shown = capture.heldout or capture.training
     roles = {i: "train" for i in capture.training} | {i: "heldout" for i in capture.heldout}
-    write_cameras(run.path("cameras.json"), [CameraFrame(scene.cameras[i], scene.photos[i].name) for i in sorted(roles)])
-    write_json(run.path("split.json"), {"name": capture.split.name, "train": capture.split.train, "heldout": capture.split.heldout})
+    write_cameras(
+        run.path("cameras.json"),
+        [CameraFrame(scene.cameras[i], scene.photos[i].name) for i in sorted(roles)],
+    )
+    write_json(
+        run.path("split.json"),
+        {
+            "name": capture.split.name,
+            "train": capture.split.train,
+            "heldout": capture.split.heldout,
+        },
+    )
     references = select_references([scene.photos[i].name for i in capture.training])
     names = {photo.name: position for position, photo in enumerate(scene.photos)}
     write_render_folder(
         run.path("renders", "heldout"),
         frames,
         [CameraFrame(scene.cameras[i], scene.photos[i].name) for i in shown],
-        [(CameraFrame(scene.cameras[names[name]], name), scene.photos[names[name]].read()) for name in references],
+        [
+            (CameraFrame(scene.cameras[names[name]], name), scene.photos[names[name]].read())
+            for name in references
+        ],
     )
     _write_preview(run.path("preview.png"), [scene.photos[i] for i in shown], frames)
-    write_json(run.path("metrics.json"), {half: _summary(results) for half, results in quality.items()} | {"gaussians": len(splats)})
-    run.mark_done("evaluate", "1", ["cameras.json", "split.json", "renders/heldout", "preview.png", "metrics.json"])
+    write_json(
+        run.path("metrics.json"),
+        {half: _summary(results) for half, results in quality.items()} | {"gaussians": len(splats)},
+    )
+    run.mark_done(
+        "evaluate",
+        "1",
+        ["cameras.json", "split.json", "renders/heldout", "preview.png", "metrics.json"],
+    )
     for half, results in quality.items():
         if results:
             summary = _summary(results)
-            progress.note(f"{half}: PSNR {summary['psnr']:.2f} dB, SSIM {summary['ssim']:.3f} over {len(results)} photos")
+            progress.note(
+                f"{half}: PSNR {summary['psnr']:.2f} dB, SSIM {summary['ssim']:.3f} over "
+                f"{len(results)} photos"
+            )
     return ReconstructionResult(splats, capture, tuple(quality["train"]), tuple(quality["heldout"]))
 
 
@@ -249,16 +357,26 @@ def _summary(results: Sequence[ViewQuality]) -> dict[str, object]:
         return {"psnr": None, "ssim": None, "per_view": []}
     mean_psnr = sum(result.psnr for result in results) / len(results)
     mean_ssim = sum(result.ssim for result in results) / len(results)
-    return {"psnr": mean_psnr, "ssim": mean_ssim, "per_view": [asdict(result) for result in results]}
+    return {
+        "psnr": mean_psnr,
+        "ssim": mean_ssim,
+        "per_view": [asdict(result) for result in results],
+    }
 
 
 def _write_preview(path: Path, photos: Sequence[Photo], frames: Sequence[Renders]) -> None:
     """Rows of photo | render | opacity for a few evenly spaced views of the first view's size."""
     size = (photos[0].height, photos[0].width)
     same = [i for i, photo in enumerate(photos) if (photo.height, photo.width) == size]
-    chosen = sorted({same[k * (len(same) - 1) // max(1, PREVIEW_VIEWS - 1)] for k in range(PREVIEW_VIEWS)})
+    chosen = sorted(
+        {same[k * (len(same) - 1) // max(1, PREVIEW_VIEWS - 1)] for k in range(PREVIEW_VIEWS)}
+    )
     rows = []
     for i in chosen:
         opacity = to_uint8(frames[i].opacity[0])[..., None].expand(-1, -1, 3)
-        rows.append(torch.cat([torch.from_numpy(photos[i].read()), to_uint8(frames[i].rgb[0]), opacity], dim=1))
+        rows.append(
+            torch.cat(
+                [torch.from_numpy(photos[i].read()), to_uint8(frames[i].rgb[0]), opacity], dim=1
+            )
+        )
     write_png(path, torch.cat(rows, dim=0).numpy())

@@ -8,7 +8,8 @@
     video.mp4
     transforms.json      the poses (camera_model EQUIRECTANGULAR): the folder is a capture of 360 degree photos like any other
 
-Each picture is put together from the six sides of a cube, rendered with a little overlap at the resolution of the picture's middle.
+Each picture is put together from the six sides of a cube, rendered with a little overlap at the
+resolution of the picture's middle.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ from artifixer.splats.rasterizers.constants import MIN_DEPTH_OPACITY
 from artifixer.splats.render import default_near, render
 from artifixer.splats.splats import Splats
 
-#: Faces are rendered this much finer than the picture's middle, whose pixels they are interpolated to.
+#: Faces are rendered this much finer than the picture's middle, whose pixels they are interpolated
+#: to.
 OVERSAMPLING = 1.25
 
 #: OpenGL camera axes in OpenCV camera axes: y and z change sign.
@@ -44,15 +46,23 @@ _OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 def render_panoramas(job: RenderJob, out: Path, overwrite: bool = False) -> int:
-    """Render the path into the folder ``out`` and return the number of frames; the same call continues an interrupted one.
+    """Render the path into the folder ``out`` and return the number of frames; the same call
+    continues an interrupted one.
 
-    ``job.size``: the pictures' width, or ``WxH`` of 2:1; None keeps the resolution of the first camera. Raises as ``render_path`` does.
+    ``job.size``: the pictures' width, or ``WxH`` of 2:1; None keeps the resolution of the first
+    camera. Raises as ``render_path`` does.
     """
     source = open_source(job.source, job.cameras)
     frames = path_frames(source, job.path, job.frames)
     width, height = panorama_size(frames[0].camera, job.size)
     identity = {"splats": fingerprint(*vars(source.splats).values())}
-    settings = {"path": job.path, "size": f"{width}x{height}", "fps": job.fps, "cameras": fingerprint(frames), "equirectangular": True}
+    settings = {
+        "path": job.path,
+        "size": f"{width}x{height}",
+        "fps": job.fps,
+        "cameras": fingerprint(frames),
+        "equirectangular": True,
+    }
     with (
         RunFolder.open(out, identity, settings, overwrite, device=job.device) as run,
         stop_on_sigterm(),
@@ -70,7 +80,10 @@ def render_panoramas(job: RenderJob, out: Path, overwrite: bool = False) -> int:
                 write_npy(out / "depth" / f"{index:05d}.npy", depth)
             stage.update(index + 1)
             if stop_requested():
-                raise Stopped(f"{out}: stopped after frame {index + 1} of {len(frames)}; run the same command to continue")
+                raise Stopped(
+                    f"{out}: stopped after frame {index + 1} of {len(frames)}; run the same "
+                    "command to continue"
+                )
         if not run.is_done("render", "1"):
             write_json(out / FILE_NAME, _transforms(frames, width, height))
             with VideoWriter(out / "video.mp4", width, height, job.fps) as video:
@@ -83,32 +96,50 @@ def render_panoramas(job: RenderJob, out: Path, overwrite: bool = False) -> int:
 @torch.no_grad()
 def panorama_of_splats(
     splats: Splats, camera: Cameras, width: int, height: int
-) -> tuple[Float[np.ndarray, "height width 3"], Float[np.ndarray, "height width"], Float[np.ndarray, "height width"]]:
-    """All directions from a camera's place, its own forward direction in the middle: rgb premultiplied on black and opacity, both in
-    [0,1], and the distance from the camera's centre in world units, NaN where the opacity is below 0.01. float32."""
+) -> tuple[
+    Float[np.ndarray, "height width 3"],
+    Float[np.ndarray, "height width"],
+    Float[np.ndarray, "height width"],
+]:
+    """All directions from a camera's place, its own forward direction in the middle: rgb
+    premultiplied on black and opacity, both in [0,1], and the distance from the camera's centre in
+    world units, NaN where the opacity is below 0.01. float32."""
     size = CUBE.size(round(OVERSAMPLING * width))
     faces = CUBE.cameras(camera.viewmats[0], size).to(splats.means.device)
     # One near plane for all sides: between two that differ a Gaussian would be cut in half.
-    near = min((near for near in (default_near(splats, faces[k]) for k in range(len(faces))) if near > 0), default=0.0)
+    near = min(
+        (near for near in (default_near(splats, faces[k]) for k in range(len(faces))) if near > 0),
+        default=0.0,
+    )
     renders = render(splats, faces, near=near)
-    along = np.linalg.norm(CUBE.directions(0, size), axis=-1).astype(np.float32)  # distance per camera z
+    # distance per camera z
+    along = np.linalg.norm(CUBE.directions(0, size), axis=-1).astype(np.float32)
     opacity = renders.opacity.cpu().numpy()
     weighted = np.nan_to_num(renders.depth.cpu().numpy()) * opacity * along
-    stacked = np.concatenate([renders.rgb.cpu().numpy(), opacity[..., None], weighted[..., None]], axis=-1)
+    stacked = np.concatenate(
+        [renders.rgb.cpu().numpy(), opacity[..., None], weighted[..., None]], axis=-1
+    )
     found = panorama_of_faces(stacked, CUBE, width, height).astype(np.float32)
     rgb, covered = found[..., :3], found[..., 3]
-    depth = np.where(covered >= MIN_DEPTH_OPACITY, found[..., 4] / np.maximum(covered, MIN_DEPTH_OPACITY), np.nan)
+    depth = np.where(
+        covered >= MIN_DEPTH_OPACITY, found[..., 4] / np.maximum(covered, MIN_DEPTH_OPACITY), np.nan
+    )
     return rgb, covered, depth.astype(np.float32)
 
 
 def panorama_size(camera: Cameras, size: str | None) -> tuple[int, int]:
-    """(width, height) of the pictures; raises ``InputError`` for a size that is not twice as wide as high."""
+    """(width, height) of the pictures; raises ``InputError`` for a size that is not twice as wide
+    as high.
+    """
     if size is None:
         width = 4 * round(2 * math.pi * float(camera.Ks[0, 0, 0]) / 4)
         return max(width, 4), max(width, 4) // 2
     width, height = fit_size(2 * camera.width, camera.width, size, enlarge=True)
     if width != 2 * height:
-        raise InputError(f"--size {size}: expected an even width, or WxH twice as wide as high, for equirectangular pictures")
+        raise InputError(
+            f"--size {size}: expected an even width, or WxH twice as wide as high, for "
+            "equirectangular pictures"
+        )
     return width, height
 
 
@@ -117,6 +148,12 @@ def _to_uint8(values: np.ndarray) -> np.ndarray:
 
 
 def _transforms(frames: list[CameraFrame], width: int, height: int) -> dict[str, Any]:
-    poses = [frame.camera.to(dtype=torch.float64).camera_to_world[0].numpy() @ _OPENCV_FROM_OPENGL for frame in frames]
-    listed = [{"file_path": f"rgb/{index:05d}.png", "transform_matrix": pose.tolist()} for index, pose in enumerate(poses)]
+    poses = [
+        frame.camera.to(dtype=torch.float64).camera_to_world[0].numpy() @ _OPENCV_FROM_OPENGL
+        for frame in frames
+    ]
+    listed = [
+        {"file_path": f"rgb/{index:05d}.png", "transform_matrix": pose.tolist()}
+        for index, pose in enumerate(poses)
+    ]
     return {"camera_model": EQUIRECTANGULAR, "w": width, "h": height, "frames": listed}

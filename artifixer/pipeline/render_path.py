@@ -1,6 +1,7 @@
 """Splats -> a render folder and a video along a camera path, frame by frame, resumable.
 
-The splats come from a run folder of ``reconstruct`` (which brings cameras and reference photos) or from a splat file of any tool.
+The splats come from a run folder of ``reconstruct`` (which brings cameras and reference photos) or
+from a splat file of any tool.
 """
 
 from __future__ import annotations
@@ -32,7 +33,13 @@ from artifixer.scenes.scale import DepthView
 from artifixer.splats.files import read_splat_file
 from artifixer.splats.ply import read_splats
 from artifixer.splats.render import render
-from artifixer.splats.render_folder import Reference, finish_render_folder, read_render_folder, to_uint8, write_frame
+from artifixer.splats.render_folder import (
+    Reference,
+    finish_render_folder,
+    read_render_folder,
+    to_uint8,
+    write_frame,
+)
 from artifixer.splats.splats import Splats
 
 #: Paths by name; anything else is a file of cameras.
@@ -48,9 +55,11 @@ PROBE_SIZE = 96
 
 @dataclass(frozen=True)
 class RenderJob:
-    """source: a run folder or a PLY file. path: one of ``PATHS`` or a file of cameras. cameras: a file of cameras that a PLY goes with.
+    """source: a run folder or a PLY file. path: one of ``PATHS`` or a file of cameras. cameras: a
+    file of cameras that a PLY goes with.
 
-    size: longest side in pixels or ``WxH``; None keeps the cameras' own. frames: of an orbit. fps: of the video.
+    size: longest side in pixels or ``WxH``; None keeps the cameras' own. frames: of an orbit. fps:
+    of the video.
     """
 
     source: Path
@@ -64,7 +73,9 @@ class RenderJob:
 
 @dataclass(frozen=True)
 class SplatSource:
-    """Splats with what is known of their cameras: those held out (or all, when none is), all of them, and reference photos."""
+    """Splats with what is known of their cameras: those held out (or all, when none is), all of
+    them, and reference photos.
+    """
 
     splats: Splats
     targets: tuple[CameraFrame, ...]
@@ -73,10 +84,12 @@ class SplatSource:
 
 
 def render_path(job: RenderJob, out: Path, overwrite: bool = False) -> int:
-    """Render the path into the folder ``out`` and return the number of frames; the same call continues an interrupted one.
+    """Render the path into the folder ``out`` and return the number of frames; the same call
+    continues an interrupted one.
 
-    Writes a render folder and ``video.mp4`` (frames of the first frame's size). Raises ``InputError`` for unusable splats or cameras or a
-    folder that holds something else, ``Stopped`` after SIGTERM.
+    Writes a render folder and ``video.mp4`` (frames of the first frame's size). Raises
+    ``InputError`` for unusable splats or cameras or a folder that holds something else, ``Stopped``
+    after SIGTERM.
     """
     source = open_source(job.source, job.cameras)
     frames = [_resized(frame, job.size) for frame in path_frames(source, job.path, job.frames)]
@@ -97,28 +110,50 @@ def render_path(job: RenderJob, out: Path, overwrite: bool = False) -> int:
                     write_frame(out, index, render(splats, frame.camera.to(job.device)))
             stage.update(index + 1)
             if stop_requested():
-                raise Stopped(f"{out}: stopped after frame {index + 1} of {len(frames)}; run the same command to continue")
+                raise Stopped(
+                    f"{out}: stopped after frame {index + 1} of {len(frames)}; run the same "
+                    "command to continue"
+                )
         if not run.is_done("render", "1"):
-            finish_render_folder(out, frames, [(reference.frame, reference.photo()) for reference in source.references])
+            finish_render_folder(
+                out,
+                frames,
+                [(reference.frame, reference.photo()) for reference in source.references],
+            )
             _write_video(out, frames, job.fps)
             run.mark_done("render", "1", ["rgb", "opacity", "depth", "cameras.json", "video.mp4"])
     return len(frames)
 
 
 def open_source(path: Path, cameras: Path | None = None) -> SplatSource:
-    """Splats from a run folder of ``reconstruct`` or from a PLY file, for which ``cameras`` may name a file."""
+    """Splats from a run folder of ``reconstruct`` or from a PLY file, for which ``cameras`` may
+    name a file.
+    """
     if path.is_file():
         known = tuple(read_camera_path(cameras)) if cameras is not None else ()
         return SplatSource(read_splat_file(path).splats, known, known, ())
     if not path.exists():
-        raise InputError(f"{path}: does not exist, expected a run folder of reconstruct or a splat PLY file")
-    if not is_run_folder(path) or not (path / "splats.ply").is_file() or not (path / "cameras.json").is_file():
-        raise InputError(f"{path}: holds no finished reconstruction (splats.ply, cameras.json); run artifixer reconstruct first")
-    everything = tuple(read_camera_path(cameras) if cameras is not None else read_cameras(path / "cameras.json"))
+        raise InputError(
+            f"{path}: does not exist, expected a run folder of reconstruct or a splat PLY file"
+        )
+    if (
+        not is_run_folder(path)
+        or not (path / "splats.ply").is_file()
+        or not (path / "cameras.json").is_file()
+    ):
+        raise InputError(
+            f"{path}: holds no finished reconstruction (splats.ply, cameras.json); run artifixer "
+            "reconstruct first"
+        )
+    everything = tuple(
+        read_camera_path(cameras) if cameras is not None else read_cameras(path / "cameras.json")
+    )
     heldout = _heldout(path / "split.json") if cameras is None else set()
     targets = tuple(frame for frame in everything if frame.photo in heldout) or everything
     folder = path / "renders" / "heldout"
-    references = read_render_folder(folder).references if (folder / "cameras.json").is_file() else ()
+    references = (
+        read_render_folder(folder).references if (folder / "cameras.json").is_file() else ()
+    )
     return SplatSource(read_splats(path / "splats.ply"), targets, everything, references)
 
 
@@ -135,11 +170,16 @@ def path_frames(source: SplatSource, path: str, orbit_frames: int) -> list[Camer
     """The frames of a path. Frames that stand exactly at a known camera keep the name of its photo."""
     if path not in PATHS:
         if not Path(path).is_file():
-            raise InputError(f"--path {path}: neither one of {', '.join(PATHS)} nor a file of cameras")
+            raise InputError(
+                f"--path {path}: neither one of {', '.join(PATHS)} nor a file of cameras"
+            )
         return read_camera_path(Path(path))
     if not source.all:
         if path != "orbit":
-            raise InputError(f"--path {path}: a PLY file alone has no cameras; give --cameras FILE, or --path orbit")
+            raise InputError(
+                f"--path {path}: a PLY file alone has no cameras; give --cameras FILE, or --path "
+                "orbit"
+            )
         return _frames(orbit(_around(source.splats), orbit_frames), ())
     if path == "heldout":
         return list(source.targets)
@@ -152,15 +192,21 @@ def path_frames(source: SplatSource, path: str, orbit_frames: int) -> list[Camer
 
 
 def seen_distance(splats: Splats, views: Cameras) -> float:
-    """Median camera z of what up to 16 of the views see of the splats, world units; raises ``InputError`` when they see nothing."""
+    """Median camera z of what up to 16 of the views see of the splats, world units; raises
+    ``InputError`` when they see nothing.
+    """
     seen = splat_depths(splats, views)
     if not seen:
-        raise InputError("the cameras see none of the splats: PLY and cameras are not in the same frame")
+        raise InputError(
+            "the cameras see none of the splats: PLY and cameras are not in the same frame"
+        )
     return float(torch.cat([view.depths for view in seen]).median())
 
 
 def splat_depths(splats: Splats, views: Cameras) -> list[DepthView]:
-    """Depth of the pixels of up to 16 small renders that are more opaque than not; views that see nothing are left out."""
+    """Depth of the pixels of up to 16 small renders that are more opaque than not; views that see
+    nothing are left out.
+    """
     probes = views.resized(*fit_size(views.width, views.height, PROBE_SIZE))
     probes = probes[torch.linspace(0, len(views) - 1, min(16, len(views))).round().long()]
     with torch.no_grad():
@@ -171,7 +217,9 @@ def splat_depths(splats: Splats, views: Cameras) -> list[DepthView]:
         if len(rows):
             picture = partial(_as_bytes, renders.rgb[index])
             pixels = torch.stack([columns, rows], dim=-1).cpu() + 0.5
-            seen.append(DepthView(probes[index], picture, pixels, renders.depth[index, rows, columns].cpu()))
+            seen.append(
+                DepthView(probes[index], picture, pixels, renders.depth[index, rows, columns].cpu())
+            )
     return seen
 
 
@@ -180,25 +228,37 @@ def _as_bytes(rgb: Float[Tensor, "height width 3"]) -> UInt8[np.ndarray, "height
 
 
 def _frames(path: CameraPath, stops: Sequence[CameraFrame]) -> list[CameraFrame]:
-    return [CameraFrame(path.cameras[index], None if stop is None else stops[stop].photo) for index, stop in enumerate(path.stops)]
+    return [
+        CameraFrame(path.cameras[index], None if stop is None else stops[stop].photo)
+        for index, stop in enumerate(path.stops)
+    ]
 
 
 def _around(splats: Splats) -> Cameras:
-    """Two cameras that look at the bulk of the splats, for files that come without any: up is -y, as in most captures' worlds."""
+    """Two cameras that look at the bulk of the splats, for files that come without any: up is -y,
+    as in most captures' worlds.
+    """
     center = splats.means.median(dim=0).values
-    radius = (splats.means[:: 1 + len(splats) // 1_000_000] - center).norm(dim=1).quantile(0.8)  # quantile takes at most 16 million
+    # quantile takes at most 16 million
+    radius = (splats.means[:: 1 + len(splats) // 1_000_000] - center).norm(dim=1).quantile(0.8)
     width, height = DEFAULT_SIZE
     focal = 0.5 * height / math.tan(DEFAULT_FIELD_OF_VIEW / 2)
     eye = center + torch.tensor([0.0, -0.5, -2.0]) * radius
     K = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-    beside = center + torch.tensor([2.0, -0.5, 0.0]) * radius  # a second view, so that the two axes meet at the centre
+    # a second view, so that the two axes meet at the centre
+    beside = center + torch.tensor([2.0, -0.5, 0.0]) * radius
     eyes = torch.stack([eye, beside])
     viewmats = invert_rigid(look_at(eyes, center.expand_as(eyes), torch.tensor([0.0, -1.0, 0.0])))
     return Cameras.pinhole(viewmats, K.expand(2, 3, 3), width, height)
 
 
 def _resized(frame: CameraFrame, size: str | None) -> CameraFrame:
-    return CameraFrame(frame.camera.resized(*fit_size(frame.camera.width, frame.camera.height, size, enlarge=True)), frame.photo)
+    return CameraFrame(
+        frame.camera.resized(
+            *fit_size(frame.camera.width, frame.camera.height, size, enlarge=True)
+        ),
+        frame.photo,
+    )
 
 
 def _write_video(folder: Path, frames: Sequence[CameraFrame], fps: float) -> None:

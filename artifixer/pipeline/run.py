@@ -1,4 +1,5 @@
-"""The main job: capture -> splats -> renders -> frames -> distilled splats -> frames again -> metrics and report, in one folder.
+"""The main job: capture -> splats -> renders -> frames -> distilled splats -> frames again ->
+metrics and report, in one folder.
 
 ::
 
@@ -13,8 +14,9 @@
     cameras.json                        the target cameras, and which photos were taken from there
     metrics.json  timing.json  report.html  config.json
 
-Every stage is done once for what it depends on (``run_stages``): the same call continues where it was killed and ends with the same
-bytes; another setting reruns what depends on it. Only ``timing.json``, ``config.json`` and the hidden ``.run`` differ between two runs.
+Every stage is done once for what it depends on (``run_stages``): the same call continues where it
+was killed and ends with the same bytes; another setting reruns what depends on it. Only
+``timing.json``, ``config.json`` and the hidden ``.run`` differ between two runs.
 """
 
 from __future__ import annotations
@@ -32,7 +34,13 @@ from artifixer.geometry.paths import alike
 from artifixer.pipeline.capture import identify, open_capture
 from artifixer.pipeline.plan import planned_stages
 from artifixer.pipeline.render_path import splat_depths
-from artifixer.pipeline.run_config import VARIANTS, RunConfig, check_config, ignored_masks, settings_of
+from artifixer.pipeline.run_config import (
+    VARIANTS,
+    RunConfig,
+    check_config,
+    ignored_masks,
+    settings_of,
+)
 from artifixer.pipeline.run_inputs import check_inputs, check_pixels, make_job
 from artifixer.pipeline.run_report import RunFacts, write_run_report
 from artifixer.pipeline.run_stages import Stages
@@ -83,9 +91,10 @@ OPTIONAL_OUTPUTS = {
 class Result:
     """A finished run; its files are in ``out``.
 
-    frames: target cameras in path order at the frames' size; ``photo`` names the photo taken from exactly there.
-    train, heldout, references: names of photos. variants: quality by the names of ``evaluate.VARIANT_TITLES``; values are None where no
-    frame stands at a held-out camera. executed: stages that this call ran; the others were done before. seconds: of every stage.
+    frames: target cameras in path order at the frames' size; ``photo`` names the photo taken from
+    exactly there. train, heldout, references: names of photos. variants: quality by the names of
+    ``evaluate.VARIANT_TITLES``; values are None where no frame stands at a held-out camera.
+    executed: stages that this call ran; the others were done before. seconds: of every stage.
     notes: remarks and warnings.
     """
 
@@ -106,45 +115,86 @@ class Result:
 
 
 def run(config: RunConfig, overwrite: bool = False, progress: Progress | None = None) -> Result:
-    """Run the whole job, or what is left of it. overwrite: start anew in a folder that holds another capture.
+    """Run the whole job, or what is left of it. overwrite: start anew in a folder that holds
+    another capture.
 
-    Raises ``InputError`` for bad input before any heavy work, and ``Stopped`` after SIGTERM; the same call then continues.
+    Raises ``InputError`` for bad input before any heavy work, and ``Stopped`` after SIGTERM; the
+    same call then continues.
     """
     files = check_config(config)
     identity = identify(config.choice.capture)
     inputs = None
-    if brings_poses(config.choice.capture):  # what is wrong with it shows before anything is written
-        inputs = check_inputs(config, files, open_capture(config.choice, work_folder=None, cache_folder=config.out / CACHE))
+    # what is wrong with it shows before anything is written
+    if brings_poses(config.choice.capture):
+        inputs = check_inputs(
+            config,
+            files,
+            open_capture(config.choice, work_folder=None, cache_folder=config.out / CACHE),
+        )
     with (
-        RunFolder.open(config.out, identity, settings_of(config), overwrite, settings_may_change=True, device=config.device) as folder,
+        RunFolder.open(
+            config.out,
+            identity,
+            settings_of(config),
+            overwrite,
+            settings_may_change=True,
+            device=config.device,
+        ) as folder,
         stop_on_sigterm(),
-        progress or Progress(stage_names(config), log_file=folder.root / ".run" / "log.txt") as display,
+        progress
+        or Progress(stage_names(config), log_file=folder.root / ".run" / "log.txt") as display,
     ):
         cache = folder.path(CACHE)
         with folder.discarded_on_bad_input():
             if inputs is None:
-                inputs = check_inputs(config, files, open_capture(config.choice, folder.path("sfm"), cache, say=display.note))
+                inputs = check_inputs(
+                    config,
+                    files,
+                    open_capture(config.choice, folder.path("sfm"), cache, say=display.note),
+                )
             check_pixels(config, inputs.capture)
         job = make_job(config, inputs, folder)
         notes = [*inputs.capture.scene.notes, *ignored_masks(config.choice.capture)]
         for note in notes:
             display.note(note)
         display.note(_summary(job))
-        minutes = sum(stage.seconds for stage in planned_stages(config, files, len(job.frames), job.megapixels)) / 60
-        display.note(f"about {max(1, round(minutes))} minutes for all stages; what was done before is kept")
+        minutes = (
+            sum(
+                stage.seconds
+                for stage in planned_stages(config, files, len(job.frames), job.megapixels)
+            )
+            / 60
+        )
+        display.note(
+            f"about {max(1, round(minutes))} minutes for all stages; what was done before is kept"
+        )
         if inputs.offload:
-            display.note(f"model {files.config.name} does not fit into the GPU's memory: its layers stay in the host's, which takes longer")
-        return _Run(config, files, job, Stages(folder, display), display, notes, inputs.offload).finish()
+            display.note(
+                f"model {files.config.name} does not fit into the GPU's memory: its layers stay in "
+                "the host's, which takes longer"
+            )
+        return _Run(
+            config, files, job, Stages(folder, display), display, notes, inputs.offload
+        ).finish()
 
 
-# The graph ----------------------------------------------------------------------------------------------------------------------------
+# The graph ----------------------------------------------------------------------------------------
 
 
 class _Run:
-    """The stages of one run and what depends on what. Keys chain: a stage depends on the fingerprints of those it reads from."""
+    """The stages of one run and what depends on what. Keys chain: a stage depends on the
+    fingerprints of those it reads from.
+    """
 
     def __init__(
-        self, config: RunConfig, files: ModelFiles, job: Job, stages: Stages, display: Progress, notes: list[str], offload: bool
+        self,
+        config: RunConfig,
+        files: ModelFiles,
+        job: Job,
+        stages: Stages,
+        display: Progress,
+        notes: list[str],
+        offload: bool,
     ) -> None:
         self.config, self.files, self.job = config, files, job
         self.stages, self.display, self.notes = stages, display, notes
@@ -159,17 +209,26 @@ class _Run:
         renders = {"3dgut": self._rendered("render", INITIAL, RENDERS, ["cameras.json"])}
         if self.config.has_input:
             renders["input"] = self._rendered("render_input", INPUT, INPUT_RENDERS)
-        source, generator_input = list(renders.values())[-1], INPUT_RENDERS if self.config.has_input else RENDERS
+        source, generator_input = (
+            list(renders.values())[-1],
+            INPUT_RENDERS if self.config.has_input else RENDERS,
+        )
         keys = {"artifixer": self._enhanced("enhance", source, scale, generator_input, "artifixer")}
         if "artifixer3d" in self.config.wanted:
             self._distilled(keys["artifixer"])
-            keys["artifixer3d"] = self._rendered("render_3d", DISTILLED, RENDERS_3D, [FRAMES["artifixer3d"]])
+            keys["artifixer3d"] = self._rendered(
+                "render_3d", DISTILLED, RENDERS_3D, [FRAMES["artifixer3d"]]
+            )
         if "artifixer3d_plus" in self.config.wanted:
-            keys["artifixer3d_plus"] = self._enhanced("enhance_3d", keys["artifixer3d"], scale, RENDERS_3D, "artifixer3d_plus")
+            keys["artifixer3d_plus"] = self._enhanced(
+                "enhance_3d", keys["artifixer3d"], scale, RENDERS_3D, "artifixer3d_plus"
+            )
         self._discard_outdated()
         self._model = None
         folders = {"3dgut": RENDERS, "input": INPUT_RENDERS}
-        pictures = {name: f"{folders[name]}/rgb" for name in renders} | {name: FRAMES[name] for name in keys}
+        pictures = {name: f"{folders[name]}/rgb" for name in renders} | {
+            name: FRAMES[name] for name in keys
+        }
         self._exported(DISTILLED if "artifixer3d" in keys else INITIAL)
         videos = self._written(renders | keys, pictures)
         metrics = self._metrics(renders | keys, pictures, generator_input)
@@ -177,7 +236,9 @@ class _Run:
         return self._result(scale)
 
     def _reconstructed(self) -> None:
-        """The plain fit, or the user's splats; with a free-space loss a second fit, whose renders the model gets."""
+        """The plain fit, or the user's splats; with a free-space loss a second fit, whose renders
+        the model gets.
+        """
         config, job = self.config, self.job
         if config.from_splats is not None:
             source = config.from_splats
@@ -185,7 +246,8 @@ class _Run:
 
             def copy(stage: Stage) -> None:
                 for note in copy_splats(job, source, INITIAL, stage):
-                    self.display.note(note)  # not in the report: a run that finds this stage done doesn't see it
+                    # not in the report: a run that finds this stage done doesn't see it
+                    self.display.note(note)
 
             self.stages.complete("reconstruct", key, [INITIAL], 1, copy)
             return
@@ -211,7 +273,9 @@ class _Run:
             scratch=[checkpoint],
         )
 
-    def _rendered(self, name: str, splats: str, folder: str, more_outputs: Sequence[str] = ()) -> str:
+    def _rendered(
+        self, name: str, splats: str, folder: str, more_outputs: Sequence[str] = ()
+    ) -> str:
         job = self.job
         frames = FRAMES["artifixer3d"] if folder == RENDERS_3D else None
         key = {
@@ -228,7 +292,9 @@ class _Run:
         return self.stages.complete(name, key, [folder, *more_outputs], len(job.frames), work)
 
     def _camera_scale(self) -> CameraScale:
-        """Of what the training views see: of the sparse points, or of the splats where there are none."""
+        """Of what the training views see: of the sparse points, or of the splats where there are
+        none.
+        """
         config, kind, capture = self.config, self.files.config.camera_scale, self.job.capture
         depth_model = None
         if kind == "metric" and config.depth_model is not None and config.camera_scale is None:
@@ -243,11 +309,21 @@ class _Run:
         views = alike([capture.scene.cameras[i] for i in capture.training])
         return splat_depths(splats, views.to(splats.means.device))
 
-    def _enhanced(self, name: str, renders: str, scale: CameraScale, folder: str, variant: str) -> str:
+    def _enhanced(
+        self, name: str, renders: str, scale: CameraScale, folder: str, variant: str
+    ) -> str:
         config, job, is_first = self.config, self.job, name == "enhance"
         strength = 1.0 if is_first else self.files.config.second_strength
-        settings = EnhanceConfig(config.mode, config.steps, config.seed, config.prompt, strength=strength, camera_scale=scale.value)
-        own = self.files.config.in_mode(config.mode)  # a mode that changes nothing for this model redoes nothing
+        settings = EnhanceConfig(
+            config.mode,
+            config.steps,
+            config.seed,
+            config.prompt,
+            strength=strength,
+            camera_scale=scale.value,
+        )
+        # a mode that changes nothing for this model redoes nothing
+        own = self.files.config.in_mode(config.mode)
         key = {
             "renders": renders,
             "model": self.files.identity,
@@ -263,10 +339,15 @@ class _Run:
         state = f"frames/{variant}.state"
 
         def work(stage: Stage) -> None:
-            for warning in enhance_along(job, self._loaded_model(), settings, folder, FRAMES[variant], state, stage):
-                self.display.note(warning)  # not in the report: a run that finds this stage done doesn't see it
+            for warning in enhance_along(
+                job, self._loaded_model(), settings, folder, FRAMES[variant], state, stage
+            ):
+                # not in the report: a run that finds this stage done doesn't see it
+                self.display.note(warning)
 
-        return self.stages.complete(name, key, [FRAMES[variant]], len(job.frames), work, scratch=[state])
+        return self.stages.complete(
+            name, key, [FRAMES[variant]], len(job.frames), work, scratch=[state]
+        )
 
     def _distilled(self, frames: str) -> None:
         config, job = self.config, self.job
@@ -284,7 +365,9 @@ class _Run:
             key,
             [DISTILLED],
             config.distill.reconstruct.iterations,
-            lambda stage: fit_to_frames(job, config.distill, source, FRAMES["artifixer"], DISTILLED, checkpoint, stage),
+            lambda stage: fit_to_frames(
+                job, config.distill, source, FRAMES["artifixer"], DISTILLED, checkpoint, stage
+            ),
             scratch=[checkpoint],
         )
 
@@ -292,18 +375,34 @@ class _Run:
         job, formats = self.job, self.config.export
         if formats:
             key = {"splats": fingerprint(job.run.root / splats), "formats": list(formats)}
-            self.stages.complete("export", key, [EXPORT], len(formats), lambda stage: export_last(job, splats, EXPORT, formats, stage))
+            self.stages.complete(
+                "export",
+                key,
+                [EXPORT],
+                len(formats),
+                lambda stage: export_last(job, splats, EXPORT, formats, stage),
+            )
         elif {"reconstruct", "distill"} & set(self.stages.executed):
             self.stages.discard("export", [EXPORT])
 
     def _written(self, keys: Mapping[str, str], pictures: Mapping[str, str]) -> str:
-        """Dataset and videos; returns the videos' key. keys: of renders and frames; pictures: their folders."""
+        """Dataset and videos; returns the videos' key. keys: of renders and frames; pictures: their
+        folders.
+        """
         job, config = self.job, self.config
         splats = DISTILLED if "artifixer3d" in keys else INITIAL
-        dataset = {"frames": keys["artifixer"], "photos": self._photos_key, "splats": fingerprint(job.run.root / splats)}
+        dataset = {
+            "frames": keys["artifixer"],
+            "photos": self._photos_key,
+            "splats": fingerprint(job.run.root / splats),
+        }
         total = len(job.frames)
         self.stages.complete(
-            "dataset", dataset, ["dataset"], total, lambda stage: write_training_dataset(job, FRAMES["artifixer"], splats, stage)
+            "dataset",
+            dataset,
+            ["dataset"],
+            total,
+            lambda stage: write_training_dataset(job, FRAMES["artifixer"], splats, stage),
         )
         return self.stages.complete(
             "videos",
@@ -313,7 +412,9 @@ class _Run:
             lambda stage: write_videos(job, pictures, config.fps, stage),
         )
 
-    def _metrics(self, keys: Mapping[str, str], pictures: Mapping[str, str], generator_input: str) -> str:
+    def _metrics(
+        self, keys: Mapping[str, str], pictures: Mapping[str, str], generator_input: str
+    ) -> str:
         job = self.job
         perceptual = PerceptualMetrics.load(job.device)
         self.notes.extend(perceptual.notes)
@@ -333,7 +434,14 @@ class _Run:
             lambda stage: write_metrics(job, pictures, generator_input, perceptual, stage),
         )
 
-    def _report(self, scale: CameraScale, pictures: Mapping[str, str], generator_input: str, videos: str, metrics: str) -> None:
+    def _report(
+        self,
+        scale: CameraScale,
+        pictures: Mapping[str, str],
+        generator_input: str,
+        videos: str,
+        metrics: str,
+    ) -> None:
         facts = RunFacts(
             model=f"{self.files.config.name}, mode {self.config.mode}",
             scale=scale,
@@ -343,14 +451,24 @@ class _Run:
             generator_input=generator_input,
         )
         key = {"videos": videos, "metrics": metrics, "settings": fingerprint(facts)}
-        self.stages.complete("report", key, ["report.html"], 1, lambda stage: write_run_report(self.job, facts, stage))
+        self.stages.complete(
+            "report",
+            key,
+            ["report.html"],
+            1,
+            lambda stage: write_run_report(self.job, facts, stage),
+        )
 
     def _discard_outdated(self) -> None:
-        """Results that this run does not have go; those of further variants stay while they still belong to its frames."""
+        """Results that this run does not have go; those of further variants stay while they still
+        belong to its frames.
+        """
         if not self.config.has_input:
             for name in ("reconstruct_input", "render_input"):
                 self.stages.discard(name, OPTIONAL_OUTPUTS[name])
-        if not {"reconstruct", "reconstruct_input", "render", "render_input", "enhance"} & set(self.stages.executed):
+        if not {"reconstruct", "reconstruct_input", "render", "render_input", "enhance"} & set(
+            self.stages.executed
+        ):
             return
         kept = {"artifixer3d": ("distill", "render_3d"), "artifixer3d_plus": ("enhance_3d",)}
         for variant, names in kept.items():
@@ -376,7 +494,9 @@ class _Run:
     @cached_property
     def _photos_key(self) -> str:
         photos, cameras = self.job.training
-        return fingerprint([photo.name for photo in photos], [photo.read() for photo in photos], cameras)
+        return fingerprint(
+            [photo.name for photo in photos], [photo.read() for photo in photos], cameras
+        )
 
     def _loaded_model(self) -> Model:
         if self._model is None:
@@ -389,20 +509,39 @@ class _Run:
             self.display.note(note)
 
 
-# Helpers ------------------------------------------------------------------------------------------------------------------------------
+# Helpers ------------------------------------------------------------------------------------------
 
 
 def stage_names(config: RunConfig) -> tuple[str, ...]:
     """The stages of a run in order, for the progress display."""
-    last = {"artifixer": (), "artifixer3d": ("distill", "render_3d"), "artifixer3d_plus": ("distill", "render_3d", "enhance_3d")}
-    first = ("reconstruct", "reconstruct_input", "render", "render_input") if config.has_input else ("reconstruct", "render")
+    last = {
+        "artifixer": (),
+        "artifixer3d": ("distill", "render_3d"),
+        "artifixer3d_plus": ("distill", "render_3d", "enhance_3d"),
+    }
+    first = (
+        ("reconstruct", "reconstruct_input", "render", "render_input")
+        if config.has_input
+        else ("reconstruct", "render")
+    )
     exports = ("export",) if config.export else ()
-    return (*first, "enhance", *last[config.wanted[-1]], *exports, "dataset", "videos", "metrics", "report")
+    return (
+        *first,
+        "enhance",
+        *last[config.wanted[-1]],
+        *exports,
+        "dataset",
+        "videos",
+        "metrics",
+        "report",
+    )
 
 
 def _summary(job: Job) -> str:
     capture, (width, height) = job.capture, job.size
     return (
-        f"{len(capture.training)} training photos, {len(capture.heldout)} held out ({capture.split.name}); "
-        f"{len(job.frames)} target frames of {width}x{height}, {len(job.references)} reference photos"
+        f"{len(capture.training)} training photos, {len(capture.heldout)} held out "
+        f"({capture.split.name}); "
+        f"{len(job.frames)} target frames of {width}x{height}, {len(job.references)} reference "
+        "photos"
     )

@@ -1,4 +1,6 @@
-"""What a run depends on, what can be found wrong with it before anything is read, and what tells one set of settings from another."""
+"""What a run depends on, what can be found wrong with it before anything is read, and what tells
+one set of settings from another.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +26,17 @@ VARIANTS = {"artifixer": "artifixer", "3d": "artifixer3d", "3d+": "artifixer3d_p
 class RunConfig:
     """Everything a run depends on.
 
-    path: heldout, tour, orbit, spline or a file of cameras; None for a tour through the held-out cameras, or a spline without any.
-    orbit_frames: of an orbit. model: a name or a path. variants: of ``VARIANTS``' values; the ones before the last are made as well.
-    prompt, mode, steps: of the model; None for its own number of steps in this mode. references: at most this many photos for the model, 0
-    for none.
-    camera_scale: world units to the model's; depth_model: name of a metric depth model, for models that want metres; without both the
-    scale is found as ``scenes/scale.py`` says.
-    from_splats: a splat file in the capture's world that takes the place of the reconstruction. export: names of ``files.EXPORTS`` in which
-    the last splats are written as well. reconstruct: of the first fit; where it has a free-space loss, the model gets the render of a
-    second fit with it. fps: of the videos.
+    path: heldout, tour, orbit, spline or a file of cameras; None for a tour through the held-out
+    cameras, or a spline without any. orbit_frames: of an orbit. model: a name or a path. variants:
+    of ``VARIANTS``' values; the ones before the last are made as well. prompt, mode, steps: of the
+    model; None for its own number of steps in this mode. references: at most this many photos for
+    the model, 0 for none.
+    camera_scale: world units to the model's; depth_model: name of a metric depth model, for models
+    that want metres; without both the scale is found as ``scenes/scale.py`` says.
+    from_splats: a splat file in the capture's world that takes the place of the reconstruction.
+    export: names of ``files.EXPORTS`` in which the last splats are written as well. reconstruct: of
+    the first fit; where it has a free-space loss, the model gets the render of a second fit with
+    it. fps: of the videos.
     """
 
     choice: CaptureChoice
@@ -57,7 +61,9 @@ class RunConfig:
 
     @property
     def has_input(self) -> bool:
-        """Whether the model gets another render than that of the plain fit: one of a fit with the free-space loss."""
+        """Whether the model gets another render than that of the plain fit: one of a fit with the
+        free-space loss.
+        """
         return self.from_splats is None and self.reconstruct.free_space.weight > 0
 
     @property
@@ -69,18 +75,25 @@ class RunConfig:
 
 def check_config(config: RunConfig) -> ModelFiles:
     """What can be found wrong without reading the capture; returns where the model is."""
-    for name, value, least in (("--references", config.references, 0), ("--frames", config.orbit_frames, 1)):
+    for name, value, least in (
+        ("--references", config.references, 0),
+        ("--frames", config.orbit_frames, 1),
+    ):
         if value < least:
             raise InputError(f"{name} {value}: expected at least {least}")
     if isinstance(config.steps, int) and config.steps < 1:
         raise InputError(f"--steps {config.steps}: expected at least 1")
     if config.camera_scale is not None and not 0 < config.camera_scale < math.inf:
-        raise InputError(f"--camera-scale {config.camera_scale:g}: expected a positive finite number")
+        raise InputError(
+            f"--camera-scale {config.camera_scale:g}: expected a positive finite number"
+        )
     if config.mode not in get_args(Mode):
         raise InputError(f"--mode {config.mode}: expected {' or '.join(get_args(Mode))}")
     unknown = [name for name in config.variants if name not in VARIANTS.values()]
     if unknown or not config.variants:
-        raise InputError(f"--variants {', '.join(unknown) or 'none'}: expected some of {', '.join(VARIANTS)}")
+        raise InputError(
+            f"--variants {', '.join(unknown) or 'none'}: expected some of {', '.join(VARIANTS)}"
+        )
     files = locate_model(config.model)
     files.check_prompt(config.prompt)
     files.check_weights()
@@ -88,9 +101,14 @@ def check_config(config: RunConfig) -> ModelFiles:
     check_output(config.choice.capture, config.out)
     if config.from_splats is not None:
         if not config.from_splats.is_file():
-            raise InputError(f"--from-splats {config.from_splats}: does not exist, expected a splat file")
+            raise InputError(
+                f"--from-splats {config.from_splats}: does not exist, expected a splat file"
+            )
         if config.from_splats.resolve().is_relative_to(config.out.resolve()):
-            raise InputError(f"--from-splats {config.from_splats}: is a result of this run; copy it elsewhere or choose another --out")
+            raise InputError(
+                f"--from-splats {config.from_splats}: is a result of this run; copy it elsewhere "
+                "or choose another --out"
+            )
     return files
 
 
@@ -99,11 +117,23 @@ def ignored_masks(capture: str) -> list[str]:
     root = Path(capture)
     if not root.is_dir():
         return []
-    folders = [path for path in (*root.glob("*"), *root.glob("*/*")) if path.is_dir() and path.name.lower() in ("mask", "masks")]
+    folders = [
+        path
+        for path in (*root.glob("*"), *root.glob("*/*"))
+        if path.is_dir() and path.name.lower() in ("mask", "masks")
+    ]
     files = [path for path in root.glob("**/*.mask.*") if path.suffix.lower() in (".png", ".jpg")]
-    listed = [path for path in root.glob("transforms*.json") if b'"mask_path"' in read_whole(path, "a transforms file", LARGEST_JSON)]
+    listed = [
+        path
+        for path in root.glob("transforms*.json")
+        if b'"mask_path"' in read_whole(path, "a transforms file", LARGEST_JSON)
+    ]
     places = sorted(path.relative_to(root).as_posix() for path in (*folders, *files[:1], *listed))
-    return [f"masks beside the photos are ignored ({', '.join(places)}): whole photos are used"] if places else []
+    return (
+        [f"masks beside the photos are ignored ({', '.join(places)}): whole photos are used"]
+        if places
+        else []
+    )
 
 
 def parse_variants(text: str) -> tuple[str, ...]:
@@ -111,15 +141,26 @@ def parse_variants(text: str) -> tuple[str, ...]:
     words = [word.strip().lower() for word in text.split(",") if word.strip()]
     unknown = [word for word in words if word not in VARIANTS]
     if unknown or not words:
-        raise InputError(f"--variants {text!r}: expected some of {', '.join(VARIANTS)}, separated by commas")
+        raise InputError(
+            f"--variants {text!r}: expected some of {', '.join(VARIANTS)}, separated by commas"
+        )
     return tuple(VARIANTS[word] for word in VARIANTS if word in words)
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
     """Every setting that a result depends on; where the folder and the files lie is none of them."""
-    content = asdict(replace(config, choice=replace(config.choice, capture="", train_list=None), out=Path(), from_splats=None))
+    content = asdict(
+        replace(
+            config,
+            choice=replace(config.choice, capture="", train_list=None),
+            out=Path(),
+            from_splats=None,
+        )
+    )
     content.pop("out")
     content["choice"].pop("capture")
-    content["choice"]["train_list"] = None if config.choice.train_list is None else config.choice.train_list.name
+    content["choice"]["train_list"] = (
+        None if config.choice.train_list is None else config.choice.train_list.name
+    )
     content["from_splats"] = None if config.from_splats is None else config.from_splats.name
     return content

@@ -1,4 +1,6 @@
-"""Everything that a run reads, looked at before any heavy work: capture, target cameras, photos, memory."""
+"""Everything that a run reads, looked at before any heavy work: capture, target cameras, photos,
+memory.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ from artifixer.video.models import ModelFiles
 
 @dataclass(frozen=True)
 class RunInputs:
-    """capture, and the target cameras at the size asked for. offload: the model's layers have to stay in host memory."""
+    """capture, and the target cameras at the size asked for. offload: the model's layers have to
+    stay in host memory.
+    """
 
     capture: OpenCapture
     frames: tuple[CameraFrame, ...]
@@ -33,21 +37,30 @@ class RunInputs:
 
 
 def check_inputs(config: RunConfig, files: ModelFiles, capture: OpenCapture) -> RunInputs:
-    """Find what is wrong with path and memory; decodes no photo and writes nothing. Raises ``InputError``."""
+    """Find what is wrong with path and memory; decodes no photo and writes nothing. Raises
+    ``InputError``.
+    """
     frames = target_frames(capture, config.path, config.choice.size, config.orbit_frames)
     references = min(config.references, len(capture.training))
-    offload = _needs_offload(files, render_frames(frames[:1])[0].camera, references, torch.device(config.device))
+    offload = _needs_offload(
+        files, render_frames(frames[:1])[0].camera, references, torch.device(config.device)
+    )
     return RunInputs(capture, tuple(frames), offload)
 
 
 def check_pixels(config: RunConfig, capture: OpenCapture) -> None:
-    """Decode and resize every photo of the split once, so that a damaged one is found now and not after the reconstruction; and compare
-    the user's splats with them. Raises ``InputError``."""
+    """Decode and resize every photo of the split once, so that a damaged one is found now and not
+    after the reconstruction; and compare the user's splats with them. Raises ``InputError``."""
     for index in (*capture.training, *capture.heldout):
         capture.scene.photos[index].read()
         stop_if_requested("while reading photos")
     if config.from_splats is not None:
-        check_splats(read_splat_file(config.from_splats).splats, capture, f"--from-splats {config.from_splats}", config.device)
+        check_splats(
+            read_splat_file(config.from_splats).splats,
+            capture,
+            f"--from-splats {config.from_splats}",
+            config.device,
+        )
 
 
 def make_job(config: RunConfig, inputs: RunInputs, folder: RunFolder) -> Job:
@@ -64,9 +77,16 @@ def make_job(config: RunConfig, inputs: RunInputs, folder: RunFolder) -> Job:
     )
 
 
-def _needs_offload(files: ModelFiles, camera: Cameras, references: int, device: torch.device) -> bool:
-    """Whether the model's layers have to stay in host memory; ``InputError`` when it does not fit even then."""
-    whole, streamed = (default_plan(files.config, camera.width, camera.height, references, device, offload) for offload in (False, True))
+def _needs_offload(
+    files: ModelFiles, camera: Cameras, references: int, device: torch.device
+) -> bool:
+    """Whether the model's layers have to stay in host memory; ``InputError`` when it does not fit
+    even then.
+    """
+    whole, streamed = (
+        default_plan(files.config, camera.width, camera.height, references, device, offload)
+        for offload in (False, True)
+    )
     try:
         check_memory(files.config, whole, device)
         return False
@@ -77,11 +97,16 @@ def _needs_offload(files: ModelFiles, camera: Cameras, references: int, device: 
         return True
 
 
-def _references(capture: OpenCapture, count: int) -> list[tuple[CameraFrame, UInt8[np.ndarray, "height width 3"]]]:
+def _references(
+    capture: OpenCapture, count: int
+) -> list[tuple[CameraFrame, UInt8[np.ndarray, "height width 3"]]]:
     """Training photos of one lens model, evenly spread."""
     scene = capture.scene
     index = {scene.photos[i].name: i for i in capture.training}
     model = scene.cameras[capture.training[0]].model
     names = [name for name, i in index.items() if scene.cameras[i].model == model]
     chosen = select_references(names, count) if count else ()
-    return [(CameraFrame(scene.cameras[index[name]], name), scene.photos[index[name]].read()) for name in chosen]
+    return [
+        (CameraFrame(scene.cameras[index[name]], name), scene.photos[index[name]].read())
+        for name in chosen
+    ]

@@ -1,4 +1,6 @@
-"""The report of a run: which views and figures it shows. The page itself is made by ``evaluation/report``."""
+"""The report of a run: which views and figures it shows. The page itself is made by
+``evaluation/report``.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,9 @@ from artifixer.splats.render_folder import RenderFolder, read_render_folder
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the report tells besides the run's files. variants: name -> folder of pictures, renders first. generator_input: the render
-    folder that the model gets. settings: JSON data. model: its name and mode."""
+    """What the report tells besides the run's files. variants: name -> folder of pictures, renders
+    first. generator_input: the render folder that the model gets. settings: JSON data. model: its
+    name and mode."""
 
     model: str
     scale: CameraScale
@@ -41,8 +44,15 @@ def write_run_report(job: Job, facts: RunFacts, stage: Stage) -> None:
     root, capture = job.run.root, job.capture
     quality = read_variants(root / "metrics.json")
     videos = [(VARIANT_TITLES[name], root / "videos" / f"{name}.mp4") for name in facts.variants]
-    side_by_side = ("Side by side: " + " | ".join(title for title, _ in videos), root / "videos" / "side_by_side.mp4")
-    files = {"3dgut": "splats/initial.ply", "input": "splats/input.ply", "artifixer3d": "splats/artifixer3d.ply"}
+    side_by_side = (
+        "Side by side: " + " | ".join(title for title, _ in videos),
+        root / "videos" / "side_by_side.mp4",
+    )
+    files = {
+        "3dgut": "splats/initial.ply",
+        "input": "splats/input.ply",
+        "artifixer3d": "splats/artifixer3d.ply",
+    }
     splats = [file for name, file in files.items() if name in facts.variants]
     with tempfile.TemporaryDirectory() as pictures:
         report = Report(
@@ -66,18 +76,28 @@ def _rows(job: Job, facts: RunFacts, splats: list[str]) -> list[tuple[str, str]]
     render_width, render_height = job.renders[0].camera.width, job.renders[0].camera.height
     at_photos = len(heldout_frames(job.frames, capture))
     rows = [
-        ("Capture", f"{capture.scene.name} ({capture.scene.format}), {len(capture.scene.photos)} photos"),
-        ("Split", f"{capture.split.name}: {len(capture.training)} photos train, {len(capture.heldout)} are held out"),
+        (
+            "Capture",
+            f"{capture.scene.name} ({capture.scene.format}), {len(capture.scene.photos)} photos",
+        ),
+        (
+            "Split",
+            f"{capture.split.name}: {len(capture.training)} photos train, {len(capture.heldout)} "
+            "are held out",
+        ),
         (
             "Path",
-            f"{facts.settings['path'] or 'default'}: {len(job.frames)} frames, {at_photos} at held-out photos",
+            f"{facts.settings['path'] or 'default'}: {len(job.frames)} frames, {at_photos} at "
+            "held-out photos",
         ),
         ("Frames", f"{width}x{height}, rendered and enhanced at {render_width}x{render_height}"),
         ("Model", facts.model),
         ("Reference photos", ", ".join(frame.photo or "" for frame, _ in job.references) or "none"),
         ("Camera scale", f"{facts.scale.value:.6g}, {facts.scale.kind} ({facts.scale.source})"),
     ]
-    return rows + [(f"Gaussians in {file}", f"{len(read_splats(job.run.root / file)):,}") for file in splats]
+    return rows + [
+        (f"Gaussians in {file}", f"{len(read_splats(job.run.root / file)):,}") for file in splats
+    ]
 
 
 def _views(job: Job, facts: RunFacts, folder: Path) -> list[ReportView]:
@@ -89,15 +109,21 @@ def _views(job: Job, facts: RunFacts, folder: Path) -> list[ReportView]:
         chosen = [(position * len(job.frames) // count, None) for position in range(count)]
     if len(chosen) > MOST_VIEWS:
         chosen = [chosen[position * len(chosen) // MOST_VIEWS] for position in range(MOST_VIEWS)]
-    return [_view(job, facts, renders, index, photo, folder / f"{index:05d}") for index, photo in chosen]
+    return [
+        _view(job, facts, renders, index, photo, folder / f"{index:05d}") for index, photo in chosen
+    ]
 
 
-def _view(job: Job, facts: RunFacts, renders: RenderFolder, index: int, photo: Photo | None, folder: Path) -> ReportView:
+def _view(
+    job: Job, facts: RunFacts, renders: RenderFolder, index: int, photo: Photo | None, folder: Path
+) -> ReportView:
     pictures = {"opacity": at_size(renders.opacity(index), *job.size)}
     if photo is not None:
         pictures["photo"] = resize_photo(photo.read(), *job.size)
         for method in METHODS:
-            pictures[f"inpainting_{method}"] = at_size(inpaint(renders.rgb(index), renders.opacity(index), method), *job.size)
+            pictures[f"inpainting_{method}"] = at_size(
+                inpaint(renders.rgb(index), renders.opacity(index), method), *job.size
+            )
     pictures |= {name: variant_frame(job, frames, index) for name, frames in facts.variants.items()}
     for name, pixels in pictures.items():
         write_png(folder / f"{name}.png", pixels)

@@ -1,8 +1,10 @@
-"""Stages of a long job in a run folder: each one done once for what it depends on, complete or absent.
+"""Stages of a long job in a run folder: each one done once for what it depends on, complete or
+absent.
 
-A stage names everything it depends on (``depends_on``: by a word that people understand, values or fingerprints). Finished before with
-the same, it is kept; otherwise what an earlier run left of it is removed and it runs. Inside a stage, files that were written for the same
-dependencies stay, so that work which goes frame by frame can continue where it was killed.
+A stage names everything it depends on (``depends_on``: by a word that people understand, values or
+fingerprints). Finished before with the same, it is kept; otherwise what an earlier run left of it
+is removed and it runs. Inside a stage, files that were written for the same dependencies stay, so
+that work which goes frame by frame can continue where it was killed.
 """
 
 from __future__ import annotations
@@ -21,12 +23,15 @@ from artifixer.runtime.system import peak_memory
 
 TIMING_FILE = "timing.json"
 
-#: Raised when what a stage writes changes for the same settings: results of earlier versions then count as outdated.
+#: Raised when what a stage writes changes for the same settings: results of earlier versions then
+#: count as outdated.
 VERSION = 2
 
 
 class Stages:
-    """Runs the stages of one job. ``executed``: names of those that this process ran; ``seconds``: of all, earlier processes' included."""
+    """Runs the stages of one job. ``executed``: names of those that this process ran; ``seconds``:
+    of all, earlier processes' included.
+    """
 
     def __init__(self, run: RunFolder, progress: Progress) -> None:
         self.executed: list[str] = []
@@ -34,10 +39,17 @@ class Stages:
         path = run.path(TIMING_FILE)
         known = read_json(path) if path.exists() else {}
         self.seconds: dict[str, float] = known.get("stages", {}) if isinstance(known, dict) else {}
-        self._peak_memory: float = known.get("peak_memory_mb", 0.0) if isinstance(known, dict) else math.nan
-        is_ours = isinstance(self.seconds, dict) and all(is_number(value, 1e12) for value in self.seconds.values())
+        self._peak_memory: float = (
+            known.get("peak_memory_mb", 0.0) if isinstance(known, dict) else math.nan
+        )
+        is_ours = isinstance(self.seconds, dict) and all(
+            is_number(value, 1e12) for value in self.seconds.values()
+        )
         if not is_ours or not is_number(self._peak_memory, 1e12):
-            raise InputError(f'{path}: damaged; expected "stages" with seconds and "peak_memory_mb"; delete it to go on without it')
+            raise InputError(
+                f'{path}: damaged; expected "stages" with seconds and "peak_memory_mb"; delete it '
+                "to go on without it"
+            )
 
     def complete(
         self,
@@ -50,8 +62,8 @@ class Stages:
     ) -> str:
         """Make sure that the stage is done, and return a fingerprint of all it depends on.
 
-        outputs: files or folders in the run folder that ``work`` leaves. total: steps, for the progress display. scratch: files or
-        folders for continuing, removed at the end.
+        outputs: files or folders in the run folder that ``work`` leaves. total: steps, for the
+        progress display. scratch: files or folders for continuing, removed at the end.
         """
         key = to_json({"version of the program's stages": VERSION, **depends_on})
         if self._run.is_done(name, key):
@@ -74,7 +86,9 @@ class Stages:
             self._remove(name, outputs)
 
     def _begin(self, name: str, key: object, outputs: Sequence[str]) -> None:
-        """Leave only what belongs to this key. A kill at any point leaves a stage that is either unmarked or whole."""
+        """Leave only what belongs to this key. A kill at any point leaves a stage that is either
+        unmarked or whole.
+        """
         before = self._run.key_of(name)
         if isinstance(before, dict) and isinstance(key, dict):
             changed = [word for word in key if before.get(word) != key[word]] or ["its files"]
@@ -102,7 +116,10 @@ class Stages:
         self.executed.append(name)
         self.seconds[name] = round(seconds, 3)
         self._peak_memory = max(self._peak_memory, peak_memory() / 1024**2)
-        write_json(self._run.path(TIMING_FILE), {"stages": self.seconds, "peak_memory_mb": round(self._peak_memory, 1)})
+        write_json(
+            self._run.path(TIMING_FILE),
+            {"stages": self.seconds, "peak_memory_mb": round(self._peak_memory, 1)},
+        )
 
 
 def _started(name: str) -> str:

@@ -1,7 +1,8 @@
-"""Where the target cameras of a run stand: the user's ``--path`` -> frames in the order of the video.
+"""Where the target cameras of a run stand: the user's ``--path`` -> frames in the order of the
+video.
 
-The path depends on the capture alone, not on its splats, so that it is known before anything is computed and stays the same whatever
-the reconstruction becomes.
+The path depends on the capture alone, not on its splats, so that it is known before anything is
+computed and stays the same whatever the reconstruction becomes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,15 @@ from pathlib import Path
 
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
-from artifixer.geometry.paths import CameraPath, alike, focus_point, orbit, spline, tour, typical_distance
+from artifixer.geometry.paths import (
+    CameraPath,
+    alike,
+    focus_point,
+    orbit,
+    spline,
+    tour,
+    typical_distance,
+)
 from artifixer.imaging.resize import fit_size, multiple_of_16
 from artifixer.pipeline.capture import OpenCapture
 from artifixer.pipeline.render_path import PATHS
@@ -19,26 +28,35 @@ from artifixer.runtime.errors import InputError
 from artifixer.scenes.camera_path_file import read_camera_path
 from artifixer.scenes.scene import Photo
 
-#: Largest difference of two cameras that count as the same: of rotation entries and relative positions, and of relative intrinsics.
+#: Largest difference of two cameras that count as the same: of rotation entries and relative
+#: positions, and of relative intrinsics.
 SAME_POSE, SAME_LENS = 1e-4, 1e-3
 
 
-def target_frames(capture: OpenCapture, path: str | None, size: str | None = None, orbit_frames: int = 120) -> list[CameraFrame]:
-    """The frames of a path; those that stand exactly at a photo's camera carry its name. All are of one size and lens model.
+def target_frames(
+    capture: OpenCapture, path: str | None, size: str | None = None, orbit_frames: int = 120
+) -> list[CameraFrame]:
+    """The frames of a path; those that stand exactly at a photo's camera carry its name. All are of
+    one size and lens model.
 
-    path: one of ``PATHS`` or a file of cameras. None: ``tour`` through the held-out cameras; without any, ``spline`` through the captured
-    ones and slightly beyond. size: of a file's cameras; the capture's have theirs. orbit_frames: of an orbit.
-    Raises ``InputError`` for an unknown path or unusable file, and when the targets are the training views.
+    path: one of ``PATHS`` or a file of cameras. None: ``tour`` through the held-out cameras;
+    without any, ``spline`` through the captured ones and slightly beyond. size: of a file's
+    cameras; the capture's have theirs. orbit_frames: of an orbit. Raises ``InputError`` for an
+    unknown path or unusable file, and when the targets are the training views.
     """
     scene, chosen = capture.scene, path or default_path(capture)
     if chosen not in PATHS:
         if not Path(chosen).is_file():
-            raise InputError(f"--path {chosen}: neither one of {', '.join(PATHS)} nor a file of cameras")
+            raise InputError(
+                f"--path {chosen}: neither one of {', '.join(PATHS)} nor a file of cameras"
+            )
         frames = [_resized(frame, size) for frame in read_camera_path(Path(chosen))]
         views = alike([frame.camera for frame in frames])
         frames = [CameraFrame(views[index], frame.photo) for index, frame in enumerate(frames)]
     else:
-        indices = capture.heldout if chosen in ("heldout", "tour") else tuple(range(len(scene.photos)))
+        indices = (
+            capture.heldout if chosen in ("heldout", "tour") else tuple(range(len(scene.photos)))
+        )
         if chosen == "tour" and not indices:
             indices = capture.training
         if not indices:
@@ -46,12 +64,15 @@ def target_frames(capture: OpenCapture, path: str | None, size: str | None = Non
         views = alike([scene.cameras[i] for i in indices])
         names = [scene.photos[i].name for i in indices]
         frames = [
-            CameraFrame(camera, None if stop is None else names[stop]) for camera, stop in _followed(capture, chosen, views, orbit_frames)
+            CameraFrame(camera, None if stop is None else names[stop])
+            for camera, stop in _followed(capture, chosen, views, orbit_frames)
         ]
     frames = [CameraFrame(frame.camera, _photo_at(frame, capture)) for frame in frames]
     trained = {scene.photos[i].name for i in capture.training}
     if all(frame.photo in trained for frame in frames):
-        raise _nothing_to_enhance(f"--path {chosen}: all {len(frames)} target cameras are those of training photos")
+        raise _nothing_to_enhance(
+            f"--path {chosen}: all {len(frames)} target cameras are those of training photos"
+        )
     return frames
 
 
@@ -61,7 +82,9 @@ def default_path(capture: OpenCapture) -> str:
 
 
 def heldout_frames(frames: Sequence[CameraFrame], capture: OpenCapture) -> list[tuple[int, Photo]]:
-    """Frames that stand at a held-out photo's camera: position on the path and the photo; each photo once, in the capture's order."""
+    """Frames that stand at a held-out photo's camera: position on the path and the photo; each
+    photo once, in the capture's order.
+    """
     found: dict[str | None, int] = {}
     for index, frame in enumerate(frames):
         found.setdefault(frame.photo, index)
@@ -70,12 +93,22 @@ def heldout_frames(frames: Sequence[CameraFrame], capture: OpenCapture) -> list[
 
 
 def render_frames(frames: Sequence[CameraFrame]) -> list[CameraFrame]:
-    """The same frames at the nearest size that the video model takes, so that nothing is resized before it."""
-    return [CameraFrame(frame.camera.resized(*multiple_of_16(frame.camera.width, frame.camera.height)), frame.photo) for frame in frames]
+    """The same frames at the nearest size that the video model takes, so that nothing is resized
+    before it.
+    """
+    return [
+        CameraFrame(
+            frame.camera.resized(*multiple_of_16(frame.camera.width, frame.camera.height)),
+            frame.photo,
+        )
+        for frame in frames
+    ]
 
 
 def capture_distance(capture: OpenCapture) -> float:
-    """Typical distance, world units, of what the cameras look at: from the sparse points, else from where the cameras point."""
+    """Typical distance, world units, of what the cameras look at: from the sparse points, else from
+    where the cameras point.
+    """
     views = alike(capture.scene.cameras)
     points = capture.scene.points
     distance = typical_distance(views, points.xyz) if points is not None and len(points) else None
@@ -84,7 +117,9 @@ def capture_distance(capture: OpenCapture) -> float:
     return distance if distance > 0 else 1.0
 
 
-def _followed(capture: OpenCapture, path: str, views: Cameras, orbit_frames: int) -> Iterator[tuple[Cameras, int | None]]:
+def _followed(
+    capture: OpenCapture, path: str, views: Cameras, orbit_frames: int
+) -> Iterator[tuple[Cameras, int | None]]:
     """Cameras of a named path and the index of the view that stands there."""
     match path:
         case "heldout":
@@ -111,13 +146,22 @@ def _photo_at(frame: CameraFrame, capture: OpenCapture) -> str | None:
     shift = (here.centers - there.centers).norm() / (1e-6 + there.centers.norm())
     lens = ((here.Ks - there.Ks).abs() / there.Ks.abs().clamp(min=1)).max()
     bend = (here.distortion - there.distortion).abs().max()
-    is_same = here.model == there.model and max(float(turn), float(shift)) <= SAME_POSE and max(float(lens), float(bend)) <= SAME_LENS
+    is_same = (
+        here.model == there.model
+        and max(float(turn), float(shift)) <= SAME_POSE
+        and max(float(lens), float(bend)) <= SAME_LENS
+    )
     return frame.photo if is_same else None
 
 
 def _nothing_to_enhance(reason: str) -> InputError:
-    return InputError(f"{reason}, so nothing is left to enhance; give --path tour, spline, orbit or a file of cameras, or another split")
+    return InputError(
+        f"{reason}, so nothing is left to enhance; give --path tour, spline, orbit or a file of "
+        "cameras, or another split"
+    )
 
 
 def _resized(frame: CameraFrame, size: str | None) -> CameraFrame:
-    return CameraFrame(frame.camera.resized(*fit_size(frame.camera.width, frame.camera.height, size)), frame.photo)
+    return CameraFrame(
+        frame.camera.resized(*fit_size(frame.camera.width, frame.camera.height, size)), frame.photo
+    )

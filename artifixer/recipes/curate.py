@@ -11,13 +11,22 @@ from artifixer.curation.sparse_splats import SparseConfig
 from artifixer.recipes.reconstruct import RECIPES as RECONSTRUCT
 from artifixer.splats.free_space import FreeSpaceConfig
 
-#: Fits of training pairs of the recipe ``tiny``, not the paper's: with a free-space loss, at most one Gaussian per ten pixels, and without
-#: Gaussians that no photo shows. The embedded model was trained on these.
-TINY_FITS = replace(RECONSTRUCT["tiny"], free_space=FreeSpaceConfig(weight=0.3), gaussians_per_pixel=0.1, unseen_weight=0.01)
+#: Fits of training pairs of the recipe ``tiny``, not the paper's: with a free-space loss, at most
+#: one Gaussian per ten pixels, and without Gaussians that no photo shows. The embedded model was
+#: trained on these.
+TINY_FITS = replace(
+    RECONSTRUCT["tiny"],
+    free_space=FreeSpaceConfig(weight=0.3),
+    gaussians_per_pixel=0.1,
+    unseen_weight=0.01,
+)
 
 RECIPES = {
     "paper": CurationConfig(
-        camera_scale="metric", normalised_groups=False, windows=4, sparse=SparseConfig(reconstruct=RECONSTRUCT["paper"])
+        camera_scale="metric",
+        normalised_groups=False,
+        windows=4,
+        sparse=SparseConfig(reconstruct=RECONSTRUCT["paper"]),
     ),
     "tiny": CurationConfig(
         sizes=((96, 96), (128, 96), (96, 128), (144, 80), (80, 144)),

@@ -1,7 +1,8 @@
 """Named settings for ``artifixer reconstruct``.
 
 ``paper``    3DGUT with MCMC densification, 10,000 iterations (paper section 5.1, appendix B), up to a million Gaussians: for a GPU.
-``release``  the same as the public release configures it for sparse captures: without regularisers of opacity and scale.
+``release``  the same as the public release configures it for sparse captures: without regularisers
+of opacity and scale.
 ``tiny``     one or two minutes on two CPU cores at sizes around 200 to 300 pixels: fewer iterations and Gaussians, faster rates.
 
 All are plain fits: no free-space loss, no cap by pixels, no removal of unseen Gaussians.
@@ -19,7 +20,14 @@ RECIPES = {
         sh_degree=1,
         sh_every=500,
         scale_weight=0.1,
-        learning_rates=LearningRates(means=1.2e-3, means_final=2.4e-5, quats=3e-3, log_scales=1.2e-2, opacity_logits=5e-2, sh=1e-2),
+        learning_rates=LearningRates(
+            means=1.2e-3,
+            means_final=2.4e-5,
+            quats=3e-3,
+            log_scales=1.2e-2,
+            opacity_logits=5e-2,
+            sh=1e-2,
+        ),
         initial=InitialConfig(points=4000),
         mcmc=McmcConfig(max_gaussians=12_000, growth=1.15, every=50, noise=7e1),
     ),

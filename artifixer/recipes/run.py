@@ -1,12 +1,14 @@
 """Named settings for ``artifixer run``: how the first splats and the distilled ones are fitted.
 
 ``paper``    10,000 iterations (paper, appendix B) for either fit, and all frames; for a GPU. Frames count by ``evidence`` (the paper:
-             ``uniform``), because that was better where it was measured (``benchmarks/distillation.py``)
-``release``  as the public release: no regularisers; frames enter the distillation by LPIPS alone, 30,000 iterations; needs the extra
-             ``metrics``
+             ``uniform``), because that was better where it was measured
+             (``benchmarks/distillation.py``)
+``release``  as the public release: no regularisers; frames enter the distillation by LPIPS alone,
+             30,000 iterations; needs the extra ``metrics``
 ``tiny``     a few minutes on two CPU cores at sizes around 200 pixels
 
-Where ``reconstruct`` has a free-space loss, it fits the render that the generator gets; the row ``3dgut`` is always the fit without it.
+Where ``reconstruct`` has a free-space loss, it fits the render that the generator gets; the row
+``3dgut`` is always the fit without it.
 """
 
 from dataclasses import dataclass, replace
@@ -18,8 +20,8 @@ from artifixer.splats.reconstruct import ReconstructConfig
 
 @dataclass(frozen=True)
 class RunRecipe:
-    """Settings of both fits, and the longest side of the photos in pixels where the user gives none (None: the model's, if it has one,
-    else as they are)."""
+    """Settings of both fits, and the longest side of the photos in pixels where the user gives none
+    (None: the model's, if it has one, else as they are)."""
 
     reconstruct: ReconstructConfig
     distill: DistillConfig
@@ -30,7 +32,9 @@ RECIPES = {
     "paper": RunRecipe(RECONSTRUCT["paper"], DistillConfig(RECONSTRUCT["paper"])),
     "release": RunRecipe(
         RECONSTRUCT["release"],
-        DistillConfig(replace(RECONSTRUCT["release"], iterations=30_000), weights="lpips", photo_share=0.0),
+        DistillConfig(
+            replace(RECONSTRUCT["release"], iterations=30_000), weights="lpips", photo_share=0.0
+        ),
     ),
     "tiny": RunRecipe(
         RECONSTRUCT["tiny"],

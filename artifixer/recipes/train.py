@@ -3,7 +3,8 @@
 ``tiny``     the model inside this package: minutes on two CPU cores, its own small autoencoder
 ``small``    the same kind, a network twice as large, in large batches for one GPU
 ``paper``    Wan 2.1 14B as in the paper (section 5.1): 15,000 teacher, 5,000 causal, 2,000 self-forcing steps, on 128 processes
-``release``  as the public release: 25,000, 10,000 and 400 steps, its drop-outs and numbers of references
+``release``  as the public release: 25,000, 10,000 and 400 steps, its drop-outs and numbers of
+references
 """
 
 from dataclasses import replace
@@ -24,7 +25,9 @@ from artifixer.video.transformer import VideoTransformerConfig
 
 
 def _large(clips: ClipConfig, steps: tuple[int, int, int], model: str = "14b") -> TrainingRecipe:
-    """One pair per process, constant rates; weights in shards, layers run again in the backward pass."""
+    """One pair per process, constant rates; weights in shards, layers run again in the backward
+    pass.
+    """
     config = NAMED_MODELS[model].config
     assert config is not None, f"{model} is embedded"
     flow = FlowMatchingTraining(clips)
@@ -40,7 +43,9 @@ def _large(clips: ClipConfig, steps: tuple[int, int, int], model: str = "14b") -
         self_forcing_loop=LoopConfig(steps[2], validate_every=100),
         parallel=ParallelConfig(checkpoint_layers=True),
         validation=ValidationConfig(steps=(4,)),
-        bidirectional_validation=ValidationConfig(steps=(50,), teacher=TeacherConfig(), clip_frames=TEACHER_FRAMES),
+        bidirectional_validation=ValidationConfig(
+            steps=(50,), teacher=TeacherConfig(), clip_frames=TEACHER_FRAMES
+        ),
     )
 
 
@@ -56,9 +61,11 @@ TINY_MODEL = ModelConfig(
         text_tokens=1,
         frequency_width=128,
         spatial_factor=4,
-        noise_free_skip=True,  # as many numbers per token as the network is wide: noise would not pass through it
+        # as many numbers per token as the network is wide: noise would not pass through it
+        noise_free_skip=True,
     ),
-    vae=SmallAutoencoderConfig(z_dim=48),  # trained, 16 channels keep a quarter of the truth's gradient energy, 48 two thirds
+    # trained, 16 channels keep a quarter of the truth's gradient energy, 48 two thirds
+    vae=SmallAutoencoderConfig(z_dim=48),
     camera_scale="median_depth",
     takes_text=False,
     source="direct",
@@ -73,8 +80,9 @@ TINY_MODEL = ModelConfig(
     sink_frames=0,
 )
 
-#: Reference numbers are shared by a step's clips; renders are lost less often than in the paper, since real ones are all there. Strides
-#: show cameras as far from the first one as those of videos several times as long.
+#: Reference numbers are shared by a step's clips; renders are lost less often than in the paper,
+#: since real ones are all there. Strides show cameras as far from the first one as those of videos
+#: several times as long.
 TINY_CLIPS = ClipConfig(
     frames=(13, 21),
     strides=(1, 1, 2, 3),
@@ -86,8 +94,9 @@ TINY_CLIPS = ClipConfig(
     augment=True,
 )
 
-#: One network for both sources. From the direct one almost only the source's level is trained: one step is best when nothing is drawn at
-#: random. Some clips are shown as their own first result, for ArtiFixer 3D+.
+#: One network for both sources. From the direct one almost only the source's level is trained: one
+#: step is best when nothing is drawn at random. Some clips are shown as their own first result, for
+#: ArtiFixer 3D+.
 TINY_FLOW = FlowMatchingTraining(
     TINY_CLIPS,
     source="direct",
@@ -104,11 +113,12 @@ TINY_FLOW = FlowMatchingTraining(
     ema_warm=True,
 )
 
-#: From here on every pixel counts the same, wherever it is: what is missing is most of what there is to gain.
+#: From here on every pixel counts the same, wherever it is: what is missing is most of what there
+#: is to gain.
 TINY_CAUSAL = replace(TINY_FLOW, easy_power=0.0)
 
-#: From the direct source there is no noise, so that there is no distribution to match: its roll-outs learn the true clip. Those from the
-#: mixing source match the teacher's distribution.
+#: From the direct source there is no noise, so that there is no distribution to match: its
+#: roll-outs learn the true clip. Those from the mixing source match the teacher's distribution.
 TINY_SELF_FORCING = SelfForcingTraining(
     TINY_CLIPS,
     student_every=1,
@@ -123,20 +133,29 @@ TINY_SELF_FORCING = SelfForcingTraining(
     ema_decay=0.99,
 )
 
-#: 6, 19, 28 and 8 minutes on two cores that other work shared, as two processes with one thread each; the speeds of docs/benchmarks.md
-#: make it about 6, 17, 25 and 8 on free ones.
+#: 6, 19, 28 and 8 minutes on two cores that other work shared, as two processes with one thread
+#: each; the speeds of docs/benchmarks.md make it about 6, 17, 25 and 8 on free ones.
 TINY = TrainingRecipe(
     model=TINY_MODEL,
     autoencoder=AutoencoderTraining(crop=80),
-    autoencoder_loop=LoopConfig(600, batch=2, warmup=50, cooldown=0.6, save_every=100, validate_every=0),
+    autoencoder_loop=LoopConfig(
+        600, batch=2, warmup=50, cooldown=0.6, save_every=100, validate_every=0
+    ),
     bidirectional=TINY_FLOW,
-    bidirectional_loop=LoopConfig(1000, batch=2, warmup=100, cooldown=0.5, save_every=100, validate_every=500),
+    bidirectional_loop=LoopConfig(
+        1000, batch=2, warmup=100, cooldown=0.5, save_every=100, validate_every=500
+    ),
     diffusion_forcing=TINY_CAUSAL,
-    diffusion_forcing_loop=LoopConfig(1200, batch=2, warmup=50, cooldown=0.5, save_every=100, validate_every=400),
+    diffusion_forcing_loop=LoopConfig(
+        1200, batch=2, warmup=50, cooldown=0.5, save_every=100, validate_every=400
+    ),
     self_forcing=TINY_SELF_FORCING,
-    self_forcing_loop=LoopConfig(300, batch=2, warmup=20, cooldown=0.5, save_every=100, validate_every=300),
+    self_forcing_loop=LoopConfig(
+        300, batch=2, warmup=20, cooldown=0.5, save_every=100, validate_every=300
+    ),
     weigh_channels=True,
-    parallel=ParallelConfig(attention="plain"),  # for clips this small PyTorch's CPU kernels are slower backwards
+    # for clips this small PyTorch's CPU kernels are slower backwards
+    parallel=ParallelConfig(attention="plain"),
     validation=ValidationConfig(pairs=16, steps=(1,)),
 )
 
@@ -145,7 +164,11 @@ _INTERVALS: dict[str, int] = {"save_every": 500, "validate_every": 1000}
 
 SMALL = replace(
     TINY,
-    model=replace(TINY_MODEL, name="small", transformer=replace(TINY_MODEL.transformer, width=256, ffn_width=768, heads=4, layers=5)),
+    model=replace(
+        TINY_MODEL,
+        name="small",
+        transformer=replace(TINY_MODEL.transformer, width=256, ffn_width=768, heads=4, layers=5),
+    ),
     autoencoder_loop=replace(TINY.autoencoder_loop, batch=32, **_INTERVALS),
     bidirectional=replace(TINY_FLOW, ema_decay=0.998),
     bidirectional_loop=replace(TINY.bidirectional_loop, batch=48, **_INTERVALS),
@@ -160,5 +183,8 @@ RECIPES = {
     "tiny": TINY,
     "small": SMALL,
     "paper": _large(ClipConfig(), (15_000, 5_000, 2_000)),
-    "release": _large(ClipConfig(references="release", render_drop=0.1, text_drop=0.1, reference_drop=0.1), (25_000, 10_000, 400)),
+    "release": _large(
+        ClipConfig(references="release", render_drop=0.1, text_drop=0.1, reference_drop=0.1),
+        (25_000, 10_000, 400),
+    ),
 }

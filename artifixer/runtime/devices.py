@@ -9,7 +9,9 @@ from artifixer.runtime.errors import InputError
 
 
 def resolve_device(name: str) -> str:
-    """``auto`` -> ``cuda`` when a GPU can be used, else ``cpu``; other names are checked. Raises ``InputError`` for unusable ones."""
+    """``auto`` -> ``cuda`` when a GPU can be used, else ``cpu``; other names are checked. Raises
+    ``InputError`` for unusable ones.
+    """
     import torch
 
     if name == "auto":
@@ -18,8 +20,13 @@ def resolve_device(name: str) -> str:
         device = torch.device(name)
     except RuntimeError:
         raise InputError(f"--device {name}: expected auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
-        raise InputError(f"--device {name}: this machine offers no such GPU (torch {torch.__version__} sees {torch.cuda.device_count()})")
+    if device.type == "cuda" and not (
+        torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    ):
+        raise InputError(
+            f"--device {name}: this machine offers no such GPU (torch {torch.__version__} sees "
+            f"{torch.cuda.device_count()})"
+        )
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
     return str(device)
@@ -27,10 +34,11 @@ def resolve_device(name: str) -> str:
 
 @contextmanager
 def repeatable(device: str) -> Iterator[None]:
-    """Within the context kernels with the same bits in every run are preferred on a GPU; on a CPU there are no others.
+    """Within the context kernels with the same bits in every run are preferred on a GPU; on a CPU
+    there are no others.
 
-    Some kernels have no such twin, the backward pass of fused attention among them: they run as they are. Begins before the first matrix
-    product on the GPU, or cuBLAS takes no notice.
+    Some kernels have no such twin, the backward pass of fused attention among them: they run as
+    they are. Begins before the first matrix product on the GPU, or cuBLAS takes no notice.
     """
     import torch
 
@@ -38,10 +46,15 @@ def repeatable(device: str) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
+        warnings.filterwarnings(
+            "ignore", message=".*does not have a deterministic implementation.*"
+        )
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         try:

@@ -1,7 +1,9 @@
-"""The processes of one job: who am I, wait for all, agree on a number. The same calls on one process, where they do nothing.
+"""The processes of one job: who am I, wait for all, agree on a number. The same calls on one
+process, where they do nothing.
 
-Started by ``torchrun`` (or anything that sets RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR), a job joins its processes with
-``joined_processes``; without these variables it is alone. CPU processes talk through gloo, GPU processes through NCCL.
+Started by ``torchrun`` (or anything that sets RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR), a job
+joins its processes with ``joined_processes``; without these variables it is alone. CPU processes
+talk through gloo, GPU processes through NCCL.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import torch.distributed as dist
 
 @contextmanager
 def joined_processes(device: str) -> Iterator[str]:
-    """Join the processes that were started together; gives the device of this one: ``cuda:LOCAL_RANK`` where ``device`` is ``cuda``."""
+    """Join the processes that were started together; gives the device of this one:
+    ``cuda:LOCAL_RANK`` where ``device`` is ``cuda``.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
         return

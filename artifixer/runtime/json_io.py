@@ -1,6 +1,7 @@
 """Values that come out of JSON files: are they what a reader expects?
 
-JSON as Python reads it has NaN, infinity, and integers of any length, which no conversion to a float survives.
+JSON as Python reads it has NaN, infinity, and integers of any length, which no conversion to a
+float survives.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ LARGEST_WHOLE = 2**53
 
 def is_number(value: object, most: float) -> TypeGuard[float]:
     """Whether a JSON value is a finite number of at most ``most`` in size."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= most  # NaN fails too
+    # NaN fails too
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= most
 
 
 def is_whole(value: object, least: int = 0, most: int = LARGEST_WHOLE) -> TypeGuard[int]:

@@ -1,7 +1,8 @@
 """Images, arrays and videos on disk.
 
-In and out: photos and frames as uint8 ``[height width 3]`` RGB in upright orientation. Pillow and PyAV are loaded when first used.
-Everything is written atomically, and the same pixels give the same bytes.
+In and out: photos and frames as uint8 ``[height width 3]`` RGB in upright orientation. Pillow and
+PyAV are loaded when first used. Everything is written atomically, and the same pixels give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from artifixer.runtime.run_folder import atomic_path, write_bytes
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: Pillow's names of the picture formats that are read. The format follows from a file's content and not from its name, so without this
-#: list a PostScript file called ``photo.png`` would start Ghostscript. Formats of plugins count only where the plugin is registered.
+#: Pillow's names of the picture formats that are read. The format follows from a file's content and
+#: not from its name, so without this list a PostScript file called ``photo.png`` would start
+#: Ghostscript. Formats of plugins count only where the plugin is registered.
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF", "HEIF")
 
 #: Pillow's modules for those that it reads itself.
@@ -40,13 +42,16 @@ _PLUGINS = {
     "AVIF": "AvifImagePlugin",
 }
 
-#: FFmpeg's names of the containers that are read; others, such as play lists, open files of their own choosing.
+#: FFmpeg's names of the containers that are read; others, such as play lists, open files of their
+#: own choosing.
 VIDEO_FORMATS = ("mov", "matroska", "avi", "mpegts", "mpeg", "flv")
 
-#: Pixels of the largest picture or video frame: more than any camera has. A file of 150 KB can decompress to this many.
+#: Pixels of the largest picture or video frame: more than any camera has. A file of 150 KB can
+#: decompress to this many.
 MOST_PIXELS = 160_000_000
 
-#: Pixels that are converted at a time, so that a large photo is in memory in its own form and as RGB, and in no third form.
+#: Pixels that are converted at a time, so that a large photo is in memory in its own form and as
+#: RGB, and in no third form.
 BAND_PIXELS = 1 << 22
 
 #: Values of the largest array in a .npy file.
@@ -70,8 +75,9 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray] | None] = {
 #: zlib level of PNGs: two thirds of the time of the default level for a few percent more bytes.
 PNG_COMPRESSION = 4
 
-#: x264's constant rate factor; 18 is visually lossless. Its macroblock tree stays off: for some sizes (200x120, 96x54) it computes with
-#: memory that nobody has written, and the bytes would change from run to run.
+#: x264's constant rate factor; 18 is visually lossless. Its macroblock tree stays off: for some
+#: sizes (200x120, 96x54) it computes with memory that nobody has written, and the bytes would
+#: change from run to run.
 VIDEO_QUALITY = 18
 X264_OPTIONS = {"crf": str(VIDEO_QUALITY), "preset": "fast", "x264-params": "mbtree=0"}
 
@@ -79,9 +85,10 @@ X264_OPTIONS = {"crf": str(VIDEO_QUALITY), "preset": "fast", "x264-params": "mbt
 def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
     """An image as upright 8-bit RGB.
 
-    Grey is repeated, 16 bit is rounded to 8, colours with alpha are composited on black (as renders are), EXIF rotation is applied;
-    colour profiles are ignored. Raises ``InputError`` for a file that is missing, unreadable, truncated or of floating-point pixels, of
-    another format than ``IMAGE_FORMATS`` or of more than ``MOST_PIXELS``.
+    Grey is repeated, 16 bit is rounded to 8, colours with alpha are composited on black (as renders
+    are), EXIF rotation is applied; colour profiles are ignored. Raises ``InputError`` for a file
+    that is missing, unreadable, truncated or of floating-point pixels, of another format than
+    ``IMAGE_FORMATS`` or of more than ``MOST_PIXELS``.
     """
     path = Path(path)
     with opened_image(path) as image:
@@ -91,24 +98,29 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) of the upright image, from the file's header alone. Raises ``InputError`` as ``read_image`` does."""
+    """(width, height) of the upright image, from the file's header alone. Raises ``InputError`` as
+    ``read_image`` does.
+    """
     with opened_image(Path(path)) as image:
         width, height = image.size
         return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
 def exif_orientation(path: Path) -> int:
-    """EXIF orientation, 1-8; 1 (upright) when the file has none that makes sense. Raises ``InputError`` as ``read_image`` does."""
+    """EXIF orientation, 1-8; 1 (upright) when the file has none that makes sense. Raises
+    ``InputError`` as ``read_image`` does.
+    """
     with opened_image(path) as image:
         return _orientation(image)
 
 
 @contextmanager
 def opened_image(path: Path, content: bytes | None = None) -> Iterator[Image]:
-    """Pillow's image of a file, its pixels still undecoded; every picture that the program reads is opened here.
+    """Pillow's image of a file, its pixels still undecoded; every picture that the program reads is
+    opened here.
 
-    content: the file's bytes where they were read from somewhere inside ``path``. What goes wrong while the image is open becomes an
-    ``InputError`` that names the file.
+    content: the file's bytes where they were read from somewhere inside ``path``. What goes wrong
+    while the image is open becomes an ``InputError`` that names the file.
     """
     from PIL import Image
 
@@ -117,12 +129,18 @@ def opened_image(path: Path, content: bytes | None = None) -> Iterator[Image]:
         with stream, Image.open(stream, formats=_known_formats()) as image:
             width, height = image.size
             if width * height > MOST_PIXELS:
-                raise InputError(f"{path}: {width}x{height} pixels, expected an image of at most {MOST_PIXELS:,}")
+                raise InputError(
+                    f"{path}: {width}x{height} pixels, expected an image of at most {MOST_PIXELS:,}"
+                )
             yield image
     except Image.UnidentifiedImageError:
-        raise InputError(f"{path}: cannot read: none of {', '.join(IMAGE_FORMATS)}, expected an image") from None
+        raise InputError(
+            f"{path}: cannot read: none of {', '.join(IMAGE_FORMATS)}, expected an image"
+        ) from None
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: {reason(error)}, expected an image of at most {MOST_PIXELS:,} pixels") from error
+        raise InputError(
+            f"{path}: {reason(error)}, expected an image of at most {MOST_PIXELS:,} pixels"
+        ) from error
     except PARSER_ERRORS as error:
         raise InputError(f"{path}: cannot read: {reason(error)}, expected an image") from error
 
@@ -133,16 +151,21 @@ def write_png(path: str | Path, pixels: np.ndarray) -> None:
 
     pixels = np.asarray(pixels)
     assert pixels.dtype == np.uint8, f"{path}: pixels are {pixels.dtype}, expected uint8"
-    assert pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3), f"{path}: pixels have shape {pixels.shape}"
+    assert pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3), (
+        f"{path}: pixels have shape {pixels.shape}"
+    )
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "png", compress_level=PNG_COMPRESSION)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(
+        buffer, "png", compress_level=PNG_COMPRESSION
+    )
     write_bytes(path, buffer.getbuffer())
 
 
 def read_npy(path: str | Path) -> np.ndarray:
     """An array of numbers from a .npy file (never unpickles).
 
-    Raises ``InputError`` when the file is missing, damaged, or of another size than its header says: nothing is allocated before.
+    Raises ``InputError`` when the file is missing, damaged, or of another size than its header
+    says: nothing is allocated before.
     """
     path = Path(path)
     with open_regular(path, "a NumPy array file") as file:
@@ -153,22 +176,30 @@ def read_npy_stream(file: BinaryIO, size: int, name: str) -> np.ndarray:
     """The same from an open file of ``size`` bytes that messages call ``name``."""
     try:
         version = np.lib.format.read_magic(file)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
         shape, _, dtype = read_header(file)
         values = 1
         for side in shape:
             values *= side
         expected = file.tell() + values * dtype.itemsize
         if dtype.kind not in "biuf" or min(shape, default=1) < 0:
-            raise InputError(f"{name}: an array of {str(dtype)[:40]} {str(shape)[:40]}, expected numbers")
+            raise InputError(
+                f"{name}: an array of {str(dtype)[:40]} {str(shape)[:40]}, expected numbers"
+            )
         if expected != size or values > MOST_VALUES:
             raise InputError(
-                f"{name}: {size:,} bytes; its header promises {str(shape)[:60]} {dtype}, which are {expected:,}; it is damaged"
+                f"{name}: {size:,} bytes; its header promises {str(shape)[:60]} {dtype}, which are "
+                f"{expected:,}; it is damaged"
             )
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
     except PARSER_ERRORS as error:
-        raise InputError(f"{name}: cannot read: {reason(error)}, expected a NumPy array file") from error
+        raise InputError(
+            f"{name}: cannot read: {reason(error)}, expected a NumPy array file"
+        ) from error
 
 
 def write_npy(path: str | Path, array: np.ndarray) -> None:
@@ -185,8 +216,9 @@ class VideoWriter:
             for frame in frames:
                 video.add(frame)
 
-    The file appears when the context ends without an error. Odd sides are padded by repeating the last row or column (4:2:0 needs even
-    ones). One encoder thread: with several, the bytes would depend on the machine. Raises ``InputError`` where the file cannot be written.
+    The file appears when the context ends without an error. Odd sides are padded by repeating the
+    last row or column (4:2:0 needs even ones). One encoder thread: with several, the bytes would
+    depend on the machine. Raises ``InputError`` where the file cannot be written.
     """
 
     def __init__(self, path: str | Path, width: int, height: int, fps: float = 30.0) -> None:
@@ -196,54 +228,75 @@ class VideoWriter:
         self.width, self.height, self.fps = width, height, fps
 
     def __enter__(self) -> VideoWriter:
-        self._encoder = _encoder(self.path, self.width + self.width % 2, self.height + self.height % 2, self.fps)
+        self._encoder = _encoder(
+            self.path, self.width + self.width % 2, self.height + self.height % 2, self.fps
+        )
         self._encode = self._encoder.__enter__()
         return self
 
     def add(self, frame: UInt8[np.ndarray, "height width 3"]) -> None:
         """Append one frame."""
         frame = np.asarray(frame)
-        assert frame.shape == (self.height, self.width, 3), f"{self.path}: frame {frame.shape}, expected {(self.height, self.width, 3)}"
+        assert frame.shape == (self.height, self.width, 3), (
+            f"{self.path}: frame {frame.shape}, expected {(self.height, self.width, 3)}"
+        )
         assert frame.dtype == np.uint8, f"{self.path}: frame is {frame.dtype}, expected uint8"
-        self._encode(np.pad(frame, ((0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge"))
+        self._encode(
+            np.pad(frame, ((0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
+        )
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self._encoder.__exit__(kind, error, traceback)
 
 
 def read_video(path: str | Path) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """The frames of a video's first video stream in display order, upright.
 
-    Raises ``InputError`` when it cannot be read to its end, is no container of ``VIDEO_FORMATS``, or has frames of more than
-    ``MOST_PIXELS``.
+    Raises ``InputError`` when it cannot be read to its end, is no container of ``VIDEO_FORMATS``,
+    or has frames of more than ``MOST_PIXELS``.
     """
     path = Path(path)
     with opened_video(path) as container:
         for frame in container.decode(video=0):
             if frame.width * frame.height > MOST_PIXELS:
-                raise InputError(f"{path}: frames of {frame.width}x{frame.height} pixels, expected at most {MOST_PIXELS:,}")
+                raise InputError(
+                    f"{path}: frames of {frame.width}x{frame.height} pixels, expected at most "
+                    f"{MOST_PIXELS:,}"
+                )
             quarter_turns = round(frame.rotation / 90)
             yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns))
 
 
 @contextmanager
 def opened_video(path: Path) -> Iterator[Any]:
-    """PyAV's container of a video file with a video stream; every video that the program reads is opened here.
+    """PyAV's container of a video file with a video stream; every video that the program reads is
+    opened here.
 
-    The path is a file and nothing else: no protocol (``concat:``, ``http:``), and no format that names further files. Titles in other
-    encodings than UTF-8 don't matter. What goes wrong while the video is open becomes an ``InputError`` that names the file.
+    The path is a file and nothing else: no protocol (``concat:``, ``http:``), and no format that
+    names further files. Titles in other encodings than UTF-8 don't matter. What goes wrong while
+    the video is open becomes an ``InputError`` that names the file.
     """
     import av
 
     check_regular(path, "a video file")
     options = {"protocol_whitelist": "file", "format_whitelist": ",".join(VIDEO_FORMATS)}
     try:
-        with av.open(f"file:{path.absolute()}", options=options, metadata_errors="ignore") as container:
+        with av.open(
+            f"file:{path.absolute()}", options=options, metadata_errors="ignore"
+        ) as container:
             streams = container.streams.video
             if not streams:
                 raise InputError(f"{path}: has no video stream, expected a video file")
             if streams[0].width * streams[0].height > MOST_PIXELS:
-                raise InputError(f"{path}: {streams[0].width}x{streams[0].height} pixels, expected at most {MOST_PIXELS:,}")
+                raise InputError(
+                    f"{path}: {streams[0].width}x{streams[0].height} pixels, expected at most "
+                    f"{MOST_PIXELS:,}"
+                )
             yield container
     except av.error.FFmpegError as error:
         raise InputError(f"{path}: cannot read: {reason(error)}, expected a video file") from error
@@ -256,8 +309,10 @@ def _known_formats() -> list[str]:
     from PIL import Image
 
     for name, plugin in _PLUGINS.items():
-        if name not in Image.OPEN and importlib.util.find_spec(f"PIL.{plugin}") is not None:  # AVIF came with Pillow 11.3
-            importlib.import_module(f"PIL.{plugin}")  # registers itself; Pillow would load all of its fifty
+        # AVIF came with Pillow 11.3
+        if name not in Image.OPEN and importlib.util.find_spec(f"PIL.{plugin}") is not None:
+            # registers itself; Pillow would load all of its fifty
+            importlib.import_module(f"PIL.{plugin}")
     return [name for name in IMAGE_FORMATS if name in Image.OPEN]
 
 
@@ -275,7 +330,10 @@ def _rgb(path: Path, image: Image) -> UInt8[np.ndarray, "height width 3"]:
         if image.mode in _SIXTEEN_BIT_MODES:
             values = np.asarray(band).astype(np.int64)
             if values.min() < 0 or values.max() > 65535:
-                raise InputError(f"{path}: pixel values from {values.min()} to {values.max()}, expected 8 or 16 bit")
+                raise InputError(
+                    f"{path}: pixel values from {values.min()} to {values.max()}, expected 8 or 16 "
+                    "bit"
+                )
             pixels[top:bottom] = ((values + 128) // 257).astype(np.uint8)[..., None]
         elif image.has_transparency_data:
             rgba = np.asarray(band.convert("RGBA")).astype(np.uint16)
@@ -290,7 +348,8 @@ def _orientation(image: Image) -> int:
     from PIL import Image
 
     try:
-        # PNG's own getexif decodes all pixels to look for a tag behind them; the base class reads what stands before them.
+        # PNG's own getexif decodes all pixels to look for a tag behind them; the base class reads
+        # what stands before them.
         value = Image.Image.getexif(image).get(0x0112, 1)
         return next((known for known in _UPRIGHT if known == value), 1)
     except PARSER_ERRORS:  # damaged EXIF says nothing, and the pixels may be good
@@ -298,15 +357,21 @@ def _orientation(image: Image) -> int:
 
 
 @contextmanager
-def _encoder(path: Path, width: int, height: int, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
+def _encoder(
+    path: Path, width: int, height: int, fps: float
+) -> Iterator[Callable[[np.ndarray], None]]:
     """A function that appends one frame of even size to the video."""
     import av
     from av.codec.context import Flags
     from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
     rate = Fraction(fps).limit_denominator(1001)
-    muxing = {"movflags": "+faststart", "fflags": "+bitexact"}  # the index in front for the web; no version or time in the file
-    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4", options=muxing) as container:
+    # the index in front for the web; no version or time in the file
+    muxing = {"movflags": "+faststart", "fflags": "+bitexact"}
+    with (
+        atomic_path(path) as temporary,
+        av.open(str(temporary), "w", format="mp4", options=muxing) as container,
+    ):
         stream = container.add_stream("libx264", rate=rate, options=dict(X264_OPTIONS))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         context = stream.codec_context
@@ -318,7 +383,9 @@ def _encoder(path: Path, width: int, height: int, fps: float) -> Iterator[Callab
 
         def encode(frame: np.ndarray) -> None:
             nonlocal count
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
+                format="yuv420p", dst_colorspace=Colorspace.ITU709
+            )
             picture.pts, picture.time_base = count, 1 / rate
             container.mux(stream.encode(picture))
             count += 1

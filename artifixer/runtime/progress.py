@@ -1,4 +1,5 @@
-"""Progress of long jobs: a live bar on a terminal, a plain line every few seconds elsewhere, and the same lines in a log file.
+"""Progress of long jobs: a live bar on a terminal, a plain line every few seconds elsewhere, and
+the same lines in a log file.
 
     with Progress(("reconstruct", "render"), log_file=run.path("log.txt")) as progress:
         with progress.stage("reconstruct", total=2000) as stage:
@@ -7,7 +8,8 @@
                 stage.update(iteration + 1, loss=loss, gaussians=len(splats))
         progress.note("held-out PSNR 24.1 dB")
 
-Output goes to standard error, so that results on standard output stay clean. Nothing here changes a number of the job.
+Output goes to standard error, so that results on standard output stay clean. Nothing here changes a
+number of the job.
 """
 
 from __future__ import annotations
@@ -32,10 +34,11 @@ REDRAW_SECONDS = 0.2
 class Progress:
     """The one progress display of a process.
 
-    stages: names of the stages to come, so that a stage can be shown as "2/5"; stages outside this list have no number.
-    log_file: plain lines are appended to it.
+    stages: names of the stages to come, so that a stage can be shown as "2/5"; stages outside this
+    list have no number. log_file: plain lines are appended to it.
     line_seconds: time between plain lines of one stage.
-    output: where to show progress; standard error as it is now by default, None for nowhere. A live bar is drawn when it is a terminal.
+    output: where to show progress; standard error as it is now by default, None for nowhere. A live
+    bar is drawn when it is a terminal.
     """
 
     def __init__(
@@ -57,14 +60,21 @@ class Progress:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Stage]:
-        """One stage of ``total`` steps; 0 is a number that is set later. Stages follow each other; they are not nested."""
+        """One stage of ``total`` steps; 0 is a number that is set later. Stages follow each other;
+        they are not nested.
+        """
         stage = Stage(self, self._title(name), total)
         yield stage
         stage.finish()
@@ -78,7 +88,11 @@ class Progress:
         self._log(text)
 
     def _title(self, name: str) -> str:
-        return f"{name} ({self.stages.index(name) + 1}/{len(self.stages)})" if name in self.stages else name
+        return (
+            f"{name} ({self.stages.index(name) + 1}/{len(self.stages)})"
+            if name in self.stages
+            else name
+        )
 
     def _line(self, text: str) -> None:
         if self._bar is None and self.output is not None:
@@ -102,13 +116,18 @@ class Stage:
         self._first_done: int | None = None
         self._line_done: int | None = None
         self._started = self._last_draw = self._last_line = time.monotonic()
-        self._task = None if progress._bar is None else progress._bar.add_task(title, total=total or None, detail="")
+        self._task = (
+            None
+            if progress._bar is None
+            else progress._bar.add_task(title, total=total or None, detail="")
+        )
 
     def update(self, done: int, **fields: Any) -> None:
-        """``done`` steps are finished. Fields are shown as ``name=value``; numbers may be tensors, which are read only when shown.
+        """``done`` steps are finished. Fields are shown as ``name=value``; numbers may be tensors,
+        which are read only when shown.
 
-        Costs a microsecond unless something is due to be shown. The first call's ``done`` counts as done before (a resumed stage), as far
-        as the speed is concerned.
+        Costs a microsecond unless something is due to be shown. The first call's ``done`` counts as
+        done before (a resumed stage), as far as the speed is concerned.
         """
         self.done, self._fields = done, fields
         now = time.monotonic()
@@ -135,7 +154,9 @@ class Stage:
         bar = self._progress._bar
         assert bar is not None and self._task is not None, "drawn without a bar"
         self._last_draw = now
-        bar.update(self._task, total=self.total or None, completed=self.done, detail=self._detail(now))
+        bar.update(
+            self._task, total=self.total or None, completed=self.done, detail=self._detail(now)
+        )
 
     def _write_line(self, now: float) -> None:
         self._last_line, self._line_done = now, self.done
@@ -155,14 +176,24 @@ class Stage:
             return []
         rate = steps / seconds
         shown = f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f}s each"
-        return [shown, f"took {_clock(seconds)}" if self.done >= self.total else f"ETA {_clock((self.total - self.done) / rate)}"]
+        return [
+            shown,
+            f"took {_clock(seconds)}"
+            if self.done >= self.total
+            else f"ETA {_clock((self.total - self.done) / rate)}",
+        ]
 
 
 def _live_bar(output: TextIO) -> LiveBar:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}", markup=False))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
+    )
     return Progress(*columns, console=Console(file=output), refresh_per_second=1 / REDRAW_SECONDS)
 
 

@@ -1,7 +1,8 @@
 """Output folders: files that appear whole or not at all, and runs that resume.
 
-In: values and paths. Out: JSON and binary files written atomically, content hashes, and ``RunFolder``: a folder that knows which capture
-and settings it belongs to, which stages are finished, and that only one process writes it.
+In: values and paths. Out: JSON and binary files written atomically, content hashes, and
+``RunFolder``: a folder that knows which capture and settings it belongs to, which stages are
+finished, and that only one process writes it.
 
 Layout of a run folder::
 
@@ -40,8 +41,22 @@ from torch import Tensor
 
 import artifixer
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import check_regular, open_regular, path_inside, read_whole, reason, refuse_links
-from artifixer.runtime.system import FolderLock, check_folder_name, flush_file, flush_folder, is_alive, put_in_place
+from artifixer.runtime.files import (
+    check_regular,
+    open_regular,
+    path_inside,
+    read_whole,
+    reason,
+    refuse_links,
+)
+from artifixer.runtime.system import (
+    FolderLock,
+    check_folder_name,
+    flush_file,
+    flush_folder,
+    is_alive,
+    put_in_place,
+)
 
 CONFIG_FORMAT = "artifixer-run"
 CONFIG_VERSION = 1
@@ -75,26 +90,59 @@ WRITE_REFUSALS = {
     errno.ENAMETOOLONG: "the name is too long",
 }
 
-#: Less free space than this counts as a full disk when a library reports a failed write without saying why.
+#: Less free space than this counts as a full disk when a library reports a failed write without
+#: saying why.
 FULL_DISK_BYTES = 64 * 1024
 
-#: Levels of lists and objects in a JSON file: more than any format here has, few enough to print a value without running out of stack.
+#: Levels of lists and objects in a JSON file: more than any format here has, few enough to print a
+#: value without running out of stack.
 DEEPEST_JSON = 100
 
-#: Bytes of a JSON file, more than any format here needs: lists of lists take twenty times as much in memory.
+#: Bytes of a JSON file, more than any format here needs: lists of lists take twenty times as much
+#: in memory.
 LARGEST_JSON = 64 * 1024**2
 
-#: First parts of the paths that the verbs write into their folders: nothing else is removed because ``owned.txt`` lists it, since a
-#: received or damaged list may name what somebody else put there. A new output gets its line here, or ``overwrite`` will leave it.
+#: First parts of the paths that the verbs write into their folders: nothing else is removed because
+#: ``owned.txt`` lists it, since a received or damaged list may name what somebody else put there. A
+#: new output gets its line here, or ``overwrite`` will leave it.
 OUTPUT_NAMES = (
-    *("cameras.json", "index.json", "manifest.json", "metrics.json", "metrics.jsonl", "split.json", "timing.json", "transforms.json"),
-    *("log.txt", "preview.png", "report.html", "video.mp4", "splats.*", "checkpoint.safetensors", "pairs-*.tar"),
-    *("cache", "checkpoints", "dataset", "export", "frames", "model", "opacity", "depth", "references", "rgb"),
+    *(
+        "cameras.json",
+        "index.json",
+        "manifest.json",
+        "metrics.json",
+        "metrics.jsonl",
+        "split.json",
+        "timing.json",
+        "transforms.json",
+    ),
+    *(
+        "log.txt",
+        "preview.png",
+        "report.html",
+        "video.mp4",
+        "splats.*",
+        "checkpoint.safetensors",
+        "pairs-*.tar",
+    ),
+    *(
+        "cache",
+        "checkpoints",
+        "dataset",
+        "export",
+        "frames",
+        "model",
+        "opacity",
+        "depth",
+        "references",
+        "rgb",
+    ),
     *("renders", "renders_3d", "renders_input"),
     *("sfm", "splats", "state", "tensorboard", "validation", "videos", ".scenes"),
 )
 
-#: Links that the verbs make in their folders: photos for structure from motion, and the text encoder that a model shares.
+#: Links that the verbs make in their folders: photos for structure from motion, and the text
+#: encoder that a model shares.
 LINKED_NAMES = ("sfm/*/photos/*", "model/text_encoder", "model/tokenizer")
 
 #: Width up to which a JSON list or object stays on one line.
@@ -103,16 +151,19 @@ JSON_LINE_WIDTH = 140
 _PARTIAL_NAME = re.compile(r"^\.partial-(\d+)-\d+-")
 
 
-# ---------------------------------------------------------------------------------------------------------------- atomic files
+# --------------------------------------------------------------------------------------------------
+# atomic files
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary sibling of ``path`` to write to; it replaces ``path`` on success and disappears on failure.
+    """A temporary sibling of ``path`` to write to; it replaces ``path`` on success and disappears
+    on failure.
 
-    Missing parent folders are made. The temporary name keeps the suffix, so libraries that choose a format by name work. The bytes reach
-    the disk before the name changes: after a crash there is the old file or the new one. Raises ``InputError`` naming ``path`` where the
-    disk is full or the system refuses to write.
+    Missing parent folders are made. The temporary name keeps the suffix, so libraries that choose a
+    format by name work. The bytes reach the disk before the name changes: after a crash there is
+    the old file or the new one. Raises ``InputError`` naming ``path`` where the disk is full or the
+    system refuses to write.
     """
     path = Path(path)
     temporary = path.with_name(f".partial-{os.getpid()}-{threading.get_ident()}-{path.name}")
@@ -151,27 +202,32 @@ def append_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: object) -> None:
     """Write ``value`` as JSON, atomically, the same bytes for the same value.
 
-    Takes what ``to_json`` takes. Mappings are sorted by key and sets by value; sequences keep their order. Short lists and objects stay
-    on one line, so that matrices and cameras can be read.
+    Takes what ``to_json`` takes. Mappings are sorted by key and sets by value; sequences keep their
+    order. Short lists and objects stay on one line, so that matrices and cameras can be read.
     """
     text = _json_text(to_json(value), indent=0) + "\n"
-    write_bytes(path, text.encode(errors="backslashreplace"))  # undecodable file names become JSON escapes
+    # undecodable file names become JSON escapes
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
-    Raises ``InputError`` naming the file when it is missing, unreadable, of more than ``LARGEST_JSON`` bytes, not JSON or nested absurdly
-    deep.
+    Raises ``InputError`` naming the file when it is missing, unreadable, of more than
+    ``LARGEST_JSON`` bytes, not JSON or nested absurdly deep.
     """
     path = Path(path)
     content = read_whole(path, "a JSON file", LARGEST_JSON)
     try:
         value = json.loads(content)
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not text in UTF-8 (byte {error.start}), expected JSON") from error
+        raise InputError(
+            f"{path}: not text in UTF-8 (byte {error.start}), expected JSON"
+        ) from error
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}: line {error.lineno}, column {error.colno}: {error.msg}, expected valid JSON") from error
+        raise InputError(
+            f"{path}: line {error.lineno}, column {error.colno}: {error.msg}, expected valid JSON"
+        ) from error
     except ValueError as error:  # numbers of thousands of digits
         raise InputError(f"{path}: {error}, expected plain JSON") from error
     except RecursionError as error:
@@ -184,8 +240,9 @@ def read_json(path: str | Path) -> Any:
 def to_json(value: object) -> Any:
     """``value`` as plain JSON data: None, bool, int, float, str, list and dict with string keys.
 
-    Dataclasses become objects, paths strings, enums their names, sets sorted lists, tensors and arrays nested lists. JSON has no NaN and
-    no infinity: both become null. Other types raise ``TypeError``.
+    Dataclasses become objects, paths strings, enums their names, sets sorted lists, tensors and
+    arrays nested lists. JSON has no NaN and no infinity: both become null. Other types raise
+    ``TypeError``.
     """
     match value:
         case None | bool() | str():
@@ -211,30 +268,37 @@ def to_json(value: object) -> Any:
         case list() | tuple():
             return [to_json(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {
+            field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def fingerprint(*parts: object) -> str:
     """SHA-256 over the parts, in hex: equal for equal content, also between processes and machines.
 
-    Takes what ``to_json`` takes and bytes. A ``Path`` stands for the content of its file, at any depth (``InputError`` when it cannot be
-    read); tensors and arrays for dtype, shape and values. Order of mappings and sets does not matter; 1, 1.0, "1" and True differ.
+    Takes what ``to_json`` takes and bytes. A ``Path`` stands for the content of its file, at any
+    depth (``InputError`` when it cannot be read); tensors and arrays for dtype, shape and values.
+    Order of mappings and sets does not matter; 1, 1.0, "1" and True differ.
     """
     digest = hashlib.sha256()
     for piece in _pieces(list(parts)):
-        digest.update(len(piece).to_bytes(8, "little"))  # lengths, so that no two different lists of pieces look alike
+        # lengths, so that no two different lists of pieces look alike
+        digest.update(len(piece).to_bytes(8, "little"))
         digest.update(piece)
     return digest.hexdigest()
 
 
-# ----------------------------------------------------------------------------------------------------------------- run folders
+# --------------------------------------------------------------------------------------------------
+# run folders
 
 
 class RunFolder:
-    """The output folder of one job: opened by one process at a time, resumable, and careful with files that are not its own.
+    """The output folder of one job: opened by one process at a time, resumable, and careful with
+    files that are not its own.
 
-    Use it as a context, or call ``close()``: the lock is held until then (or until the process ends, however it ends).
+    Use it as a context, or call ``close()``: the lock is held until then (or until the process
+    ends, however it ends).
     """
 
     def __init__(self, root: Path, lock: FolderLock) -> None:
@@ -257,14 +321,16 @@ class RunFolder:
         settings_may_change: bool = False,
         device: str | torch.device = "cpu",
     ) -> RunFolder:
-        """Create the folder, or reopen it when it belongs to the same ``identity`` (which inputs) and ``settings``.
+        """Create the folder, or reopen it when it belongs to the same ``identity`` (which inputs)
+        and ``settings``.
 
         overwrite: start anew; removes what the earlier run wrote, and nothing else.
-        settings_may_change: other settings are taken over; stages then rerun where their key differs (see ``is_done``).
-        device: recorded in config.json.
+        settings_may_change: other settings are taken over; stages then rerun where their key
+        differs (see ``is_done``). device: recorded in config.json.
 
-        Raises ``InputError`` naming the first fields that differ, for a folder with files that no run wrote, for a folder that another
-        process is writing, and where the folder cannot be written.
+        Raises ``InputError`` naming the first fields that differ, for a folder with files that no
+        run wrote, for a folder that another process is writing, and where the folder cannot be
+        written.
         """
         root = Path(path)
         check_folder_name(root)
@@ -288,7 +354,9 @@ class RunFolder:
                 _refuse_differences(root, config, wanted, settings_may_change)
             if config is None or overwrite or any(config[name] != wanted[name] for name in wanted):
                 header = {"format": CONFIG_FORMAT, "version": CONFIG_VERSION}
-                write_json(root / "config.json", {**header, **wanted, "environment": environment(device)})
+                write_json(
+                    root / "config.json", {**header, **wanted, "environment": environment(device)}
+                )
             _remove_leftovers(root)
         except BaseException as error:
             if isinstance(error, InputError) and run._starts_anew:
@@ -299,7 +367,8 @@ class RunFolder:
 
     @contextmanager
     def discarded_on_bad_input(self) -> Iterator[None]:
-        """Leave nothing of a run that has only begun when its input turns out to be unusable: neither files nor folders made for it.
+        """Leave nothing of a run that has only begun when its input turns out to be unusable:
+        neither files nor folders made for it.
 
         A run that was begun earlier keeps what it has.
         """
@@ -311,18 +380,25 @@ class RunFolder:
             raise
 
     def path(self, *parts: str) -> Path:
-        """A path inside the folder, remembered as this run's own: ``overwrite`` will remove it (a folder with all its content)."""
+        """A path inside the folder, remembered as this run's own: ``overwrite`` will remove it (a
+        folder with all its content).
+        """
         path = self.root.joinpath(*parts)
         if parts:
             self._own(self._relative(path))
         return path
 
     def is_done(self, stage: str, key: object) -> bool:
-        """Whether ``stage`` was finished with this ``key`` (JSON data, usually a ``fingerprint``) and all its outputs are still there."""
+        """Whether ``stage`` was finished with this ``key`` (JSON data, usually a ``fingerprint``)
+        and all its outputs are still there.
+        """
         content = self._read_marker(stage)
         if content is None or content["key"] != to_json(key):
             return False
-        outputs = [path_inside(self.root, output, self._marker(stage), "the run folder") for output in content["outputs"]]
+        outputs = [
+            path_inside(self.root, output, self._marker(stage), "the run folder")
+            for output in content["outputs"]
+        ]
         return all(output.exists() for output in outputs)
 
     def key_of(self, stage: str) -> Any | None:
@@ -338,10 +414,14 @@ class RunFolder:
             marker.unlink()
 
     def mark_done(self, stage: str, key: object, outputs: Iterable[str | Path] = ()) -> None:
-        """Record that ``stage`` is finished. ``outputs``: its files or folders, relative to the run's folder or inside it."""
+        """Record that ``stage`` is finished. ``outputs``: its files or folders, relative to the
+        run's folder or inside it.
+        """
         relative = [self._relative(self.root / output) for output in outputs]
         for output in relative:
-            assert (self.root / output).exists(), f"stage {stage} is marked done but {output} is missing in {self.root}"
+            assert (self.root / output).exists(), (
+                f"stage {stage} is marked done but {output} is missing in {self.root}"
+            )
             self._own(output)
         write_json(self._marker(stage), {"key": key, "outputs": relative})
 
@@ -352,11 +432,18 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.close()
 
     def _marker(self, stage: str) -> Path:
-        assert re.fullmatch(r"[\w.-]+", stage), f"stage name {stage!r}: expected letters, digits, '_', '-' and '.'"
+        assert re.fullmatch(r"[\w.-]+", stage), (
+            f"stage name {stage!r}: expected letters, digits, '_', '-' and '.'"
+        )
         return self.root / ".run" / "stages" / f"{stage}.json"
 
     def _read_marker(self, stage: str) -> dict[str, Any] | None:
@@ -366,20 +453,32 @@ class RunFolder:
             return None
         content = read_json(marker)
         outputs = content.get("outputs") if isinstance(content, dict) else None
-        if not isinstance(outputs, list) or not all(isinstance(output, str) for output in outputs) or "key" not in content:
-            raise InputError(f'{marker}: damaged; expected an object with "key" and a list of "outputs"; delete it to repeat the stage')
+        if (
+            not isinstance(outputs, list)
+            or not all(isinstance(output, str) for output in outputs)
+            or "key" not in content
+        ):
+            raise InputError(
+                f'{marker}: damaged; expected an object with "key" and a list of "outputs"; delete '
+                "it to repeat the stage"
+            )
         return content
 
     def _relative(self, path: Path) -> str:
         relative = Path(os.path.relpath(path, self.root))
-        assert relative.parts and relative.parts[0] not in (".", "..", ".run"), f"{path} is not inside the run folder {self.root}"
+        assert relative.parts and relative.parts[0] not in (".", "..", ".run"), (
+            f"{path} is not inside the run folder {self.root}"
+        )
         return relative.as_posix()
 
     def _own(self, relative: str) -> None:
         self._made.add(relative)
         if relative not in self._owned:
             self._owned.add(relative)
-            write_bytes(self.root / ".run" / "owned.txt", "".join(f"{name}\n" for name in sorted(self._owned)).encode())
+            write_bytes(
+                self.root / ".run" / "owned.txt",
+                "".join(f"{name}\n" for name in sorted(self._owned)).encode(),
+            )
 
     def _read_config(self) -> dict[str, Any] | None:
         path = self.root / "config.json"
@@ -388,10 +487,16 @@ class RunFolder:
         config = read_json(path)
         version = config.get("version") if isinstance(config, dict) else None
         if version != CONFIG_VERSION:
-            raise InputError(f"{path}: format version {str(version)[:40]}, expected {CONFIG_VERSION}; choose another folder")
+            raise InputError(
+                f"{path}: format version {str(version)[:40]}, expected {CONFIG_VERSION}; choose "
+                "another folder"
+            )
         for name in ("identity", "settings"):
             if not isinstance(config.get(name), dict):
-                raise InputError(f'{path}: "{name}" is {str(config.get(name))[:40]!r}, expected an object; choose another folder')
+                raise InputError(
+                    f'{path}: "{name}" is {str(config.get(name))[:40]!r}, expected an object; '
+                    "choose another folder"
+                )
         return config
 
     def _discard(self) -> None:
@@ -403,9 +508,12 @@ class RunFolder:
                 folder.rmdir()
 
     def _clear(self) -> None:
-        """Remove markers first and keep config.json: a kill in between leaves a folder that is still recognised and claims nothing."""
+        """Remove markers first and keep config.json: a kill in between leaves a folder that is
+        still recognised and claims nothing.
+        """
         shutil.rmtree(self.root / ".run" / "stages", ignore_errors=True)
-        refuse_links(self.root, _may_link)  # of what was put there since the folder was opened, nothing is followed either
+        # of what was put there since the folder was opened, nothing is followed either
+        refuse_links(self.root, _may_link)
         removed = sorted(name for name in self._owned if _is_output(name) or name in self._made)
         for relative in removed:
             path = self.root / relative
@@ -414,7 +522,10 @@ class RunFolder:
             else:
                 with suppress(FileNotFoundError, NotADirectoryError):
                     path.unlink()
-        for folder in sorted({parent for name in removed for parent in Path(name).parents if parent.parts}, reverse=True):
+        for folder in sorted(
+            {parent for name in removed for parent in Path(name).parents if parent.parts},
+            reverse=True,
+        ):
             with suppress(OSError):  # not empty: somebody else's files are in it
                 (self.root / folder).rmdir()
         self._owned.clear()
@@ -434,7 +545,9 @@ def is_run_folder(path: str | Path) -> bool:
 
 
 def environment(device: str | torch.device = "cpu") -> dict[str, Any]:
-    """What besides inputs, settings and seed can change numbers: versions, commit of the source tree (or None), platform, device."""
+    """What besides inputs, settings and seed can change numbers: versions, commit of the source
+    tree (or None), platform, device.
+    """
     device = torch.device(device)
     return {
         "artifixer": artifixer.__version__,
@@ -446,12 +559,15 @@ def environment(device: str | torch.device = "cpu") -> dict[str, Any]:
     }
 
 
-# --------------------------------------------------------------------------------------------------------------------- helpers
+# --------------------------------------------------------------------------------------------------
+# helpers
 
 
 @contextmanager
 def _refusals_named(path: Path) -> Iterator[None]:
-    """Turn a refusal of the system to write ``path`` into an ``InputError`` that names it; other errors pass."""
+    """Turn a refusal of the system to write ``path`` into an ``InputError`` that names it; other
+    errors pass.
+    """
     try:
         yield
     except Exception as error:
@@ -462,11 +578,14 @@ def _refusals_named(path: Path) -> Iterator[None]:
 
 
 def _refusal(error: Exception, folder: Path) -> str | None:
-    """Why the system refused to write, in the user's words; None when the error is not of that kind."""
+    """Why the system refused to write, in the user's words; None when the error is not of that
+    kind.
+    """
     if isinstance(error, InputError):
         return None
     number = getattr(error, "errno", None)
-    in_words = re.search(r"\(os error (\d+)\)", str(error))  # libraries written in Rust, such as safetensors
+    # libraries written in Rust, such as safetensors
+    in_words = re.search(r"\(os error (\d+)\)", str(error))
     if number is None and in_words:
         number = int(in_words[1])
     if number is not None:
@@ -484,7 +603,11 @@ def _is_deeper(value: Any, levels: int) -> bool:
         containers = [item for item in level if isinstance(item, (list, dict))]
         if not containers:
             return False
-        level = [item for container in containers for item in (container.values() if isinstance(container, dict) else container)]
+        level = [
+            item
+            for container in containers
+            for item in (container.values() if isinstance(container, dict) else container)
+        ]
     return True
 
 
@@ -507,13 +630,18 @@ def _json_text(value: Any, indent: int) -> str:
         items = [space + _json_text(item, indent + 2) for item in value]
         opening, closing = "[]"
     else:
-        items = [f"{space}{json.dumps(key, ensure_ascii=False)}: {_json_text(value[key], indent + 2)}" for key in sorted(value)]
+        items = [
+            f"{space}{json.dumps(key, ensure_ascii=False)}: {_json_text(value[key], indent + 2)}"
+            for key in sorted(value)
+        ]
         opening, closing = "{}"
     return opening + "\n" + ",\n".join(items) + "\n" + " " * indent + closing
 
 
 def _pieces(value: object) -> Iterator[bytes]:
-    """The value as a list of byte strings that tells any two values apart; containers announce their length."""
+    """The value as a list of byte strings that tells any two values apart; containers announce
+    their length.
+    """
     match value:
         case Path():
             yield b"file"
@@ -546,7 +674,9 @@ def _pieces(value: object) -> Iterator[bytes]:
             yield f"{type(plain).__name__} {plain!r}".encode()
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield type(value).__name__.encode()
-            yield from _pieces({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+            yield from _pieces(
+                {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            )
         case _:
             raise TypeError(f"{type(value).__name__} has no fingerprint")
 
@@ -562,19 +692,30 @@ def _file_digest(path: Path) -> bytes:
 
 
 def _read_owned(root: Path) -> list[str]:
-    """The paths in ``owned.txt``. It says what ``overwrite`` deletes, so a line that no run of ours wrote ends everything."""
+    """The paths in ``owned.txt``. It says what ``overwrite`` deletes, so a line that no run of ours
+    wrote ends everything.
+    """
     path = root / ".run" / "owned.txt"
     if not path.exists():
         return []
     try:
         names = read_whole(path, "a list of paths", LARGEST_JSON).decode().splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not text in UTF-8 (byte {error.start}); choose another folder") from error
+        raise InputError(
+            f"{path}: not text in UTF-8 (byte {error.start}); choose another folder"
+        ) from error
     for number, name in enumerate(names, start=1):
         plain = PurePosixPath(name)
-        if "\\" in name or name != plain.as_posix() or plain.is_absolute() or ".." in plain.parts or plain.parts[:1] in ((), (".run",)):
+        if (
+            "\\" in name
+            or name != plain.as_posix()
+            or plain.is_absolute()
+            or ".." in plain.parts
+            or plain.parts[:1] in ((), (".run",))
+        ):
             raise InputError(
-                f"{path}: line {number} is {name[:80]!r}, expected a path of a result inside the folder; nothing was deleted, "
+                f"{path}: line {number} is {name[:80]!r}, expected a path of a result inside the "
+                "folder; nothing was deleted, "
                 "choose another folder"
             )
     return names
@@ -591,14 +732,23 @@ def _may_link(relative: PurePosixPath) -> bool:
 
 
 def _refuse_foreign(root: Path) -> None:
-    """A folder may be used when it is new, empty, or made by us (a run killed at its very start leaves only hidden state)."""
+    """A folder may be used when it is new, empty, or made by us (a run killed at its very start
+    leaves only hidden state).
+    """
     if root.exists() and not root.is_dir():
         raise InputError(f"{root}: is a file, expected a folder for the output")
     if not root.is_dir() or is_run_folder(root):
         return
-    foreign = sorted(entry.name for entry in root.iterdir() if entry.name != ".run" and not _PARTIAL_NAME.match(entry.name))
+    foreign = sorted(
+        entry.name
+        for entry in root.iterdir()
+        if entry.name != ".run" and not _PARTIAL_NAME.match(entry.name)
+    )
     if foreign:
-        raise InputError(f"{root}: holds files that no run wrote ({', '.join(foreign[:3])}); expected a new or empty folder")
+        raise InputError(
+            f"{root}: holds files that no run wrote ({', '.join(foreign[:3])}); expected a new or "
+            "empty folder"
+        )
 
 
 def _locked(root: Path) -> FolderLock:
@@ -606,21 +756,30 @@ def _locked(root: Path) -> FolderLock:
         return FolderLock(root, root / ".run")
 
 
-def _refuse_differences(root: Path, config: Mapping[str, Any], wanted: Mapping[str, Any], settings_may_change: bool) -> None:
+def _refuse_differences(
+    root: Path, config: Mapping[str, Any], wanted: Mapping[str, Any], settings_may_change: bool
+) -> None:
     for name, holds in (("identity", "another input"), ("settings", "other settings")):
         if name == "settings" and settings_may_change:
             continue
         differences = list(_differences(config[name], wanted[name]))
         if differences:
-            shown = "; ".join(differences[:3]) + (f"; and {len(differences) - 3} more" if len(differences) > 3 else "")
-            raise InputError(f"{root}: was made from {holds}: {shown}; use --overwrite to start anew, or another folder")
+            shown = "; ".join(differences[:3]) + (
+                f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
+            )
+            raise InputError(
+                f"{root}: was made from {holds}: {shown}; use --overwrite to start anew, or "
+                "another folder"
+            )
 
 
 def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
     """One line per leaf that differs: its dotted name, the old value and the new one."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(key, "absent"), new.get(key, "absent"), f"{name}.{key}" if name else key)
+            yield from _differences(
+                old.get(key, "absent"), new.get(key, "absent"), f"{name}.{key}" if name else key
+            )
     elif old != new:
         yield f"{name} is {_shortened(old)} there, {_shortened(new)} now"
 
@@ -640,13 +799,26 @@ def _remove_leftovers(root: Path) -> None:
 
 @functools.cache
 def _source_commit() -> str | None:
-    """The git commit of the source tree this package runs from, "-dirty" with local changes; None for an installed package."""
+    """The git commit of the source tree this package runs from, "-dirty" with local changes; None
+    for an installed package.
+    """
     tree = Path(artifixer.__file__).parents[1]
     if not (tree / ".git").exists():
         return None
-    command = ["git", "-C", str(tree), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = [
+        "git",
+        "-C",
+        str(tree),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
     try:
-        return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, encoding="utf-8", check=True
+        ).stdout.strip()
     except (FileNotFoundError, subprocess.CalledProcessError):
         return None
 

@@ -1,7 +1,8 @@
 """Random generators keyed by what they are for, never by process, rank or order of calls.
 
-In: a seed and the place of use (purpose, step, sample, block). Out: a generator whose stream depends on exactly these five. Work can
-therefore be split, reordered or resumed without changing a number.
+In: a seed and the place of use (purpose, step, sample, block). Out: a generator whose stream
+depends on exactly these five. Work can therefore be split, reordered or resumed without changing a
+number.
 """
 
 from __future__ import annotations
@@ -14,18 +15,29 @@ import torch
 
 
 def generator(
-    seed: int, purpose: str, step: int = 0, sample: int = 0, block: int = 0, device: str | torch.device = "cpu"
+    seed: int,
+    purpose: str,
+    step: int = 0,
+    sample: int = 0,
+    block: int = 0,
+    device: str | torch.device = "cpu",
 ) -> torch.Generator:
     """A fresh torch generator for this key.
 
-    seed: the run's seed. purpose: what is drawn, such as "noise". step: iteration. sample: global index of the sample in its data set or
-    batch over all ranks. block: index of the temporal block. Streams of one key differ between CPU and CUDA: torch has one engine per
-    device. Torch's CPU engine keeps 32 bits of the key, enough to keep streams apart, not to make a collision impossible.
+    seed: the run's seed. purpose: what is drawn, such as "noise". step: iteration. sample: global
+    index of the sample in its data set or batch over all ranks. block: index of the temporal block.
+    Streams of one key differ between CPU and CUDA: torch has one engine per device. Torch's CPU
+    engine keeps 32 bits of the key, enough to keep streams apart, not to make a collision
+    impossible.
     """
-    return torch.Generator(device).manual_seed(_key(seed, purpose, step, sample, block) & 0xFFFF_FFFF_FFFF_FFFF)
+    return torch.Generator(device).manual_seed(
+        _key(seed, purpose, step, sample, block) & 0xFFFF_FFFF_FFFF_FFFF
+    )
 
 
-def numpy_generator(seed: int, purpose: str, step: int = 0, sample: int = 0, block: int = 0) -> np.random.Generator:
+def numpy_generator(
+    seed: int, purpose: str, step: int = 0, sample: int = 0, block: int = 0
+) -> np.random.Generator:
     """A fresh NumPy generator for this key; arguments as in ``generator``."""
     return np.random.Generator(np.random.PCG64(_key(seed, purpose, step, sample, block)))
 

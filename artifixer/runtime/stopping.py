@@ -13,8 +13,8 @@ What SIGTERM does depends on what would be lost::
                     save(...)
                     raise Stopped(f"{run}: stopped at iteration {iteration}")
 
-Files are written atomically, so work without a state loses nothing but time when it is cut. On Windows Ctrl-Break counts as SIGTERM,
-which does not exist there between processes.
+Files are written atomically, so work without a state loses nothing but time when it is cut. On
+Windows Ctrl-Break counts as SIGTERM, which does not exist there between processes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ from artifixer.runtime.errors import EXIT_INTERRUPTED, EXIT_STOPPED, Stopped
 STOPPED_TEXT = "stopped; run the same command to continue"
 
 #: Signals that ask to stop; all have the same effect.
-STOP_SIGNALS = tuple(number for name in ("SIGTERM", "SIGBREAK") if (number := getattr(signal, name, None)) is not None)
+STOP_SIGNALS = tuple(
+    number
+    for name in ("SIGTERM", "SIGBREAK")
+    if (number := getattr(signal, name, None)) is not None
+)
 
 Reaction = Literal["leave", "raise", "remember"]
 
@@ -45,14 +49,18 @@ _decided = 0
 
 
 class CutShort(KeyboardInterrupt):
-    """SIGTERM arrived in work that may be cut anywhere. Libraries treat it as Ctrl-C; ``stop_at_once`` turns it into ``Stopped``."""
+    """SIGTERM arrived in work that may be cut anywhere. Libraries treat it as Ctrl-C;
+    ``stop_at_once`` turns it into ``Stopped``.
+    """
 
 
 @contextmanager
 def leave_on_signals() -> Iterator[None]:
-    """Within this context SIGTERM ends the process at once with 75, Ctrl-C with 130, and a line on standard error.
+    """Within this context SIGTERM ends the process at once with 75, Ctrl-C with 130, and a line on
+    standard error.
 
-    For imports: an exception from a signal handler would come out of them as an ``ImportError`` or vanish in a library's callback.
+    For imports: an exception from a signal handler would come out of them as an ``ImportError`` or
+    vanish in a library's callback.
     """
     with _reacting("leave"):
         yield
@@ -60,7 +68,9 @@ def leave_on_signals() -> Iterator[None]:
 
 @contextmanager
 def stop_at_once() -> Iterator[None]:
-    """Within this context SIGTERM raises ``Stopped`` where the work stands; at its begin and end when it arrived before."""
+    """Within this context SIGTERM raises ``Stopped`` where the work stands; at its begin and end
+    when it arrived before.
+    """
     with _reacting("raise"):
         try:
             stop_if_requested()
@@ -72,9 +82,11 @@ def stop_at_once() -> Iterator[None]:
 
 @contextmanager
 def stop_on_sigterm() -> Iterator[None]:
-    """Within this context SIGTERM only sets the flag that ``stop_requested`` reads; contexts may be nested.
+    """Within this context SIGTERM only sets the flag that ``stop_requested`` reads; contexts may be
+    nested.
 
-    Work that ends without having read the flag is done; inside ``stop_at_once`` ``Stopped`` is raised then.
+    Work that ends without having read the flag is done; inside ``stop_at_once`` ``Stopped`` is
+    raised then.
     """
     with _reacting("remember") as outer:
         yield
@@ -93,9 +105,13 @@ def stop_requested() -> bool:
 
 
 def stop_if_requested(where: str = "") -> None:
-    """Raises ``Stopped`` after SIGTERM; for points where everything worth keeping is on disk. where: "while reading photos"."""
+    """Raises ``Stopped`` after SIGTERM; for points where everything worth keeping is on disk.
+    where: "while reading photos".
+    """
     if stop_requested():
-        raise Stopped(f"stopped {where}; run the same command to continue" if where else STOPPED_TEXT)
+        raise Stopped(
+            f"stopped {where}; run the same command to continue" if where else STOPPED_TEXT
+        )
 
 
 def was_cut_short() -> bool:
@@ -110,7 +126,9 @@ def was_interrupted() -> bool:
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """For the import of a library that installs signal handlers of its own: the present ones are back after it."""
+    """For the import of a library that installs signal handlers of its own: the present ones are
+    back after it.
+    """
     yield
     if _in_main_thread():
         for number in (signal.SIGINT, *STOP_SIGNALS):
@@ -122,7 +140,8 @@ def handlers_kept() -> Iterator[None]:
 def leave_on_signals_from_now_on(code: int = 0) -> None:
     """The effect of ``leave_on_signals`` for the rest of the process, outside of other contexts.
 
-    code: takes precedence over 75 and 130 unless it is 0; for a process that has failed and is about to end.
+    code: takes precedence over 75 and 130 unless it is 0; for a process that has failed and is
+    about to end.
     """
     global _reaction, _decided
     if not _in_main_thread():
@@ -143,7 +162,9 @@ def ignore_signals() -> None:
 
 @contextmanager
 def _reacting(reaction: Reaction) -> Iterator[Reaction | None]:
-    """SIGTERM has this effect inside; gives the effect outside. Other threads than the main one cannot handle signals: nothing changes."""
+    """SIGTERM has this effect inside; gives the effect outside. Other threads than the main one
+    cannot handle signals: nothing changes.
+    """
     global _requested, _cut_short, _interrupted, _reaction
     if not _in_main_thread():
         yield None
@@ -187,9 +208,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _leave(number: int, frame: FrameType | None) -> None:
     if _decided:
         os._exit(_decided)
-    code, text = (EXIT_INTERRUPTED, "interrupted") if number == signal.SIGINT else (EXIT_STOPPED, STOPPED_TEXT)
+    code, text = (
+        (EXIT_INTERRUPTED, "interrupted")
+        if number == signal.SIGINT
+        else (EXIT_STOPPED, STOPPED_TEXT)
+    )
     with suppress(OSError, ValueError):  # nobody listens
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ is not None else 2, f"artifixer: {text}\n".encode())
+        os.write(
+            sys.__stderr__.fileno() if sys.__stderr__ is not None else 2,
+            f"artifixer: {text}\n".encode(),
+        )
     os._exit(code)
 
 

@@ -1,6 +1,7 @@
 """What differs between Linux, macOS and Windows: locks, links, names of files, processes, memory.
 
-Only calls that exist on all three are made at import; the others are looked for where they are used.
+Only calls that exist on all three are made at import; the others are looked for where they are
+used.
 """
 
 from __future__ import annotations
@@ -18,19 +19,27 @@ import psutil
 
 from artifixer.runtime.errors import InputError
 
-#: Windows' error numbers for a file that another program has open or mapped; virus scanners do so for a moment with every new file.
+#: Windows' error numbers for a file that another program has open or mapped; virus scanners do so
+#: for a moment with every new file.
 _FILE_IN_USE = (5, 32, 33, 1224)
 
 #: Seconds for which a file that is in use is tried again.
 FILE_IN_USE_SECONDS = 2.0
 
 #: Names that mean devices on Windows, in any folder and with any ending.
-_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in "123456789¹²³")}
+_DEVICES = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{port}{number}" for port in ("com", "lpt") for number in "123456789¹²³"),
+}
 
 #: Characters that no name has on Windows, besides control characters.
 _FORBIDDEN = '<>:"|?*\\/'
 
-#: Characters of a path on a Windows system without long paths; the folder's share leaves room for the files in it.
+#: Characters of a path on a Windows system without long paths; the folder's share leaves room for
+#: the files in it.
 LONGEST_WINDOWS_PATH = 259
 LONGEST_WINDOWS_FOLDER = 150
 
@@ -39,12 +48,17 @@ LONGEST_WINDOWS_FOLDER = 150
 
 
 class FolderLock:
-    """A folder that one process writes. The system drops the lock when its process ends, so a dead process never blocks a folder."""
+    """A folder that one process writes. The system drops the lock when its process ends, so a dead
+    process never blocks a folder.
+    """
 
     def __init__(self, folder: Path, state: Path) -> None:
-        """Take the lock with files in ``state``. Raises ``InputError`` naming ``folder`` and its owner when another process has it."""
+        """Take the lock with files in ``state``. Raises ``InputError`` naming ``folder`` and its
+        owner when another process has it.
+        """
         state.mkdir(parents=True, exist_ok=True)
-        self._owner = state / "owner.txt"  # a file of its own: Windows lets nobody read a locked one
+        # a file of its own: Windows lets nobody read a locked one
+        self._owner = state / "owner.txt"
         self._lock = filelock.FileLock(state / "lock", timeout=0, mode=0o644, thread_local=False)
         try:
             self._lock.acquire()
@@ -52,7 +66,10 @@ class FolderLock:
             name = "unknown"
             with suppress(OSError, ValueError):
                 name = self._owner.read_text(encoding="utf-8").strip()[:200] or name
-            raise InputError(f"{folder}: another process is writing this folder ({name}); wait for it or choose another folder") from None
+            raise InputError(
+                f"{folder}: another process is writing this folder ({name}); wait for it or choose "
+                "another folder"
+            ) from None
         try:
             self._owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         except BaseException:
@@ -68,7 +85,9 @@ class FolderLock:
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """``os.replace``, tried again for a moment where Windows refuses because another program has the file open."""
+    """``os.replace``, tried again for a moment where Windows refuses because another program has
+    the file open.
+    """
     give_up = time.monotonic() + FILE_IN_USE_SECONDS
     while True:
         try:
@@ -82,11 +101,14 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 def flush_file(path: Path) -> None:
     """The bytes of a file reach the disk."""
-    _flush(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)  # Windows flushes what is open for writing only
+    # Windows flushes what is open for writing only
+    _flush(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
 
 
 def flush_folder(path: Path) -> None:
-    """The names in a folder reach the disk, where the system opens folders (Windows does not; its journal keeps names)."""
+    """The names in a folder reach the disk, where the system opens folders (Windows does not; its
+    journal keeps names).
+    """
     with suppress(PermissionError):  # as for folders that may be written and not be read
         _flush(path, os.O_RDONLY)
 
@@ -102,8 +124,8 @@ def _flush(path: Path, flags: int) -> None:
 def link_or_copy(source: Path, target: Path) -> None:
     """Let ``target``, which does not exist, stand for the file or folder ``source``.
 
-    A symbolic link; where the system makes none (Windows without developer mode, some file systems) hard links of the files, and copies
-    where they lie on another volume.
+    A symbolic link; where the system makes none (Windows without developer mode, some file systems)
+    hard links of the files, and copies where they lie on another volume.
     """
     source = source.resolve()
     try:
@@ -150,7 +172,9 @@ def windows_refusal(path: PurePath) -> str | None:
 
 
 def check_folder_name(folder: Path, on_windows: bool = sys.platform == "win32") -> None:
-    """Raises ``InputError`` for an output folder that the system cannot have, or whose files would have too long paths."""
+    """Raises ``InputError`` for an output folder that the system cannot have, or whose files would
+    have too long paths.
+    """
     if not on_windows:
         return
     refusal = windows_refusal(folder)
@@ -159,7 +183,8 @@ def check_folder_name(folder: Path, on_windows: bool = sys.platform == "win32") 
     length = len(str(folder.absolute()))
     if length > LONGEST_WINDOWS_FOLDER and not _has_long_paths():
         raise InputError(
-            f"{folder}: its path has {length} characters; expected at most {LONGEST_WINDOWS_FOLDER}, since Windows limits the paths of the "
+            f"{folder}: its path has {length} characters; expected at most "
+            f"{LONGEST_WINDOWS_FOLDER}, since Windows limits the paths of the "
             f"files in it to {LONGEST_WINDOWS_PATH}; choose a shorter folder or enable long paths"
         )
 
@@ -171,8 +196,11 @@ def _has_long_paths() -> bool:
     except ImportError:
         return False
     try:
-        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SYSTEM\CurrentControlSet\Control\FileSystem") as key:  # type: ignore[attr-defined,unused-ignore]
-            return bool(winreg.QueryValueEx(key, "LongPathsEnabled")[0])  # type: ignore[attr-defined,unused-ignore]
+        hive = winreg.HKEY_LOCAL_MACHINE  # type: ignore[attr-defined,unused-ignore]
+        open_key = winreg.OpenKey  # type: ignore[attr-defined,unused-ignore]
+        query_value = winreg.QueryValueEx  # type: ignore[attr-defined,unused-ignore]
+        with open_key(hive, r"SYSTEM\CurrentControlSet\Control\FileSystem") as key:
+            return bool(query_value(key, "LongPathsEnabled")[0])
     except OSError:
         return False
 
@@ -181,12 +209,16 @@ def _has_long_paths() -> bool:
 
 
 def is_alive(process: int) -> bool:
-    """Whether there is a process of this number. (Windows ends a process that is sent the signal 0.)"""
+    """Whether there is a process of this number. (Windows ends a process that is sent the signal
+    0.)
+    """
     return psutil.pid_exists(process)
 
 
 def peak_memory() -> int:
-    """Most bytes of memory that this process has had so far; what it has now where the system keeps no account."""
+    """Most bytes of memory that this process has had so far; what it has now where the system keeps
+    no account.
+    """
     memory = psutil.Process().memory_info()
     if sys.platform == "win32":
         return int(memory.peak_wset)

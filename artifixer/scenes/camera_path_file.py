@@ -1,4 +1,6 @@
-"""Camera paths from files: our ``cameras.json``, or a ``transforms.json`` whose photos need not exist."""
+"""Camera paths from files: our ``cameras.json``, or a ``transforms.json`` whose photos need not
+exist.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from artifixer.scenes.transforms_json import read_path
 
 
 def read_camera_path(path: Path) -> list[CameraFrame]:
-    """The cameras of a file in its order. Raises ``InputError`` for a missing, broken or empty file."""
+    """The cameras of a file in its order. Raises ``InputError`` for a missing, broken or empty
+    file.
+    """
     if not path.is_file():
         raise InputError(f"{path}: does not exist, expected a cameras.json or transforms.json")
     frames = read_cameras(path) if is_camera_file(path) else read_path(path)

@@ -1,8 +1,10 @@
-"""Metric depth models: a photo and its camera -> depth in metres per pixel, for ``scenes/scale.py`` (paper section 4.1, data curation).
+"""Metric depth models: a photo and its camera -> depth in metres per pixel, for ``scenes/scale.py``
+(paper section 4.1, data curation).
 
-MoGe-2 where its package is installed, which the paper uses; else the depth models of transformers that give metres: Depth Anything
-V2 (metric), Depth Pro and ZoeDepth, each with the image processor stored beside its weights. Every other class is refused by name,
-since most depth models (DPT, Depth Anything's relative weights) give depth up to an unknown scale and shift.
+MoGe-2 where its package is installed, which the paper uses; else the depth models of transformers
+that give metres: Depth Anything V2 (metric), Depth Pro and ZoeDepth, each with the image processor
+stored beside its weights. Every other class is refused by name, since most depth models (DPT, Depth
+Anything's relative weights) give depth up to an unknown scale and shift.
 """
 
 from __future__ import annotations
@@ -25,16 +27,24 @@ from artifixer.runtime.json_io import as_object
 from artifixer.runtime.run_folder import read_json
 from artifixer.video.weights import check_numbers, check_pretrained, check_settings_files, is_finite
 
-#: A photo and its camera (one view of the photo's size) -> camera z in metres per pixel, NaN where unknown.
-MetricDepth = Callable[[UInt8[np.ndarray, "height width 3"], Cameras], Float[np.ndarray, "height width"]]
+#: A photo and its camera (one view of the photo's size) -> camera z in metres per pixel, NaN where
+#: unknown.
+MetricDepth = Callable[
+    [UInt8[np.ndarray, "height width 3"], Cameras], Float[np.ndarray, "height width"]
+]
 
 #: Classes of transformers whose output is in metres.
-METRIC_CLASSES = ("DepthAnythingForDepthEstimation", "DepthProForDepthEstimation", "ZoeDepthForDepthEstimation")
+METRIC_CLASSES = (
+    "DepthAnythingForDepthEstimation",
+    "DepthProForDepthEstimation",
+    "ZoeDepthForDepthEstimation",
+)
 
 #: ZoeDepth pads a side by so many times the square root of its half.
 ZOE_PADDING = 3.0
 
-#: Pixels of a side of what a network sees, and any other whole number in the settings of its processor.
+#: Pixels of a side of what a network sees, and any other whole number in the settings of its
+#: processor.
 LARGEST_SIDE = 4096
 
 #: Depth Pro's canonical inverse depth is cut to this range, 1/m.
@@ -43,10 +53,11 @@ INVERSE_DEPTH_RANGE = (1e-4, 1e4)
 
 @functools.cache
 def metric_depth_model(name: str, device: str = "cpu") -> MetricDepth:
-    """The depth model of a folder or hub name, such as ``depth-anything/Depth-Anything-V2-Metric-Indoor-Base-hf``.
+    """The depth model of a folder or hub name, such as
+    ``depth-anything/Depth-Anything-V2-Metric-Indoor-Base-hf``.
 
-    A name with ``moge`` in it goes to MoGe's own package. Raises ``InputError`` when the model cannot be loaded, or is of a class
-    that does not give metres.
+    A name with ``moge`` in it goes to MoGe's own package. Raises ``InputError`` when the model
+    cannot be loaded, or is of a class that does not give metres.
     """
     if "moge" in Path(name).name.lower():
         return _moge(name, device)
@@ -62,7 +73,9 @@ def metric_depth_model(name: str, device: str = "cpu") -> MetricDepth:
     named = classes[0] if isinstance(classes, list) else classes
     if not isinstance(named, str) or named not in METRIC_CLASSES:
         expected = f"expected one of {', '.join(METRIC_CLASSES)}"
-        raise InputError(f"depth model {name}: {str(named)[:60]} is not known to give metres; {expected}")
+        raise InputError(
+            f"depth model {name}: {str(named)[:60]} is not known to give metres; {expected}"
+        )
     if getattr(config, "depth_estimation_type", "metric") != "metric":
         raise InputError(f"depth model {name}: gives relative depth; expected a metric one")
     if Path(name).is_dir():
@@ -74,15 +87,24 @@ def metric_depth_model(name: str, device: str = "cpu") -> MetricDepth:
 
 
 def _checked(name: str, model: MetricDepth) -> MetricDepth:
-    """The model with an ``InputError`` where its files do not fit each other, which shows when it computes."""
+    """The model with an ``InputError`` where its files do not fit each other, which shows when it
+    computes.
+    """
 
-    def depth(photo: UInt8[np.ndarray, "height width 3"], camera: Cameras) -> Float[np.ndarray, "height width"]:
+    def depth(
+        photo: UInt8[np.ndarray, "height width 3"], camera: Cameras
+    ) -> Float[np.ndarray, "height width"]:
         try:
             metres = model(photo, camera)
         except PARSER_ERRORS as error:
-            raise InputError(f"depth model {name}: its configuration does not fit its weights ({reason(error)})") from error
+            raise InputError(
+                f"depth model {name}: its configuration does not fit its weights ({reason(error)})"
+            ) from error
         if metres.shape != photo.shape[:2]:
-            raise InputError(f"depth model {name}: gives depth of {metres.shape} for a photo of {photo.shape[:2]}")
+            raise InputError(
+                f"depth model {name}: gives depth of {metres.shape} for a photo of "
+                f"{photo.shape[:2]}"
+            )
         return metres
 
     return depth
@@ -93,23 +115,33 @@ def _of_transformers(name: str, class_name: str, device: str) -> MetricDepth:
 
     try:
         # Weights in safetensors alone, and no code that a folder brings.
-        network: Any = getattr(transformers, class_name).from_pretrained(name, use_safetensors=True, trust_remote_code=False)
+        network: Any = getattr(transformers, class_name).from_pretrained(
+            name, use_safetensors=True, trust_remote_code=False
+        )
     except Exception as error:  # safetensors and transformers raise errors of their own
         raise InputError(f"depth model {name}: {reason(error)}") from error
-    broken = next((key for key, tensor in network.state_dict().items() if not is_finite(tensor)), None)
+    broken = next(
+        (key for key, tensor in network.state_dict().items() if not is_finite(tensor)), None
+    )
     if broken is not None:
-        raise InputError(f"depth model {name}: {broken} holds values that are not finite, expected numbers")
+        raise InputError(
+            f"depth model {name}: {broken} holds values that are not finite, expected numbers"
+        )
     network = network.eval().to(device)
     if class_name == "DepthProForDepthEstimation":
         return _depth_pro(network, _processor_settings(name))
     processor = _pil_processor(name, class_name)
 
-    def depth(photo: UInt8[np.ndarray, "height width 3"], camera: Cameras) -> Float[np.ndarray, "height width"]:
+    def depth(
+        photo: UInt8[np.ndarray, "height width 3"], camera: Cameras
+    ) -> Float[np.ndarray, "height width"]:
         inputs = processor(images=photo, return_tensors="pt").to(device)
         with torch.no_grad():
             outputs = network(**inputs)
         if class_name.startswith("Zoe"):
-            return _without_padding(outputs.predicted_depth, photo.shape[0], photo.shape[1], processor.do_pad)
+            return _without_padding(
+                outputs.predicted_depth, photo.shape[0], photo.shape[1], processor.do_pad
+            )
         (result,) = processor.post_process_depth_estimation(outputs, target_sizes=[photo.shape[:2]])
         return _at_size(result["predicted_depth"], *photo.shape[:2])
 
@@ -124,7 +156,9 @@ def _pil_processor(name: str, class_name: str) -> Any:
     try:
         return kind.from_pretrained(name)
     except Exception as error:  # its validation raises errors of its own
-        raise InputError(f"depth model {name}: preprocessor_config.json: {reason(error)}") from error
+        raise InputError(
+            f"depth model {name}: preprocessor_config.json: {reason(error)}"
+        ) from error
 
 
 def _processor_settings(name: str) -> dict[str, Any]:
@@ -136,24 +170,35 @@ def _processor_settings(name: str) -> dict[str, Any]:
         settings = read_json(path)  # type: ignore[arg-type]
         return {key: settings[key] for key in ("size", "image_mean", "image_std")}
     except PARSER_ERRORS as error:
-        raise InputError(f"depth model {name}: preprocessor_config.json: {reason(error)}") from error
+        raise InputError(
+            f"depth model {name}: preprocessor_config.json: {reason(error)}"
+        ) from error
 
 
 def _depth_pro(network: Any, settings: dict[str, Any]) -> MetricDepth:
-    """Depth Pro without its processor, which exists for torchvision alone. The camera's focal length takes the place of its estimate.
+    """Depth Pro without its processor, which exists for torchvision alone. The camera's focal
+    length takes the place of its estimate.
 
-    The network gives inverse depth for a camera whose focal length equals the image's width (Bochkovskii et al. 2024, section 3).
+    The network gives inverse depth for a camera whose focal length equals the image's width
+    (Bochkovskii et al. 2024, section 3).
     """
     try:
         size = (int(settings["size"]["height"]), int(settings["size"]["width"]))
-        mean, deviation = (torch.tensor(settings[key], dtype=torch.float32).reshape(3, 1, 1) for key in ("image_mean", "image_std"))
+        mean, deviation = (
+            torch.tensor(settings[key], dtype=torch.float32).reshape(3, 1, 1)
+            for key in ("image_mean", "image_std")
+        )
     except PARSER_ERRORS as error:
         raise InputError(f"depth model: preprocessor_config.json: {reason(error)}") from error
 
-    def depth(photo: UInt8[np.ndarray, "height width 3"], camera: Cameras) -> Float[np.ndarray, "height width"]:
+    def depth(
+        photo: UInt8[np.ndarray, "height width 3"], camera: Cameras
+    ) -> Float[np.ndarray, "height width"]:
         height, width = photo.shape[:2]
         pixels = torch.from_numpy(photo).permute(2, 0, 1)[None].to(torch.float32) / 255
-        pixels = torch.nn.functional.interpolate((pixels - mean) / deviation, size=size, mode="bilinear")
+        pixels = torch.nn.functional.interpolate(
+            (pixels - mean) / deviation, size=size, mode="bilinear"
+        )
         with torch.no_grad():
             canonical = network(pixel_values=pixels.to(network.device)).predicted_depth
         inverse = _at_size(canonical * (width / float(camera.Ks[0, 0, 0])), height, width)
@@ -162,11 +207,20 @@ def _depth_pro(network: Any, settings: dict[str, Any]) -> MetricDepth:
     return depth
 
 
-def _without_padding(depth: Float[torch.Tensor, "1 h w"], height: int, width: int, is_padded: bool) -> Float[np.ndarray, "height width"]:
-    """What ZoeDepth's processor does after the network, which needs torchvision there: it pads photos by reflection before."""
-    rows, columns = (int(math.sqrt(side / 2) * ZOE_PADDING) if is_padded else 0 for side in (height, width))
+def _without_padding(
+    depth: Float[torch.Tensor, "1 h w"], height: int, width: int, is_padded: bool
+) -> Float[np.ndarray, "height width"]:
+    """What ZoeDepth's processor does after the network, which needs torchvision there: it pads
+    photos by reflection before.
+    """
+    rows, columns = (
+        int(math.sqrt(side / 2) * ZOE_PADDING) if is_padded else 0 for side in (height, width)
+    )
     padded = torch.nn.functional.interpolate(
-        depth[None].float(), size=(height + 2 * rows, width + 2 * columns), mode="bicubic", align_corners=False
+        depth[None].float(),
+        size=(height + 2 * rows, width + 2 * columns),
+        mode="bicubic",
+        align_corners=False,
     )
     return padded[0, 0, rows : rows + height, columns : columns + width].cpu().numpy()
 
@@ -174,7 +228,10 @@ def _without_padding(depth: Float[torch.Tensor, "1 h w"], height: int, width: in
 def _moge(name: str, device: str) -> MetricDepth:
     """MoGe-2 by its own package (``moge``); pixels outside its mask and the sky are NaN."""
     if importlib.util.find_spec("moge") is None:
-        raise InputError(f"depth model {name}: the package moge is not installed; install it, or name a metric model of transformers")
+        raise InputError(
+            f"depth model {name}: the package moge is not installed; install it, or name a metric "
+            "model of transformers"
+        )
     from moge.model.v2 import MoGeModel  # type: ignore[import-not-found]
 
     try:
@@ -182,18 +239,24 @@ def _moge(name: str, device: str) -> MetricDepth:
     except PARSER_ERRORS as error:
         raise InputError(f"depth model {name}: {reason(error)}") from error
 
-    def depth(photo: UInt8[np.ndarray, "height width 3"], camera: Cameras) -> Float[np.ndarray, "height width"]:
+    def depth(
+        photo: UInt8[np.ndarray, "height width 3"], camera: Cameras
+    ) -> Float[np.ndarray, "height width"]:
         pixels = torch.from_numpy(photo).permute(2, 0, 1).to(device, torch.float32) / 255
         field = math.degrees(2 * math.atan(photo.shape[1] / (2 * float(camera.Ks[0, 0, 0]))))
         with torch.no_grad():
             output = network.infer(pixels, fov_x=field)
-        metres = torch.where(output["mask"] & output["depth"].isfinite(), output["depth"], torch.nan)
+        metres = torch.where(
+            output["mask"] & output["depth"].isfinite(), output["depth"], torch.nan
+        )
         return metres.float().cpu().numpy()
 
     return depth
 
 
-def _at_size(depth: Float[torch.Tensor, ...], height: int, width: int) -> Float[np.ndarray, "height width"]:
+def _at_size(
+    depth: Float[torch.Tensor, ...], height: int, width: int
+) -> Float[np.ndarray, "height width"]:
     planes = depth.reshape(1, 1, *depth.shape[-2:]).float()
     if planes.shape[-2:] != (height, width):
         planes = torch.nn.functional.interpolate(planes, size=(height, width), mode="bilinear")

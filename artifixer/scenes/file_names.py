@@ -1,4 +1,6 @@
-"""Files that a capture lists in another case than they have: lists come from Windows and macOS, where that makes no difference."""
+"""Files that a capture lists in another case than they have: lists come from Windows and macOS,
+where that makes no difference.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,11 @@ class FileNames:
         self._names: dict[Path, dict[str, list[str]]] = {}
 
     def find(self, path: Path) -> Path:
-        """The path with the names that files and folders really have: exactly as listed, or the only ones that differ in case.
+        """The path with the names that files and folders really have: exactly as listed, or the
+        only ones that differ in case.
 
-        Gives ``path`` itself where there is no such file, or more than one. So the same capture has the same names on every system.
+        Gives ``path`` itself where there is no such file, or more than one. So the same capture has
+        the same names on every system.
         """
         if not path.is_relative_to(self._root):
             return path
@@ -32,7 +36,10 @@ class FileNames:
         """The same for several: a file that is listed exactly is not taken for another one too."""
         found = [self.find(path) for path in paths]
         exact = {path for path, other in zip(found, paths, strict=True) if path == other}
-        return [other if path != other and path in exact else path for path, other in zip(found, paths, strict=True)]
+        return [
+            other if path != other and path in exact else path
+            for path, other in zip(found, paths, strict=True)
+        ]
 
     def _in_folder(self, folder: Path) -> dict[str, list[str]]:
         """Names by their form without case."""

@@ -1,7 +1,7 @@
 """Which loader reads a capture: the table of formats in probe order, and ``load_scene``.
 
-A capture is a folder, a ``transforms.json`` under any name, a video, or ``procedural:SEED``. To add a format, write a file beside this one
-and add a line to ``FORMATS``.
+A capture is a folder, a ``transforms.json`` under any name, a video, or ``procedural:SEED``. To add
+a format, write a file beside this one and add a line to ``FORMATS``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class Effort:
 
     work_folder: keeps intermediate files for the next time; None leaves nothing behind.
     say: gets one line per step.
-    faces: perspective views per equirectangular photo; None for the default where photos are recognised as such.
+    faces: perspective views per equirectangular photo; None for the default where photos are
+    recognised as such.
     """
 
     work_folder: Path | None = None
@@ -45,8 +46,9 @@ class Format:
 
     name: what ``Scene.format`` says.
     looks_for: what makes a folder this format, for the message when nothing fits.
-    find: given the capture's folder, returns the file or folder that ``load`` starts from, or None when it isn't this format.
-    load: makes the scene from the capture's folder and what ``find`` returned.
+    find: given the capture's folder, returns the file or folder that ``load`` starts from, or None
+    when it isn't this format. load: makes the scene from the capture's folder and what ``find``
+    returned.
     has_poses: whether poses are part of it; finding them takes minutes.
     """
 
@@ -61,12 +63,15 @@ VIDEO = Format(
     "video",
     f"one video ({', '.join(video_file.VIDEO_SUFFIXES)})",
     video_file.find_video,
-    lambda capture, path, effort: video_file.load(path, effort.work_folder, say=effort.say, faces=effort.faces),
+    lambda capture, path, effort: video_file.load(
+        path, effort.work_folder, say=effort.say, faces=effort.faces
+    ),
     has_poses=False,
 )
 
-#: Probed in this order. COLMAP comes before transforms.json because its points know which photos saw them; nerfstudio's copy of a COLMAP
-#: model comes after, because there the transforms.json beside it is what the user works with.
+#: Probed in this order. COLMAP comes before transforms.json because its points know which photos
+#: saw them; nerfstudio's copy of a COLMAP model comes after, because there the transforms.json
+#: beside it is what the user works with.
 FORMATS = (
     Format(
         "colmap",
@@ -90,7 +95,9 @@ FORMATS = (
         "panoramas",
         "at least 2 equirectangular photos in images or the folder itself",
         panoramas.find_panoramas,
-        lambda capture, folder, effort: panoramas.load(capture, folder, effort.work_folder, effort.panoramas, effort.say),
+        lambda capture, folder, effort: panoramas.load(
+            capture, folder, effort.work_folder, effort.panoramas, effort.say
+        ),
         has_poses=False,
     ),
     Format(
@@ -112,16 +119,24 @@ def find_format(capture: Path) -> tuple[Format, Path]:
     if video_file.is_video(capture):
         return VIDEO, capture
     if not capture.is_dir():
-        raise InputError(f"{capture}: no such folder; expected a capture's folder, a transforms file, a video or {PROCEDURAL_PREFIX}SEED")
+        raise InputError(
+            f"{capture}: no such folder; expected a capture's folder, a transforms file, a video "
+            f"or {PROCEDURAL_PREFIX}SEED"
+        )
     for entry in FORMATS:
         start = entry.find(capture)
         if start is not None:
             return entry, start
-    raise InputError(f"{capture}: no known capture format; looked for {'; '.join(entry.looks_for for entry in FORMATS)}")
+    raise InputError(
+        f"{capture}: no known capture format; looked for "
+        f"{'; '.join(entry.looks_for for entry in FORMATS)}"
+    )
 
 
 def brings_poses(capture: str | Path) -> bool:
-    """Whether loading the capture needs no structure from motion. Raises InputError as ``find_format`` does."""
+    """Whether loading the capture needs no structure from motion. Raises InputError as
+    ``find_format`` does.
+    """
     if str(capture).startswith(PROCEDURAL_PREFIX):
         return True
     path = Path(capture)
@@ -136,10 +151,12 @@ def load_scene(
     say: Callable[[str], None] = lambda text: None,
     faces: int | None = None,
 ) -> Scene:
-    """The scene of a capture: a folder in one of ``FORMATS``, a transforms file, a video, or ``procedural:SEED``.
+    """The scene of a capture: a folder in one of ``FORMATS``, a transforms file, a video, or
+    ``procedural:SEED``.
 
     work_folder, say, faces: see ``Effort``.
-    Raises InputError when the capture is missing or of no known format, and for whatever is wrong inside it.
+    Raises InputError when the capture is missing or of no known format, and for whatever is wrong
+    inside it.
     """
     panoramas.check_faces(faces)
     if str(capture).startswith(PROCEDURAL_PREFIX):
@@ -157,12 +174,16 @@ def load_scene(
 
 @contextmanager
 def readable(capture: Path) -> Iterator[None]:
-    """Turn what the system refuses while a capture is read (permissions, names it cannot have) into an ``InputError``."""
+    """Turn what the system refuses while a capture is read (permissions, names it cannot have) into
+    an ``InputError``.
+    """
     try:
         yield
     except OSError as error:
         where = error.filename if isinstance(error.filename, str) else capture
-        raise InputError(f"{where}: cannot be read ({error.strerror or error}); expected a readable capture") from error
+        raise InputError(
+            f"{where}: cannot be read ({error.strerror or error}); expected a readable capture"
+        ) from error
 
 
 def _photos(capture: Path, folder: Path, effort: Effort) -> Scene:
@@ -173,7 +194,9 @@ def _photos(capture: Path, folder: Path, effort: Effort) -> Scene:
 
 
 def _with_splits(folder: Path, scene: Scene) -> Scene:
-    """The scene, which can be rendered, with the splits of the capture's own ``splits.json``, if it has one."""
+    """The scene, which can be rendered, with the splits of the capture's own ``splits.json``, if it
+    has one.
+    """
     check_lenses(scene)
     path = folder / split_file.FILE_NAME
     if not is_regular(path):

@@ -1,7 +1,7 @@
 """What tells one capture from another: the names and the content of its files, wherever it lies.
 
-In: a capture's folder or file. Out: a fingerprint that changes when a photo is changed in place, also where its size and its time stay
-the same.
+In: a capture's folder or file. Out: a fingerprint that changes when a photo is changed in place,
+also where its size and its time stay the same.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from artifixer.runtime.run_folder import fingerprint
 from artifixer.scenes.photo_files import PHOTO_SUFFIXES
 from artifixer.scenes.video_file import VIDEO_SUFFIXES
 
-#: Files up to this many bytes, and all photos and videos, count with their whole content: hashing takes a small part of the time that
-#: decoding takes. Of other files, which a capture hardly needs, evenly spaced pieces count.
+#: Files up to this many bytes, and all photos and videos, count with their whole content: hashing
+#: takes a small part of the time that decoding takes. Of other files, which a capture hardly needs,
+#: evenly spaced pieces count.
 HASHED_BYTES = 256 * 1024**2
 
 HASHED_PIECES = 64
@@ -31,22 +32,33 @@ PHOTO_PIECE_BYTES = 4 * 1024
 
 
 def capture_fingerprint(capture: Path) -> str:
-    """SHA-256 over the files of a capture: names inside it, and contents. Hidden files and folders are no part of it.
+    """SHA-256 over the files of a capture: names inside it, and contents. Hidden files and folders
+    are no part of it.
 
-    Raises ``InputError`` for a file that cannot be read, and OSError for a folder that cannot be listed.
+    Raises ``InputError`` for a file that cannot be read, and OSError for a folder that cannot be
+    listed.
     """
     return fingerprint([(name, _content(path)) for name, path in _named_files(capture)])
 
 
 def sampled_fingerprint(capture: Path) -> tuple[str, str]:
-    """The same for captures by the thousand: photos and videos count with their size and a few pieces.
+    """The same for captures by the thousand: photos and videos count with their size and a few
+    pieces.
 
-    Also gives a fingerprint of when these were changed, which notices a change between the pieces but is another one for a copy.
-    Errors as in ``capture_fingerprint``.
+    Also gives a fingerprint of when these were changed, which notices a change between the pieces
+    but is another one for a copy. Errors as in ``capture_fingerprint``.
     """
     files = _named_files(capture)
-    contents = [(name, _pieces(path, PHOTO_PIECES, PHOTO_PIECE_BYTES) if _is_photo(path) else _content(path)) for name, path in files]
-    return fingerprint(contents), fingerprint([path.stat().st_mtime_ns for _, path in files if _is_photo(path)])
+    contents = [
+        (
+            name,
+            _pieces(path, PHOTO_PIECES, PHOTO_PIECE_BYTES) if _is_photo(path) else _content(path),
+        )
+        for name, path in files
+    ]
+    return fingerprint(contents), fingerprint(
+        [path.stat().st_mtime_ns for _, path in files if _is_photo(path)]
+    )
 
 
 def _is_photo(path: Path) -> bool:
@@ -57,7 +69,9 @@ def _is_photo(path: Path) -> bool:
 def _content(path: Path) -> object:
     """The file itself, or size and pieces of a large one that is no photo."""
     size = path.stat().st_size
-    if size <= HASHED_BYTES or (_is_photo(path) and (size <= LARGEST_PHOTO or path.suffix.lower() in VIDEO_SUFFIXES)):
+    if size <= HASHED_BYTES or (
+        _is_photo(path) and (size <= LARGEST_PHOTO or path.suffix.lower() in VIDEO_SUFFIXES)
+    ):
         return path
     return _pieces(path, HASHED_PIECES, PIECE_BYTES)
 
@@ -83,15 +97,22 @@ def _named_files(capture: Path) -> list[tuple[str, Path]]:
 def _files_below(root: Path) -> list[Path]:
     """All files in a folder and in the folders inside it, links followed, sorted.
 
-    Raises ``InputError`` for a link to a folder around this one, such as the root of the file system: all of that is no capture.
+    Raises ``InputError`` for a link to a folder around this one, such as the root of the file
+    system: all of that is no capture.
     """
     found, visited = [], set()
     around = {str(folder) for folder in root.resolve().parents}
     for folder, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
         if real in around:
-            raise InputError(f"{folder}: is a link to {real}, which holds the capture itself; expected links to photos")
-        folders[:] = () if real in visited else (name for name in folders if not name.startswith("."))  # links can lead back
+            raise InputError(
+                f"{folder}: is a link to {real}, which holds the capture itself; expected links to "
+                "photos"
+            )
+        # links can lead back
+        folders[:] = (
+            () if real in visited else (name for name in folders if not name.startswith("."))
+        )
         visited.add(real)
         found += [Path(folder, name) for name in names if not name.startswith(".")]
     return sorted(path for path in found if is_regular(path))

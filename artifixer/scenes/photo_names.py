@@ -1,8 +1,8 @@
 """Photos that a capture lists under nearly the names that they have.
 
-Models travel: their lists hold paths of another machine, paths that start beside the capture, another file ending, or no
-sub-folder. A photo is taken when exactly one file inside the capture fits and no other entry claims it; a note tells which.
-Nothing outside the capture is looked at.
+Models travel: their lists hold paths of another machine, paths that start beside the capture,
+another file ending, or no sub-folder. A photo is taken when exactly one file inside the capture
+fits and no other entry claims it; a note tells which. Nothing outside the capture is looked at.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ class PhotoNames:
         self._below: dict[Path, dict[str, list[Path]]] = {}
 
     def find(self, root: Path, listed: str, source: Path) -> Path:
-        """The file that ``listed`` means inside ``root``; a path where no file is when there is none.
+        """The file that ``listed`` means inside ``root``; a path where no file is when there is
+        none.
 
-        Raises InputError, naming ``source``, for paths that leave the capture and whose last parts are not inside it.
+        Raises InputError, naming ``source``, for paths that leave the capture and whose last parts
+        are not inside it.
         """
         try:
             path = path_inside(root, listed, source)
@@ -44,14 +46,19 @@ class PhotoNames:
         exact = self._names.find(path)
         if is_regular(exact):
             return exact
-        endings = (self._names.find(path.with_name(path.name + suffix)) for suffix in PHOTO_SUFFIXES)  # left out
+        # left out
+        endings = (
+            self._names.find(path.with_name(path.name + suffix)) for suffix in PHOTO_SUFFIXES
+        )
         with_ending = next((candidate for candidate in endings if is_regular(candidate)), None)
         if with_ending is not None:
             return with_ending
         return self._by_last_parts(root, listed) or self._near(path) or path
 
     def find_all(self, root: Path, listed: Sequence[str], source: Path) -> list[Path]:
-        """The same for a list; a file that several entries could mean belongs to the one that names it exactly, or to none."""
+        """The same for a list; a file that several entries could mean belongs to the one that names
+        it exactly, or to none.
+        """
         found = [self.find(root, name, source) for name in listed]
         claims = Counter(found)
         own = [root / PurePosixPath(name.replace("\\", "/")) for name in listed]
@@ -62,7 +69,11 @@ class PhotoNames:
         ]
 
     def _by_last_parts(self, root: Path, listed: str) -> Path | None:
-        parts = [part for part in PurePosixPath(listed.replace("\\", "/")).parts if part not in ("/", "..") and ":" not in part]
+        parts = [
+            part
+            for part in PurePosixPath(listed.replace("\\", "/")).parts
+            if part not in ("/", "..") and ":" not in part
+        ]
         if not parts or "\0" in listed:
             return None
         for start in range(len(parts)):
@@ -74,16 +85,24 @@ class PhotoNames:
         return None
 
     def _near(self, path: Path) -> Path | None:
-        """The only photo beside ``path`` with another ending, else the only one of its name in a folder further in."""
+        """The only photo beside ``path`` with another ending, else the only one of its name in a
+        folder further in.
+        """
         folder = self._names.find(path.parent)
         below = self._photos_below(folder)
         stem = path.stem if path.suffix.lower() in PHOTO_SUFFIXES else path.name
         beside = [photo for photo in below.get(stem.casefold(), []) if photo.parent == folder]
-        deeper = [photo for photo in below.get(stem.casefold(), []) if photo.name.casefold() == path.name.casefold()]
+        deeper = [
+            photo
+            for photo in below.get(stem.casefold(), [])
+            if photo.name.casefold() == path.name.casefold()
+        ]
         return next((fitting[0] for fitting in (beside, deeper) if len(fitting) == 1), None)
 
     def _photos_below(self, folder: Path) -> dict[str, list[Path]]:
-        """Photos in ``folder`` and further in, by their name without ending and case. Links to folders are not followed."""
+        """Photos in ``folder`` and further in, by their name without ending and case. Links to
+        folders are not followed.
+        """
         if folder not in self._below:
             self._below[folder] = {}
             for here, folders, files in os.walk(folder):
@@ -95,16 +114,24 @@ class PhotoNames:
         return self._below[folder]
 
 
-def renamed_note(capture: Path, listed: Sequence[str], paths: Sequence[Path], source: Path) -> tuple[str, ...]:
-    """One line about the photos that were found under other names than ``source`` lists; empty when there are none."""
+def renamed_note(
+    capture: Path, listed: Sequence[str], paths: Sequence[Path], source: Path
+) -> tuple[str, ...]:
+    """One line about the photos that were found under other names than ``source`` lists; empty when
+    there are none.
+    """
     other = [
         (name, path.relative_to(capture).as_posix())
         for name, path in zip(listed, paths, strict=True)
-        if is_regular(path) and not _is_called(path, PurePosixPath(name.replace("\\", "/")).as_posix())
+        if is_regular(path)
+        and not _is_called(path, PurePosixPath(name.replace("\\", "/")).as_posix())
     ]
     if not other:
         return ()
-    return (f"{source.name} names {len(other)} photos differently from their files (first: {other[0][0]} is {other[0][1]})",)
+    return (
+        f"{source.name} names {len(other)} photos differently from their files (first: "
+        f"{other[0][0]} is {other[0][1]})",
+    )
 
 
 def _is_called(path: Path, listed: str) -> bool:
@@ -119,9 +146,15 @@ def unlisted_note(capture: Path, paths: Sequence[Path], source: Path) -> tuple[s
         path
         for folder in {path.parent for path in paths}
         for path in folder.iterdir()
-        if path not in taken and path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path not in taken
+        and path.suffix.lower() in PHOTO_SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
     )
     if not beside:
         return ()
     first = beside[0].relative_to(capture).as_posix()
-    return (f"{len(beside)} photos are not in {source.name} and are left out: they have no pose (first: {first})",)
+    return (
+        f"{len(beside)} photos are not in {source.name} and are left out: they have no pose "
+        f"(first: {first})",
+    )

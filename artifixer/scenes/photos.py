@@ -1,15 +1,19 @@
-"""A folder of photos without poses -> ``Scene``, by structure from motion (COLMAP through pycolmap, on the CPU).
+"""A folder of photos without poses -> ``Scene``, by structure from motion (COLMAP through pycolmap,
+on the CPU).
 
-SIFT features, pairwise matching with epipolar verification, incremental mapping with SIMPLE_RADIAL cameras; cameras keep their
-distortion, photos stay as they are. The result is an ordinary COLMAP model, kept in the work folder and reused for the same photos::
+SIFT features, pairwise matching with epipolar verification, incremental mapping with SIMPLE_RADIAL
+cameras; cameras keep their distortion, photos stay as they are. The result is an ordinary COLMAP
+model, kept in the work folder and reused for the same photos::
 
     WORK/sfm-KEY/photos/         links to the photos under plain names (COLMAP's lists of pairs know no spaces)
     WORK/sfm-KEY/database.db     features and matches; an interrupted run continues with them
     WORK/sfm-KEY/model/          the finished model (appears at once, when it is complete)
-    WORK/sfm-KEY/agreement.json  how well matches and poses agree, so that the database is not read again
+    WORK/sfm-KEY/agreement.json  how well matches and poses agree, so that the database is not read
+    again
 
-KEY follows from the photos' contents and ``SfmConfig``. Random seeds are fixed, and whatever would depend on the order of threads runs in
-one, so the same photos give the same poses on the same machine.
+KEY follows from the photos' contents and ``SfmConfig``. Random seeds are fixed, and whatever would
+depend on the order of threads runs in one, so the same photos give the same poses on the same
+machine.
 """
 
 from __future__ import annotations
@@ -43,13 +47,15 @@ if TYPE_CHECKING:
 class SfmConfig:
     """Settings of structure from motion.
 
-    longest_side: photos are reduced to this many pixels for feature detection; poses and points refer to the full photo.
-    features: SIFT features per photo, at most.
-    exhaustive_photos: up to this many photos all pairs are matched; beyond it neighbours by name, and all pairs of evenly spaced ones.
-    neighbours: distance in the sorted list up to which photos are matched in long captures.
-    epipolar_pixels, least_agreement: poses are doubtful when fewer than this share of the verified matches lie within that many pixels of
-        the epipolar lines that the poses imply. Low reprojection errors alone do not prove poses right: they are computed from the
-        matches that agree.
+    longest_side: photos are reduced to this many pixels for feature detection; poses and points
+    refer to the full photo. features: SIFT features per photo, at most.
+    exhaustive_photos: up to this many photos all pairs are matched; beyond it neighbours by name,
+    and all pairs of evenly spaced ones. neighbours: distance in the sorted list up to which photos
+    are matched in long captures.
+    epipolar_pixels, least_agreement: poses are doubtful when fewer than this share of the verified
+        matches lie within that many pixels of the epipolar lines that the poses imply. Low
+        reprojection errors alone do not prove poses right: they are computed from the matches that
+        agree.
     """
 
     longest_side: int = 1600
@@ -63,11 +69,20 @@ class SfmConfig:
 
 def find_photos(capture: Path) -> Path | None:
     """The folder of at least two photos in a capture (``images/`` or the capture itself), or None."""
-    return next((folder for folder in (capture / "images", capture) if len(list(itertools.islice(_photos_in(folder), 2))) == 2), None)
+    return next(
+        (
+            folder
+            for folder in (capture / "images", capture)
+            if len(list(itertools.islice(_photos_in(folder), 2))) == 2
+        ),
+        None,
+    )
 
 
 def photo_names(folder: Path) -> list[str]:
-    """Photos in ``folder`` and, for a folder called ``images``, in the folders inside it; paths relative to it, sorted."""
+    """Photos in ``folder`` and, for a folder called ``images``, in the folders inside it; paths
+    relative to it, sorted.
+    """
     return sorted(path.relative_to(folder).as_posix() for path in _photos_in(folder))
 
 
@@ -82,7 +97,8 @@ def load(
 
     work_folder: keeps database and model for the next time; None computes in a temporary folder.
     say: gets one line per step.
-    Raises InputError for unreadable photos and when poses are found for no more than half of the photos.
+    Raises InputError for unreadable photos and when poses are found for no more than half of the
+    photos.
     """
     names = photo_names(folder)
     with handlers_kept():
@@ -98,13 +114,19 @@ def load(
 
     prefix = folder.relative_to(capture)
     registered = {photo.name for photo in scene.photos}
-    lost = tuple(name for name in ((prefix / name).as_posix() for name in names) if name not in registered)
+    lost = tuple(
+        name for name in ((prefix / name).as_posix() for name in names) if name not in registered
+    )
     notes = scene.notes
     if lost:
-        notes += (f"no pose was found for {len(lost)} of {len(names)} photos, they are left out: {', '.join(lost)}",)
+        notes += (
+            f"no pose was found for {len(lost)} of {len(names)} photos, they are left out: "
+            f"{', '.join(lost)}",
+        )
     if agreement < config.least_agreement:
         notes += (
-            f"the poses are doubtful: only {agreement:.0%} of the matches lie within {config.epipolar_pixels:g} pixels of where the poses "
+            f"the poses are doubtful: only {agreement:.0%} of the matches lie within "
+            f"{config.epipolar_pixels:g} pixels of where the poses "
             "predict them (repeating texture or moving objects?)",
         )
     return replace(scene, format="photos", notes=notes, lost_photos=lost)
@@ -114,7 +136,13 @@ def _photos_in(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
         return iter(())
     inside = folder.rglob("*") if folder.name == "images" else folder.iterdir()
-    return (path for path in inside if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".") and is_regular(path))
+    return (
+        path
+        for path in inside
+        if path.suffix.lower() in PHOTO_SUFFIXES
+        and not path.name.startswith(".")
+        and is_regular(path)
+    )
 
 
 @contextmanager
@@ -126,10 +154,12 @@ def temporary_if_none(folder: Path | None) -> Iterator[Path]:
         yield Path(temporary)
 
 
-# Structure from motion --------------------------------------------------------------------------------------------------------------
+# Structure from motion ----------------------------------------------------------------------------
 
 
-def _reconstruct(folder: Path, names: Sequence[str], stage: Path, config: SfmConfig, say: Callable[[str], None]) -> None:
+def _reconstruct(
+    folder: Path, names: Sequence[str], stage: Path, config: SfmConfig, say: Callable[[str], None]
+) -> None:
     """Features, matches and model of the photos, into ``stage``."""
     import pycolmap
 
@@ -140,18 +170,30 @@ def _reconstruct(folder: Path, names: Sequence[str], stage: Path, config: SfmCon
     with quiet_colmap(), tempfile.TemporaryDirectory(dir=stage) as scratch:
         pycolmap.set_random_seed(config.seed)
         say(f"structure from motion: features of {len(names)} photos")
-        _extract(database, stage / "photos", [[links[name] for name in group] for group in groups], config)
+        _extract(
+            database,
+            stage / "photos",
+            [[links[name] for name in group] for group in groups],
+            config,
+        )
         pairs = photo_pairs(len(names), config)
         say(f"structure from motion: matching {len(pairs)} pairs of photos")
-        match_pairs(database, [(links[names[a]], links[names[b]]) for a, b in pairs], stage / "pairs.txt", config)
+        match_pairs(
+            database,
+            [(links[names[a]], links[names[b]]) for a, b in pairs],
+            stage / "pairs.txt",
+            config,
+        )
         say("structure from motion: poses")
         model = _map(database, stage / "photos", Path(scratch), config)
         count = 0 if model is None else model.num_reg_images()
         if model is None or count * 2 <= len(names):
             _check_readable(folder, names)
             raise InputError(
-                f"{folder}: structure from motion found poses for {count} of {len(names)} photos; expected more than half. "
-                "Add photos that overlap their neighbours by two thirds, sharp and without moving objects, or bring poses "
+                f"{folder}: structure from motion found poses for {count} of {len(names)} photos; "
+                "expected more than half. "
+                "Add photos that overlap their neighbours by two thirds, sharp and without moving "
+                "objects, or bring poses "
                 "(a COLMAP model or transforms.json)"
             )
         original = {link: name for name, link in links.items()}
@@ -174,7 +216,9 @@ def _link(folder: Path, names: Sequence[str], links: Path) -> dict[str, str]:
 
 
 def _camera_groups(folder: Path, names: Sequence[str]) -> list[list[str]]:
-    """Photos that share a camera: those of one folder, one stored size and one focal length in EXIF."""
+    """Photos that share a camera: those of one folder, one stored size and one focal length in
+    EXIF.
+    """
     groups: dict[tuple[object, ...], list[str]] = {}
     for name in names:
         photo = open_photo(folder / name, name)
@@ -184,7 +228,9 @@ def _camera_groups(folder: Path, names: Sequence[str]) -> list[list[str]]:
 
 
 def _exif_focal_length(path: Path) -> tuple[str, ...]:
-    """Focal length and its 35 mm equivalent as EXIF tells them, as text: they are only compared, and files hold words there too."""
+    """Focal length and its 35 mm equivalent as EXIF tells them, as text: they are only compared,
+    and files hold words there too.
+    """
     from PIL import Image
     from PIL.ExifTags import IFD
 
@@ -196,8 +242,12 @@ def _exif_focal_length(path: Path) -> tuple[str, ...]:
     return tuple(str(lens.get(tag, 0)) for tag in (0x920A, 0xA405))
 
 
-def _extract(database: Path, folder: Path, groups: Sequence[Sequence[str]], config: SfmConfig) -> None:
-    """Cameras, images and features. The images are entered first: features arrive in the order in which threads finish."""
+def _extract(
+    database: Path, folder: Path, groups: Sequence[Sequence[str]], config: SfmConfig
+) -> None:
+    """Cameras, images and features. The images are entered first: features arrive in the order in
+    which threads finish.
+    """
     import pycolmap
 
     reader = pycolmap.ImageReaderOptions()
@@ -206,25 +256,36 @@ def _extract(database: Path, folder: Path, groups: Sequence[Sequence[str]], conf
         known = {image.name for image in opened.read_all_images()}
     for group in groups:
         if not known.issuperset(group):
-            pycolmap.import_images(database, folder, pycolmap.CameraMode.SINGLE, list(group), reader)
+            pycolmap.import_images(
+                database, folder, pycolmap.CameraMode.SINGLE, list(group), reader
+            )
     options = pycolmap.FeatureExtractionOptions()
     options.use_gpu = False
     options.max_image_size = config.longest_side
     options.sift.max_num_features = config.features
-    pycolmap.extract_features(database, folder, [name for group in groups for name in group], extraction_options=options)
+    pycolmap.extract_features(
+        database, folder, [name for group in groups for name in group], extraction_options=options
+    )
 
 
 def photo_pairs(count: int, config: SfmConfig) -> list[tuple[int, int]]:
     """Which photos to match, as positions in the sorted list."""
     if count <= config.exhaustive_photos:
         return list(itertools.combinations(range(count), 2))
-    reach = [*range(1, config.neighbours + 1), *itertools.takewhile(lambda d: d < count, (2**k for k in range(4, 32)))]
+    reach = [
+        *range(1, config.neighbours + 1),
+        *itertools.takewhile(lambda d: d < count, (2**k for k in range(4, 32))),
+    ]
     near = {(first, first + distance) for distance in reach for first in range(count - distance)}
-    spaced = np.unique(np.linspace(0, count - 1, config.exhaustive_photos).round().astype(int)).tolist()
+    spaced = np.unique(
+        np.linspace(0, count - 1, config.exhaustive_photos).round().astype(int)
+    ).tolist()
     return sorted(near | set(itertools.combinations(spaced, 2)))
 
 
-def match_pairs(database: Path, pairs: Sequence[tuple[str, str]], list_file: Path, config: SfmConfig) -> None:
+def match_pairs(
+    database: Path, pairs: Sequence[tuple[str, str]], list_file: Path, config: SfmConfig
+) -> None:
     import pycolmap
 
     write_bytes(list_file, "".join(f"{first} {second}\n" for first, second in pairs).encode())
@@ -237,20 +298,32 @@ def match_pairs(database: Path, pairs: Sequence[tuple[str, str]], list_file: Pat
     pycolmap.match_image_pairs(database, matching, pairing, verification)
 
 
-def _map(database: Path, folder: Path, scratch: Path, config: SfmConfig) -> pycolmap.Reconstruction | None:
-    """The largest model that incremental mapping finds, or None. One thread: sums of several depend on their order."""
+def _map(
+    database: Path, folder: Path, scratch: Path, config: SfmConfig
+) -> pycolmap.Reconstruction | None:
+    """The largest model that incremental mapping finds, or None. One thread: sums of several depend
+    on their order.
+    """
     import pycolmap
 
     options = pycolmap.IncrementalPipelineOptions()
     options.min_model_size = 2
     options.num_threads = options.mapper.num_threads = 1
-    options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = config.seed
+    options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = (
+        config.seed
+    )
     models = pycolmap.incremental_mapping(database, folder, scratch, options)
-    return max(models.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()), default=None)
+    return max(
+        models.values(),
+        key=lambda model: (model.num_reg_images(), model.num_points3D()),
+        default=None,
+    )
 
 
 def _check_readable(folder: Path, names: Sequence[str]) -> None:
-    """Raises InputError for the first photo whose pixels can't be read: COLMAP only leaves such photos out."""
+    """Raises InputError for the first photo whose pixels can't be read: COLMAP only leaves such
+    photos out.
+    """
     for name in names:
         read_image(folder / name)
 
@@ -268,35 +341,53 @@ def quiet_colmap() -> Iterator[None]:
         pycolmap.logging.minloglevel = level
 
 
-# Are the poses right? ---------------------------------------------------------------------------------------------------------------
+# Are the poses right? -----------------------------------------------------------------------------
 
 
 def kept_agreement(stage: Path, model_folder: Path, tolerance: float) -> float:
-    """``epipolar_agreement``, computed once. Raises InputError when the stage's files are not those that COLMAP wrote."""
+    """``epipolar_agreement``, computed once. Raises InputError when the stage's files are not those
+    that COLMAP wrote.
+    """
     path = stage / "agreement.json"
     if not is_regular(path):
         try:
-            write_json(path, {"agreement": epipolar_agreement(stage / "database.db", model_folder, tolerance)})
+            write_json(
+                path,
+                {"agreement": epipolar_agreement(stage / "database.db", model_folder, tolerance)},
+            )
         except PARSER_ERRORS as error:
-            raise InputError(f"{stage}: damaged ({reason(error)}); delete this folder to have the poses computed again") from error
+            raise InputError(
+                f"{stage}: damaged ({reason(error)}); delete this folder to have the poses "
+                "computed again"
+            ) from error
     content = read_json(path)
     agreement = content.get("agreement") if isinstance(content, dict) else None
     if not is_number(agreement, 1):
-        raise InputError(f'{path}: "agreement" is {shown(agreement)}, expected a number from 0 to 1; delete it to have it computed again')
+        raise InputError(
+            f'{path}: "agreement" is {shown(agreement)}, expected a number from 0 to 1; delete it '
+            "to have it computed again"
+        )
     return agreement
 
 
 def epipolar_agreement(database: Path, model_folder: Path, tolerance: float) -> float:
-    """Share of the verified matches between registered photos that lie within ``tolerance`` pixels of the model's epipolar lines."""
+    """Share of the verified matches between registered photos that lie within ``tolerance`` pixels
+    of the model's epipolar lines.
+    """
     import pycolmap
 
     model = pycolmap.Reconstruction(model_folder)
     close = total = 0
     with pycolmap.Database.open(database) as opened:
-        cameras = {image_id: model.cameras[model.images[image_id].camera_id] for image_id in model.reg_image_ids()}
+        cameras = {
+            image_id: model.cameras[model.images[image_id].camera_id]
+            for image_id in model.reg_image_ids()
+        }
         poses = {image_id: model.images[image_id].cam_from_world() for image_id in cameras}
         rays = {
-            image_id: np.asarray(camera.cam_from_img(opened.read_keypoints(image_id)[:, :2].astype(np.float64)))
+            image_id: np.asarray(
+                camera.cam_from_img(opened.read_keypoints(image_id)[:, :2].astype(np.float64))
+            )
             for image_id, camera in cameras.items()
         }
         for pair_id, geometry in zip(*opened.read_two_view_geometries(), strict=True):
@@ -304,16 +395,20 @@ def epipolar_agreement(database: Path, model_folder: Path, tolerance: float) -> 
             matches = np.reshape(np.asarray(geometry.inlier_matches, np.int64), (-1, 2))
             if first in cameras and second in cameras:
                 relative = (poses[second] * poses[first].inverse()).matrix()
-                distance = _epipolar_distance(relative, rays[first][matches[:, 0]], rays[second][matches[:, 1]])
+                distance = _epipolar_distance(
+                    relative, rays[first][matches[:, 0]], rays[second][matches[:, 1]]
+                )
                 close += int((distance * cameras[second].mean_focal_length() <= tolerance).sum())
                 total += len(matches)
     return close / total if total else 0.0
 
 
 def _epipolar_distance(relative: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Distance of the rays ``second`` ``[n 2]`` from the epipolar lines of ``first`` at focal length 1; ``relative`` ``[3 4]`` maps
-    camera 1 to camera 2."""
+    """Distance of the rays ``second`` ``[n 2]`` from the epipolar lines of ``first`` at focal
+    length 1; ``relative`` ``[3 4]`` maps camera 1 to camera 2."""
     rotation, translation = relative[:, :3], relative[:, 3]
-    lines = np.cross(translation, np.concatenate([first, np.ones((len(first), 1))], axis=1) @ rotation.T)
+    lines = np.cross(
+        translation, np.concatenate([first, np.ones((len(first), 1))], axis=1) @ rotation.T
+    )
     offset = (lines[:, :2] * second).sum(axis=1) + lines[:, 2]
     return np.abs(offset) / np.maximum(np.linalg.norm(lines[:, :2], axis=1), 1e-12)

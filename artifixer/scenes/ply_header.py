@@ -1,7 +1,8 @@
-"""The header of a PLY file, compared with the file's size before anything is read: nothing is allocated for rows that are not there.
+"""The header of a PLY file, compared with the file's size before anything is read: nothing is
+allocated for rows that are not there.
 
-In: a path. Out: a stream with the elements up to the vertices, for a library to parse; what follows them (faces) is nobody's business here.
-Format: http://paulbourke.net/dataformats/ply/
+In: a path. Out: a stream with the elements up to the vertices, for a library to parse; what follows
+them (faces) is nobody's business here. Format: http://paulbourke.net/dataformats/ply/
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ _SIZES = {
 
 @dataclass
 class _Element:
-    """One element: its lines in the header, rows, the fewest bytes of a row in binary and the fewest words of it in text."""
+    """One element: its lines in the header, rows, the fewest bytes of a row in binary and the
+    fewest words of it in text.
+    """
 
     name: str
     count: int
@@ -44,10 +47,13 @@ class _Element:
 def vertex_stream(path: Path) -> BytesIO:
     """The file up to the end of its element ``vertex``, with a header that lists nothing behind it.
 
-    Raises InputError when the file is no plain file or no PLY, and when an element promises more rows than the file has room for.
+    Raises InputError when the file is no plain file or no PLY, and when an element promises more
+    rows than the file has room for.
     """
     if not path.exists():
-        raise InputError(f"{path}: cannot be read (No such file or directory); expected a PLY file with points")
+        raise InputError(
+            f"{path}: cannot be read (No such file or directory); expected a PLY file with points"
+        )
     size = check_regular(path, "a PLY file")
     with open_regular(path, "a PLY file") as file:
         header, newline = _header(path, file.read(LONGEST_HEADER))
@@ -58,28 +64,45 @@ def vertex_stream(path: Path) -> BytesIO:
     return BytesIO(newline.join([*preamble, *kept, b"end_header", b""]) + body)
 
 
-def _checked(path: Path, header: bytes, newline: bytes, room: int) -> tuple[list[_Element], list[bytes], int]:
-    """The elements up to the vertices, the lines before them, and how many of the ``room`` bytes behind the header they take."""
+def _checked(
+    path: Path, header: bytes, newline: bytes, room: int
+) -> tuple[list[_Element], list[bytes], int]:
+    """The elements up to the vertices, the lines before them, and how many of the ``room`` bytes
+    behind the header they take.
+    """
     everything = room
     elements = _elements(path, header.split(newline))
     is_text = any(line.split()[:2] == [b"format", b"ascii"] for line in header.split(newline)[:3])
     for element in elements:
         row = 2 * element.row_words if is_text else element.row_bytes  # a digit and a blank
         if element.count and not element.row_words:
-            raise InputError(f"{path}: the element {element.name} has {element.count} rows without a property")
+            raise InputError(
+                f"{path}: the element {element.name} has {element.count} rows without a property"
+            )
         if element.count * row > room + 1:
             raise InputError(
-                f"{path}: not a readable PLY file ({element.count:,} rows of {element.name} of at least {row} bytes each are promised, "
+                f"{path}: not a readable PLY file ({element.count:,} rows of {element.name} of at "
+                f"least {row} bytes each are promised, "
                 f"{max(room, 0):,} bytes are there)"
             )
         if element.has_lists and element.count > MOST_LIST_ROWS:
-            raise InputError(f"{path}: {element.count:,} rows of {element.name} with lists; expected at most {MOST_LIST_ROWS:,}")
+            raise InputError(
+                f"{path}: {element.count:,} rows of {element.name} with lists; expected at most "
+                f"{MOST_LIST_ROWS:,}"
+            )
         room -= element.count * row
-    preamble = [line for line in header.split(newline) if line.split()[:1] in ([b"ply"], [b"format"], [b"comment"])]
+    preamble = [
+        line
+        for line in header.split(newline)
+        if line.split()[:1] in ([b"ply"], [b"format"], [b"comment"])
+    ]
     if not is_text and not any(element.has_lists for element in elements):
         return elements, preamble, everything - room
     if everything > LARGEST_TEXT:
-        raise InputError(f"{path}: {everything:,} bytes of text or lists; expected at most {LARGEST_TEXT:,}, or binary rows without lists")
+        raise InputError(
+            f"{path}: {everything:,} bytes of text or lists; expected at most {LARGEST_TEXT:,}, or "
+            "binary rows without lists"
+        )
     return elements, preamble, everything
 
 
@@ -91,7 +114,10 @@ def _header(path: Path, content: bytes) -> tuple[bytes, bytes]:
     newline = match[1]
     end = content.find(newline + b"end_header" + newline)
     if end < 0:
-        raise InputError(f"{path}: not a readable PLY file (no line 'end_header' in its first {LONGEST_HEADER:,} bytes)")
+        raise InputError(
+            f"{path}: not a readable PLY file (no line 'end_header' in its first "
+            f"{LONGEST_HEADER:,} bytes)"
+        )
     return content[: end + len(newline + b"end_header" + newline)], newline
 
 
@@ -104,13 +130,23 @@ def _elements(path: Path, lines: list[bytes]) -> list[_Element]:
             if found and found[-1].name == "vertex":
                 return found
             if len(words) != 3 or not re.fullmatch(r"\d{1,18}", words[2]):
-                raise InputError(f"{path}: not a readable PLY file (the line {' '.join(words)[:60]!r}; expected element NAME COUNT)")
+                raise InputError(
+                    f"{path}: not a readable PLY file (the line {' '.join(words)[:60]!r}; expected "
+                    "element NAME COUNT)"
+                )
             found.append(_Element(words[1], int(words[2]), [line]))
         elif words[:1] == ["property"]:
             is_list = words[1:2] == ["list"]
             types = words[2:4] if is_list else words[1:2]
-            if not found or len(words) != (5 if is_list else 3) or any(word not in _SIZES for word in types):
-                raise InputError(f"{path}: not a readable PLY file (the line {' '.join(words)[:60]!r}; expected property TYPE NAME)")
+            if (
+                not found
+                or len(words) != (5 if is_list else 3)
+                or any(word not in _SIZES for word in types)
+            ):
+                raise InputError(
+                    f"{path}: not a readable PLY file (the line {' '.join(words)[:60]!r}; expected "
+                    "property TYPE NAME)"
+                )
             found[-1].lines.append(line)
             found[-1].row_bytes += _SIZES[types[0]]
             found[-1].row_words += 1

@@ -1,8 +1,10 @@
-"""Rays through a procedural world, in Numba: nearest hits, blocked sight lines, shaded colours, baked indirect light.
+"""Rays through a procedural world, in Numba: nearest hits, blocked sight lines, shaded colours,
+baked indirect light.
 
-In: plain arrays in three named tuples (``Solids``, ``Textures``, ``Light``). Out: distances along rays, flags, and linear radiance.
-A solid is a unit shape under an affine map: a ray is carried into the shape's own frame, where distances along it stay the same.
-A tree of bounding boxes, walked without a stack, keeps the number of tests per ray small.
+In: plain arrays in three named tuples (``Solids``, ``Textures``, ``Light``). Out: distances along
+rays, flags, and linear radiance. A solid is a unit shape under an affine map: a ray is carried into
+the shape's own frame, where distances along it stay the same. A tree of bounding boxes, walked
+without a stack, keeps the number of tests per ray small.
 """
 
 from __future__ import annotations
@@ -14,19 +16,23 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from numba import njit
 
-#: Unit shapes: |x|,|y|,|z| <= 1; unit ball; radius 1 and |z| <= 1; apex at z = 1 over a unit disc at z = -1; gable roof along y.
+#: Unit shapes: |x|,|y|,|z| <= 1; unit ball; radius 1 and |z| <= 1; apex at z = 1 over a unit disc
+#: at z = -1; gable roof along y.
 BOX, BALL, CYLINDER, CONE, GABLE = range(5)
 
-#: A hit closer than this to the ray's start belongs to the surface the ray starts from. World units (metres).
+#: A hit closer than this to the ray's start belongs to the surface the ray starts from. World units
+#: (metres).
 NEAREST_HIT = 1e-4
-#: Sight lines may end this far before their target without being blocked by the target's own surface. World units (metres).
+#: Sight lines may end this far before their target without being blocked by the target's own
+#: surface. World units (metres).
 SIGHT_SLACK = 2e-3
 #: What a ray that leaves the world returns as its distance.
 FAR = 1e9
 
 _FACE_CURVED, _FACE_SLOPE = 3, 4
 _AXES = 6
-#: Two rays of a pixel whose summed linear difference stays below this are taken for the whole pixel.
+#: Two rays of a pixel whose summed linear difference stays below this are taken for the whole
+#: pixel.
 _ALIKE = 0.05
 _FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}
 
@@ -34,10 +40,12 @@ _FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}
 class Solids(NamedTuple):
     """The shapes, and the tree over them in depth-first order.
 
-    kind: BOX ... GABLE. to_local: world to the unit shape's frame. half: half sizes in metres. texture: index into ``Textures``.
-    tiling: tiles per metre across and down. offset: added to the position in the solid's frame before tiling, metres.
-    turned: 1 when the texture is rotated by 90 degrees. tint: factor on the colour, linear. glow: emitted radiance.
-    node_box: minimum and maximum corner. node_skip: where to go on when the box is missed. node_solid: solid of a leaf, or -1.
+    kind: BOX ... GABLE. to_local: world to the unit shape's frame. half: half sizes in metres.
+    texture: index into ``Textures``. tiling: tiles per metre across and down. offset: added to the
+    position in the solid's frame before tiling, metres. turned: 1 when the texture is rotated by 90
+    degrees. tint: factor on the colour, linear. glow: emitted radiance. node_box: minimum and
+    maximum corner. node_skip: where to go on when the box is missed. node_solid: solid of a leaf,
+    or -1.
     """
 
     kind: Int[np.ndarray, " solids"]
@@ -64,11 +72,13 @@ class Textures(NamedTuple):
 class Light(NamedTuple):
     """Sun, lamps, sky, and the indirect light on a grid of probes.
 
-    sun_direction: towards the sun, unit. sun_colour: radiance of a white surface facing it. sun_spread: softness of its shadows.
-    lamps: position, colour (radiance of a white surface at 1 m), radius for soft shadows.
-    horizon, zenith, ground: radiance of the sky at two heights, and of what lies below the horizon. clouds: texture, or -1.
-    grid_origin, grid_step: first probe and distance between probes. grid: radiance of a white surface facing +x -x +y -y +z -z.
-    grid_free: 1 where a probe is outside all solids, else 0.
+    sun_direction: towards the sun, unit. sun_colour: radiance of a white surface facing it.
+    sun_spread: softness of its shadows. lamps: position, colour (radiance of a white surface at 1
+    m), radius for soft shadows.
+    horizon, zenith, ground: radiance of the sky at two heights, and of what lies below the horizon.
+    clouds: texture, or -1. grid_origin, grid_step: first probe and distance between probes. grid:
+    radiance of a white surface facing +x -x +y -y +z -z. grid_free: 1 where a probe is outside all
+    solids, else 0.
     """
 
     sun_direction: Float[np.ndarray, 3]
@@ -92,7 +102,9 @@ class Light(NamedTuple):
 def nearest_hits(
     solids: Solids, origins: Float[np.ndarray, "rays 3"], directions: Float[np.ndarray, "rays 3"]
 ) -> tuple[Float[np.ndarray, " rays"], Int[np.ndarray, " rays"]]:
-    """Distance (in lengths of the direction) and solid of the first surface on each ray; ``FAR`` and -1 when there is none."""
+    """Distance (in lengths of the direction) and solid of the first surface on each ray; ``FAR``
+    and -1 when there is none.
+    """
     distances = np.empty(len(origins))
     hit_solids = np.empty(len(origins), np.int64)
     for ray in range(len(origins)):
@@ -103,8 +115,12 @@ def nearest_hits(
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
-def in_sight(solids: Solids, eye: Float[np.ndarray, 3], points: Float[np.ndarray, "points 3"]) -> Bool[np.ndarray, " points"]:
-    """True where nothing lies between the eye and the point. The point's own surface blocks it only from behind."""
+def in_sight(
+    solids: Solids, eye: Float[np.ndarray, 3], points: Float[np.ndarray, "points 3"]
+) -> Bool[np.ndarray, " points"]:
+    """True where nothing lies between the eye and the point. The point's own surface blocks it only
+    from behind.
+    """
     result = np.empty(len(points), np.bool_)
     origin = (eye[0], eye[1], eye[2])
     for i in range(len(points)):
@@ -125,10 +141,12 @@ def radiance_image(
     samples: int,
     white: float,
 ) -> Float[np.ndarray, "height width 3"]:
-    """Tone-mapped linear colours in [0,1), averaged over blocks of up to ``samples`` x ``samples`` rays.
+    """Tone-mapped linear colours in [0,1), averaged over blocks of up to ``samples`` x ``samples``
+    rays.
 
-    directions are unit vectors, ``samples`` times finer than the image along both axes. ``white`` is the radiance that is shown at
-    half of the range. Every ray of a block uses its own point of each light, which softens the edges of shadows.
+    directions are unit vectors, ``samples`` times finer than the image along both axes. ``white``
+    is the radiance that is shown at half of the range. Every ray of a block uses its own point of
+    each light, which softens the edges of shadows.
     """
     height, width = directions.shape[0] // samples, directions.shape[1] // samples
     image = np.zeros((height, width, 3))
@@ -144,13 +162,20 @@ def radiance_image(
             last = samples * samples - 1
             total = (0.0, 0.0, 0.0)
             taken = 0
-            # Two opposite rays first; the others only where these differ: at edges, in fine texture, in half shadow.
+            # Two opposite rays first; the others only where these differ: at edges, in fine
+            # texture, in half shadow.
             for turn in range(last + 1):
                 sample = turn if turn == 0 else (last if turn == 1 else turn - 1)
-                d = directions[row * samples + sample // samples, column * samples + sample % samples]
-                r, g, b = _radiance(solids, textures, light, origin, (d[0], d[1], d[2]), spread, sample)
+                d = directions[
+                    row * samples + sample // samples, column * samples + sample % samples
+                ]
+                r, g, b = _radiance(
+                    solids, textures, light, origin, (d[0], d[1], d[2]), spread, sample
+                )
                 r, g, b = r / (r + white), g / (g + white), b / (b + white)
-                alike = turn == 1 and abs(r - total[0]) + abs(g - total[1]) + abs(b - total[2]) < _ALIKE
+                alike = (
+                    turn == 1 and abs(r - total[0]) + abs(g - total[1]) + abs(b - total[2]) < _ALIKE
+                )
                 total = (total[0] + r, total[1] + g, total[2] + b)
                 taken += 1
                 if alike:
@@ -164,7 +189,9 @@ def radiance_image(
 def bake_grid(
     solids: Solids, textures: Textures, light: Light, directions: Float[np.ndarray, "directions 3"]
 ) -> Float[np.ndarray, "nx ny nz 6 3"]:
-    """What ``light.grid`` becomes after one more bounce: every free probe looks in all directions and weighs what it sees by cosine."""
+    """What ``light.grid`` becomes after one more bounce: every free probe looks in all directions
+    and weighs what it sees by cosine.
+    """
     nx, ny, nz = light.grid_free.shape
     grid = np.zeros((nx, ny, nz, _AXES, 3), np.float32)
     weights = np.zeros(_AXES)
@@ -225,7 +252,9 @@ def _slab(origin, direction):
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
 def _enter(kind, origin, direction):
-    """Distance at which a ray from outside enters a unit shape (``FAR`` if never), and the face: an axis, curved, or slope."""
+    """Distance at which a ray from outside enters a unit shape (``FAR`` if never), and the face: an
+    axis, curved, or slope.
+    """
     ox, oy, oz = origin
     dx, dy, dz = direction
     if kind == BOX:
@@ -292,14 +321,29 @@ def _carried(to_local, origin, direction):
     """The ray in a solid's frame."""
     return (
         (
-            to_local[0, 0] * origin[0] + to_local[0, 1] * origin[1] + to_local[0, 2] * origin[2] + to_local[0, 3],
-            to_local[1, 0] * origin[0] + to_local[1, 1] * origin[1] + to_local[1, 2] * origin[2] + to_local[1, 3],
-            to_local[2, 0] * origin[0] + to_local[2, 1] * origin[1] + to_local[2, 2] * origin[2] + to_local[2, 3],
+            to_local[0, 0] * origin[0]
+            + to_local[0, 1] * origin[1]
+            + to_local[0, 2] * origin[2]
+            + to_local[0, 3],
+            to_local[1, 0] * origin[0]
+            + to_local[1, 1] * origin[1]
+            + to_local[1, 2] * origin[2]
+            + to_local[1, 3],
+            to_local[2, 0] * origin[0]
+            + to_local[2, 1] * origin[1]
+            + to_local[2, 2] * origin[2]
+            + to_local[2, 3],
         ),
         (
-            to_local[0, 0] * direction[0] + to_local[0, 1] * direction[1] + to_local[0, 2] * direction[2],
-            to_local[1, 0] * direction[0] + to_local[1, 1] * direction[1] + to_local[1, 2] * direction[2],
-            to_local[2, 0] * direction[0] + to_local[2, 1] * direction[1] + to_local[2, 2] * direction[2],
+            to_local[0, 0] * direction[0]
+            + to_local[0, 1] * direction[1]
+            + to_local[0, 2] * direction[2],
+            to_local[1, 0] * direction[0]
+            + to_local[1, 1] * direction[1]
+            + to_local[1, 2] * direction[2],
+            to_local[2, 0] * direction[0]
+            + to_local[2, 1] * direction[1]
+            + to_local[2, 2] * direction[2],
         ),
     )
 
@@ -316,7 +360,9 @@ def _inverse(direction):
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
 def _trace(solids, origin, direction, limit):
-    """Distance, solid and face of the nearest hit before ``limit``; (FAR, -1, 0) when there is none."""
+    """Distance, solid and face of the nearest hit before ``limit``; (FAR, -1, 0) when there is
+    none.
+    """
     inverse = _inverse(direction)
     best, found, found_face = limit, -1, 0
     node = 0
@@ -408,7 +454,9 @@ def _sky(textures, light, direction):
     blue = light.horizon[2] + blend * (light.zenith[2] - light.horizon[2])
     if light.clouds >= 0:
         reach = 0.22 / (up + 0.12)
-        cloud, _, _ = _texture_colour(textures, light.clouds, direction[0] * reach, direction[1] * reach, 0.004 * reach)
+        cloud, _, _ = _texture_colour(
+            textures, light.clouds, direction[0] * reach, direction[1] * reach, 0.004 * reach
+        )
         cover = cloud * min(4 * up, 1.0)
         bright = light.horizon[0] + light.horizon[1] + light.horizon[2]
         red += cover * (0.45 * bright - red)
@@ -417,12 +465,18 @@ def _sky(textures, light, direction):
     sun = light.sun_direction
     facing = max(direction[0] * sun[0] + direction[1] * sun[1] + direction[2] * sun[2], 0.0)
     glow = 0.12 * facing**16
-    return red + glow * light.sun_colour[0], green + glow * light.sun_colour[1], blue + glow * light.sun_colour[2]
+    return (
+        red + glow * light.sun_colour[0],
+        green + glow * light.sun_colour[1],
+        blue + glow * light.sun_colour[2],
+    )
 
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
 def _indirect(light, point, normal):
-    """Radiance of a white surface under the baked light, from the eight probes around a point lifted off the surface."""
+    """Radiance of a white surface under the baked light, from the eight probes around a point
+    lifted off the surface.
+    """
     nx, ny, nz = light.grid_free.shape
     px = (point[0] + normal[0] * light.grid_step - light.grid_origin[0]) / light.grid_step
     py = (point[1] + normal[1] * light.grid_step - light.grid_origin[1]) / light.grid_step
@@ -430,7 +484,11 @@ def _indirect(light, point, normal):
     outside = px < -1.5 or py < -1.5 or pz < -1.5 or px > nx + 0.5 or py > ny + 0.5 or pz > nz + 0.5
     red, green, blue, total = 0.0, 0.0, 0.0, 0.0
     if not outside:
-        px, py, pz = min(max(px, 0.0), nx - 1.001), min(max(py, 0.0), ny - 1.001), min(max(pz, 0.0), nz - 1.001)
+        px, py, pz = (
+            min(max(px, 0.0), nx - 1.001),
+            min(max(py, 0.0), ny - 1.001),
+            min(max(pz, 0.0), nz - 1.001),
+        )
         ix, iy, iz = int(px), int(py), int(pz)
         fx, fy, fz = px - ix, py - iy, pz - iz
         for corner in range(8):
@@ -460,7 +518,9 @@ def _indirect(light, point, normal):
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
 def _surface(solids, solid, face, local):
-    """World normal (unit) and texture position (metres across and down) of a hit at ``local`` in the solid's frame."""
+    """World normal (unit) and texture position (metres across and down) of a hit at ``local`` in
+    the solid's frame.
+    """
     kind = solids.kind[solid]
     half, offset = solids.half[solid], solids.offset[solid]
     x, y, z = local
@@ -524,7 +584,9 @@ def _sunlight(solids, light, point, normal, sample):
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
 def _radiance(solids, textures, light, origin, direction, spread, sample):
-    """Linear colour seen along a unit direction. ``spread`` is the ray's angle, ``sample`` picks the point of each light."""
+    """Linear colour seen along a unit direction. ``spread`` is the ray's angle, ``sample`` picks
+    the point of each light.
+    """
     distance, solid, face = _trace(solids, origin, direction, FAR)
     if solid < 0:
         return _sky(textures, light, direction)
@@ -537,9 +599,12 @@ def _radiance(solids, textures, light, origin, direction, spread, sample):
     normal, across, down = _surface(solids, solid, face, local)
     slant = -(normal[0] * direction[0] + normal[1] * direction[1] + normal[2] * direction[2])
     tiling = solids.tiling[solid]
-    # Seen at a slant a pixel covers more texture one way only: the square root is the middle between blur and shimmer.
+    # Seen at a slant a pixel covers more texture one way only: the square root is the middle
+    # between blur and shimmer.
     footprint = distance * spread * max(tiling[0], tiling[1]) / math.sqrt(max(slant, 0.04))
-    red, green, blue = _texture_colour(textures, solids.texture[solid], across * tiling[0], down * tiling[1], footprint)
+    red, green, blue = _texture_colour(
+        textures, solids.texture[solid], across * tiling[0], down * tiling[1], footprint
+    )
     tint, glow = solids.tint[solid], solids.glow[solid]
     red, green, blue = red * tint[0], green * tint[1], blue * tint[2]
     lifted = (point[0] + 1e-4 * normal[0], point[1] + 1e-4 * normal[1], point[2] + 1e-4 * normal[2])

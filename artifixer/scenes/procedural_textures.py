@@ -1,7 +1,9 @@
-"""Square, tileable textures for procedural worlds: brick, wood, tiles, fabric, stone, leaves, paintings and photographs.
+"""Square, tileable textures for procedural worlds: brick, wood, tiles, fabric, stone, leaves,
+paintings and photographs.
 
-In: a kind, three colours, a cell count and a seed. Out: display-encoded uint8 colours with all their mip levels in one flat array, so
-that a ray can look up a surface at the size of its pixel. A texture repeats without a seam (photographs are mirrored instead).
+In: a kind, three colours, a cell count and a seed. Out: display-encoded uint8 colours with all
+their mip levels in one flat array, so that a ray can look up a surface at the size of its pixel. A
+texture repeats without a seam (photographs are mirrored instead).
 """
 
 from __future__ import annotations
@@ -65,8 +67,8 @@ class Texture:
     """One texture to bake.
 
     kind: one of ``KINDS``.
-    colours: main colour, second colour, colour of gaps and details; ``[3 3]`` in [0,1], display-encoded.
-    cells: how many bricks, planks, stripes ... fit along one side of the tile.
+    colours: main colour, second colour, colour of gaps and details; ``[3 3]`` in [0,1],
+    display-encoded. cells: how many bricks, planks, stripes ... fit along one side of the tile.
     seed: of everything random in it.
     """
 
@@ -77,29 +79,49 @@ class Texture:
 
 
 def bake(texture: Texture, size: int) -> UInt8[np.ndarray, "texels 3"]:
-    """All mip levels of a texture of ``size`` x ``size`` (a power of two), the finest first, each row by row."""
+    """All mip levels of a texture of ``size`` x ``size`` (a power of two), the finest first, each
+    row by row.
+    """
     colours = np.ascontiguousarray(texture.colours, dtype=np.float64)
-    return _with_mip_levels(_paint(KINDS.index(texture.kind), colours, texture.cells, texture.seed, size))
+    return _with_mip_levels(
+        _paint(KINDS.index(texture.kind), colours, texture.cells, texture.seed, size)
+    )
 
 
-def bake_photograph(photo: UInt8[np.ndarray, "height width 3"], size: int) -> UInt8[np.ndarray, "texels 3"]:
-    """A texture whose first quarter shows the picture; the rest is mirrored, so that it repeats without a seam."""
+def bake_photograph(
+    photo: UInt8[np.ndarray, "height width 3"], size: int
+) -> UInt8[np.ndarray, "texels 3"]:
+    """A texture whose first quarter shows the picture; the rest is mirrored, so that it repeats
+    without a seam.
+    """
     from PIL import Image
 
-    quarter = np.asarray(Image.fromarray(photo).resize((size // 2, size // 2), Image.Resampling.LANCZOS), dtype=np.float64) / 255
+    quarter = (
+        np.asarray(
+            Image.fromarray(photo).resize((size // 2, size // 2), Image.Resampling.LANCZOS),
+            dtype=np.float64,
+        )
+        / 255
+    )
     half = np.concatenate([quarter, quarter[:, ::-1]], axis=1)
     return _with_mip_levels(np.concatenate([half, half[::-1]], axis=0))
 
 
 def _with_mip_levels(finest: Float[np.ndarray, "size size 3"]) -> UInt8[np.ndarray, "texels 3"]:
     """Each level averages 2 x 2 texels of the one before, in linear light, down to one texel."""
-    assert finest.shape[0] & (finest.shape[0] - 1) == 0, f"a texture's size is a power of two, got {finest.shape[0]}"
+    assert finest.shape[0] & (finest.shape[0] - 1) == 0, (
+        f"a texture's size is a power of two, got {finest.shape[0]}"
+    )
     linear = finest.astype(np.float32) ** 2
     levels: list[np.ndarray] = [linear]
     while levels[-1].shape[0] > 1:
         fine = levels[-1]
-        levels.append((fine[0::2, 0::2] + fine[1::2, 0::2] + fine[0::2, 1::2] + fine[1::2, 1::2]) / 4)
-    return np.concatenate([np.rint(np.sqrt(level) * 255).astype(np.uint8).reshape(-1, 3) for level in levels])
+        levels.append(
+            (fine[0::2, 0::2] + fine[1::2, 0::2] + fine[0::2, 1::2] + fine[1::2, 1::2]) / 4
+        )
+    return np.concatenate(
+        [np.rint(np.sqrt(level) * 255).astype(np.uint8).reshape(-1, 3) for level in levels]
+    )
 
 
 # Noise. Coordinates run from 0 to 1 over the tile; a lattice of ``period`` cells wraps around.
@@ -142,7 +164,9 @@ def _octaves(x: float, y: float, period_x: int, period_y: int, count: int, seed:
 
 @njit(cache=True)
 def _nearest_cell(x: float, y: float, period: int, seed: int) -> tuple[float, float, float]:
-    """Cells around scattered points: distance to the nearest point, how much farther the second is, a number in [0,1) per cell."""
+    """Cells around scattered points: distance to the nearest point, how much farther the second is,
+    a number in [0,1) per cell.
+    """
     x *= period
     y *= period
     ix, iy = math.floor(x), math.floor(y)
@@ -167,7 +191,8 @@ def _step(low: float, high: float, x: float) -> float:
     return t * t * (3 - 2 * t)
 
 
-# What the surfaces look like. Each pattern returns (mix of colour 0 and 1, mix with the gap colour, brightness factor).
+# What the surfaces look like. Each pattern returns (mix of colour 0 and 1, mix with the gap colour,
+# brightness factor).
 
 
 @njit(cache=True)
@@ -181,7 +206,11 @@ def _planks(x, y, cells, seed):
     wobble = 0.06 * _octaves(x, y, 3, cells, 2, seed + 5)
     grain = _octaves(x + 0.37 * number, y + wobble, 3, cells * 6, 3, seed + number)
     gap = 1 - _step(0.0, 0.06, min(across, 1 - across)) * _step(0.0, 0.012, min(along, 1 - along))
-    return min(max(0.6 * _random(number, 2, seed) + 0.9 * (grain - 0.3), 0.0), 1.0), 0.85 * gap, 0.85 + 0.3 * grain
+    return (
+        min(max(0.6 * _random(number, 2, seed) + 0.9 * (grain - 0.3), 0.0), 1.0),
+        0.85 * gap,
+        0.85 + 0.3 * grain,
+    )
 
 
 @njit(cache=True)
@@ -203,7 +232,11 @@ def _bricks(x, y, cells, seed):
     rough = _octaves(x, y, 8 * cells, 8 * cells, 3, seed + 7)
     edge = min(min(down, 1 - down), 2 * min(along, 1 - along)) + 0.10 * (rough - 0.5)
     mortar = 1 - _step(0.07, 0.12, edge)
-    return min(max(0.75 * own + 0.5 * (rough - 0.4), 0.0), 1.0), mortar, 0.78 + 0.25 * rough + 0.2 * own
+    return (
+        min(max(0.75 * own + 0.5 * (rough - 0.4), 0.0), 1.0),
+        mortar,
+        0.78 + 0.25 * rough + 0.2 * own,
+    )
 
 
 @njit(cache=True)
@@ -213,7 +246,11 @@ def _tiles(x, y, cells, seed):
     own = _random(int(column), int(row), seed)
     cloudy = _octaves(x, y, 2 * cells, 2 * cells, 4, seed + 3)
     gap = 1 - _step(0.02, 0.04, min(min(u, 1 - u), min(v, 1 - v)))
-    return min(max(0.35 * own + 0.8 * (cloudy - 0.25), 0.0), 1.0), 0.9 * gap, 0.9 + 0.12 * own + 0.1 * cloudy
+    return (
+        min(max(0.35 * own + 0.8 * (cloudy - 0.25), 0.0), 1.0),
+        0.9 * gap,
+        0.9 + 0.12 * own + 0.1 * cloudy,
+    )
 
 
 @njit(cache=True)
@@ -284,7 +321,11 @@ def _leaves(x, y, cells, seed):
     _, _, below = _nearest_cell(x + 0.013, y + 0.021, 4 * cells, seed + 3)
     light = _octaves(x, y, 3, 3, 3, seed + 6)
     gap = (1 - _step(0.02, 0.14, margin)) * _step(0.25, 0.5, distance)
-    return 0.6 * own + 0.4 * light, min(0.9 * gap + 0.5 * (below > 0.72), 1.0), 0.55 + 0.65 * own + 0.35 * (light - 0.5)
+    return (
+        0.6 * own + 0.4 * light,
+        min(0.9 * gap + 0.5 * (below > 0.72), 1.0),
+        0.55 + 0.65 * own + 0.35 * (light - 0.5),
+    )
 
 
 @njit(cache=True)
@@ -292,7 +333,11 @@ def _pebbles(x, y, cells, seed):
     distance, margin, own = _nearest_cell(x, y, 3 * cells, seed)
     fine = _octaves(x, y, 24, 24, 3, seed + 4)
     gap = 1 - _step(0.03, 0.16, margin)
-    return min(max(0.8 * own + 0.5 * (fine - 0.4), 0.0), 1.0), 0.9 * gap, (1.1 - 0.45 * distance) * (0.8 + 0.4 * fine)
+    return (
+        min(max(0.8 * own + 0.5 * (fine - 0.4), 0.0), 1.0),
+        0.9 * gap,
+        (1.1 - 0.45 * distance) * (0.8 + 0.4 * fine),
+    )
 
 
 @njit(cache=True)
@@ -306,7 +351,11 @@ def _shingles(x, y, cells, seed):
     rough = _octaves(x, y, 8 * cells, 4 * cells, 3, seed + 2)
     gap = 1 - _step(0.02, 0.07, min(along, 1 - along))
     shade = 0.62 + 0.5 * _step(0.0, 0.9, 1 - down)
-    return min(max(0.7 * own + 0.5 * (rough - 0.35), 0.0), 1.0), max(0.7 * gap, 1 - _step(0.0, 0.10, down)), shade * (0.8 + 0.4 * rough)
+    return (
+        min(max(0.7 * own + 0.5 * (rough - 0.35), 0.0), 1.0),
+        max(0.7 * gap, 1 - _step(0.0, 0.10, down)),
+        shade * (0.8 + 0.4 * rough),
+    )
 
 
 @njit(cache=True)
@@ -318,7 +367,11 @@ def _painting(x, y, cells, seed):
     blot, _, own = _nearest_cell(x, y, cells, seed + 9)
     figure = (1 - _step(0.22, 0.26, blot)) * _step(0.45, 0.46, own)
     cloud = _octaves(x, y, 3, 5, 4, seed + 14)
-    return min(max(below * 0.9 + 0.5 * (cloud - 0.5), 0.0), 1.0), 0.9 * figure, 0.7 + 0.6 * strokes * (0.6 + 0.4 * cloud)
+    return (
+        min(max(below * 0.9 + 0.5 * (cloud - 0.5), 0.0), 1.0),
+        0.9 * figure,
+        0.7 + 0.6 * strokes * (0.6 + 0.4 * cloud),
+    )
 
 
 @njit(cache=True)
@@ -326,7 +379,9 @@ def _rug(x, y, cells, seed):
     """Borders along the edge, and a figure mirrored about both axes inside."""
     edge = min(min(x, 1 - x), min(y, 1 - y))
     u, v = abs(x - 0.5), abs(y - 0.5)
-    figure = math.sin(2 * math.pi * cells * (u + v)) * math.cos(2 * math.pi * cells * (u - v) * (1 + 2 * _random(1, 1, seed)))
+    figure = math.sin(2 * math.pi * cells * (u + v)) * math.cos(
+        2 * math.pi * cells * (u - v) * (1 + 2 * _random(1, 1, seed))
+    )
     medallion = 1 - _step(0.30, 0.32, math.sqrt(1.5 * u * u + v * v) + 0.02 * figure)
     rough = _octaves(x, y, 40, 40, 2, seed)
     mix = 0.9 * _step(-0.1, 0.1, figure - 0.3 + 0.6 * medallion)
@@ -343,7 +398,11 @@ def _concrete(x, y, cells, seed):
     stain = _octaves(x, y, 2, 3, 5, seed)
     fine = _octaves(x, y, 32, 32, 2, seed + 7)
     crack = abs(2 * _octaves(x, y, cells, cells, 4, seed + 13) - 1)
-    return _step(0.3, 0.75, stain), 0.5 * (1 - _step(0.0, 0.012, crack)), 0.82 + 0.2 * fine + 0.15 * (stain - 0.5)
+    return (
+        _step(0.3, 0.75, stain),
+        0.5 * (1 - _step(0.0, 0.012, crack)),
+        0.82 + 0.2 * fine + 0.15 * (stain - 0.5),
+    )
 
 
 @njit(cache=True)
@@ -353,7 +412,9 @@ def _ornament(x, y, cells, seed):
     shifted = x * cells + 0.5 * (int(row) % 2)
     u, v = abs(shifted - math.floor(shifted) - 0.5), y * cells - row - 0.5
     angle, radius = math.atan2(v, u + 1e-9), math.sqrt(u * u + v * v)
-    petals = 0.22 + 0.14 * math.cos((3 + 2 * int(3 * _random(1, 2, seed))) * angle + 6.28 * _random(2, 2, seed))
+    petals = 0.22 + 0.14 * math.cos(
+        (3 + 2 * int(3 * _random(1, 2, seed))) * angle + 6.28 * _random(2, 2, seed)
+    )
     figure = 1 - _step(petals - 0.02, petals + 0.02, radius)
     ring = 1 - _step(0.0, 0.03, abs(radius - 0.40))
     rough = _octaves(x, y, 8, 8, 4, seed + 3)

@@ -1,7 +1,9 @@
-"""Which photos the video model looks at: names or camera poses of the training photos -> the reference views.
+"""Which photos the video model looks at: names or camera poses of the training photos -> the
+reference views.
 
-References are fixed for a roll-out. By default they are spread evenly over the training photos (``select_references``). The public release
-cuts its evaluation into several roll-outs with references of their own: ``release_roll_outs``.
+References are fixed for a roll-out. By default they are spread evenly over the training photos
+(``select_references``). The public release cuts its evaluation into several roll-outs with
+references of their own: ``release_roll_outs``.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ REFERENCE_COUNT = 6
 
 @dataclass(frozen=True)
 class RollOut:
-    """Frames generated in one go, in this order, and the frames whose photos are the references; all are indices into the clip.
+    """Frames generated in one go, in this order, and the frames whose photos are the references;
+    all are indices into the clip.
 
-    is_reversed: the frames run backwards, because the references lie mostly behind them; the references are reversed alike.
+    is_reversed: the frames run backwards, because the references lie mostly behind them; the
+    references are reversed alike.
     """
 
     references: tuple[int, ...]
@@ -45,12 +49,15 @@ def release_roll_outs(
     targets: Sequence[int] | Literal["heldout", "all"] = "heldout",
     longest: int | None = None,
 ) -> tuple[RollOut, ...]:
-    """The roll-outs of the public release over a clip whose frames ``train`` were reconstructed from.
+    """The roll-outs of the public release over a clip whose frames ``train`` were reconstructed
+    from.
 
-    mode: ``covisibility`` takes the ``count`` training frames that are nearest to the targets on average (``covisibility_distances``).
-    targets: ``heldout`` makes one roll-out of every maximal run of frames outside ``train``, played towards growing distance from its
+    mode: ``covisibility`` takes the ``count`` training frames that are nearest to the targets on
+    average (``covisibility_distances``). targets: ``heldout`` makes one roll-out of every maximal
+    run of frames outside ``train``, played towards growing distance from its
         references; ``all`` takes the whole clip, and a list of frames exactly these, in order.
-    longest: cuts roll-outs into pieces of at most this many frames, after references and direction were chosen; None leaves them whole.
+    longest: cuts roll-outs into pieces of at most this many frames, after references and direction
+    were chosen; None leaves them whole.
     """
     distance = covisibility_distances(camera_to_world) if mode == "covisibility" else None
     train = sorted(train)
@@ -62,14 +69,19 @@ def release_roll_outs(
         return RollOut(tuple(sorted(train[position] for position in nearest.tolist())), tuple(run))
 
     if targets == "heldout":
-        roll_outs = [_directed(with_references(run)) for run in _runs([i for i in range(len(camera_to_world)) if i not in set(train)])]
+        roll_outs = [
+            _directed(with_references(run))
+            for run in _runs([i for i in range(len(camera_to_world)) if i not in set(train)])
+        ]
     else:
         roll_outs = [with_references(range(len(camera_to_world)) if targets == "all" else targets)]
     return tuple(piece for roll_out in roll_outs for piece in _pieces(roll_out, longest))
 
 
 def _evenly_spaced(items: Sequence[T], count: int) -> list[T]:
-    """Items 0, n/count, 2 n/count ... rounded down: the release's choice. All of them when there are no more than ``count``."""
+    """Items 0, n/count, 2 n/count ... rounded down: the release's choice. All of them when there
+    are no more than ``count``.
+    """
     assert count > 0, f"{count} references"
     kept = min(count, len(items))
     return [items[step * len(items) // kept] for step in range(kept)]
@@ -96,4 +108,7 @@ def _directed(roll_out: RollOut) -> RollOut:
 
 def _pieces(roll_out: RollOut, longest: int | None) -> list[RollOut]:
     size = len(roll_out.targets) if longest is None else longest
-    return [replace(roll_out, targets=roll_out.targets[start : start + size]) for start in range(0, len(roll_out.targets), size)]
+    return [
+        replace(roll_out, targets=roll_out.targets[start : start + size])
+        for start in range(0, len(roll_out.targets), size)
+    ]

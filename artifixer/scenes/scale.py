@@ -1,12 +1,14 @@
-"""``camera_scale``: the factor from world units to the video model's units, by which it sees camera translations multiplied.
+"""``camera_scale``: the factor from world units to the video model's units, by which it sees camera
+translations multiplied.
 
 A model's config and every training pair say which of two kinds their factor is:
 
 ``metric``         translations in metres x 0.01: released weights and the recipe ``paper``
 ``median_depth``   translations / median depth of what the training views see: our own weights
 
-``camera_scale`` is the one function for curating, running and enhancing. It looks at views in which the depth of some pixels is known
-in world units: of the sparse points that photos observe (``point_depths``), or of renders.
+``camera_scale`` is the one function for curating, running and enhancing. It looks at views in which
+the depth of some pixels is known in world units: of the sparse points that photos observe
+(``point_depths``), or of renders.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ ScaleKind = Literal["metric", "median_depth"]
 #: The released weights see metres times this.
 METRIC_FACTOR = 0.01
 
-#: Median depth, metres, that is assumed where metres are wanted and nothing tells how long the world's unit is: a room or a yard.
+#: Median depth, metres, that is assumed where metres are wanted and nothing tells how long the
+#: world's unit is: a room or a yard.
 ASSUMED_MEDIAN_DEPTH = 3.0
 
 #: Where point depths come from, for ``CameraScale.source``.
@@ -40,7 +43,9 @@ SPARSE_POINTS = "the sparse points that the training views see"
 
 @dataclass(frozen=True)
 class CameraScale:
-    """value: factor on camera translations. source: where it comes from, one line. is_guess: a warning is due."""
+    """value: factor on camera translations. source: where it comes from, one line. is_guess: a
+    warning is due.
+    """
 
     value: float
     kind: ScaleKind
@@ -57,8 +62,8 @@ class CameraScale:
 class DepthView:
     """A view and the depth of some of its pixels.
 
-    camera: one view. picture: reads the photo or render, uint8 at the camera's size. pixels: x, y in the picture, the centre of the
-    first pixel at 0.5. depths: camera z, world units, positive.
+    camera: one view. picture: reads the photo or render, uint8 at the camera's size. pixels: x, y
+    in the picture, the centre of the first pixel at 0.5. depths: camera z, world units, positive.
     """
 
     camera: Cameras
@@ -76,9 +81,10 @@ def camera_scale(
 ) -> CameraScale:
     """The scale of a kind: ``given`` where the user knows it, else from the views.
 
-    where: what the views' depths are of, for the source. depth_model: metres per pixel, for ``metric``; without it a median depth of
-    ``ASSUMED_MEDIAN_DEPTH`` is assumed and the result is a guess. Raises ``InputError`` for a given scale that is not positive and
-    finite, and where no depth is known.
+    where: what the views' depths are of, for the source. depth_model: metres per pixel, for
+    ``metric``; without it a median depth of ``ASSUMED_MEDIAN_DEPTH`` is assumed and the result is a
+    guess. Raises ``InputError`` for a given scale that is not positive and finite, and where no
+    depth is known.
     """
     if given is not None:
         if not 0 < given < math.inf:
@@ -95,12 +101,16 @@ def camera_scale(
 
 
 def metric_scale(metres: float) -> float:
-    """``camera_scale`` of weights trained on metric captures; ``metres``: metres per world unit (``metres_per_unit``)."""
+    """``camera_scale`` of weights trained on metric captures; ``metres``: metres per world unit
+    (``metres_per_unit``).
+    """
     return METRIC_FACTOR * metres
 
 
 def median_depth_scale(scene: Scene, training: Sequence[int]) -> float:
-    """``camera_scale`` of weights trained on captures whose median depth is 1; raises InputError where ``median_depth`` does."""
+    """``camera_scale`` of weights trained on captures whose median depth is 1; raises InputError
+    where ``median_depth`` does.
+    """
     return 1 / median_depth(scene, training)
 
 
@@ -109,42 +119,66 @@ def metres_per_unit(
     metric_depths: Float[Tensor, " observations"],
     weights: Float[Tensor, " observations"],
 ) -> float:
-    """The scale that turns world units into metres: the weighted median over all observations of metric depth / depth in world units.
+    """The scale that turns world units into metres: the weighted median over all observations of
+    metric depth / depth in world units.
 
     world_depths: camera z of sparse points in the views that observe them, all views together.
-    metric_depths: what a depth network says at the same pixels, metres. weights: how much each observation counts, 0 or more.
-    Depths that are not positive do not count; an infinite metric depth (sky that a point was matched in) counts as larger than all others.
-    The weighted median is the smallest ratio at which the sum of the weights of all ratios up to it exceeds half of the total: of the two
-    middle ones the upper. Raises InputError when nothing counts.
+    metric_depths: what a depth network says at the same pixels, metres. weights: how much each
+    observation counts, 0 or more. Depths that are not positive do not count; an infinite metric
+    depth (sky that a point was matched in) counts as larger than all others. The weighted median is
+    the smallest ratio at which the sum of the weights of all ratios up to it exceeds half of the
+    total: of the two middle ones the upper. Raises InputError when nothing counts.
     """
     is_usable = (weights > 0) & (world_depths > 0) & (metric_depths > 0)  # NaN fails too
-    ratios, order = (metric_depths[is_usable].to(torch.float64) / world_depths[is_usable].to(torch.float64)).sort(stable=True)
+    ratios, order = (
+        metric_depths[is_usable].to(torch.float64) / world_depths[is_usable].to(torch.float64)
+    ).sort(stable=True)
     reached = weights[is_usable].to(torch.float64)[order].cumsum(0)
-    scale = float(ratios[torch.searchsorted(reached, reached[-1] / 2, right=True)]) if len(ratios) else math.inf
+    scale = (
+        float(ratios[torch.searchsorted(reached, reached[-1] / 2, right=True)])
+        if len(ratios)
+        else math.inf
+    )
     if not 0 < scale < math.inf:
-        raise InputError(f"metric scale: {len(ratios)} of {len(is_usable)} observations have a metric depth; expected more that are finite")
+        raise InputError(
+            f"metric scale: {len(ratios)} of {len(is_usable)} observations have a metric depth; "
+            "expected more that are finite"
+        )
     return scale
 
 
 def median_depth(scene: Scene, training: Sequence[int]) -> float:
     """Median positive camera z, in world units, of the sparse points that the training views see.
 
-    training: indices into ``scene.photos``. Every observation of a point by a training view counts once; without tracks, every point in
-    front of a view and inside its picture does. Raises InputError when no point qualifies.
+    training: indices into ``scene.photos``. Every observation of a point by a training view counts
+    once; without tracks, every point in front of a view and inside its picture does. Raises
+    InputError when no point qualifies.
     """
     depths = observed_depths(scene, training)
     if not len(depths):
-        raise InputError(f"{scene.name}: no sparse point is seen by the {len(training)} training views; its median depth is unknown")
+        raise InputError(
+            f"{scene.name}: no sparse point is seen by the {len(training)} training views; its "
+            "median depth is unknown"
+        )
     return float(depths.median())
 
 
 def observed_depths(scene: Scene, training: Sequence[int]) -> Float[Tensor, " observations"]:
-    """Positive camera z (float64) of each sparse point in each training view that sees it, see ``median_depth``."""
-    return torch.cat([torch.zeros(0, dtype=torch.float64), *(view.depths for view in point_depths(scene, training))])
+    """Positive camera z (float64) of each sparse point in each training view that sees it, see
+    ``median_depth``.
+    """
+    return torch.cat(
+        [
+            torch.zeros(0, dtype=torch.float64),
+            *(view.depths for view in point_depths(scene, training)),
+        ]
+    )
 
 
 def point_depths(scene: Scene, training: Sequence[int]) -> list[DepthView]:
-    """Depth of the sparse points in each training view that sees them (float64); which points count: see ``median_depth``."""
+    """Depth of the sparse points in each training view that sees them (float64); which points
+    count: see ``median_depth``.
+    """
     points = scene.points
     if points is None:
         return []
@@ -159,31 +193,51 @@ def point_depths(scene: Scene, training: Sequence[int]) -> list[DepthView]:
             z = seen @ camera.viewmats[0, 2, :3] + camera.viewmats[0, 2, 3]
         else:
             projected, depths_in_view, is_imaged = camera.project(xyz)
-            is_inside = (projected >= 0).all(-1) & (projected <= projected.new_tensor([camera.width, camera.height])).all(-1)
-            z, pixels = depths_in_view[is_imaged & is_inside].flatten(), projected[is_imaged & is_inside].reshape(-1, 2)
-        views.append(DepthView(scene.cameras[view], scene.photos[view].read, pixels[z > 0], z[z > 0]))
+            is_inside = (projected >= 0).all(-1) & (
+                projected <= projected.new_tensor([camera.width, camera.height])
+            ).all(-1)
+            z, pixels = (
+                depths_in_view[is_imaged & is_inside].flatten(),
+                projected[is_imaged & is_inside].reshape(-1, 2),
+            )
+        views.append(
+            DepthView(scene.cameras[view], scene.photos[view].read, pixels[z > 0], z[z > 0])
+        )
     return views
 
 
 def _median(depths: Sequence[Float[Tensor, " observations"]], where: str) -> float:
-    known = torch.cat([torch.zeros(0, dtype=torch.float64), *(values.to(torch.float64) for values in depths)])
+    known = torch.cat(
+        [torch.zeros(0, dtype=torch.float64), *(values.to(torch.float64) for values in depths)]
+    )
     known = known[(known > 0) & (known < math.inf)]
     if not len(known):
-        raise InputError(f"camera scale: {where} have no depth; expected at least one view with a positive one")
+        raise InputError(
+            f"camera scale: {where} have no depth; expected at least one view with a positive one"
+        )
     return float(known.median())
 
 
 def _metres_per_unit(views: Sequence[DepthView], depth_model: MetricDepth, where: str) -> float:
-    """The model's depth against the known one, both at the pixels that the observations fall into (cut to the picture)."""
+    """The model's depth against the known one, both at the pixels that the observations fall into
+    (cut to the picture).
+    """
     world, metric = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0, dtype=torch.float64)]
     for view in views:
         if not len(view.depths):
             continue
-        metres = torch.from_numpy(np.asarray(depth_model(view.picture(), view.camera), dtype=np.float64))
-        columns, rows = (view.pixels[:, axis].long().clamp(0, size - 1) for axis, size in ((0, view.camera.width), (1, view.camera.height)))
+        metres = torch.from_numpy(
+            np.asarray(depth_model(view.picture(), view.camera), dtype=np.float64)
+        )
+        columns, rows = (
+            view.pixels[:, axis].long().clamp(0, size - 1)
+            for axis, size in ((0, view.camera.width), (1, view.camera.height))
+        )
         world.append(view.depths.to(torch.float64))
         metric.append(metres[rows, columns])
     if len(world) == 1:
-        raise InputError(f"camera scale: {where} have no depth; expected at least one view with a positive one")
+        raise InputError(
+            f"camera scale: {where} have no depth; expected at least one view with a positive one"
+        )
     depths = torch.cat(world)
     return metres_per_unit(depths, torch.cat(metric), torch.ones_like(depths))

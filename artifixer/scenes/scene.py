@@ -18,10 +18,11 @@ from artifixer.geometry.cameras import Cameras, concatenate
 class Photo:
     """One captured photo.
 
-    name: unique in the scene, as splits and reports write it (usually the path inside the capture, ``images/0001.jpg``).
-    width, height: size in pixels of what ``read`` returns.
-    read: returns the photo as uint8 ``[height width 3]``, upright, without alpha; raises ``InputError`` when the file is unreadable.
-        The array may be shared between callers: copy it before writing into it.
+    name: unique in the scene, as splits and reports write it (usually the path inside the capture,
+    ``images/0001.jpg``). width, height: size in pixels of what ``read`` returns.
+    read: returns the photo as uint8 ``[height width 3]``, upright, without alpha; raises
+        ``InputError`` when the file is unreadable. The array may be shared between callers: copy it
+        before writing into it.
     path: the file, or None for photos that are computed.
     """
 
@@ -41,8 +42,9 @@ class SparsePoints:
     """Points triangulated by structure from motion, and which views observed them.
 
     xyz ``[points 3]`` float32, world units; rgb ``[points 3]`` uint8.
-    Observations are three parallel arrays: point index, view index (into ``Scene.photos``), and the pixel ``[observations 2]`` at
-    the photo's size. All three are empty when the file has points but no tracks.
+    Observations are three parallel arrays: point index, view index (into ``Scene.photos``), and the
+    pixel ``[observations 2]`` at the photo's size. All three are empty when the file has points but
+    no tracks.
     """
 
     xyz: Float[Tensor, "points 3"]
@@ -52,7 +54,9 @@ class SparsePoints:
     observed_pixel: Float[Tensor, "observations 2"]
 
     @staticmethod
-    def without_tracks(xyz: Float[Tensor, "points 3"], rgb: UInt8[Tensor, "points 3"]) -> SparsePoints:
+    def without_tracks(
+        xyz: Float[Tensor, "points 3"], rgb: UInt8[Tensor, "points 3"]
+    ) -> SparsePoints:
         """Points whose observing views are unknown."""
         none = torch.zeros(0, dtype=torch.int64)
         return SparsePoints(xyz, rgb, none, none, torch.zeros(0, 2))
@@ -67,9 +71,11 @@ class SparsePoints:
 
 @dataclass(frozen=True)
 class Split:
-    """Names of the photos that train and of those held out; every name occurs in the scene, none in both.
+    """Names of the photos that train and of those held out; every name occurs in the scene, none in
+    both.
 
-    groups: named parts of ``heldout`` that are worth a figure of their own (``far_group``: what no training camera was near).
+    groups: named parts of ``heldout`` that are worth a figure of their own (``far_group``: what no
+    training camera was near).
     """
 
     name: str
@@ -83,14 +89,16 @@ class Scene:
     """A capture: photos with cameras, sparse points, named splits.
 
     name: for people and reports.
-    format: the loader that made it (``colmap``, ``transforms_json``, ``photos``, ``procedural`` ...).
-    photos: sorted by name unless the capture defines an order.
-    cameras: one single-view ``Cameras`` per photo, of the photo's size; sizes may differ between photos.
-    points: sparse points, or None.
+    format: the loader that made it (``colmap``, ``transforms_json``, ``photos``, ``procedural``
+    ...). photos: sorted by name unless the capture defines an order.
+    cameras: one single-view ``Cameras`` per photo, of the photo's size; sizes may differ between
+    photos. points: sparse points, or None.
     splits: splits that the capture itself defines, by name.
-    applied_transform: what the capture says was already applied to its world (recorded, never undone), or None.
-    notes: one-line remarks of the loader for the user (missing photos, guessed intrinsics).
-    lost_photos: names of photos that the capture lists and the scene lacks: the file is missing, or no pose was found.
+    applied_transform: what the capture says was already applied to its world (recorded, never
+    undone), or None. notes: one-line remarks of the loader for the user (missing photos, guessed
+    intrinsics).
+    lost_photos: names of photos that the capture lists and the scene lacks: the file is missing, or
+    no pose was found.
     """
 
     name: str
@@ -104,9 +112,14 @@ class Scene:
     lost_photos: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        assert len(self.photos) == len(self.cameras), f"{len(self.photos)} photos, {len(self.cameras)} cameras"
+        assert len(self.photos) == len(self.cameras), (
+            f"{len(self.photos)} photos, {len(self.cameras)} cameras"
+        )
         for photo, camera in zip(self.photos, self.cameras, strict=True):
-            assert len(camera) == 1 and (photo.width, photo.height) == (camera.width, camera.height), photo.name
+            assert len(camera) == 1 and (photo.width, photo.height) == (
+                camera.width,
+                camera.height,
+            ), photo.name
 
     def index(self, name: str) -> int:
         """Position of a photo by name; KeyError when unknown."""
@@ -116,7 +129,9 @@ class Scene:
         raise KeyError(name)
 
     def batch(self, indices: Sequence[int]) -> Cameras:
-        """Cameras of the chosen photos as one batch; they must share size and lens model (asserted)."""
+        """Cameras of the chosen photos as one batch; they must share size and lens model
+        (asserted).
+        """
         return concatenate([self.cameras[i] for i in indices])
 
     def with_photos(self, photos: Sequence[Photo], cameras: Sequence[Cameras]) -> Scene:

@@ -3,9 +3,11 @@
 The file maps names to lists of photos::
 
     {"splits": {"dense_every8": {"train": [...], "test": [...]},
-                "algorithm1_K3": {"train": [...], "train_in_fps_order": [...], "test": [...], "test_far_group": [...]}}}
+                "algorithm1_K3": {"train": [...], "train_in_fps_order": [...], "test": [...],
+                "test_far_group": [...]}}}
 
-``train_in_fps_order`` is ``train`` in the order of selection and wins; lists called ``test_*`` become the split's groups.
+``train_in_fps_order`` is ``train`` in the order of selection and wins; lists called ``test_*``
+become the split's groups.
 """
 
 from __future__ import annotations
@@ -23,40 +25,67 @@ FILE_NAME = "splits.json"
 _GROUP_PREFIX = "test_"
 
 
-def read_splits(path: Path, photos: Collection[str], lost: Collection[str] = ()) -> dict[str, Split]:
-    """All splits of ``path``; ``photos`` are the names that exist in the scene, ``lost`` those it had to leave out, which splits lose too.
+def read_splits(
+    path: Path, photos: Collection[str], lost: Collection[str] = ()
+) -> dict[str, Split]:
+    """All splits of ``path``; ``photos`` are the names that exist in the scene, ``lost`` those it
+    had to leave out, which splits lose too.
 
     Raises InputError for broken files, unknown photos, and photos that both train and are held out.
     """
     content = read_json(path)
     entries = content.get("splits") if isinstance(content, dict) else None
     if not isinstance(entries, dict):
-        raise InputError(f'{path}: holds no object "splits"; expected {{"splits": {{NAME: {{"train": [...], "test": [...]}}}}}}')
+        raise InputError(
+            f'{path}: holds no object "splits"; expected {{"splits": {{NAME: {{"train": [...], '
+            f'"test": [...]}}}}}}'
+        )
     existing, left_out = frozenset(photos), frozenset(lost)
     return {name: _split(path, name, entry, existing, left_out) for name, entry in entries.items()}
 
 
-def _split(path: Path, name: str, entry: object, photos: frozenset[str], lost: frozenset[str]) -> Split:
+def _split(
+    path: Path, name: str, entry: object, photos: frozenset[str], lost: frozenset[str]
+) -> Split:
     if not isinstance(entry, dict):
-        raise InputError(f'{path}: split {name} is {str(entry)[:40]!r}; expected an object with "train" and "test"')
+        raise InputError(
+            f'{path}: split {name} is {str(entry)[:40]!r}; expected an object with "train" and '
+            '"test"'
+        )
     train_key = "train_in_fps_order" if "train_in_fps_order" in entry else "train"
     train = _names(path, name, entry, train_key, photos, lost)
     heldout = _names(path, name, entry, "test", photos, lost)
     both = sorted(set(train) & set(heldout))
     if both:
-        raise InputError(f"{path}: split {name} has {both[0]} in {train_key} and in test; expected no photo in both")
+        raise InputError(
+            f"{path}: split {name} has {both[0]} in {train_key} and in test; expected no photo in "
+            "both"
+        )
     groups = {
-        key.removeprefix(_GROUP_PREFIX): _names(path, name, entry, key, photos, lost) for key in entry if key.startswith(_GROUP_PREFIX)
+        key.removeprefix(_GROUP_PREFIX): _names(path, name, entry, key, photos, lost)
+        for key in entry
+        if key.startswith(_GROUP_PREFIX)
     }
     return Split(name, train, heldout, groups)
 
 
-def _names(path: Path, split: str, entry: Mapping[str, Any], key: str, photos: frozenset[str], lost: frozenset[str]) -> tuple[str, ...]:
+def _names(
+    path: Path,
+    split: str,
+    entry: Mapping[str, Any],
+    key: str,
+    photos: frozenset[str],
+    lost: frozenset[str],
+) -> tuple[str, ...]:
     """The photos of one list in their order, each once, without lost ones."""
     names = entry.get(key)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f'{path}: split {split} has "{key}" = {str(names)[:40]!r}; expected a list of photos')
+        raise InputError(
+            f'{path}: split {split} has "{key}" = {str(names)[:40]!r}; expected a list of photos'
+        )
     unknown = [name for name in names if name not in photos and name not in lost]
     if unknown:
-        raise InputError(f"{path}: split {split} names {unknown[0]} in {key}, which is no photo of this capture")
+        raise InputError(
+            f"{path}: split {split} names {unknown[0]} in {key}, which is no photo of this capture"
+        )
     return tuple(name for name in dict.fromkeys(names) if name in photos)

@@ -1,8 +1,9 @@
 """Which photos train and which are held out: ``Scene`` -> ``Split``.
 
 Few views are chosen as the paper's training data is (Algorithm 1 in appendix B): the two cameras
-farthest apart seed two groups, every camera joins the nearer seed, and inside a group farthest-point
-sampling starts from the seed. The distance of two cameras adds rotation and translation, so it
+farthest apart seed two groups, every camera joins the nearer seed, and inside a group
+farthest-point sampling starts from the seed. The distance of two cameras adds rotation and
+translation, so it
 depends on the unit of length; there are three variants:
 
 ``algorithm1_K6``                 translations centred and divided by their mean distance to the centroid (``--views K``)
@@ -10,8 +11,9 @@ depends on the unit of length; there are three variants:
 ``half_covisibility_K6``          the public release's: rotation angle / pi + translation / mean distance to the origin, two groups of equal
                                   size; ``half_covisibility_1_K6`` takes the second group
 
-The first two train on the larger group. ``every_8`` holds out every 8th photo, beginning with the first. A capture's own splits go first
-where a name occurs twice. Photos that do not train are held out.
+The first two train on the larger group. ``every_8`` holds out every 8th photo, beginning with the
+first. A capture's own splits go first where a name occurs twice. Photos that do not train are held
+out.
 """
 
 from __future__ import annotations
@@ -47,12 +49,16 @@ def choose_split(
 ) -> Split:
     """The split that the user asks for; exactly one of the four must be given (asserted).
 
-    name: a split of the capture itself, or one of this module's. views: this many photos by Algorithm 1 in normalised units.
-    train_list: a file, see ``read_train_list``. all_views: nothing is held out.
-    Raises InputError for an unknown name, unknown photos, fewer than 2 training views, and for more views than there are to choose from.
+    name: a split of the capture itself, or one of this module's. views: this many photos by
+    Algorithm 1 in normalised units. train_list: a file, see ``read_train_list``. all_views: nothing
+    is held out.
+    Raises InputError for an unknown name, unknown photos, fewer than 2 training views, and for more
+    views than there are to choose from.
     """
     given = [name is not None, views is not None, train_list is not None, all_views]
-    assert sum(given) == 1, f"expected exactly one of name, views, train_list and all_views, got {sum(given)}"
+    assert sum(given) == 1, (
+        f"expected exactly one of name, views, train_list and all_views, got {sum(given)}"
+    )
     if train_list is not None:
         return _checked(read_train_list(train_list, scene), str(train_list))
     if all_views:
@@ -64,15 +70,24 @@ def choose_split(
     for pattern, make in _NAMED:
         match = re.fullmatch(pattern, wanted)
         if match:
-            return _checked(make(scene, wanted, label, *(int(number) for number in match.groups())), label)
-    raise InputError(f"{label}: {scene.name} has no such split{_similar(wanted, scene)}; expected {_known(scene)}")
+            return _checked(
+                make(scene, wanted, label, *(int(number) for number in match.groups())), label
+            )
+    raise InputError(
+        f"{label}: {scene.name} has no such split{_similar(wanted, scene)}; expected "
+        f"{_known(scene)}"
+    )
 
 
-def algorithm1_orders(camera_to_world: Float[Tensor, "views 4 4"], *, normalise: bool = True) -> tuple[Order, Order]:
-    """Both groups of Algorithm 1 in the order of selection, the one of the first seed first (paper, appendix B).
+def algorithm1_orders(
+    camera_to_world: Float[Tensor, "views 4 4"], *, normalise: bool = True
+) -> tuple[Order, Order]:
+    """Both groups of Algorithm 1 in the order of selection, the one of the first seed first (paper,
+    appendix B).
 
-    The distance is ||R_i - R_j||_F + ||t_i - t_j||. normalise: centre the translations and divide them by their mean distance to the
-    centroid first, so that the result does not depend on the capture's unit of length.
+    The distance is ||R_i - R_j||_F + ||t_i - t_j||. normalise: centre the translations and divide
+    them by their mean distance to the centroid first, so that the result does not depend on the
+    capture's unit of length.
     """
     poses = camera_to_world.to(torch.float64)
     translations = poses[:, :3, 3]
@@ -85,24 +100,34 @@ def algorithm1_orders(camera_to_world: Float[Tensor, "views 4 4"], *, normalise:
     first, second = _farthest_pair(distance)
     near_first = distance[first] <= distance[second]
     groups = [torch.nonzero(member).flatten().tolist() for member in (near_first, ~near_first)]
-    return _farthest_points(distance, first, groups[0]), _farthest_points(distance, second, groups[1])
+    return _farthest_points(distance, first, groups[0]), _farthest_points(
+        distance, second, groups[1]
+    )
 
 
 def half_covisibility_orders(camera_to_world: Float[Tensor, "views 4 4"]) -> tuple[Order, Order]:
-    """Both halves of the public release's variant in the order of selection: the half of the first seed, and that of the second.
+    """Both halves of the public release's variant in the order of selection: the half of the first
+    seed, and that of the second.
 
-    The distance is angle(R_i, R_j) / pi + ||t_i - t_j|| / mean ||t||, with translations from the world's origin, not centred. The half of
-    the cameras nearest to the first seed (rounded down) is the first.
+    The distance is angle(R_i, R_j) / pi + ||t_i - t_j|| / mean ||t||, with translations from the
+    world's origin, not centred. The half of the cameras nearest to the first seed (rounded down) is
+    the first.
     """
     distance = covisibility_distances(camera_to_world)
     first, second = _farthest_pair(distance)
     ranked = torch.argsort(distance[first], stable=True).tolist()
     half = len(ranked) // 2
-    return _farthest_points(distance, first, sorted(ranked[:half])), _farthest_points(distance, second, sorted(ranked[half:]))
+    return _farthest_points(distance, first, sorted(ranked[:half])), _farthest_points(
+        distance, second, sorted(ranked[half:])
+    )
 
 
-def covisibility_distances(camera_to_world: Float[Tensor, "views 4 4"]) -> Float[Tensor, "views views"]:
-    """The release's distance between all pairs of cameras, float64; small where two cameras look at the same things."""
+def covisibility_distances(
+    camera_to_world: Float[Tensor, "views 4 4"],
+) -> Float[Tensor, "views views"]:
+    """The release's distance between all pairs of cameras, float64; small where two cameras look at
+    the same things.
+    """
     poses = camera_to_world.to(torch.float64)
     rotations, translations = poses[:, :3, :3], poses[:, :3, 3]
     trace = torch.einsum("iab,jab->ij", rotations, rotations)
@@ -112,11 +137,13 @@ def covisibility_distances(camera_to_world: Float[Tensor, "views 4 4"]) -> Float
 
 
 def read_train_list(path: Path, scene: Scene) -> Split:
-    """The split of a file: text with one training photo per line (# starts a comment), a JSON list of names, or a JSON object with
-    "train" and, if not everything else is held out, "test" or "heldout".
+    """The split of a file: text with one training photo per line (# starts a comment), a JSON list
+    of names, or a JSON object with "train" and, if not everything else is held out, "test" or
+    "heldout".
 
-    Photos may be named by the last parts of their path where that is unique. Photos that the capture lists and lacks are left out.
-    Raises InputError for unreadable files, unknown photos, and photos that both train and are held out.
+    Photos may be named by the last parts of their path where that is unique. Photos that the
+    capture lists and lacks are left out. Raises InputError for unreadable files, unknown photos,
+    and photos that both train and are held out.
     """
     lists = _json_lists(path) if path.suffix.lower() == ".json" else {"train": _text_list(path)}
     train = _photo_names(path, lists["train"], scene)
@@ -124,13 +151,16 @@ def read_train_list(path: Path, scene: Scene) -> Split:
         heldout = _photo_names(path, lists["heldout"], scene)
         both = sorted(set(train) & set(heldout))
         if both:
-            raise InputError(f"{path}: {both[0]} is in the training and in the held-out list; expected no photo in both")
+            raise InputError(
+                f"{path}: {both[0]} is in the training and in the held-out list; expected no photo "
+                "in both"
+            )
     else:
         heldout = _others(scene, train)
     return Split(path.stem, train, heldout)
 
 
-# Named splits -----------------------------------------------------------------------------------------------------------------------
+# Named splits -------------------------------------------------------------------------------------
 
 
 def _every_nth(scene: Scene, name: str, label: str, n: int) -> Split:
@@ -138,7 +168,9 @@ def _every_nth(scene: Scene, name: str, label: str, n: int) -> Split:
         raise InputError(f"{label}: expected every_2 (half of the photos are held out) or more")
     names = [photo.name for photo in scene.photos]
     heldout = tuple(names[::n])
-    return Split(name, tuple(other for position, other in enumerate(names) if position % n), heldout)
+    return Split(
+        name, tuple(other for position, other in enumerate(names) if position % n), heldout
+    )
 
 
 def _algorithm1(scene: Scene, name: str, label: str, count: int, *, normalise: bool) -> Split:
@@ -153,10 +185,13 @@ def _half_covisibility(scene: Scene, name: str, label: str, count: int, *, half:
     return _first_of_group(scene, name, label, count, orders[half], orders[1 - half])
 
 
-def _first_of_group(scene: Scene, name: str, label: str, count: int, chosen: Order, other: Order) -> Split:
+def _first_of_group(
+    scene: Scene, name: str, label: str, count: int, chosen: Order, other: Order
+) -> Split:
     if not FEWEST_TRAINING_VIEWS <= count <= len(chosen):
         raise InputError(
-            f"{label}: {scene.name} has {len(scene.photos)} photos, {len(chosen)} of them in the group to choose from; "
+            f"{label}: {scene.name} has {len(scene.photos)} photos, {len(chosen)} of them in the "
+            "group to choose from; "
             f"expected {FEWEST_TRAINING_VIEWS} to {len(chosen)} training views"
         )
     names = [photo.name for photo in scene.photos]
@@ -168,15 +203,25 @@ def _first_of_group(scene: Scene, name: str, label: str, count: int, chosen: Ord
     return Split(name, train, _others(scene, train), groups)
 
 
-#: Patterns of names, and what makes their splits from (scene, name, label for messages, the numbers in the name).
+#: Patterns of names, and what makes their splits from (scene, name, label for messages, the numbers
+#: in the name).
 _NAMED: tuple[tuple[str, Callable[..., Split]], ...] = (
     (r"every_(\d{1,9})", _every_nth),
     (r"algorithm1_K(-?\d{1,9})", lambda *arguments: _algorithm1(*arguments, normalise=True)),
-    (r"algorithm1_raw_units_K(\d{1,9})", lambda *arguments: _algorithm1(*arguments, normalise=False)),
+    (
+        r"algorithm1_raw_units_K(\d{1,9})",
+        lambda *arguments: _algorithm1(*arguments, normalise=False),
+    ),
     (r"half_covisibility_K(\d{1,9})", lambda *arguments: _half_covisibility(*arguments, half=0)),
     (r"half_covisibility_1_K(\d{1,9})", lambda *arguments: _half_covisibility(*arguments, half=1)),
 )
-_NAMED_EXAMPLES = ("every_8", "algorithm1_K6", "algorithm1_raw_units_K6", "half_covisibility_K6", "half_covisibility_1_K6")
+_NAMED_EXAMPLES = (
+    "every_8",
+    "algorithm1_K6",
+    "algorithm1_raw_units_K6",
+    "half_covisibility_K6",
+    "half_covisibility_1_K6",
+)
 
 
 def _known(scene: Scene) -> str:
@@ -190,7 +235,10 @@ def _similar(name: str, scene: Scene) -> str:
 
 def _checked(split: Split, label: str) -> Split:
     if len(split.train) < FEWEST_TRAINING_VIEWS:
-        raise InputError(f"{label}: leaves {len(split.train)} photos to train on; expected at least {FEWEST_TRAINING_VIEWS}")
+        raise InputError(
+            f"{label}: leaves {len(split.train)} photos to train on; expected at least "
+            f"{FEWEST_TRAINING_VIEWS}"
+        )
     return split
 
 
@@ -199,7 +247,7 @@ def _others(scene: Scene, train: Sequence[str]) -> tuple[str, ...]:
     return tuple(photo.name for photo in scene.photos if photo.name not in chosen)
 
 
-# Distances between cameras ----------------------------------------------------------------------------------------------------------
+# Distances between cameras ------------------------------------------------------------------------
 
 
 def _poses(scene: Scene) -> Float[Tensor, "views 4 4"]:
@@ -217,8 +265,12 @@ def _farthest_pair(distance: Float[Tensor, "views views"]) -> tuple[int, int]:
     return first, second
 
 
-def _farthest_points(distance: Float[Tensor, "views views"], seed: int, group: Sequence[int]) -> Order:
-    """The group's members, beginning with the seed; each next one is the farthest from those chosen (the first of equals)."""
+def _farthest_points(
+    distance: Float[Tensor, "views views"], seed: int, group: Sequence[int]
+) -> Order:
+    """The group's members, beginning with the seed; each next one is the farthest from those chosen
+    (the first of equals).
+    """
     members = [seed, *(member for member in group if member != seed)]
     among = distance[members][:, members]
     chosen = torch.zeros(len(members), dtype=torch.bool)
@@ -232,16 +284,25 @@ def _farthest_points(distance: Float[Tensor, "views views"], seed: int, group: S
     return tuple(order)
 
 
-# Files ------------------------------------------------------------------------------------------------------------------------------
+# Files --------------------------------------------------------------------------------------------
 
 
 def _text_list(path: Path) -> list[str]:
     if not path.exists():
-        raise InputError(f"{path}: cannot be read (No such file or directory); expected a file with the names of the training photos")
+        raise InputError(
+            f"{path}: cannot be read (No such file or directory); expected a file with the names "
+            "of the training photos"
+        )
     try:
-        lines = read_whole(path, "a file with the names of the training photos", LARGEST_JSON).decode().splitlines()
+        lines = (
+            read_whole(path, "a file with the names of the training photos", LARGEST_JSON)
+            .decode()
+            .splitlines()
+        )
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 text; expected the names of the training photos, one per line") from error
+        raise InputError(
+            f"{path}: is not UTF-8 text; expected the names of the training photos, one per line"
+        ) from error
     names = (line.split("#")[0].strip() for line in lines)
     return [name for name in names if name]
 
@@ -271,10 +332,20 @@ def _photo_names(path: Path, listed: Sequence[str], scene: Scene) -> tuple[str, 
     found: dict[str, None] = {}
     for text in listed:
         wanted = text.removeprefix("./")
-        matches = [wanted] if wanted in names else [name for name in (*names, *lost) if name.endswith("/" + wanted) or name == wanted]
+        matches = (
+            [wanted]
+            if wanted in names
+            else [name for name in (*names, *lost) if name.endswith("/" + wanted) or name == wanted]
+        )
         if len(matches) != 1:
-            reason = "is no photo of this capture" if not matches else f"may be {' or '.join(sorted(matches)[:3])}"
-            raise InputError(f"{path}: names {text[:80]!r}, which {reason}; expected names like {names[0]}")
+            reason = (
+                "is no photo of this capture"
+                if not matches
+                else f"may be {' or '.join(sorted(matches)[:3])}"
+            )
+            raise InputError(
+                f"{path}: names {text[:80]!r}, which {reason}; expected names like {names[0]}"
+            )
         if matches[0] not in lost:
             found[matches[0]] = None
     return tuple(found)

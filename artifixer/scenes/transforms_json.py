@@ -1,8 +1,9 @@
 """``transforms.json`` of nerfstudio and instant-ngp -> ``Scene``.
 
-Poses are camera_to_world in OpenGL axes (+y up, -z forward) and become world_to_camera in OpenCV axes; the world stays the file's.
-Intrinsics stand in the file, in the frame, or in both (the frame wins); a field of view stands in for a missing focal length.
-``ply_file_path``, or ``sparse_pc.ply`` beside the file, gives points without tracks.
+Poses are camera_to_world in OpenGL axes (+y up, -z forward) and become world_to_camera in OpenCV
+axes; the world stays the file's. Intrinsics stand in the file, in the frame, or in both (the frame
+wins); a field of view stands in for a missing focal length. ``ply_file_path``, or ``sparse_pc.ply``
+beside the file, gives points without tracks.
 """
 
 from __future__ import annotations
@@ -48,13 +49,15 @@ FILE_NAME = "transforms.json"
 #: Numbers beyond this do not fit float32.
 LARGEST_NUMBER = float(np.finfo(np.float32).max)
 
-#: Rotations are written with six digits or more; the product with their transpose differs from one by no more than this.
+#: Rotations are written with six digits or more; the product with their transpose differs from one
+#: by no more than this.
 RIGID_TOLERANCE = 1e-3
 
 #: Fields of view (radians) closer than this to 0 or pi are mistakes.
 SMALLEST_ANGLE = 1e-2
 
-#: Values of ``camera_model`` and the lens they mean. Perspective models differ only in which coefficients are present.
+#: Values of ``camera_model`` and the lens they mean. Perspective models differ only in which
+#: coefficients are present.
 _LENSES: dict[str, LensModel] = {
     "SIMPLE_PINHOLE": "pinhole",
     "PINHOLE": "pinhole",
@@ -91,28 +94,45 @@ def is_transforms(path: Path) -> bool:
 
 
 def load(capture: Path, path: Path, faces: int | None = None) -> Scene:
-    """The scene of the transforms file ``path``, photos sorted by name; listed photos that don't exist are counted in one note.
+    """The scene of the transforms file ``path``, photos sorted by name; listed photos that don't
+    exist are counted in one note.
 
-    faces: perspective views of each equirectangular photo (``camera_model`` EQUIRECTANGULAR); None for the default.
-    Raises InputError for broken JSON, values of a wrong type or not finite, poses that aren't rigid, paths that leave ``capture``, lens
-    models that can't be mapped, unreadable photos, photos that don't fit their cameras, and when fewer than two photos exist.
+    faces: perspective views of each equirectangular photo (``camera_model`` EQUIRECTANGULAR); None
+    for the default. Raises InputError for broken JSON, values of a wrong type or not finite, poses
+    that aren't rigid, paths that leave ``capture``, lens models that can't be mapped, unreadable
+    photos, photos that don't fit their cameras, and when fewer than two photos exist.
     """
     whole, frames = _read(path)
     names = PhotoNames(capture)
-    entries = [_Entry(path, f"frame {number}", _mapping(path, f"frame {number}", frame)) for number, frame in enumerate(frames)]
+    entries = [
+        _Entry(path, f"frame {number}", _mapping(path, f"frame {number}", frame))
+        for number, frame in enumerate(frames)
+    ]
     paths = names.find_all(capture, [_file_path(entry) for entry in entries], path)
-    listed = [_Listed(found, found.relative_to(capture).as_posix(), entry) for found, entry in zip(paths, entries, strict=True)]
+    listed = [
+        _Listed(found, found.relative_to(capture).as_posix(), entry)
+        for found, entry in zip(paths, entries, strict=True)
+    ]
     listed.sort(key=lambda entry: entry.name)
     for first, second in itertools.pairwise(listed):
         if first.name == second.name:
-            raise InputError(f"{path}: the photo {first.name} is listed twice; expected one frame per photo")
+            raise InputError(
+                f"{path}: the photo {first.name} is listed twice; expected one frame per photo"
+            )
 
     lost = tuple(entry.name for entry in listed if not entry.path.is_file())
     notes = left_out_note(lost, len(listed), path, "do not exist")
-    notes += renamed_note(capture, [_file_path(entry.frame) for entry in listed], [entry.path for entry in listed], path)
+    notes += renamed_note(
+        capture,
+        [_file_path(entry.frame) for entry in listed],
+        [entry.path for entry in listed],
+        path,
+    )
     recent = functools.lru_cache(maxsize=2)(read_image)  # panoramas, for their faces
     existing = [entry for entry in listed if entry.path.is_file()]
-    views = [view for entry in existing for view in _views(entry, whole, faces or DEFAULT_FACES, recent)]
+    views = [
+        view for entry in existing for view in _views(entry, whole, faces or DEFAULT_FACES, recent)
+    ]
     photos = tuple(view.photo for view in views)
     return Scene(
         name=capture.resolve().name,
@@ -128,7 +148,8 @@ def load(capture: Path, path: Path, faces: int | None = None) -> Scene:
 
 
 def read_path(path: Path) -> list[CameraFrame]:
-    """The cameras of a transforms file as a path, in the file's order; photos are not looked for, so sizes must stand in the file.
+    """The cameras of a transforms file as a path, in the file's order; photos are not looked for,
+    so sizes must stand in the file.
 
     Raises InputError as ``load`` does, for sizes that are missing too.
     """
@@ -140,7 +161,11 @@ def read_path(path: Path) -> list[CameraFrame]:
             if not entry.has(key) and not whole.has(key):
                 raise entry.error(key, "a number of pixels here or in the file")
         file_path = entry.values.get("file_path")
-        path_frames.append(CameraFrame(_camera(entry, whole, (0, 0)), file_path if isinstance(file_path, str) else None))
+        path_frames.append(
+            CameraFrame(
+                _camera(entry, whole, (0, 0)), file_path if isinstance(file_path, str) else None
+            )
+        )
     return path_frames
 
 
@@ -153,7 +178,7 @@ def _read(path: Path) -> tuple[_Entry, list[Any]]:
     return whole, frames
 
 
-# Frames -----------------------------------------------------------------------------------------------------------------------------
+# Frames -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -168,21 +193,30 @@ class _Listed:
 def _file_path(frame: _Entry) -> str:
     file_path = frame.values.get("file_path")
     if not isinstance(file_path, str):
-        raise InputError(f'{frame.source}: {frame.label} has "file_path" = {_short(file_path)}; expected the path of a photo')
+        raise InputError(
+            f'{frame.source}: {frame.label} has "file_path" = {_short(file_path)}; expected the '
+            "path of a photo"
+        )
     return file_path
 
 
-def _views(listed: _Listed, whole: _Entry, faces: int, read: Callable[[Path], np.ndarray]) -> list[FittedView]:
+def _views(
+    listed: _Listed, whole: _Entry, faces: int, read: Callable[[Path], np.ndarray]
+) -> list[FittedView]:
     """The view of a photo, or those of an equirectangular one's faces."""
     photo = open_photo(listed.path, listed.name)
     if _is_equirectangular(listed.frame, whole):
         photo = replace(photo, read=functools.partial(read, listed.path))
-        return panorama_views(photo, torch.from_numpy(_viewmat(listed.frame)).to(torch.float32), faces)
+        return panorama_views(
+            photo, torch.from_numpy(_viewmat(listed.frame)).to(torch.float32), faces
+        )
     return [_view(listed, whole, photo)]
 
 
 def _is_equirectangular(frame: _Entry, whole: _Entry) -> bool:
-    return (frame if frame.has("camera_model") else whole).values.get("camera_model") == EQUIRECTANGULAR
+    return (frame if frame.has("camera_model") else whole).values.get(
+        "camera_model"
+    ) == EQUIRECTANGULAR
 
 
 def _view(listed: _Listed, whole: _Entry, photo: Photo) -> FittedView:
@@ -195,7 +229,10 @@ def _camera(frame: _Entry, whole: _Entry, photo_size: tuple[int, int]) -> Camera
     viewmat = _viewmat(frame)
     return Cameras(
         viewmats=torch.from_numpy(viewmat[None]).to(torch.float32),
-        Ks=torch.tensor([[[intrinsics.fx, 0, intrinsics.cx], [0, intrinsics.fy, intrinsics.cy], [0, 0, 1]]], dtype=torch.float32),
+        Ks=torch.tensor(
+            [[[intrinsics.fx, 0, intrinsics.cx], [0, intrinsics.fy, intrinsics.cy], [0, 0, 1]]],
+            dtype=torch.float32,
+        ),
         width=intrinsics.width,
         height=intrinsics.height,
         model=intrinsics.model,
@@ -214,11 +251,21 @@ def _viewmat(frame: _Entry) -> Float[np.ndarray, "4 4"]:
 def _camera_to_world(frame: _Entry) -> Float[np.ndarray, "4 4"]:
     """The frame's pose in OpenGL camera axes. Its rotation is replaced by the nearest exact one."""
     pose = frame.matrix("transform_matrix", [(4, 4), (3, 4)])
-    pose = np.concatenate([pose[:3], [[0, 0, 0, 1]]]) if np.allclose(pose[3:], [0, 0, 0, 1]) else np.full((4, 4), np.nan)
+    pose = (
+        np.concatenate([pose[:3], [[0, 0, 0, 1]]])
+        if np.allclose(pose[3:], [0, 0, 0, 1])
+        else np.full((4, 4), np.nan)
+    )
     u, _, vt = np.linalg.svd(np.nan_to_num(pose[:3, :3]).clip(-2, 2))
     rotation = u @ vt
-    if not (np.abs(pose[:3, :3] - rotation) <= RIGID_TOLERANCE).all() or np.linalg.det(rotation) < 0:
-        raise frame.error("transform_matrix", "a rigid camera_to_world matrix (rotation and translation without scale or mirroring)")
+    if (
+        not (np.abs(pose[:3, :3] - rotation) <= RIGID_TOLERANCE).all()
+        or np.linalg.det(rotation) < 0
+    ):
+        raise frame.error(
+            "transform_matrix",
+            "a rigid camera_to_world matrix (rotation and translation without scale or mirroring)",
+        )
     pose[:3, :3] = rotation
     return pose
 
@@ -239,18 +286,34 @@ class _Intrinsics:
     @staticmethod
     def read(frame: _Entry, whole: _Entry, photo_size: tuple[int, int]) -> _Intrinsics:
         """The frame's own values, else the file's, else what follows from the photo's size."""
-        width, height = _image_side(frame, whole, "w", photo_size[0]), _image_side(frame, whole, "h", photo_size[1])
+        width, height = (
+            _image_side(frame, whole, "w", photo_size[0]),
+            _image_side(frame, whole, "h", photo_size[1]),
+        )
         if width * height > MOST_PIXELS:
-            raise InputError(f"{frame.source}: {frame.label} has {width}x{height} pixels; expected at most {MOST_PIXELS:,}")
-        scope = next((entry for entry in (frame, whole) if entry.has("fl_x") or entry.has("camera_angle_x")), None)
+            raise InputError(
+                f"{frame.source}: {frame.label} has {width}x{height} pixels; expected at most "
+                f"{MOST_PIXELS:,}"
+            )
+        scope = next(
+            (entry for entry in (frame, whole) if entry.has("fl_x") or entry.has("camera_angle_x")),
+            None,
+        )
         if scope is None:
-            raise frame.error("fl_x", "a focal length in pixels here or in the file (or camera_angle_x in radians)")
+            raise frame.error(
+                "fl_x",
+                "a focal length in pixels here or in the file (or camera_angle_x in radians)",
+            )
         if scope.has("fl_x"):
             fx = _focal_length(scope, "fl_x")
             fy = _focal_length(scope, "fl_y") if scope.has("fl_y") else fx
         else:
             fx = _focal_length_of_angle(scope, "camera_angle_x", width)
-            fy = _focal_length_of_angle(scope, "camera_angle_y", height) if scope.has("camera_angle_y") else fx
+            fy = (
+                _focal_length_of_angle(scope, "camera_angle_y", height)
+                if scope.has("camera_angle_y")
+                else fx
+            )
         model = _lens(frame if frame.has("camera_model") or frame.has("is_fisheye") else whole)
         used = DISTORTION_NAMES[:4] if model == "fisheye" else DISTORTION_NAMES
         coefficients = {name: _coefficient(frame, whole, name) for name in used}
@@ -274,28 +337,36 @@ def _either(frame: _Entry, whole: _Entry, key: str, default: float) -> float:
 def _image_side(frame: _Entry, whole: _Entry, key: str, default: int) -> int:
     value = _either(frame, whole, key, default)
     if value != int(value) or not 0 < value <= LARGEST_SIZE:
-        raise (frame if frame.has(key) else whole).error(key, f"a whole number of pixels from 1 to {LARGEST_SIZE}")
+        raise (frame if frame.has(key) else whole).error(
+            key, f"a whole number of pixels from 1 to {LARGEST_SIZE}"
+        )
     return int(value)
 
 
 def _principal_point(frame: _Entry, whole: _Entry, key: str, side: int) -> float:
     value = _either(frame, whole, key, side / 2)
     if abs(value) > LARGEST_INTRINSIC:
-        raise (frame if frame.has(key) else whole).error(key, f"a principal point of at most {LARGEST_INTRINSIC:g} pixels")
+        raise (frame if frame.has(key) else whole).error(
+            key, f"a principal point of at most {LARGEST_INTRINSIC:g} pixels"
+        )
     return value
 
 
 def _coefficient(frame: _Entry, whole: _Entry, key: str) -> float:
     value = _either(frame, whole, key, 0.0)
     if abs(value) > LARGEST_INTRINSIC:
-        raise (frame if frame.has(key) else whole).error(key, f"a distortion coefficient of at most {LARGEST_INTRINSIC:g}")
+        raise (frame if frame.has(key) else whole).error(
+            key, f"a distortion coefficient of at most {LARGEST_INTRINSIC:g}"
+        )
     return value
 
 
 def _focal_length(scope: _Entry, key: str) -> float:
     focal = scope.number(key)
     if not SMALLEST_FOCAL_LENGTH <= focal <= LARGEST_INTRINSIC:
-        raise scope.error(key, f"a focal length of {SMALLEST_FOCAL_LENGTH:g} to {LARGEST_INTRINSIC:g} pixels")
+        raise scope.error(
+            key, f"a focal length of {SMALLEST_FOCAL_LENGTH:g} to {LARGEST_INTRINSIC:g} pixels"
+        )
     return focal
 
 
@@ -310,7 +381,10 @@ def _lens(scope: _Entry) -> LensModel:
     if scope.has("camera_model"):
         name = scope.values["camera_model"]
         if not isinstance(name, str) or name.upper() not in _LENSES:
-            raise scope.error("camera_model", f"one of {', '.join(_LENSES)}, {EQUIRECTANGULAR}; undistort the photos first")
+            raise scope.error(
+                "camera_model",
+                f"one of {', '.join(_LENSES)}, {EQUIRECTANGULAR}; undistort the photos first",
+            )
         return _LENSES[name.upper()]
     fisheye = scope.values.get("is_fisheye", False)
     if not isinstance(fisheye, bool):
@@ -318,7 +392,7 @@ def _lens(scope: _Entry) -> LensModel:
     return "fisheye" if fisheye else "pinhole"
 
 
-# What stands beside the frames -------------------------------------------------------------------------------------------------------
+# What stands beside the frames --------------------------------------------------------------------
 
 
 def _points(capture: Path, whole: _Entry) -> SparsePoints | None:
@@ -332,22 +406,34 @@ def _points(capture: Path, whole: _Entry) -> SparsePoints | None:
 
 
 def _applied_transform(whole: _Entry) -> Float[Tensor, "3 4"] | None:
-    """``applied_transform`` times ``applied_scale``: what led from the original world to the file's."""
+    """``applied_transform`` times ``applied_scale``: what led from the original world to the
+    file's.
+    """
     if not whole.has("applied_transform") and not whole.has("applied_scale"):
         return None
-    transform = whole.matrix("applied_transform", [(3, 4), (4, 4)])[:3] if whole.has("applied_transform") else np.eye(3, 4)
+    transform = (
+        whole.matrix("applied_transform", [(3, 4), (4, 4)])[:3]
+        if whole.has("applied_transform")
+        else np.eye(3, 4)
+    )
     scale = whole.number("applied_scale") if whole.has("applied_scale") else 1.0
     return torch.from_numpy(scale * transform).to(torch.float32)
 
 
-def _panorama_splits(listed: Sequence[_Listed], whole: _Entry, photos: tuple[Photo, ...]) -> dict[str, Split]:
-    """Splits of whole panoramas, where all photos are faces; the file's own lists name panoramas, and are not taken over."""
+def _panorama_splits(
+    listed: Sequence[_Listed], whole: _Entry, photos: tuple[Photo, ...]
+) -> dict[str, Split]:
+    """Splits of whole panoramas, where all photos are faces; the file's own lists name panoramas,
+    and are not taken over.
+    """
     all_round = all(_is_equirectangular(entry.frame, whole) for entry in listed)
     return panorama_splits([photo.name for photo in photos]) if all_round else {}
 
 
 def _splits(capture: Path, whole: _Entry, photos: tuple[Photo, ...]) -> dict[str, Split]:
-    """nerfstudio's train, validation and test lists as one split, if the file has them; photos that don't exist are left out."""
+    """nerfstudio's train, validation and test lists as one split, if the file has them; photos that
+    don't exist are left out.
+    """
     if not whole.has("train_filenames"):
         return {}
     existing = {photo.name for photo in photos}
@@ -358,18 +444,26 @@ def _splits(capture: Path, whole: _Entry, photos: tuple[Photo, ...]) -> dict[str
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
             raise whole.error(key, "a list of photos")
         paths = (on_disk.find(capture, name, whole.source) for name in listed)
-        names[key] = [name for path in paths if (name := path.relative_to(capture).as_posix()) in existing]
+        names[key] = [
+            name for path in paths if (name := path.relative_to(capture).as_posix()) in existing
+        ]
     train = tuple(dict.fromkeys(names["train_filenames"]))
-    heldout = tuple(name for name in dict.fromkeys(names["test_filenames"] or names["val_filenames"]) if name not in train)
+    heldout = tuple(
+        name
+        for name in dict.fromkeys(names["test_filenames"] or names["val_filenames"])
+        if name not in train
+    )
     return {"transforms": Split("transforms", train, heldout)}
 
 
-# Values of a JSON object ------------------------------------------------------------------------------------------------------------
+# Values of a JSON object --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """A JSON object with the words for messages about it: ``source`` is the file, ``label`` the place in it."""
+    """A JSON object with the words for messages about it: ``source`` is the file, ``label`` the
+    place in it.
+    """
 
     source: Path
     label: str
@@ -388,7 +482,9 @@ class _Entry:
         """A matrix of one of the shapes, finite."""
         rows = self.values.get(key)
         expected = f"a matrix of {' or '.join(f'{height}x{width}' for height, width in shapes)} finite numbers"
-        is_matrix = isinstance(rows, list) and all(isinstance(row, list) and len(row) == len(rows[0]) for row in rows)
+        is_matrix = isinstance(rows, list) and all(
+            isinstance(row, list) and len(row) == len(rows[0]) for row in rows
+        )
         if not is_matrix or not rows or (len(rows), len(rows[0])) not in shapes:
             raise self.error(key, expected)
         for value in (value for row in rows for value in row):
@@ -397,12 +493,21 @@ class _Entry:
         return np.array(rows, np.float64)
 
     def error(self, key: str, expected: str) -> InputError:
-        return InputError(f'{self.source}: {self.label} has "{key}" = {_short(self.values.get(key))}; expected {expected}')
+        return InputError(
+            f'{self.source}: {self.label} has "{key}" = {_short(self.values.get(key))}; expected '
+            f"{expected}"
+        )
 
 
 def _is_finite(value: object) -> bool:
-    """Whether a JSON value is a number that float32 can hold; JSON as Python reads it has NaN, infinity and integers of any length."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
+    """Whether a JSON value is a number that float32 can hold; JSON as Python reads it has NaN,
+    infinity and integers of any length.
+    """
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and abs(value) <= LARGEST_NUMBER
+    )
 
 
 def _mapping(source: Path, label: str, value: object) -> Mapping[str, Any]:

@@ -1,6 +1,8 @@
-"""A video of a place -> ``Scene``: sharp frames, evenly spread over the video, are kept as photos and get poses by structure from motion.
+"""A video of a place -> ``Scene``: sharp frames, evenly spread over the video, are kept as photos
+and get poses by structure from motion.
 
-The video is decoded twice, frame by frame: once to measure sharpness, once to keep what was chosen::
+The video is decoded twice, frame by frame: once to measure sharpness, once to keep what was
+chosen::
 
     WORK/video-KEY/images/00042.png    the chosen frames, called after their number in the video (appear at once, when complete)
     WORK/video-KEY/sfm-KEY/...         structure from motion, see ``photos.py``
@@ -33,7 +35,8 @@ from artifixer.scenes.scene import Photo, Scene
 #: File endings taken for videos, lower case.
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
 
-#: Sharpness is measured on copies of this many pixels on the longest side: compression noise is smaller than their pixels.
+#: Sharpness is measured on copies of this many pixels on the longest side: compression noise is
+#: smaller than their pixels.
 SHARPNESS_SIDE = 320
 
 
@@ -43,8 +46,9 @@ class VideoConfig:
 
     frames: as many as this, spread over the whole video (all of a shorter one).
     longest_side: kept frames are reduced to this many pixels.
-    panorama_frames, panorama_side: the same for frames of a panorama's shape, each of which becomes several views.
-    sfm: frames are neighbours in time, so matching all pairs is left to a few evenly spaced ones.
+    panorama_frames, panorama_side: the same for frames of a panorama's shape, each of which becomes
+    several views. sfm: frames are neighbours in time, so matching all pairs is left to a few evenly
+    spaced ones.
     """
 
     frames: int = 80
@@ -56,7 +60,9 @@ class VideoConfig:
 
 def is_video(path: Path) -> bool:
     """Whether ``path`` is a file that is called like a video."""
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and is_regular(path)
+    return (
+        path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and is_regular(path)
+    )
 
 
 def find_video(capture: Path) -> Path | None:
@@ -74,10 +80,12 @@ def load(
 ) -> Scene:
     """The scene of a video file; photos are called ``images/00042.png``.
 
-    faces: perspective views of each equirectangular frame; None for the default where the video is recognised as one of all directions.
-    work_folder: keeps frames and poses for the next time; None keeps the frames in memory.
+    faces: perspective views of each equirectangular frame; None for the default where the video is
+    recognised as one of all directions. work_folder: keeps frames and poses for the next time; None
+    keeps the frames in memory.
     say: gets one line per step.
-    Raises InputError for videos that cannot be read to their end, of fewer than two frames, and when structure from motion fails.
+    Raises InputError for videos that cannot be read to their end, of fewer than two frames, and
+    when structure from motion fails.
     """
     if work_folder is not None:
         return _scene(path, work_folder, config, say, faces)
@@ -87,11 +95,15 @@ def load(
 
 
 def sharp_frames(sharpness: Sequence[float], count: int) -> list[int]:
-    """Positions of ``count`` frames: the sharpest of each of ``count`` equal parts of the video; all where there are no more."""
+    """Positions of ``count`` frames: the sharpest of each of ``count`` equal parts of the video;
+    all where there are no more.
+    """
     if len(sharpness) <= count:
         return list(range(len(sharpness)))
     borders = [part * len(sharpness) // count for part in range(count + 1)]
-    return [start + int(np.argmax(sharpness[start:end])) for start, end in itertools.pairwise(borders)]
+    return [
+        start + int(np.argmax(sharpness[start:end])) for start, end in itertools.pairwise(borders)
+    ]
 
 
 def frame_sharpness(frame: UInt8[np.ndarray, "height width 3"]) -> float:
@@ -101,7 +113,13 @@ def frame_sharpness(frame: UInt8[np.ndarray, "height width 3"]) -> float:
     return float(np.square(np.diff(grey, axis=0)).mean() + np.square(np.diff(grey, axis=1)).mean())
 
 
-def _scene(path: Path, work_folder: Path, config: VideoConfig, say: Callable[[str], None], faces: int | None) -> Scene:
+def _scene(
+    path: Path,
+    work_folder: Path,
+    config: VideoConfig,
+    say: Callable[[str], None],
+    faces: int | None,
+) -> Scene:
     stage = work_folder / f"video-{fingerprint(config, path)[:16]}"
     folder = stage / "images"
     if not folder.is_dir():
@@ -115,7 +133,9 @@ def _scene(path: Path, work_folder: Path, config: VideoConfig, say: Callable[[st
     return replace(scene, name=path.stem, format="video")
 
 
-def _keep_frames(path: Path, stage: Path, folder: Path, config: VideoConfig, say: Callable[[str], None]) -> None:
+def _keep_frames(
+    path: Path, stage: Path, folder: Path, config: VideoConfig, say: Callable[[str], None]
+) -> None:
     """Writes the chosen frames into ``folder``, which exists only when they are all there."""
     say(f"video: looking for sharp frames in {path.name}")
     frames, side = config.frames, config.longest_side
@@ -135,7 +155,10 @@ def _keep_frames(path: Path, stage: Path, folder: Path, config: VideoConfig, say
         for number, frame in enumerate(read_video(path)):
             if number in chosen:
                 height, width = frame.shape[:2]
-                write_png(unfinished / f"{number:05d}.png", resize_photo(frame, *fit_size(width, height, side)))
+                write_png(
+                    unfinished / f"{number:05d}.png",
+                    resize_photo(frame, *fit_size(width, height, side)),
+                )
         unfinished.rename(folder)
 
 

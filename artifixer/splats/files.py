@@ -1,7 +1,8 @@
 """Splat files of other tools and for them: the table of formats, one reader and one writer for all.
 
-A format is recognised by what a file begins with, and only where that says nothing by its ending. To add one, write a file beside this one
-and add a line to ``FORMATS``. A run's own files are standard PLYs and go through ``ply.py``.
+A format is recognised by what a file begins with, and only where that says nothing by its ending.
+To add one, write a file beside this one and add a line to ``FORMATS``. A run's own files are
+standard PLYs and go through ``ply.py``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from artifixer.splats.usdz import check_usd, write_usdz
 #: Bytes that are looked at to recognise a format: the header of a PLY with many fields.
 HEAD_BYTES = 64 * 1024
 
-#: Other tools store +-inf for an opacity of 1 or 0 and -inf for a flat side: as these logits and logarithms they render the same.
+#: Other tools store +-inf for an opacity of 1 or 0 and -inf for a flat side: as these logits and
+#: logarithms they render the same.
 OPAQUE_LOGIT, FLAT_LOG_SCALE = 16.0, -20.0
 
 #: Logarithms of standard deviations above this have no finite exponential in float32.
@@ -45,8 +47,9 @@ def _nothing() -> None:
 class SplatFormat:
     """One way to store Gaussians.
 
-    name: what ``--export`` calls it. suffix: of its files. begins: whether a file that begins with these bytes is one of them.
-    read: Gaussians whose values nobody has checked, or None. write: writes atomically, or None.
+    name: what ``--export`` calls it. suffix: of its files. begins: whether a file that begins with
+    these bytes is one of them. read: Gaussians whose values nobody has checked, or None. write:
+    writes atomically, or None.
     check: raises ``InputError`` naming the extra that writing needs, if it is not installed.
     """
 
@@ -61,7 +64,13 @@ class SplatFormat:
 #: In the order in which content is looked at. A zip is a SOG file unless its name says USDZ.
 FORMATS = (
     SplatFormat("compressed PLY", ".compressed.ply", is_compressed_ply, read_compressed_ply),
-    SplatFormat("ply", ".ply", lambda head: head.startswith(b"ply"), ply.read_unchecked_splats, ply.write_splats),
+    SplatFormat(
+        "ply",
+        ".ply",
+        lambda head: head.startswith(b"ply"),
+        ply.read_unchecked_splats,
+        ply.write_splats,
+    ),
     SplatFormat("spz", ".spz", is_spz, read_spz, write_spz),
     SplatFormat("sog", ".sog", lambda head: head.startswith(b"PK\x03\x04"), read_sog, write_sog),
     SplatFormat("splat", ".splat", read=read_splat_records),
@@ -97,8 +106,9 @@ class SplatFile:
 def read_splat_file(path: Path) -> SplatFile:
     """The Gaussians of a splat file in any format of the table.
 
-    Gaussians with values that are not finite are left out and named in a note; opacities of exactly 0 or 1 and flat sides, which some
-    tools store as infinities, are none of them. Raises ``InputError`` for other files, and when no Gaussian is left.
+    Gaussians with values that are not finite are left out and named in a note; opacities of exactly
+    0 or 1 and flat sides, which some tools store as infinities, are none of them. Raises
+    ``InputError`` for other files, and when no Gaussian is left.
     """
     entry = find_format(path)
     assert entry.read is not None, f"{entry.name} is not read"
@@ -108,7 +118,9 @@ def read_splat_file(path: Path) -> SplatFile:
 
 
 def find_format(path: Path) -> SplatFormat:
-    """The format of a file that can be read. Raises ``InputError`` saying what to convert it with, or what is read."""
+    """The format of a file that can be read. Raises ``InputError`` saying what to convert it with,
+    or what is read.
+    """
     if path.exists():
         check_regular(path, "a splat file")
     try:
@@ -117,10 +129,14 @@ def find_format(path: Path) -> SplatFormat:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file, expected splats ({_readable()})") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}), expected splats ({_readable()})") from error
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}), expected splats ({_readable()})"
+        ) from error
     suffix = path.suffix.lower()
     if suffix in CONVERTERS:
-        raise InputError(f"{path}: {suffix} files are not read; convert it to .ply with {CONVERTERS[suffix]}")
+        raise InputError(
+            f"{path}: {suffix} files are not read; convert it to .ply with {CONVERTERS[suffix]}"
+        )
     for entry in FORMATS:
         if entry.read is not None and entry.begins(head):
             return entry
@@ -131,27 +147,38 @@ def find_format(path: Path) -> SplatFormat:
 
 
 def write_splat_file(path: Path, splats: Splats) -> None:
-    """Write splats in the format that the ending names. Raises ``InputError`` for other endings and for extras that are missing."""
+    """Write splats in the format that the ending names. Raises ``InputError`` for other endings and
+    for extras that are missing.
+    """
     format_to_write(path).write(path, splats)  # type: ignore[misc]
 
 
 def format_to_write(path: Path) -> SplatFormat:
-    """The format that a file's ending names; its extra is installed. Raises ``InputError`` otherwise."""
+    """The format that a file's ending names; its extra is installed. Raises ``InputError``
+    otherwise.
+    """
     name = path.name.lower()
     known = next((entry for entry in FORMATS if name.endswith(entry.suffix)), None)
     if known is None or known.write is None:
         written = ", ".join(entry.suffix for entry in FORMATS if entry.write is not None)
-        raise InputError(f"{path}: splats are not written as {''.join(Path(name).suffixes[-2:]) or 'that'}; expected {written}")
+        raise InputError(
+            f"{path}: splats are not written as {''.join(Path(name).suffixes[-2:]) or 'that'}; "
+            f"expected {written}"
+        )
     known.check()
     return known
 
 
 def parse_exports(text: str) -> tuple[str, ...]:
-    """``ply,spz`` -> names of formats in the table's order, each once; their extras are installed. Raises ``InputError`` otherwise."""
+    """``ply,spz`` -> names of formats in the table's order, each once; their extras are installed.
+    Raises ``InputError`` otherwise.
+    """
     words = [word.strip().lower().removeprefix(".") for word in text.split(",") if word.strip()]
     unknown = [word for word in words if word not in EXPORTS]
     if unknown or not words:
-        raise InputError(f"--export {text!r}: expected some of {', '.join(EXPORTS)}, separated by commas")
+        raise InputError(
+            f"--export {text!r}: expected some of {', '.join(EXPORTS)}, separated by commas"
+        )
     chosen = [entry for entry in FORMATS if entry.name in words]
     for entry in chosen:
         entry.check()
@@ -159,7 +186,9 @@ def parse_exports(text: str) -> tuple[str, ...]:
 
 
 def export_splats(folder: Path, stem: str, splats: Splats, formats: Sequence[str]) -> list[Path]:
-    """Write ``folder/stem.*`` in all the formats that are not there yet; returns the files. Raises ``InputError`` as the writers do."""
+    """Write ``folder/stem.*`` in all the formats that are not there yet; returns the files. Raises
+    ``InputError`` as the writers do.
+    """
     files = []
     for entry in FORMATS:
         if entry.name in formats and entry.write is not None:
@@ -198,6 +227,9 @@ def _checked(path: Path, splats: Splats, name: str) -> SplatFile:
         return SplatFile(splats, name)
     count, first = int((~good).sum()), int(torch.nonzero(~good)[0])
     if not good.any():
-        raise InputError(f"{path}: none of its {len(splats):,} Gaussians has finite values ({', '.join(bad_fields)})")
+        raise InputError(
+            f"{path}: none of its {len(splats):,} Gaussians has finite values "
+            f"({', '.join(bad_fields)})"
+        )
     note = f"{path.name}: {count:,} of {len(splats):,} Gaussians have non-finite {', '.join(bad_fields)} and are left out (first: {first})"
     return SplatFile(splats.map(lambda tensor: tensor[good]), name, (note,))

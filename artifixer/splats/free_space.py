@@ -1,11 +1,14 @@
-"""Free-space loss: penalises opacity seen from random cameras that no training view supports. Ours, not the paper's; off by default.
+"""Free-space loss: penalises opacity seen from random cameras that no training view supports. Ours,
+not the paper's; off by default.
 
-The photometric loss says nothing about space that no photo shows, so Gaussians spill into it: beyond the edge of what the photos cover,
-behind surfaces, and in front of everything where a single photo decides. A pixel of a virtual camera counts as supported when the point it
-shows lies on a surface that a training photo shows, by the rendered depth of the photos' cameras; the mean opacity of all other pixels is
-the loss. Where photos do show something, the photometric loss outweighs it.
+The photometric loss says nothing about space that no photo shows, so Gaussians spill into it:
+beyond the edge of what the photos cover, behind surfaces, and in front of everything where a single
+photo decides. A pixel of a virtual camera counts as supported when the point it shows lies on a
+surface that a training photo shows, by the rendered depth of the photos' cameras; the mean opacity
+of all other pixels is the loss. Where photos do show something, the photometric loss outweighs it.
 
-It makes a render's opacity tell a generator what to invent, and makes the render itself worse: black is farther from the truth than smears.
+It makes a render's opacity tell a generator what to invent, and makes the render itself worse:
+black is farther from the truth than smears.
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ class FreeSpaceConfig:
     """Settings of the loss."""
 
     weight: float = 0.0
-    """Of the mean opacity of pixels without support; 0 turns the loss off, and no virtual camera is rendered."""
+    """Of the mean opacity of pixels without support; 0 turns the loss off, and no virtual camera is
+    rendered.
+    """
     start: float = 0.6
     """Fraction of the iterations before the first virtual camera, so that surfaces have formed."""
     interval: int = 4
@@ -40,11 +45,16 @@ class FreeSpaceConfig:
     depth_interval: int = 200
     """Iterations between two updates of the photos' depth maps."""
     tolerance: float = 0.1
-    """A point is on a surface when its depth differs by at most this fraction of the surface's depth."""
+    """A point is on a surface when its depth differs by at most this fraction of the surface's
+    depth.
+    """
     position_spread: float = 0.15
-    """Standard deviation of a virtual camera's position around the line between two photos, relative to the scene's extent."""
+    """Standard deviation of a virtual camera's position around the line between two photos,
+    relative to the scene's extent.
+    """
     angle_spread: float = 0.4
-    """Standard deviation of the angle between a virtual camera's direction and a photo's, radians."""
+    """Standard deviation of the angle between a virtual camera's direction and a photo's, radians.
+    """
     downscale: int = 3
     """A virtual camera's image is smaller than the photo by this factor."""
 
@@ -55,7 +65,9 @@ class FreeSpaceLoss:
     cameras: of the photos. extent: the scene's, world units. near: near plane, world units.
     """
 
-    def __init__(self, cameras: Sequence[Cameras], extent: float, near: float, config: FreeSpaceConfig) -> None:
+    def __init__(
+        self, cameras: Sequence[Cameras], extent: float, near: float, config: FreeSpaceConfig
+    ) -> None:
         self.cameras = cameras
         self.extent = extent
         self.near = near
@@ -68,10 +80,15 @@ class FreeSpaceLoss:
         return self.config.weight > 0 and inside and iteration % self.config.interval == 0
 
     def loss(self, splats: Splats, iteration: int, generator: torch.Generator) -> Float[Tensor, ""]:
-        """Weighted mean opacity of a virtual camera's pixels without support (others count as 0); differentiable in the splats."""
+        """Weighted mean opacity of a virtual camera's pixels without support (others count as 0);
+        differentiable in the splats.
+        """
         if not self.depths or iteration % self.config.depth_interval == 0:
             with torch.no_grad():
-                self.depths = [render(splats, camera, sh_degree=0, near=self.near).depth[0] for camera in self.cameras]
+                self.depths = [
+                    render(splats, camera, sh_degree=0, near=self.near).depth[0]
+                    for camera in self.cameras
+                ]
         camera = sample_virtual_camera(self.cameras, self.extent, self.config, generator)
         renders = render(splats, camera, sh_degree=0, near=self.near)
         empty = ~supported(renders, camera, self.cameras, self.depths, self.config.tolerance)
@@ -87,8 +104,11 @@ class FreeSpaceLoss:
         self.depths = [tensors[f"{STATE_PREFIX}{view}"] for view in range(count)]
 
 
-def sample_virtual_camera(cameras: Sequence[Cameras], extent: float, config: FreeSpaceConfig, generator: torch.Generator) -> Cameras:
-    """A single random camera near the line through two of the given ones, turned away from the first's direction, with a smaller image.
+def sample_virtual_camera(
+    cameras: Sequence[Cameras], extent: float, config: FreeSpaceConfig, generator: torch.Generator
+) -> Cameras:
+    """A single random camera near the line through two of the given ones, turned away from the
+    first's direction, with a smaller image.
 
     extent: of the scene, world units.
     """
@@ -100,7 +120,9 @@ def sample_virtual_camera(cameras: Sequence[Cameras], extent: float, config: Fre
     axis = torch.nn.functional.normalize(torch.randn(3, generator=generator), dim=0)
     half = config.angle_spread / 2 * torch.randn((), generator=generator)
     turn = quaternion_to_matrix(torch.cat([half.cos()[None], half.sin() * axis])).to(device)
-    center = torch.lerp(model.centers[0], cameras[second].centers[0], along.to(device)) + offset.to(device)
+    center = torch.lerp(model.centers[0], cameras[second].centers[0], along.to(device)) + offset.to(
+        device
+    )
     viewmat = torch.eye(4, device=device)
     viewmat[:3, :3] = turn @ model.viewmats[0, :3, :3]
     viewmat[:3, 3] = -viewmat[:3, :3] @ center
@@ -116,12 +138,17 @@ def supported(
     depths: Sequence[Float[Tensor, "height width"]],
     tolerance: float,
 ) -> Bool[Tensor, "height width"]:
-    """Per pixel of a single view: does the point it shows lie on the surface that one of the ``seeing`` cameras shows there?"""
+    """Per pixel of a single view: does the point it shows lie on the surface that one of the
+    ``seeing`` cameras shows there?
+    """
     origin, directions = pixel_rays(camera)
     forward = camera.camera_to_world[0, :3, 2]
     rays = directions[0].reshape(-1, 3)
     shown = renders.depth[0].flatten().isfinite()
-    points = origin[0] + rays[shown] * (renders.depth[0].flatten()[shown] / (rays[shown] @ forward))[:, None]
+    points = (
+        origin[0]
+        + rays[shown] * (renders.depth[0].flatten()[shown] / (rays[shown] @ forward))[:, None]
+    )
     found = torch.zeros(len(points), dtype=torch.bool, device=points.device)
     for view, depth in zip(seeing, depths, strict=True):
         pixels, z, valid = (values[0] for values in view.project(points))

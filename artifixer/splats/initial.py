@@ -1,7 +1,9 @@
-"""Where Gaussians start: on the sparse points that the training photos saw, and on pixels carried to a plausible depth.
+"""Where Gaussians start: on the sparse points that the training photos saw, and on pixels carried
+to a plausible depth.
 
-Structure from motion leaves few points where views are few, so points are added along the training photos' pixels, at the depth
-of the sparse points seen nearby, with the pixel's colour. Nothing is placed where no training photo looks.
+Structure from motion leaves few points where views are few, so points are added along the training
+photos' pixels, at the depth of the sparse points seen nearby, with the pixel's colour. Nothing is
+placed where no training photo looks.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from artifixer.splats.splats import SH_BASE, SH_COEFFICIENTS, Splats
 
 @dataclass(frozen=True)
 class InitialConfig:
-    """observed_by: a sparse point counts when at least this many training photos saw it (where tracks are known).
-    points: pixels are added until there are this many points in all.
-    depth_neighbours: a pixel's depth is interpolated between this many sparse points nearest in the image.
-    depth_noise: relative standard deviation of that depth.
+    """observed_by: a sparse point counts when at least this many training photos saw it (where
+    tracks are known). points: pixels are added until there are this many points in all.
+    depth_neighbours: a pixel's depth is interpolated between this many sparse points nearest in the
+    image. depth_noise: relative standard deviation of that depth.
     opacity: of every new Gaussian.
     scale: standard deviation relative to the distance to the nearest points.
     max_scale: upper limit of the standard deviation, relative to the scene's extent.
@@ -58,21 +60,27 @@ class ColoredPoints:
 
 
 def seen_points(points: SparsePoints, training: Sequence[int], observed_by: int) -> ColoredPoints:
-    """Sparse points that at least ``observed_by`` of the training views saw; all of them when the capture has no tracks."""
+    """Sparse points that at least ``observed_by`` of the training views saw; all of them when the
+    capture has no tracks.
+    """
     if not points.has_tracks:
         return ColoredPoints.of(points.xyz, points.rgb)
     in_training = torch.isin(points.observed_view, torch.tensor(list(training)))
-    pairs = torch.unique(torch.stack([points.observed_point[in_training], points.observed_view[in_training]]), dim=1)
+    pairs = torch.unique(
+        torch.stack([points.observed_point[in_training], points.observed_view[in_training]]), dim=1
+    )
     views = torch.bincount(pairs[0], minlength=len(points))
     keep = views >= min(observed_by, len(training))
     return ColoredPoints.of(points.xyz[keep], points.rgb[keep])
 
 
 def scene_extent(cameras: Sequence[Cameras], points: ColoredPoints) -> float:
-    """Size of what is being reconstructed, world units: the unit of learning rates and regularisers.
+    """Size of what is being reconstructed, world units: the unit of learning rates and
+    regularisers.
 
-    The larger of 1.1 x the farthest camera's distance from the cameras' mean (as in 3DGS) and half the median depth of the
-    points, so that a few cameras close together in a large scene do not freeze it.
+    The larger of 1.1 x the farthest camera's distance from the cameras' mean (as in 3DGS) and half
+    the median depth of the points, so that a few cameras close together in a large scene do not
+    freeze it.
     """
     centers = torch.cat([camera.centers for camera in cameras])
     spread = 1.1 * (centers - centers.mean(dim=0)).norm(dim=1).max()
@@ -89,24 +97,33 @@ def add_pixels(
     config: InitialConfig,
     generator: torch.Generator,
 ) -> ColoredPoints:
-    """Points enough for ``config.points``: random pixels of the photos, moved along their rays to the depth of the points nearby.
+    """Points enough for ``config.points``: random pixels of the photos, moved along their rays to
+    the depth of the points nearby.
 
-    Views without any known point use the depths seen by the others; without any point at all, depths are drawn around the
-    distance between the cameras.
+    Views without any known point use the depths seen by the others; without any point at all,
+    depths are drawn around the distance between the cameras.
     """
     wanted = config.points - len(points)
     if wanted <= 0:
         return points
     spread = torch.cat([camera.centers for camera in cameras]).std(dim=0).norm()
-    fallback = torch.cat([_visible_depths(camera, points)[1] for camera in cameras]) if len(points) else torch.zeros(0)
+    fallback = (
+        torch.cat([_visible_depths(camera, points)[1] for camera in cameras])
+        if len(points)
+        else torch.zeros(0)
+    )
     if len(fallback) == 0:
         fallback = (spread if spread > 0 else torch.tensor(1.0)) * torch.linspace(0.5, 4.0, 64)
     added = [points]
     for position, (photo, camera) in enumerate(zip(photos, cameras, strict=True)):
         count = wanted // len(photos) + (position < wanted % len(photos))
-        pixels = torch.rand(count, 2, generator=generator) * torch.tensor([camera.width, camera.height])
+        pixels = torch.rand(count, 2, generator=generator) * torch.tensor(
+            [camera.width, camera.height]
+        )
         depths = _depths_at(pixels, camera, points, fallback, config.depth_neighbours, generator)
-        depths = depths * (1 + config.depth_noise * torch.randn(count, generator=generator)).clamp(0.5, 1.5)
+        depths = depths * (1 + config.depth_noise * torch.randn(count, generator=generator)).clamp(
+            0.5, 1.5
+        )
         directions = camera.unproject(pixels[None])[0]
         in_camera = directions / directions[:, 2:] * depths[:, None]
         pose = camera.camera_to_world[0]
@@ -118,14 +135,22 @@ def add_pixels(
     return together
 
 
-def splats_at(points: ColoredPoints, sh_degree: int, extent: float, config: InitialConfig) -> Splats:
+def splats_at(
+    points: ColoredPoints, sh_degree: int, extent: float, config: InitialConfig
+) -> Splats:
     """Round Gaussians at the points, as wide as the distance to their three nearest neighbours."""
     from scipy.spatial import cKDTree
 
     count = len(points)
     neighbours = min(4, count)
-    distances = cKDTree(points.xyz.numpy()).query(points.xyz.numpy(), k=neighbours)[0].reshape(count, neighbours)
-    nearest = torch.from_numpy(distances[:, 1:].mean(axis=1) if neighbours > 1 else np.full(count, extent)).to(torch.float32)
+    distances = (
+        cKDTree(points.xyz.numpy())
+        .query(points.xyz.numpy(), k=neighbours)[0]
+        .reshape(count, neighbours)
+    )
+    nearest = torch.from_numpy(
+        distances[:, 1:].mean(axis=1) if neighbours > 1 else np.full(count, extent)
+    ).to(torch.float32)
     scales = (config.scale * nearest).clamp(1e-4 * extent, config.max_scale * extent)
     sh = torch.zeros(count, SH_COEFFICIENTS[sh_degree], 3)
     sh[:, 0] = (points.rgb - 0.5) / SH_BASE
@@ -138,11 +163,15 @@ def splats_at(points: ColoredPoints, sh_degree: int, extent: float, config: Init
     )
 
 
-def _visible_depths(camera: Cameras, points: ColoredPoints) -> tuple[Float[Tensor, "visible 2"], Float[Tensor, " visible"]]:
+def _visible_depths(
+    camera: Cameras, points: ColoredPoints
+) -> tuple[Float[Tensor, "visible 2"], Float[Tensor, " visible"]]:
     """Pixels and camera depths of the points inside one view, occlusion ignored."""
     pixels, depths, valid = camera.project(points.xyz)
     pixels, depths, valid = pixels[0], depths[0], valid[0]
-    inside = (pixels >= 0).all(dim=1) & (pixels[:, 0] < camera.width) & (pixels[:, 1] < camera.height)
+    inside = (
+        (pixels >= 0).all(dim=1) & (pixels[:, 0] < camera.width) & (pixels[:, 1] < camera.height)
+    )
     visible = valid & inside & (depths > 0)
     return pixels[visible], depths[visible]
 
@@ -155,10 +184,14 @@ def _depths_at(
     neighbours: int,
     generator: torch.Generator,
 ) -> Float[Tensor, " count"]:
-    """Camera depth at pixels: inverse-distance mean of the nearest visible points, or a draw from ``fallback``."""
+    """Camera depth at pixels: inverse-distance mean of the nearest visible points, or a draw from
+    ``fallback``.
+    """
     from scipy.spatial import cKDTree
 
-    known, depths = _visible_depths(camera, points) if len(points) else (torch.zeros(0, 2), torch.zeros(0))
+    known, depths = (
+        _visible_depths(camera, points) if len(points) else (torch.zeros(0, 2), torch.zeros(0))
+    )
     if len(known) == 0:
         return fallback[torch.randint(len(fallback), (len(pixels),), generator=generator)]
     k = min(neighbours, len(known))

@@ -1,4 +1,6 @@
-"""What a reconstruction minimises: colour distance to the photos, and the opacity and scale regularisers of MCMC."""
+"""What a reconstruction minimises: colour distance to the photos, and the opacity and scale
+regularisers of MCMC.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ def photometric_loss(
     ssim_weight: float,
     pixel_weights: Float[Tensor, "height width"] | None = None,
 ) -> Float[Tensor, ""]:
-    """(1 - s) L1 + s (1 - SSIM), averaged over pixels with optional weights in [0,1] (s = 0.2 in 3DGS and in the public release)."""
+    """(1 - s) L1 + s (1 - SSIM), averaged over pixels with optional weights in [0,1] (s = 0.2 in
+    3DGS and in the public release).
+    """
     distance = (prediction - photo).abs().mean(dim=-1)
     if ssim_weight > 0:
         dissimilarity = 1 - ssim_map(prediction, photo).mean(dim=-1)
@@ -26,9 +30,15 @@ def photometric_loss(
     return distance.mean()
 
 
-def regulariser(splats: Splats, opacity_weight: float, scale_weight: float, extent: float) -> Float[Tensor, ""]:
-    """Mean opacity and mean scale (relative to the scene's extent), weighted (Kheradmand et al. 2024, equation 10).
+def regulariser(
+    splats: Splats, opacity_weight: float, scale_weight: float, extent: float
+) -> Float[Tensor, ""]:
+    """Mean opacity and mean scale (relative to the scene's extent), weighted (Kheradmand et al.
+    2024, equation 10).
 
     Gaussians that no photo shows get only this gradient: they lose their opacity and are relocated.
     """
-    return opacity_weight * torch.sigmoid(splats.opacity_logits).mean() + scale_weight / extent * splats.log_scales.exp().mean()
+    return (
+        opacity_weight * torch.sigmoid(splats.opacity_logits).mean()
+        + scale_weight / extent * splats.log_scales.exp().mean()
+    )

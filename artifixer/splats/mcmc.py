@@ -1,9 +1,10 @@
-"""Gaussian splatting as Markov chain Monte Carlo (Kheradmand et al. 2024): where Gaussians go, in plain torch on any device.
+"""Gaussian splatting as Markov chain Monte Carlo (Kheradmand et al. 2024): where Gaussians go, in
+plain torch on any device.
 
-Three moves replace the heuristics of cloning, splitting and resetting: Gaussians that died (opacity under a threshold) are moved
-onto living ones, the population grows the same way up to a cap, and noise shaped by each Gaussian's covariance lets the nearly
-transparent ones explore. Copies share the opacity and scale of the original such that the picture barely changes (their
-equation 9).
+Three moves replace the heuristics of cloning, splitting and resetting: Gaussians that died (opacity
+under a threshold) are moved onto living ones, the population grows the same way up to a cap, and
+noise shaped by each Gaussian's covariance lets the nearly transparent ones explore. Copies share
+the opacity and scale of the original such that the picture barely changes (their equation 9).
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from artifixer.splats.trainable import TrainableSplats
 class McmcConfig:
     """dead_opacity: Gaussians at or under this opacity are relocated.
     growth: factor by which the population grows per event, until ``max_gaussians``.
-    start, stop, every: iterations between which, and how often, relocation and growth happen (fractions of the run for the first two).
-    noise: exploration noise per unit of the positions' learning rate; 5e5 in their code at world-unit learning rates.
-    noise_sharpness, noise_threshold: the noise fades out where opacity rises above ``noise_threshold``, as a logistic of this slope.
+    start, stop, every: iterations between which, and how often, relocation and growth happen
+    (fractions of the run for the first two). noise: exploration noise per unit of the positions'
+    learning rate; 5e5 in their code at world-unit learning rates. noise_sharpness, noise_threshold:
+    the noise fades out where opacity rises above ``noise_threshold``, as a logistic of this slope.
     """
 
     max_gaussians: int = 1_000_000
@@ -40,18 +42,24 @@ class McmcConfig:
     noise_threshold: float = 0.005
 
 
-#: More copies than this are treated as this many: the binomials of equation 9 lose float32 precision beyond.
+#: More copies than this are treated as this many: the binomials of equation 9 lose float32
+#: precision beyond.
 MAX_COPIES = 51
 
-#: Above this opacity the noise's logistic is under 1e-6 and skipped (sharpness 100, threshold 0.005).
+#: Above this opacity the noise's logistic is under 1e-6 and skipped (sharpness 100, threshold
+#: 0.005).
 QUIET_OPACITY = 0.15
 
 
 @torch.no_grad()
-def relocate_and_grow(trainable: TrainableSplats, config: McmcConfig, generator: torch.Generator) -> int:
-    """Move dead Gaussians onto living ones and add new ones up to the cap; returns how many were moved or added.
+def relocate_and_grow(
+    trainable: TrainableSplats, config: McmcConfig, generator: torch.Generator
+) -> int:
+    """Move dead Gaussians onto living ones and add new ones up to the cap; returns how many were
+    moved or added.
 
-    Sources are drawn in proportion to opacity. Each source and its copies get the opacity and scale of equation 9.
+    Sources are drawn in proportion to opacity. Each source and its copies get the opacity and scale
+    of equation 9.
     """
     splats = trainable.splats
     opacities = splats.opacities
@@ -64,7 +72,9 @@ def relocate_and_grow(trainable: TrainableSplats, config: McmcConfig, generator:
         return 0
 
     weights = torch.where(alive, opacities, torch.zeros_like(opacities)).cpu()
-    sources = torch.multinomial(weights, moved, replacement=True, generator=generator).to(dead.device)
+    sources = torch.multinomial(weights, moved, replacement=True, generator=generator).to(
+        dead.device
+    )
     copies = torch.bincount(sources, minlength=count) + 1
     index = torch.arange(count, device=dead.device)
     index[dead] = sources[: len(dead)]
@@ -73,15 +83,24 @@ def relocate_and_grow(trainable: TrainableSplats, config: McmcConfig, generator:
     trainable.gather(index, fresh=shared)
 
     splats = trainable.splats
-    new_opacities, new_scales = share_between_copies(splats.opacities[shared], splats.scales[shared], copies[index][shared])
+    new_opacities, new_scales = share_between_copies(
+        splats.opacities[shared], splats.scales[shared], copies[index][shared]
+    )
     splats.opacity_logits[shared] = torch.logit(new_opacities.clamp(config.dead_opacity, 1 - 1e-6))
     splats.log_scales[shared] = new_scales.log()
     return moved
 
 
 @torch.no_grad()
-def perturb(trainable: TrainableSplats, config: McmcConfig, means_learning_rate: float, generator: torch.Generator) -> None:
-    """Add exploration noise to the centres: covariance times a normal draw, gated to nearly transparent Gaussians."""
+def perturb(
+    trainable: TrainableSplats,
+    config: McmcConfig,
+    means_learning_rate: float,
+    generator: torch.Generator,
+) -> None:
+    """Add exploration noise to the centres: covariance times a normal draw, gated to nearly
+    transparent Gaussians.
+    """
     splats = trainable.splats
     opacities = splats.opacities
     noise = torch.randn(splats.means.shape, generator=generator).to(splats.means.device)
@@ -95,9 +114,12 @@ def perturb(trainable: TrainableSplats, config: McmcConfig, means_learning_rate:
 
 
 def share_between_copies(
-    opacities: Float[Tensor, " count"], scales: Float[Tensor, "count 3"], copies: Int[Tensor, " count"]
+    opacities: Float[Tensor, " count"],
+    scales: Float[Tensor, "count 3"],
+    copies: Int[Tensor, " count"],
 ) -> tuple[Float[Tensor, " count"], Float[Tensor, "count 3"]]:
-    """Opacity and scale that each of ``copies`` coinciding Gaussians needs to look like the one they came from.
+    """Opacity and scale that each of ``copies`` coinciding Gaussians needs to look like the one
+    they came from.
 
     Equation 9 of Kheradmand et al.: o' = 1 - (1 - o)^(1/n), and scale times
     o / sum_{i=1..n} sum_{k=0..i-1} binom(i-1, k) (-1)^k o'^(k+1) / sqrt(k+1).
@@ -112,7 +134,9 @@ def share_between_copies(
 
 @cache
 def _binomial_sums(device: str) -> Float[Tensor, "copies power"]:
-    """Row n, column k: (-1)^k / sqrt(k+1) * sum_{i=1..n} binom(i-1, k), by the hockey-stick identity binom(n, k+1)."""
+    """Row n, column k: (-1)^k / sqrt(k+1) * sum_{i=1..n} binom(i-1, k), by the hockey-stick
+    identity binom(n, k+1).
+    """
     table = torch.zeros(MAX_COPIES + 1, MAX_COPIES, dtype=torch.float64)
     for n in range(1, MAX_COPIES + 1):
         for k in range(n):

@@ -1,4 +1,6 @@
-"""What the compressed splat files share: smallest-three quaternions, opacities in 8 bits, the order of harmonics, and limits."""
+"""What the compressed splat files share: smallest-three quaternions, opacities in 8 bits, the order
+of harmonics, and limits.
+"""
 
 from __future__ import annotations
 
@@ -12,35 +14,46 @@ from torch import Tensor
 from artifixer.runtime.errors import InputError
 from artifixer.splats.splats import SH_COEFFICIENTS, Splats
 
-#: Opacities this near to 0 and 1 have no finite logit in float32 worth keeping; 8 bits reach both ends.
+#: Opacities this near to 0 and 1 have no finite logit in float32 worth keeping; 8 bits reach both
+#: ends.
 OPACITY_MARGIN = 1e-6
 
 #: Bytes of a compressed file, which is read as a whole.
 LARGEST_FILE = 1024**3
 
-#: A file may claim Gaussians of this many times its own size in memory, and of the size below in any case: far more than real files
-#: compress by, and far less than a few bytes of zeros can unpack to.
+#: A file may claim Gaussians of this many times its own size in memory, and of the size below in
+#: any case: far more than real files compress by, and far less than a few bytes of zeros can unpack
+#: to.
 LARGEST_EXPANSION = 100
 ALWAYS_ALLOWED_BYTES = 64 * 1024**2
 
-#: Signs of the spherical harmonics of degree 1 to 3 under a half turn about x, (x, y, z) -> (x, -y, -z).
+#: Signs of the spherical harmonics of degree 1 to 3 under a half turn about x, (x, y, z) -> (x, -y,
+#: -z).
 HALF_TURN_SIGNS = (-1, -1, 1, -1, 1, 1, -1, 1, -1, 1, -1, -1, 1, -1, 1)
 
 
 def check_count(path: Path, count: int, degree: int = 3) -> None:
-    """Refuse a number of Gaussians that a file of this size cannot hold, before memory is taken for them. Raises ``InputError``."""
+    """Refuse a number of Gaussians that a file of this size cannot hold, before memory is taken for
+    them. Raises ``InputError``.
+    """
     if count < 1:
         raise InputError(f"{path}: holds {count} Gaussians, expected at least one")
     size = path.stat().st_size
     needed = 4 * count * (11 + 3 * SH_COEFFICIENTS[degree])
     if needed > max(ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION * size):
-        raise InputError(f"{path}: claims {count:,} Gaussians in {size:,} bytes, expected fewer in a file of this size")
+        raise InputError(
+            f"{path}: claims {count:,} Gaussians in {size:,} bytes, expected fewer in a file of "
+            "this size"
+        )
 
 
 def check_degree(path: Path, degree: int) -> None:
     """Raises ``InputError`` for spherical harmonics that ``Splats`` does not hold."""
     if not 0 <= degree < len(SH_COEFFICIENTS):
-        raise InputError(f"{path}: spherical harmonics of degree {degree}, expected 0 to {len(SH_COEFFICIENTS) - 1}")
+        raise InputError(
+            f"{path}: spherical harmonics of degree {degree}, expected 0 to "
+            f"{len(SH_COEFFICIENTS) - 1}"
+        )
 
 
 def opacity_logits(opacities: np.ndarray) -> Float[Tensor, " count"]:
@@ -49,10 +62,14 @@ def opacity_logits(opacities: np.ndarray) -> Float[Tensor, " count"]:
     return torch.from_numpy(np.log(clipped / (1 - clipped)).astype(np.float32))
 
 
-def largest_component(quats: Float[np.ndarray, "count 4"]) -> tuple[Int[np.ndarray, " count"], Float[np.ndarray, "count 3"]]:
-    """Unit quaternions as the index of the component of largest magnitude and the other three in their order.
+def largest_component(
+    quats: Float[np.ndarray, "count 4"],
+) -> tuple[Int[np.ndarray, " count"], Float[np.ndarray, "count 3"]]:
+    """Unit quaternions as the index of the component of largest magnitude and the other three in
+    their order.
 
-    The sign is chosen so that the component left out is positive. A quaternion without length becomes the identity.
+    The sign is chosen so that the component left out is positive. A quaternion without length
+    becomes the identity.
     """
     length = np.linalg.norm(quats, axis=1, keepdims=True)
     unit = np.where(length > 0, quats / np.where(length > 0, length, 1), np.array([1.0, 0, 0, 0]))
@@ -61,7 +78,9 @@ def largest_component(quats: Float[np.ndarray, "count 4"]) -> tuple[Int[np.ndarr
     return largest, np.take_along_axis(unit * sign, _OTHERS[largest], axis=1)
 
 
-def from_largest_component(largest: Int[np.ndarray, " count"], others: Float[np.ndarray, "count 3"]) -> Float[np.ndarray, "count 4"]:
+def from_largest_component(
+    largest: Int[np.ndarray, " count"], others: Float[np.ndarray, "count 3"]
+) -> Float[np.ndarray, "count 4"]:
     """Inverse of ``largest_component``."""
     quats = np.empty((len(others), 4), np.float32)
     np.put_along_axis(quats, _OTHERS[largest], others.astype(np.float32), axis=1)
@@ -71,7 +90,9 @@ def from_largest_component(largest: Int[np.ndarray, " count"], others: Float[np.
 
 
 def half_turned(splats: Splats) -> Splats:
-    """The splats after a half turn about x: from axes right, down, front to right, up, back, or the other way round."""
+    """The splats after a half turn about x: from axes right, down, front to right, up, back, or the
+    other way round.
+    """
     signs = torch.tensor([1, *HALF_TURN_SIGNS][: splats.sh.shape[1]], dtype=splats.sh.dtype)
     return Splats(
         means=splats.means * torch.tensor([1.0, -1.0, -1.0]),

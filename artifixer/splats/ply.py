@@ -1,10 +1,11 @@
 """Splats and points as PLY files.
 
-Splats use the field names and order of the original 3D Gaussian Splatting code (Kerbl et al. 2023), which viewers and editors
-read: ``x y z nx ny nz f_dc_0..2 f_rest_* opacity scale_0..2 rot_0..3``, all float32, little endian. Stored values are the
-optimised ones (log scales, opacity logits, quaternions wxyz as they are), so writing and reading back is bit-exact.
-Higher spherical-harmonics coefficients are stored channel by channel: ``f_rest_k`` = coefficient ``1 + k % n`` of channel
-``k // n``, with n the number of coefficients above degree 0.
+Splats use the field names and order of the original 3D Gaussian Splatting code (Kerbl et al. 2023),
+which viewers and editors read: ``x y z nx ny nz f_dc_0..2 f_rest_* opacity scale_0..2 rot_0..3``,
+all float32, little endian. Stored values are the optimised ones (log scales, opacity logits,
+quaternions wxyz as they are), so writing and reading back is bit-exact. Higher spherical-harmonics
+coefficients are stored channel by channel: ``f_rest_k`` = coefficient ``1 + k % n`` of channel ``k
+// n``, with n the number of coefficients above degree 0.
 """
 
 from __future__ import annotations
@@ -36,14 +37,16 @@ LARGEST_VALUE = 1e15
 
 
 def write_splats(path: Path, splats: Splats) -> None:
-    """Write the splats as a standard 3DGS PLY, atomically. Normals, which Gaussians do not have, are zeros.
+    """Write the splats as a standard 3DGS PLY, atomically. Normals, which Gaussians do not have,
+    are zeros.
 
     Raises ``InputError`` when there are none.
     """
     count, coefficients = splats.sh.shape[:2]
     if count == 0:
         raise InputError(
-            f"{path}: no Gaussian survived the fit; expected at least 1. Cameras that do not see the points are the usual cause: "
+            f"{path}: no Gaussian survived the fit; expected at least 1. Cameras that do not see "
+            "the points are the usual cause: "
             "check the capture's poses (axes, camera_to_world or world_to_camera)"
         )
     rest = tuple(f"f_rest_{k}" for k in range(3 * (coefficients - 1)))
@@ -68,16 +71,21 @@ def write_splats(path: Path, splats: Splats) -> None:
 
 
 def read_splats(path: Path) -> Splats:
-    """Read a 3DGS PLY of spherical-harmonics degree 0 to 3, binary or text; fields may come in any order.
+    """Read a 3DGS PLY of spherical-harmonics degree 0 to 3, binary or text; fields may come in any
+    order.
 
-    For a run's own files. Raises ``InputError`` when the file is no PLY, lacks a field, or holds values that are not finite.
+    For a run's own files. Raises ``InputError`` when the file is no PLY, lacks a field, or holds
+    values that are not finite.
     """
     splats = read_unchecked_splats(path)
     for name, values in vars(splats).items():
         finite = torch.isfinite(values.reshape(len(splats), -1)).all(dim=1)
         if not finite.all():
             first = int(torch.nonzero(~finite)[0])
-            raise InputError(f"{path}: {int((~finite).sum())} Gaussians with non-finite {name}, the first is number {first}")
+            raise InputError(
+                f"{path}: {int((~finite).sum())} Gaussians with non-finite {name}, the first is "
+                f"number {first}"
+            )
     check_extent(path, splats)
     return splats
 
@@ -96,26 +104,49 @@ def read_unchecked_splats(path: Path) -> Splats:
         raise InputError(f"{path}: {len(rest)} f_rest_* fields, expected one of {allowed}")
     gaps = [f"f_rest_{k}" for k in range(len(rest)) if f"f_rest_{k}" not in present]
     if gaps:
-        raise InputError(f"{path}: {gaps[0]} is missing among {len(rest)} f_rest_* fields; expected f_rest_0 to f_rest_{len(rest) - 1}")
+        raise InputError(
+            f"{path}: {gaps[0]} is missing among {len(rest)} f_rest_* fields; expected f_rest_0 to "
+            f"f_rest_{len(rest) - 1}"
+        )
 
     def columns(names: tuple[str, ...] | list[str]) -> Tensor:
-        with np.errstate(over="ignore"):  # doubles beyond float32 become infinite, which is refused below
-            return torch.from_numpy(np.stack([vertices[name].astype(np.float32) for name in names], axis=1))
+        # doubles beyond float32 become infinite, which is refused below
+        with np.errstate(over="ignore"):
+            return torch.from_numpy(
+                np.stack([vertices[name].astype(np.float32) for name in names], axis=1)
+            )
 
     count = len(vertices)
     sh = columns(BASE_COLOR)[:, None]
     if rest:
         ordered = [f"f_rest_{k}" for k in range(len(rest))]
         sh = torch.cat([sh, columns(ordered).reshape(count, 3, -1).mT], dim=1)
-    return Splats(columns(POSITION), columns(ROTATION), columns(SCALE), columns(["opacity"])[:, 0], sh.contiguous())
+    return Splats(
+        columns(POSITION),
+        columns(ROTATION),
+        columns(SCALE),
+        columns(["opacity"])[:, 0],
+        sh.contiguous(),
+    )
 
 
 def check_extent(path: Path, splats: Splats) -> None:
-    """Raise ``InputError`` for Gaussians so far away or so large that squares of their lengths are not finite in float32."""
-    limits = {"means": LARGEST_POSITION, "log_scales": math.log(LARGEST_POSITION), "opacity_logits": LARGEST_VALUE, "sh": LARGEST_VALUE}
+    """Raise ``InputError`` for Gaussians so far away or so large that squares of their lengths are
+    not finite in float32.
+    """
+    limits = {
+        "means": LARGEST_POSITION,
+        "log_scales": math.log(LARGEST_POSITION),
+        "opacity_logits": LARGEST_VALUE,
+        "sh": LARGEST_VALUE,
+    }
     for name, limit in limits.items():
         values = getattr(splats, name)
-        largest = float(values.max() if name == "log_scales" else values.abs().max()) if len(splats) else 0.0
+        largest = (
+            float(values.max() if name == "log_scales" else values.abs().max())
+            if len(splats)
+            else 0.0
+        )
         if largest > limit:
             raise InputError(f"{path}: {name} of {largest:g}, expected at most {limit:g}")
 
@@ -123,7 +154,8 @@ def check_extent(path: Path, splats: Splats) -> None:
 def read_points(path: Path) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "points 3"]]:
     """Positions and colours of a point-cloud PLY; grey where the file has no colours.
 
-    Also takes a Gaussian-splat PLY, whose base colours are used. Raises ``InputError`` on unreadable files and non-finite positions.
+    Also takes a Gaussian-splat PLY, whose base colours are used. Raises ``InputError`` on
+    unreadable files and non-finite positions.
     """
     vertices = _read_vertices(path)
     present = vertices.dtype.names or ()
@@ -131,11 +163,19 @@ def read_points(path: Path) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "p
     if missing:
         raise InputError(f"{path}: points need x, y and z; missing: {', '.join(missing)}")
     with np.errstate(over="ignore"):
-        xyz = torch.from_numpy(np.stack([vertices[name].astype(np.float32) for name in POSITION], axis=1))
+        xyz = torch.from_numpy(
+            np.stack([vertices[name].astype(np.float32) for name in POSITION], axis=1)
+        )
     if not torch.isfinite(xyz).all():
-        raise InputError(f"{path}: {int((~torch.isfinite(xyz).all(dim=1)).sum())} points have positions that are not finite")
+        raise InputError(
+            f"{path}: {int((~torch.isfinite(xyz).all(dim=1)).sum())} points have positions that "
+            "are not finite"
+        )
     if len(xyz) and float(xyz.abs().max()) > LARGEST_POSITION:
-        raise InputError(f"{path}: positions of {float(xyz.abs().max()):g}, expected at most {LARGEST_POSITION:g}")
+        raise InputError(
+            f"{path}: positions of {float(xyz.abs().max()):g}, expected at most "
+            f"{LARGEST_POSITION:g}"
+        )
     if all(name in present for name in ("red", "green", "blue")):
         rgb = np.stack([vertices[name] for name in ("red", "green", "blue")], axis=1)
         if rgb.dtype.kind == "f":
@@ -145,7 +185,9 @@ def read_points(path: Path) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "p
         return xyz, torch.from_numpy(rgb.astype(np.uint8))
     if all(name in present for name in BASE_COLOR):
         base = np.stack([vertices[name].astype(np.float32) for name in BASE_COLOR], axis=1)
-        return xyz, torch.from_numpy((np.clip(base * SH_BASE + 0.5, 0, 1) * 255).round().astype(np.uint8))
+        return xyz, torch.from_numpy(
+            (np.clip(base * SH_BASE + 0.5, 0, 1) * 255).round().astype(np.uint8)
+        )
     return xyz, torch.full((len(xyz), 3), 128, dtype=torch.uint8)
 
 

@@ -1,10 +1,12 @@
-"""``reconstruct``: photos with cameras -> splats, by gradient descent through the rasterizer and MCMC moves.
+"""``reconstruct``: photos with cameras -> splats, by gradient descent through the rasterizer and
+MCMC moves.
 
 The paper's initial reconstruction (section 5.1 and appendix B: 3DGUT rendering, MCMC densification,
 10,000 iterations). Each iteration renders one photo's camera over a random background colour, so
 that opacity means coverage and not brightness.
 
-All randomness is keyed by (seed, iteration), so a run that continues from its checkpoint ends with the same bits on the CPU.
+All randomness is keyed by (seed, iteration), so a run that continues from its checkpoint ends with
+the same bits on the CPU.
 """
 
 from __future__ import annotations
@@ -35,16 +37,16 @@ from artifixer.splats.render import contributions, render
 from artifixer.splats.splats import Splats
 from artifixer.splats.trainable import MOMENTS, TrainableSplats
 
-#: The state is saved when this many seconds have passed, and when saving takes no more than the share below of the time.
-#: The moment has no influence on the result.
+#: The state is saved when this many seconds have passed, and when saving takes no more than the
+#: share below of the time. The moment has no influence on the result.
 SECONDS_BETWEEN_CHECKPOINTS = 1.0
 SHARE_OF_SAVING = 0.03
 
 
 @dataclass(frozen=True)
 class LearningRates:
-    """Adam's step sizes. ``means`` is in units of the scene's extent and falls exponentially to ``means_final``;
-    the others are constant."""
+    """Adam's step sizes. ``means`` is in units of the scene's extent and falls exponentially to
+    ``means_final``; the others are constant."""
 
     means: float = 1.6e-4
     means_final: float = 1.6e-6
@@ -62,15 +64,16 @@ class LearningRates:
 class ReconstructConfig:
     """Settings of one reconstruction.
 
-    sh_degree: final degree of the spherical harmonics; it rises by one every ``sh_every`` iterations.
-    ssim_weight: share of 1 - SSIM in the photometric loss.
+    sh_degree: final degree of the spherical harmonics; it rises by one every ``sh_every``
+    iterations. ssim_weight: share of 1 - SSIM in the photometric loss.
     opacity_weight, scale_weight: regularisers; the scale's is relative to the scene's extent.
     near: near plane relative to the scene's extent.
 
     The next three are not in the paper and off by default:
-    gaussians_per_pixel: upper bound of the number of Gaussians per pixel of all photos together, or None: few photos do not determine more.
-    unseen_weight: after the fit, Gaussians whose blending weight stays below this in every training photo are removed; 0 removes none.
-    free_space: see ``free_space.py``.
+    gaussians_per_pixel: upper bound of the number of Gaussians per pixel of all photos together, or
+    None: few photos do not determine more. unseen_weight: after the fit, Gaussians whose blending
+    weight stays below this in every training photo are removed; 0 removes none. free_space: see
+    ``free_space.py``.
     """
 
     iterations: int = 10_000
@@ -92,14 +95,22 @@ class ReconstructConfig:
         return replace(self, free_space=FreeSpaceConfig())
 
     def with_free_space_loss(self, weight: float) -> ReconstructConfig:
-        """The same settings with a weight of the free-space loss; 0 is the plain fit. Raises ``InputError`` for a bad weight."""
+        """The same settings with a weight of the free-space loss; 0 is the plain fit. Raises
+        ``InputError`` for a bad weight.
+        """
         if not 0 <= weight < math.inf:
             raise InputError(f"--free-space-loss {weight:g}: expected a finite number, at least 0")
-        return self.without_free_space_loss() if weight == 0 else replace(self, free_space=replace(self.free_space, weight=weight))
+        return (
+            self.without_free_space_loss()
+            if weight == 0
+            else replace(self, free_space=replace(self.free_space, weight=weight))
+        )
 
 
 #: (render, photo), both [0,1] ``[height width 3]`` -> the loss of a view.
-ViewLoss = Callable[[Float[Tensor, "height width 3"], Float[Tensor, "height width 3"]], Float[Tensor, ""]]
+ViewLoss = Callable[
+    [Float[Tensor, "height width 3"], Float[Tensor, "height width 3"]], Float[Tensor, ""]
+]
 
 
 @dataclass(frozen=True)
@@ -107,9 +118,10 @@ class TrainingViews:
     """What the splats are fitted to; all sequences have one entry per view.
 
     weights: how much each view's loss counts, at least 0.
-    pixel_weights: maps ``[height width]`` in [0,1] that multiply the loss per pixel, or None for ones (generated frames count
-    little where photos already decide).
-    losses: what replaces the photometric loss (and its pixel weights) of a view, or None; may be empty when there is none.
+    pixel_weights: maps ``[height width]`` in [0,1] that multiply the loss per pixel, or None for
+    ones (generated frames count little where photos already decide).
+    losses: what replaces the photometric loss (and its pixel weights) of a view, or None; may be
+    empty when there is none.
     """
 
     photos: Sequence[Photo]
@@ -129,7 +141,9 @@ class TrainingViews:
 
 @dataclass(frozen=True)
 class IterationReport:
-    """State after an iteration: ``iteration`` of ``iterations`` done; loss, PSNR in dB of that iteration's photo; population."""
+    """State after an iteration: ``iteration`` of ``iterations`` done; loss, PSNR in dB of that
+    iteration's photo; population.
+    """
 
     iteration: int
     iterations: int
@@ -151,22 +165,28 @@ def reconstruct(
 ) -> Splats:
     """Fit splats to the views, starting from ``initial``.
 
-    extent: size of the scene in world units (``scene_extent``). checkpoint: a file in which the state is kept while running, and
-    from which an interrupted call with the same arguments continues; it is left behind for the caller to remove.
-    Raises ``Stopped`` after saving when SIGTERM arrived; RuntimeError when the loss stops being finite.
+    extent: size of the scene in world units (``scene_extent``). checkpoint: a file in which the
+    state is kept while running, and from which an interrupted call with the same arguments
+    continues; it is left behind for the caller to remove. Raises ``Stopped`` after saving when
+    SIGTERM arrived; RuntimeError when the loss stops being finite.
     """
-    read = {id(photo): torch.from_numpy(photo.read()).to(device) for photo in views.photos}  # a photo may be listed several times
+    # a photo may be listed several times
+    read = {id(photo): torch.from_numpy(photo.read()).to(device) for photo in views.photos}
     pixels = [read[id(photo)] for photo in views.photos]
     has_own_loss = [loss is not None for loss in views.losses]
     settings = (asdict(config), seed, extent, list(views.weights), has_own_loss)
     identity = fingerprint(*settings, pixels, list(views.pixel_weights), *vars(initial).values())
     cameras = [camera.to(device) for camera in views.cameras]
     free_space = FreeSpaceLoss(cameras, extent, config.near * extent, config.free_space)
-    trainable, start = _load_or_start(checkpoint, identity, initial, free_space, config, extent, device)
+    trainable, start = _load_or_start(
+        checkpoint, identity, initial, free_space, config, extent, device
+    )
     masks = [None if mask is None else mask.to(device) for mask in views.pixel_weights]
     mcmc = config.mcmc
     if config.gaussians_per_pixel is not None:
-        most = int(config.gaussians_per_pixel * sum(photo.shape[0] * photo.shape[1] for photo in pixels))
+        most = int(
+            config.gaussians_per_pixel * sum(photo.shape[0] * photo.shape[1] for photo in pixels)
+        )
         mcmc = replace(mcmc, max_gaussians=min(mcmc.max_gaussians, most))
     save_next = time.monotonic() + SECONDS_BETWEEN_CHECKPOINTS
 
@@ -178,16 +198,26 @@ def reconstruct(
         trainable.set_learning_rate("means", step)
 
         degree = min(config.sh_degree, iteration // config.sh_every)
-        renders = render(trainable.splats, cameras[view], sh_degree=degree, near=config.near * extent)
+        renders = render(
+            trainable.splats, cameras[view], sh_degree=degree, near=config.near * extent
+        )
         background = torch.rand(3, generator=generator(seed, "background", iteration)).to(device)
         image = renders.rgb[0] + (1 - renders.opacity[0])[..., None] * background
         own_loss = views.losses[view] if views.losses else None
-        distance = own_loss(image, photo) if own_loss else photometric_loss(image, photo, config.ssim_weight, masks[view])
+        distance = (
+            own_loss(image, photo)
+            if own_loss
+            else photometric_loss(image, photo, config.ssim_weight, masks[view])
+        )
         loss = views.weights[view] * distance
-        (loss + regulariser(trainable.splats, config.opacity_weight, config.scale_weight, extent)).backward()
+        (
+            loss + regulariser(trainable.splats, config.opacity_weight, config.scale_weight, extent)
+        ).backward()
         if free_space.is_due(iteration, config.iterations):
             # The key's name is kept: another one would draw other cameras for the same seed.
-            free_space.loss(trainable.splats, iteration, generator(seed, "stray camera", iteration)).backward()
+            free_space.loss(
+                trainable.splats, iteration, generator(seed, "stray camera", iteration)
+            ).backward()
         trainable.step()
 
         if _is_mcmc_turn(iteration, config):
@@ -196,20 +226,30 @@ def reconstruct(
 
         value = float(loss.detach())
         if value != value or value in (float("inf"), float("-inf")):
-            raise RuntimeError(f"the loss is {value} at iteration {iteration} (photo {views.photos[view].name})")
+            raise RuntimeError(
+                f"the loss is {value} at iteration {iteration} (photo {views.photos[view].name})"
+            )
         with torch.no_grad():
             error = float((renders.rgb[0].detach() - photo).square().mean())
-        report(IterationReport(iteration + 1, config.iterations, value, _psnr(error), len(trainable)))
+        report(
+            IterationReport(iteration + 1, config.iterations, value, _psnr(error), len(trainable))
+        )
 
         stopping = stop_requested()
         if checkpoint is not None and (stopping or time.monotonic() > save_next):
             began = time.monotonic()
-            _save(checkpoint, identity, iteration + 1, {**trainable.state_tensors(), **free_space.state_tensors()})
+            _save(
+                checkpoint,
+                identity,
+                iteration + 1,
+                {**trainable.state_tensors(), **free_space.state_tensors()},
+            )
             ended = time.monotonic()
             save_next = ended + max(SECONDS_BETWEEN_CHECKPOINTS, (ended - began) / SHARE_OF_SAVING)
         if stopping:
             raise Stopped(
-                f"reconstruction stopped after iteration {iteration + 1} of {config.iterations}; run the same command to continue"
+                f"reconstruction stopped after iteration {iteration + 1} of {config.iterations}; "
+                "run the same command to continue"
             )
 
     fitted = trainable.splats.map(lambda tensor: tensor.detach())
@@ -219,11 +259,15 @@ def reconstruct(
 
 
 @torch.no_grad()
-def remove_unseen(splats: Splats, cameras: Sequence[Cameras], config: ReconstructConfig, extent: float) -> Splats:
+def remove_unseen(
+    splats: Splats, cameras: Sequence[Cameras], config: ReconstructConfig, extent: float
+) -> Splats:
     """Drop Gaussians that no camera blends with at least ``config.unseen_weight`` at any pixel."""
     strongest = torch.zeros_like(splats.opacity_logits)
     for camera in cameras:
-        strongest = torch.maximum(strongest, contributions(splats, camera, near=config.near * extent))
+        strongest = torch.maximum(
+            strongest, contributions(splats, camera, near=config.near * extent)
+        )
     return splats.map(lambda tensor: tensor[strongest >= config.unseen_weight])
 
 
@@ -251,20 +295,26 @@ def _load_or_start(
     extent: float,
     device: str,
 ) -> tuple[TrainableSplats, int]:
-    """The state in the checkpoint when it belongs to this call, else the initial one; and the iterations already done."""
+    """The state in the checkpoint when it belongs to this call, else the initial one; and the
+    iterations already done.
+    """
     rates = asdict(config.learning_rates)
     rates = {name: rates[name] for name in ("means", "quats", "log_scales", "opacity_logits", "sh")}
     rates["means"] *= extent
     if checkpoint is not None and checkpoint.exists():
         metadata, tensors = _read_checkpoint(checkpoint, identity, device)
         if metadata.get("identity") == identity:
-            iteration = _check_state(checkpoint, metadata, tensors, free_space.cameras, initial, config)
+            iteration = _check_state(
+                checkpoint, metadata, tensors, free_space.cameras, initial, config
+            )
             free_space.load_state(tensors)
             return TrainableSplats.from_state(tensors, rates), iteration
     return TrainableSplats(initial.map(lambda tensor: tensor.to(device)), rates), 0
 
 
-def _read_checkpoint(checkpoint: Path, identity: str, device: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _read_checkpoint(
+    checkpoint: Path, identity: str, device: str
+) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata and tensors of a checkpoint; no tensors when it belongs to another call."""
     from safetensors import SafetensorError, safe_open
 
@@ -275,7 +325,9 @@ def _read_checkpoint(checkpoint: Path, identity: str, device: str) -> tuple[dict
             names = list(file.keys()) if metadata.get("identity") == identity else []
             return metadata, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, *PARSER_ERRORS) as error:
-        raise InputError(f"{checkpoint}: damaged checkpoint ({reason(error)}); delete it to begin anew") from error
+        raise InputError(
+            f"{checkpoint}: damaged checkpoint ({reason(error)}); delete it to begin anew"
+        ) from error
 
 
 def _check_state(
@@ -286,23 +338,40 @@ def _check_state(
     initial: Splats,
     config: ReconstructConfig,
 ) -> int:
-    """The iterations that a checkpoint has done; ``InputError`` unless its tensors are those of splats, of Adam, and of depth maps."""
+    """The iterations that a checkpoint has done; ``InputError`` unless its tensors are those of
+    splats, of Adam, and of depth maps.
+    """
     iteration = metadata.get("iteration", "")
-    problem = None if re.fullmatch(r"\d{1,9}", iteration) and int(iteration) <= config.iterations else f"{iteration[:20]!r} iterations"
+    problem = (
+        None
+        if re.fullmatch(r"\d{1,9}", iteration) and int(iteration) <= config.iterations
+        else f"{iteration[:20]!r} iterations"
+    )
     shapes = {name: tuple(tensor.shape[1:]) for name, tensor in vars(initial).items()}
     count = len(tensors["means"]) if "means" in tensors and tensors["means"].ndim else 0
     expected = {name: (count, *rest) for name, rest in shapes.items()}
     expected |= {f"adam.{name}.{moment}": expected[name] for name in shapes for moment in MOMENTS}
     expected |= {f"adam.{name}.step": () for name in shapes}
-    expected |= {f"{STATE_PREFIX}{view}": (camera.height, camera.width) for view, camera in enumerate(cameras)}
+    expected |= {
+        f"{STATE_PREFIX}{view}": (camera.height, camera.width)
+        for view, camera in enumerate(cameras)
+    }
     for name, tensor in tensors.items():
         is_depth = name.startswith(STATE_PREFIX)  # not a number where no splat is seen
         if tuple(tensor.shape) != expected.get(name) or tensor.dtype != torch.float32:
             problem = problem or f"{name[:60]} is {tensor.dtype} {tuple(tensor.shape)}"
         elif not is_depth and not bool(torch.isfinite(tensor).all()):
             problem = problem or f"{name} holds values that are not finite"
-    parts = {f"adam.{name}.": 3 for name in shapes} | {STATE_PREFIX: len(cameras)}  # each whole or not there
-    torn = next((part for part, count in parts.items() if sum(name.startswith(part) for name in tensors) not in (0, count)), None)
+    # each whole or not there
+    parts = {f"adam.{name}.": 3 for name in shapes} | {STATE_PREFIX: len(cameras)}
+    torn = next(
+        (
+            part
+            for part, count in parts.items()
+            if sum(name.startswith(part) for name in tensors) not in (0, count)
+        ),
+        None,
+    )
     if problem is None and (torn is not None or not shapes.keys() <= tensors.keys()):
         problem = f"a part of {torn or 'the splats'} is missing"
     if problem is not None:
@@ -311,8 +380,11 @@ def _check_state(
 
 
 def _save(checkpoint: Path, identity: str, iteration: int, tensors: Mapping[str, Tensor]) -> None:
-    from safetensors.torch import save  # not save_file, whose own temporary file would stay when the process is killed
+    # not save_file, whose own temporary file would stay when the process is killed
+    from safetensors.torch import save
 
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with atomic_path(checkpoint) as temporary:
-        temporary.write_bytes(save(contiguous, metadata={"identity": identity, "iteration": str(iteration)}))
+        temporary.write_bytes(
+            save(contiguous, metadata={"identity": identity, "iteration": str(iteration)})
+        )

@@ -1,4 +1,5 @@
-"""Render folders: what ``render`` writes, ``enhance`` reads, and other splat software can write too.
+"""Render folders: what ``render`` writes, ``enhance`` reads, and other splat software can write
+too.
 
 ::
 
@@ -65,41 +66,60 @@ class RenderFolder:
             return None
         depth = read_npy(path)
         if depth.shape != (camera.height, camera.width) or depth.dtype.kind != "f":
-            raise InputError(f"{path}: {depth.dtype} {depth.shape}; expected floats of {(camera.height, camera.width)}, as its camera says")
+            raise InputError(
+                f"{path}: {depth.dtype} {depth.shape}; expected floats of "
+                f"{(camera.height, camera.width)}, as its camera says"
+            )
         return depth
 
     def _image(self, kind: str, index: int) -> UInt8[np.ndarray, "height width 3"]:
         path, camera = self.path / kind / f"{index:05d}.png", self.frames[index].camera
         image = read_image(path)
         if image.shape[:2] != (camera.height, camera.width):
-            raise InputError(f"{path}: {image.shape[1]}x{image.shape[0]} pixels; its camera says {camera.width}x{camera.height}")
+            raise InputError(
+                f"{path}: {image.shape[1]}x{image.shape[0]} pixels; its camera says "
+                f"{camera.width}x{camera.height}"
+            )
         return image
 
 
 def read_render_folder(folder: Path) -> RenderFolder:
     """Open a render folder.
 
-    Raises ``InputError`` when the cameras are unusable, or when an image is missing, superfluous, or of another size than its camera.
+    Raises ``InputError`` when the cameras are unusable, or when an image is missing, superfluous,
+    or of another size than its camera.
     """
     if not (folder / "cameras.json").is_file():
-        raise InputError(f"{folder}: has no cameras.json; expected a render folder (rgb/, opacity/, cameras.json)")
+        raise InputError(
+            f"{folder}: has no cameras.json; expected a render folder (rgb/, opacity/, "
+            "cameras.json)"
+        )
     frames = read_cameras(folder / "cameras.json")
     if not frames:
         raise InputError(f"{folder / 'cameras.json'}: lists no frames; expected at least one")
     for kind in ("rgb", "opacity"):
         files = sorted(path.name for path in (folder / kind).glob("*.png"))
         if files != [f"{index:05d}.png" for index in range(len(frames))]:
-            raise InputError(f"{folder / kind}: {len(files)} images; expected 00000.png to {len(frames) - 1:05d}.png as in cameras.json")
+            raise InputError(
+                f"{folder / kind}: {len(files)} images; expected 00000.png to "
+                f"{len(frames) - 1:05d}.png as in cameras.json"
+            )
         for index, frame in enumerate(frames):
             path = folder / kind / f"{index:05d}.png"
             width, height = image_size(path)
             if (width, height) != (frame.camera.width, frame.camera.height):
-                expected = f"{frame.camera.width}x{frame.camera.height} as its camera in cameras.json says"
+                expected = (
+                    f"{frame.camera.width}x{frame.camera.height} as its camera in cameras.json says"
+                )
                 raise InputError(f"{path}: {width}x{height} pixels; expected {expected}")
-    references = tuple(Reference(frame, folder / file) for frame, file in read_references(folder / "cameras.json"))
+    references = tuple(
+        Reference(frame, folder / file) for frame, file in read_references(folder / "cameras.json")
+    )
     for reference in references:
         if not reference.file.is_file():
-            raise InputError(f"{reference.file}: does not exist; cameras.json lists it as a reference photo")
+            raise InputError(
+                f"{reference.file}: does not exist; cameras.json lists it as a reference photo"
+            )
     return RenderFolder(folder, tuple(frames), references)
 
 
@@ -109,7 +129,9 @@ def write_render_folder(
     frames: Sequence[CameraFrame],
     references: Sequence[tuple[CameraFrame, UInt8[np.ndarray, "height width 3"]]] = (),
 ) -> None:
-    """Write single-view renders with their cameras; ``cameras.json`` comes last, so a folder that has it is complete."""
+    """Write single-view renders with their cameras; ``cameras.json`` comes last, so a folder that
+    has it is complete.
+    """
     assert len(renders) == len(frames), f"{len(renders)} renders for {len(frames)} cameras"
     for index, render in enumerate(renders):
         write_frame(folder, index, render)
@@ -123,7 +145,10 @@ def write_frame(folder: Path, index: int, renders: Renders) -> None:
         (folder / kind).mkdir(parents=True, exist_ok=True)
     write_png(folder / "rgb" / f"{index:05d}.png", to_uint8(renders.rgb[0]).numpy())
     write_png(folder / "opacity" / f"{index:05d}.png", to_uint8(renders.opacity[0]).numpy())
-    write_npy(folder / "depth" / f"{index:05d}.npy", renders.depth[0].detach().cpu().to(torch.float32).numpy())
+    write_npy(
+        folder / "depth" / f"{index:05d}.npy",
+        renders.depth[0].detach().cpu().to(torch.float32).numpy(),
+    )
 
 
 def finish_render_folder(

@@ -1,4 +1,5 @@
-"""SOG, PlayCanvas' splat file for the web (version 2): WebP pictures of quantised values and a ``meta.json``, in a zip.
+"""SOG, PlayCanvas' splat file for the web (version 2): WebP pictures of quantised values and a
+``meta.json``, in a zip.
 
 One texel per Gaussian, row by row, in Morton order of the positions:
 
@@ -27,7 +28,12 @@ from torch import Tensor
 
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import write_bytes
-from artifixer.splats.packing import check_count, from_largest_component, largest_component, opacity_logits
+from artifixer.splats.packing import (
+    check_count,
+    from_largest_component,
+    largest_component,
+    opacity_logits,
+)
 from artifixer.splats.splats import SH_COEFFICIENTS, Splats
 
 META = "meta.json"
@@ -54,19 +60,29 @@ TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def read_sog(path: Path) -> Splats:
-    """The Gaussians of a SOG file, in the file's order. Raises ``InputError`` for files that are none, damaged, or of another version."""
+    """The Gaussians of a SOG file, in the file's order. Raises ``InputError`` for files that are
+    none, damaged, or of another version.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             return _decoded(_Sog(path, archive))
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+    ) as error:
         raise InputError(f"{path}: damaged ({error}), expected a SOG file") from error
 
 
 def write_sog(path: Path, splats: Splats) -> None:
     """Write a SOG file, atomically.
 
-    The same splats give the same bytes on one machine with the same libraries: sums behind the palette of harmonics depend on the
-    processor, and the bytes of a WebP picture on the version of its encoder.
+    The same splats give the same bytes on one machine with the same libraries: sums behind the
+    palette of harmonics depend on the processor, and the bytes of a WebP picture on the version of
+    its encoder.
     """
     splats = splats.map(lambda tensor: tensor.detach().cpu().to(torch.float32))
     order = torch.from_numpy(_morton_order(splats.means.numpy()))
@@ -77,16 +93,27 @@ def write_sog(path: Path, splats: Splats) -> None:
 
     folded = _folded(splats.means.numpy().astype(np.float64))
     low, high = folded.min(axis=0), folded.max(axis=0)
-    words = np.round((folded - low) / np.where(high > low, high - low, 1) * 65_535).astype(np.uint16)
-    meta["means"] = {"mins": low.tolist(), "maxs": high.tolist(), "files": ["means_l.webp", "means_u.webp"]}
+    words = np.round((folded - low) / np.where(high > low, high - low, 1) * 65_535).astype(
+        np.uint16
+    )
+    meta["means"] = {
+        "mins": low.tolist(),
+        "maxs": high.tolist(),
+        "files": ["means_l.webp", "means_u.webp"],
+    }
     pictures["means_l.webp"], pictures["means_u.webp"] = _texels(words & 255), _texels(words >> 8)
 
     largest, others = largest_component(splats.quats.numpy().astype(np.float64))
-    pictures["quats.webp"] = _texels(np.round((others / math.sqrt(2) + 0.5) * 255).clip(0, 255), 252 + largest)
+    pictures["quats.webp"] = _texels(
+        np.round((others / math.sqrt(2) + 0.5) * 255).clip(0, 255), 252 + largest
+    )
     meta["quats"] = {"files": ["quats.webp"]}
 
     codebook, indices = _codebook(splats.log_scales.numpy())
-    meta["scales"], pictures["scales.webp"] = {"codebook": codebook, "files": ["scales.webp"]}, _texels(indices)
+    meta["scales"], pictures["scales.webp"] = (
+        {"codebook": codebook, "files": ["scales.webp"]},
+        _texels(indices),
+    )
     codebook, indices = _codebook(splats.sh[:, 0].numpy())
     meta["sh0"] = {"codebook": codebook, "files": ["sh0.webp"]}
     pictures["sh0.webp"] = _texels(indices, np.round(splats.opacities.numpy() * 255))
@@ -95,13 +122,22 @@ def write_sog(path: Path, splats: Splats) -> None:
         centroids, labels = _palette(splats.sh[:, 1:].reshape(count, -1))
         codebook, indices = _codebook(centroids.numpy())
         coefficients = splats.sh.shape[1] - 1
-        rows = np.zeros((-(-len(centroids) // PALETTE_ROW) * PALETTE_ROW, coefficients, 4), np.uint8)
+        rows = np.zeros(
+            (-(-len(centroids) // PALETTE_ROW) * PALETTE_ROW, coefficients, 4), np.uint8
+        )
         rows[..., 3] = 255
         rows[: len(centroids), :, :3] = indices.reshape(len(centroids), coefficients, 3)
         files = ["shN_centroids.webp", "shN_labels.webp"]
-        meta["shN"] = {"count": len(centroids), "bands": splats.sh_degree, "codebook": codebook, "files": files}
+        meta["shN"] = {
+            "count": len(centroids),
+            "bands": splats.sh_degree,
+            "codebook": codebook,
+            "files": files,
+        }
         pictures[files[0]] = rows.reshape(-1, PALETTE_ROW * coefficients, 4)
-        pictures[files[1]] = _texels(np.stack([labels & 255, labels >> 8, np.zeros_like(labels)], axis=1))
+        pictures[files[1]] = _texels(
+            np.stack([labels & 255, labels >> 8, np.zeros_like(labels)], axis=1)
+        )
 
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -111,7 +147,7 @@ def write_sog(path: Path, splats: Splats) -> None:
     write_bytes(path, buffer.getbuffer())
 
 
-# Writing ------------------------------------------------------------------------------------------------------------------------------
+# Writing ------------------------------------------------------------------------------------------
 
 
 def _folded(values: np.ndarray) -> np.ndarray:
@@ -119,8 +155,12 @@ def _folded(values: np.ndarray) -> np.ndarray:
     return np.sign(values) * np.log1p(np.abs(values))
 
 
-def _texels(rgb: np.ndarray, alpha: np.ndarray | None = None) -> UInt8[np.ndarray, "height width 4"]:
-    """One texel per row of ``rgb``; sides are multiples of four, what is left over stays transparent black."""
+def _texels(
+    rgb: np.ndarray, alpha: np.ndarray | None = None
+) -> UInt8[np.ndarray, "height width 4"]:
+    """One texel per row of ``rgb``; sides are multiples of four, what is left over stays
+    transparent black.
+    """
     count = len(rgb)
     width = 4 * math.ceil(math.sqrt(count) / 4)
     height = 4 * math.ceil(count / width / 4)
@@ -134,14 +174,17 @@ def _webp(texels: UInt8[np.ndarray, "height width 4"]) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(texels).save(buffer, "webp", lossless=True, exact=True)  # exact: colours below alpha 0 stay
+    # exact: colours below alpha 0 stay
+    Image.fromarray(texels).save(buffer, "webp", lossless=True, exact=True)
     return buffer.getvalue()
 
 
 def _morton_order(means: Float[np.ndarray, "count 3"]) -> Int[np.ndarray, " count"]:
     """Positions along a Morton curve through their bounds, so that neighbouring texels are alike."""
     low, high = means.min(axis=0).astype(np.float64), means.max(axis=0).astype(np.float64)
-    cells = ((means - low) / np.where(high > low, high - low, 1) * (2**MORTON_BITS - 1)).astype(np.uint64)
+    cells = ((means - low) / np.where(high > low, high - low, 1) * (2**MORTON_BITS - 1)).astype(
+        np.uint64
+    )
     codes = np.zeros(len(means), np.uint64)
     for bit in range(MORTON_BITS):
         for axis in range(3):
@@ -150,34 +193,46 @@ def _morton_order(means: Float[np.ndarray, "count 3"]) -> Int[np.ndarray, " coun
 
 
 def _codebook(values: np.ndarray) -> tuple[list[float], UInt8[np.ndarray, "*shape"]]:
-    """256 values that stand for all, by k-means on the line, and for each value the index of the nearest."""
+    """256 values that stand for all, by k-means on the line, and for each value the index of the
+    nearest.
+    """
     flat = np.sort(values.reshape(-1).astype(np.float64))
     distinct = np.unique(flat)
     if len(distinct) <= CODEBOOK:
         centers = distinct
     else:
         sums = np.concatenate([[0.0], np.cumsum(flat)])
-        # Half of the first guess by rank, half by value: dense places get fine steps, far ones are not forgotten.
+        # Half of the first guess by rank, half by value: dense places get fine steps, far ones are
+        # not forgotten.
         ranks = flat[np.linspace(0, len(flat) - 1, CODEBOOK // 2).astype(int)]
         centers = np.sort(np.concatenate([ranks, np.linspace(flat[0], flat[-1], CODEBOOK // 2)]))
         for _ in range(CODEBOOK_ROUNDS):
             borders = np.searchsorted(flat, (centers[1:] + centers[:-1]) / 2)
             starts, ends = np.concatenate([[0], borders]), np.concatenate([borders, [len(flat)]])
             filled = ends > starts
-            centers = np.where(filled, (sums[ends] - sums[starts]) / np.maximum(ends - starts, 1), centers)
+            centers = np.where(
+                filled, (sums[ends] - sums[starts]) / np.maximum(ends - starts, 1), centers
+            )
     centers = centers.astype(np.float32).astype(np.float64)
-    indices = np.searchsorted((centers[1:] + centers[:-1]) / 2, values.astype(np.float64)).astype(np.uint8)
+    indices = np.searchsorted((centers[1:] + centers[:-1]) / 2, values.astype(np.float64)).astype(
+        np.uint8
+    )
     book = np.concatenate([centers, np.full(CODEBOOK - len(centers), centers[-1])])
     return book.tolist(), indices
 
 
-def _palette(rows: Float[Tensor, "count values"]) -> tuple[Float[Tensor, "centroids values"], Int[np.ndarray, " count"]]:
-    """Few rows that stand for all, and for each row the index of its own; every row itself where there are few."""
+def _palette(
+    rows: Float[Tensor, "count values"],
+) -> tuple[Float[Tensor, "centroids values"], Int[np.ndarray, " count"]]:
+    """Few rows that stand for all, and for each row the index of its own; every row itself where
+    there are few.
+    """
     count = len(rows)
     if count <= SMALLEST_PALETTE:
         return rows, np.arange(count)
     size = min(LARGEST_PALETTE, 2 ** int(math.log2(count)))
-    # In two levels, so that the work grows with the root of the palette's size: coarse groups, then each group by its share.
+    # In two levels, so that the work grows with the root of the palette's size: coarse groups, then
+    # each group by its share.
     coarse, group = _clusters(rows, min(round(math.sqrt(size)), count))
     centroids: list[Tensor] = []
     labels, start = np.zeros(count, np.int64), 0
@@ -192,19 +247,23 @@ def _palette(rows: Float[Tensor, "count values"]) -> tuple[Float[Tensor, "centro
     return torch.cat(centroids), labels
 
 
-def _clusters(rows: Float[Tensor, "count values"], wanted: int) -> tuple[Float[Tensor, "centroids values"], Int[Tensor, " count"]]:
+def _clusters(
+    rows: Float[Tensor, "count values"], wanted: int
+) -> tuple[Float[Tensor, "centroids values"], Int[Tensor, " count"]]:
     """k-means from evenly spaced rows; clusters that lose all their rows stay where they are."""
     centers = rows[torch.linspace(0, len(rows) - 1, wanted).long()]
     nearest = torch.zeros(len(rows), dtype=torch.int64)
     for _ in range(PALETTE_ROUNDS):
-        nearest = torch.cat([torch.cdist(part, centers).argmin(dim=1) for part in rows.split(16_384)])
+        nearest = torch.cat(
+            [torch.cdist(part, centers).argmin(dim=1) for part in rows.split(16_384)]
+        )
         sizes = torch.bincount(nearest, minlength=len(centers))
         sums = torch.zeros_like(centers).index_add_(0, nearest, rows)
         centers = torch.where(sizes[:, None] > 0, sums / sizes.clamp(min=1)[:, None], centers)
     return centers, nearest
 
 
-# Reading ------------------------------------------------------------------------------------------------------------------------------
+# Reading ------------------------------------------------------------------------------------------
 
 
 class _Sog:
@@ -219,7 +278,10 @@ class _Sog:
             raise self.wrong(f"{META} is not JSON ({error})") from error
         if not isinstance(meta, dict) or meta.get("version") != VERSION:
             version = meta.get("version", 1) if isinstance(meta, dict) else None
-            raise InputError(f"{path}: SOG version {str(version)[:20]}, expected {VERSION}; convert older ones with splat-transform")
+            raise InputError(
+                f"{path}: SOG version {str(version)[:20]}, expected {VERSION}; convert older ones "
+                "with splat-transform"
+            )
         self.meta: dict[str, Any] = meta
         self.count = self._whole(meta, "count")
         check_count(path, self.count)
@@ -241,22 +303,38 @@ class _Sog:
     def numbers(self, part: str, name: str, count: int) -> Float[np.ndarray, " count"]:
         """A list of numbers in a part of ``meta.json``."""
         values = self.part(part).get(name)
-        if not isinstance(values, list) or len(values) != count or not all(isinstance(value, (int, float)) for value in values):
+        if (
+            not isinstance(values, list)
+            or len(values) != count
+            or not all(isinstance(value, (int, float)) for value in values)
+        ):
             raise self.wrong(f"{part}.{name} is {str(values)[:40]}")
         return np.array(values, np.float64)
 
-    def texels(self, part: str, position: int, needed: int, width: int | None = None) -> UInt8[np.ndarray, "texels 4"]:
+    def texels(
+        self, part: str, position: int, needed: int, width: int | None = None
+    ) -> UInt8[np.ndarray, "texels 4"]:
         """At least ``needed`` texels of the picture that a part lists at a position."""
         from PIL import Image
 
         files = self.part(part).get("files")
-        if not isinstance(files, list) or len(files) <= position or not isinstance(files[position], str):
+        if (
+            not isinstance(files, list)
+            or len(files) <= position
+            or not isinstance(files[position], str)
+        ):
             raise self.wrong(f"{part}.files is {str(files)[:40]}")
-        with Image.open(io.BytesIO(self._member(files[position], LARGEST_PICTURE)), formats=["WEBP"]) as image:
-            # Sides are rounded up a little; a picture that is much larger than its values is none of a writer.
+        with Image.open(
+            io.BytesIO(self._member(files[position], LARGEST_PICTURE)), formats=["WEBP"]
+        ) as image:
+            # Sides are rounded up a little; a picture that is much larger than its values is none
+            # of a writer.
             texels = image.width * image.height
             if texels < needed or texels > 4 * needed + 65_536 or width not in (None, image.width):
-                raise self.wrong(f"{files[position]} has {image.width}x{image.height} texels for {needed:,} values")
+                raise self.wrong(
+                    f"{files[position]} has {image.width}x{image.height} texels for {needed:,} "
+                    "values"
+                )
             return np.asarray(image.convert("RGBA")).reshape(-1, 4)
 
     def _member(self, name: str, most: int) -> bytes:
@@ -279,8 +357,11 @@ class _Sog:
 def _decoded(sog: _Sog) -> Splats:
     count = sog.count
     low, high = sog.numbers("means", "mins", 3), sog.numbers("means", "maxs", 3)
-    words = [sog.texels("means", position, count)[:count, :3].astype(np.float64) for position in (0, 1)]
-    with np.errstate(over="ignore", invalid="ignore"):  # damaged bounds give damaged Gaussians, see files.py
+    words = [
+        sog.texels("means", position, count)[:count, :3].astype(np.float64) for position in (0, 1)
+    ]
+    # damaged bounds give damaged Gaussians, see files.py
+    with np.errstate(over="ignore", invalid="ignore"):
         folded = low + (words[0] + 256 * words[1]) / 65_535 * (high - low)
         means = (np.sign(folded) * np.expm1(np.abs(folded))).astype(np.float32)
     quats = sog.texels("quats", 0, count)[:count]
@@ -293,7 +374,11 @@ def _decoded(sog: _Sog) -> Splats:
         sh = np.concatenate([sh, _higher(sog)], axis=1)
     return Splats(
         means=torch.from_numpy(means),
-        quats=torch.from_numpy(from_largest_component(quats[:, 3].astype(np.int64) - 252, (quats[:, :3] / 255 - 0.5) * math.sqrt(2))),
+        quats=torch.from_numpy(
+            from_largest_component(
+                quats[:, 3].astype(np.int64) - 252, (quats[:, :3] / 255 - 0.5) * math.sqrt(2)
+            )
+        ),
         log_scales=torch.from_numpy(scales.astype(np.float32)),
         opacity_logits=opacity_logits(base[:, 3] / 255),
         sh=torch.from_numpy(sh.astype(np.float32)),
@@ -307,7 +392,11 @@ def _higher(sog: _Sog) -> Float[np.ndarray, "count coefficients 3"]:
     coefficients = SH_COEFFICIENTS[degree] - 1
     needed = -(-entries // PALETTE_ROW) * PALETTE_ROW * coefficients
     indices = sog.texels("shN", 0, needed, PALETTE_ROW * coefficients)[: entries * coefficients, :3]
-    palette = sog.numbers("shN", "codebook", CODEBOOK)[indices].astype(np.float32).reshape(entries, coefficients, 3)
+    palette = (
+        sog.numbers("shN", "codebook", CODEBOOK)[indices]
+        .astype(np.float32)
+        .reshape(entries, coefficients, 3)
+    )
     labels = sog.texels("shN", 1, sog.count)[: sog.count, :2].astype(np.int64) @ np.array([1, 256])
     if (labels >= entries).any():
         raise sog.wrong(f"a label beyond the palette of {entries}")

@@ -1,6 +1,7 @@
 """``Splats``: 3D Gaussians as they are stored and optimised, and their rendered form as properties.
 
-Owns no optimiser, renderer or file format. The conversions between stored and rendered values live here and nowhere else.
+Owns no optimiser, renderer or file format. The conversions between stored and rendered values live
+here and nowhere else.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from torch import Tensor
 #: Spherical-harmonics coefficients per colour channel for degree 0, 1, 2, 3.
 SH_COEFFICIENTS = (1, 4, 9, 16)
 
-#: Value of the constant spherical harmonic, 1 / (2 sqrt(pi)): base colour = SH_BASE * sh[:, 0] + 0.5.
+#: Value of the constant spherical harmonic, 1 / (2 sqrt(pi)): base colour = SH_BASE * sh[:, 0] +
+#: 0.5.
 SH_BASE = 0.28209479177387814
 
 
@@ -27,7 +29,8 @@ class Splats:
     quats: wxyz, any non-zero length, rotating Gaussian axes into the world, ``[count 4]``.
     log_scales: natural logarithm of the standard deviations in world units, ``[count 3]``.
     opacity_logits: ``[count]``.
-    sh: spherical-harmonics colour, ``[count coefficients 3]`` with 1, 4, 9 or 16 coefficients; colour = SH(direction) + 0.5.
+    sh: spherical-harmonics colour, ``[count coefficients 3]`` with 1, 4, 9 or 16 coefficients;
+    colour = SH(direction) + 0.5.
     """
 
     means: Float[Tensor, "count 3"]
@@ -41,9 +44,13 @@ class Splats:
         assert self.means.shape == (count, 3), f"means: {tuple(self.means.shape)}"
         assert self.quats.shape == (count, 4), f"quats: {tuple(self.quats.shape)}"
         assert self.log_scales.shape == (count, 3), f"log_scales: {tuple(self.log_scales.shape)}"
-        assert self.opacity_logits.shape == (count,), f"opacity_logits: {tuple(self.opacity_logits.shape)}"
+        assert self.opacity_logits.shape == (count,), (
+            f"opacity_logits: {tuple(self.opacity_logits.shape)}"
+        )
         assert self.sh.shape[0] == count and self.sh.shape[2] == 3, f"sh: {tuple(self.sh.shape)}"
-        assert self.sh.shape[1] in SH_COEFFICIENTS, f"sh: {self.sh.shape[1]} coefficients, expected one of {SH_COEFFICIENTS}"
+        assert self.sh.shape[1] in SH_COEFFICIENTS, (
+            f"sh: {self.sh.shape[1]} coefficients, expected one of {SH_COEFFICIENTS}"
+        )
 
     def __len__(self) -> int:
         return self.means.shape[0]

@@ -1,7 +1,8 @@
-"""``TrainableSplats``: splats under optimisation, and the only place that changes how many Gaussians an optimiser holds.
+"""``TrainableSplats``: splats under optimisation, and the only place that changes how many
+Gaussians an optimiser holds.
 
-Every change of the population (relocating, growing, pruning) is one gather: new row ``i`` is a copy of old row ``index[i]``, with
-its Adam moments kept or, where ``fresh[i]``, set to zero.
+Every change of the population (relocating, growing, pruning) is one gather: new row ``i`` is a copy
+of old row ``index[i]``, with its Adam moments kept or, where ``fresh[i]``, set to zero.
 """
 
 from __future__ import annotations
@@ -23,8 +24,13 @@ class TrainableSplats:
     """Splats as leaf tensors with one Adam parameter group per field, in the order of ``NAMES``."""
 
     def __init__(self, splats: Splats, learning_rates: Mapping[str, float]) -> None:
-        self.splats = splats.map(lambda tensor: tensor.detach().clone().contiguous().requires_grad_())
-        groups = [{"params": [getattr(self.splats, name)], "lr": learning_rates[name], "name": name} for name in NAMES]
+        self.splats = splats.map(
+            lambda tensor: tensor.detach().clone().contiguous().requires_grad_()
+        )
+        groups = [
+            {"params": [getattr(self.splats, name)], "lr": learning_rates[name], "name": name}
+            for name in NAMES
+        ]
         self.optimizer = torch.optim.Adam(groups, eps=1e-15, fused=True)
 
     def __len__(self) -> int:
@@ -40,7 +46,9 @@ class TrainableSplats:
 
     @torch.no_grad()
     def gather(self, index: Int[Tensor, " new"], fresh: Bool[Tensor, " new"]) -> None:
-        """Replace the Gaussians by copies of the rows in ``index``; Adam moments of ``fresh`` rows start at zero."""
+        """Replace the Gaussians by copies of the rows in ``index``; Adam moments of ``fresh`` rows
+        start at zero.
+        """
         replaced = {}
         for name in NAMES:
             old = getattr(self.splats, name)
@@ -56,7 +64,9 @@ class TrainableSplats:
         self.splats = Splats(**replaced)
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Everything needed to continue exactly: parameters, Adam moments and step counts, by flat name."""
+        """Everything needed to continue exactly: parameters, Adam moments and step counts, by flat
+        name.
+        """
         tensors = {}
         for name in NAMES:
             parameter = getattr(self.splats, name)
@@ -66,12 +76,20 @@ class TrainableSplats:
         return tensors
 
     @staticmethod
-    def from_state(tensors: Mapping[str, Tensor], learning_rates: Mapping[str, float]) -> TrainableSplats:
+    def from_state(
+        tensors: Mapping[str, Tensor], learning_rates: Mapping[str, float]
+    ) -> TrainableSplats:
         """Inverse of ``state_tensors``."""
-        trainable = TrainableSplats(Splats(**{name: tensors[name] for name in NAMES}), learning_rates)
+        trainable = TrainableSplats(
+            Splats(**{name: tensors[name] for name in NAMES}), learning_rates
+        )
         for name in NAMES:
             prefix = f"adam.{name}."
-            state = {key.removeprefix(prefix): value.clone() for key, value in tensors.items() if key.startswith(prefix)}
+            state = {
+                key.removeprefix(prefix): value.clone()
+                for key, value in tensors.items()
+                if key.startswith(prefix)
+            }
             if state:
                 trainable.optimizer.state[getattr(trainable.splats, name)] = state
         return trainable

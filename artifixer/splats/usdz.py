@@ -1,9 +1,11 @@
-"""USDZ with OpenUSD's schema for Gaussian splats (``ParticleField3DGaussianSplat``, since OpenUSD 26.03; written only).
+"""USDZ with OpenUSD's schema for Gaussian splats (``ParticleField3DGaussianSplat``, since OpenUSD
+26.03; written only).
 
-One zip with one binary USD layer. Values are as rendered: positions, unit quaternions, standard deviations, opacities in [0,1], and the
-harmonics of each Gaussian one after the other, the constant one first, as a splat PLY has them. The Gaussians keep the file's world; the
-prim above them turns it by half a turn about x, so that -y of the world, which is up in most captures, is up in a viewer. USD is not read:
-its layers can refer to any other file.
+One zip with one binary USD layer. Values are as rendered: positions, unit quaternions, standard
+deviations, opacities in [0,1], and the harmonics of each Gaussian one after the other, the constant
+one first, as a splat PLY has them. The Gaussians keep the file's world; the prim above them turns
+it by half a turn about x, so that -y of the world, which is up in most captures, is up in a viewer.
+USD is not read: its layers can refer to any other file.
 """
 
 from __future__ import annotations
@@ -37,17 +39,23 @@ TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def check_usd() -> None:
-    """Raises ``InputError`` naming the extra when OpenUSD is not installed or has no schema for splats."""
+    """Raises ``InputError`` naming the extra when OpenUSD is not installed or has no schema for
+    splats.
+    """
     try:
         from pxr import UsdVol
     except ImportError:
         raise InputError("USDZ needs the extra formats: pip install 'artifixer[formats]'") from None
     if not hasattr(UsdVol, "ParticleField3DGaussianSplat"):
-        raise InputError("USDZ needs usd-core 26.3 or newer: pip install --upgrade 'artifixer[formats]'")
+        raise InputError(
+            "USDZ needs usd-core 26.3 or newer: pip install --upgrade 'artifixer[formats]'"
+        )
 
 
 def write_usdz(path: Path, splats: Splats) -> None:
-    """Write the splats as USDZ, atomically; the same splats give the same bytes with the same OpenUSD."""
+    """Write the splats as USDZ, atomically; the same splats give the same bytes with the same
+    OpenUSD.
+    """
     check_usd()
     from pxr import Gf, Usd, UsdGeom, UsdVol, Vt
 
@@ -65,9 +73,16 @@ def write_usdz(path: Path, splats: Splats) -> None:
     field.CreateScalesAttr().Set(Vt.Vec3fArray.FromNumpy(splats.scales.numpy()))
     field.CreateOpacitiesAttr().Set(Vt.FloatArray.FromNumpy(splats.opacities.numpy()))
     field.CreateRadianceSphericalHarmonicsDegreeAttr().Set(splats.sh_degree)
-    field.CreateRadianceSphericalHarmonicsCoefficientsAttr().Set(Vt.Vec3fArray.FromNumpy(splats.sh.reshape(-1, 3).numpy()))
+    field.CreateRadianceSphericalHarmonicsCoefficientsAttr().Set(
+        Vt.Vec3fArray.FromNumpy(splats.sh.reshape(-1, 3).numpy())
+    )
     reach = REACH * splats.scales.max(dim=1, keepdim=True).values
-    corners = np.stack([(splats.means - reach).min(dim=0).values.numpy(), (splats.means + reach).max(dim=0).values.numpy()])
+    corners = np.stack(
+        [
+            (splats.means - reach).min(dim=0).values.numpy(),
+            (splats.means + reach).max(dim=0).values.numpy(),
+        ]
+    )
     field.CreateExtentAttr().Set(Vt.Vec3fArray([Gf.Vec3f(*corner) for corner in corners.tolist()]))
     with tempfile.TemporaryDirectory() as scratch:
         layer = Path(scratch) / LAYER
@@ -80,7 +95,8 @@ def _zipped(name: str, data: bytes) -> memoryview:
     entry = zipfile.ZipInfo(name, TIME)
     start = LOCAL_HEADER + len(name) + 4  # the extra field begins with its kind and length
     padding = -start % ALIGNMENT
-    entry.extra = struct.pack("<HH", 0x1986, padding) + bytes(padding)  # the field that Pixar's own packages use
+    # the field that Pixar's own packages use
+    entry.extra = struct.pack("<HH", 0x1986, padding) + bytes(padding)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(entry, data)

@@ -1,7 +1,8 @@
 """The first stage of small models: a causal autoencoder, trained on clean clips and on renders.
 
-In: training pairs. Out: a ``SmallAutoencoder`` and the statistics of its latents. It starts from the principal components of the first
-pairs' patches, so a few minutes on a CPU are enough. Large models use Wan's autoencoder as it is (paper section 4.1).
+In: training pairs. Out: a ``SmallAutoencoder`` and the statistics of its latents. It starts from
+the principal components of the first pairs' patches, so a few minutes on a CPU are enough. Large
+models use Wan's autoencoder as it is (paper section 4.1).
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ STATISTICS_PAIRS = 48
 class AutoencoderTraining:
     """Settings of the stage.
 
-    frames: pixel frames per clip. crop: side of the square that is cut out at random, pixels; None takes whole frames. render_share: share
-    of clips that are renders, which the model encodes too.
-    latent_noise: added to latents before decoding, in their standard deviations: what the generator leaves must not be amplified.
-    gradient_weight: of the difference of neighbouring pixels' differences, which keeps edges. size_weight: of the latents' size.
+    frames: pixel frames per clip. crop: side of the square that is cut out at random, pixels; None
+    takes whole frames. render_share: share of clips that are renders, which the model encodes too.
+    latent_noise: added to latents before decoding, in their standard deviations: what the generator
+    leaves must not be amplified. gradient_weight: of the difference of neighbouring pixels'
+    differences, which keeps edges. size_weight: of the latents' size.
     """
 
     frames: int = 9
@@ -51,25 +53,43 @@ class AutoencoderStage:
 
     name = "autoencoder"
 
-    def __init__(self, network: SmallAutoencoder, settings: AutoencoderTraining, pairs: PairSource, seed: int, compute: str) -> None:
+    def __init__(
+        self,
+        network: SmallAutoencoder,
+        settings: AutoencoderTraining,
+        pairs: PairSource,
+        seed: int,
+        compute: str,
+    ) -> None:
         """The network is changed in place, beginning with its start from principal components."""
         self.network = network.requires_grad_(True).train()
         self.settings, self.compute = settings, compute
         start = [
-            _clip(pairs.pair(i), replace(settings, render_share=0.0), keyed_generator(seed, "principal components", sample=i))
+            _clip(
+                pairs.pair(i),
+                replace(settings, render_share=0.0),
+                keyed_generator(seed, "principal components", sample=i),
+            )
             for i in range(STATISTICS_PAIRS)
         ]
         network.initialise(self._stacked(start))
         rate, decay = settings.learning_rate, settings.weight_decay
-        optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, betas=(0.9, 0.98))
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=rate, weight_decay=decay, betas=(0.9, 0.98)
+        )
         self.modules: Mapping[str, nn.Module] = {"autoencoder": network}
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {"autoencoder": optimizer}
         self.gradient_limits = {"autoencoder": settings.gradient_limit}
         self.extra_state: Mapping[str, Tensor] = {}
 
-    def draw(self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int) -> list[Tensor]:
+    def draw(
+        self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
+    ) -> list[Tensor]:
         """Clips ``[1 3 frames height width]``."""
-        return [_clip(pair, self.settings, generator) for pair, generator in zip(pairs, generators, strict=True)]
+        return [
+            _clip(pair, self.settings, generator)
+            for pair, generator in zip(pairs, generators, strict=True)
+        ]
 
     def losses(
         self, clips: Sequence[Tensor], generators: Sequence[torch.Generator], step: int
@@ -80,11 +100,21 @@ class AutoencoderStage:
         with autocast(self.compute, video.device):
             latents = at_least_float32(self.network.encode(video))
             spread = latents.detach().std(dim=(2, 3, 4), keepdim=True)
-            drawn = torch.stack([torch.randn(latents.shape[1:], generator=generator) for generator in generators])
-            decoded = self.network.decode(latents + settings.latent_noise * spread * drawn.to(latents))
+            drawn = torch.stack(
+                [torch.randn(latents.shape[1:], generator=generator) for generator in generators]
+            )
+            decoded = self.network.decode(
+                latents + settings.latent_noise * spread * drawn.to(latents)
+            )
         error = at_least_float32(decoded) - video
-        loss = error.abs().mean() + 2 * error.square().mean() + settings.size_weight * latents.square().mean()
-        loss = loss + settings.gradient_weight * (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean())
+        loss = (
+            error.abs().mean()
+            + 2 * error.square().mean()
+            + settings.size_weight * latents.square().mean()
+        )
+        loss = loss + settings.gradient_weight * (
+            error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+        )
         psnr = -10 * torch.log10(error.detach().square().mean() / 4)
         return {"autoencoder": loss}, {"PSNR": psnr}
 
@@ -95,30 +125,43 @@ class AutoencoderStage:
     def trained_vae(self, pairs: PairSource, seed: int) -> Vae:
         """The autoencoder with the mean and spread of its latents in its config."""
         network = self.network.eval().requires_grad_(False)
-        clips = [_clip(pairs.pair(i), self.settings, keyed_generator(seed, "latent statistics", sample=i)) for i in range(STATISTICS_PAIRS)]
+        clips = [
+            _clip(
+                pairs.pair(i), self.settings, keyed_generator(seed, "latent statistics", sample=i)
+            )
+            for i in range(STATISTICS_PAIRS)
+        ]
         encoded = [network.encode(self._stacked([clip])) for clip in clips]
         latents = torch.cat([latent.flatten(2) for latent in encoded], dim=2)
         mean, std = latents.mean(dim=(0, 2)), latents.std(dim=(0, 2))
         return Vae(with_statistics(network.config, mean, std), network)
 
-    def _stacked(self, clips: Sequence[Float[Tensor, "1 3 frames height width"]]) -> Float[Tensor, "batch 3 frames height width"]:
+    def _stacked(
+        self, clips: Sequence[Float[Tensor, "1 3 frames height width"]]
+    ) -> Float[Tensor, "batch 3 frames height width"]:
         """One batch where the network is and of its type."""
         weights = next(self.network.parameters())
         return torch.cat(list(clips)).to(weights)
 
 
 def with_statistics(
-    config: SmallAutoencoderConfig, mean: Float[Tensor, " channels"], std: Float[Tensor, " channels"]
+    config: SmallAutoencoderConfig,
+    mean: Float[Tensor, " channels"],
+    std: Float[Tensor, " channels"],
 ) -> SmallAutoencoderConfig:
     """The config with these statistics, rounded to what a reader can take in."""
     means, stds = ([float(f"{value:.5g}") for value in values.tolist()] for values in (mean, std))
     return replace(config, latents_mean=tuple(means), latents_std=tuple(stds))
 
 
-def pixel_gains(vae: Vae, clips: Sequence[Float[Tensor, "1 3 frames height width"]], step: float = 0.1) -> Float[Tensor, " channels"]:
-    """How much each channel of the normalised latents counts in pixels: mean squared change of the decoded clips, relative to its mean.
+def pixel_gains(
+    vae: Vae, clips: Sequence[Float[Tensor, "1 3 frames height width"]], step: float = 0.1
+) -> Float[Tensor, " channels"]:
+    """How much each channel of the normalised latents counts in pixels: mean squared change of the
+    decoded clips, relative to its mean.
 
-    step: size of the change of the latents, in standard deviations; all latents of a channel are moved by noise of this size.
+    step: size of the change of the latents, in standard deviations; all latents of a channel are
+    moved by noise of this size.
     """
     gains = torch.zeros(vae.config.z_dim)
     random = torch.Generator().manual_seed(0)
@@ -134,15 +177,21 @@ def pixel_gains(vae: Vae, clips: Sequence[Float[Tensor, "1 3 frames height width
     return gains / gains.mean()
 
 
-def _clip(pair: TrainingPair, settings: AutoencoderTraining, generator: torch.Generator) -> Float[Tensor, "1 3 frames height width"]:
-    """Consecutive frames, clean or rendered, perhaps a part of them, mirrored and with permuted colours."""
+def _clip(
+    pair: TrainingPair, settings: AutoencoderTraining, generator: torch.Generator
+) -> Float[Tensor, "1 3 frames height width"]:
+    """Consecutive frames, clean or rendered, perhaps a part of them, mirrored and with permuted
+    colours.
+    """
     order = frame_order(pair.frames, settings.frames, generator)
     is_render = bool(torch.rand((), generator=generator) < settings.render_share)
     frames = (pair.renders if is_render else pair.clean_frames)[order]
     height, width = frames.shape[1:3]
     side = min(height, width, settings.crop or max(height, width))
     if settings.crop is not None:
-        top, left = (int(torch.randint(size - side + 1, (), generator=generator)) for size in (height, width))
+        top, left = (
+            int(torch.randint(size - side + 1, (), generator=generator)) for size in (height, width)
+        )
         frames = frames[:, top : top + side, left : left + side]
     frames = with_colours(frames, torch.randperm(3, generator=generator).tolist())
     for axis in (1, 2):

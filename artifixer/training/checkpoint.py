@@ -1,9 +1,12 @@
-"""State of a training on disk: complete or absent, the last good ones kept, readable by any number of processes.
+"""State of a training on disk: complete or absent, the last good ones kept, readable by any number
+of processes.
 
-``RUN/checkpoints/step_00001200/`` holds one safetensors file per process that wrote it, ``index.json``, which says which rows of which
-tensor are in which file, and, written last, ``complete.json`` with the plain values. A folder without it is the rest of an interrupted save
-and is removed. Nothing in a checkpoint is unpickled or run, file names come from numbers, and names, shapes and types are compared with
-the training's own before a tensor is read: a folder from somebody else can be wrong, but it can do nothing.
+``RUN/checkpoints/step_00001200/`` holds one safetensors file per process that wrote it,
+``index.json``, which says which rows of which tensor are in which file, and, written last,
+``complete.json`` with the plain values. A folder without it is the rest of an interrupted save and
+is removed. Nothing in a checkpoint is unpickled or run, file names come from numbers, and names,
+shapes and types are compared with the training's own before a tensor is read: a folder from
+somebody else can be wrong, but it can do nothing.
 """
 
 from __future__ import annotations
@@ -18,13 +21,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from artifixer.runtime.distributed import all_ranks_values, barrier, first_rank_value, rank, world_size
+from artifixer.runtime.distributed import (
+    all_ranks_values,
+    barrier,
+    first_rank_value,
+    rank,
+    world_size,
+)
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import read_json, write_json
 from artifixer.training.parallel import is_sharded
 from artifixer.video.weights import save_tensors
 
-#: Complete checkpoints that are kept: one to go on from, and one in case the last turns out to be bad.
+#: Complete checkpoints that are kept: one to go on from, and one in case the last turns out to be
+#: bad.
 KEPT = 2
 
 MARKER = "complete.json"
@@ -41,7 +51,9 @@ _NAME = re.compile(r"^step_(\d{8})$")
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows ``first`` to ``end`` along a tensor's first dimension, in the file of part number ``part``; a scalar is one row."""
+    """Rows ``first`` to ``end`` along a tensor's first dimension, in the file of part number
+    ``part``; a scalar is one row.
+    """
 
     part: int
     first: int
@@ -57,28 +69,43 @@ class StoredTensor:
     rows: tuple[Rows, ...]
 
 
-def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], plain: Mapping[str, Any], keep: int = KEPT) -> None:
-    """Write the state after ``step`` steps; all processes call it. Older checkpoints beyond ``keep`` are removed afterwards.
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Tensor],
+    plain: Mapping[str, Any],
+    keep: int = KEPT,
+) -> None:
+    """Write the state after ``step`` steps; all processes call it. Older checkpoints beyond
+    ``keep`` are removed afterwards.
 
-    Each process writes its rows of sharded tensors; the first one writes whole tensors, which are the same on all.
-    ``InputError`` when the disk is full or refuses; checkpoints written before stay intact.
+    Each process writes its rows of sharded tensors; the first one writes whole tensors, which are
+    the same on all. ``InputError`` when the disk is full or refuses; checkpoints written before
+    stay intact.
     """
     target = folder / f"step_{step:08d}"
     if rank() == 0:
         _remove_incomplete(folder)
         shutil.rmtree(target, ignore_errors=True)
     barrier()
-    mine = {name: part for name, tensor in tensors.items() if (part := _own_part(tensor)) is not None}
+    mine = {
+        name: part for name, tensor in tensors.items() if (part := _own_part(tensor)) is not None
+    }
 
     def write_part() -> None:
-        save_tensors(target / _part_name(rank() + 1, world_size()), {name: values for name, (_, values) in mine.items()})
+        save_tensors(
+            target / _part_name(rank() + 1, world_size()),
+            {name: values for name, (_, values) in mine.items()},
+        )
 
     def write_index() -> None:
         write_json(target / INDEX, _index(tensors, spans))
         write_json(target / MARKER, {"step": step, **plain})
 
     _all_write(target, write_part)
-    spans = all_ranks_values({name: (first, first + _row_count(values.shape)) for name, (first, values) in mine.items()})
+    spans = all_ranks_values(
+        {name: (first, first + _row_count(values.shape)) for name, (first, values) in mine.items()}
+    )
     _all_write(target, write_index if rank() == 0 else lambda: None)
     if rank() == 0:
         for old in _complete(folder)[:-keep]:
@@ -93,12 +120,17 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_checkpoint(
-    path: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer], extra: Mapping[str, Tensor]
+    path: Path,
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    extra: Mapping[str, Tensor],
 ) -> dict[str, Any]:
-    """Fill modules, optimizers and extra tensors in place; gives the plain values, ``step`` among them.
+    """Fill modules, optimizers and extra tensors in place; gives the plain values, ``step`` among
+    them.
 
-    All processes call it, as many as there are now. ``InputError`` on all of them for a checkpoint of another training, of an earlier
-    version of this program, or one that is damaged on any of them.
+    All processes call it, as many as there are now. ``InputError`` on all of them for a checkpoint
+    of another training, of an earlier version of this program, or one that is damaged on any of
+    them.
     """
     refusal, plain = None, {}
     try:
@@ -112,10 +144,16 @@ def load_checkpoint(
 
 
 def state_tensors(
-    modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer], extra: Mapping[str, Tensor]
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    extra: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
     """Everything a checkpoint must hold, by name; the tensors themselves, not copies."""
-    tensors = {f"modules.{label}.{name}": value for label, module in modules.items() for name, value in module.state_dict().items()}
+    tensors = {
+        f"modules.{label}.{name}": value
+        for label, module in modules.items()
+        for name, value in module.state_dict().items()
+    }
     names = _parameter_names(modules)
     for label, optimizer in optimizers.items():
         for parameter, state in optimizer.state.items():
@@ -124,7 +162,8 @@ def state_tensors(
     return tensors | {f"extra.{name}": value for name, value in extra.items()}
 
 
-# ------------------------------------------------------------------------------------------------------------------------ writing
+# --------------------------------------------------------------------------------------------------
+# writing
 
 
 def _own_part(tensor: Tensor) -> tuple[int, Tensor] | None:
@@ -141,8 +180,12 @@ def _own_rows(tensor: Any) -> tuple[int, Tensor]:
     from torch.distributed.tensor import Shard
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-    assert list(tensor.placements) == [Shard(0)], f"weights are sharded by rows, not {tensor.placements}"
-    _, offsets = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    assert list(tensor.placements) == [Shard(0)], (
+        f"weights are sharded by rows, not {tensor.placements}"
+    )
+    _, offsets = compute_local_shape_and_global_offset(
+        tensor.shape, tensor.device_mesh, tensor.placements
+    )
     return offsets[0], tensor.detach().to_local()
 
 
@@ -150,11 +193,15 @@ def _row_count(shape: torch.Size | tuple[int, ...]) -> int:
     return shape[0] if shape else 1
 
 
-def _index(tensors: Mapping[str, Tensor], spans: list[dict[str, tuple[int, int]]]) -> dict[str, Any]:
+def _index(
+    tensors: Mapping[str, Tensor], spans: list[dict[str, tuple[int, int]]]
+) -> dict[str, Any]:
     """spans: of each process, the first and end row that it has written of each tensor."""
     entries = {}
     for name, tensor in tensors.items():
-        rows = sorted((*span[name], part) for part, span in enumerate(spans, start=1) if name in span)
+        rows = sorted(
+            (*span[name], part) for part, span in enumerate(spans, start=1) if name in span
+        )
         entries[name] = {
             "dtype": _dtype_name(tensor),
             "shape": list(tensor.shape),
@@ -172,7 +219,9 @@ def _part_name(number: int, count: int) -> str:
 
 
 def _all_write(target: Path, action: Callable[[], None]) -> None:
-    """Run the action on every process; when the system refuses one of them, remove what was written and raise on all."""
+    """Run the action on every process; when the system refuses one of them, remove what was written
+    and raise on all.
+    """
     refusal = None
     try:
         action()
@@ -182,32 +231,52 @@ def _all_write(target: Path, action: Callable[[], None]) -> None:
     if refusals:
         if rank() == 0:
             shutil.rmtree(target, ignore_errors=True)
-        raise InputError(f"{target}: cannot write the checkpoint: {refusals[0]}; earlier ones are intact")
+        raise InputError(
+            f"{target}: cannot write the checkpoint: {refusals[0]}; earlier ones are intact"
+        )
 
 
-# ------------------------------------------------------------------------------------------------------------------------ reading
+# --------------------------------------------------------------------------------------------------
+# reading
 
 
 def _load(
-    path: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer], extra: Mapping[str, Tensor]
+    path: Path,
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    extra: Mapping[str, Tensor],
 ) -> dict[str, Any]:
     plain = read_json(path / MARKER)
     if not isinstance(plain, dict) or plain.get("step") != int(path.name.removeprefix("step_")):
-        raise _damaged(path / MARKER, "not the values after as many steps as the folder's name says")
+        raise _damaged(
+            path / MARKER, "not the values after as many steps as the folder's name says"
+        )
     parts, stored = _read_index(path)
     for label, optimizer in optimizers.items():
         optimizer.state.clear()
         if any(name.startswith(f"optimizers.{label}.") for name in stored):
             _make_state(optimizer)
     tensors = state_tensors(modules, optimizers, extra)
-    missing, unexpected = sorted(tensors.keys() - stored.keys()), sorted(stored.keys() - tensors.keys())
+    missing, unexpected = (
+        sorted(tensors.keys() - stored.keys()),
+        sorted(stored.keys() - tensors.keys()),
+    )
     if missing or unexpected:
         odd = [*missing, *unexpected]
-        raise InputError(f"{path}: holds another training: {odd[0]} is {'missing' if missing else 'unexpected'} ({len(odd)} differ)")
+        raise InputError(
+            f"{path}: holds another training: {odd[0]} is {'missing' if missing else 'unexpected'} "
+            f"({len(odd)} differ)"
+        )
     for name, tensor in tensors.items():
-        found, wanted = (stored[name].dtype, stored[name].shape), (_dtype_name(tensor), tuple(tensor.shape))
+        found, wanted = (
+            (stored[name].dtype, stored[name].shape),
+            (_dtype_name(tensor), tuple(tensor.shape)),
+        )
         if found != wanted:
-            raise InputError(f"{path}: holds another training: {name} is {_described(*found)} there, {_described(*wanted)} here")
+            raise InputError(
+                f"{path}: holds another training: {name} is {_described(*found)} there, "
+                f"{_described(*wanted)} here"
+            )
     reader = _PartReader(path, parts)
     for name, tensor in tensors.items():
         first, values = _own_rows(tensor)
@@ -216,7 +285,9 @@ def _load(
 
 
 def _make_state(optimizer: torch.optim.Optimizer) -> None:
-    """The state that the optimizer has after a step, to read into: a step that changes nothing, with gradients and rates of zero."""
+    """The state that the optimizer has after a step, to read into: a step that changes nothing,
+    with gradients and rates of zero.
+    """
     rates = [group["lr"] for group in optimizer.param_groups]
     for group in optimizer.param_groups:
         group["lr"] = 0.0
@@ -232,30 +303,59 @@ def _read_index(path: Path) -> tuple[int, dict[str, StoredTensor]]:
     """Number of parts, and the tensors by name."""
     if not (path / INDEX).exists() and (path / PICKLED_INDEX).exists():
         raise InputError(
-            f"{path}: was written by an earlier version, in a format whose reader would run code in it; it cannot be resumed: "
+            f"{path}: was written by an earlier version, in a format whose reader would run code "
+            "in it; it cannot be resumed: "
             f"use --overwrite to start anew, or another folder"
         )
     content = read_json(path / INDEX)
-    if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("version") != VERSION:
-        raise _damaged(path / INDEX, f'expected an object of "format": "{FORMAT}", "version": {VERSION}')
+    if (
+        not isinstance(content, dict)
+        or content.get("format") != FORMAT
+        or content.get("version") != VERSION
+    ):
+        raise _damaged(
+            path / INDEX, f'expected an object of "format": "{FORMAT}", "version": {VERSION}'
+        )
     parts, entries = content.get("parts"), content.get("tensors")
     if not isinstance(parts, int) or not _is_count(parts) or not isinstance(entries, dict):
         raise _damaged(path / INDEX, 'expected "parts", a number, and "tensors", an object')
-    return parts, {name: _stored_tensor(path / INDEX, name, entry, parts) for name, entry in entries.items()}
+    return parts, {
+        name: _stored_tensor(path / INDEX, name, entry, parts) for name, entry in entries.items()
+    }
 
 
 def _stored_tensor(index: Path, name: str, entry: Any, parts: int) -> StoredTensor:
-    """An entry of the index; ``InputError`` unless its rows follow each other from the first to the last."""
+    """An entry of the index; ``InputError`` unless its rows follow each other from the first to the
+    last.
+    """
     entry = entry if isinstance(entry, dict) else {}
     dtype, shape, rows = (entry.get(key) for key in ("dtype", "shape", "rows"))
-    is_formed = isinstance(dtype, str) and isinstance(shape, list) and isinstance(rows, list) and all(_is_count(size) for size in shape)
-    if not is_formed or not all(isinstance(row, list) and len(row) == 3 and all(_is_count(value) for value in row) for row in rows):
-        raise _damaged(index, f'{name}: expected "dtype", "shape" and "rows", the latter of part, first and end row')
+    is_formed = (
+        isinstance(dtype, str)
+        and isinstance(shape, list)
+        and isinstance(rows, list)
+        and all(_is_count(size) for size in shape)
+    )
+    if not is_formed or not all(
+        isinstance(row, list) and len(row) == 3 and all(_is_count(value) for value in row)
+        for row in rows
+    ):
+        raise _damaged(
+            index,
+            f'{name}: expected "dtype", "shape" and "rows", the latter of part, first and end row',
+        )
     stored = StoredTensor(dtype, tuple(shape), tuple(Rows(*row) for row in rows))
     ends = [0, *(row.end for row in stored.rows)]
     follows = all(row.first == end for row, end in zip(stored.rows, ends, strict=False))
-    if not follows or ends[-1] != _row_count(stored.shape) or not all(1 <= row.part <= parts for row in stored.rows):
-        raise _damaged(index, f"{name}: its rows are not the tensor's {_row_count(stored.shape)} in {parts} parts")
+    if (
+        not follows
+        or ends[-1] != _row_count(stored.shape)
+        or not all(1 <= row.part <= parts for row in stored.rows)
+    ):
+        raise _damaged(
+            index,
+            f"{name}: its rows are not the tensor's {_row_count(stored.shape)} in {parts} parts",
+        )
     return stored
 
 
@@ -290,7 +390,9 @@ class _PartReader:
                 raise _damaged(file, f"{name} is {piece.get_shape()}, the index says {shape}")
             found: Tensor = piece[low - rows.first : high - rows.first] if shape else piece[...]
         except (SafetensorError, OSError) as error:
-            raise _damaged(file, f"truncated or damaged ({error}), expected a safetensors file with {name}") from error
+            raise _damaged(
+                file, f"truncated or damaged ({error}), expected a safetensors file with {name}"
+            ) from error
         if _dtype_name(found) != stored.dtype:
             raise _damaged(file, f"{name} is {_dtype_name(found)}, the index says {stored.dtype}")
         return found
@@ -310,7 +412,10 @@ def _is_count(value: object) -> bool:
 
 
 def _damaged(file: Path, found: str) -> InputError:
-    return InputError(f"{file}: {found}; without this checkpoint's folder the training goes on from the one before")
+    return InputError(
+        f"{file}: {found}; without this checkpoint's folder the training goes on from the one "
+        "before"
+    )
 
 
 def _described(dtype: str, shape: tuple[int, ...]) -> str:
@@ -318,10 +423,15 @@ def _described(dtype: str, shape: tuple[int, ...]) -> str:
 
 
 def _parameter_names(modules: Mapping[str, nn.Module]) -> dict[Tensor, str]:
-    return {parameter: f"{label}.{name}" for label, module in modules.items() for name, parameter in module.named_parameters()}
+    return {
+        parameter: f"{label}.{name}"
+        for label, module in modules.items()
+        for name, parameter in module.named_parameters()
+    }
 
 
-# ------------------------------------------------------------------------------------------------------------------------ folders
+# --------------------------------------------------------------------------------------------------
+# folders
 
 
 def _complete(folder: Path) -> list[Path]:
@@ -339,4 +449,8 @@ def _checkpoints(folder: Path) -> list[Path]:
     """Folders that are named like checkpoints, complete or not; never links to folders elsewhere."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if _NAME.match(path.name) and path.is_dir() and not path.is_symlink())
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if _NAME.match(path.name) and path.is_dir() and not path.is_symlink()
+    )

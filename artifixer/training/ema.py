@@ -1,4 +1,6 @@
-"""Exponential moving average of a module's weights, in float32: what validation looks at and what is kept in the end."""
+"""Exponential moving average of a module's weights, in float32: what validation looks at and what
+is kept in the end.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,14 @@ from torch import Tensor, nn
 class Ema:
     """The average follows the weights by ``1 - decay`` per update.
 
-    decay: per update. copy_updates: so many first updates copy instead of averaging. warm: the decay starts low and grows as
-    n / (n + 20) up to ``decay``, so that short trainings do not remember their start.
+    decay: per update. copy_updates: so many first updates copy instead of averaging. warm: the
+    decay starts low and grows as n / (n + 20) up to ``decay``, so that short trainings do not
+    remember their start.
     """
 
-    def __init__(self, module: nn.Module, decay: float, copy_updates: int = 0, warm: bool = False) -> None:
+    def __init__(
+        self, module: nn.Module, decay: float, copy_updates: int = 0, warm: bool = False
+    ) -> None:
         self.decay, self.copy_updates, self.warm = decay, copy_updates, warm
         self._module = module
         self.updates = torch.zeros((), dtype=torch.int64)
@@ -36,7 +41,9 @@ class Ema:
     @contextmanager
     def in_module(self) -> Iterator[None]:
         """Within the context the module has the averaged weights."""
-        before = {name: parameter.detach().clone() for name, parameter in self._module.named_parameters()}
+        before = {
+            name: parameter.detach().clone() for name, parameter in self._module.named_parameters()
+        }
         self._assign(self.average)
         try:
             yield
@@ -45,7 +52,10 @@ class Ema:
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint must hold; loading writes into these tensors."""
-        return {"updates": self.updates, **{f"average.{name}": tensor for name, tensor in self.average.items()}}
+        return {
+            "updates": self.updates,
+            **{f"average.{name}": tensor for name, tensor in self.average.items()},
+        }
 
     @torch.no_grad()
     def _assign(self, values: dict[str, Tensor]) -> None:

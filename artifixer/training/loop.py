@@ -1,8 +1,11 @@
-"""The training loop of all stages: draw pairs, ask the stage for its losses, step its optimizers, save, validate, resume.
+"""The training loop of all stages: draw pairs, ask the stage for its losses, step its optimizers,
+save, validate, resume.
 
-In: a ``Stage``, pairs by index, settings, a folder. Out: a trained stage; in the folder ``checkpoints/``, ``metrics.jsonl`` (one line per
-step) and ``timing.json``. All randomness of a step is keyed by the seed, the step and the pair's global index: neither a kill nor another
-number of processes changes what is drawn, and on one process a resumed training has the bits of an uninterrupted one.
+In: a ``Stage``, pairs by index, settings, a folder. Out: a trained stage; in the folder
+``checkpoints/``, ``metrics.jsonl`` (one line per step) and ``timing.json``. All randomness of a
+step is keyed by the seed, the step and the pair's global index: neither a kill nor another number
+of processes changes what is drawn, and on one process a resumed training has the bits of an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -19,13 +22,25 @@ import torch
 from torch import Tensor, nn
 
 from artifixer.pairs.pair import TrainingPair
-from artifixer.runtime.distributed import all_ranks_values, any_rank, mean_over_ranks, rank, world_size
+from artifixer.runtime.distributed import (
+    all_ranks_values,
+    any_rank,
+    mean_over_ranks,
+    rank,
+    world_size,
+)
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import write_json
 from artifixer.runtime.seeds import generator
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
-from artifixer.training.checkpoint import MARKER, latest_checkpoint, load_checkpoint, save_checkpoint, state_tensors
+from artifixer.training.checkpoint import (
+    MARKER,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    state_tensors,
+)
 from artifixer.training.parallel import average_gradients, clip_gradients
 from artifixer.training.watching import MetricsFile
 
@@ -37,11 +52,13 @@ STEPS_BETWEEN_FLUSHES = 10
 class LoopConfig:
     """Settings of one training.
 
-    steps: optimizer steps. minutes: with a number, the training ends by the clock instead: the rates begin to fall when their share of
-    this time is left, and ``steps`` is only the upper limit.
+    steps: optimizer steps. minutes: with a number, the training ends by the clock instead: the
+    rates begin to fall when their share of this time is left, and ``steps`` is only the upper
+    limit.
     batch: pairs per process and pass; accumulation: passes per step. seed: of everything drawn.
-    warmup: steps over which learning rates rise from zero; cooldown: share of the steps at the end over which they fall back to zero.
-    save_every, validate_every: steps; validation also runs at the end, 0 for never.
+    warmup: steps over which learning rates rise from zero; cooldown: share of the steps at the end
+    over which they fall back to zero. save_every, validate_every: steps; validation also runs at
+    the end, 0 for never.
     """
 
     steps: int
@@ -67,7 +84,9 @@ class Stage(Protocol):
 
     @property
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
-        """By the names under which ``losses`` gives their losses; each with its largest learning rate."""
+        """By the names under which ``losses`` gives their losses; each with its largest learning
+        rate.
+        """
 
     @property
     def gradient_limits(self) -> Mapping[str, float]:
@@ -77,14 +96,20 @@ class Stage(Protocol):
     def extra_state(self) -> Mapping[str, Tensor]:
         """What else a checkpoint must hold, such as averages of weights."""
 
-    def draw(self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int) -> Any:
-        """What ``losses`` reads of the pairs: work for a CPU, which may be done ahead in another thread.
+    def draw(
+        self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
+    ) -> Any:
+        """What ``losses`` reads of the pairs: work for a CPU, which may be done ahead in another
+        thread.
 
         generators: one per pair, for everything that is drawn for it.
         """
 
-    def losses(self, drawn: Any, generators: Sequence[torch.Generator], step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The loss of each optimizer that has its turn at this step, a mean over the pairs, and numbers to watch.
+    def losses(
+        self, drawn: Any, generators: Sequence[torch.Generator], step: int
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The loss of each optimizer that has its turn at this step, a mean over the pairs, and
+        numbers to watch.
 
         drawn: what ``draw`` gave for this step; generators: those it has drawn from.
         """
@@ -106,7 +131,9 @@ class NonFiniteLoss(RuntimeError):
 
 @dataclass
 class Clock:
-    """Where a training stands, kept in its checkpoints. seconds: of work so far. cooldown_start: the step at which rates began to fall."""
+    """Where a training stands, kept in its checkpoints. seconds: of work so far. cooldown_start:
+    the step at which rates began to fall.
+    """
 
     step: int = 0
     seconds: float = 0.0
@@ -127,29 +154,44 @@ def train(
     validate: Callable[[int], Mapping[str, float]] | None = None,
     ahead: int = 0,
 ) -> int:
-    """Train until the end, starting from the newest checkpoint in the folder; gives the number of steps done in all.
+    """Train until the end, starting from the newest checkpoint in the folder; gives the number of
+    steps done in all.
 
-    validate: measures the stage as it is after so many steps. ahead: batches that are drawn in other threads while the steps before them
-    run, for a GPU that would wait; the numbers stay the same. Raises ``Stopped`` after saving when SIGTERM arrived, ``NonFiniteLoss``
-    naming stage, step and pairs, ``InputError`` when a checkpoint cannot be written.
+    validate: measures the stage as it is after so many steps. ahead: batches that are drawn in
+    other threads while the steps before them run, for a GPU that would wait; the numbers stay the
+    same. Raises ``Stopped`` after saving when SIGTERM arrived, ``NonFiniteLoss`` naming stage, step
+    and pairs, ``InputError`` when a checkpoint cannot be written.
     """
     checkpoints = folder / "checkpoints"
     clock = Clock()
     newest = latest_checkpoint(checkpoints)
     if newest is not None:
-        clock = _stored_clock(newest, load_checkpoint(newest, stage.modules, stage.optimizers, stage.extra_state))
+        clock = _stored_clock(
+            newest, load_checkpoint(newest, stage.modules, stage.optimizers, stage.extra_state)
+        )
     metrics = MetricsFile(folder / "metrics.jsonl", clock.step) if rank() == 0 else None
-    rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in stage.optimizers.items()}
+    rates = {
+        name: [group["lr"] for group in optimizer.param_groups]
+        for name, optimizer in stage.optimizers.items()
+    }
 
     def save() -> None:
         if metrics is not None:
             metrics.flush()
-        plain = {"seconds": clock.elapsed(), "cooldown_start": clock.cooldown_start, "total": clock.total}
+        plain = {
+            "seconds": clock.elapsed(),
+            "cooldown_start": clock.cooldown_start,
+            "total": clock.total,
+        }
         tensors = state_tensors(stage.modules, stage.optimizers, stage.extra_state)
         save_checkpoint(checkpoints, clock.step, tensors, plain)
 
     batches = Batches(stage, pairs, config, ahead)
-    with stop_on_sigterm(), batches, progress.stage(stage.name, _expected_total(clock, config)) as shown:
+    with (
+        stop_on_sigterm(),
+        batches,
+        progress.stage(stage.name, _expected_total(clock, config)) as shown,
+    ):
         shown.update(clock.step)
         while (total := _plan(clock, config)) > clock.step:
             factor = rate_factor(clock.step, total, config, clock.cooldown_start)
@@ -160,38 +202,69 @@ def train(
             clock.step += 1
             stage.updated(clock.step)
             is_last = clock.step == total
-            if validate is not None and config.validate_every and (clock.step % config.validate_every == 0 or is_last):
-                numbers |= {f"validation/{name}": value for name, value in validate(clock.step).items()}
+            if (
+                validate is not None
+                and config.validate_every
+                and (clock.step % config.validate_every == 0 or is_last)
+            ):
+                numbers |= {
+                    f"validation/{name}": value for name, value in validate(clock.step).items()
+                }
             if metrics is not None:
                 metrics.add(clock.step, numbers | {"learning_rate_factor": factor})
                 if clock.step % STEPS_BETWEEN_FLUSHES == 0:
                     metrics.flush()
-            speed = config.batch * config.accumulation * world_size() * clock.step / max(clock.elapsed(), 1e-9)
+            speed = (
+                config.batch
+                * config.accumulation
+                * world_size()
+                * clock.step
+                / max(clock.elapsed(), 1e-9)
+            )
             shown.total = _expected_total(clock, config)
-            shown.update(clock.step, **{name: value for name, value in numbers.items() if "/" not in name}, samples_per_s=speed)
+            shown.update(
+                clock.step,
+                **{name: value for name, value in numbers.items() if "/" not in name},
+                samples_per_s=speed,
+            )
             stopping = any_rank(stop_requested())
             if stopping or is_last or clock.step % config.save_every == 0:
                 save()
             if stopping and not is_last:
-                raise Stopped(f"{folder}: {stage.name} stopped after step {clock.step}; run the same command to continue")
+                raise Stopped(
+                    f"{folder}: {stage.name} stopped after step {clock.step}; run the same command "
+                    "to continue"
+                )
     if rank() == 0:
         samples = config.batch * config.accumulation * world_size() * clock.step
-        write_json(folder / "timing.json", {"seconds": clock.elapsed(), "steps": clock.step, "samples": samples})
+        write_json(
+            folder / "timing.json",
+            {"seconds": clock.elapsed(), "steps": clock.step, "samples": samples},
+        )
     return clock.step
 
 
 def _stored_clock(checkpoint: Path, plain: Mapping[str, Any]) -> Clock:
     """Where the training stood; ``InputError`` for values that no training writes."""
-    step, seconds, cooldown_start, total = (plain.get(name) for name in ("step", "seconds", "cooldown_start", "total"))
+    step, seconds, cooldown_start, total = (
+        plain.get(name) for name in ("step", "seconds", "cooldown_start", "total")
+    )
     numbers = [value for value in (step, cooldown_start, total) if value is not None]
     is_sound = step is not None and all(isinstance(value, int) and value >= 0 for value in numbers)
     if not is_sound or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
-        raise InputError(f"{checkpoint / MARKER}: damaged; expected step, seconds, cooldown_start and total of a training")
+        raise InputError(
+            f"{checkpoint / MARKER}: damaged; expected step, seconds, cooldown_start and total of "
+            "a training"
+        )
     return Clock(int(plain["step"]), float(seconds), cooldown_start, total)
 
 
-def rate_factor(step: int, total: int, config: LoopConfig, cooldown_start: int | None = None) -> float:
-    """What learning rates are multiplied with at a step: a rise, a plateau, and a fall to (almost) zero."""
+def rate_factor(
+    step: int, total: int, config: LoopConfig, cooldown_start: int | None = None
+) -> float:
+    """What learning rates are multiplied with at a step: a rise, a plateau, and a fall to (almost)
+    zero.
+    """
     rise = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
     start = total - round(config.cooldown * total) if cooldown_start is None else cooldown_start
     fall = 1.0 if step < start or total <= start else (total - step) / (total - start)
@@ -201,7 +274,8 @@ def rate_factor(step: int, total: int, config: LoopConfig, cooldown_start: int |
 def _plan(clock: Clock, config: LoopConfig) -> int:
     """The total number of steps as far as it is known now.
 
-    With a time limit the plateau lasts until its share of the time has passed; its length in steps then fixes that of the fall.
+    With a time limit the plateau lasts until its share of the time has passed; its length in steps
+    then fixes that of the fall.
     """
     if config.minutes is None:
         return config.steps
@@ -210,24 +284,33 @@ def _plan(clock: Clock, config: LoopConfig) -> int:
         is_over = any_rank(clock.elapsed() >= 60 * config.minutes * plateau)
         if is_over or clock.step >= config.steps * plateau:
             clock.cooldown_start = clock.step
-            clock.total = min(config.steps, math.ceil(clock.step / plateau)) if plateau > 0 else config.steps
+            clock.total = (
+                min(config.steps, math.ceil(clock.step / plateau)) if plateau > 0 else config.steps
+            )
     return config.steps if clock.total is None else clock.total
 
 
 def _expected_total(clock: Clock, config: LoopConfig) -> int:
-    """For the progress bar: with a time limit, what the speed so far makes likely; 0 before there is any."""
+    """For the progress bar: with a time limit, what the speed so far makes likely; 0 before there
+    is any.
+    """
     if config.minutes is None:
         return config.steps
     if clock.total is not None:
         return clock.total
     if clock.step == 0:
         return 0
-    return min(config.steps, max(clock.step + 1, round(clock.step * 60 * config.minutes / max(clock.elapsed(), 1e-3))))
+    return min(
+        config.steps,
+        max(clock.step + 1, round(clock.step * 60 * config.minutes / max(clock.elapsed(), 1e-3))),
+    )
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one pass reads: the pairs' names, what the stage drew of them, and the generators as they are after that."""
+    """What one pass reads: the pairs' names, what the stage drew of them, and the generators as
+    they are after that.
+    """
 
     names: list[str]
     drawn: Any
@@ -235,7 +318,9 @@ class Batch:
 
 
 class Batches:
-    """The batches of this process in the order of the passes; ``ahead`` of them are drawn before they are asked for, each in one thread."""
+    """The batches of this process in the order of the passes; ``ahead`` of them are drawn before
+    they are asked for, each in one thread.
+    """
 
     def __init__(self, stage: Stage, pairs: PairSource, config: LoopConfig, ahead: int) -> None:
         self._stage, self._pairs, self._config, self._ahead = stage, pairs, config, ahead
@@ -264,11 +349,15 @@ class Batches:
         indices = range(first, first + config.batch)
         batch = [self._pairs.pair(index) for index in indices]
         generators = [generator(config.seed, self._stage.name, step, index) for index in indices]
-        return Batch([pair.name for pair in batch], self._stage.draw(batch, generators, step), generators)
+        return Batch(
+            [pair.name for pair in batch], self._stage.draw(batch, generators, step), generators
+        )
 
 
 def _step(stage: Stage, batches: Batches, config: LoopConfig, step: int) -> dict[str, float]:
-    """One step of the optimizers; gives losses, gradient norms and the stage's numbers, means over all processes."""
+    """One step of the optimizers; gives losses, gradient norms and the stage's numbers, means over
+    all processes.
+    """
     for optimizer in stage.optimizers.values():
         optimizer.zero_grad(set_to_none=True)
     totals: dict[str, float] = {}
@@ -276,10 +365,19 @@ def _step(stage: Stage, batches: Batches, config: LoopConfig, step: int) -> dict
     for part in range(config.accumulation):
         batch = batches.batch(step * config.accumulation + part)
         losses, numbers = stage.losses(batch.drawn, batch.generators, step)
-        values = {("loss" if len(losses) == 1 else f"loss_{name}"): loss for name, loss in losses.items()} | numbers
+        values = {
+            ("loss" if len(losses) == 1 else f"loss_{name}"): loss for name, loss in losses.items()
+        } | numbers
         plain = {name: float(value.detach()) for name, value in values.items()}
-        _refuse_non_finite(stage, step, batch.names, {name: plain[name] for name in plain if name.startswith("loss")})
-        torch.stack([loss.to(torch.float64) for loss in losses.values()]).sum().div(config.accumulation).backward()
+        _refuse_non_finite(
+            stage,
+            step,
+            batch.names,
+            {name: plain[name] for name in plain if name.startswith("loss")},
+        )
+        torch.stack([loss.to(torch.float64) for loss in losses.values()]).sum().div(
+            config.accumulation
+        ).backward()
         for name, value in plain.items():
             totals[name] = totals.get(name, 0.0) + value / config.accumulation
         turns = list(losses)
@@ -287,14 +385,18 @@ def _step(stage: Stage, batches: Batches, config: LoopConfig, step: int) -> dict
     for name in turns:
         optimizer = stage.optimizers[name]
         average_gradients(optimizer)
-        norms["gradient_norm" if len(turns) == 1 else f"gradient_norm_{name}"] = clip_gradients(optimizer, stage.gradient_limits[name])
+        norms["gradient_norm" if len(turns) == 1 else f"gradient_norm_{name}"] = clip_gradients(
+            optimizer, stage.gradient_limits[name]
+        )
     _refuse_non_finite(stage, step, batch.names, norms)
     for name in turns:
         stage.optimizers[name].step()
     return dict(zip(totals, mean_over_ranks(list(totals.values())), strict=True)) | norms
 
 
-def _refuse_non_finite(stage: Stage, step: int, names: Sequence[str], values: Mapping[str, float]) -> None:
+def _refuse_non_finite(
+    stage: Stage, step: int, names: Sequence[str], values: Mapping[str, float]
+) -> None:
     """Stop on all processes when a number is not finite on one of them."""
     broken = {name: value for name, value in values.items() if not math.isfinite(value)}
     if not any_rank(bool(broken)):
@@ -302,4 +404,7 @@ def _refuse_non_finite(stage: Stage, step: int, names: Sequence[str], values: Ma
     reports = [report for report in all_ranks_values((broken, list(names))) if report[0]]
     found, where = reports[0]
     shown = ", ".join(f"{name} is {value}" for name, value in found.items())
-    raise NonFiniteLoss(f"{stage.name}, step {step + 1}: {shown} with pairs {', '.join(where)}; the last checkpoint is from before")
+    raise NonFiniteLoss(
+        f"{stage.name}, step {step + 1}: {shown} with pairs {', '.join(where)}; the last "
+        "checkpoint is from before"
+    )

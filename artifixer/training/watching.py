@@ -1,4 +1,6 @@
-"""What a training leaves to look at: one line of numbers per step, TensorBoard's files where it is installed, and grids of pictures."""
+"""What a training leaves to look at: one line of numbers per step, TensorBoard's files where it is
+installed, and grids of pictures.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +23,36 @@ from artifixer.runtime.run_folder import append_text, write_bytes
 
 
 class MetricsFile:
-    """``metrics.jsonl``: its bytes depend on settings, pairs and seed alone, however often the training was interrupted.
+    """``metrics.jsonl``: its bytes depend on settings, pairs and seed alone, however often the
+    training was interrupted.
 
-    Lines beyond ``step`` are from after the checkpoint that is continued, and are removed, and so is a last line that was being written
-    when the power went. ``InputError`` for another line that is none of ours.
+    Lines beyond ``step`` are from after the checkpoint that is continued, and are removed, and so
+    is a last line that was being written when the power went. ``InputError`` for another line that
+    is none of ours.
     """
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
         self._waiting: list[str] = []
-        lines = read_whole(path, "a metrics file", LARGEST_TEXT).splitlines(keepends=True) if path.exists() else []
+        lines = (
+            read_whole(path, "a metrics file", LARGEST_TEXT).splitlines(keepends=True)
+            if path.exists()
+            else []
+        )
         steps = [_step(line) for line in lines]
-        broken = next((number for number, found in enumerate(steps[:-1], start=1) if found is None), None)
+        broken = next(
+            (number for number, found in enumerate(steps[:-1], start=1) if found is None), None
+        )
         if broken is not None:
-            raise InputError(f'{path}: line {broken} is {lines[broken - 1][:60]!r}, expected an object with "step"')
-        kept = [line for line, found in zip(lines, steps, strict=True) if found is not None and found <= step]
+            raise InputError(
+                f"{path}: line {broken} is {lines[broken - 1][:60]!r}, expected an object with "
+                '"step"'
+            )
+        kept = [
+            line
+            for line, found in zip(lines, steps, strict=True)
+            if found is not None and found <= step
+        ]
         if kept != lines:
             write_bytes(path, b"".join(kept))
         self._board = _board(path.parent / "tensorboard", step)
@@ -72,7 +89,9 @@ def write_grid(path: Path, columns: Sequence[UInt8[Tensor, "rows height width 3"
 
 
 def _step_of(path: Path, line: bytes, is_last: bool) -> float:
-    """The step that a line is of; infinity for the last one where a power loss has torn it. ``InputError`` for other damage."""
+    """The step that a line is of; infinity for the last one where a power loss has torn it.
+    ``InputError`` for other damage.
+    """
     try:
         step = json.loads(line)["step"]
         if isinstance(step, int) and line.endswith(b"\n"):
@@ -81,7 +100,9 @@ def _step_of(path: Path, line: bytes, is_last: bool) -> float:
         pass
     if is_last:
         return math.inf
-    raise InputError(f"{path}: damaged before its last line; expected an object with a step in each")
+    raise InputError(
+        f"{path}: damaged before its last line; expected an object with a step in each"
+    )
 
 
 def _board(folder: Path, step: int) -> Any:

@@ -1,7 +1,8 @@
 """Attention of the video model: one function, several backends, the same numbers.
 
-In: queries, keys and values ``[batch tokens heads width]`` and possibly a block-causal mask. Out: what the queries gathered, same layout.
-``auto`` takes PyTorch's fused kernels, which on CUDA include FlashAttention; a backend named outright is never replaced by another.
+In: queries, keys and values ``[batch tokens heads width]`` and possibly a block-causal mask. Out:
+what the queries gathered, same layout. ``auto`` takes PyTorch's fused kernels, which on CUDA
+include FlashAttention; a backend named outright is never replaced by another.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ Heads = Float[Tensor, "batch tokens heads width"]
 
 @dataclass(frozen=True)
 class BlockCausalMask:
-    """A query sees the keys of its own and of all earlier blocks of ``block_tokens`` tokens; queries and keys are the same tokens."""
+    """A query sees the keys of its own and of all earlier blocks of ``block_tokens`` tokens;
+    queries and keys are the same tokens.
+    """
 
     block_tokens: int
 
@@ -32,28 +35,42 @@ class BlockCausalMask:
         return block[:, None] >= block[None]
 
 
-def attend(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None = None, backend: str = "auto") -> Heads:
+def attend(
+    q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None = None, backend: str = "auto"
+) -> Heads:
     """softmax(q k^T / sqrt(width)) v per head.
 
-    backend: one of ``BACKENDS`` or ``auto``; ``InputError`` for a name that is none of them or whose library is absent.
+    backend: one of ``BACKENDS`` or ``auto``; ``InputError`` for a name that is none of them or
+    whose library is absent.
     """
     if backend == "auto":
         backend = "sdpa" if mask is None else "sdpa_by_block"
     if backend not in BACKENDS:
-        raise InputError(f"attention backend {backend}: unknown, expected auto, {', '.join(BACKENDS)}")
+        raise InputError(
+            f"attention backend {backend}: unknown, expected auto, {', '.join(BACKENDS)}"
+        )
     return BACKENDS[backend](q, k, v, mask)
 
 
-def attend_to_first(q: Heads, k: Heads, v: Heads, counts: Sequence[int] | None, backend: str = "auto") -> Heads:
-    """``attend``, where each sample of the batch sees only the first ``counts`` of its keys; None is all of them.
+def attend_to_first(
+    q: Heads, k: Heads, v: Heads, counts: Sequence[int] | None, backend: str = "auto"
+) -> Heads:
+    """``attend``, where each sample of the batch sees only the first ``counts`` of its keys; None
+    is all of them.
 
-    One call per sample, so that every backend does it and a sample has the bits that it has alone, whatever is padded behind it.
+    One call per sample, so that every backend does it and a sample has the bits that it has alone,
+    whatever is padded behind it.
     """
     if counts is None or all(count == k.shape[1] for count in counts):
         return attend(q, k, v, backend=backend)
     assert len(counts) == len(q) and min(counts) >= 1, f"{counts} keys for a batch of {len(q)}"
     samples = zip(q.split(1), k.split(1), v.split(1), counts, strict=True)
-    return torch.cat([attend(query, key[:, :count], value[:, :count], backend=backend) for query, key, value, count in samples])
+    return torch.cat(
+        [
+            attend(query, key[:, :count], value[:, :count], backend=backend)
+            for query, key, value, count in samples
+        ]
+    )
 
 
 def attend_plainly(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> Heads:
@@ -67,17 +84,23 @@ def attend_plainly(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -
 def attend_sdpa(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> Heads:
     """PyTorch's fused kernels on any device; a mask becomes a table of booleans."""
     dense = None if mask is None else mask.dense(q.shape[1], q.device)
-    out = torch.nn.functional.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=dense)
+    out = torch.nn.functional.scaled_dot_product_attention(
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=dense
+    )
     return out.transpose(1, 2)
 
 
 def attend_sdpa_by_block(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> Heads:
-    """One call per block with the keys it sees: no mask, no work for what is masked, and a kernel without masks suffices."""
+    """One call per block with the keys it sees: no mask, no work for what is masked, and a kernel
+    without masks suffices.
+    """
     return _by_block(attend_sdpa, q, k, v, mask)
 
 
 def attend_flash(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> Heads:
-    """FlashAttention 3 or 2, whichever is installed; CUDA, half precision only. Block by block under a mask."""
+    """FlashAttention 3 or 2, whichever is installed; CUDA, half precision only. Block by block
+    under a mask.
+    """
     return _by_block(lambda q, k, v, _: _flash()(q, k, v), q, k, v, mask)
 
 
@@ -86,7 +109,9 @@ def attend_flex(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> H
     if q.device.type != "cuda":
         raise InputError(f"attention backend flex: on {q.device}, expected CUDA")
     block_mask = None if mask is None else _flex_mask(mask, q.shape[1], q.device)
-    return _compiled_flex()(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), block_mask=block_mask).transpose(1, 2)
+    return _compiled_flex()(
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), block_mask=block_mask
+    ).transpose(1, 2)
 
 
 #: A new backend is a function and a line here; the test of twins picks it up.
@@ -100,13 +125,23 @@ BACKENDS: dict[str, Callable[[Heads, Heads, Heads, BlockCausalMask | None], Head
 
 
 def _by_block(
-    attend_block: Callable[[Heads, Heads, Heads, None], Heads], q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None
+    attend_block: Callable[[Heads, Heads, Heads, None], Heads],
+    q: Heads,
+    k: Heads,
+    v: Heads,
+    mask: BlockCausalMask | None,
 ) -> Heads:
     if mask is None:
         return attend_block(q, k, v, None)
     ends = range(mask.block_tokens, q.shape[1] + mask.block_tokens, mask.block_tokens)
     blocks = q.split(mask.block_tokens, dim=1)
-    return torch.cat([attend_block(block, k[:, :end], v[:, :end], None) for block, end in zip(blocks, ends, strict=True)], dim=1)
+    return torch.cat(
+        [
+            attend_block(block, k[:, :end], v[:, :end], None)
+            for block, end in zip(blocks, ends, strict=True)
+        ],
+        dim=1,
+    )
 
 
 @functools.cache
@@ -117,11 +152,14 @@ def _flash() -> Callable[[Heads, Heads, Heads], Heads]:
         try:
             from flash_attn import flash_attn_func
         except ImportError:
-            raise InputError("attention backend flash: neither flash_attn_interface nor flash_attn is installed") from None
+            raise InputError(
+                "attention backend flash: neither flash_attn_interface nor flash_attn is installed"
+            ) from None
 
     def run(q: Heads, k: Heads, v: Heads) -> Heads:
         out = flash_attn_func(q, k, v)
-        return out[0] if isinstance(out, tuple) else out  # some versions also return the log-sum-exp
+        # some versions also return the log-sum-exp
+        return out[0] if isinstance(out, tuple) else out
 
     return run
 

@@ -1,8 +1,10 @@
-"""What the video model sees besides latents: opacity, rays and cameras of the target frames, text, reference photos with their cameras.
+"""What the video model sees besides latents: opacity, rays and cameras of the target frames, text,
+reference photos with their cameras.
 
-In: target and reference ``Cameras`` in world units, opacity at pixel rate, latents of the references, a text embedding. Out:
-``Conditions`` of a whole clip or of one block (paper section 4.1). A roll-out keeps what all its blocks share in ``RollOutContext``,
-which makes the conditions of one block from the cameras of that block alone: any length of path costs the same per block.
+In: target and reference ``Cameras`` in world units, opacity at pixel rate, latents of the
+references, a text embedding. Out: ``Conditions`` of a whole clip or of one block (paper section
+4.1). A roll-out keeps what all its blocks share in ``RollOutContext``, which makes the conditions
+of one block from the cameras of that block alone: any length of path costs the same per block.
 """
 
 from __future__ import annotations
@@ -22,17 +24,20 @@ from artifixer.geometry.transforms import invert_rigid, matrix_to_quaternion, qu
 
 @dataclass(frozen=True)
 class Conditions:
-    """Conditions of consecutive latent frames, of a whole clip or a part of it, for a batch of clips.
+    """Conditions of consecutive latent frames, of a whole clip or a part of it, for a batch of
+    clips.
 
-    opacity: of the renders at pixel rate, in [0,1]. The piece that starts a clip has ``1 + temporal_factor (latent_frames - 1)`` frames,
-        a later one ``temporal_factor latent_frames``.
-    rays: per pixel of each latent frame the moment origin x direction, then the unit direction; ``viewmats`` and ``Ks``: the cameras of the
-        latent frames, intrinsics in units of the image's sides with the image's centre at 0. All three in the weights' own world, see
+    opacity: of the renders at pixel rate, in [0,1]. The piece that starts a clip has ``1 +
+        temporal_factor (latent_frames - 1)`` frames, a later one ``temporal_factor latent_frames``.
+    rays: per pixel of each latent frame the moment origin x direction, then the unit direction;
+        ``viewmats`` and ``Ks``: the cameras of the latent frames, intrinsics in units of the
+        image's sides with the image's centre at 0. All three in the weights' own world, see
         ``weights_cameras``.
     text: embedding, zeros for no prompt.
-    reference_latents: each photo encoded on its own; None with ``reference_viewmats`` and ``reference_Ks`` when there are no references.
-    use_references: factor on what each sample of the batch takes from its references, 1 or 0; None is 1 for all.
-    reference_counts: how many of the references of each sample are its own; those after are padding that nothing attends to. None
+    reference_latents: each photo encoded on its own; None with ``reference_viewmats`` and
+    ``reference_Ks`` when there are no references. use_references: factor on what each sample of the
+    batch takes from its references, 1 or 0; None is 1 for all. reference_counts: how many of the
+    references of each sample are its own; those after are padding that nothing attends to. None
         is all. Plain numbers, so that nobody waits for the device.
     """
 
@@ -49,20 +54,34 @@ class Conditions:
 
     def __post_init__(self) -> None:
         batch, latent_frames = self.rays.shape[:2]
-        assert self.opacity.shape[0] == batch and self.opacity.shape[2:] == self.rays.shape[2:4], f"opacity {tuple(self.opacity.shape)}"
-        assert self.viewmats.shape == (batch, latent_frames, 4, 4), f"viewmats {tuple(self.viewmats.shape)}"
+        assert self.opacity.shape[0] == batch and self.opacity.shape[2:] == self.rays.shape[2:4], (
+            f"opacity {tuple(self.opacity.shape)}"
+        )
+        assert self.viewmats.shape == (batch, latent_frames, 4, 4), (
+            f"viewmats {tuple(self.viewmats.shape)}"
+        )
         assert self.Ks.shape == (batch, latent_frames, 3, 3), f"Ks {tuple(self.Ks.shape)}"
         assert self.text.shape[0] == batch, f"text {tuple(self.text.shape)} for a batch of {batch}"
         references = (self.reference_latents, self.reference_viewmats, self.reference_Ks)
-        assert len({part is None for part in references}) == 1, "reference latents and reference cameras come together"
-        if self.reference_latents is not None and self.reference_viewmats is not None and self.reference_Ks is not None:
+        assert len({part is None for part in references}) == 1, (
+            "reference latents and reference cameras come together"
+        )
+        if (
+            self.reference_latents is not None
+            and self.reference_viewmats is not None
+            and self.reference_Ks is not None
+        ):
             views = self.reference_latents.shape[2]
-            assert self.reference_viewmats.shape == (batch, views, 4, 4), f"reference viewmats {tuple(self.reference_viewmats.shape)}"
-            assert self.reference_Ks.shape == (batch, views, 3, 3), f"reference Ks {tuple(self.reference_Ks.shape)}"
-            counts = self.reference_counts
-            assert counts is None or (len(counts) == batch and all(1 <= count <= views for count in counts)), (
-                f"reference counts {counts} for a batch of {batch} with {views} references"
+            assert self.reference_viewmats.shape == (batch, views, 4, 4), (
+                f"reference viewmats {tuple(self.reference_viewmats.shape)}"
             )
+            assert self.reference_Ks.shape == (batch, views, 3, 3), (
+                f"reference Ks {tuple(self.reference_Ks.shape)}"
+            )
+            counts = self.reference_counts
+            assert counts is None or (
+                len(counts) == batch and all(1 <= count <= views for count in counts)
+            ), f"reference counts {counts} for a batch of {batch} with {views} references"
 
     @property
     def latent_frames(self) -> int:
@@ -75,10 +94,12 @@ class Conditions:
         text: bool | Bool[Tensor, " batch"] = False,
         references: bool | Bool[Tensor, " batch"] = False,
     ) -> Conditions:
-        """The same conditions without some of them, for all clips or for the marked ones of the batch.
+        """The same conditions without some of them, for all clips or for the marked ones of the
+        batch.
 
-        Dropped renders have opacity 0 (the caller passes latents of black frames beside it), dropped text is zeros. Dropping the references
-        of all clips removes them; of some, sets their factor to 0, so that weights get gradients from every batch.
+        Dropped renders have opacity 0 (the caller passes latents of black frames beside it),
+        dropped text is zeros. Dropping the references of all clips removes them; of some, sets
+        their factor to 0, so that weights get gradients from every batch.
         """
         dropped = self
         if renders is not False:
@@ -95,18 +116,30 @@ class Conditions:
                 reference_counts=None,
             )
         elif references is not False:
-            factor = self.text.new_ones(self.text.shape[0]) if self.use_references is None else self.use_references
+            factor = (
+                self.text.new_ones(self.text.shape[0])
+                if self.use_references is None
+                else self.use_references
+            )
             dropped = replace(dropped, use_references=_zeroed(factor, references))
         return dropped
 
     def latent_slice(self, first: int, count: int) -> Conditions:
-        """Conditions of latent frames ``first`` to ``first + count``; only of conditions that begin with a clip's latent frame 0."""
-        assert 0 <= first < first + count <= self.latent_frames, f"{first}+{count} of {self.latent_frames} latent frames"
+        """Conditions of latent frames ``first`` to ``first + count``; only of conditions that begin
+        with a clip's latent frame 0.
+        """
+        assert 0 <= first < first + count <= self.latent_frames, (
+            f"{first}+{count} of {self.latent_frames} latent frames"
+        )
         if self.latent_frames == 1:
             return self
         step, rest = divmod(self.opacity.shape[1] - 1, self.latent_frames - 1)
-        starts = not rest and step.bit_count() == 1  # temporal factors are powers of two; of a later piece no such step comes out
-        assert starts, f"{self.opacity.shape[1]} frames of opacity do not start a clip of {self.latent_frames} latent frames"
+        # temporal factors are powers of two; of a later piece no such step comes out
+        starts = not rest and step.bit_count() == 1
+        assert starts, (
+            f"{self.opacity.shape[1]} frames of opacity do not start a clip of "
+            f"{self.latent_frames} latent frames"
+        )
         frames = slice(max(0, 1 + step * (first - 1)), 1 + step * (first + count - 1))
         latents = slice(first, first + count)
         return replace(
@@ -117,20 +150,29 @@ class Conditions:
             Ks=self.Ks[:, latents],
         )
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Conditions:
-        """On another device or in another float type; camera matrices stay float32 in any type, as PRoPE computes with them."""
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Conditions:
+        """On another device or in another float type; camera matrices stay float32 in any type, as
+        PRoPE computes with them.
+        """
         matrices = {"viewmats", "Ks", "reference_viewmats", "reference_Ks"}
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        moved: dict[str, Any] = {name: tensor.to(device, None if name in matrices else dtype) for name, tensor in tensors.items()}
+        moved: dict[str, Any] = {
+            name: tensor.to(device, None if name in matrices else dtype)
+            for name, tensor in tensors.items()
+        }
         return replace(self, **moved)
 
 
 @dataclass(frozen=True)
 class RollOutContext:
-    """What all blocks of one roll-out share: the first target camera, the unit of length, text and references.
+    """What all blocks of one roll-out share: the first target camera, the unit of length, text and
+    references.
 
-    first_camera: of the roll-out's frame 0 in roll-out order, one view. camera_scale: world units to the weights' units. The rest as in
-    ``Conditions``, with a batch of one. reference_cameras: as they are in the capture's world.
+    first_camera: of the roll-out's frame 0 in roll-out order, one view. camera_scale: world units
+    to the weights' units. The rest as in ``Conditions``, with a batch of one. reference_cameras: as
+    they are in the capture's world.
     """
 
     first_camera: Cameras
@@ -149,7 +191,9 @@ class RollOutContext:
             return context
         return context.with_references(self.reference_latents, self.reference_cameras)
 
-    def with_references(self, latents: Float[Tensor, "1 channels views h w"], cameras: Cameras) -> RollOutContext:
+    def with_references(
+        self, latents: Float[Tensor, "1 channels views h w"], cameras: Cameras
+    ) -> RollOutContext:
         """With reference photos. Their cameras are not pooled."""
         moved = weights_cameras(cameras, self.first_camera, self.camera_scale)
         return replace(
@@ -161,12 +205,18 @@ class RollOutContext:
         )
 
     def conditions(
-        self, opacity: Float[Tensor, "frames height width"], cameras: Cameras, *, is_first: bool, latent_frames: int | None = None
+        self,
+        opacity: Float[Tensor, "frames height width"],
+        cameras: Cameras,
+        *,
+        is_first: bool,
+        latent_frames: int | None = None,
     ) -> Conditions:
         """Conditions of consecutive frames: a block or a whole clip.
 
-        cameras: of the same frames as ``opacity``, at the model's size; fewer when the last frames are padding, which then stands still.
-        is_first: whether the frames start the roll-out. latent_frames: how many these are; by default as many as the opacity says.
+        cameras: of the same frames as ``opacity``, at the model's size; fewer when the last frames
+        are padding, which then stands still. is_first: whether the frames start the roll-out.
+        latent_frames: how many these are; by default as many as the opacity says.
         """
         if latent_frames is None:
             latent_frames = _groups(opacity.shape[0], self.temporal_factor, is_first)
@@ -192,14 +242,22 @@ def clip_conditions(
     reference_cameras: Sequence[Cameras],
     temporal_factor: int,
 ) -> Conditions:
-    """What ``RollOutContext`` makes of a whole clip, of several at once, on the device of the opacity.
+    """What ``RollOutContext`` makes of a whole clip, of several at once, on the device of the
+    opacity.
 
-    cameras, reference_cameras: of each clip, on the CPU; all clips have as many frames and references. Latents of the references are still
-    without channels.
+    cameras, reference_cameras: of each clip, on the CPU; all clips have as many frames and
+    references. Latents of the references are still without channels.
     """
-    if len({(part.model, part.width, part.height) for part in (*cameras, *reference_cameras)}) > 1 and len(cameras) > 1:
-        rows = zip(opacity.split(1), cameras, camera_scales, text.split(1), reference_cameras, strict=True)
-        return stack_conditions([clip_conditions(o, [c], [s], t, [r], temporal_factor) for o, c, s, t, r in rows])
+    if (
+        len({(part.model, part.width, part.height) for part in (*cameras, *reference_cameras)}) > 1
+        and len(cameras) > 1
+    ):
+        rows = zip(
+            opacity.split(1), cameras, camera_scales, text.split(1), reference_cameras, strict=True
+        )
+        return stack_conditions(
+            [clip_conditions(o, [c], [s], t, [r], temporal_factor) for o, c, s, t, r in rows]
+        )
     batch, device = len(cameras), opacity.device
     first = concatenate([part[:1] for part in cameras])
     scales = torch.tensor(camera_scales, dtype=torch.float64)
@@ -230,47 +288,73 @@ def clip_conditions(
 
 def stack_conditions(parts: Sequence[Conditions]) -> Conditions:
     """One batch of several; all have as many frames and references, none of which is padding."""
-    assert all(part.reference_counts is None for part in parts), "padded references are counted after stacking"
+    assert all(part.reference_counts is None for part in parts), (
+        "padded references are counted after stacking"
+    )
     values: dict[str, Any] = {}
     for name, first in vars(parts[0]).items():
         values[name] = None if first is None else torch.cat([getattr(part, name) for part in parts])
     return replace(parts[0], **values)
 
 
-def pooled_cameras(cameras: Cameras, temporal_factor: int, is_first: bool, latent_frames: int | None = None) -> Cameras:
-    """One camera per latent frame: the mean of its frames' rotations (chordal), centres, intrinsics and distortion.
+def pooled_cameras(
+    cameras: Cameras, temporal_factor: int, is_first: bool, latent_frames: int | None = None
+) -> Cameras:
+    """One camera per latent frame: the mean of its frames' rotations (chordal), centres, intrinsics
+    and distortion.
 
-    is_first: the frames start a clip, whose frame 0 is a latent frame of its own; all others come in groups of ``temporal_factor``. An
-    incomplete last group repeats its last camera; latent frames beyond the cameras repeat the last group's mean, as the release pads.
+    is_first: the frames start a clip, whose frame 0 is a latent frame of its own; all others come
+    in groups of ``temporal_factor``. An incomplete last group repeats its last camera; latent
+    frames beyond the cameras repeat the last group's mean, as the release pads.
     """
     pooled = _pooled(cameras[_members(len(cameras), temporal_factor, is_first)], temporal_factor)
-    return pooled if latent_frames is None else pooled[torch.arange(latent_frames).clamp(max=len(pooled) - 1)]
+    return (
+        pooled
+        if latent_frames is None
+        else pooled[torch.arange(latent_frames).clamp(max=len(pooled) - 1)]
+    )
 
 
-def weights_cameras(cameras: Cameras, first_camera: Cameras, camera_scale: float | Float[Tensor, " views"]) -> Cameras:
-    """Cameras in the world that the weights were trained in: centres times ``camera_scale``, ``first_camera`` at the identity.
+def weights_cameras(
+    cameras: Cameras, first_camera: Cameras, camera_scale: float | Float[Tensor, " views"]
+) -> Cameras:
+    """Cameras in the world that the weights were trained in: centres times ``camera_scale``,
+    ``first_camera`` at the identity.
 
     first_camera, camera_scale: one for all cameras, or one for each.
 
-    The release takes poses in OpenGL axes (+y up, -z forward) but ray directions and intrinsics in OpenCV axes, and multiplies the two
-    without turning one into the other. Its weights have learned that world, so it is reproduced. Conjugating each relative pose by
-    diag(1, -1, -1, 1) does so: everything that follows (``ray_map``, PRoPE) then treats the result as ordinary OpenCV cameras.
-    Weights trained here use the same world. Computed in float64, since paths lead far from the origin; returned in the cameras' type.
+    The release takes poses in OpenGL axes (+y up, -z forward) but ray directions and intrinsics in
+    OpenCV axes, and multiplies the two without turning one into the other. Its weights have learned
+    that world, so it is reproduced. Conjugating each relative pose by diag(1, -1, -1, 1) does so:
+    everything that follows (``ray_map``, PRoPE) then treats the result as ordinary OpenCV cameras.
+    Weights trained here use the same world. Computed in float64, since paths lead far from the
+    origin; returned in the cameras' type.
     """
-    flip = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64, device=cameras.viewmats.device))
+    flip = torch.diag(
+        torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64, device=cameras.viewmats.device)
+    )
     to_first = first_camera.viewmats.to(flip)
     relative = to_first @ cameras.to(dtype=torch.float64).camera_to_world
-    relative[:, :3, 3] *= torch.as_tensor(camera_scale, dtype=relative.dtype, device=relative.device).view(-1, 1)
-    return replace(cameras, viewmats=invert_rigid(flip @ relative @ flip).to(cameras.viewmats.dtype))
+    relative[:, :3, 3] *= torch.as_tensor(
+        camera_scale, dtype=relative.dtype, device=relative.device
+    ).view(-1, 1)
+    return replace(
+        cameras, viewmats=invert_rigid(flip @ relative @ flip).to(cameras.viewmats.dtype)
+    )
 
 
 def ray_map(cameras: Cameras) -> Float[Tensor, "views height width 6"]:
-    """Per pixel the moment origin x direction and the unit direction, through each camera's lens, in the order of the weights."""
+    """Per pixel the moment origin x direction and the unit direction, through each camera's lens,
+    in the order of the weights.
+    """
     to_world = cameras.camera_to_world
     x, y, z = to_world[:, :3, 3].unbind(dim=-1)
     zero = torch.zeros_like(x)
-    cross_origin = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
-    both = torch.cat([cross_origin @ to_world[:, :3, :3], to_world[:, :3, :3]], dim=1)  # linear in the direction, so one product
+    cross_origin = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(
+        -1, (3, 3)
+    )
+    # linear in the direction, so one product
+    both = torch.cat([cross_origin @ to_world[:, :3, :3], to_world[:, :3, :3]], dim=1)
     return (lens_directions(cameras) @ both.mT).unflatten(1, (cameras.height, cameras.width))
 
 
@@ -289,7 +373,10 @@ def _groups(frames: int, temporal_factor: int, is_first: bool) -> int:
 
 def _members(frames: int, temporal_factor: int, is_first: bool) -> Int[Tensor, " members"]:
     """Which frames stand for which latent frame, ``temporal_factor`` of them for each."""
-    index = torch.arange(_groups(frames, temporal_factor, is_first) * temporal_factor) - (temporal_factor - 1) * is_first
+    index = (
+        torch.arange(_groups(frames, temporal_factor, is_first) * temporal_factor)
+        - (temporal_factor - 1) * is_first
+    )
     return index.clamp(0, frames - 1)  # the first group holds frame 0 alone, repeated
 
 
@@ -309,8 +396,8 @@ def _pooled(members: Cameras, temporal_factor: int) -> Cameras:
 
 
 def _mean_rotation(rotations: Float[Tensor, "groups members 3 3"]) -> Float[Tensor, "groups 3 3"]:
-    """The rotation with the least sum of squared distances to the members (Frobenius norm): the quaternion q that maximises the sum of
-    (q . q_i)^2, which is an eigenvector."""
+    """The rotation with the least sum of squared distances to the members (Frobenius norm): the
+    quaternion q that maximises the sum of (q . q_i)^2, which is an eigenvector."""
     quats = matrix_to_quaternion(rotations)
     return quaternion_to_matrix(torch.linalg.eigh(quats.mT @ quats).eigenvectors[..., -1])
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 class LatentGrid:
     """Latent frame 0 stands for one pixel frame, every later one for ``temporal_factor`` of them.
 
-    A config that inherits this offers ``spatial_factor`` (pixels per latent, along each side) and ``temporal_factor``.
+    A config that inherits this offers ``spatial_factor`` (pixels per latent, along each side) and
+    ``temporal_factor``.
     """
 
     temporal_factor: int

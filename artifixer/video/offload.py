@@ -1,7 +1,9 @@
-"""Layer streaming: a model larger than the GPU, its layers kept in host memory and copied to the device just ahead of their use.
+"""Layer streaming: a model larger than the GPU, its layers kept in host memory and copied to the
+device just ahead of their use.
 
-In: equal layers of a model that lie in host memory. While a layer computes, the next ones are copied into a few slots on the device, which
-the layers share. On a CPU the same moves happen without a second device, with bit-equal results. Inference only.
+In: equal layers of a model that lie in host memory. While a layer computes, the next ones are
+copied into a few slots on the device, which the layers share. On a CPU the same moves happen
+without a second device, with bit-equal results. Inference only.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from torch import Tensor, nn
 
 @dataclass
 class _Slot:
-    """Device memory for one layer. ``layer``: which one's values are in it, or on their way. ``filled``, ``free``: events on CUDA."""
+    """Device memory for one layer. ``layer``: which one's values are in it, or on their way.
+    ``filled``, ``free``: events on CUDA.
+    """
 
     tensors: dict[str, Tensor]
     layer: int | None = None
@@ -26,22 +30,38 @@ class _Slot:
 
 
 class LayerStream:
-    """Streams ``layers`` to ``device``; ``close`` ends it and leaves the layers in host memory as they were.
+    """Streams ``layers`` to ``device``; ``close`` ends it and leaves the layers in host memory as
+    they were.
 
-    Layers must have the same tensors by name, shape and type. A layer's ``forward`` finds its weights on the device by itself, as long as
-    layers run in order (out of order works too, at the price of waiting); other methods of a layer need ``with stream.layer(index)``.
+    Layers must have the same tensors by name, shape and type. A layer's ``forward`` finds its
+    weights on the device by itself, as long as layers run in order (out of order works too, at the
+    price of waiting); other methods of a layer need ``with stream.layer(index)``.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], device: torch.device | str, ahead: int = 1) -> None:
-        """ahead: how many layers are copied before they are needed; device memory is that of ``ahead + 1`` layers."""
+    def __init__(
+        self, layers: Sequence[nn.Module], device: torch.device | str, ahead: int = 1
+    ) -> None:
+        """ahead: how many layers are copied before they are needed; device memory is that of
+        ``ahead + 1`` layers.
+        """
         assert ahead >= 1, f"{ahead} layers ahead"
         self.layers, self.device = list(layers), torch.device(device)
         self._is_cuda = self.device.type == "cuda"
         self._host = [_host_tensors(layer, pin=self._is_cuda) for layer in self.layers]
-        kinds = [{name: (value.shape, value.dtype) for name, value in host.items()} for host in self._host]
-        assert all(kind == kinds[0] for kind in kinds), "layers of different shapes cannot share slots"
+        kinds = [
+            {name: (value.shape, value.dtype) for name, value in host.items()}
+            for host in self._host
+        ]
+        assert all(kind == kinds[0] for kind in kinds), (
+            "layers of different shapes cannot share slots"
+        )
         self._slots = [
-            _Slot({name: torch.empty_like(value, device=self.device) for name, value in self._host[0].items()})
+            _Slot(
+                {
+                    name: torch.empty_like(value, device=self.device)
+                    for name, value in self._host[0].items()
+                }
+            )
             for _ in range(min(ahead + 1, len(self.layers)))
         ]
         self._copies = torch.cuda.Stream(self.device) if self._is_cuda else None
@@ -50,7 +70,9 @@ class LayerStream:
             for index, layer in enumerate(self.layers)
             for hook in (
                 layer.register_forward_pre_hook(lambda *_, index=index: self._enter(index)),
-                layer.register_forward_hook(lambda *_, index=index: self._leave(index), always_call=True),
+                layer.register_forward_hook(
+                    lambda *_, index=index: self._leave(index), always_call=True
+                ),
             )
         ]
 
@@ -94,7 +116,9 @@ class LayerStream:
             tensor.data = self._host[index][name]
 
     def _fetch(self, index: int, wanted: list[int]) -> _Slot:
-        """The slot that holds a layer, or will when the copy begun here has ended; it takes the place of a layer that is not ``wanted``."""
+        """The slot that holds a layer, or will when the copy begun here has ended; it takes the
+        place of a layer that is not ``wanted``.
+        """
         held = [slot for slot in self._slots if slot.layer == index]
         if held:
             return held[0]
@@ -119,7 +143,9 @@ def _named_tensors(layer: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _host_tensors(layer: nn.Module, pin: bool) -> dict[str, Tensor]:
-    """The layer's tensors in host memory, page-locked for copies that run beside the computation; the layer then uses these."""
+    """The layer's tensors in host memory, page-locked for copies that run beside the computation;
+    the layer then uses these.
+    """
     tensors = {}
     for name, tensor in _named_tensors(layer):
         assert tensor.device.type == "cpu", f"{name} lies on {tensor.device}, expected host memory"

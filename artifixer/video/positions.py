@@ -1,11 +1,13 @@
-"""Where tokens are: rotary embedding over frame, row and column (RoPE), and over cameras and pixels (PRoPE).
+"""Where tokens are: rotary embedding over frame, row and column (RoPE), and over cameras and pixels
+(PRoPE).
 
-In: indices of frames, rows and columns, camera matrices. Out: tables, and queries, keys and values turned by them. Tokens are ordered by
-frame (or view), row, column. RoPE serves attention among the video's own tokens, PRoPE attention from the video to reference photos
-(paper section 4.1).
+In: indices of frames, rows and columns, camera matrices. Out: tables, and queries, keys and values
+turned by them. Tokens are ordered by frame (or view), row, column. RoPE serves attention among the
+video's own tokens, PRoPE attention from the video to reference photos (paper section 4.1).
 
-Angles are computed in float64 at whatever index is asked for, and used in float32: there is no longest video. (The release's inference
-rounds its tables to bfloat16 and ends at 1024 latent frames; in float32 the numbers are the same.)
+Angles are computed in float64 at whatever index is asked for, and used in float32: there is no
+longest video. (The release's inference rounds its tables to bfloat16 and ends at 1024 latent
+frames; in float32 the numbers are the same.)
 """
 
 from __future__ import annotations
@@ -22,15 +24,22 @@ from artifixer.geometry.transforms import invert_rigid
 ROPE_BASE = 10_000.0
 PROPE_BASE = 100.0
 
-#: PRoPE's shares: half of a head's channels see cameras in groups of four, a quarter each columns and rows as pairs.
+#: PRoPE's shares: half of a head's channels see cameras in groups of four, a quarter each columns
+#: and rows as pairs.
 CAMERA_GROUP = 4
 PROPE_DIVISOR = 8
 
 
 def rope_table(
-    first_frame: int, frames: int, rows: int, columns: int, head_width: int, device: torch.device | str = "cpu"
+    first_frame: int,
+    frames: int,
+    rows: int,
+    columns: int,
+    head_width: int,
+    device: torch.device | str = "cpu",
 ) -> Float[Tensor, "tokens pairs 2"]:
-    """Cosine and sine of each pair of channels, for the tokens of ``frames`` latent frames from ``first_frame`` on.
+    """Cosine and sine of each pair of channels, for the tokens of ``frames`` latent frames from
+    ``first_frame`` on.
 
     Rows and columns have a third of the pairs each (rounded down), frames the rest.
     """
@@ -40,20 +49,35 @@ def rope_table(
     starts = (first_frame, 0, 0)
     parts = []
     for axis, (start, count, width) in enumerate(zip(starts, shape, widths, strict=True)):
-        angles = _angles(torch.arange(start, start + count, device=device, dtype=torch.float64), width // 2, ROPE_BASE)
+        angles = _angles(
+            torch.arange(start, start + count, device=device, dtype=torch.float64),
+            width // 2,
+            ROPE_BASE,
+        )
         spread = [1, 1, 1, width // 2, 2]
         spread[axis] = count
-        parts.append(torch.stack([angles.cos(), angles.sin()], dim=-1).float().view(spread).expand(*shape, -1, -1))
+        parts.append(
+            torch.stack([angles.cos(), angles.sin()], dim=-1)
+            .float()
+            .view(spread)
+            .expand(*shape, -1, -1)
+        )
     return torch.cat(parts, dim=-2).flatten(0, 2)
 
 
-def rotate_pairs(x: Float[Tensor, "batch tokens heads width"], table: Float[Tensor, "tokens pairs 2"]) -> Float[Tensor, ...]:
-    """Turn each two neighbouring channels (a, b) into (a cos - b sin, a sin + b cos), in float32; ``table`` from ``rope_table``."""
+def rotate_pairs(
+    x: Float[Tensor, "batch tokens heads width"], table: Float[Tensor, "tokens pairs 2"]
+) -> Float[Tensor, ...]:
+    """Turn each two neighbouring channels (a, b) into (a cos - b sin, a sin + b cos), in float32;
+    ``table`` from ``rope_table``.
+    """
     pairs = x.to(table.dtype).unflatten(-1, (-1, 2))
     if torch.compiler.is_compiling():
         turned = rotate_pairs_real(pairs, table)
     else:  # one complex product: on a CPU 15 to 30 times faster than the same in real numbers
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(table)[:, None])
+        turned = torch.view_as_real(
+            torch.view_as_complex(pairs) * torch.view_as_complex(table)[:, None]
+        )
     return turned.flatten(-2).to(x.dtype)
 
 
@@ -70,8 +94,8 @@ def rotate_pairs_real(
 class ViewPositions:
     """Cameras of some views and the places of tokens in them, for PRoPE.
 
-    projections: world to normalised image, lifted to 4x4; unprojections: its inverse. table: cosine and sine per token of a view for
-    (column, row), the same for all views.
+    projections: world to normalised image, lifted to 4x4; unprojections: its inverse. table: cosine
+    and sine per token of a view for (column, row), the same for all views.
     """
 
     projections: Float[Tensor, "batch views 4 4"]
@@ -80,32 +104,55 @@ class ViewPositions:
 
     @staticmethod
     def of_cameras(
-        viewmats: Float[Tensor, "batch views 4 4"], Ks: Float[Tensor, "batch views 3 3"], rows: int, columns: int, head_width: int
+        viewmats: Float[Tensor, "batch views 4 4"],
+        Ks: Float[Tensor, "batch views 3 3"],
+        rows: int,
+        columns: int,
+        head_width: int,
     ) -> ViewPositions:
-        """Positions of views of ``rows`` x ``columns`` tokens. Ks: normalised, without skew; see ``Conditions``. Computed in float32."""
-        assert head_width % PROPE_DIVISOR == 0, f"heads of {head_width} channels, PRoPE expects a multiple of {PROPE_DIVISOR}"
+        """Positions of views of ``rows`` x ``columns`` tokens. Ks: normalised, without skew; see
+        ``Conditions``. Computed in float32.
+        """
+        assert head_width % PROPE_DIVISOR == 0, (
+            f"heads of {head_width} channels, PRoPE expects a multiple of {PROPE_DIVISOR}"
+        )
         viewmats, Ks = viewmats.float(), Ks.float()
         pairs = head_width // PROPE_DIVISOR
         row, column = (
-            _angles(torch.arange(count, device=viewmats.device, dtype=torch.float64), pairs, PROPE_BASE) for count in (rows, columns)
+            _angles(
+                torch.arange(count, device=viewmats.device, dtype=torch.float64), pairs, PROPE_BASE
+            )
+            for count in (rows, columns)
         )
-        angles = torch.stack([column.expand(rows, -1, -1), row[:, None].expand(-1, columns, -1)], dim=2).flatten(0, 1)
+        angles = torch.stack(
+            [column.expand(rows, -1, -1), row[:, None].expand(-1, columns, -1)], dim=2
+        ).flatten(0, 1)
         return ViewPositions(
             projections=_lifted(Ks) @ viewmats,
             unprojections=invert_rigid(viewmats) @ _lifted(_inverse_Ks(Ks)),
             table=torch.stack([angles.cos(), angles.sin()], dim=-1).float(),
         )
 
-    def query(self, x: Float[Tensor, "batch tokens heads width"]) -> Float[Tensor, "batch tokens heads width"]:
-        """Queries of these views' tokens: logits with ``key_or_value`` keys then see only the cameras relative to each other."""
+    def query(
+        self, x: Float[Tensor, "batch tokens heads width"]
+    ) -> Float[Tensor, "batch tokens heads width"]:
+        """Queries of these views' tokens: logits with ``key_or_value`` keys then see only the
+        cameras relative to each other.
+        """
         return prope(x, self.projections.mT, self.table)
 
-    def key_or_value(self, x: Float[Tensor, "batch tokens heads width"]) -> Float[Tensor, "batch tokens heads width"]:
+    def key_or_value(
+        self, x: Float[Tensor, "batch tokens heads width"]
+    ) -> Float[Tensor, "batch tokens heads width"]:
         """Keys or values of these views' tokens."""
         return prope(x, self.unprojections, self.table)
 
-    def result(self, x: Float[Tensor, "batch tokens heads width"]) -> Float[Tensor, "batch tokens heads width"]:
-        """What the queries of these views gathered from ``key_or_value`` values, brought into the queries' own views."""
+    def result(
+        self, x: Float[Tensor, "batch tokens heads width"]
+    ) -> Float[Tensor, "batch tokens heads width"]:
+        """What the queries of these views gathered from ``key_or_value`` values, brought into the
+        queries' own views.
+        """
         return prope(x, self.projections, self.table, backwards=True)
 
 
@@ -115,9 +162,11 @@ def prope(
     table: Float[Tensor, "tokens_per_view 2 quarter_pairs 2"],
     backwards: bool = False,
 ) -> Float[Tensor, "batch tokens heads width"]:
-    """Multiply the first half of each head by the view's matrix, four channels at a time, and turn the other half by column and row.
+    """Multiply the first half of each head by the view's matrix, four channels at a time, and turn
+    the other half by column and row.
 
-    Each quarter's pairs are (i, i + width / 8); forward is clockwise: (a cos + b sin, b cos - a sin). In float32.
+    Each quarter's pairs are (i, i + width / 8); forward is clockwise: (a cos + b sin, b cos - a
+    sin). In float32.
     """
     by_view = x.to(table.dtype).unflatten(1, (matrices.shape[1], -1))
     cameras, places = by_view.chunk(2, dim=-1)
@@ -127,11 +176,19 @@ def prope(
     if backwards:
         sin = -sin
     turned = torch.stack([torch.addcmul(a * cos, b, sin), torch.addcmul(b * cos, a, -sin)], dim=-2)
-    return torch.cat([groups.view(cameras.shape), turned.flatten(-3)], dim=-1).flatten(1, 2).to(x.dtype)
+    return (
+        torch.cat([groups.view(cameras.shape), turned.flatten(-3)], dim=-1)
+        .flatten(1, 2)
+        .to(x.dtype)
+    )
 
 
-def _angles(positions: Float[Tensor, " count"], pairs: int, base: float) -> Float[Tensor, "count pairs"]:
-    frequencies = base ** (-torch.arange(pairs, device=positions.device, dtype=positions.dtype) / pairs)
+def _angles(
+    positions: Float[Tensor, " count"], pairs: int, base: float
+) -> Float[Tensor, "count pairs"]:
+    frequencies = base ** (
+        -torch.arange(pairs, device=positions.device, dtype=positions.dtype) / pairs
+    )
     return positions[:, None] * frequencies
 
 

@@ -1,9 +1,11 @@
 """Sampling: from the latents of renders to clean latents, block by block or a whole clip at once.
 
-In: a network, latents of the renders with their conditions, noise keyed by its place. Out: clean latents. ``sample_blocks`` is the few-step
-generator (paper section 4.2): it reads one block of latent frames, denoises it in a few calls that attend to the blocks before through a
-cache, yields it, and only then reads the next, so that encoding and decoding run beside it. ``sample_bidirectional`` is the teacher
-(paper section 4.1): all frames of a clip together, many calls, with guidance.
+In: a network, latents of the renders with their conditions, noise keyed by its place. Out: clean
+latents. ``sample_blocks`` is the few-step generator (paper section 4.2): it reads one block of
+latent frames, denoises it in a few calls that attend to the blocks before through a cache, yields
+it, and only then reads the next, so that encoding and decoding run beside it.
+``sample_bidirectional`` is the teacher (paper section 4.1): all frames of a clip together, many
+calls, with guidance.
 """
 
 from __future__ import annotations
@@ -21,20 +23,31 @@ from torch import Tensor
 from artifixer.runtime.seeds import generator
 from artifixer.video.cache import AppendingCache, KVCache, RingCache
 from artifixer.video.conditions import Conditions
-from artifixer.video.flow import FlowSchedule, SourceKind, clean_from_velocity, latent_opacity, noisy_latents, source_latents, timestep
+from artifixer.video.flow import (
+    FlowSchedule,
+    SourceKind,
+    clean_from_velocity,
+    latent_opacity,
+    noisy_latents,
+    source_latents,
+    timestep,
+)
 
 if TYPE_CHECKING:
     from artifixer.video.transformer import CrossMemory, VideoTransformer
 
 Latents = Float[Tensor, "batch channels latent_frames h w"]
 
-#: Pixel frames of the clips that the teacher was trained on; a longer video is cut into clips of this length.
+#: Pixel frames of the clips that the teacher was trained on; a longer video is cut into clips of
+#: this length.
 TEACHER_FRAMES = 81
 
 
 @dataclass(frozen=True)
 class BlockInput:
-    """One block of latent frames. ``conditions`` are of exactly these frames; text and references are the same for all blocks."""
+    """One block of latent frames. ``conditions`` are of exactly these frames; text and references
+    are the same for all blocks.
+    """
 
     first_latent_frame: int
     render_latents: Latents
@@ -43,19 +56,25 @@ class BlockInput:
 
 @dataclass(frozen=True)
 class AdaptiveSteps:
-    """Fewer network calls where less has to be invented: how empty a block is -> its number of steps.
+    """Fewer network calls where less has to be invented: how empty a block is -> its number of
+    steps.
 
-    largest_emptiness: entry i is the largest emptiness that i + 1 steps serve; emptier blocks take one step more than there are entries.
-    Emptiness is 1 - the mean opacity of the block's pixels, 0 for opaque renders and 1 without any.
+    largest_emptiness: entry i is the largest emptiness that i + 1 steps serve; emptier blocks take
+    one step more than there are entries. Emptiness is 1 - the mean opacity of the block's pixels, 0
+    for opaque renders and 1 without any.
     """
 
     largest_emptiness: tuple[float, ...] = (0.02, 0.1, 0.35)
 
     def __post_init__(self) -> None:
-        assert list(self.largest_emptiness) == sorted(self.largest_emptiness), f"{self.largest_emptiness} do not grow"
+        assert list(self.largest_emptiness) == sorted(self.largest_emptiness), (
+            f"{self.largest_emptiness} do not grow"
+        )
 
     def steps(self, opacity: Float[Tensor, "batch frames height width"]) -> int:
-        """Steps of a block; the emptiest clip of the batch decides. Waits for the device that holds the opacity."""
+        """Steps of a block; the emptiest clip of the batch decides. Waits for the device that holds
+        the opacity.
+        """
         emptiness = 1 - float(opacity.float().mean(dim=(1, 2, 3)).min())
         return 1 + sum(emptiness > limit for limit in self.largest_emptiness)
 
@@ -64,9 +83,10 @@ class AdaptiveSteps:
 class SampleConfig:
     """How a roll-out runs; the defaults are the released generator's.
 
-    steps: network calls per block, or ``adaptive``: as many as ``adaptive_steps`` gives the block's opacity. block_frames: latent frames
-    generated together; window_frames: attended to in all; sink_frames: of the roll-out's beginning, always among them. source: where the
-    flow starts. schedule: its noise levels.
+    steps: network calls per block, or ``adaptive``: as many as ``adaptive_steps`` gives the block's
+    opacity. block_frames: latent frames generated together; window_frames: attended to in all;
+    sink_frames: of the roll-out's beginning, always among them. source: where the flow starts.
+    schedule: its noise levels.
     """
 
     steps: int | Literal["adaptive"] = 4
@@ -80,7 +100,9 @@ class SampleConfig:
     def __post_init__(self) -> None:
         assert self.steps == "adaptive" or self.steps >= 1, f"{self.steps} steps"
         assert self.block_frames >= 1, f"blocks of {self.block_frames} latent frames"
-        assert self.sink_frames + self.block_frames <= self.window_frames, f"no room for a block in {self.window_frames} frames"
+        assert self.sink_frames + self.block_frames <= self.window_frames, (
+            f"no room for a block in {self.window_frames} frames"
+        )
 
     def sigmas(self, opacity: Float[Tensor, "batch frames height width"]) -> list[float]:
         """Noise levels of a block's calls."""
@@ -92,8 +114,8 @@ class SampleConfig:
 class TeacherConfig:
     """How the bidirectional teacher samples; the defaults are the release's.
 
-    steps: of the UniPC solver. guidance: how far to go from the negative text's prediction towards and beyond the prompt's; 1 is the
-    prompt's own. shift: of the solver's noise levels.
+    steps: of the UniPC solver. guidance: how far to go from the negative text's prediction towards
+    and beyond the prompt's; 1 is the prompt's own. shift: of the solver's noise levels.
     """
 
     steps: int = 50
@@ -137,15 +159,25 @@ class CallCount:
         return self.per_block.total()
 
 
-def keyed_noise(seed: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, sample: int = 0) -> Noise:
-    """Noise that depends on the seed, the sample, the block and the step alone: neither chunking, nor a resume, nor the device changes it.
+def keyed_noise(
+    seed: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    sample: int = 0,
+) -> Noise:
+    """Noise that depends on the seed, the sample, the block and the step alone: neither chunking,
+    nor a resume, nor the device changes it.
 
-    It is drawn on the CPU in float32, since streams differ between devices. sample: index of the batch's first clip in its data set.
+    It is drawn on the CPU in float32, since streams differ between devices. sample: index of the
+    batch's first clip in its data set.
     """
 
     def noise(block: int, step: int, shape: torch.Size) -> Tensor:
         draws = [
-            torch.randn(shape[1:], generator=generator(seed, "noise", step=step, sample=sample + index, block=block))
+            torch.randn(
+                shape[1:],
+                generator=generator(seed, "noise", step=step, sample=sample + index, block=block),
+            )
             for index in range(shape[0])
         ]
         drawn = torch.stack(draws).to(dtype)
@@ -166,14 +198,17 @@ def sample_blocks(
     observe: Callable[[NetworkCall], None] | None = None,
     replay: Callable[[int], Latents | None] | None = None,
 ) -> Iterator[Latents]:
-    """Clean latents of each block as soon as they are done; a block is read when the one before has been taken.
+    """Clean latents of each block as soon as they are done; a block is read when the one before has
+    been taken.
 
-    blocks: consecutive, the first at latent frame 0, each of ``config.block_frames``. Any number of them: cost per block does not grow.
-    exit_step: for training (self forcing). Each block ends at the clean latents of this step, which alone carries gradients, also through
-    the keys and values of earlier blocks, all of which are kept. None runs all steps without gradients.
-    observe: is told of every call of the network.
-    replay: block -> noisy latents of its last call in an earlier run of the same roll-out, or None. Known blocks take that call alone,
-    which gives their clean latents and leaves in the cache what later blocks attend to: the same bits for a part of the time.
+    blocks: consecutive, the first at latent frame 0, each of ``config.block_frames``. Any number of
+    them: cost per block does not grow. exit_step: for training (self forcing). Each block ends at
+    the clean latents of this step, which alone carries gradients, also through the keys and values
+    of earlier blocks, all of which are kept. None runs all steps without gradients. observe: is
+    told of every call of the network.
+    replay: block -> noisy latents of its last call in an earlier run of the same roll-out, or None.
+    Known blocks take that call alone, which gives their clean latents and leaves in the cache what
+    later blocks attend to: the same bits for a part of the time.
     """
     roll_out: _RollOut | None = None
     for block in blocks:
@@ -195,25 +230,42 @@ def sample_bidirectional(
 ) -> Latents:
     """Clean latents of a whole clip, without gradients.
 
-    conditions: of the clip, from its latent frame 0. negative_text: what guidance leads away from; no prompt when None. References and
-    cameras are the same in both predictions. clip: its index where a video is cut into several; its noise is that of block ``clip``.
-    observe: is told of every step, with the guided velocity.
+    conditions: of the clip, from its latent frame 0. negative_text: what guidance leads away from;
+    no prompt when None. References and cameras are the same in both predictions. clip: its index
+    where a video is cut into several; its noise is that of block ``clip``. observe: is told of
+    every step, with the guided velocity.
     """
     with torch.no_grad():
-        opacity = latent_opacity(conditions.opacity, network.config.temporal_factor, network.config.spatial_factor, is_first=True)
+        opacity = latent_opacity(
+            conditions.opacity,
+            network.config.temporal_factor,
+            network.config.spatial_factor,
+            is_first=True,
+        )
         drawn = noise(clip, 0, render_latents.shape) if config.source == "mixing" else None
         latents = source_latents(render_latents, opacity, drawn, config.source)
         skip = _source_skip(network, opacity, render_latents)
         branches = [(conditions, network.remember(conditions))]
         if config.guidance != 1:
-            negative = conditions.drop(text=True) if negative_text is None else replace(conditions, text=negative_text)
+            negative = (
+                conditions.drop(text=True)
+                if negative_text is None
+                else replace(conditions, text=negative_text)
+            )
             branches.append((negative, _remember_text(network, negative, branches[0][1])))
         solver = _unipc(config, latents.device)
         for step, time in enumerate(solver.timesteps):
             sigma = float(solver.sigmas[step])
             timesteps = time.to(torch.float32).expand(len(latents))
-            predictions = [network(latents, timesteps, branch, memory=memory, source_skip=skip) for branch, memory in branches]
-            velocity = predictions[0] if len(predictions) == 1 else predictions[1] + config.guidance * (predictions[0] - predictions[1])
+            predictions = [
+                network(latents, timesteps, branch, memory=memory, source_skip=skip)
+                for branch, memory in branches
+            ]
+            velocity = (
+                predictions[0]
+                if len(predictions) == 1
+                else predictions[1] + config.guidance * (predictions[0] - predictions[1])
+            )
             if observe is not None:
                 observe(NetworkCall(clip, step, sigma, timesteps, latents, velocity))
             latents = solver.step(velocity, time, latents, return_dict=False)[0]
@@ -246,21 +298,36 @@ class _RollOut:
         observe: Callable[[NetworkCall], None] | None,
         replay: Callable[[int], Latents | None] | None,
     ) -> _RollOut:
-        assert block.first_latent_frame == 0, f"a roll-out begins at latent frame 0, not {block.first_latent_frame}"
+        assert block.first_latent_frame == 0, (
+            f"a roll-out begins at latent frame 0, not {block.first_latent_frame}"
+        )
         with torch.no_grad():
             memory = network.remember(block.conditions)
-        cache = AppendingCache() if exit_step is not None else _ring_cache(network, block.render_latents, config)
+        cache = (
+            AppendingCache()
+            if exit_step is not None
+            else _ring_cache(network, block.render_latents, config)
+        )
         return _RollOut(network, config, noise, cache, memory, exit_step, observe, replay)
 
     def denoise(self, block: BlockInput) -> Latents:
         """The block's clean latents, its keys and values left in the cache by the last call."""
         network, render = self.network, block.render_latents
         index, rest = divmod(block.first_latent_frame, self.config.block_frames)
-        assert not rest and render.shape[2] == self.config.block_frames == block.conditions.latent_frames, (
-            f"frames {block.first_latent_frame}+{render.shape[2]} are not a block of {self.config.block_frames}"
+        assert (
+            not rest
+            and render.shape[2] == self.config.block_frames == block.conditions.latent_frames
+        ), (
+            f"frames {block.first_latent_frame}+{render.shape[2]} are not a block of "
+            f"{self.config.block_frames}"
         )
         is_first = block.first_latent_frame == 0
-        opacity = latent_opacity(block.conditions.opacity, network.config.temporal_factor, network.config.spatial_factor, is_first)
+        opacity = latent_opacity(
+            block.conditions.opacity,
+            network.config.temporal_factor,
+            network.config.spatial_factor,
+            is_first,
+        )
         skip = _source_skip(network, opacity, render)
         sigmas = self.config.sigmas(block.conditions.opacity)
         exit_step = len(sigmas) - 1 if self.exit_step is None else self.exit_step
@@ -271,8 +338,13 @@ class _RollOut:
             has_gradients = self.exit_step is not None and step == exit_step
             with contextlib.nullcontext() if has_gradients else torch.no_grad():
                 if known is None:
-                    drawn = self.noise(index, step, render.shape) if self.config.source == "mixing" else None
-                    source = source_latents(render, opacity, drawn, self.config.source)  # new noise at every step, as in training
+                    drawn = (
+                        self.noise(index, step, render.shape)
+                        if self.config.source == "mixing"
+                        else None
+                    )
+                    # new noise at every step, as in training
+                    source = source_latents(render, opacity, drawn, self.config.source)
                     noisy = source if step == 0 else noisy_latents(clean, source, sigma)
                 elif step < exit_step:
                     continue
@@ -294,8 +366,12 @@ class _RollOut:
         return clean
 
 
-def _remember_text(network: VideoTransformer, conditions: Conditions, references_from: CrossMemory) -> CrossMemory:
-    """Memory of conditions that differ in nothing but the text: references, much the larger part, are shared."""
+def _remember_text(
+    network: VideoTransformer, conditions: Conditions, references_from: CrossMemory
+) -> CrossMemory:
+    """Memory of conditions that differ in nothing but the text: references, much the larger part,
+    are shared.
+    """
     if conditions.reference_latents is None:
         return network.remember(conditions)
     return network.remember(conditions.drop(references=True)).with_references_of(references_from)
@@ -305,13 +381,26 @@ def _ring_cache(network: VideoTransformer, latents: Latents, config: SampleConfi
     """In the type of the weights, which need not be that of the latents."""
     sizes, dtype = network.config, next(network.parameters()).dtype
     batch, _, _, height, width = latents.shape
-    shape = (batch, (height // sizes.patch_size) * (width // sizes.patch_size), sizes.heads, sizes.width // sizes.heads)
-    return RingCache(sizes.layers, shape, config.window_frames, config.sink_frames, latents.device, dtype)
+    shape = (
+        batch,
+        (height // sizes.patch_size) * (width // sizes.patch_size),
+        sizes.heads,
+        sizes.width // sizes.heads,
+    )
+    return RingCache(
+        sizes.layers, shape, config.window_frames, config.sink_frames, latents.device, dtype
+    )
 
 
-def _source_skip(network: VideoTransformer, opacity: Tensor, render_latents: Latents) -> Latents | None:
+def _source_skip(
+    network: VideoTransformer, opacity: Tensor, render_latents: Latents
+) -> Latents | None:
     """The render's part of the source, for networks that predict a velocity without it."""
-    return opacity.to(render_latents.dtype) * render_latents if network.config.noise_free_skip else None
+    return (
+        opacity.to(render_latents.dtype) * render_latents
+        if network.config.noise_free_skip
+        else None
+    )
 
 
 def _unipc(config: TeacherConfig, device: torch.device) -> Any:
@@ -319,7 +408,11 @@ def _unipc(config: TeacherConfig, device: torch.device) -> Any:
     from diffusers import UniPCMultistepScheduler
 
     solver: Any = UniPCMultistepScheduler(
-        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=config.shift, solver_order=2, solver_type="bh2"
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        flow_shift=config.shift,
+        solver_order=2,
+        solver_type="bh2",
     )
     solver.set_timesteps(config.steps, device=device)
     return solver

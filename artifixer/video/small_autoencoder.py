@@ -1,13 +1,16 @@
-"""A small causal video autoencoder with the interface of Wan's: what a model that is trained on a CPU can afford.
+"""A small causal video autoencoder with the interface of Wan's: what a model that is trained on a
+CPU can afford.
 
-In: video ``[batch 3 frames height width]`` in [-1,1] of ``1 + n temporal_factor`` frames. Out: latents
-``[batch channels 1+n h w]``; and back.
-Latent frame 0 stands for the first frame alone (the network sees it ``temporal_factor`` times), every later one for ``temporal_factor``.
+In: video ``[batch 3 frames height width]`` in [-1,1] of ``1 + n temporal_factor`` frames. Out:
+latents ``[batch channels 1+n h w]``; and back.
+Latent frame 0 stands for the first frame alone (the network sees it ``temporal_factor`` times),
+every later one for ``temporal_factor``.
 
-All convolutions are two-dimensional. Time is folded into channels, and causal residual blocks see the previous latent frame beside
-the present one; what they saw last is the memory with which a clip continues in a later call. Beside the networks runs a linear map per
-space-time patch; ``initialise`` sets it to the principal components of given clips while the networks start at zero, so that training
-begins where PCA ends.
+All convolutions are two-dimensional. Time is folded into channels, and causal residual blocks see
+the previous latent frame beside the present one; what they saw last is the memory with which a clip
+continues in a later call. Beside the networks runs a linear map per space-time patch;
+``initialise`` sets it to the principal components of given clips while the networks start at zero,
+so that training begins where PCA ends.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from torch import Tensor, nn
 
 from artifixer.video.latent_grid import LatentGrid
 
-#: What the causal blocks of an encoder or decoder saw last, in their order; Nones before a clip's first frame. Changed by every call.
+#: What the causal blocks of an encoder or decoder saw last, in their order; Nones before a clip's
+#: first frame. Changed by every call.
 Memory = list[Tensor | None]
 
 
@@ -29,10 +33,12 @@ Memory = list[Tensor | None]
 class SmallAutoencoderConfig(LatentGrid):
     """The architecture.
 
-    width, depth: of the decoder: channels at latent resolution (half of them at twice that resolution), and residual blocks there, every
-    other one causal. encoder_width, encoder_depth: the encoder's, which has less to do.
-    z_dim: latent channels. spatial_factor: even; pixels per latent along each side. temporal_factor: frames per latent frame.
-    latents_mean, latents_std: per channel; latents outside ``vae.py`` are normalised with them. Empty: 0 and 1.
+    width, depth: of the decoder: channels at latent resolution (half of them at twice that
+    resolution), and residual blocks there, every other one causal. encoder_width, encoder_depth:
+    the encoder's, which has less to do.
+    z_dim: latent channels. spatial_factor: even; pixels per latent along each side.
+    temporal_factor: frames per latent frame. latents_mean, latents_std: per channel; latents
+    outside ``vae.py`` are normalised with them. Empty: 0 and 1.
     """
 
     width: int = 96
@@ -46,10 +52,14 @@ class SmallAutoencoderConfig(LatentGrid):
     latents_std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        assert self.spatial_factor % 2 == 0, f"spatial factor {self.spatial_factor}, expected an even number"
+        assert self.spatial_factor % 2 == 0, (
+            f"spatial factor {self.spatial_factor}, expected an even number"
+        )
         object.__setattr__(self, "latents_mean", tuple(self.latents_mean) or (0.0,) * self.z_dim)
         object.__setattr__(self, "latents_std", tuple(self.latents_std) or (1.0,) * self.z_dim)
-        assert len(self.latents_mean) == len(self.latents_std) == self.z_dim, f"latent statistics are not of {self.z_dim} channels"
+        assert len(self.latents_mean) == len(self.latents_std) == self.z_dim, (
+            f"latent statistics are not of {self.z_dim} channels"
+        )
 
     @property
     def group_channels(self) -> int:
@@ -72,18 +82,30 @@ class SmallAutoencoder(nn.Module):
         self.decoder = Decoder(config)
 
     def encode(
-        self, video: Float[Tensor, "batch 3 frames height width"], memory: Memory | None = None, is_first: bool = True
+        self,
+        video: Float[Tensor, "batch 3 frames height width"],
+        memory: Memory | None = None,
+        is_first: bool = True,
     ) -> Float[Tensor, "batch channels latent_frames h w"]:
-        """The whole clip at once, or with a memory its next frames; ``is_first``: the piece starts the clip."""
+        """The whole clip at once, or with a memory its next frames; ``is_first``: the piece starts
+        the clip.
+        """
         groups = _grouped(video, self.config.temporal_factor, is_first)
         return self.encoder(groups, memory or self.encoder_memory()).transpose(1, 2)
 
     def decode(
-        self, latents: Float[Tensor, "batch channels latent_frames h w"], memory: Memory | None = None, is_first: bool = True
+        self,
+        latents: Float[Tensor, "batch channels latent_frames h w"],
+        memory: Memory | None = None,
+        is_first: bool = True,
     ) -> Float[Tensor, "batch 3 frames height width"]:
         """The inverse of ``encode``; not clamped."""
         groups = self.decoder(latents.transpose(1, 2), memory or self.decoder_memory())
-        video = groups.unflatten(2, (self.config.temporal_factor, 3)).permute(0, 3, 1, 2, 4, 5).flatten(2, 3)
+        video = (
+            groups.unflatten(2, (self.config.temporal_factor, 3))
+            .permute(0, 3, 1, 2, 4, 5)
+            .flatten(2, 3)
+        )
         return video[:, :, self.config.temporal_factor - 1 :] if is_first else video
 
     def encoder_memory(self) -> Memory:
@@ -95,16 +117,23 @@ class SmallAutoencoder(nn.Module):
         return [None] * len(self.decoder.blocks)
 
     @torch.no_grad()
-    def initialise(self, video: Float[Tensor, "batch 3 frames height width"], whitening: float = 0.5) -> None:
+    def initialise(
+        self, video: Float[Tensor, "batch 3 frames height width"], whitening: float = 0.5
+    ) -> None:
         """Start from the principal components of these clips' patches.
 
-        whitening: 0 keeps the latents' natural spread, 1 gives all channels the same; between them weak channels count more without
-        drowning the strong ones.
+        whitening: 0 keeps the latents' natural spread, 1 gives all channels the same; between them
+        weak channels count more without drowning the strong ones.
         """
         self.encoder.silence()
         self.decoder.silence()
         groups = _grouped(video, self.config.temporal_factor, is_first=True).flatten(0, 1)
-        patches = F.pixel_unshuffle(groups, self.config.spatial_factor).permute(0, 2, 3, 1).flatten(0, 2).double()
+        patches = (
+            F.pixel_unshuffle(groups, self.config.spatial_factor)
+            .permute(0, 2, 3, 1)
+            .flatten(0, 2)
+            .double()
+        )
         mean = patches.mean(dim=0)
         spread, directions = torch.linalg.eigh(torch.cov((patches - mean).mT))
         strongest = directions.flip(1)[:, : self.config.z_dim]
@@ -128,12 +157,16 @@ class Encoder(nn.Module):
         self.enter = nn.Conv2d(config.group_channels * (self.factor // 2) ** 2, half, 3, padding=1)
         self.fine = ResidualBlock(half)
         self.down = nn.Conv2d(4 * half, width, 1)
-        self.blocks = nn.ModuleList([ResidualBlock(width, is_causal=i % 2 == 0) for i in range(config.encoder_depth)])
+        self.blocks = nn.ModuleList(
+            [ResidualBlock(width, is_causal=i % 2 == 0) for i in range(config.encoder_depth)]
+        )
         self.leave = nn.Conv2d(width, config.z_dim, 3, padding=1)
         self.linear = nn.Conv2d(config.patch_values, config.z_dim, 1)
 
     def forward(
-        self, groups: Float[Tensor, "batch latent_frames group_channels height width"], memory: Memory
+        self,
+        groups: Float[Tensor, "batch latent_frames group_channels height width"],
+        memory: Memory,
     ) -> Float[Tensor, "batch latent_frames channels h w"]:
         batch, frames = groups.shape[:2]
         pixels = groups.flatten(0, 1)
@@ -157,7 +190,9 @@ class Decoder(nn.Module):
         self.factor = config.spatial_factor
         half = config.width // 2
         self.enter = nn.Conv2d(config.z_dim, config.width, 3, padding=1)
-        self.blocks = nn.ModuleList([ResidualBlock(config.width, is_causal=i % 2 == 0) for i in range(config.depth)])
+        self.blocks = nn.ModuleList(
+            [ResidualBlock(config.width, is_causal=i % 2 == 0) for i in range(config.depth)]
+        )
         self.up = nn.Conv2d(config.width, 4 * half, 1)
         self.fine = nn.ModuleList([ResidualBlock(half), ResidualBlock(half)])
         self.norm = ChannelNorm(half)
@@ -174,7 +209,9 @@ class Decoder(nn.Module):
         for block in self.fine:
             hidden = block(hidden)
         correction = F.pixel_shuffle(self.leave(F.silu(self.norm(hidden))), self.factor // 2)
-        return (F.pixel_shuffle(self.linear(flat), self.factor) + correction).unflatten(0, (batch, frames))
+        return (F.pixel_shuffle(self.linear(flat), self.factor) + correction).unflatten(
+            0, (batch, frames)
+        )
 
     def silence(self) -> None:
         """Let the network contribute nothing."""
@@ -182,7 +219,9 @@ class Decoder(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a shortcut. A causal one also sees the previous latent frame (at a clip's start: the first one again)."""
+    """Two convolutions beside a shortcut. A causal one also sees the previous latent frame (at a
+    clip's start: the first one again).
+    """
 
     def __init__(self, channels: int, is_causal: bool = False) -> None:
         super().__init__()
@@ -192,7 +231,9 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         _zero(self.conv2)
 
-    def forward(self, features: Float[Tensor, "images channels h w"]) -> Float[Tensor, "images channels h w"]:
+    def forward(
+        self, features: Float[Tensor, "images channels h w"]
+    ) -> Float[Tensor, "images channels h w"]:
         """Frame by frame."""
         assert not self.is_causal, "a causal block needs its memory"
         return features + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(features))))))
@@ -200,10 +241,14 @@ class ResidualBlock(nn.Module):
     def causal(
         self, features: Float[Tensor, "images channels h w"], batch: int, last: Tensor | None
     ) -> tuple[Float[Tensor, "images channels h w"], Float[Tensor, "batch 1 channels h w"]]:
-        """``last``: what this method returned second for the piece before; None at the start of a clip."""
+        """``last``: what this method returned second for the piece before; None at the start of a
+        clip.
+        """
         present = F.silu(self.norm1(features))
         frames = present.unflatten(0, (batch, -1))
-        before = torch.cat([frames[:, :1] if last is None else last.to(frames.dtype), frames[:, :-1]], dim=1)
+        before = torch.cat(
+            [frames[:, :1] if last is None else last.to(frames.dtype), frames[:, :-1]], dim=1
+        )
         hidden = self.conv1(torch.cat([present, before.flatten(0, 1)], dim=1))
         return features + self.conv2(F.silu(self.norm2(hidden))), frames[:, -1:]
 
@@ -215,17 +260,25 @@ class ChannelNorm(nn.Module):
         super().__init__()
         self.gain = nn.Parameter(torch.ones(channels, 1, 1))
 
-    def forward(self, features: Float[Tensor, "images channels h w"]) -> Float[Tensor, "images channels h w"]:
+    def forward(
+        self, features: Float[Tensor, "images channels h w"]
+    ) -> Float[Tensor, "images channels h w"]:
         return F.normalize(features, dim=1) * features.shape[1] ** 0.5 * self.gain
 
 
 def _grouped(
     video: Float[Tensor, "batch 3 frames height width"], temporal_factor: int, is_first: bool
 ) -> Float[Tensor, "batch latent_frames group_channels height width"]:
-    """The colours of each latent frame's frames as channels; a clip's first frame is repeated to fill its group."""
+    """The colours of each latent frame's frames as channels; a clip's first frame is repeated to
+    fill its group.
+    """
     if is_first:
-        video = torch.cat([video[:, :, :1].expand(-1, -1, temporal_factor - 1, -1, -1), video], dim=2)
-    assert video.shape[2] % temporal_factor == 0, f"{tuple(video.shape)}: frames do not fill latent frames"
+        video = torch.cat(
+            [video[:, :, :1].expand(-1, -1, temporal_factor - 1, -1, -1), video], dim=2
+        )
+    assert video.shape[2] % temporal_factor == 0, (
+        f"{tuple(video.shape)}: frames do not fill latent frames"
+    )
     return video.unflatten(2, (-1, temporal_factor)).permute(0, 2, 3, 1, 4, 5).flatten(2, 3)
 
 

@@ -1,8 +1,9 @@
 """Text -> what the video model reads of it, with a cache on disk.
 
-In: a prompt. Out: an embedding ``[1 tokens width]``: UMT5's last hidden states of the prompt's tokens, then zeros (paper section 4.1).
-The encoder is larger than most of the models it serves, so it is loaded only for a prompt that was never seen before, and every result
-is kept in a file named by the prompt and the encoder's weights. No prompt is all zeros, not the embedding of an empty text.
+In: a prompt. Out: an embedding ``[1 tokens width]``: UMT5's last hidden states of the prompt's
+tokens, then zeros (paper section 4.1). The encoder is larger than most of the models it serves, so
+it is loaded only for a prompt that was never seen before, and every result is kept in a file named
+by the prompt and the encoder's weights. No prompt is all zeros, not the embedding of an empty text.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from artifixer.runtime.json_io import as_object, is_whole, shown
 from artifixer.runtime.run_folder import atomic_path, fingerprint, read_json
 from artifixer.video.weights import check_pretrained, check_settings_files, is_finite, open_tensors
 
-#: Part of the cache's key: to be raised when the same prompt and weights begin to give other values.
+#: Part of the cache's key: to be raised when the same prompt and weights begin to give other
+#: values.
 CACHE_VERSION = 1
 
 
@@ -38,7 +40,9 @@ WAN_NEGATIVE_PROMPT = (
 
 @dataclass(frozen=True)
 class TextConfig:
-    """tokens: length of every embedding; longer prompts are cut. width: of one token's embedding, a property of the encoder."""
+    """tokens: length of every embedding; longer prompts are cut. width: of one token's embedding, a
+    property of the encoder.
+    """
 
     tokens: int = 512
     width: int = 4096
@@ -46,7 +50,9 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """embedding: zero behind the prompt's own tokens. cut_tokens: how many tokens of the prompt were beyond the limit and had no effect."""
+    """embedding: zero behind the prompt's own tokens. cut_tokens: how many tokens of the prompt
+    were beyond the limit and had no effect.
+    """
 
     embedding: Float[Tensor, "1 tokens width"]
     cut_tokens: int = 0
@@ -59,13 +65,17 @@ class EncodedPrompt:
         return f"prompt too long: the last {self.cut_tokens} tokens were cut, the model reads {self.embedding.shape[1]}"
 
 
-def no_prompt(config: TextConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> EncodedPrompt:
+def no_prompt(
+    config: TextConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> EncodedPrompt:
     """What a model sees without a prompt, and what a model without a text encoder always sees."""
     return EncodedPrompt(torch.zeros(1, config.tokens, config.width, device=device, dtype=dtype))
 
 
 class TextEncoder:
-    """A UMT5 encoder in a folder of a Wan 2.1 model (``text_encoder/`` and ``tokenizer/``), loaded when needed."""
+    """A UMT5 encoder in a folder of a Wan 2.1 model (``text_encoder/`` and ``tokenizer/``), loaded
+    when needed.
+    """
 
     def __init__(
         self,
@@ -75,18 +85,25 @@ class TextEncoder:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.bfloat16,
     ) -> None:
-        """cache: folder of the cached embeddings; ``default_cache()`` when None. device, dtype: where the encoder computes."""
+        """cache: folder of the cached embeddings; ``default_cache()`` when None. device, dtype:
+        where the encoder computes.
+        """
         self.folder, self.config = folder, config
         self._cache, self._device, self._dtype = cache, device, dtype
         self._loaded: tuple[Any, Any] | None = None
         for part in ("text_encoder/config.json", "tokenizer"):
             if not (folder / part).exists():
-                raise InputError(f"{folder / part}: does not exist; expected a Wan 2.1 folder with text_encoder/ and tokenizer/")
+                raise InputError(
+                    f"{folder / part}: does not exist; expected a Wan 2.1 folder with "
+                    "text_encoder/ and tokenizer/"
+                )
 
     def encode(self, prompt: str) -> EncodedPrompt:
-        """The prompt's embedding in float32 on the CPU, from the cache when the same weights have read it before.
+        """The prompt's embedding in float32 on the CPU, from the cache when the same weights have
+        read it before.
 
-        Raises ``InputError`` when the encoder cannot be loaded or has another width than the model expects. An empty prompt is no prompt.
+        Raises ``InputError`` when the encoder cannot be loaded or has another width than the model
+        expects. An empty prompt is no prompt.
         """
         prompt = cleaned(prompt)
         if not prompt:
@@ -103,27 +120,42 @@ class TextEncoder:
     def key(self, prompt: str) -> str:
         """Name of the cached embedding: prompt, settings, type of arithmetic and which weights."""
         weights = [
-            (part, path.name, path.resolve().name, path.stat().st_size)  # a hub file's real name is the hash of its content
+            # a hub file's real name is the hash of its content
+            (part, path.name, path.resolve().name, path.stat().st_size)
             for part in ("text_encoder", "tokenizer")
             for path in sorted((self.folder / part).iterdir())
             if path.is_file()
         ]
-        changed = [path.stat().st_mtime_ns for path in sorted((self.folder / "text_encoder").iterdir()) if path.exists()]
+        changed = [
+            path.stat().st_mtime_ns
+            for path in sorted((self.folder / "text_encoder").iterdir())
+            if path.exists()
+        ]
         return fingerprint(CACHE_VERSION, prompt, self.config, str(self._dtype), weights, changed)
 
     def _encode(self, prompt: str) -> EncodedPrompt:
         tokenizer, network = self._load()
         limited: dict[str, Any] = {"truncation": True, "max_length": self.config.tokens}
         try:
-            ids = tokenizer(prompt, add_special_tokens=True, truncation=False, return_tensors="pt").input_ids
-            kept = tokenizer(prompt, add_special_tokens=True, return_tensors="pt", **limited).input_ids
-            # Padding to full length under a mask would give the same numbers for these tokens, and take longer.
+            ids = tokenizer(
+                prompt, add_special_tokens=True, truncation=False, return_tensors="pt"
+            ).input_ids
+            kept = tokenizer(
+                prompt, add_special_tokens=True, return_tensors="pt", **limited
+            ).input_ids
+            # Padding to full length under a mask would give the same numbers for these tokens, and
+            # take longer.
             with torch.no_grad():
                 hidden = network(kept.to(self._device)).last_hidden_state.to("cpu", torch.float32)
-        except PARSER_ERRORS as error:  # settings of which the library only notices here that they do not fit
-            raise InputError(f"{self.folder}: the text encoder cannot read a prompt: {reason(error)}") from error
+        except PARSER_ERRORS as error:
+            # settings of which the library only notices here that they do not fit
+            raise InputError(
+                f"{self.folder}: the text encoder cannot read a prompt: {reason(error)}"
+            ) from error
         if not is_finite(hidden):
-            raise InputError(f"{self.folder}: the text encoder gives values that are not finite for a prompt")
+            raise InputError(
+                f"{self.folder}: the text encoder gives values that are not finite for a prompt"
+            )
         encoded = no_prompt(self.config)
         encoded.embedding[:, : hidden.shape[1]] = hidden
         return EncodedPrompt(encoded.embedding, ids.shape[1] - kept.shape[1])
@@ -138,21 +170,37 @@ class TextEncoder:
                 safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
                 tokenizer = AutoTokenizer.from_pretrained(self.folder / "tokenizer", **safe)
                 network = UMT5EncoderModel.from_pretrained(
-                    self.folder / "text_encoder", dtype=self._dtype, use_safetensors=True, local_files_only=True
+                    self.folder / "text_encoder",
+                    dtype=self._dtype,
+                    use_safetensors=True,
+                    local_files_only=True,
                 )
             except Exception as error:  # the tokenizers' library raises nothing narrower
-                raise InputError(f"{self.folder}: text encoder cannot be loaded: {reason(error)}") from error
-            broken = next((name for name, tensor in network.state_dict().items() if not is_finite(tensor)), None)
+                raise InputError(
+                    f"{self.folder}: text encoder cannot be loaded: {reason(error)}"
+                ) from error
+            broken = next(
+                (name for name, tensor in network.state_dict().items() if not is_finite(tensor)),
+                None,
+            )
             if broken is not None:
-                raise InputError(f"{self.folder / 'text_encoder'}: {broken} holds values that are not finite, expected numbers")
+                raise InputError(
+                    f"{self.folder / 'text_encoder'}: {broken} holds values that are not finite, "
+                    "expected numbers"
+                )
             if network.config.d_model != self.config.width:
                 expected = f"the video model expects {self.config.width}"
-                raise InputError(f"{self.folder / 'text_encoder'}: embeddings of width {network.config.d_model}; {expected}")
+                raise InputError(
+                    f"{self.folder / 'text_encoder'}: embeddings of width "
+                    f"{network.config.d_model}; {expected}"
+                )
             self._loaded = tokenizer, network.eval().requires_grad_(False).to(self._device)
         return self._loaded
 
     def _check_weights(self) -> None:
-        """Compare the encoder's sizes in its config with its weights on the disk: nothing larger than those is built."""
+        """Compare the encoder's sizes in its config with its weights on the disk: nothing larger
+        than those is built.
+        """
         folder = self.folder / "text_encoder"
         check_pretrained(folder)
         check_settings_files(self.folder / "tokenizer")
@@ -171,27 +219,54 @@ class TextEncoder:
         ):
             value = config.get(name, 1)
             if value is not None and not is_whole(value, 1, values):
-                raise InputError(f'{folder / "config.json"}: "{name}" is {shown(value)}; the weights beside it have {values:,} values')
+                raise InputError(
+                    f'{folder / "config.json"}: "{name}" is {shown(value)}; the weights beside it '
+                    f"have {values:,} values"
+                )
         layers, width = config.get("num_layers", 1), config.get("d_model", 1)
-        if layers > len(shapes) or config.get("vocab_size", 1) * width > values or layers * width * config.get("d_ff", 1) > values:
-            raise InputError(f"{folder / 'config.json'}: an encoder of {layers} layers, width {width}; the weights have {values:,} values")
+        if (
+            layers > len(shapes)
+            or config.get("vocab_size", 1) * width > values
+            or layers * width * config.get("d_ff", 1) > values
+        ):
+            raise InputError(
+                f"{folder / 'config.json'}: an encoder of {layers} layers, width {width}; the "
+                f"weights have {values:,} values"
+            )
 
     def _read(self, path: Path) -> EncodedPrompt:
         try:
             stored = open_tensors(path)
             hidden, cut = stored.read("hidden"), stored.read("cut_tokens")
         except (InputError, *PARSER_ERRORS) as error:
-            raise InputError(f"{path}: cached prompt cannot be read: {reason(error)}; delete the file to have it made again") from error
+            raise InputError(
+                f"{path}: cached prompt cannot be read: {reason(error)}; delete the file to have "
+                "it made again"
+            ) from error
         encoded = no_prompt(self.config)
-        is_ours = hidden.ndim == 3 and hidden.dtype == torch.float32 and hidden.shape[::2] == encoded.embedding.shape[::2]
-        if not is_ours or hidden.shape[1] > self.config.tokens or cut.numel() != 1 or not is_finite(hidden):
-            raise InputError(f"{path}: holds no cached prompt of this encoder; delete the file to have it made again")
+        is_ours = (
+            hidden.ndim == 3
+            and hidden.dtype == torch.float32
+            and hidden.shape[::2] == encoded.embedding.shape[::2]
+        )
+        if (
+            not is_ours
+            or hidden.shape[1] > self.config.tokens
+            or cut.numel() != 1
+            or not is_finite(hidden)
+        ):
+            raise InputError(
+                f"{path}: holds no cached prompt of this encoder; delete the file to have it made "
+                "again"
+            )
         encoded.embedding[:, : hidden.shape[1]] = hidden
         return EncodedPrompt(encoded.embedding, int(cut))
 
 
 def cleaned(prompt: str) -> str:
-    """The prompt as the encoder was trained on it: broken Unicode repaired, HTML entities resolved, one space between words."""
+    """The prompt as the encoder was trained on it: broken Unicode repaired, HTML entities resolved,
+    one space between words.
+    """
     import ftfy
 
     return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(prompt)))).strip()
@@ -199,13 +274,20 @@ def cleaned(prompt: str) -> str:
 
 def default_cache() -> Path:
     """The user's cache folder for prompts: below ``$XDG_CACHE_HOME``, or ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "artifixer" / "prompts"
+    return (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "artifixer" / "prompts"
+    )
 
 
 def _write(path: Path, encoded: EncodedPrompt) -> None:
-    from safetensors.torch import save  # not save_file, whose own temporary file would stay when the process is killed
+    # not save_file, whose own temporary file would stay when the process is killed
+    from safetensors.torch import save
 
-    tokens = int(encoded.embedding.abs().sum(dim=-1).count_nonzero())  # the zeros behind them need no disk
+    # the zeros behind them need no disk
+    tokens = int(encoded.embedding.abs().sum(dim=-1).count_nonzero())
     with atomic_path(path) as temporary:
-        tensors = {"hidden": encoded.embedding[:, :tokens].contiguous(), "cut_tokens": torch.tensor(encoded.cut_tokens)}
+        tensors = {
+            "hidden": encoded.embedding[:, :tokens].contiguous(),
+            "cut_tokens": torch.tensor(encoded.cut_tokens),
+        }
         temporary.write_bytes(save(tensors))

@@ -1,13 +1,15 @@
 """The video diffusion transformer: noisy latents and conditions in, velocity out.
 
-In: latents ``[batch channels frames h w]``, noise levels, ``Conditions`` of the same latent frames, and for roll-outs a ``KVCache`` of
-earlier blocks and a ``CrossMemory`` of what stays the same. Out: the velocity, source minus clean latents (paper sections 4.1 and 4.2).
+In: latents ``[batch channels frames h w]``, noise levels, ``Conditions`` of the same latent frames,
+and for roll-outs a ``KVCache`` of earlier blocks and a ``CrossMemory`` of what stays the same. Out:
+the velocity, source minus clean latents (paper sections 4.1 and 4.2).
 
-A Wan 2.1 text-to-video transformer with four additions: every layer adds embeddings of opacity and rays to its tokens, and its text
-attention has a second branch to reference photos, which shares queries and output with text and knows cameras by PRoPE; each temporal
-block may have its own noise level, under a mask that hides later blocks. Computed in the weights' own type; normalisation, modulation,
-residual sums and rotations in float32. Camera matrices are arguments and never state, so that a layer that is run again for gradient
-checkpointing sees the cameras of its own call.
+A Wan 2.1 text-to-video transformer with four additions: every layer adds embeddings of opacity and
+rays to its tokens, and its text attention has a second branch to reference photos, which shares
+queries and output with text and knows cameras by PRoPE; each temporal block may have its own noise
+level, under a mask that hides later blocks. Computed in the weights' own type; normalisation,
+modulation, residual sums and rotations in float32. Camera matrices are arguments and never state,
+so that a layer that is run again for gradient checkpointing sees the cameras of its own call.
 """
 
 from __future__ import annotations
@@ -40,12 +42,15 @@ TIME_BASE = 10_000.0
 class VideoTransformerConfig:
     """The architecture; flat, as it stands in a model's json file.
 
-    text_width, text_tokens: of the text embedding. frequency_width: of the sinusoids of a noise level. spatial_factor, temporal_factor:
-    pixels per latent; patch_size: latents per token along a side.
-    conditioning_place: where opacity and rays are added: ``before_attention``: to the modulated input of self-attention, as the public
-    weights have it; ``after_attention``: to the normed tokens that follow self-attention (paper equations 3 and 4 read literally);
-    ``none``: nowhere, which leaves Wan 2.1 with references.
-    noise_free_skip: the network predicts velocity - noisy latents + opacity * render latents, which has no noise in it at sigma 1.
+    text_width, text_tokens: of the text embedding. frequency_width: of the sinusoids of a noise
+    level. spatial_factor, temporal_factor: pixels per latent; patch_size: latents per token along a
+    side.
+    conditioning_place: where opacity and rays are added: ``before_attention``: to the modulated
+    input of self-attention, as the public weights have it; ``after_attention``: to the normed
+    tokens that follow self-attention (paper equations 3 and 4 read literally); ``none``: nowhere,
+    which leaves Wan 2.1 with references.
+    noise_free_skip: the network predicts velocity - noisy latents + opacity * render latents, which
+    has no noise in it at sigma 1.
     """
 
     width: int
@@ -64,12 +69,20 @@ class VideoTransformerConfig:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        assert min(self.width, self.heads, self.layers) >= 1, f"{self.layers} layers of width {self.width} with {self.heads} heads"
-        assert self.width % self.heads == 0, f"width {self.width} is not a multiple of {self.heads} heads"
-        assert self.head_width % 8 == 0, f"heads of {self.head_width} channels, expected a multiple of 8"
+        assert min(self.width, self.heads, self.layers) >= 1, (
+            f"{self.layers} layers of width {self.width} with {self.heads} heads"
+        )
+        assert self.width % self.heads == 0, (
+            f"width {self.width} is not a multiple of {self.heads} heads"
+        )
+        assert self.head_width % 8 == 0, (
+            f"heads of {self.head_width} channels, expected a multiple of 8"
+        )
         assert self.frequency_width % 2 == 0, f"frequency width {self.frequency_width} is odd"
         places = ("before_attention", "after_attention", "none")
-        assert self.conditioning_place in places, f"conditioning place {self.conditioning_place}, expected one of {', '.join(places)}"
+        assert self.conditioning_place in places, (
+            f"conditioning place {self.conditioning_place}, expected one of {', '.join(places)}"
+        )
 
     @property
     def head_width(self) -> int:
@@ -103,7 +116,9 @@ class LayerMemory:
 
 @dataclass(frozen=True)
 class CrossMemory:
-    """What all calls of one roll-out attend to besides the video, layer by layer. Made by ``VideoTransformer.remember``."""
+    """What all calls of one roll-out attend to besides the video, layer by layer. Made by
+    ``VideoTransformer.remember``.
+    """
 
     layers: tuple[LayerMemory, ...]
 
@@ -111,7 +126,14 @@ class CrossMemory:
         """Own text, and the other memory's references themselves, not a copy."""
         pairs = zip(self.layers, other.layers, strict=True)
         return CrossMemory(
-            tuple(replace(own, reference_keys=theirs.reference_keys, reference_values=theirs.reference_values) for own, theirs in pairs)
+            tuple(
+                replace(
+                    own,
+                    reference_keys=theirs.reference_keys,
+                    reference_values=theirs.reference_values,
+                )
+                for own, theirs in pairs
+            )
         )
 
 
@@ -128,8 +150,9 @@ class CrossTokens:
 class CallContext:
     """What all layers share in one call of the network.
 
-    opacity, rays: values under each token. rope: table for self-attention. views: target cameras, when there are references;
-    use_references: factor on the reference branch; reference_tokens: how many reference tokens each sample attends to, None for all.
+    opacity, rays: values under each token. rope: table for self-attention. views: target cameras,
+    when there are references; use_references: factor on the reference branch; reference_tokens: how
+    many reference tokens each sample attends to, None for all.
     """
 
     opacity: Float[Tensor, "batch tokens opacity_channels"] | None
@@ -144,7 +167,9 @@ class CallContext:
 
 
 class VideoTransformer(nn.Module):
-    """The network. ``attention_backend``: see ``attend``. ``checkpoint_layers``: run layers again in the backward pass to save memory."""
+    """The network. ``attention_backend``: see ``attend``. ``checkpoint_layers``: run layers again
+    in the backward pass to save memory.
+    """
 
     def __init__(self, config: VideoTransformerConfig) -> None:
         super().__init__()
@@ -174,13 +199,14 @@ class VideoTransformer(nn.Module):
     ) -> Float[Tensor, "batch channels frames h w"]:
         """Velocity at the given noise levels, in the type of ``noisy_latents``.
 
-        timesteps: 1000 sigma, one per clip or one per temporal block; rounded to bfloat16, as the release does, where matrix products
-        are computed in it: by the type of the weights or by autocast, so that sharded and whole weights are trained at the same levels.
-        conditions: of exactly these latent frames. first_latent_frame: their place in the roll-out.
+        timesteps: 1000 sigma, one per clip or one per temporal block; rounded to bfloat16, as the
+        release does, where matrix products are computed in it: by the type of the weights or by
+        autocast, so that sharded and whole weights are trained at the same levels. conditions: of
+        exactly these latent frames. first_latent_frame: their place in the roll-out.
         cache: keys and values of earlier blocks; the latents are then one block.
         memory: from ``remember``, for the same text and references.
-        block_frames: latent frames per block; every frame then sees its own and earlier blocks only.
-        source_skip: latent opacity times render latents, for models with ``noise_free_skip``.
+        block_frames: latent frames per block; every frame then sees its own and earlier blocks
+        only. source_skip: latent opacity times render latents, for models with ``noise_free_skip``.
         """
         assert cache is None or block_frames is None, "through a cache the latents are one block"
         frames = noisy_latents.shape[2]
@@ -189,14 +215,19 @@ class VideoTransformer(nn.Module):
         rows, columns = tokens.shape[2:4]
         hidden = tokens.flatten(1, 3)
 
-        time, modulation = self._embed_time(timesteps.to(_level_dtype(dtype, noisy_latents.device)), dtype)
+        time, modulation = self._embed_time(
+            timesteps.to(_level_dtype(dtype, noisy_latents.device)), dtype
+        )
         assert time.shape[1] == 1 or (block_frames or 0) * time.shape[1] == frames, (
-            f"{time.shape[1]} noise levels per clip for {frames} latent frames in blocks of {block_frames}"
+            f"{time.shape[1]} noise levels per clip for {frames} latent frames in blocks of "
+            f"{block_frames}"
         )
         context = CallContext(
             opacity=self._opacity_values(conditions, first_latent_frame, dtype),
             rays=self._ray_values(conditions, dtype),
-            rope=rope_table(first_latent_frame, frames, rows, columns, self.config.head_width, hidden.device),
+            rope=rope_table(
+                first_latent_frame, frames, rows, columns, self.config.head_width, hidden.device
+            ),
             views=self._target_views(conditions, rows, columns),
             use_references=conditions.use_references,
             reference_tokens=self._reference_tokens(conditions),
@@ -208,23 +239,31 @@ class VideoTransformer(nn.Module):
         for index, layer in enumerate(self.layers):
             attended = cross if memory is None else memory.layers[index]
             if self.checkpoint_layers and torch.is_grad_enabled():
-                hidden = checkpoint(layer, hidden, modulation, attended, context, use_reentrant=False)
+                hidden = checkpoint(
+                    layer, hidden, modulation, attended, context, use_reentrant=False
+                )
             else:
                 hidden = layer(hidden, modulation, attended, context)
 
         shift, scale = (self.modulation[:, None] + time[:, :, None]).split(1, dim=2)
         hidden = self.head(_modulated(hidden, shift, scale, self.config.eps))
-        velocity = _latents_of_tokens(hidden, (frames, rows, columns), self.config.patch_size).to(noisy_latents.dtype)
+        velocity = _latents_of_tokens(hidden, (frames, rows, columns), self.config.patch_size).to(
+            noisy_latents.dtype
+        )
         if self.config.noise_free_skip:
             assert source_skip is not None, "this model needs latent opacity times render latents"
             velocity = velocity + noisy_latents - source_skip
         return velocity
 
     @torch.no_grad()
-    def remember(self, conditions: Conditions, layers: Iterable[Layer] | None = None) -> CrossMemory:
-        """Keys and values of text and references in all layers, computed once for all calls of a roll-out. Without gradients.
+    def remember(
+        self, conditions: Conditions, layers: Iterable[Layer] | None = None
+    ) -> CrossMemory:
+        """Keys and values of text and references in all layers, computed once for all calls of a
+        roll-out. Without gradients.
 
-        layers: the model's layers in order, where their weights are only present one layer at a time (see ``LayerStream``).
+        layers: the model's layers in order, where their weights are only present one layer at a
+        time (see ``LayerStream``).
         """
         cross = self._cross_tokens(conditions)
         return CrossMemory(tuple(layer.remember(cross) for layer in layers or self._layers()))
@@ -247,36 +286,62 @@ class VideoTransformer(nn.Module):
         assert conditions.reference_viewmats is not None and conditions.reference_Ks is not None
         tokens = self.patch_embedding(conditions.reference_latents.to(dtype))
         rows, columns = tokens.shape[2:4]
-        views = ViewPositions.of_cameras(conditions.reference_viewmats, conditions.reference_Ks, rows, columns, self.config.head_width)
+        views = ViewPositions.of_cameras(
+            conditions.reference_viewmats,
+            conditions.reference_Ks,
+            rows,
+            columns,
+            self.config.head_width,
+        )
         return CrossTokens(text, tokens.flatten(1, 3), views)
 
-    def _target_views(self, conditions: Conditions, rows: int, columns: int) -> ViewPositions | None:
+    def _target_views(
+        self, conditions: Conditions, rows: int, columns: int
+    ) -> ViewPositions | None:
         if conditions.reference_latents is None:
             return None
-        return ViewPositions.of_cameras(conditions.viewmats, conditions.Ks, rows, columns, self.config.head_width)
+        return ViewPositions.of_cameras(
+            conditions.viewmats, conditions.Ks, rows, columns, self.config.head_width
+        )
 
     def _reference_tokens(self, conditions: Conditions) -> tuple[int, ...] | None:
-        """Reference tokens of each sample that are not padding, which comes last; None where nothing is padded."""
+        """Reference tokens of each sample that are not padding, which comes last; None where
+        nothing is padded.
+        """
         if conditions.reference_counts is None or conditions.reference_latents is None:
             return None
-        rows, columns = (side // self.config.patch_size for side in conditions.reference_latents.shape[3:])
+        rows, columns = (
+            side // self.config.patch_size for side in conditions.reference_latents.shape[3:]
+        )
         return tuple(count * rows * columns for count in conditions.reference_counts)
 
     def _opacity_values(
         self, conditions: Conditions, first_latent_frame: int, dtype: torch.dtype
     ) -> Float[Tensor, "batch tokens opacity_channels"] | None:
-        """Opacity of a token's pixels and frames, in the order (row, column, frame); a clip's first frame stands for a whole group."""
+        """Opacity of a token's pixels and frames, in the order (row, column, frame); a clip's first
+        frame stands for a whole group.
+        """
         if self.config.conditioning_place == "none":
             return None
-        opacity, factor, side = conditions.opacity.to(dtype), self.config.temporal_factor, self.config.token_pixels
+        opacity, factor, side = (
+            conditions.opacity.to(dtype),
+            self.config.temporal_factor,
+            self.config.token_pixels,
+        )
         if first_latent_frame == 0:
             opacity = torch.cat([opacity[:, :1].expand(-1, factor - 1, -1, -1), opacity], dim=1)
-        assert opacity.shape[1] == factor * conditions.latent_frames, f"opacity of {conditions.opacity.shape[1]} frames"
+        assert opacity.shape[1] == factor * conditions.latent_frames, (
+            f"opacity of {conditions.opacity.shape[1]} frames"
+        )
         cells = opacity.unflatten(1, (-1, factor)).unflatten(3, (-1, side)).unflatten(5, (-1, side))
         return cells.permute(0, 1, 3, 5, 4, 6, 2).flatten(4).flatten(1, 3)
 
-    def _ray_values(self, conditions: Conditions, dtype: torch.dtype) -> Float[Tensor, "batch tokens ray_channels"] | None:
-        """Moments and directions of the rays of a token's pixels, in the order (component, row, column)."""
+    def _ray_values(
+        self, conditions: Conditions, dtype: torch.dtype
+    ) -> Float[Tensor, "batch tokens ray_channels"] | None:
+        """Moments and directions of the rays of a token's pixels, in the order (component, row,
+        column).
+        """
         if self.config.conditioning_place == "none":
             return None
         side = self.config.token_pixels
@@ -285,7 +350,9 @@ class VideoTransformer(nn.Module):
 
 
 class Layer(nn.Module):
-    """Self-attention, cross-attention and feed-forward network, each added to the tokens. ``index``: its place in the cache."""
+    """Self-attention, cross-attention and feed-forward network, each added to the tokens.
+    ``index``: its place in the cache.
+    """
 
     def __init__(self, config: VideoTransformerConfig, index: int) -> None:
         super().__init__()
@@ -314,7 +381,9 @@ class Layer(nn.Module):
             tokens = self._conditioned(tokens, context)
         hidden = _gated_sum(hidden, self.self_attention(tokens, context, self.index), gate)
 
-        tokens = _layer_norm(hidden, self.eps, self.cross_norm.weight, self.cross_norm.bias).to(hidden.dtype)
+        tokens = _layer_norm(hidden, self.eps, self.cross_norm.weight, self.cross_norm.bias).to(
+            hidden.dtype
+        )
         if self.place == "after_attention":
             tokens = self._conditioned(tokens, context)
         memory = cross if isinstance(cross, LayerMemory) else self.remember(cross)
@@ -339,11 +408,15 @@ class SelfAttention(nn.Module):
     def __init__(self, config: VideoTransformerConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.query, self.key, self.value, self.out = (nn.Linear(config.width, config.width) for _ in range(4))
+        self.query, self.key, self.value, self.out = (
+            nn.Linear(config.width, config.width) for _ in range(4)
+        )
         self.query_norm, self.key_norm = (nn.RMSNorm(config.width, config.eps) for _ in range(2))
 
     def forward(self, tokens: Hidden, context: CallContext, layer: int) -> Hidden:
-        q = rotate_pairs(_split_heads(self.query_norm(self.query(tokens)), self.heads), context.rope)
+        q = rotate_pairs(
+            _split_heads(self.query_norm(self.query(tokens)), self.heads), context.rope
+        )
         k = rotate_pairs(_split_heads(self.key_norm(self.key(tokens)), self.heads), context.rope)
         v = _split_heads(self.value(tokens), self.heads)
         if context.cache is not None:
@@ -352,14 +425,20 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention to text and, with the same queries, to reference photos; the two results are summed before the shared output."""
+    """Attention to text and, with the same queries, to reference photos; the two results are summed
+    before the shared output.
+    """
 
     def __init__(self, config: VideoTransformerConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.query, self.key, self.value, self.out = (nn.Linear(config.width, config.width) for _ in range(4))
+        self.query, self.key, self.value, self.out = (
+            nn.Linear(config.width, config.width) for _ in range(4)
+        )
         self.query_norm, self.key_norm = (nn.RMSNorm(config.width, config.eps) for _ in range(2))
-        self.reference_key, self.reference_value = (nn.Linear(config.width, config.width) for _ in range(2))
+        self.reference_key, self.reference_value = (
+            nn.Linear(config.width, config.width) for _ in range(2)
+        )
         self.reference_key_norm = nn.RMSNorm(config.width, config.eps)
 
     def forward(self, tokens: Hidden, memory: LayerMemory, context: CallContext) -> Hidden:
@@ -368,7 +447,11 @@ class CrossAttention(nn.Module):
         if memory.reference_keys is not None and memory.reference_values is not None:
             assert context.views is not None, "references without target cameras"
             seen = attend_to_first(
-                context.views.query(q), memory.reference_keys, memory.reference_values, context.reference_tokens, context.backend
+                context.views.query(q),
+                memory.reference_keys,
+                memory.reference_values,
+                context.reference_tokens,
+                context.backend,
             )
             seen = context.views.result(seen)
             if context.use_references is not None:
@@ -382,32 +465,53 @@ class CrossAttention(nn.Module):
         text_values = _split_heads(self.value(cross.text), self.heads)
         if cross.references is None or cross.reference_views is None:
             return LayerMemory(text_keys, text_values)
-        keys = _split_heads(self.reference_key_norm(self.reference_key(cross.references)), self.heads)
+        keys = _split_heads(
+            self.reference_key_norm(self.reference_key(cross.references)), self.heads
+        )
         values = _split_heads(self.reference_value(cross.references), self.heads)
         views = cross.reference_views
-        return LayerMemory(text_keys, text_values, views.key_or_value(keys), views.key_or_value(values))
+        return LayerMemory(
+            text_keys, text_values, views.key_or_value(keys), views.key_or_value(values)
+        )
 
 
 class PatchEmbedding(nn.Module):
-    """One token per latent frame and patch; the same for the video and for references. A convolution's weights, used as a matrix."""
+    """One token per latent frame and patch; the same for the video and for references. A
+    convolution's weights, used as a matrix.
+    """
 
     def __init__(self, config: VideoTransformerConfig) -> None:
         super().__init__()
         self.patch_size = config.patch_size
-        self.weight = nn.Parameter(torch.empty(config.width, config.latent_channels, 1, config.patch_size, config.patch_size))
+        self.weight = nn.Parameter(
+            torch.empty(
+                config.width, config.latent_channels, 1, config.patch_size, config.patch_size
+            )
+        )
         self.bias = nn.Parameter(torch.empty(config.width))
 
-    def forward(self, latents: Float[Tensor, "batch channels frames h w"]) -> Float[Tensor, "batch frames rows columns width"]:
+    def forward(
+        self, latents: Float[Tensor, "batch channels frames h w"]
+    ) -> Float[Tensor, "batch frames rows columns width"]:
         side = self.patch_size
-        assert latents.shape[3] % side == 0 and latents.shape[4] % side == 0, f"latents {tuple(latents.shape)} in patches of {side}"
-        patches = latents.unflatten(4, (-1, side)).unflatten(3, (-1, side)).permute(0, 2, 3, 5, 1, 4, 6).flatten(4)
+        assert latents.shape[3] % side == 0 and latents.shape[4] % side == 0, (
+            f"latents {tuple(latents.shape)} in patches of {side}"
+        )
+        patches = (
+            latents.unflatten(4, (-1, side))
+            .unflatten(3, (-1, side))
+            .permute(0, 2, 3, 5, 1, 4, 6)
+            .flatten(4)
+        )
         return F.linear(patches, self.weight.flatten(1), self.bias)
 
 
 class TwoLayers(nn.Module):
     """Linear, activation, linear. activation: ``silu``, or ``gelu`` in its tanh form."""
 
-    def __init__(self, width_in: int, width_between: int, width_out: int, activation: Literal["silu", "gelu"]) -> None:
+    def __init__(
+        self, width_in: int, width_between: int, width_out: int, activation: Literal["silu", "gelu"]
+    ) -> None:
         super().__init__()
         self.first = nn.Linear(width_in, width_between)
         self.second = nn.Linear(width_between, width_out)
@@ -415,15 +519,20 @@ class TwoLayers(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch width_in"]) -> Float[Tensor, "*batch width_out"]:
         between = self.first(x)
-        return self.second(F.silu(between) if self.activation == "silu" else F.gelu(between, approximate="tanh"))
+        return self.second(
+            F.silu(between) if self.activation == "silu" else F.gelu(between, approximate="tanh")
+        )
 
 
 @torch.no_grad()
-def initialise(transformer: VideoTransformer, generator: torch.Generator, zeros: bool = True) -> None:
+def initialise(
+    transformer: VideoTransformer, generator: torch.Generator, zeros: bool = True
+) -> None:
     """Draw all weights for training from nothing.
 
-    Linear layers are uniform within sqrt(3 / inputs), norms 1, biases 0, modulation small. zeros: the head, and what the paper adds as
-    zeros, start at zero; False draws these and the biases too, so that every weight has an effect (tests, benchmarks).
+    Linear layers are uniform within sqrt(3 / inputs), norms 1, biases 0, modulation small. zeros:
+    the head, and what the paper adds as zeros, start at zero; False draws these and the biases too,
+    so that every weight has an effect (tests, benchmarks).
     """
     for name, parameter in sorted(transformer.named_parameters()):
         drawn = torch.empty(parameter.shape)
@@ -443,12 +552,16 @@ def initialise(transformer: VideoTransformer, generator: torch.Generator, zeros:
 
 
 def _level_dtype(weights: torch.dtype, device: torch.device) -> torch.dtype:
-    """The type that noise levels are rounded to: bfloat16 where matrix products are computed in it, else float32.
+    """The type that noise levels are rounded to: bfloat16 where matrix products are computed in it,
+    else float32.
 
-    Sharded weights are float32 at rest and cast when they are gathered; whole ones are cast by autocast. Their own type alone would let the
-    number of processes decide what level a network is trained at.
+    Sharded weights are float32 at rest and cast when they are gathered; whole ones are cast by
+    autocast. Their own type alone would let the number of processes decide what level a network is
+    trained at.
     """
-    computes_in = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else weights
+    computes_in = (
+        torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else weights
+    )
     return torch.bfloat16 if computes_in == torch.bfloat16 else torch.float32
 
 
@@ -460,21 +573,30 @@ def _sinusoids(timesteps: Float[Tensor, "*batch"], width: int) -> Float[Tensor, 
 
 
 def _modulated(
-    hidden: Hidden, shift: Float[Tensor, "batch blocks 1 width"], scale: Float[Tensor, "batch blocks 1 width"], eps: float
+    hidden: Hidden,
+    shift: Float[Tensor, "batch blocks 1 width"],
+    scale: Float[Tensor, "batch blocks 1 width"],
+    eps: float,
 ) -> Hidden:
     """Normed tokens times 1 + scale plus shift, those of each block with its own."""
     normed = _layer_norm(hidden, eps).unflatten(1, (shift.shape[1], -1))
     return torch.addcmul(shift, normed, 1 + scale).flatten(1, 2).to(hidden.dtype)
 
 
-def _gated_sum(hidden: Hidden, update: Hidden, gate: Float[Tensor, "batch blocks 1 width"]) -> Hidden:
+def _gated_sum(
+    hidden: Hidden, update: Hidden, gate: Float[Tensor, "batch blocks 1 width"]
+) -> Hidden:
     """hidden + gate * update."""
     blocks = (gate.shape[1], -1)
-    wide_hidden, wide_update = (_at_least_float32(part).unflatten(1, blocks) for part in (hidden, update))
+    wide_hidden, wide_update = (
+        _at_least_float32(part).unflatten(1, blocks) for part in (hidden, update)
+    )
     return torch.addcmul(wide_hidden, wide_update, gate).flatten(1, 2).to(hidden.dtype)
 
 
-def _layer_norm(hidden: Hidden, eps: float, weight: Tensor | None = None, bias: Tensor | None = None) -> Hidden:
+def _layer_norm(
+    hidden: Hidden, eps: float, weight: Tensor | None = None, bias: Tensor | None = None
+) -> Hidden:
     wide = _at_least_float32(hidden)
     weight, bias = (None if part is None else part.to(wide.dtype) for part in (weight, bias))
     return F.layer_norm(wide, wide.shape[-1:], weight, bias, eps)

@@ -1,12 +1,15 @@
-"""The autoencoder of the video model: frames <-> latents, a whole clip at once or piece by piece with the same bits.
+"""The autoencoder of the video model: frames <-> latents, a whole clip at once or piece by piece
+with the same bits.
 
-In: frames ``[frames height width 3]``, uint8 or floats in [0,1]. Out: normalised latents ``[batch channels frames h w]``, and back.
-This is the only file that changes between the two layouts and ranges. The network is the causal Wan 2.1 autoencoder of diffusers
-(paper section 4.1), or the small one of ``small_autoencoder.py``: latent frame 0 stands for one pixel frame, every later one for
+In: frames ``[frames height width 3]``, uint8 or floats in [0,1]. Out: normalised latents ``[batch
+channels frames h w]``, and back. This is the only file that changes between the two layouts and
+ranges. The network is the causal Wan 2.1 autoencoder of diffusers (paper section 4.1), or the small
+one of ``small_autoencoder.py``: latent frame 0 stands for one pixel frame, every later one for
 ``temporal_factor`` of them.
 
-The network runs latent frame by latent frame and carries what its causal convolutions remember of the past; ``StreamingEncoder`` and
-``StreamingDecoder`` keep that memory between calls. A whole clip is one call of the same loop, so cutting a clip changes nothing.
+The network runs latent frame by latent frame and carries what its causal convolutions remember of
+the past; ``StreamingEncoder`` and ``StreamingDecoder`` keep that memory between calls. A whole clip
+is one call of the same loop, so cutting a clip changes nothing.
 """
 
 from __future__ import annotations
@@ -38,9 +41,10 @@ WAN_LATENTS_STD = (
 class VaeConfig(LatentGrid):
     """The architecture; the defaults are the public Wan 2.1 autoencoder.
 
-    base_dim: width at full resolution; dim_mult: multiples of it, one per resolution. z_dim: latent channels. num_res_blocks: per
-    resolution. temporal_downsample: whether the step after each resolution also halves time, one fewer than resolutions.
-    latents_mean, latents_std: per channel; latents outside this file are normalised with them.
+    base_dim: width at full resolution; dim_mult: multiples of it, one per resolution. z_dim: latent
+    channels. num_res_blocks: per resolution. temporal_downsample: whether the step after each
+    resolution also halves time, one fewer than resolutions. latents_mean, latents_std: per channel;
+    latents outside this file are normalised with them.
     """
 
     base_dim: int = 96
@@ -53,10 +57,15 @@ class VaeConfig(LatentGrid):
 
     def __post_init__(self) -> None:
         for name in ("dim_mult", "temporal_downsample", "latents_mean", "latents_std"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # lists, when the values come from JSON
+            # lists, when the values come from JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         steps = len(self.dim_mult) - 1
-        assert len(self.temporal_downsample) == steps, f"{len(self.temporal_downsample)} temporal steps for {steps} spatial ones"
-        assert len(self.latents_mean) == len(self.latents_std) == self.z_dim, f"latent statistics are not of {self.z_dim} channels"
+        assert len(self.temporal_downsample) == steps, (
+            f"{len(self.temporal_downsample)} temporal steps for {steps} spatial ones"
+        )
+        assert len(self.latents_mean) == len(self.latents_std) == self.z_dim, (
+            f"latent statistics are not of {self.z_dim} channels"
+        )
 
     @property
     def spatial_factor(self) -> int:
@@ -74,7 +83,8 @@ AutoencoderConfig = VaeConfig | SmallAutoencoderConfig
 
 
 class Vae:
-    """An autoencoder with its weights: ``network`` is diffusers' ``AutoencoderKLWan`` or a ``SmallAutoencoder``, as the config says.
+    """An autoencoder with its weights: ``network`` is diffusers' ``AutoencoderKLWan`` or a
+    ``SmallAutoencoder``, as the config says.
 
     Gradients flow through ``encode`` and ``decode``.
     """
@@ -100,10 +110,14 @@ class Vae:
         self.network.to(device=device, dtype=dtype)
         return self
 
-    def encode(self, video: Float[Tensor, "batch 3 frames height width"]) -> Float[Tensor, "batch channels latent_frames h w"]:
-        """A whole clip of ``1 + n temporal_factor`` frames in [-1,1] -> normalised latents; the posterior's mode, never a sample.
+    def encode(
+        self, video: Float[Tensor, "batch 3 frames height width"]
+    ) -> Float[Tensor, "batch channels latent_frames h w"]:
+        """A whole clip of ``1 + n temporal_factor`` frames in [-1,1] -> normalised latents; the
+        posterior's mode, never a sample.
 
-        A small autoencoder takes it as one piece on a GPU, where many small calls cost more than their work.
+        A small autoencoder takes it as one piece on a GPU, where many small calls cost more than
+        their work.
         """
         if self._is_small_on_gpu:
             latents = self.network.encode(video)
@@ -111,15 +125,23 @@ class Vae:
             return (latents - mean) / std
         return StreamingEncoder(self).push(video)
 
-    def encode_stills(self, photos: Float[Tensor, "batch 3 views height width"]) -> Float[Tensor, "batch channels views h w"]:
-        """Photos that are not a video: each is encoded as a clip of its own, one at a time, which bounds the memory."""
+    def encode_stills(
+        self, photos: Float[Tensor, "batch 3 views height width"]
+    ) -> Float[Tensor, "batch channels views h w"]:
+        """Photos that are not a video: each is encoded as a clip of its own, one at a time, which
+        bounds the memory.
+        """
         if self._is_small_on_gpu:
             batch, views = photos.shape[0], photos.shape[2]
             latents = self.encode(photos.transpose(1, 2).flatten(0, 1)[:, :, None])
             return latents[:, :, 0].unflatten(0, (batch, views)).transpose(1, 2)
-        return torch.cat([self.encode(photos[:, :, view : view + 1]) for view in range(photos.shape[2])], dim=2)
+        return torch.cat(
+            [self.encode(photos[:, :, view : view + 1]) for view in range(photos.shape[2])], dim=2
+        )
 
-    def decode(self, latents: Float[Tensor, "batch channels latent_frames h w"]) -> Float[Tensor, "batch 3 frames height width"]:
+    def decode(
+        self, latents: Float[Tensor, "batch channels latent_frames h w"]
+    ) -> Float[Tensor, "batch 3 frames height width"]:
         """A whole clip of normalised latents -> frames in [-1,1]."""
         if self._is_small_on_gpu:
             mean, std = _statistics(self.config, latents)
@@ -128,20 +150,35 @@ class Vae:
 
 
 class StreamingEncoder:
-    """Encodes one clip piece by piece. Holds what the causal convolutions remember; use one object per clip."""
+    """Encodes one clip piece by piece. Holds what the causal convolutions remember; use one object
+    per clip.
+    """
 
     def __init__(self, vae: Vae) -> None:
         self._vae = vae
-        self._encode_next = _small_encoder(vae.network) if isinstance(vae.network, SmallAutoencoder) else _wan_encoder(vae.network)
+        self._encode_next = (
+            _small_encoder(vae.network)
+            if isinstance(vae.network, SmallAutoencoder)
+            else _wan_encoder(vae.network)
+        )
         self._is_first = True
 
-    def push(self, video: Float[Tensor, "batch 3 frames height width"]) -> Float[Tensor, "batch channels latent_frames h w"]:
-        """The next frames, in [-1,1]: ``1 + n temporal_factor`` in the first call, ``n temporal_factor`` in later ones."""
+    def push(
+        self, video: Float[Tensor, "batch 3 frames height width"]
+    ) -> Float[Tensor, "batch channels latent_frames h w"]:
+        """The next frames, in [-1,1]: ``1 + n temporal_factor`` in the first call, ``n
+        temporal_factor`` in later ones.
+        """
         config = self._vae.config
         step, first = config.temporal_factor, int(self._is_first)
         groups, rest = divmod(video.shape[2] - first, step)
-        assert groups >= 0 and not rest, f"{video.shape[2]} frames, expected groups of {step}{' after the first' * first}"
-        assert not video.shape[3] % config.spatial_factor and not video.shape[4] % config.spatial_factor, f"size of {tuple(video.shape)}"
+        assert groups >= 0 and not rest, (
+            f"{video.shape[2]} frames, expected groups of {step}{' after the first' * first}"
+        )
+        assert (
+            not video.shape[3] % config.spatial_factor
+            and not video.shape[4] % config.spatial_factor
+        ), f"size of {tuple(video.shape)}"
         encoded = []
         for group in video.split([1] * first + [step] * groups, dim=2):
             encoded.append(self._encode_next(group, self._is_first))
@@ -152,15 +189,25 @@ class StreamingEncoder:
 
 
 class StreamingDecoder:
-    """Decodes one clip piece by piece. Holds what the causal convolutions remember; use one object per clip."""
+    """Decodes one clip piece by piece. Holds what the causal convolutions remember; use one object
+    per clip.
+    """
 
     def __init__(self, vae: Vae) -> None:
         self._vae = vae
-        self._decode_next = _small_decoder(vae.network) if isinstance(vae.network, SmallAutoencoder) else _wan_decoder(vae.network)
+        self._decode_next = (
+            _small_decoder(vae.network)
+            if isinstance(vae.network, SmallAutoencoder)
+            else _wan_decoder(vae.network)
+        )
         self._is_first = True
 
-    def push(self, latents: Float[Tensor, "batch channels latent_frames h w"]) -> Float[Tensor, "batch 3 frames height width"]:
-        """The next normalised latents -> their frames in [-1,1]; the clip's first latent frame gives one frame."""
+    def push(
+        self, latents: Float[Tensor, "batch channels latent_frames h w"]
+    ) -> Float[Tensor, "batch 3 frames height width"]:
+        """The next normalised latents -> their frames in [-1,1]; the clip's first latent frame
+        gives one frame.
+        """
         mean, std = _statistics(self._vae.config, latents)
         decoded = []
         for latent in (latents * std + mean).split(1, dim=2):
@@ -178,43 +225,65 @@ def build_vae(config: AutoencoderConfig, device: torch.device | str = "cpu") -> 
 
     from diffusers import AutoencoderKLWan
 
-    arguments = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+    arguments = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(config).items()
+    }
     arguments["temperal_downsample"] = arguments.pop("temporal_downsample")  # diffusers' spelling
     with torch.device(device):
         network: Any = AutoencoderKLWan(
-            **arguments, scale_factor_temporal=config.temporal_factor, scale_factor_spatial=config.spatial_factor
+            **arguments,
+            scale_factor_temporal=config.temporal_factor,
+            scale_factor_spatial=config.spatial_factor,
         )
     return Vae(config, network.eval().requires_grad_(False))
 
 
 def frames_to_video(
-    frames: Shaped[Tensor, "frames height width 3"], device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
+    frames: Shaped[Tensor, "frames height width 3"],
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "1 3 frames height width"]:
-    """Frames, uint8 or floats in [0,1] -> the autoencoder's layout in [-1,1]. Bytes travel to the device before they become floats."""
+    """Frames, uint8 or floats in [0,1] -> the autoencoder's layout in [-1,1]. Bytes travel to the
+    device before they become floats.
+    """
     moved = frames.to(device=device)
-    values = moved.to(torch.float32) / 255 if moved.dtype == torch.uint8 else moved.to(torch.float32)
+    values = (
+        moved.to(torch.float32) / 255 if moved.dtype == torch.uint8 else moved.to(torch.float32)
+    )
     return (2 * values - 1).to(dtype).permute(3, 0, 1, 2)[None].contiguous()
 
 
-def video_to_frames(video: Float[Tensor, "1 3 frames height width"]) -> Float[Tensor, "frames height width 3"]:
+def video_to_frames(
+    video: Float[Tensor, "1 3 frames height width"],
+) -> Float[Tensor, "frames height width 3"]:
     """The autoencoder's output -> float32 frames in [0,1]."""
     assert video.shape[0] == 1, f"{video.shape[0]} clips in a batch, expected one"
     return (video[0].to(torch.float32) / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
 
 
-def frames_to_bytes(frames: Float[Tensor, "frames height width 3"]) -> UInt8[Tensor, "frames height width 3"]:
+def frames_to_bytes(
+    frames: Float[Tensor, "frames height width 3"],
+) -> UInt8[Tensor, "frames height width 3"]:
     """[0,1] -> 0..255, rounded; stays on its device."""
     return (frames.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def _statistics(config: AutoencoderConfig, latents: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per channel, in the latents' own type as the released pipeline has them."""
-    mean, std = (latents.new_tensor(values).view(1, -1, 1, 1, 1) for values in (config.latents_mean, config.latents_std))
+    """Mean and standard deviation per channel, in the latents' own type as the released pipeline
+    has them.
+    """
+    mean, std = (
+        latents.new_tensor(values).view(1, -1, 1, 1, 1)
+        for values in (config.latents_mean, config.latents_std)
+    )
     return mean, std
 
 
 def _wan_encoder(network: Any) -> Callable[[Tensor, bool], Tensor]:
-    """A function (pixel frames of one latent frame, whether they start the clip) -> latents, which remembers the clip."""
+    """A function (pixel frames of one latent frame, whether they start the clip) -> latents, which
+    remembers the clip.
+    """
     memory: list[Any] = [None] * _causal_convolutions(network.encoder)
 
     def encode_next(group: Tensor, is_first: bool) -> Tensor:
@@ -225,11 +294,15 @@ def _wan_encoder(network: Any) -> Callable[[Tensor, bool], Tensor]:
 
 
 def _wan_decoder(network: Any) -> Callable[[Tensor, bool], Tensor]:
-    """A function (one latent frame, whether it starts the clip) -> its pixel frames, which remembers the clip."""
+    """A function (one latent frame, whether it starts the clip) -> its pixel frames, which
+    remembers the clip.
+    """
     memory: list[Any] = [None] * _causal_convolutions(network.decoder)
 
     def decode_next(latent: Tensor, is_first: bool) -> Tensor:
-        return network.decoder(network.post_quant_conv(latent), feat_cache=memory, feat_idx=[0], first_chunk=is_first)
+        return network.decoder(
+            network.post_quant_conv(latent), feat_cache=memory, feat_idx=[0], first_chunk=is_first
+        )
 
     return decode_next
 
@@ -254,7 +327,9 @@ def _causal_convolutions(network: nn.Module) -> int:
 
 
 def _use_fast_convolutions(network: nn.Module) -> None:
-    """Let the 3D convolutions of this network use oneDNN for float32 on the CPU, where torch's own choice is several times slower."""
+    """Let the 3D convolutions of this network use oneDNN for float32 on the CPU, where torch's own
+    choice is several times slower.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv3d):
             module._conv_forward = partial(_convolve, stride=module.stride)  # type: ignore[method-assign]
@@ -262,6 +337,10 @@ def _use_fast_convolutions(network: nn.Module) -> None:
 
 def _convolve(video: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
     """An unpadded 3D convolution; what ``nn.Conv3d`` computes, to rounding."""
-    if video.device.type == "cpu" and video.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+    if (
+        video.device.type == "cpu"
+        and video.dtype == torch.float32
+        and torch.backends.mkldnn.is_available()
+    ):
         return torch.mkldnn_convolution(video, weight, bias, (0, 0, 0), tuple(stride), (1, 1, 1), 1)
     return nn.functional.conv3d(video, weight, bias, stride)

@@ -10,6 +10,9 @@ CONFIG = CurationConfig(
     points_per_photo=(20, 30),
     groups=1,
     sparse=SparseConfig(
-        reconstruct=RECIPES["tiny"].sparse.reconstruct, iterations=(12, 20), max_gaussians=(80, 160), initial_points=(60, 80)
+        reconstruct=RECIPES["tiny"].sparse.reconstruct,
+        iterations=(12, 20),
+        max_gaussians=(80, 160),
+        initial_points=(60, 80),
     ),
 )

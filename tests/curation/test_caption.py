@@ -1,4 +1,6 @@
-"""Captions: none by default, a few frames to any function, and the chat protocol against a server in this process."""
+"""Captions: none by default, a few frames to any function, and the chat protocol against a server
+in this process.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,18 @@ from PIL import Image
 from artifixer.curation.caption import CAPTION_FRAMES, CaptionConfig, caption_clip, captioner
 from artifixer.runtime.errors import InputError
 
-FRAMES = torch.randint(0, 256, (29, 8, 12, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+FRAMES = torch.randint(
+    0, 256, (29, 8, 12, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
 
 
 class Server(HTTPServer):
     """Answers with ``answer`` and keeps what it was asked."""
 
-    answer: tuple[int, object] = (200, {"choices": [{"message": {"content": "A room.\n  It is  blue."}}]})
+    answer: tuple[int, object] = (
+        200,
+        {"choices": [{"message": {"content": "A room.\n  It is  blue."}}]},
+    )
     asked: list[tuple[str, str | None, dict]]  # type: ignore[type-arg]
 
     @property
@@ -90,14 +97,30 @@ def test_subsets_of_a_clip_have_different_frames() -> None:
     assert len(torch.unique(torch.stack(seen), dim=0)) == 3
 
 
-def test_a_server_is_sent_the_pictures_and_its_words_come_on_one_line(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_is_sent_the_pictures_and_its_words_come_on_one_line(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    assert caption_clip(FRAMES[:3], captioner(CaptionConfig(server.address, "eye"))) == "A room. It is blue."
+    assert (
+        caption_clip(FRAMES[:3], captioner(CaptionConfig(server.address, "eye")))
+        == "A room. It is blue."
+    )
     ((path, key, body),) = server.asked
     assert (path, key, body["model"]) == ("/v1/chat/completions", "Bearer secret", "eye")
-    pictures = [part["image_url"]["url"] for part in body["messages"][0]["content"] if part["type"] == "image_url"]
-    shown = [np.array(Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,"))))) for url in pictures]
-    assert {picture.shape for picture in shown} == {(299, 448, 3)}, "enlarged: small frames show a vision model nothing"
+    pictures = [
+        part["image_url"]["url"]
+        for part in body["messages"][0]["content"]
+        if part["type"] == "image_url"
+    ]
+    shown = [
+        np.array(
+            Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,"))))
+        )
+        for url in pictures
+    ]
+    assert {picture.shape for picture in shown} == {(299, 448, 3)}, (
+        "enlarged: small frames show a vision model nothing"
+    )
     for picture, frame in zip(shown, FRAMES, strict=False):
         assert np.abs(picture.mean(axis=(0, 1)) - frame.numpy().mean(axis=(0, 1))).max() < 6
     assert body["max_tokens"] >= 200, "room for 100 words"
@@ -112,7 +135,9 @@ def test_a_server_is_sent_the_pictures_and_its_words_come_on_one_line(server: Se
         ((200, "words"), "no caption from model eye"),
     ],
 )
-def test_a_server_that_gives_no_caption_is_named(server: Server, answer: tuple[int, object], message: str) -> None:
+def test_a_server_that_gives_no_caption_is_named(
+    server: Server, answer: tuple[int, object], message: str
+) -> None:
     server.answer = answer
     with pytest.raises(InputError, match=f"{server.address}.*{message}"):
         caption_clip(FRAMES[:1], captioner(CaptionConfig(server.address, "eye")))

@@ -1,4 +1,6 @@
-"""Curation: pairs that training can read, the same bytes however it was run, failures that stay with their scene."""
+"""Curation: pairs that training can read, the same bytes however it was run, failures that stay
+with their scene.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shard_bytes(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in [*sorted(folder.glob("pairs-*.tar")), folder / "index.json"]}
+    return {
+        path.name: path.read_bytes()
+        for path in [*sorted(folder.glob("pairs-*.tar")), folder / "index.json"]
+    }
 
 
 def test_pairs_show_the_scene_and_its_renders(made: Path) -> None:
@@ -57,7 +62,12 @@ def test_pairs_show_the_scene_and_its_renders(made: Path) -> None:
         # The fit is short, but it shows the place: better than the mean colour where it is opaque.
         opaque = pair.opacity > 230
         error = (pair.renders.float() - pair.clean_frames.float())[opaque].square().mean()
-        assert error < (pair.clean_frames.float()[opaque] - pair.clean_frames.float()[opaque].mean(dim=0)).square().mean()
+        assert (
+            error
+            < (pair.clean_frames.float()[opaque] - pair.clean_frames.float()[opaque].mean(dim=0))
+            .square()
+            .mean()
+        )
 
 
 def test_the_camera_scale_makes_the_median_depth_one(made: Path) -> None:
@@ -78,7 +88,9 @@ def test_the_manifest_tells_state_time_and_what_pairs_are_like(made: Path) -> No
         pair = stored.read()
         error = ((pair.renders.double() - pair.clean_frames.double()) / 255).square().mean()
         assert figures["psnr_pooled"] == pytest.approx(float(-10 * torch.log10(error)), abs=0.01)
-        assert figures["opaque"] == pytest.approx(float((pair.opacity > 0.9 * 255).double().mean()), abs=1e-3)
+        assert figures["opaque"] == pytest.approx(
+            float((pair.opacity > 0.9 * 255).double().mean()), abs=1e-3
+        )
 
 
 def test_both_groups_of_a_scene_share_the_clip() -> None:
@@ -90,25 +102,38 @@ def test_both_groups_of_a_scene_share_the_clip() -> None:
     assert torch.equal(first.clean_frames, second.clean_frames)
     assert not torch.equal(first.renders, second.renders)
     both = torch.cat([first.reference_cameras.viewmats, second.reference_cameras.viewmats])
-    assert len(torch.unique(both, dim=0)) == first.views + second.views, "the groups have no photo in common"
+    assert len(torch.unique(both, dim=0)) == first.views + second.views, (
+        "the groups have no photo in common"
+    )
 
 
 def test_several_windows_are_seen_by_the_splats_of_both_groups() -> None:
     (source,) = expand_sources(["procedural:1:5"])
-    scene = make_scene(0, source, replace(CONFIG, groups=2, windows=2, normalised_groups=False), seed=1)
+    scene = make_scene(
+        0, source, replace(CONFIG, groups=2, windows=2, normalised_groups=False), seed=1
+    )
     assert scene.error is None, scene.error
-    assert [entry.name for entry, _ in scene.samples] == ["000000_0_0", "000000_0_1", "000000_1_0", "000000_1_1"]
+    assert [entry.name for entry, _ in scene.samples] == [
+        "000000_0_0",
+        "000000_0_1",
+        "000000_1_0",
+        "000000_1_1",
+    ]
     pairs = [*map(_decoded, scene.samples)]
     assert torch.equal(pairs[0].clean_frames, pairs[2].clean_frames)
     assert not torch.equal(pairs[0].clean_frames, pairs[1].clean_frames)
-    assert torch.equal(pairs[0].reference_photos, pairs[1].reference_photos), "one reconstruction gives both"
+    assert torch.equal(pairs[0].reference_photos, pairs[1].reference_photos), (
+        "one reconstruction gives both"
+    )
 
 
 def _decoded(sample: tuple[SampleEntry, bytes]) -> TrainingPair:
     return decode_sample(sample[1])
 
 
-def test_an_interrupted_run_continues_to_the_same_bytes(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_continues_to_the_same_bytes(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(jobs, "SCENES_PER_SHARD", 2)
     sources, out = expand_sources(["procedural:3:5"]), tmp_path / "pairs"
     whole, calls = jobs.make_scene, []
@@ -131,7 +156,9 @@ def test_an_interrupted_run_continues_to_the_same_bytes(made: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("lost", ["index.json", "manifest.json"])
-def test_a_kill_between_the_last_writes_loses_nothing(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
+def test_a_kill_between_the_last_writes_loses_nothing(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
     """The shard is there, but one of the lists is not."""
     monkeypatch.setattr(jobs, "SCENES_PER_SHARD", 2)
     sources, out = expand_sources(["procedural:3:5"]), tmp_path / "pairs"
@@ -156,7 +183,9 @@ def test_a_kill_between_the_last_writes_loses_nothing(made: Path, tmp_path: Path
     assert shard_bytes(out) == shard_bytes(made)
 
 
-def test_a_failing_scene_leaves_the_others_as_they_are(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_scene_leaves_the_others_as_they_are(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(jobs, "SCENES_PER_SHARD", 2)
     empty = tmp_path / "no_capture"
     empty.mkdir()
@@ -213,7 +242,9 @@ def test_processes_that_are_killed_leave_nothing_running_and_change_nothing(
 ) -> None:
     out = tmp_path / "pairs"
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED_RUN, str(Path(__file__).parent), str(out)], stderr=subprocess.DEVNULL, start_new_session=True
+        [sys.executable, "-c", KILLED_RUN, str(Path(__file__).parent), str(out)],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         _wait_for(lambda: any(out.glob(".scenes/*.json")) or process.poll() is not None)
@@ -226,7 +257,9 @@ def test_processes_that_are_killed_leave_nothing_running_and_change_nothing(
     assert shard_bytes(out) == shard_bytes(made)
 
 
-def test_the_command_makes_readable_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_makes_readable_pairs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "pairs"
     words = ["curate", "procedural:1:9", "--size", "32", "--frames", "5", "--out", str(out)]
     assert main(words) == 0
@@ -241,14 +274,19 @@ def test_the_command_makes_readable_pairs(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["procedural:1", "--frames", "6"], "--frames 6: expected N or N..M with lengths of 4 n + 1"),
+        (
+            ["procedural:1", "--frames", "6"],
+            "--frames 6: expected N or N..M with lengths of 4 n + 1",
+        ),
         (["procedural:1", "--frames", "29..9"], "--frames 29..9"),
         (["procedural:1", "--size", "8"], "--size 8: expected at least 32"),
         (["procedural:1", "--workers", "0"], "--workers 0"),
         (["nowhere"], "nowhere: does not exist"),
     ],
 )
-def test_wrong_options_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+def test_wrong_options_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
     assert main(["curate", *words, "--out", str(tmp_path / "pairs")]) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -256,7 +294,9 @@ def test_wrong_options_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert not (tmp_path / "pairs").exists()
 
 
-def test_sources_that_give_no_pair_are_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sources_that_give_no_pair_are_bad_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "empty").mkdir()
     assert main(["curate", str(tmp_path / "empty"), "--out", str(tmp_path / "pairs")]) == 2
     assert "no scene gave a pair; the first error:" in capsys.readouterr().err
@@ -284,7 +324,13 @@ def _members(group: int) -> list[int]:
 
 def test_sources_are_counted_from_their_seed() -> None:
     names = [source.name for source in expand_sources(["procedural:2", "procedural:3:4"])]
-    assert names == ["procedural:0", "procedural:1", "procedural:4000000", "procedural:4000001", "procedural:4000002"]
+    assert names == [
+        "procedural:0",
+        "procedural:1",
+        "procedural:4000000",
+        "procedural:4000001",
+        "procedural:4000002",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -310,7 +356,9 @@ def test_a_capture_gives_a_pair_at_a_size_of_the_model(captures_folder: Path) ->
     scene = make_scene(3, source, CONFIG, seed=0)
     assert scene.error is None, scene.error
     pair = _decoded(scene.samples[0])
-    assert (pair.cameras.width, pair.cameras.height) == (32, 32), "640x480 at 32: 24 is half-way and goes to the even multiple of 16"
+    assert (pair.cameras.width, pair.cameras.height) == (32, 32), (
+        "640x480 at 32: 24 is half-way and goes to the even multiple of 16"
+    )
     assert pair.cameras.Ks[0, 0, 0] == pytest.approx(520.18516 * 32 / 640, rel=1e-3)
     assert pair.cameras.Ks[0, 1, 1] == pytest.approx(520.18516 * 32 / 480, rel=1e-3)
     assert np.isfinite(pair.camera_scale)

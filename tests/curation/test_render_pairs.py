@@ -10,7 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artifixer.curation.render_pairs import FlawConfig, draw_clip, sized_for_clips, spread_clips, with_flaws
+from artifixer.curation.render_pairs import (
+    FlawConfig,
+    draw_clip,
+    sized_for_clips,
+    spread_clips,
+    with_flaws,
+)
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.scene import Scene
@@ -21,8 +27,15 @@ def scene() -> Scene:
     return load_scene("procedural:3:frames=6,width=48,height=32,points_per_photo=5")
 
 
-@given(photos=st.integers(5, 60), frames=st.sampled_from([5, 9, 13]), first=st.integers(0, 9), seed=st.integers(0, 10_000))
-def test_a_clip_runs_evenly_through_the_captured_photos(photos: int, frames: int, first: int, seed: int) -> None:
+@given(
+    photos=st.integers(5, 60),
+    frames=st.sampled_from([5, 9, 13]),
+    first=st.integers(0, 9),
+    seed=st.integers(0, 10_000),
+)
+def test_a_clip_runs_evenly_through_the_captured_photos(
+    photos: int, frames: int, first: int, seed: int
+) -> None:
     captured = range(first, first + photos)
     if photos < frames:
         with pytest.raises(InputError, match=f"{photos} photos; expected at least the {frames}"):
@@ -41,7 +54,9 @@ def test_clips_start_anywhere_and_run_both_ways() -> None:
 
 
 @pytest.mark.parametrize(("longest", "size"), [(48, (48, 32)), (32, (32, 16)), (1000, (48, 32))])
-def test_captures_come_at_sizes_of_the_model_and_are_never_enlarged(scene: Scene, longest: int, size: tuple[int, int]) -> None:
+def test_captures_come_at_sizes_of_the_model_and_are_never_enlarged(
+    scene: Scene, longest: int, size: tuple[int, int]
+) -> None:
     sized = sized_for_clips(scene, longest)
     assert {(camera.width, camera.height) for camera in sized.cameras} == {size}
     assert sized.photos[0].read().shape == (size[1], size[0], 3)
@@ -50,8 +65,14 @@ def test_captures_come_at_sizes_of_the_model_and_are_never_enlarged(scene: Scene
 def test_no_flaws_change_nothing(scene: Scene) -> None:
     config = FlawConfig(exposure=0, balance=0, noise=0, pose_pixels=0)
     same, photos = with_flaws(scene, (1, 4), config, np.random.default_rng(0))
-    assert all(torch.allclose(a.viewmats, b.viewmats, atol=1e-6) for a, b in zip(same.cameras, scene.cameras, strict=True))
-    assert all(np.array_equal(photo.read(), scene.photos[index].read()) for photo, index in zip(photos, (1, 4), strict=True))
+    assert all(
+        torch.allclose(a.viewmats, b.viewmats, atol=1e-6)
+        for a, b in zip(same.cameras, scene.cameras, strict=True)
+    )
+    assert all(
+        np.array_equal(photo.read(), scene.photos[index].read())
+        for photo, index in zip(photos, (1, 4), strict=True)
+    )
 
 
 def test_only_training_cameras_are_off_and_by_as_many_pixels_as_asked(scene: Scene) -> None:
@@ -66,7 +87,8 @@ def test_only_training_cameras_are_off_and_by_as_many_pixels_as_asked(scene: Sce
             assert torch.allclose(camera.centers, true.centers, atol=1e-5)
             far = true.centers + 1000 * true.camera_to_world[:, :3, 2]
             distances.append(float((camera.project(far)[0] - true.project(far)[0]).norm()))
-    # Strength is even in [0,1]; two directions count, a third turns about the axis: sqrt(2 / 3) of the standard deviation.
+    # Strength is even in [0,1]; two directions count, a third turns about the axis: sqrt(2 / 3) of
+    # the standard deviation.
     assert np.sqrt(np.mean(np.square(distances))) == pytest.approx(3 * np.sqrt(2 / 3), rel=0.35)
 
 
@@ -78,7 +100,9 @@ def test_exposure_moves_a_photo_as_a_whole(scene: Scene) -> None:
     gains = after[usable] / before[usable]
     assert abs(np.log(np.median(gains))) > 0.01
     assert gains.std() < 0.02
-    assert np.array_equal(changed.photos[2].read(), scene.photos[2].read()), "the clip shows the scene without flaws"
+    assert np.array_equal(changed.photos[2].read(), scene.photos[2].read()), (
+        "the clip shows the scene without flaws"
+    )
 
 
 def test_photos_of_several_lenses_are_refused(scene: Scene) -> None:

@@ -25,7 +25,9 @@ def test_groups_are_those_of_algorithm_1_among_the_captured_photos(scene: Scene)
     captured = range(4, 16)
     groups = training_groups(scene, captured)
     assert sorted(index for group in groups for index in group) == list(captured)
-    orders = algorithm1_orders(torch.cat([scene.cameras[index].camera_to_world for index in captured]))
+    orders = algorithm1_orders(
+        torch.cat([scene.cameras[index].camera_to_world for index in captured])
+    )
     assert groups == tuple(tuple(position + 4 for position in order) for order in orders)
 
 
@@ -48,7 +50,9 @@ def test_fits_stay_within_their_ranges(seed: int) -> None:
         assert low <= value <= high
     # Proportions of the schedule: as many events as in the whole fit, up to rounding.
     whole = sparse.reconstruct
-    assert fit.config.iterations / fit.config.sh_every == pytest.approx(whole.iterations / whole.sh_every, rel=0.05)
+    assert fit.config.iterations / fit.config.sh_every == pytest.approx(
+        whole.iterations / whole.sh_every, rel=0.05
+    )
     assert fit.config.learning_rates == whole.learning_rates
 
 

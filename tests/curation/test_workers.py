@@ -17,7 +17,13 @@ import torch
 from short_fits import CONFIG
 
 from artifixer.curation.jobs import curate, expand_sources
-from artifixer.curation.workers import ProcessWorkers, RayWorkers, Workers, work_through, worker_devices
+from artifixer.curation.workers import (
+    ProcessWorkers,
+    RayWorkers,
+    Workers,
+    work_through,
+    worker_devices,
+)
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import read_json
 
@@ -50,13 +56,17 @@ def run(workers: Workers, jobs: list[tuple[object, ...]]) -> dict[int, object]:
 
 
 def test_each_worker_has_a_device_of_its_own_and_deaths_cost_one_job_only(tmp_path: Path) -> None:
-    jobs: list[tuple[object, ...]] = [(str(tmp_path), f"job{number}", deaths) for number, deaths in enumerate([0, 1, 2, 0, 0])]
+    jobs: list[tuple[object, ...]] = [
+        (str(tmp_path), f"job{number}", deaths) for number, deaths in enumerate([0, 1, 2, 0, 0])
+    ]
     results = run(ProcessWorkers(report, ["cpu", "cpu:0"]), jobs)
     assert results.pop(2) is None, "died in both attempts"
     names, pids, devices = zip(*(results[number] for number in sorted(results)), strict=True)  # type: ignore[misc]
     assert names == ("job0", "job1", "job3", "job4")
     assert [len(list(tmp_path.glob(f"job{number}.*"))) for number in range(5)] == [1, 2, 2, 1, 1]
-    assert len({(pid, device) for pid, device in zip(pids, devices, strict=True)}) == len(set(pids)), "one device per process"
+    assert len({(pid, device) for pid, device in zip(pids, devices, strict=True)}) == len(
+        set(pids)
+    ), "one device per process"
 
 
 def test_a_worker_killed_while_it_sends_or_while_it_is_idle_hangs_nothing() -> None:
@@ -99,7 +109,12 @@ def ray_cluster() -> Iterator[str]:
     folder = tempfile.mkdtemp(prefix="afx")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]))
+        patch.setenv(
+            "PYTHONPATH",
+            os.pathsep.join(
+                [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+            ),
+        )
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         ray.init(
             address="local", num_cpus=2, include_dashboard=False, _temp_dir=folder, _node_ip_address="127.0.0.1",
@@ -114,20 +129,29 @@ def ray_cluster() -> Iterator[str]:
                 signal.signal(number, handler)
 
 
-def test_a_ray_worker_that_is_killed_costs_its_own_job_only(ray_cluster: str, tmp_path: Path) -> None:
-    jobs: list[tuple[object, ...]] = [(str(tmp_path), f"job{number}", deaths) for number, deaths in enumerate([0, 1, 2, 0])]
+def test_a_ray_worker_that_is_killed_costs_its_own_job_only(
+    ray_cluster: str, tmp_path: Path
+) -> None:
+    jobs: list[tuple[object, ...]] = [
+        (str(tmp_path), f"job{number}", deaths) for number, deaths in enumerate([0, 1, 2, 0])
+    ]
     results = run(RayWorkers(report, 2, "cpu", ray_cluster), jobs)
     assert results.pop(2) is None
     assert [results[number][0] for number in sorted(results)] == ["job0", "job1", "job3"]  # type: ignore[index]
     assert [len(list(tmp_path.glob(f"job{number}.*"))) for number in range(4)] == [1, 2, 2, 1]
 
 
-def test_two_processes_and_two_ray_workers_make_the_same_shards(ray_cluster: str, tmp_path: Path) -> None:
+def test_two_processes_and_two_ray_workers_make_the_same_shards(
+    ray_cluster: str, tmp_path: Path
+) -> None:
     sources = expand_sources(["procedural:3:5"])
     for name, cluster in (("processes", None), ("ray", ray_cluster)):
         assert curate(sources, CONFIG, 1, tmp_path / name, workers=2, ray=cluster).pairs == 3
     first, second = (
-        {path.name: path.read_bytes() for path in [*folder.glob("pairs-*.tar"), folder / "index.json"]}
+        {
+            path.name: path.read_bytes()
+            for path in [*folder.glob("pairs-*.tar"), folder / "index.json"]
+        }
         for folder in (tmp_path / "processes", tmp_path / "ray")
     )
     assert first == second
@@ -143,7 +167,8 @@ def test_ray_without_gpu_or_without_cluster_is_bad_input(ray_cluster: str) -> No
         RayWorkers(report, 2, "cuda", ray_cluster)
 
 
-# A shell starts commands in the background with Ctrl-C ignored, which processes below inherit; here it counts.
+# A shell starts commands in the background with Ctrl-C ignored, which processes below inherit; here
+# it counts.
 CURATE = """
 import signal, sys
 from pathlib import Path
@@ -167,7 +192,9 @@ if __name__ == "__main__":
         pytest.param(signal.SIGTERM, 75, "working", marks=pytest.mark.slow),
     ],
 )
-def test_signals_to_the_whole_group_end_it_with_one_line(tmp_path: Path, number: int, code: int, when: str) -> None:
+def test_signals_to_the_whole_group_end_it_with_one_line(
+    tmp_path: Path, number: int, code: int, when: str
+) -> None:
     script, out = tmp_path / "script.py", tmp_path / "pairs"
     script.write_text(CURATE)
     process = subprocess.Popen(
@@ -197,7 +224,9 @@ def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
 
 
 def children(parent: int) -> list[int]:
-    return [int(name) for name in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    return [
+        int(name) for name in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    ]
 
 
 def living_members(group: int) -> list[int]:

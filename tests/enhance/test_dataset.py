@@ -1,4 +1,6 @@
-"""The dataset for other trainers: there and back through our loaders, and COLMAP's own library reads it."""
+"""The dataset for other trainers: there and back through our loaders, and COLMAP's own library
+reads it.
+"""
 
 import json
 from pathlib import Path
@@ -8,14 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from artifixer.enhance.dataset import DatasetView, points_of_capture, points_of_splats, write_dataset
+from artifixer.enhance.dataset import (
+    DatasetView,
+    points_of_capture,
+    points_of_splats,
+    write_dataset,
+)
 from artifixer.geometry.cameras import Cameras, LensModel
 from artifixer.geometry.transforms import quaternion_to_matrix
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.scene import Scene, SparsePoints
 from artifixer.splats.splats import SH_BASE, Splats
 
-#: A few float32 roundings of values near 1; poses go through an inverse and a quaternion in float64 on the way.
+#: A few float32 roundings of values near 1; poses go through an inverse and a quaternion in float64
+#: on the way.
 ROUNDING = 1e-6
 
 LENSES: dict[str, tuple[LensModel, list[float]]] = {
@@ -24,7 +32,10 @@ LENSES: dict[str, tuple[LensModel, list[float]]] = {
     "FULL_OPENCV": ("pinhole", [0.1, -0.05, 0.01, 0.02, 0.03, 0.004, 0.01, -0.02]),
     "OPENCV_FISHEYE": ("fisheye", [0.05, -0.02, 0.01, 0.005, 0, 0, 0, 0]),
 }
-POINTS = (torch.tensor([[0.1, 0.2, 3.0], [-1.0, 0.5, 2.0]]), torch.tensor([[255, 0, 7], [1, 2, 3]], dtype=torch.uint8))
+POINTS = (
+    torch.tensor([[0.1, 0.2, 3.0], [-1.0, 0.5, 2.0]]),
+    torch.tensor([[255, 0, 7], [1, 2, 3]], dtype=torch.uint8),
+)
 
 
 def made_cameras(count: int, lens: str, seed: int = 0) -> list[Cameras]:
@@ -37,7 +48,16 @@ def made_cameras(count: int, lens: str, seed: int = 0) -> list[Cameras]:
         viewmat[:3, :3] = quaternion_to_matrix(torch.randn(4, generator=generator))
         viewmat[:3, 3] = torch.randn(3, generator=generator)
         K = torch.tensor([[40.3, 0, 23.7], [0, 41.1, 16.2], [0, 0, 1]])
-        cameras.append(Cameras(viewmat[None], K[None], 48, 32, model, torch.tensor([distortion], dtype=torch.float32)))
+        cameras.append(
+            Cameras(
+                viewmat[None],
+                K[None],
+                48,
+                32,
+                model,
+                torch.tensor([distortion], dtype=torch.float32),
+            )
+        )
     return cameras
 
 
@@ -54,9 +74,14 @@ def made_views(cameras: list[Cameras]) -> list[DatasetView]:
 
 
 def in_written_order(scene: Scene) -> list[int]:
-    """Loaders sort by name, and frames sort before photos: positions of photo 0, photo 1, frame 0 ..."""
+    """Loaders sort by name, and frames sort before photos: positions of photo 0, photo 1, frame 0
+    ...
+    """
     names = [photo.name for photo in scene.photos]
-    return sorted(range(len(names)), key=lambda position: (not names[position].startswith("images/photo"), names[position]))
+    return sorted(
+        range(len(names)),
+        key=lambda position: (not names[position].startswith("images/photo"), names[position]),
+    )
 
 
 def assert_close(actual: Tensor, expected: Tensor) -> None:
@@ -72,7 +97,11 @@ def test_cameras_come_back_through_our_loaders(tmp_path: Path, lens: str, form: 
     assert scene.format == form and len(scene.photos) == 5
     for number, position in enumerate(in_written_order(scene)):
         loaded, written = scene.cameras[position], cameras[number]
-        assert (loaded.width, loaded.height, loaded.model) == (written.width, written.height, written.model)
+        assert (loaded.width, loaded.height, loaded.model) == (
+            written.width,
+            written.height,
+            written.model,
+        )
         for name in ("viewmats", "Ks", "distortion"):
             assert_close(getattr(loaded, name), getattr(written, name))
         assert (scene.photos[position].read() == 10 * number).all()
@@ -88,7 +117,9 @@ def test_colmap_library_reads_the_model(tmp_path: Path, lens: str) -> None:
     write_dataset(tmp_path, made_views(cameras), POINTS)
     model = pycolmap.Reconstruction(tmp_path / "sparse" / "0")
     assert (len(model.cameras), len(model.images), len(model.points3D)) == (1, 4, 2)
-    for number, name in enumerate(["photo_00000.png", "photo_00001.png", "frame_00000.png", "frame_00001.png"]):
+    for number, name in enumerate(
+        ["photo_00000.png", "photo_00001.png", "frame_00000.png", "frame_00001.png"]
+    ):
         image = next(image for image in model.images.values() if image.name == name)
         assert image.camera.model.name == lens
         pose = torch.from_numpy(image.cam_from_world().matrix()).to(torch.float32)
@@ -96,9 +127,19 @@ def test_colmap_library_reads_the_model(tmp_path: Path, lens: str) -> None:
         if lens != "FULL_OPENCV":
             continue
         point = torch.tensor([[0.2, -0.1, 1.0]])
-        ours = Cameras(torch.eye(4)[None], cameras[number].Ks, 48, 32, cameras[number].model, cameras[number].distortion)
-        theirs = torch.from_numpy(np.asarray(image.camera.img_from_cam(point[0].double().numpy()))).to(torch.float32)
-        torch.testing.assert_close(ours.project(point)[0][0, 0], theirs, rtol=0, atol=1e-4)  # pixels of float32 arithmetic
+        ours = Cameras(
+            torch.eye(4)[None],
+            cameras[number].Ks,
+            48,
+            32,
+            cameras[number].model,
+            cameras[number].distortion,
+        )
+        theirs = torch.from_numpy(
+            np.asarray(image.camera.img_from_cam(point[0].double().numpy()))
+        ).to(torch.float32)
+        # pixels of float32 arithmetic
+        torch.testing.assert_close(ours.project(point)[0][0, 0], theirs, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("form", ["transforms_json", "colmap"])
@@ -115,14 +156,20 @@ def test_views_of_different_sizes_keep_their_own_intrinsics(tmp_path: Path, form
 def test_transforms_name_their_sources(tmp_path: Path) -> None:
     write_dataset(tmp_path, made_views(made_cameras(3, "PINHOLE")), POINTS)
     content = json.loads((tmp_path / "transforms.json").read_text())
-    assert [frame["source"] for frame in content["frames"]] == ["images/IMG 0.jpg", "images/IMG 1.jpg", "frame 0"]
+    assert [frame["source"] for frame in content["frames"]] == [
+        "images/IMG 0.jpg",
+        "images/IMG 1.jpg",
+        "frame 0",
+    ]
     assert content["camera_model"] == "PINHOLE" and "fl_x" not in content["frames"][0]
 
 
 def test_the_same_views_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_dataset(tmp_path / name, made_views(made_cameras(3, "OPENCV")), POINTS)
-    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
+    files = sorted(
+        path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()
+    )
     assert len(files) == 3 + 5
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file

@@ -30,15 +30,27 @@ GPU_TOLERANCE = 3
 HALF_PRECISION_TOLERANCE = 4
 
 
-def made_cameras(views: int, width: int = WIDTH, height: int = HEIGHT, moves: bool = True) -> Cameras:
-    K = torch.tensor([[18.0, 0, width / 2], [0, 18, height / 2], [0, 0, 1]]).expand(views, 3, 3).clone()
+def made_cameras(
+    views: int, width: int = WIDTH, height: int = HEIGHT, moves: bool = True
+) -> Cameras:
+    K = (
+        torch.tensor([[18.0, 0, width / 2], [0, 18, height / 2], [0, 0, 1]])
+        .expand(views, 3, 3)
+        .clone()
+    )
     viewmats = torch.eye(4).repeat(views, 1, 1)
     if moves:
         viewmats[:, 0, 3] = 0.05 * torch.arange(views)
     return Cameras.pinhole(viewmats, K, width, height)
 
 
-def made_renders(views: int, width: int = WIDTH, height: int = HEIGHT, opacity: float | None = None, seed: int = 0) -> Renders:
+def made_renders(
+    views: int,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    opacity: float | None = None,
+    seed: int = 0,
+) -> Renders:
     random = torch.Generator().manual_seed(seed)
     alpha = torch.rand(views, height, width, generator=random)
     if opacity is not None:
@@ -65,10 +77,18 @@ def frames_of(
     report: EnhanceReport | None = None,
     **config: object,
 ) -> np.ndarray:
-    blocks = list(enhance(renders, cameras, references or [], model, EnhanceConfig(**config), report))
-    assert [block.first_index for block in blocks] == [0, *np.cumsum([len(block.frames) for block in blocks])[:-1]]
+    blocks = list(
+        enhance(renders, cameras, references or [], model, EnhanceConfig(**config), report)
+    )
+    assert [block.first_index for block in blocks] == [
+        0,
+        *np.cumsum([len(block.frames) for block in blocks])[:-1],
+    ]
     frames = np.concatenate([block.frames for block in blocks])
-    assert frames.shape == (len(cameras), cameras.height, cameras.width, 3) and frames.dtype == np.uint8
+    assert (
+        frames.shape == (len(cameras), cameras.height, cameras.width, 3)
+        and frames.dtype == np.uint8
+    )
     return frames
 
 
@@ -83,7 +103,8 @@ def plain_frames(model: Model) -> np.ndarray:
     return frames_of(model, made_renders(17), made_cameras(17), made_references(2))
 
 
-# ------------------------------------------------------------------------------------------------------------------ length and size
+# --------------------------------------------------------------------------------------------------
+# length and size
 
 
 @pytest.mark.parametrize("views", [1, 2, 5, 6])
@@ -92,7 +113,9 @@ def test_any_number_of_frames(model: Model, views: int) -> None:
 
 
 def test_frames_do_not_depend_on_what_comes_later(model: Model, plain_frames: np.ndarray) -> None:
-    shorter = frames_of(model, first_views(made_renders(17), 13), made_cameras(13), made_references(2))
+    shorter = frames_of(
+        model, first_views(made_renders(17), 13), made_cameras(13), made_references(2)
+    )
     assert np.array_equal(shorter, plain_frames[:13])
 
 
@@ -100,7 +123,9 @@ def test_the_last_block_is_filled_with_the_last_frame(model: Model) -> None:
     renders, cameras = made_renders(7), made_cameras(13, moves=False)
     repeated = torch.arange(13).clamp(max=6)
     filled = Renders(renders.rgb[repeated], renders.opacity[repeated], renders.depth[repeated])
-    assert np.array_equal(frames_of(model, renders, cameras[:7]), frames_of(model, filled, cameras)[:7])
+    assert np.array_equal(
+        frames_of(model, renders, cameras[:7]), frames_of(model, filled, cameras)[:7]
+    )
 
 
 @pytest.mark.parametrize(("width", "height"), [(16, 16), (33, 9), (5, 40)])
@@ -118,21 +143,27 @@ def test_a_model_on_wans_autoencoder() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("config", [SMALL, WAN_LIKE], ids=["small", "wan"])
 def test_half_precision_on_a_cpu(config: ModelConfig, dtype: torch.dtype, tmp_path: Path) -> None:
-    """Every part of a roll-out in the weights' type, with references, partial opacity and a full window: near the frames of float32."""
+    """Every part of a roll-out in the weights' type, with references, partial opacity and a full
+    window: near the frames of float32.
+    """
     save_model(tmp_path, made_model(config))
     inputs = made_renders(25), made_cameras(25), made_references(2)
     wide, narrow = (load_model(tmp_path, dtype=chosen) for chosen in (torch.float32, dtype))
     assert narrow.dtype == narrow.transformer.head.weight.dtype == dtype
-    difference = frames_of(narrow, *inputs, steps=1).astype(float) - frames_of(wide, *inputs, steps=1)
+    difference = frames_of(narrow, *inputs, steps=1).astype(float) - frames_of(
+        wide, *inputs, steps=1
+    )
     assert 0 < np.abs(difference).mean() < HALF_PRECISION_TOLERANCE
-    assert frames_of(narrow, *inputs, steps=4).std() > 1  # random weights read rounded noise levels as quite other ones
+    # random weights read rounded noise levels as quite other ones
+    assert frames_of(narrow, *inputs, steps=4).std() > 1
 
 
 @pytest.mark.parametrize("opacity", [0.0, 1.0])
 def test_strength_is_the_share_of_the_changes_in_opaque_parts(model: Model, opacity: float) -> None:
     renders = made_renders(9, opacity=opacity)
     whole, half, none = (
-        frames_of(model, renders, made_cameras(9), made_references(2), strength=share).astype(float) for share in (1.0, 0.5, 0.0)
+        frames_of(model, renders, made_cameras(9), made_references(2), strength=share).astype(float)
+        for share in (1.0, 0.5, 0.0)
     )
     shown = (renders.rgb * 255).round().numpy()
     assert np.abs(whole - shown).mean() > 1
@@ -143,14 +174,20 @@ def test_strength_is_the_share_of_the_changes_in_opaque_parts(model: Model, opac
         assert np.array_equal(whole, none) and np.array_equal(whole, half)
 
 
-# ------------------------------------------------------------------------------------------------------------------- the same bits
+# --------------------------------------------------------------------------------------------------
+# the same bits
 
 
 def test_memory_and_disk_give_the_same_frames(model: Model, tmp_path: Path) -> None:
     renders, cameras = made_renders(6), made_cameras(6)
-    single = [Renders(renders.rgb[i : i + 1], renders.opacity[i : i + 1], renders.depth[i : i + 1]) for i in range(6)]
+    single = [
+        Renders(renders.rgb[i : i + 1], renders.opacity[i : i + 1], renders.depth[i : i + 1])
+        for i in range(6)
+    ]
     write_render_folder(tmp_path, single, [CameraFrame(cameras[i]) for i in range(6)])
-    assert np.array_equal(frames_of(model, renders, cameras), frames_of(model, read_render_folder(tmp_path), cameras))
+    assert np.array_equal(
+        frames_of(model, renders, cameras), frames_of(model, read_render_folder(tmp_path), cameras)
+    )
 
 
 def test_threads_and_streamed_layers_change_nothing(model: Model, plain_frames: np.ndarray) -> None:
@@ -170,7 +207,9 @@ def test_the_seed_decides(model: Model, plain_frames: np.ndarray) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_a_gpu_gives_the_frames_of_the_cpu(model: Model, plain_frames: np.ndarray, tmp_path: Path) -> None:
+def test_a_gpu_gives_the_frames_of_the_cpu(
+    model: Model, plain_frames: np.ndarray, tmp_path: Path
+) -> None:
     save_model(tmp_path, model)
     inputs = made_renders(17), made_cameras(17), made_references(2)
     for offload in (False, True):
@@ -181,7 +220,8 @@ def test_a_gpu_gives_the_frames_of_the_cpu(model: Model, plain_frames: np.ndarra
     assert 0 < report.network_seconds < report.seconds and report.peak_memory > 0
 
 
-# ---------------------------------------------------------------------------------------------------------------------- streaming
+# --------------------------------------------------------------------------------------------------
+# streaming
 
 
 class CountedRenders:
@@ -254,7 +294,9 @@ def test_the_report(model: Model) -> None:
 @pytest.mark.parametrize(("opacity", "calls"), [(1.0, 1), (0.0, 4)])
 def test_adaptive_steps_follow_the_opacity(model: Model, opacity: float, calls: int) -> None:
     report = EnhanceReport()
-    frames_of(model, made_renders(5, opacity=opacity), made_cameras(5), report=report, steps="adaptive")
+    frames_of(
+        model, made_renders(5, opacity=opacity), made_cameras(5), report=report, steps="adaptive"
+    )
     assert report.network_calls == calls
 
 
@@ -270,12 +312,22 @@ class StoreInMemory:
 
 
 @pytest.mark.parametrize("steps", [1, 3, "adaptive"])
-def test_a_repeated_roll_out_calls_the_network_once_on_known_blocks(model: Model, steps: int | str) -> None:
-    inputs = made_renders(17), made_cameras(17), made_references(2), model, EnhanceConfig(steps=steps)
+def test_a_repeated_roll_out_calls_the_network_once_on_known_blocks(
+    model: Model, steps: int | str
+) -> None:
+    inputs = (
+        made_renders(17),
+        made_cameras(17),
+        made_references(2),
+        model,
+        EnhanceConfig(steps=steps),
+    )
 
     def run(store: StoreInMemory) -> tuple[np.ndarray, int]:
         report = EnhanceReport()
-        return np.concatenate([block.frames for block in enhance(*inputs, report, store)]), report.network_calls
+        return np.concatenate(
+            [block.frames for block in enhance(*inputs, report, store)]
+        ), report.network_calls
 
     first = StoreInMemory()
     expected, calls = run(first)
@@ -289,7 +341,8 @@ def test_a_repeated_roll_out_calls_the_network_once_on_known_blocks(model: Model
     assert not np.array_equal(run(StoreInMemory(first.saved))[0], expected)
 
 
-# ------------------------------------------------------------------------------------------------------------------- what inputs do
+# --------------------------------------------------------------------------------------------------
+# what inputs do
 
 
 def test_dropped_inputs_have_no_effect_and_others_have(model: Model) -> None:
@@ -297,14 +350,21 @@ def test_dropped_inputs_have_no_effect_and_others_have(model: Model) -> None:
     usual = frames_of(model, made_renders(6), cameras, made_references(2))
 
     def dropping(kind: str, renders: Renders | None = None, value: int = 90) -> np.ndarray:
-        return frames_of(model, renders or made_renders(6), cameras, made_references(2, value), drop=(kind,))
+        return frames_of(
+            model, renders or made_renders(6), cameras, made_references(2, value), drop=(kind,)
+        )
 
     assert np.array_equal(dropping("renders"), dropping("renders", made_renders(6, seed=5)))
     assert not np.array_equal(dropping("renders"), usual)
     assert np.array_equal(dropping("references"), frames_of(model, made_renders(6), cameras))
     assert np.array_equal(dropping("references"), dropping("references", value=10))
     assert not np.array_equal(dropping("references"), usual)
-    assert np.array_equal(frames_of(model, made_renders(6), cameras, made_references(2), drop=("text",), prompt="a house"), usual)
+    assert np.array_equal(
+        frames_of(
+            model, made_renders(6), cameras, made_references(2), drop=("text",), prompt="a house"
+        ),
+        usual,
+    )
 
 
 def without_velocity(**changes: object) -> Model:
@@ -324,20 +384,25 @@ def test_the_residual_brings_back_the_render_where_it_is_opaque(opacity: float) 
     truth = np.stack([shown.rgb(index) for index in range(7)]).astype(float)
     alpha = shown.opacity(0)[0, 0] / 255
     inside = (plain > 0) & (plain < 255)  # beyond, the decoder's frames were clamped
-    assert np.abs(ours - (plain + alpha**2 * (truth - plain)))[inside].max() <= 1  # plain frames are rounded
+    # plain frames are rounded
+    assert np.abs(ours - (plain + alpha**2 * (truth - plain)))[inside].max() <= 1
     if opacity == 1:
         assert np.array_equal(ours, truth)
     assert np.array_equal(frames_of(without_velocity(keep_residual=True), renders, cameras), ours)
 
 
 def test_a_direct_model_generates_by_opacity_mixing() -> None:
-    """The same weights: with noise where renders are empty, in the steps of that mode, as a mixing model of these steps would."""
+    """The same weights: with noise where renders are empty, in the steps of that mode, as a mixing
+    model of these steps would.
+    """
     model = made_model(replace(SMALL, source="direct", steps=1, generate_steps=3))
     inputs = made_renders(6), made_cameras(6), made_references(1)
     report = EnhanceReport()
     generated = frames_of(model, *inputs, report=report, mode="generate")
     assert report.network_calls == 2 * 3
-    assert np.array_equal(generated, frames_of(made_model(replace(SMALL, source="mixing", steps=3)), *inputs))
+    assert np.array_equal(
+        generated, frames_of(made_model(replace(SMALL, source="mixing", steps=3)), *inputs)
+    )
     assert not np.array_equal(generated, frames_of(model, *inputs, mode="generate", seed=1))
     improved = frames_of(model, *inputs)
     assert np.array_equal(improved, frames_of(model, *inputs, seed=1))  # nothing is drawn
@@ -346,7 +411,8 @@ def test_a_direct_model_generates_by_opacity_mixing() -> None:
 
 def test_camera_scale(model: Model, plain_frames: np.ndarray) -> None:
     inputs = made_renders(17), made_cameras(17), made_references(2)
-    assert np.array_equal(frames_of(model, *inputs, camera_scale=0.5), plain_frames)  # the renders' depth is 2
+    # the renders' depth is 2
+    assert np.array_equal(frames_of(model, *inputs, camera_scale=0.5), plain_frames)
     assert not np.array_equal(frames_of(model, *inputs, camera_scale=3.0), plain_frames)
     for scale in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(InputError, match="camera scale"):
@@ -359,14 +425,18 @@ def test_median_depth_ignores_emptiness() -> None:
     renders.depth[:, 11] = -1
     views = sampled_depths(RendersInMemory(renders), made_cameras(30))
     assert torch.cat([view.depths for view in views]).median() == 2
-    assert all((view.pixels % 1 == 0.5).all() for view in views), "pixels are named by their centres"
+    assert all((view.pixels % 1 == 0.5).all() for view in views), (
+        "pixels are named by their centres"
+    )
     renders.depth.fill_(math.nan)
     assert sampled_depths(RendersInMemory(renders), made_cameras(30)) == []
 
 
 def test_warnings_are_there_before_the_first_frame() -> None:
     report = EnhanceReport()
-    enhance(CountedRenders(made_renders(3)), made_cameras(3), [], made_model(WAN_LIKE), report=report)
+    enhance(
+        CountedRenders(made_renders(3)), made_cameras(3), [], made_model(WAN_LIKE), report=report
+    )
     no_references, no_depth = report.warnings
     assert "no reference photos; model wan-like was trained with them" in no_references
     assert "the renders have no depth" in no_depth
@@ -374,11 +444,19 @@ def test_warnings_are_there_before_the_first_frame() -> None:
     assert "guessed from where the cameras look" in report.camera_scale_source
     report = EnhanceReport()
     enhance(made_renders(3), made_cameras(3), made_references(1), made_model(), report=report)
-    enhance(made_renders(3), made_cameras(3), [], made_model(), EnhanceConfig(drop=("references",)), report)
+    enhance(
+        made_renders(3),
+        made_cameras(3),
+        [],
+        made_model(),
+        EnhanceConfig(drop=("references",)),
+        report,
+    )
     assert report.warnings == []
 
 
-# ---------------------------------------------------------------------------------------------------------------------- bad input
+# --------------------------------------------------------------------------------------------------
+# bad input
 
 
 def test_bad_input_is_refused_at_once(model: Model) -> None:
@@ -386,10 +464,25 @@ def test_bad_input_is_refused_at_once(model: Model) -> None:
     broken.viewmats[1, 0, 3] = math.nan
     for renders, cameras, config, message in (
         (made_renders(3), made_cameras(4), EnhanceConfig(), "3 renders for 4 cameras"),
-        (made_renders(3), made_cameras(3, width=30), EnhanceConfig(), "20x14 pixels; its camera says 30x14"),
-        (replace(made_renders(3), opacity=torch.ones(2, HEIGHT, WIDTH)), made_cameras(3), EnhanceConfig(), "opacity: 2 of 20x14"),
+        (
+            made_renders(3),
+            made_cameras(3, width=30),
+            EnhanceConfig(),
+            "20x14 pixels; its camera says 30x14",
+        ),
+        (
+            replace(made_renders(3), opacity=torch.ones(2, HEIGHT, WIDTH)),
+            made_cameras(3),
+            EnhanceConfig(),
+            "opacity: 2 of 20x14",
+        ),
         (made_renders(3), broken, EnhanceConfig(), "target camera 1: not finite"),
-        (made_renders(3), made_cameras(3), EnhanceConfig(prompt="a house"), "takes no text; models that do"),
+        (
+            made_renders(3),
+            made_cameras(3),
+            EnhanceConfig(prompt="a house"),
+            "takes no text; models that do",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             enhance(renders, cameras, [], model, config)

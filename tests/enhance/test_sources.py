@@ -26,18 +26,26 @@ from artifixer.splats.render_folder import read_render_folder, write_render_fold
 
 def some_cameras(views: int, width: int = 20, height: int = 14) -> Cameras:
     K = torch.tensor([[18.0, 0, 10], [0, 18, 7], [0, 0, 1]])
-    return Cameras.pinhole(torch.eye(4).expand(views, 4, 4).clone(), K.expand(views, 3, 3).clone(), width, height)
+    return Cameras.pinhole(
+        torch.eye(4).expand(views, 4, 4).clone(), K.expand(views, 3, 3).clone(), width, height
+    )
 
 
 def some_renders(views: int, width: int = 20, height: int = 14) -> Renders:
     generator = torch.Generator().manual_seed(0)
-    rgb, opacity = torch.rand(views, height, width, 3, generator=generator), torch.rand(views, height, width, generator=generator)
+    rgb, opacity = (
+        torch.rand(views, height, width, 3, generator=generator),
+        torch.rand(views, height, width, generator=generator),
+    )
     return Renders(rgb, opacity, torch.ones(views, height, width))
 
 
 def test_memory_and_disk_give_the_same_numbers(tmp_path: Path):
     renders, cameras = some_renders(3), some_cameras(3)
-    single = [Renders(renders.rgb[i : i + 1], renders.opacity[i : i + 1], renders.depth[i : i + 1]) for i in range(3)]
+    single = [
+        Renders(renders.rgb[i : i + 1], renders.opacity[i : i + 1], renders.depth[i : i + 1])
+        for i in range(3)
+    ]
     write_render_folder(tmp_path, single, [CameraFrame(cameras[i]) for i in range(3)])
     folder = read_render_folder(tmp_path)
     for ours, theirs in zip(
@@ -61,9 +69,21 @@ def test_frames_behind_the_last_repeat_it():
     ("renders", "cameras", "message"),
     [
         (some_renders(3), some_cameras(2), "3 renders for 2 cameras"),
-        (some_renders(2), some_cameras(2, width=21), "render 0: 20x14 pixels; its camera says 21x14"),
-        (replace(some_renders(2), opacity=torch.zeros(3, 14, 20)), some_cameras(2), "opacity: 3 of 20x14; the renders are 2 of 20x14"),
-        (replace(some_renders(2), opacity=torch.zeros(2, 7, 20)), some_cameras(2), "opacity: 2 of 20x7"),
+        (
+            some_renders(2),
+            some_cameras(2, width=21),
+            "render 0: 20x14 pixels; its camera says 21x14",
+        ),
+        (
+            replace(some_renders(2), opacity=torch.zeros(3, 14, 20)),
+            some_cameras(2),
+            "opacity: 3 of 20x14; the renders are 2 of 20x14",
+        ),
+        (
+            replace(some_renders(2), opacity=torch.zeros(2, 7, 20)),
+            some_cameras(2),
+            "opacity: 2 of 20x7",
+        ),
         (some_renders(0), some_cameras(0), "no frames"),
     ],
 )
@@ -86,7 +106,12 @@ def test_cameras_must_be_finite(field: str):
 def test_references_of_any_size_come_to_the_model_s_size_with_their_cameras():
     cameras = some_cameras(1, width=40, height=40)
     photo = np.full((40, 40, 3), 51, dtype=np.uint8)
-    loaded = read_references([ReferencePhoto(cameras, photo), ReferencePhoto(some_cameras(1), photo[:14, :20])], 20, 14, (32, 16))
+    loaded = read_references(
+        [ReferencePhoto(cameras, photo), ReferencePhoto(some_cameras(1), photo[:14, :20])],
+        20,
+        14,
+        (32, 16),
+    )
     assert loaded is not None
     photos, batch = loaded
     assert photos.shape == (2, 16, 32, 3)
@@ -100,7 +125,9 @@ def test_references_of_any_size_come_to_the_model_s_size_with_their_cameras():
 
 def test_a_clip_has_one_size_and_lens_model():
     frames = [CameraFrame(some_cameras(1)), CameraFrame(some_cameras(1, width=30))]
-    with pytest.raises(InputError, match="clip: frame 1 is 30x14 pinhole, frame 0 is 20x14 pinhole"):
+    with pytest.raises(
+        InputError, match="clip: frame 1 is 30x14 pinhole, frame 0 is 20x14 pinhole"
+    ):
         alike_cameras(frames, "clip")
     with pytest.raises(InputError, match="fisheye"):
         alike_cameras([frames[0], CameraFrame(replace(some_cameras(1), model="fisheye"))], "clip")

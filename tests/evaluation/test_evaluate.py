@@ -1,4 +1,6 @@
-"""Quality of variants: running sums against one pass over all pixels, and the content of metrics.json."""
+"""Quality of variants: running sums against one pass over all pixels, and the content of
+metrics.json.
+"""
 
 import json
 import math
@@ -11,7 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from artifixer.evaluation.evaluate import VARIANT_TITLES, HeldoutView, PerceptualMetrics, evaluate, metrics_content
+from artifixer.evaluation.evaluate import (
+    VARIANT_TITLES,
+    HeldoutView,
+    PerceptualMetrics,
+    evaluate,
+    metrics_content,
+)
 from artifixer.imaging.metrics import psnr, ssim
 from artifixer.imaging.perceptual import Lpips
 from artifixer.runtime.run_folder import write_json
@@ -32,7 +40,14 @@ def made_views(count: int = 3, seed: int = 0) -> list[HeldoutView]:
         truth = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
         noise = generator.integers(-10 * (number + 1), 10 * (number + 1) + 1, truth.shape)
         prediction = np.clip(truth + noise, 0, 255).astype(np.uint8)
-        views.append(HeldoutView(f"{number}.jpg", truth, prediction, generator.integers(0, 256, (height, width), dtype=np.uint8)))
+        views.append(
+            HeldoutView(
+                f"{number}.jpg",
+                truth,
+                prediction,
+                generator.integers(0, 256, (height, width), dtype=np.uint8),
+            )
+        )
     return views
 
 
@@ -49,7 +64,11 @@ def pooled(views: list[HeldoutView], low: float, high: float) -> float:
     errors = []
     for view in views:
         opacity = view.opacity / 255.0
-        errors.append(((view.truth / 255.0 - view.prediction / 255.0) ** 2)[(opacity > low) & (opacity < high)].ravel())
+        errors.append(
+            ((view.truth / 255.0 - view.prediction / 255.0) ** 2)[
+                (opacity > low) & (opacity < high)
+            ].ravel()
+        )
     return -10 * math.log10(np.concatenate(errors).mean())
 
 
@@ -64,9 +83,15 @@ def test_pooled_values_equal_one_pass_over_all_pixels() -> None:
 def test_means_are_means_of_the_views() -> None:
     views = made_views()
     quality = evaluate(views)
-    pairs = [(torch.tensor(view.prediction) / 255, torch.tensor(view.truth) / 255) for view in views]
-    assert quality.psnr == pytest.approx(np.mean([float(psnr(*pair)) for pair in pairs]), abs=FLOAT32)
-    assert quality.ssim == pytest.approx(np.mean([float(ssim(*pair)) for pair in pairs]), abs=FLOAT32)
+    pairs = [
+        (torch.tensor(view.prediction) / 255, torch.tensor(view.truth) / 255) for view in views
+    ]
+    assert quality.psnr == pytest.approx(
+        np.mean([float(psnr(*pair)) for pair in pairs]), abs=FLOAT32
+    )
+    assert quality.ssim == pytest.approx(
+        np.mean([float(ssim(*pair)) for pair in pairs]), abs=FLOAT32
+    )
     assert [view.photo for view in quality.per_view] == ["0.jpg", "1.jpg", "2.jpg"]
     assert quality.per_view[0].psnr > quality.per_view[1].psnr > quality.per_view[2].psnr
 
@@ -122,7 +147,12 @@ def test_lpips_averages_what_its_network_says() -> None:
 
 def test_metrics_file_has_the_agreed_structure(tmp_path: Path) -> None:
     quality = evaluate(made_views())
-    write_json(tmp_path / "metrics.json", metrics_content(dict.fromkeys(VARIANT_TITLES, quality), ["t.jpg"], ["0.jpg", "1.jpg", "2.jpg"]))
+    write_json(
+        tmp_path / "metrics.json",
+        metrics_content(
+            dict.fromkeys(VARIANT_TITLES, quality), ["t.jpg"], ["0.jpg", "1.jpg", "2.jpg"]
+        ),
+    )
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert set(content) == {"gains", "variants", "views"}
     assert set(content["gains"]) == set(VARIANT_TITLES) - {"3dgut", "input"}

@@ -7,13 +7,16 @@ from artifixer.evaluation.inpainting import METHODS, InpaintingMethod, inpaint
 
 SIDE = 48
 
-#: A smooth gradient is nearly linear across the hole: filling it errs by a few grey levels, leaving it black by about 120.
+#: A smooth gradient is nearly linear across the hole: filling it errs by a few grey levels, leaving
+#: it black by about 120.
 FILLED_ERROR = 12
 
 
 def gradient() -> np.ndarray:
     ramp = np.linspace(60, 180, SIDE)
-    return np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], ramp[None, ::-1]), axis=-1).astype(np.uint8)
+    return np.stack(
+        np.broadcast_arrays(ramp[:, None], ramp[None], ramp[None, ::-1]), axis=-1
+    ).astype(np.uint8)
 
 
 def hole() -> np.ndarray:
@@ -53,7 +56,9 @@ def test_the_limit_is_half(method: InpaintingMethod) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_without_empty_or_without_opaque_pixels_the_render_comes_back(method: InpaintingMethod) -> None:
+def test_without_empty_or_without_opaque_pixels_the_render_comes_back(
+    method: InpaintingMethod,
+) -> None:
     render = gradient()
     for value in (0, 255):
         filled = inpaint(render, np.full((SIDE, SIDE), value, np.uint8), method)

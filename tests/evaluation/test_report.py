@@ -18,7 +18,9 @@ def picture(seed: int, noise: float) -> np.ndarray:
     """A smooth scene with a given amount of noise."""
     height, width = SIZE
     rows, columns = np.mgrid[:height, :width]
-    scene = np.stack([rows / height, columns / width, 0.5 + 0.4 * np.sin(columns / 9 + seed)], axis=-1)
+    scene = np.stack(
+        [rows / height, columns / width, 0.5 + 0.4 * np.sin(columns / 9 + seed)], axis=-1
+    )
     scene = scene + noise * np.random.default_rng(seed).standard_normal(scene.shape)
     return (255 * scene.clip(0, 1)).astype(np.uint8)
 
@@ -26,7 +28,9 @@ def picture(seed: int, noise: float) -> np.ndarray:
 def quality(noise: float) -> VariantQuality:
     opacity = np.full(SIZE, 255, np.uint8)
     opacity[:, :30] = 0
-    return evaluate(HeldoutView(f"photo <{i}>.jpg", picture(i, 0), picture(i, noise), opacity) for i in range(4))
+    return evaluate(
+        HeldoutView(f"photo <{i}>.jpg", picture(i, 0), picture(i, noise), opacity) for i in range(4)
+    )
 
 
 @pytest.fixture
@@ -55,12 +59,16 @@ def report(tmp_path: Path) -> Report:
     )
 
 
-def test_the_report_is_one_file_without_a_network_and_the_same_each_time(report: Report, tmp_path: Path) -> None:
+def test_the_report_is_one_file_without_a_network_and_the_same_each_time(
+    report: Report, tmp_path: Path
+) -> None:
     write_report(tmp_path / "report.html", report)
     text = (tmp_path / "report.html").read_text()
     assert len(text) < MOST_BYTES
     sources = re.findall(r'(?:src|href)="([^"]*)"', text)
-    assert sources and all(source.startswith("data:") or source == "timing.json" for source in sources)
+    assert sources and all(
+        source.startswith("data:") or source == "timing.json" for source in sources
+    )
     assert "http" not in re.sub(r"data:[^\"]*", "", text)
     write_report(tmp_path / "again.html", report)
     assert (tmp_path / "again.html").read_text() == text
@@ -73,17 +81,24 @@ def test_names_from_outside_cannot_become_markup(report: Report, tmp_path: Path)
     assert "<0>" not in text
 
 
-def test_a_video_beyond_the_budget_is_linked(report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_video_beyond_the_budget_is_linked(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("artifixer.evaluation.report.MOST_BYTES", 1_000_000)
     write_report(tmp_path / "report.html", report)
     assert 'src="videos/artifixer.mp4"' in (tmp_path / "report.html").read_text()
 
 
-def test_fewer_views_when_pictures_are_large(report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_views_when_pictures_are_large(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_report(tmp_path / "all.html", report)
     monkeypatch.setattr("artifixer.evaluation.report.MOST_BYTES", 40_000)
     write_report(tmp_path / "few.html", report)
-    count = {name: (tmp_path / name).read_text().count('"preferred"') for name in ("all.html", "few.html")}
+    count = {
+        name: (tmp_path / name).read_text().count('"preferred"')
+        for name in ("all.html", "few.html")
+    }
     assert count["all.html"] == 4 and 0 < count["few.html"] < 4
 
 
@@ -96,7 +111,9 @@ def test_without_heldout_photos_the_report_says_so(report: Report, tmp_path: Pat
 
 def test_a_browser_moves_the_slider_and_changes_the_view(report: Report, tmp_path: Path) -> None:
     """A real browser opens the file; the divider follows the pointer and pictures follow the menus."""
-    selenium = pytest.importorskip("selenium", reason="selenium drives the browser and is not installed")
+    selenium = pytest.importorskip(
+        "selenium", reason="selenium drives the browser and is not installed"
+    )
     browser_file, driver_file = (shutil.which(name) for name in ("chromium", "chromedriver"))
     if browser_file is None or driver_file is None:
         pytest.skip("needs chromium and chromedriver on PATH")
@@ -109,7 +126,14 @@ def test_a_browser_moves_the_slider_and_changes_the_view(report: Report, tmp_pat
     (tmp_path / "timing.json").write_text("{}")
     options = ChromeOptions()
     options.binary_location = browser_file
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"):
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--no-first-run",
+        "--disable-sync",
+    ):
         options.add_argument(flag)
     options.add_argument("--window-size=1000,900")
     options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
@@ -120,13 +144,19 @@ def test_a_browser_moves_the_slider_and_changes_the_view(report: Report, tmp_pat
 
         def divider() -> float:
             return float(
-                browser.execute_script("return document.querySelector('#compare .bar').offsetLeft / arguments[0].offsetWidth", compare)
+                browser.execute_script(
+                    "return document.querySelector('#compare .bar').offsetLeft / "
+                    "arguments[0].offsetWidth",
+                    compare,
+                )
             )
 
         assert divider() == pytest.approx(0.5, abs=0.02)
         slider = browser.find_element(By.ID, "slider")
         width = slider.size["width"]
-        ActionChains(browser).move_to_element(slider).click_and_hold().move_by_offset(int(0.25 * width), 0).release().perform()
+        ActionChains(browser).move_to_element(slider).click_and_hold().move_by_offset(
+            int(0.25 * width), 0
+        ).release().perform()
         assert divider() == pytest.approx(0.75, abs=0.04)
         before = browser.find_element(By.ID, "right-picture").get_attribute("src")
         browser.find_elements(By.CSS_SELECTOR, "#strip button")[2].click()

@@ -6,7 +6,8 @@ A forked process does some work and dies at the N-th write of a file that matter
             file are written, whichever library writes them
 ``placed``  by SIGKILL as soon as the file stands under its name
 
-The package itself knows nothing of this: the calls of Python that name files are watched from outside.
+The package itself knows nothing of this: the calls of Python that name files are watched from
+outside.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ PARTIAL = re.compile(r"^\.partial-\d+-\d+-(.+)$")
 
 @dataclass(frozen=True)
 class Write:
-    """One write of a watched file: its path inside the output folder, which one of all watched writes it is, and the bytes it had."""
+    """One write of a watched file: its path inside the output folder, which one of all watched
+    writes it is, and the bytes it had.
+    """
 
     number: int
     path: str
@@ -46,13 +49,23 @@ class Write:
 
 
 class Watch:
-    """Counts the writes of watched files in this process, and ends it at one of them. For a process that does not go on afterwards.
+    """Counts the writes of watched files in this process, and ends it at one of them. For a process
+    that does not go on afterwards.
 
-    watched: a pattern for paths inside ``out``. target: the number of the write to die at, from 1, or 0 for none. limit: bytes of it, for
-    ``half``. told: a file that says where the process died, or which writes it saw.
+    watched: a pattern for paths inside ``out``. target: the number of the write to die at, from 1,
+    or 0 for none. limit: bytes of it, for ``half``. told: a file that says where the process died,
+    or which writes it saw.
     """
 
-    def __init__(self, out: Path, watched: str, told: Path, point: Point = "placed", target: int = 0, limit: int = 0) -> None:
+    def __init__(
+        self,
+        out: Path,
+        watched: str,
+        told: Path,
+        point: Point = "placed",
+        target: int = 0,
+        limit: int = 0,
+    ) -> None:
         self._out, self._watched, self._told = out, re.compile(watched), told
         self._point, self._target, self._limit = point, target, limit
         self._count = 0
@@ -75,7 +88,11 @@ class Watch:
             relative = os.path.relpath(os.path.abspath(os.fspath(path)), self._out)
         except TypeError:  # a descriptor
             return None
-        return relative if self._watched.search(relative) and not PARTIAL.match(os.path.basename(relative)) else None
+        return (
+            relative
+            if self._watched.search(relative) and not PARTIAL.match(os.path.basename(relative))
+            else None
+        )
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Files that are written without a temporary name."""
@@ -109,7 +126,9 @@ class Watch:
 
 
 def in_process(work: Callable[[], Any]) -> int:
-    """Do the work in a process of its own: its exit code, or minus the number of the signal that ended it."""
+    """Do the work in a process of its own: its exit code, or minus the number of the signal that
+    ended it.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     process = os.fork()
@@ -142,10 +161,14 @@ def watched_writes(work: Callable[[Path], Any], out: Path, watched: str, told: P
     return [Write(**content) for content in json.loads(told.read_text())]
 
 
-def killed_at(work: Callable[[Path], Any], out: Path, watched: str, told: Path, point: Point, write: Write) -> str:
-    """Begin the work in a process that dies at a write; proves that it did, and gives the path of the file inside ``out``.
+def killed_at(
+    work: Callable[[Path], Any], out: Path, watched: str, told: Path, point: Point, write: Write
+) -> str:
+    """Begin the work in a process that dies at a write; proves that it did, and gives the path of
+    the file inside ``out``.
 
-    After ``half`` the output folder holds the first half of a file and nothing under its name that is new; after ``placed`` the file.
+    After ``half`` the output folder holds the first half of a file and nothing under its name that
+    is new; after ``placed`` the file.
     """
     limit = max(1, write.size // 2)
 
@@ -156,9 +179,16 @@ def killed_at(work: Callable[[Path], Any], out: Path, watched: str, told: Path, 
     told.unlink(missing_ok=True)
     assert in_process(dying) == ENDS[point], f"{point} {write}"
     died = json.loads(told.read_text())
-    assert (died["number"], died["size"]) == (write.number, limit if point == "half" else os.path.getsize(out / died["path"]))
+    assert (died["number"], died["size"]) == (
+        write.number,
+        limit if point == "half" else os.path.getsize(out / died["path"]),
+    )
     if point == "half":
         target = out / died["path"]
-        begun = [path for path in target.parent.iterdir() if (match := PARTIAL.match(path.name)) and match[1] == target.name] or [target]
+        begun = [
+            path
+            for path in target.parent.iterdir()
+            if (match := PARTIAL.match(path.name)) and match[1] == target.name
+        ] or [target]
         assert [path.stat().st_size for path in begun] == [limit], f"{point} {write}: {begun}"
     return str(died["path"])

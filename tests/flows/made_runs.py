@@ -1,7 +1,8 @@
-"""A whole run in a few seconds: a small procedural capture, few iterations, an untrained model of two layers.
+"""A whole run in a few seconds: a small procedural capture, few iterations, an untrained model of
+two layers.
 
-As a program: ``python -m tests.flows.made_runs OUT MODEL WEIGHT KILL_AT``: runs it, with this weight of the free-space loss, and dies by
-SIGKILL when it puts its KILL_AT-th file in place.
+As a program: ``python -m tests.flows.made_runs OUT MODEL WEIGHT KILL_AT``: runs it, with this
+weight of the free-space loss, and dies by SIGKILL when it puts its KILL_AT-th file in place.
 """
 
 from __future__ import annotations
@@ -56,7 +57,11 @@ def results(out: Path) -> dict[str, bytes]:
     files = (path for path in out.rglob("*") if path.is_file())
     named = {path.relative_to(out).as_posix(): path for path in files}
     undecided = {"timing.json", "config.json"}
-    return {name: path.read_bytes() for name, path in named.items() if name not in undecided and not name.startswith(".run/")}
+    return {
+        name: path.read_bytes()
+        for name, path in named.items()
+        if name not in undecided and not name.startswith(".run/")
+    }
 
 
 def _die_at_file(number: int) -> None:
@@ -78,4 +83,8 @@ if __name__ == "__main__":
 
     torch.set_num_threads(1)
     _die_at_file(int(sys.argv[4]))
-    small_run(Path(sys.argv[1]), Path(sys.argv[2]), reconstruct=FIT.with_free_space_loss(float(sys.argv[3])))
+    small_run(
+        Path(sys.argv[1]),
+        Path(sys.argv[2]),
+        reconstruct=FIT.with_free_space_loss(float(sys.argv[3])),
+    )

@@ -1,4 +1,6 @@
-"""A photo that is replaced between two calls of the same command is noticed, also where its size and its time stay the same."""
+"""A photo that is replaced between two calls of the same command is noticed, also where its size
+and its time stay the same.
+"""
 
 from __future__ import annotations
 
@@ -69,4 +71,10 @@ def test_the_cache_of_resized_photos_gives_the_new_pixels(capture: Path, tmp_pat
     assert pixels() == before
     replace_photo(capture / "images" / "002.png")
     after = pixels()
-    assert [old == new for old, new in zip(before, after, strict=True)] == [True, True, False, True, True]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [
+        True,
+        True,
+        False,
+        True,
+        True,
+    ]

@@ -1,4 +1,6 @@
-"""``artifixer enhance`` and ``artifixer models`` as a user runs them: a killed process continues, errors are one line."""
+"""``artifixer enhance`` and ``artifixer models`` as a user runs them: a killed process continues,
+errors are one line.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,17 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def words(inputs: tuple[Path, Path], out: Path, *more: str) -> list[str]:
-    return ["enhance", str(inputs[0]), "--model", str(inputs[1]), "--out", str(out), "--device", "cpu", *more]
+    return [
+        "enhance",
+        str(inputs[0]),
+        "--model",
+        str(inputs[1]),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        *more,
+    ]
 
 
 #: A process that gets a signal after it has written a frame.
@@ -57,15 +69,22 @@ sys.exit(main(sys.argv[2:]))
 
 
 @pytest.mark.posix
-def test_killed_and_stopped_runs_end_with_the_frames_of_an_undisturbed_one(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_killed_and_stopped_runs_end_with_the_frames_of_an_undisturbed_one(
+    inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
     assert main(words(inputs, tmp_path / "whole")) == EXIT_DONE
     expected = frames_in(tmp_path / "whole")
     assert len(expected) == FRAMES
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for number, code, written in ((signal.SIGKILL, -signal.SIGKILL, 16), (signal.SIGTERM, EXIT_STOPPED, 21)):
+    for number, code, written in (
+        (signal.SIGKILL, -signal.SIGKILL, 16),
+        (signal.SIGTERM, EXIT_STOPPED, 21),
+    ):
         out = tmp_path / number.name
         command = [sys.executable, "-c", SIGNALLED, str(int(number)), *words(inputs, out)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, env=environment, check=False
+        )
         assert done.returncode == code, done.stderr
         before = frames_in(out)
         assert before == expected[:written]
@@ -84,7 +103,11 @@ def test_killed_and_stopped_runs_end_with_the_frames_of_an_undisturbed_one(input
         (("--references", "-1"), "--references -1"),
         (("--prompt", "a house"), "takes no text; models that do: 1.3b, 14b"),
         (("--camera-scale", "0"), "camera scale 0"),
-        (("--guidance", "5"), "--guidance 5.0: blocks are made without guidance; expected --sampler teacher beside it"),
+        (
+            ("--guidance", "5"),
+            "--guidance 5.0: blocks are made without guidance; expected --sampler teacher beside "
+            "it",
+        ),
         (("--negative-prompt", "blur"), "--negative-prompt blur: blocks are made without guidance"),
         (("--sampler", "dreams"), "dreams"),
         (("--fps", "0"), "--fps 0"),
@@ -95,7 +118,11 @@ def test_killed_and_stopped_runs_end_with_the_frames_of_an_undisturbed_one(input
     ],
 )
 def test_wrong_options_are_one_line(
-    inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, str], message: str
+    inputs: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[str, str],
+    message: str,
 ) -> None:
     assert_refused(words(inputs, tmp_path / "out", *more), message, capsys)
 
@@ -107,7 +134,9 @@ def assert_refused(command: list[str], message: str, capsys: pytest.CaptureFixtu
     assert message in captured.err
 
 
-def test_bad_render_folders_are_one_line(inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_render_folders_are_one_line(
+    inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     renders = write_renders(tmp_path / "renders", 3)
     command, cameras = words((renders, inputs[1]), tmp_path / "out"), renders / "cameras.json"
     content = cameras.read_text()
@@ -146,20 +175,36 @@ def test_options_reach_the_frames(inputs: tuple[Path, Path], tmp_path: Path) -> 
         outputs[name] = frames_in(tmp_path / name)
     assert outputs["drop"] == outputs["none"]
     assert outputs["adaptive"] == outputs["steps"]  # half of the renders is empty
-    assert outputs["generate"] == outputs["three steps"]  # the same weights with the source and the steps of that mode
+    # the same weights with the source and the steps of that mode
+    assert outputs["generate"] == outputs["three steps"]
     assert len({tuple(frames) for frames in outputs.values()}) == len(outputs) - 3
 
 
 def test_the_teacher_samples_a_trained_bidirectional_model(
     inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder with text encoder, all options, killed after a clip of two and continued; and what it refuses."""
+    """A folder with text encoder, all options, killed after a clip of two and continued; and what
+    it refuses.
+    """
     renders, model = write_renders(tmp_path / "renders", 86), tmp_path / "model"
     save_model(model, made_model(WAN_LIKE))
     save_text_encoder(model, WAN_LIKE.transformer.text_width)
-    asked = ("--sampler", "teacher", "--steps", "2", "--guidance", "5", "--prompt", "a red house", "--camera-scale", "0.1")
+    asked = (
+        "--sampler",
+        "teacher",
+        "--steps",
+        "2",
+        "--guidance",
+        "5",
+        "--prompt",
+        "a red house",
+        "--camera-scale",
+        "0.1",
+    )
     given = renders, model
-    assert main(words(given, tmp_path / "whole", *asked, "--negative-prompt", "the sea")) == EXIT_DONE
+    assert (
+        main(words(given, tmp_path / "whole", *asked, "--negative-prompt", "the sea")) == EXIT_DONE
+    )
     expected = frames_in(tmp_path / "whole")
     assert len(expected) == 86
     timing = json.loads((tmp_path / "whole" / "timing.json").read_text())
@@ -169,30 +214,57 @@ def test_the_teacher_samples_a_trained_bidirectional_model(
     out, environment = tmp_path / "killed", {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", SIGNALLED.replace("00015", "00083"), str(int(signal.SIGKILL))]
     killed = [*command, *words(given, out, *asked, "--negative-prompt", "the sea")]
-    assert subprocess.run(killed, capture_output=True, timeout=240, env=environment, check=False).returncode == -signal.SIGKILL
+    assert (
+        subprocess.run(
+            killed, capture_output=True, timeout=240, env=environment, check=False
+        ).returncode
+        == -signal.SIGKILL
+    )
     assert frames_in(out) == expected[:84]
     assert main(words(given, out, *asked, "--negative-prompt", "the sea")) == EXIT_DONE
     assert frames_in(out) == expected
-    assert json.loads((out / "timing.json").read_text())["network_calls"] == 0, "both clips were made before the kill"
+    assert json.loads((out / "timing.json").read_text())["network_calls"] == 0, (
+        "both clips were made before the kill"
+    )
     capsys.readouterr()
     for more, message in (
         (("--steps", "adaptive"), "--steps adaptive: the teacher takes a number of steps"),
         (("--guidance", "-1"), "--guidance -1: expected 0 to 100"),
     ):
-        assert_refused(words(inputs, tmp_path / "out", "--sampler", "teacher", *more), message, capsys)
-    assert_refused(words(inputs, tmp_path / "out", "--sampler", "teacher", "--negative-prompt", "blur"), "takes no text", capsys)
+        assert_refused(
+            words(inputs, tmp_path / "out", "--sampler", "teacher", *more), message, capsys
+        )
+    assert_refused(
+        words(inputs, tmp_path / "out", "--sampler", "teacher", "--negative-prompt", "blur"),
+        "takes no text",
+        capsys,
+    )
 
 
-def test_models_are_listed_and_converted(inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_are_listed_and_converted(
+    inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["models", "--device", "cpu"]) == EXIT_DONE
     shown = capsys.readouterr().out
-    for part in ("16,910,955,584 parameters", "nvidia/ArtiFixer", "licence", "camera scale  metric", "window cache", "39.64"):
+    for part in (
+        "16,910,955,584 parameters",
+        "nvidia/ArtiFixer",
+        "licence",
+        "camera scale  metric",
+        "window cache",
+        "39.64",
+    ):
         assert part in shown
     assert main(["models", str(inputs[1]), "--size", "64x64", "--device", "cpu"]) == EXIT_DONE
     assert "at 64x64 with 6 references" in capsys.readouterr().out
     out = tmp_path / "half"
-    assert main(["models", "--convert", str(inputs[1]), "--out", str(out), "--dtype", "bfloat16"]) == EXIT_DONE
-    assert (out / "transformer.safetensors").stat().st_size < 0.7 * (inputs[1] / "transformer.safetensors").stat().st_size
+    assert (
+        main(["models", "--convert", str(inputs[1]), "--out", str(out), "--dtype", "bfloat16"])
+        == EXIT_DONE
+    )
+    assert (out / "transformer.safetensors").stat().st_size < 0.7 * (
+        inputs[1] / "transformer.safetensors"
+    ).stat().st_size
     capsys.readouterr()
     assert_refused(["models", "--convert", str(inputs[1])], "expected --out FOLDER", capsys)
     assert_refused(["models", "--references", "-2"], "--references -2", capsys)
@@ -206,12 +278,19 @@ def test_models_are_listed_and_converted(inputs: tuple[Path, Path], tmp_path: Pa
             lambda tensors: tensors | {name: torch.ones(1) for name in "abcd"},
             "91 tensors do not fit the model's 87: 4 unexpected: a, b, c, ...",
         ),
-        (lambda tensors: tensors | {"head.bias": torch.zeros(3)}, "1 of another shape: head.bias is 3 instead of 24"),
+        (
+            lambda tensors: tensors | {"head.bias": torch.zeros(3)},
+            "1 of another shape: head.bias is 3 instead of 24",
+        ),
     ],
     ids=["missing", "unexpected", "shape"],
 )
 def test_weights_that_do_not_fit_are_one_line(
-    inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Callable[[Tensors], Tensors], message: str
+    inputs: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[Tensors], Tensors],
+    message: str,
 ) -> None:
     save_model(tmp_path / "model", made_model())
     weights = tmp_path / "model" / "transformer.safetensors"
@@ -220,13 +299,20 @@ def test_weights_that_do_not_fit_are_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_configurations_that_contradict_are_one_line(inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_configurations_that_contradict_are_one_line(
+    inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save_model(tmp_path / "model", made_model())
     config = tmp_path / "model" / "config.json"
     content = config.read_text()
     for key, value, other, message in (
         ("transformer_width", 48, 96, "84 of another shape: head.weight is 24x48 instead of 24x96"),
-        ("transformer_latent_channels", 6, 7, "config.json: latent channels of the transformer is 7, of the autoencoder 6"),
+        (
+            "transformer_latent_channels",
+            6,
+            7,
+            "config.json: latent channels of the transformer is 7, of the autoencoder 6",
+        ),
         ("transformer_heads", 2, 5, "config.json: width 48 is not a multiple of 5 heads"),
     ):
         assert f'"{key}": {value}' in content
@@ -236,32 +322,53 @@ def test_configurations_that_contradict_are_one_line(inputs: tuple[Path, Path], 
 
 
 def test_a_model_that_does_not_fit_is_one_line(
-    inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    inputs: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for free, message in (
         (400_000, "small at 16x16 with 3 references needs 0.00105 GB (weights "),
         (400_000, "cpu has 0.0004 GB free: 0.000651 GB too much; nothing known would fit"),
-        (1_049_000, "cpu has 0.00105 GB free: 2.46e-06 GB too much; what would fit: --references 2"),
+        (
+            1_049_000,
+            "cpu has 0.00105 GB free: 2.46e-06 GB too much; what would fit: --references 2",
+        ),
     ):
         monkeypatch.setattr("artifixer.video.memory.free_memory", lambda device, free=free: free)
         assert_refused(words(inputs, tmp_path / "out"), message, capsys)
     assert not (tmp_path / "out").exists()
 
 
-def test_warnings_are_said_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_are_said_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A prompt over 512 tokens, and no references for a model that was trained with them."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     config = replace(WAN_LIKE, transformer=replace(WAN_LIKE.transformer, text_tokens=512))
     save_model(tmp_path / "model", made_model(config))
     save_text_encoder(tmp_path / "model", config.text.width)
-    command = words((write_renders(tmp_path / "renders", 3), tmp_path / "model"), tmp_path / "out", "--prompt", "the sea " * 300)
+    command = words(
+        (write_renders(tmp_path / "renders", 3), tmp_path / "model"),
+        tmp_path / "out",
+        "--prompt",
+        "the sea " * 300,
+    )
     assert main([*command, "--references", "0"]) == EXIT_DONE
-    said, kept = capsys.readouterr().err, json.loads((tmp_path / "out" / "timing.json").read_text())["warnings"]
-    for warning in ("no reference photos; model wan-like was trained with them", "the last 89 tokens were cut, the model reads 512"):
+    said, kept = (
+        capsys.readouterr().err,
+        json.loads((tmp_path / "out" / "timing.json").read_text())["warnings"],
+    )
+    for warning in (
+        "no reference photos; model wan-like was trained with them",
+        "the last 89 tokens were cut, the model reads 512",
+    ):
         assert warning in said and any(warning in line for line in kept)
 
 
-def test_broken_models_are_one_line(inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_models_are_one_line(
+    inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save_model(tmp_path / "model", made_model())
     command = words((inputs[0], tmp_path / "model"), tmp_path / "out")
     weights = tmp_path / "model" / "transformer.safetensors"
@@ -272,7 +379,15 @@ def test_broken_models_are_one_line(inputs: tuple[Path, Path], tmp_path: Path, c
     assert_refused(command, "does not exist, expected weights", capsys)
     torch.save({"weight": torch.zeros(2000)}, tmp_path / "short.pt")
     (tmp_path / "short.pt").write_bytes((tmp_path / "short.pt").read_bytes()[:4000])
-    assert_refused(words((inputs[0], tmp_path / "short.pt"), tmp_path / "out"), "short.pt: truncated or damaged", capsys)
+    assert_refused(
+        words((inputs[0], tmp_path / "short.pt"), tmp_path / "out"),
+        "short.pt: truncated or damaged",
+        capsys,
+    )
     torch.save({"weight": torch.zeros(2), "extra": [print]}, tmp_path / "evil.pt")
-    assert_refused(words((inputs[0], tmp_path / "evil.pt"), tmp_path / "out"), "may run code, not loaded", capsys)
+    assert_refused(
+        words((inputs[0], tmp_path / "evil.pt"), tmp_path / "out"),
+        "may run code, not loaded",
+        capsys,
+    )
     assert not (tmp_path / "out").exists()

@@ -1,7 +1,9 @@
-"""Every verb that continues, killed in the middle of writing a file of its state and just after: the same call ends with the same bytes.
+"""Every verb that continues, killed in the middle of writing a file of its state and just after:
+the same call ends with the same bytes.
 
-Each verb is killed twice, at writes in the middle of its work. The long form kills a hundred times, spread over all writes (three minutes
-of two cores): ``python -m pytest -m slow tests/flows/test_kills.py``.
+Each verb is killed twice, at writes in the middle of its work. The long form kills a hundred times,
+spread over all writes (three minutes of two cores): ``python -m pytest -m slow
+tests/flows/test_kills.py``.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from tests.flows.made_runs import CAPTURE, results, small_run
 from tests.pipeline.test_enhance_renders import write_renders
 from tests.video.made_models import made_model
 
-#: Files that are kept for continuing, and whose loss at a wrong moment would matter: markers of stages, states inside stages, lists.
+#: Files that are kept for continuing, and whose loss at a wrong moment would matter: markers of
+#: stages, states inside stages, lists.
 STATE = r"^config\.json$|^\.run/(stages/|owned)|checkpoint|\.state/|^state/|^\.scenes/|^index\.json$|^manifest\.json$|^pairs-"
 
 #: Of which the bytes depend on times.
@@ -35,9 +38,11 @@ UNDECIDED = ("log.txt", "manifest.json", "tensorboard/", "checkpoints/")
 
 @dataclass(frozen=True)
 class Verb:
-    """Work into a folder, as a call that can be repeated until it is done; and the files at whose writes the suite dies.
+    """Work into a folder, as a call that can be repeated until it is done; and the files at whose
+    writes the suite dies.
 
-    half: the state that it continues with. placed: what says that a part of the work is done, with which the state becomes superfluous.
+    half: the state that it continues with. placed: what says that a part of the work is done, with
+    which the state becomes superfluous.
     """
 
     work: Callable[[Path], Any]
@@ -51,12 +56,25 @@ def run_into(out: Path, model: Path) -> int:
 
 
 def reconstruct_into(out: Path) -> int:
-    fit = ("--views", "3", "--size", "48", "--iterations", "12", "--max-gaussians", "300", "--device", "cpu")
+    fit = (
+        "--views",
+        "3",
+        "--size",
+        "48",
+        "--iterations",
+        "12",
+        "--max-gaussians",
+        "300",
+        "--device",
+        "cpu",
+    )
     return main(["reconstruct", CAPTURE, "--out", str(out), *fit])
 
 
 def enhance_into(out: Path, renders: Path, model: Path) -> int:
-    return main(["enhance", str(renders), "--model", str(model), "--out", str(out), "--device", "cpu"])
+    return main(
+        ["enhance", str(renders), "--model", str(model), "--out", str(out), "--device", "cpu"]
+    )
 
 
 def train_into(out: Path, pairs: Path) -> int:
@@ -70,7 +88,9 @@ def curate_into(out: Path) -> int:
 
 @pytest.fixture(scope="module")
 def verbs(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """State is saved as often as possible, and in processes that are forked from this one everything is loaded already."""
+    """State is saved as often as possible, and in processes that are forked from this one
+    everything is loaded already.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for folder in ("training", "curation"):  # their helpers import each other by bare names
             patch.syspath_prepend(str(Path(__file__).parents[1] / folder))
@@ -85,25 +105,41 @@ def verbs(tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.setitem(train_recipes.RECIPES, "tiny", small_recipe())
         patch.setitem(curate_recipes.RECIPES, "tiny", SHORT_FITS)
         assert reconstruct_into(inputs / "loads_the_kernels") == 0
-        enhance_renders_into = partial(enhance_into, renders=write_renders(inputs / "renders"), model=inputs / "model")
+        enhance_renders_into = partial(
+            enhance_into, renders=write_renders(inputs / "renders"), model=inputs / "model"
+        )
         yield {
-            "run": Verb(partial(run_into, model=inputs / "model"), r"initial\.checkpoint", r"stages/reconstruct\.json"),
-            "reconstruct": Verb(reconstruct_into, r"checkpoint\.safetensors", r"stages/reconstruct\.json"),
+            "run": Verb(
+                partial(run_into, model=inputs / "model"),
+                r"initial\.checkpoint",
+                r"stages/reconstruct\.json",
+            ),
+            "reconstruct": Verb(
+                reconstruct_into, r"checkpoint\.safetensors", r"stages/reconstruct\.json"
+            ),
             "enhance": Verb(enhance_renders_into, r"^state/", r"stages/enhance\.json"),
-            "train": Verb(partial(train_into, pairs=write_made_pairs(inputs / "pairs")), r"checkpoints/", r"complete\.json"),
+            "train": Verb(
+                partial(train_into, pairs=write_made_pairs(inputs / "pairs")),
+                r"checkpoints/",
+                r"complete\.json",
+            ),
             "curate": Verb(curate_into, r"^\.scenes/.*json", r"^index\.json"),
         }
 
 
 def decided(out: Path) -> dict[str, bytes]:
     """All files whose bytes follow from inputs, settings and seed."""
-    return {name: content for name, content in results(out).items() if not name.startswith(UNDECIDED)}
+    return {
+        name: content for name, content in results(out).items() if not name.startswith(UNDECIDED)
+    }
 
 
 def chosen(writes: list[Write], files: str, count: int) -> list[Write]:
     """The middle one of the writes of these files, and of all writes others that are evenly spread."""
     named = [write for write in writes if re.search(files, write.path)]
-    spread = [writes[number * (len(writes) - 1) // max(1, count - 2)] for number in range(count - 1)]
+    spread = [
+        writes[number * (len(writes) - 1) // max(1, count - 2)] for number in range(count - 1)
+    ]
     return [named[len(named) // 2], *spread]
 
 

@@ -1,4 +1,6 @@
-"""Everything that a verb writes into its folder is on the list of names that ``--overwrite`` may remove."""
+"""Everything that a verb writes into its folder is on the list of names that ``--overwrite`` may
+remove.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("owned")
     save_model(place / "model", made_model(SMALL))
     quick = ["--iterations", "2", "--size", "24", "--max-gaussians", "500", "--device", "cpu"]
-    assert main(["reconstruct", CAPTURE, "--out", str(place / "reconstruct"), "--export", "spz", *quick]) == EXIT_DONE
+    assert (
+        main(
+            ["reconstruct", CAPTURE, "--out", str(place / "reconstruct"), "--export", "spz", *quick]
+        )
+        == EXIT_DONE
+    )
     renders = str(place / "reconstruct" / "renders" / "heldout")
     for words in (
-        ["render", str(place / "reconstruct"), "--path", "heldout", "--out", str(place / "render"), "--device", "cpu"],
-        ["enhance", renders, "--model", str(place / "model"), "--out", str(place / "enhance"), "--device", "cpu"],
+        [
+            "render",
+            str(place / "reconstruct"),
+            "--path",
+            "heldout",
+            "--out",
+            str(place / "render"),
+            "--device",
+            "cpu",
+        ],
+        [
+            "enhance",
+            renders,
+            "--model",
+            str(place / "model"),
+            "--out",
+            str(place / "enhance"),
+            "--device",
+            "cpu",
+        ],
         [
             "render",
             str(place / "reconstruct"),
@@ -54,4 +79,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_overwrite_leaves_nothing_of_the_earlier_run(folder: Path, verb: str) -> None:
     RunFolder.open(folder / verb, {"capture": "another"}, {}, overwrite=True).close()
     left = sorted(path.name for path in (folder / verb).iterdir())
-    assert left == [".run", "config.json"], "a name that --overwrite may remove belongs into run_folder.OUTPUT_NAMES"
+    assert left == [".run", "config.json"], (
+        "a name that --overwrite may remove belongs into run_folder.OUTPUT_NAMES"
+    )

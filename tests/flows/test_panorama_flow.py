@@ -1,4 +1,6 @@
-"""360 degree photos through the whole job, and paths rendered as 360 degree pictures, as a user runs them."""
+"""360 degree photos through the whole job, and paths rendered as 360 degree pictures, as a user
+runs them.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ from tests.video.made_models import SMALL, made_model
 def dots() -> tuple[Splats, torch.Tensor]:
     """Small opaque coloured balls all around the origin at different distances."""
     draw = torch.Generator().manual_seed(5)
-    means = torch.nn.functional.normalize(torch.randn(60, 3, generator=draw), dim=1) * (2 + torch.rand(60, 1, generator=draw))
+    means = torch.nn.functional.normalize(torch.randn(60, 3, generator=draw), dim=1) * (
+        2 + torch.rand(60, 1, generator=draw)
+    )
     colors = torch.rand(60, 3, generator=draw)
     splats = Splats(
         means=means,
@@ -47,7 +51,9 @@ def test_every_ball_is_where_its_direction_says() -> None:
     splats, colors = dots()
     eye, target = torch.tensor([[0.3, -0.2, 0.1]]), torch.tensor([[1.0, 0.5, 0.4]])
     viewmats = invert_rigid(look_at(eye, target, torch.tensor([0.1, -1.0, 0.2])))
-    camera = Cameras.pinhole(viewmats, torch.tensor([[[50.0, 0, 32], [0, 50, 24], [0, 0, 1]]]), 64, 48)
+    camera = Cameras.pinhole(
+        viewmats, torch.tensor([[[50.0, 0, 32], [0, 50, 24], [0, 0, 1]]]), 64, 48
+    )
     width, height = 720, 360
     rgb, opacity, depth = panorama_of_splats(splats, camera, width, height)
     in_camera = splats.means @ viewmats[0, :3, :3].mT + viewmats[0, :3, 3]
@@ -67,12 +73,51 @@ def test_every_ball_is_where_its_direction_says() -> None:
     assert np.isnan(depth[opacity < 0.005]).all()
 
 
-def test_a_path_all_round_resumes_and_is_a_capture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The pictures and poses that ``render --equirectangular`` writes are read as a 360 degree capture of the same place."""
+def test_a_path_all_round_resumes_and_is_a_capture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The pictures and poses that ``render --equirectangular`` writes are read as a 360 degree
+    capture of the same place.
+    """
     write_capture(tmp_path / "capture", 4, 128, with_poses=True)
-    fit = ("--iterations", "60", "--max-gaussians", "2500", "--size", "40", "--all-views", "--device", "cpu")
-    assert main(["reconstruct", str(tmp_path / "capture"), "--faces", "6", "--out", str(tmp_path / "run"), *fit]) == EXIT_DONE
-    words = ("render", str(tmp_path / "run"), "--path", "orbit", "--frames", "3", "--equirectangular", "--size", "96", "--device", "cpu")
+    fit = (
+        "--iterations",
+        "60",
+        "--max-gaussians",
+        "2500",
+        "--size",
+        "40",
+        "--all-views",
+        "--device",
+        "cpu",
+    )
+    assert (
+        main(
+            [
+                "reconstruct",
+                str(tmp_path / "capture"),
+                "--faces",
+                "6",
+                "--out",
+                str(tmp_path / "run"),
+                *fit,
+            ]
+        )
+        == EXIT_DONE
+    )
+    words = (
+        "render",
+        str(tmp_path / "run"),
+        "--path",
+        "orbit",
+        "--frames",
+        "3",
+        "--equirectangular",
+        "--size",
+        "96",
+        "--device",
+        "cpu",
+    )
     killed((*words, "--out", str(tmp_path / "died")), "died/rgb/", 2)
     for name in ("died", "whole"):
         assert main([*words, "--out", str(tmp_path / name)]) == EXIT_DONE
@@ -80,12 +125,18 @@ def test_a_path_all_round_resumes_and_is_a_capture(tmp_path: Path, capsys: pytes
     assert read_image(tmp_path / "whole" / "rgb" / "00002.png").shape == (48, 96, 3)
     scene = load_scene(tmp_path / "whole", faces=6)
     assert len(scene.photos) == 18
-    poses = [frame["transform_matrix"] for frame in json.loads((tmp_path / "whole" / "transforms.json").read_text())["frames"]]
+    poses = [
+        frame["transform_matrix"]
+        for frame in json.loads((tmp_path / "whole" / "transforms.json").read_text())["frames"]
+    ]
     centers = torch.stack([camera.centers[0] for camera in scene.cameras[::6]])
     torch.testing.assert_close(centers, torch.tensor(poses)[:, :3, 3])
     capsys.readouterr()
     assert main([*words[:-3], "100x60", "--out", str(tmp_path / "other")]) == EXIT_BAD_INPUT
-    assert "--size 100x60: expected an even width, or WxH twice as wide as high" in capsys.readouterr().err
+    assert (
+        "--size 100x60: expected an even width, or WxH twice as wide as high"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_run_over_360_degree_photos(tmp_path: Path) -> None:
@@ -94,10 +145,15 @@ def test_a_run_over_360_degree_photos(tmp_path: Path) -> None:
     save_model(tmp_path / "model", made_model(replace(SMALL, steps=1)))
     choice = CaptureChoice(str(tmp_path / "capture"), size="48", faces=6)
     result = small_run(tmp_path / "run", tmp_path / "model", choice=choice, variants=("artifixer",))
-    assert {panorama_of(name) for name in result.heldout} == {"images/000.png"} and len(result.heldout) == 6
+    assert {panorama_of(name) for name in result.heldout} == {"images/000.png"} and len(
+        result.heldout
+    ) == 6
     assert len(result.train) == 30
     assert [frame.photo for frame in result.frames] == list(result.heldout)
     assert result.variants["artifixer"].psnr is not None
-    assert "6 equirectangular photos, read as 6 perspective views each" in (tmp_path / "run" / "report.html").read_text()
+    assert (
+        "6 equirectangular photos, read as 6 perspective views each"
+        in (tmp_path / "run" / "report.html").read_text()
+    )
     again = small_run(tmp_path / "run", tmp_path / "model", choice=choice, variants=("artifixer",))
     assert again.executed == ()

@@ -1,4 +1,5 @@
-"""A run folder, a model folder and a render folder from somebody else run nothing: a payload in the place of their files.
+"""A run folder, a model folder and a render folder from somebody else run nothing: a payload in the
+place of their files.
 
 Training folders have the same test in ``tests/training/test_hostile_folder.py``.
 """
@@ -100,13 +101,26 @@ def test_no_file_of_a_run_folder_runs_code(finished: Path, weights: Path, tmp_pa
     assert ends == {"done", "refused"}
 
 
-def test_no_file_of_a_reconstruction_or_render_folder_runs_code(finished: Path, weights: Path, tmp_path: Path) -> None:
+def test_no_file_of_a_reconstruction_or_render_folder_runs_code(
+    finished: Path, weights: Path, tmp_path: Path
+) -> None:
     mark = tmp_path / "ran"
     for number, place in enumerate(one_of_each(finished / "renders")):
         folder = tmp_path / f"renders-{number}"
         shutil.copytree(finished / "renders", folder)
-        (folder / place).write_bytes(list(payloads(mark))[2 if place.suffix == ".npy" else number % 3])
-        words = ["enhance", str(folder), "--model", str(weights), "--out", str(tmp_path / f"out-{number}"), "--device", "cpu"]
+        (folder / place).write_bytes(
+            list(payloads(mark))[2 if place.suffix == ".npy" else number % 3]
+        )
+        words = [
+            "enhance",
+            str(folder),
+            "--model",
+            str(weights),
+            "--out",
+            str(tmp_path / f"out-{number}"),
+            "--device",
+            "cpu",
+        ]
         assert main(words) in (EXIT_DONE, EXIT_BAD_INPUT)
         assert not mark.exists(), f"{place} has run"
     for number, content in enumerate(payloads(mark)):
@@ -131,7 +145,9 @@ def test_no_file_of_a_model_folder_runs_code(finished: Path, weights: Path, tmp_
     """Ours, with the text encoder that models may share; and a ``.pt`` in the place of a model."""
     mark, number = tmp_path / "ran", 0
     save_text_encoder(weights, 8)
-    for place in [path for path in one_of_each(weights) if path.parts[0] not in ("text_encoder", "tokenizer")]:
+    for place in [
+        path for path in one_of_each(weights) if path.parts[0] not in ("text_encoder", "tokenizer")
+    ]:
         for content in payloads(mark):
             number += 1
             folder = tmp_path / f"model-{number}"
@@ -156,13 +172,19 @@ def test_no_file_of_a_model_folder_runs_code(finished: Path, weights: Path, tmp_
 
 
 def test_no_file_of_a_text_encoder_runs_code(tmp_path: Path) -> None:
-    """Weights in pickles beside a configuration that asks for them, and a class of its own in a Python file, are not looked at."""
+    """Weights in pickles beside a configuration that asks for them, and a class of its own in a
+    Python file, are not looked at.
+    """
     from artifixer.video.text import TextConfig, TextEncoder
 
     mark = tmp_path / "ran"
     save_text_encoder(tmp_path / "good", 8)
     places = [path for path in one_of_each(tmp_path / "good") if path.suffix != ".txt"]
-    foreign = [Path("text_encoder") / "pytorch_model.bin", Path("tokenizer") / "tokenizer.pkl", Path("tokenizer") / "code.py"]
+    foreign = [
+        Path("text_encoder") / "pytorch_model.bin",
+        Path("tokenizer") / "tokenizer.pkl",
+        Path("tokenizer") / "code.py",
+    ]
     for number, place in enumerate([*places, *foreign]):
         folder = tmp_path / f"model-{number}"
         shutil.copytree(tmp_path / "good", folder)
@@ -172,9 +194,14 @@ def test_no_file_of_a_text_encoder_runs_code(tmp_path: Path) -> None:
             (folder / "text_encoder" / "model.safetensors").unlink()
         if place.suffix == ".py":
             settings = folder / "tokenizer" / "tokenizer_config.json"
-            settings.write_text('{"auto_map": {"AutoTokenizer": ["code.Tokenizer", null]}, "tokenizer_class": "Tokenizer"}')
+            settings.write_text(
+                '{"auto_map": {"AutoTokenizer": ["code.Tokenizer", null]}, "tokenizer_class": '
+                '"Tokenizer"}'
+            )
         with suppress(InputError):
-            TextEncoder(folder, TextConfig(8, 8), tmp_path / f"cache-{number}", dtype=torch.float32).encode("a house")
+            TextEncoder(
+                folder, TextConfig(8, 8), tmp_path / f"cache-{number}", dtype=torch.float32
+            ).encode("a house")
         assert not mark.exists(), f"{place} has run"
 
 
@@ -199,7 +226,9 @@ def test_archives_are_not_unpacked_beside_their_folder(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.sog", "w") as archive:
         archive.writestr("../evil.txt", "x")
         archive.writestr(
-            "meta.json", '{"version": 2, "count": 4, "means": {"files": ["../../evil.txt"], "mins": [0,0,0], "maxs": [1,1,1]}}'
+            "meta.json",
+            '{"version": 2, "count": 4, "means": {"files": ["../../evil.txt"], "mins": [0,0,0], '
+            '"maxs": [1,1,1]}}',
         )
     with pytest.raises(InputError):
         read_splat_file(tmp_path / "a.sog")

@@ -1,5 +1,5 @@
-"""``artifixer reconstruct`` and ``artifixer render`` as a user runs them: killed and stopped runs end with the bytes of an undisturbed
-one, and a folder is never mixed up with another job's."""
+"""``artifixer reconstruct`` and ``artifixer render`` as a user runs them: killed and stopped runs
+end with the bytes of an undisturbed one, and a folder is never mixed up with another job's."""
 
 from __future__ import annotations
 
@@ -22,11 +22,24 @@ from tests.flows.made_runs import results
 
 CAPTURE = "procedural:7:frames=9,width=48,height=36,points_per_photo=40"
 
-RECONSTRUCT = ("reconstruct", CAPTURE, "--views", "3", "--size", "48", "--iterations", "25", "--max-gaussians", "3200", "--device", "cpu")
+RECONSTRUCT = (
+    "reconstruct",
+    CAPTURE,
+    "--views",
+    "3",
+    "--size",
+    "48",
+    "--iterations",
+    "25",
+    "--max-gaussians",
+    "3200",
+    "--device",
+    "cpu",
+)
 RENDER_OPTIONS = ("--path", "orbit", "--frames", "8", "--size", "32", "--device", "cpu")
 
-#: The verb of the words that follow, in a process that ends by SIGKILL when it is about to put the N-th file whose path contains NAME in
-#: place. Checkpoints are written after every iteration.
+#: The verb of the words that follow, in a process that ends by SIGKILL when it is about to put the
+#: N-th file whose path contains NAME in place. Checkpoints are written after every iteration.
 DYING = """
 import os, signal, sys
 from artifixer.cli import main
@@ -47,15 +60,25 @@ sys.exit(main(sys.argv[3:]))
 
 
 def killed(words: tuple[str, ...], name: str, count: int) -> None:
-    """Run the verb in a process of its own and see it killed when it has written the file but for its name."""
+    """Run the verb in a process of its own and see it killed when it has written the file but for
+    its name.
+    """
     command = [sys.executable, "-c", DYING, name, str(count), *words]
-    done = subprocess.run(command, capture_output=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
 
 
 @contextmanager
 def at_file(name: str, action: Callable[[], None]) -> Iterator[None]:
-    """Within this context ``action`` happens when the first file whose path contains ``name`` has been put in place."""
+    """Within this context ``action`` happens when the first file whose path contains ``name`` has
+    been put in place.
+    """
     replace, is_due = os.replace, True
 
     def replace_and_act(source: str, target: str) -> None:
@@ -96,17 +119,32 @@ def test_a_run_holds_what_it_promises(finished: Path) -> None:
     assert set(metrics) == {"heldout", "train", "gaussians"}
     for half, views in (("heldout", 6), ("train", 3)):
         assert len(metrics[half]["per_view"]) == views
-        assert metrics[half]["psnr"] == pytest.approx(sum(view["psnr"] for view in metrics[half]["per_view"]) / views)
+        assert metrics[half]["psnr"] == pytest.approx(
+            sum(view["psnr"] for view in metrics[half]["per_view"]) / views
+        )
     folder = read_render_folder(finished / "renders" / "heldout")
-    assert [frame.photo for frame in folder.frames] == [view["photo"] for view in metrics["heldout"]["per_view"]]
+    assert [frame.photo for frame in folder.frames] == [
+        view["photo"] for view in metrics["heldout"]["per_view"]
+    ]
     assert len(folder.references) == 3
-    for name in ("config.json", "splats.ply", "cameras.json", "timing.json", "preview.png", "log.txt"):
+    for name in (
+        "config.json",
+        "splats.ply",
+        "cameras.json",
+        "timing.json",
+        "preview.png",
+        "log.txt",
+    ):
         assert (finished / name).is_file()
     assert not (finished / "checkpoint.safetensors").exists()
 
 
 def test_a_finished_run_is_left_alone(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file() and path.name not in ("lock", "log.txt")}
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in finished.rglob("*")
+        if path.is_file() and path.name not in ("lock", "log.txt")
+    }
     assert reconstructed(finished) == EXIT_DONE
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert "iteration" not in capsys.readouterr().err
@@ -114,7 +152,9 @@ def test_a_finished_run_is_left_alone(finished: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.posix
 def test_killed_reconstructions_end_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
-    """The process dies among the iterations; the next one is stopped among the renders of the held-out photos."""
+    """The process dies among the iterations; the next one is stopped among the renders of the
+    held-out photos.
+    """
     out = tmp_path / "run"
     killed((*RECONSTRUCT, "--out", str(out)), "checkpoint", 11)
     assert (out / "checkpoint.safetensors").is_file()
@@ -128,16 +168,22 @@ def test_killed_reconstructions_end_with_the_same_bytes(finished: Path, tmp_path
 
 
 def test_stopped_reconstructions_end_with_75_and_continue(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "run"
     monkeypatch.setattr(reconstruct_module, "SECONDS_BETWEEN_CHECKPOINTS", 0)
-    for name in ("checkpoint", "stages/reconstruct.json", "stages/evaluate.json"):  # the last of them is the last write of all
+    # the last of them is the last write of all
+    for name in ("checkpoint", "stages/reconstruct.json", "stages/evaluate.json"):
         with at_file(name, terminate):
             assert reconstructed(out) == EXIT_STOPPED
     assert reconstructed(out) == EXIT_DONE
     assert result_files(out) == result_files(finished)
-    stopped = [line for line in capsys.readouterr().err.splitlines() if line.startswith("artifixer: ")]
+    stopped = [
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("artifixer: ")
+    ]
     assert len(stopped) == 3
     assert all("run the same command to continue" in line for line in stopped)
 
@@ -167,7 +213,23 @@ def test_other_jobs_are_refused_and_told_apart(
 
 def test_overwrite_starts_anew_and_keeps_files_of_others(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    assert main(["reconstruct", CAPTURE, "--views", "2", "--size", "24", "--iterations", "2", "--out", str(out)]) == EXIT_DONE
+    assert (
+        main(
+            [
+                "reconstruct",
+                CAPTURE,
+                "--views",
+                "2",
+                "--size",
+                "24",
+                "--iterations",
+                "2",
+                "--out",
+                str(out),
+            ]
+        )
+        == EXIT_DONE
+    )
     (out / "notes.txt").write_text("mine")
     assert reconstructed(out, "--overwrite") == EXIT_DONE
     assert (out / "notes.txt").read_text() == "mine"
@@ -175,7 +237,7 @@ def test_overwrite_starts_anew_and_keeps_files_of_others(finished: Path, tmp_pat
     assert result_files(out) == result_files(finished)
 
 
-# Render -----------------------------------------------------------------------------------------------------------------------------
+# Render -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +259,9 @@ def test_renders_are_a_render_folder_with_a_video(rendered: Path) -> None:
 
 
 @pytest.mark.posix
-def test_killed_and_stopped_renders_end_with_the_same_bytes(finished: Path, rendered: Path, tmp_path: Path) -> None:
+def test_killed_and_stopped_renders_end_with_the_same_bytes(
+    finished: Path, rendered: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "renders"
     words = ("render", str(finished), "--out", str(out), *RENDER_OPTIONS)
     killed(words, "rgb", 4)
@@ -208,19 +272,58 @@ def test_killed_and_stopped_renders_end_with_the_same_bytes(finished: Path, rend
     assert result_files(out) == result_files(rendered)
 
 
-def test_renders_of_other_splats_or_paths_are_refused(finished: Path, rendered: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["render", str(finished), "--out", str(rendered), "--path", "orbit", "--frames", "9", "--device", "cpu"]) == EXIT_BAD_INPUT
+def test_renders_of_other_splats_or_paths_are_refused(
+    finished: Path, rendered: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(
+            [
+                "render",
+                str(finished),
+                "--out",
+                str(rendered),
+                "--path",
+                "orbit",
+                "--frames",
+                "9",
+                "--device",
+                "cpu",
+            ]
+        )
+        == EXIT_BAD_INPUT
+    )
     assert "was made from other settings" in capsys.readouterr().err
 
 
 def test_every_path_renders(finished: Path, tmp_path: Path) -> None:
     """By name, and from a camera file; a PLY alone has an orbit."""
-    for path, source in (("heldout", finished), (str(finished / "cameras.json"), finished), ("orbit", finished / "splats.ply")):
+    for path, source in (
+        ("heldout", finished),
+        (str(finished / "cameras.json"), finished),
+        ("orbit", finished / "splats.ply"),
+    ):
         out = tmp_path / f"path{len(list(tmp_path.iterdir()))}"
         assert (
-            main(["render", str(source), "--path", path, "--out", str(out), "--frames", "3", "--size", "24", "--device", "cpu"])
+            main(
+                [
+                    "render",
+                    str(source),
+                    "--path",
+                    path,
+                    "--out",
+                    str(out),
+                    "--frames",
+                    "3",
+                    "--size",
+                    "24",
+                    "--device",
+                    "cpu",
+                ]
+            )
             == EXIT_DONE
         )
         assert len(read_render_folder(out)) == {"heldout": 6, "orbit": 3}.get(path, 9)
     heldout = read_render_folder(tmp_path / "path0")
-    assert [frame.photo for frame in heldout.frames] == json.loads((finished / "split.json").read_text())["heldout"]
+    assert [frame.photo for frame in heldout.frames] == json.loads(
+        (finished / "split.json").read_text()
+    )["heldout"]

@@ -1,4 +1,6 @@
-"""The main job from a capture to the report: what it writes, that it continues where it was killed, and what a changed option redoes."""
+"""The main job from a capture to the report: what it writes, that it continues where it was killed,
+and what a changed option redoes.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,7 @@ def copied(finished: Result, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished.out, tmp_path / "copy"))
 
 
-# What it writes -----------------------------------------------------------------------------------------------------------------------
+# What it writes -----------------------------------------------------------------------------------
 
 
 def test_a_run_leaves_every_output(finished: Result) -> None:
@@ -64,7 +66,9 @@ def test_a_run_leaves_every_output(finished: Result) -> None:
     names = {path.name for path in out.iterdir()}
     assert names >= {"splats", "renders", "renders_3d", "frames", "videos", "dataset"}
     assert names >= {"cameras.json", "metrics.json", "timing.json", "report.html", "config.json"}
-    assert [len(read_splats(out / "splats" / f"{name}.ply")) > 0 for name in ("initial", "artifixer3d")] == [True, True]
+    assert [
+        len(read_splats(out / "splats" / f"{name}.ply")) > 0 for name in ("initial", "artifixer3d")
+    ] == [True, True]
     assert {path.name for path in (out / "splats").iterdir()} == {"initial.ply", "artifixer3d.ply"}
     for folder in ("renders", "renders_3d"):
         renders = read_render_folder(out / folder)
@@ -78,7 +82,10 @@ def test_a_run_leaves_every_output(finished: Result) -> None:
 
 
 def test_variants_differ_where_the_model_or_the_splats_do(finished: Result) -> None:
-    pictures = [read_image(finished.out / "frames" / name / "00000.png") for name in ("artifixer", "artifixer3d", "artifixer3d_plus")]
+    pictures = [
+        read_image(finished.out / "frames" / name / "00000.png")
+        for name in ("artifixer", "artifixer3d", "artifixer3d_plus")
+    ]
     pictures.append(read_image(finished.out / "renders" / "rgb" / "00000.png")[:36])
     assert len({picture.tobytes() for picture in pictures}) == 4
 
@@ -106,34 +113,53 @@ def test_videos_play_everywhere(finished: Result) -> None:
             assert stream.codec_context.pix_fmt == "yuv420p"
             widths[path.stem] = stream.width
             assert len(list(video.decode(stream))) == TARGETS
-    assert widths == {"3dgut": 48, "artifixer": 48, "artifixer3d": 48, "artifixer3d_plus": 48, "side_by_side": 4 * 48}
+    assert widths == {
+        "3dgut": 48,
+        "artifixer": 48,
+        "artifixer3d": 48,
+        "artifixer3d_plus": 48,
+        "side_by_side": 4 * 48,
+    }
 
 
 def test_the_dataset_loads_as_a_capture(finished: Result) -> None:
     scene = load_scene(finished.out / "dataset")
     assert len(scene.photos) == VIEWS + TARGETS
     frame = next(photo for photo in scene.photos if photo.name.endswith("frame_00002.png"))
-    assert np.array_equal(frame.read(), read_image(finished.out / "frames" / "artifixer" / "00002.png"))
+    assert np.array_equal(
+        frame.read(), read_image(finished.out / "frames" / "artifixer" / "00002.png")
+    )
 
 
 def test_the_report_shows_the_run(finished: Result) -> None:
     page = finished.report.read_text()
-    assert all(title in page for title in ("ArtiFixer 3D+", "Camera scale", finished.heldout[0], "procedural:7"))
+    assert all(
+        title in page
+        for title in ("ArtiFixer 3D+", "Camera scale", finished.heldout[0], "procedural:7")
+    )
     assert len(page) < 25_000_000
 
 
-# With a free-space loss -------------------------------------------------------------------------------------------------------------
+# With a free-space loss ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def with_input(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A run whose model gets the render of a fit with a free-space loss."""
-    return small_run(tmp_path_factory.mktemp("runs") / "input", model, reconstruct=FIT.with_free_space_loss(3.0))
+    return small_run(
+        tmp_path_factory.mktemp("runs") / "input", model, reconstruct=FIT.with_free_space_loss(3.0)
+    )
 
 
-def test_the_baseline_is_the_plain_fit_whatever_render_the_model_gets(finished: Result, with_input: Result) -> None:
+def test_the_baseline_is_the_plain_fit_whatever_render_the_model_gets(
+    finished: Result, with_input: Result
+) -> None:
     plain, ours = results(finished.out), results(with_input.out)
-    same = [name for name in plain if name.startswith(("renders/", "splats/initial.ply", "cameras.json"))]
+    same = [
+        name
+        for name in plain
+        if name.startswith(("renders/", "splats/initial.ply", "cameras.json"))
+    ]
     assert len(same) > 3 * TARGETS and [name for name in same if ours[name] != plain[name]] == []
     assert with_input.variants["3dgut"] == replace(
         finished.variants["3dgut"],
@@ -141,21 +167,36 @@ def test_the_baseline_is_the_plain_fit_whatever_render_the_model_gets(finished: 
         psnr_empty=with_input.variants["3dgut"].psnr_empty,
         per_view=with_input.variants["3dgut"].per_view,
     )
-    assert [view.psnr for view in with_input.variants["3dgut"].per_view] == [view.psnr for view in finished.variants["3dgut"].per_view]
+    assert [view.psnr for view in with_input.variants["3dgut"].per_view] == [
+        view.psnr for view in finished.variants["3dgut"].per_view
+    ]
 
 
-def test_the_render_that_the_model_gets_is_a_stage_a_folder_and_a_row_of_its_own(finished: Result, with_input: Result) -> None:
+def test_the_render_that_the_model_gets_is_a_stage_a_folder_and_a_row_of_its_own(
+    finished: Result, with_input: Result
+) -> None:
     assert with_input.executed[:4] == ("reconstruct", "reconstruct_input", "render", "render_input")
     assert set(with_input.variants) == set(VARIANT_TITLES)
     assert with_input.variants["input"].psnr != with_input.variants["3dgut"].psnr
-    renders, given = (read_render_folder(with_input.out / name) for name in ("renders", "renders_input"))
+    renders, given = (
+        read_render_folder(with_input.out / name) for name in ("renders", "renders_input")
+    )
     assert len(renders) == len(given) == TARGETS
-    opacity = [sum(float(folder.opacity(index).mean()) for index in range(TARGETS)) for folder in (renders, given)]
+    opacity = [
+        sum(float(folder.opacity(index).mean()) for index in range(TARGETS))
+        for folder in (renders, given)
+    ]
     assert opacity[1] < opacity[0], "the loss takes opacity away"
-    frames = [(result.out / "frames" / "artifixer" / "00000.png").read_bytes() for result in (finished, with_input)]
+    frames = [
+        (result.out / "frames" / "artifixer" / "00000.png").read_bytes()
+        for result in (finished, with_input)
+    ]
     assert frames[0] != frames[1], "the model gets the other render"
     assert (with_input.out / "videos" / "input.mp4").is_file()
-    assert "Input render" in with_input.report.read_text() and "splats/input.ply" in with_input.report.read_text()
+    assert (
+        "Input render" in with_input.report.read_text()
+        and "splats/input.ply" in with_input.report.read_text()
+    )
 
 
 def test_gains_are_over_the_better_of_the_two_renders(with_input: Result) -> None:
@@ -173,18 +214,33 @@ def test_another_weight_keeps_the_plain_fit_and_weight_0_leaves_no_trace(
     finished: Result, with_input: Result, model: Path, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(with_input.out, tmp_path / "copy"))
-    other = small_run(copy, model, reconstruct=FIT.with_free_space_loss(1.0), variants=("artifixer",))
+    other = small_run(
+        copy, model, reconstruct=FIT.with_free_space_loss(1.0), variants=("artifixer",)
+    )
     assert other.executed[0] == "reconstruct_input"
-    assert {"reconstruct", "render"}.isdisjoint(other.executed) and {"render_input", "enhance"} <= set(other.executed)
+    assert {"reconstruct", "render"}.isdisjoint(other.executed) and {
+        "render_input",
+        "enhance",
+    } <= set(other.executed)
     plain = small_run(copy, model)
     assert {"reconstruct", "render"}.isdisjoint(plain.executed)
     assert results(copy) == results(finished.out)
 
 
-def test_a_killed_run_with_a_free_space_loss_ends_with_the_same_files(with_input: Result, model: Path, tmp_path: Path) -> None:
+def test_a_killed_run_with_a_free_space_loss_ends_with_the_same_files(
+    with_input: Result, model: Path, tmp_path: Path
+) -> None:
     out, deaths = tmp_path / "killed", numpy_generator(2, "moments of death").integers(15, 60, 3)
     for moment in deaths:
-        program = [sys.executable, "-m", "tests.flows.made_runs", str(out), str(model), "3", str(moment)]
+        program = [
+            sys.executable,
+            "-m",
+            "tests.flows.made_runs",
+            str(out),
+            str(model),
+            "3",
+            str(moment),
+        ]
         done = subprocess.run(program, capture_output=True, text=True, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (out / "report.html").exists(), "the last death comes too late to test anything"
@@ -192,35 +248,71 @@ def test_a_killed_run_with_a_free_space_loss_ends_with_the_same_files(with_input
     assert results(out) == results(with_input.out)
 
 
-def test_the_option_gives_the_second_fit_and_0_the_plain_one_alone(tmp_path: Path, model: Path) -> None:
-    for weight, stages in ((0.5, ["reconstruct", "reconstruct_input", "render", "render_input"]), (0.0, ["reconstruct", "render"])):
-        command = Command(CAPTURE, tmp_path, views=VIEWS, model=str(model), path="heldout", free_space_loss=weight, device="cpu")
+def test_the_option_gives_the_second_fit_and_0_the_plain_one_alone(
+    tmp_path: Path, model: Path
+) -> None:
+    for weight, stages in (
+        (0.5, ["reconstruct", "reconstruct_input", "render", "render_input"]),
+        (0.0, ["reconstruct", "render"]),
+    ):
+        command = Command(
+            CAPTURE,
+            tmp_path,
+            views=VIEWS,
+            model=str(model),
+            path="heldout",
+            free_space_loss=weight,
+            device="cpu",
+        )
         config = run_config(command)
         assert config.reconstruct.free_space.weight == weight and config.has_input == (weight > 0)
         assert [stage.name for stage in plan_run(config).stages][: len(stages)] == stages
         assert list(stage_names(config))[: len(stages)] == stages
     for recipe in ("paper", "release"):
-        assert not run_config(Command(CAPTURE, tmp_path, model=str(model), recipe=recipe, device="cpu")).has_input
+        assert not run_config(
+            Command(CAPTURE, tmp_path, model=str(model), recipe=recipe, device="cpu")
+        ).has_input
     for weight in (-0.1, math.nan, math.inf):
         with pytest.raises(InputError, match="--free-space-loss"):
-            run_config(Command(CAPTURE, tmp_path, model=str(model), free_space_loss=weight, device="cpu"))
+            run_config(
+                Command(CAPTURE, tmp_path, model=str(model), free_space_loss=weight, device="cpu")
+            )
     with pytest.raises(InputError, match="exclude each other"):
-        run_config(Command(CAPTURE, tmp_path, model=str(model), free_space_loss=1.0, from_splats=Path("a.ply"), device="cpu"))
+        run_config(
+            Command(
+                CAPTURE,
+                tmp_path,
+                model=str(model),
+                free_space_loss=1.0,
+                from_splats=Path("a.ply"),
+                device="cpu",
+            )
+        )
 
 
 def test_on_a_gpu_the_embedded_model_was_given_frames_of_the_photos_size(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the recipe paper, whose size is the photos', it now takes the size that the model is made for; others keep the photos'."""
-    monkeypatch.setattr("artifixer.commands.run.resolve_device", lambda name: "cuda" if name == "auto" else name)
+    """With the recipe paper, whose size is the photos', it now takes the size that the model is
+    made for; others keep the photos'.
+    """
+    monkeypatch.setattr(
+        "artifixer.commands.run.resolve_device", lambda name: "cuda" if name == "auto" else name
+    )
     config = run_config(Command(CAPTURE, tmp_path))
-    assert (config.device, config.reconstruct.iterations, config.choice.size) == ("cuda", 10_000, "192")
+    assert (config.device, config.reconstruct.iterations, config.choice.size) == (
+        "cuda",
+        10_000,
+        "192",
+    )
     assert run_config(Command(CAPTURE, tmp_path, size="400")).choice.size == "400"
     assert run_config(Command(CAPTURE, tmp_path, model=str(model))).choice.size is None
-    assert run_config(Command(CAPTURE, tmp_path, model=str(model), device="cpu")).choice.size == "192"
+    assert (
+        run_config(Command(CAPTURE, tmp_path, model=str(model), device="cpu")).choice.size == "192"
+    )
 
 
-# Continuing ---------------------------------------------------------------------------------------------------------------------------
+# Continuing ---------------------------------------------------------------------------------------
 
 
 def test_the_same_call_finds_everything_done(finished: Result, model: Path) -> None:
@@ -232,7 +324,9 @@ def test_the_same_call_finds_everything_done(finished: Result, model: Path) -> N
 
 
 @pytest.mark.posix
-def test_a_run_that_was_killed_three_times_ends_with_the_same_files(finished: Result, model: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_three_times_ends_with_the_same_files(
+    finished: Result, model: Path, tmp_path: Path
+) -> None:
     out, deaths = tmp_path / "killed", numpy_generator(1, "moments of death").integers(15, 60, 3)
     program = [sys.executable, "-m", "tests.flows.made_runs", str(out), str(model), "0"]
     for moment in deaths:
@@ -256,23 +350,40 @@ def test_a_stop_request_ends_the_stage_and_the_same_call_continues(
     assert not (tmp_path / "stopped" / "frames" / "artifixer3d").exists()
     # The other variants are added to it, and what there is stays.
     whole = small_run(tmp_path / "stopped", model)
-    assert set(whole.executed) == {"distill", "render_3d", "enhance_3d", "dataset", "videos", "metrics", "report"}
+    assert set(whole.executed) == {
+        "distill",
+        "render_3d",
+        "enhance_3d",
+        "dataset",
+        "videos",
+        "metrics",
+        "report",
+    }
     assert results(whole.out) == results(finished.out)
 
 
-def test_other_steps_redo_the_frames_and_what_follows(copied: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_steps_redo_the_frames_and_what_follows(
+    copied: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from artifixer.pipeline.run import run
     from artifixer.runtime.progress import Progress
 
-    result = run(small_config(copied, model, steps=2, variants=("artifixer",)), progress=Progress(output=sys.stderr))
+    result = run(
+        small_config(copied, model, steps=2, variants=("artifixer",)),
+        progress=Progress(output=sys.stderr),
+    )
     assert set(result.executed) == {"enhance", "dataset", "videos", "metrics", "report"}
     said = capsys.readouterr().err
     assert "reconstruct: done before, kept" in said
     assert "enhance: runs again, changed: steps" in said
-    assert not (copied / "frames" / "artifixer3d").exists(), "frames of another run's steps would be taken for this one's"
+    assert not (copied / "frames" / "artifixer3d").exists(), (
+        "frames of another run's steps would be taken for this one's"
+    )
 
 
-def test_another_mode_redoes_the_frames_of_models_that_it_changes(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_mode_redoes_the_frames_of_models_that_it_changes(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A mixing model starts both modes alike; only the number of steps may differ."""
     from artifixer.pipeline.run import run
     from artifixer.runtime.progress import Progress
@@ -292,10 +403,14 @@ def test_another_mode_redoes_the_frames_of_models_that_it_changes(copied: Path, 
     assert "enhance: runs again, changed: source, steps" in said
 
 
-def test_a_path_of_one_camera_gives_one_frame_and_no_figures(copied: Path, model: Path, tmp_path: Path) -> None:
+def test_a_path_of_one_camera_gives_one_frame_and_no_figures(
+    copied: Path, model: Path, tmp_path: Path
+) -> None:
     frame = read_cameras(copied / "cameras.json")[0]
     moved = frame.camera.viewmats + torch.tensor([[0, 0, 0, 0.05]] * 3 + [[0, 0, 0, 0]])
-    write_cameras(tmp_path / "one.json", [replace(frame, camera=replace(frame.camera, viewmats=moved))])
+    write_cameras(
+        tmp_path / "one.json", [replace(frame, camera=replace(frame.camera, viewmats=moved))]
+    )
     result = small_run(copied, model, path=str(tmp_path / "one.json"), variants=("artifixer",))
     assert "reconstruct" not in result.executed and "render" in result.executed
     assert len(result.frames) == 1 and result.frames[0].photo is None
@@ -304,10 +419,12 @@ def test_a_path_of_one_camera_gives_one_frame_and_no_figures(copied: Path, model
     assert any("no target camera is that of a held-out photo" in note for note in result.notes)
 
 
-# Splats of other tools ----------------------------------------------------------------------------------------------------------------
+# Splats of other tools ----------------------------------------------------------------------------
 
 
-def test_splats_of_the_same_run_give_the_same_frames(finished: Result, model: Path, tmp_path: Path) -> None:
+def test_splats_of_the_same_run_give_the_same_frames(
+    finished: Result, model: Path, tmp_path: Path
+) -> None:
     ply = Path(shutil.copy(finished.out / "splats" / "initial.ply", tmp_path / "scene.ply"))
     result = small_run(tmp_path / "run", model, from_splats=ply, variants=("artifixer",))
     theirs, ours = results(finished.out), results(result.out)
@@ -319,12 +436,14 @@ def test_splats_of_the_same_run_give_the_same_frames(finished: Result, model: Pa
 def test_splats_in_another_frame_are_refused(finished: Result, model: Path, tmp_path: Path) -> None:
     splats = read_splats(finished.out / "splats" / "initial.ply")
     write_splats(tmp_path / "moved.ply", replace(splats, means=splats.means + 100))
-    with pytest.raises(InputError, match=r"moved.ply: PLY and cameras are not in the same frame: .* dB"):
+    with pytest.raises(
+        InputError, match=r"moved.ply: PLY and cameras are not in the same frame: .* dB"
+    ):
         small_run(tmp_path / "run", model, from_splats=tmp_path / "moved.ply")
     assert not (tmp_path / "run").exists()
 
 
-# Bad input ----------------------------------------------------------------------------------------------------------------------------
+# Bad input ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -332,7 +451,10 @@ def test_splats_in_another_frame_are_refused(finished: Result, model: Path, tmp_
     [
         ({"choice": CaptureChoice("procedural:8", views=3)}, "made from another input: capture is"),
         ({"choice": CaptureChoice("nowhere", views=3)}, "nowhere: does not exist"),
-        ({"choice": CaptureChoice(CAPTURE, all_views=True), "path": "heldout"}, "nothing is left to enhance; give --path tour"),
+        (
+            {"choice": CaptureChoice(CAPTURE, all_views=True), "path": "heldout"},
+            "nothing is left to enhance; give --path tour",
+        ),
         ({"choice": CaptureChoice(CAPTURE, views=99)}, "--views 99"),
         ({"choice": CaptureChoice(CAPTURE, views=3, split="every_4")}, "exclude each other"),
         ({"path": "nowhere.json"}, "--path nowhere.json: neither one of"),
@@ -344,7 +466,9 @@ def test_splats_in_another_frame_are_refused(finished: Result, model: Path, tmp_
         ({"variants": ("best",)}, "--variants best"),
     ],
 )
-def test_bad_input_is_one_line_before_any_work(finished: Result, model: Path, changes: dict[str, object], message: str) -> None:
+def test_bad_input_is_one_line_before_any_work(
+    finished: Result, model: Path, changes: dict[str, object], message: str
+) -> None:
     before = results(finished.out)
     with pytest.raises(InputError, match=message) as error:
         small_run(finished.out, model, **changes)
@@ -352,11 +476,15 @@ def test_bad_input_is_one_line_before_any_work(finished: Result, model: Path, ch
     assert results(finished.out) == before
 
 
-def test_the_runs_own_splats_and_a_folder_inside_the_capture_are_refused(finished: Result, model: Path, tmp_path: Path) -> None:
+def test_the_runs_own_splats_and_a_folder_inside_the_capture_are_refused(
+    finished: Result, model: Path, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match="is a result of this run"):
         small_run(finished.out, model, from_splats=finished.out / "splats" / "initial.ply")
     with pytest.raises(InputError, match="lies inside the capture"):
-        small_run(tmp_path / "capture" / "run", model, choice=CaptureChoice(str(tmp_path), all_views=True))
+        small_run(
+            tmp_path / "capture" / "run", model, choice=CaptureChoice(str(tmp_path), all_views=True)
+        )
 
 
 def test_variants_are_words() -> None:
@@ -373,10 +501,25 @@ def test_masks_are_mentioned(tmp_path: Path) -> None:
     assert "masks" in note and "ignored" in note
 
 
-def test_the_plan_counts_and_writes_nothing(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = Command(CAPTURE, tmp_path / "planned", views=VIEWS, path="heldout", model=str(model), plan=True, device="cpu")
+def test_the_plan_counts_and_writes_nothing(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = Command(
+        CAPTURE,
+        tmp_path / "planned",
+        views=VIEWS,
+        path="heldout",
+        model=str(model),
+        plan=True,
+        device="cpu",
+    )
     assert run_config(command).device == "cpu"
     run_command(command)
     said = capsys.readouterr().out
-    assert f"{VIEWS} train, {TARGETS} held out" in said and f"{TARGETS} frames" in said and "minutes" in said and "GB" in said
+    assert (
+        f"{VIEWS} train, {TARGETS} held out" in said
+        and f"{TARGETS} frames" in said
+        and "minutes" in said
+        and "GB" in said
+    )
     assert list(tmp_path.iterdir()) == []

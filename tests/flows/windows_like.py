@@ -1,9 +1,11 @@
 """A program that runs the package as Windows would, as far as another system can tell.
 
-``python -X warn_default_encoding -m tests.flows.windows_like FOLDER``: imports every module and runs ``demo --help``, ``inspect`` and an
-interrupted and continued ``reconstruct`` of the capture ``FOLDER/capture`` into ``FOLDER/run``; prints one JSON object. Like Windows are:
+``python -X warn_default_encoding -m tests.flows.windows_like FOLDER``: imports every module and
+runs ``demo --help``, ``inspect`` and an interrupted and continued ``reconstruct`` of the capture
+``FOLDER/capture`` into ``FOLDER/run``; prints one JSON object. Like Windows are:
 
-- modules and functions of POSIX are absent: ``fcntl``, ``resource``, ``os.fork``, ``signal.SIGKILL`` and others;
+- modules and functions of POSIX are absent: ``fcntl``, ``resource``, ``os.fork``,
+  ``signal.SIGKILL`` and others;
 - a file that is open or mapped can neither be replaced nor removed, and folders cannot be opened;
 - no symbolic links;
 - names are the same in upper and lower case;
@@ -33,7 +35,21 @@ from typing import Any
 
 ABSENT_MODULES = ("fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog")
 ABSENT_FUNCTIONS = (
-    *("fork", "forkpty", "getuid", "geteuid", "getgid", "getpgid", "getpgrp", "setsid", "killpg", "nice", "wait3", "wait4", "WNOHANG"),
+    *(
+        "fork",
+        "forkpty",
+        "getuid",
+        "geteuid",
+        "getgid",
+        "getpgid",
+        "getpgrp",
+        "setsid",
+        "killpg",
+        "nice",
+        "wait3",
+        "wait4",
+        "WNOHANG",
+    ),
     *(
         "sched_getaffinity",
         "sched_setaffinity",
@@ -50,14 +66,36 @@ ABSENT_FUNCTIONS = (
     *("openpty", "ttyname", "register_at_fork"),
 )
 
-#: Absent as well, but libraries use them where they find themselves on Linux: only the package's own text is searched for these.
-UNUSED_FUNCTIONS = ("O_NONBLOCK", "O_CLOEXEC", "O_NOFOLLOW", "sysconf", "statvfs", "getpriority", "fchmod", "fchown", "waitid")
+#: Absent as well, but libraries use them where they find themselves on Linux: only the package's
+#: own text is searched for these.
+UNUSED_FUNCTIONS = (
+    "O_NONBLOCK",
+    "O_CLOEXEC",
+    "O_NOFOLLOW",
+    "sysconf",
+    "statvfs",
+    "getpriority",
+    "fchmod",
+    "fchown",
+    "waitid",
+)
 ABSENT_SIGNALS = (
-    *("SIGKILL", "SIGSTOP", "SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGPIPE", "SIGXFSZ"),
+    *(
+        "SIGKILL",
+        "SIGSTOP",
+        "SIGALRM",
+        "SIGHUP",
+        "SIGUSR1",
+        "SIGUSR2",
+        "SIGCHLD",
+        "SIGPIPE",
+        "SIGXFSZ",
+    ),
     *("alarm", "setitimer", "pthread_sigmask"),
 )
 
-#: Windows' error numbers: what another program has open, and a privilege that the user does not have.
+#: Windows' error numbers: what another program has open, and a privilege that the user does not
+#: have.
 SHARING_VIOLATION, NO_PRIVILEGE = 32, 1314
 
 refused: list[str] = []
@@ -83,7 +121,7 @@ def remove_posix() -> None:
             delattr(signal, name)
 
 
-# Files that are in use ----------------------------------------------------------------------------------------------------------------
+# Files that are in use ----------------------------------------------------------------------------
 
 
 def in_use(path: str) -> bool:
@@ -95,7 +133,9 @@ def in_use(path: str) -> bool:
         with contextlib.suppress(OSError):
             names.append(os.readlink(f"/proc/self/fd/{descriptor}"))
     with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
-        names += [line.split(maxsplit=5)[5].strip() for line in maps if len(line.split(maxsplit=5)) == 6]
+        names += [
+            line.split(maxsplit=5)[5].strip() for line in maps if len(line.split(maxsplit=5)) == 6
+        ]
     return any(name == place or name.startswith(inside) for name in names)
 
 
@@ -103,12 +143,16 @@ def refuse_in_use(*paths: Any) -> None:
     for path in map(os.fspath, paths):
         if isinstance(path, str) and in_use(path):
             refused.append(path)
-            error = PermissionError(13, "The process cannot access the file because it is being used by another process", path)
+            error = PermissionError(
+                13,
+                "The process cannot access the file because it is being used by another process",
+                path,
+            )
             error.winerror = SHARING_VIOLATION  # type: ignore[attr-defined,unused-ignore]
             raise error
 
 
-# Names in any case --------------------------------------------------------------------------------------------------------------------
+# Names in any case --------------------------------------------------------------------------------
 
 _listdir, _lstat, _stat = os.listdir, os.lstat, os.stat
 
@@ -131,23 +175,38 @@ def in_own_case(path: Any, below: str) -> Any:
     if not isinstance(path, (str, os.PathLike)):
         return path
     text = os.fspath(path)
-    if not isinstance(text, str) or not os.path.abspath(text).startswith(below + os.sep) or _lexists(text):
+    if (
+        not isinstance(text, str)
+        or not os.path.abspath(text).startswith(below + os.sep)
+        or _lexists(text)
+    ):
         return path
     real = below
     for part in os.path.relpath(os.path.abspath(text), below).split(os.sep):
         names = _listdir(real) if _isdir(real) else []
-        real = os.path.join(real, part if part in names else next((name for name in names if name.casefold() == part.casefold()), part))
+        real = os.path.join(
+            real,
+            part
+            if part in names
+            else next((name for name in names if name.casefold() == part.casefold()), part),
+        )
     return real
 
 
 def install_layer(below: str) -> None:
     """Let all calls of Python that name files below the folder behave as on Windows."""
 
-    def wrapped(call: Callable[..., Any], paths: int = 1, in_use_counts: bool = False) -> Callable[..., Any]:
+    def wrapped(
+        call: Callable[..., Any], paths: int = 1, in_use_counts: bool = False
+    ) -> Callable[..., Any]:
         def layered(*arguments: Any, **options: Any) -> Any:
             named = [in_own_case(path, below) for path in arguments[:paths]]
             if in_use_counts:
-                absolute = [os.path.abspath(os.fspath(path)) for path in named if "dir_fd" not in options or options["dir_fd"] is None]
+                absolute = [
+                    os.path.abspath(os.fspath(path))
+                    for path in named
+                    if "dir_fd" not in options or options["dir_fd"] is None
+                ]
                 refuse_in_use(*(path for path in absolute if path.startswith(below + os.sep)))
             return call(*named, *arguments[paths:], **options)
 
@@ -157,7 +216,12 @@ def install_layer(below: str) -> None:
         def layered(path: Any, *arguments: Any, **options: Any) -> Any:
             real = in_own_case(path, below)
             is_named = isinstance(real, (str, os.PathLike)) and options.get("dir_fd") is None
-            if call is os_open and is_named and _isdir(real) and os.path.abspath(os.fspath(real)).startswith(below):
+            if (
+                call is os_open
+                and is_named
+                and _isdir(real)
+                and os.path.abspath(os.fspath(real)).startswith(below)
+            ):
                 raise PermissionError(13, "Permission denied", os.fspath(real))
             return call(real, *arguments, **options)
 
@@ -169,7 +233,13 @@ def install_layer(below: str) -> None:
         raise error
 
     os_open = os.open
-    for name, paths, counts in (("stat", 1, False), ("lstat", 1, False), ("mkdir", 1, False), ("scandir", 1, False), ("listdir", 1, False)):
+    for name, paths, counts in (
+        ("stat", 1, False),
+        ("lstat", 1, False),
+        ("mkdir", 1, False),
+        ("scandir", 1, False),
+        ("listdir", 1, False),
+    ):
         setattr(os, name, wrapped(getattr(os, name), paths, counts))
     for name, paths in (("replace", 2), ("rename", 2), ("unlink", 1), ("remove", 1), ("rmdir", 1)):
         setattr(os, name, wrapped(getattr(os, name), paths, in_use_counts=True))
@@ -179,7 +249,7 @@ def install_layer(below: str) -> None:
     shutil._use_fd_functions = False  # type: ignore[attr-defined]  # as on Windows: by names
 
 
-# The work -----------------------------------------------------------------------------------------------------------------------------
+# The work -----------------------------------------------------------------------------------------
 
 
 def main(folder: Path) -> None:
@@ -203,12 +273,20 @@ def main(folder: Path) -> None:
     (folder / "open").write_bytes(b"")
     with (folder / "OPEN").open("rb"), contextlib.suppress(PermissionError):
         os.replace(folder / "open", folder / "moved")
-    layer = {"refused": len(refused), "open": (folder / "Open").is_file(), "moved": (folder / "moved").is_file()}
+    layer = {
+        "refused": len(refused),
+        "open": (folder / "Open").is_file(),
+        "moved": (folder / "moved").is_file(),
+    }
     refused.clear()
 
     import artifixer
 
-    modules = [module.name for module in pkgutil.walk_packages(artifixer.__path__, "artifixer.") if not module.name.endswith("__main__")]
+    modules = [
+        module.name
+        for module in pkgutil.walk_packages(artifixer.__path__, "artifixer.")
+        if not module.name.endswith("__main__")
+    ]
     for name in modules:
         importlib.import_module(name)
 
@@ -217,14 +295,32 @@ def main(folder: Path) -> None:
 
     reconstruct.SECONDS_BETWEEN_CHECKPOINTS, reconstruct.SHARE_OF_SAVING = 0, 1e9
     capture, out = str(folder / "CAPTURE"), str(folder / "run")
-    words = ["reconstruct", capture, "--out", out, "--iterations", "20", "--size", "32", "--max-gaussians", "200", "--device", "cpu"]
+    words = [
+        "reconstruct",
+        capture,
+        "--out",
+        out,
+        "--iterations",
+        "20",
+        "--size",
+        "32",
+        "--max-gaussians",
+        "200",
+        "--device",
+        "cpu",
+    ]
     codes = {"demo --help": run_verb(["demo", "--help"]), "inspect": run_verb(["inspect", capture])}
     with interrupt_at("checkpoint", 7):
         codes["interrupted"] = run_verb(words)
     codes["continued"] = run_verb(words)
-    codes["overwritten"] = run_verb([*words[:-4], "--max-gaussians", "150", "--device", "cpu", "--overwrite"])
+    codes["overwritten"] = run_verb(
+        [*words[:-4], "--max-gaussians", "150", "--device", "cpu", "--overwrite"]
+    )
     codes["again"] = run_verb([*words, "--overwrite"])
-    print(json.dumps({"modules": len(modules), "codes": codes, "refused": refused, "layer": layer}), file=sys.__stdout__)
+    print(
+        json.dumps({"modules": len(modules), "codes": codes, "refused": refused, "layer": layer}),
+        file=sys.__stdout__,
+    )
 
 
 @contextlib.contextmanager

@@ -1,8 +1,10 @@
-"""The fuzzer: ``python -m tests.fuzz [CASES] [--seed N] [--target NAME] [--case NUMBER] [--seconds S]``.
+"""The fuzzer: ``python -m tests.fuzz [CASES] [--seed N] [--target NAME] [--case NUMBER] [--seconds
+S]``.
 
-Damages the files of small good folders in seeded ways and lets every reader of the project read them, in processes that may die. A case is
-good when reading ends in a result or in one line of ``InputError``, in bounded time and memory, with nothing outside its folder read,
-written or deleted and no program started. ``--target NAME --case NUMBER`` repeats one case and prints what happened.
+Damages the files of small good folders in seeded ways and lets every reader of the project read
+them, in processes that may die. A case is good when reading ends in a result or in one line of
+``InputError``, in bounded time and memory, with nothing outside its folder read, written or deleted
+and no program started. ``--target NAME --case NUMBER`` repeats one case and prints what happened.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from PIL import Image
 
 PROJECT = Path(__file__).resolve().parents[2]
 
-#: Seconds of processor time that count as a hang, and of waiting: other programs may have the processor.
+#: Seconds of processor time that count as a hang, and of waiting: other programs may have the
+#: processor.
 HANG_CPU, HANG_WALL = 10.0, 90.0
 
 GOOD = ("read", "refused")
@@ -59,14 +62,29 @@ class Child:
         line = _line(process, HANG_WALL)
         if line is None:
             self.close()
-            return {"outcome": "hang", "detail": f"no answer in {HANG_WALL:g} seconds", "changes": [], "cpu": 0, "memory": 0}
+            return {
+                "outcome": "hang",
+                "detail": f"no answer in {HANG_WALL:g} seconds",
+                "changes": [],
+                "cpu": 0,
+                "memory": 0,
+            }
         if not line:
             code = process.wait()
             self.close()
-            return {"outcome": "crash", "detail": f"the process ended with {code}", "changes": [], "cpu": 0, "memory": 0}
+            return {
+                "outcome": "crash",
+                "detail": f"the process ended with {code}",
+                "changes": [],
+                "cpu": 0,
+                "memory": 0,
+            }
         verdict: dict[str, Any] = json.loads(line)
         if verdict["cpu"] > HANG_CPU and verdict["outcome"] in GOOD:
-            verdict |= {"outcome": "hang", "detail": f"{verdict['cpu']:g} seconds of processor time"}
+            verdict |= {
+                "outcome": "hang",
+                "detail": f"{verdict['cpu']:g} seconds of processor time",
+            }
         return verdict
 
     def close(self) -> None:
@@ -80,11 +98,33 @@ class Child:
         if self._process is None:
             cases = Path(self._folder.name)
             _write_outside(cases / "outside")
-            command = [sys.executable, "-m", "tests.fuzz.child", str(self._seeds), str(cases), str(self._seed)]
-            environment = {**os.environ, "PYTHONPATH": str(PROJECT), "TMPDIR": str(cases / "case"), "OMP_NUM_THREADS": "1"}
-            environment |= {"OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore"}
+            command = [
+                sys.executable,
+                "-m",
+                "tests.fuzz.child",
+                str(self._seeds),
+                str(cases),
+                str(self._seed),
+            ]
+            environment = {
+                **os.environ,
+                "PYTHONPATH": str(PROJECT),
+                "TMPDIR": str(cases / "case"),
+                "OMP_NUM_THREADS": "1",
+            }
+            environment |= {
+                "OMP_WAIT_POLICY": "passive",
+                "HF_HUB_OFFLINE": "1",
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "PYTHONWARNINGS": "ignore",
+            }
             self._process = subprocess.Popen(
-                command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None, env=environment
+                command,
+                cwd=PROJECT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=None,
+                env=environment,
             )
             answer = _line(self._process, 600)
             assert answer == b"ready\n", f"the child did not start: {answer!r}"
@@ -92,9 +132,15 @@ class Child:
 
 
 def fuzz(
-    cases: int, seed: int = 0, targets: list[str] | None = None, seconds: float | None = None, log: Any = None
+    cases: int,
+    seed: int = 0,
+    targets: list[str] | None = None,
+    seconds: float | None = None,
+    log: Any = None,
 ) -> tuple[Counter, list[Failure]]:
-    """Run cases in turn over the targets; gives how many ended how, and the bad ones. seconds: end earlier after about this time."""
+    """Run cases in turn over the targets; gives how many ended how, and the bad ones. seconds: end
+    earlier after about this time.
+    """
     from tests.fuzz.targets import TARGETS
 
     counts: Counter = Counter()
@@ -113,12 +159,22 @@ def fuzz(
                 verdict = child.run(name, number)
                 counts[name, verdict["outcome"]] += 1
                 if log is not None and counts.total() % 1000 == 0:
-                    print(f"{counts.total():,} cases, {len(failures)} bad, {time.monotonic() - began:.0f} s", file=log, flush=True)
+                    print(
+                        f"{counts.total():,} cases, {len(failures)} bad, "
+                        f"{time.monotonic() - began:.0f} s",
+                        file=log,
+                        flush=True,
+                    )
                 if verdict["outcome"] not in GOOD:
-                    failures.append(Failure(name, number, verdict["outcome"], verdict["detail"], verdict["changes"]))
+                    failures.append(
+                        Failure(
+                            name, number, verdict["outcome"], verdict["detail"], verdict["changes"]
+                        )
+                    )
                     if log is not None:
                         print(
-                            f"{name} {number}: {verdict['outcome']} ({'; '.join(verdict['changes'])})\n{verdict['detail']}",
+                            f"{name} {number}: {verdict['outcome']} "
+                            f"({'; '.join(verdict['changes'])})\n{verdict['detail']}",
                             file=log,
                             flush=True,
                         )
@@ -144,7 +200,9 @@ def run_one(target: str, number: int, seed: int = 0) -> dict[str, Any]:
 
 
 def _plan(cases: int, seed: int, targets: list[str]) -> list[tuple[str, int]]:
-    """Which targets, as often as they weigh, in an order that does not depend on how many cases there are."""
+    """Which targets, as often as they weigh, in an order that does not depend on how many cases
+    there are.
+    """
     from tests.fuzz.targets import TARGETS
 
     chance = random.Random(f"plan {seed}")
@@ -168,12 +226,15 @@ def _line(process: subprocess.Popen[bytes], seconds: float) -> bytes | None:
 
 
 def _write_outside(folder: Path) -> None:
-    """What lies beside the cases and is none of their business: a file of every kind that a link may stand for."""
+    """What lies beside the cases and is none of their business: a file of every kind that a link
+    may stand for.
+    """
     folder.mkdir(exist_ok=True)
     (folder / "secret.txt").write_text("secret\n")
     (folder / "secret.json").write_text('{"secret": true}')
     (folder / "secret.ply").write_text(
-        "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\nend_header\n1 2 3\n"
+        "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty "
+        "float z\nend_header\n1 2 3\n"
     )
     Image.new("RGB", (64, 48)).save(folder / "secret.png")
 
@@ -190,7 +251,9 @@ def main() -> int:
         verdict = run_one(options.target[0], options.case, options.seed)
         print(json.dumps({**verdict, "detail": None}, indent=2), verdict["detail"], sep="\n")
         return int(verdict["outcome"] not in GOOD)
-    counts, failures = fuzz(options.cases, options.seed, options.target, options.seconds, log=sys.stdout)
+    counts, failures = fuzz(
+        options.cases, options.seed, options.target, options.seconds, log=sys.stdout
+    )
     for (name, outcome), count in sorted(counts.items()):
         print(f"{name:<24} {outcome:<10} {count:>6}")
     print(f"{sum(counts.values()):,} cases, {len(failures)} bad")

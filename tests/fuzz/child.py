@@ -1,7 +1,9 @@
-"""The process in which cases run: ``python -m tests.fuzz.child SEEDS CASES SEED``. Numbers of cases on standard input, verdicts out.
+"""The process in which cases run: ``python -m tests.fuzz.child SEEDS CASES SEED``. Numbers of cases
+on standard input, verdicts out.
 
-It watches itself. An audit hook sees every file that Python opens, writes or deletes and every program that starts; what libraries do in
-native code shows in the folder beside the case, in child processes, and in the memory's high-water mark.
+It watches itself. An audit hook sees every file that Python opens, writes or deletes and every
+program that starts; what libraries do in native code shows in the folder beside the case, in child
+processes, and in the memory's high-water mark.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ MOST_MEMORY = 2 * 1024**3
 #: Bytes of private memory at which the system refuses more, to save the machine.
 DATA_LIMIT = 12 * 1024**3
 
-#: What a case may read besides its own folder: the interpreter, installed packages, the project, and what the system says of itself.
+#: What a case may read besides its own folder: the interpreter, installed packages, the project,
+#: and what the system says of itself.
 PROJECT = Path(__file__).resolve().parents[2]
 READABLE = tuple(
     os.path.realpath(path)
@@ -45,7 +48,8 @@ READABLE = tuple(
     )
 )
 
-#: Events of the interpreter that write or delete the paths that are their first arguments (number of paths).
+#: Events of the interpreter that write or delete the paths that are their first arguments (number
+#: of paths).
 CHANGES = {
     "os.remove": 1, "os.rmdir": 1, "os.mkdir": 1, "os.rename": 2, "os.truncate": 1, "os.link": 2, "os.symlink": 2, "os.chmod": 1,
     "os.chown": 1, "os.utime": 1, "shutil.rmtree": 1, "shutil.move": 2, "shutil.copyfile": 2, "tempfile.mkstemp": 1, "tempfile.mkdtemp": 1,
@@ -82,30 +86,53 @@ class Watch:
             self.found.append(f"{event} {str(arguments)[:200]}")
         elif event in CHANGES:
             count = CHANGES[event]
-            for path, descriptor in zip(arguments[:count], arguments[count:] or (-1,) * count, strict=False):
-                if isinstance(path, (str, bytes)) and isinstance(descriptor, int) and descriptor >= 0 and event != "os.mkdir":
-                    path = os.path.join(os.readlink(f"/proc/self/fd/{descriptor}"), os.fsdecode(path))  # shutil removes so
-                if isinstance(path, (str, bytes, os.PathLike)) and not self._is_inside(path, follow=False):
+            for path, descriptor in zip(
+                arguments[:count], arguments[count:] or (-1,) * count, strict=False
+            ):
+                if (
+                    isinstance(path, (str, bytes))
+                    and isinstance(descriptor, int)
+                    and descriptor >= 0
+                    and event != "os.mkdir"
+                ):
+                    # shutil removes so
+                    path = os.path.join(
+                        os.readlink(f"/proc/self/fd/{descriptor}"), os.fsdecode(path)
+                    )
+                if isinstance(path, (str, bytes, os.PathLike)) and not self._is_inside(
+                    path, follow=False
+                ):
                     self.found.append(f"{event} {str(path)[:200]}")
         else:
             path, mode, flags = (*arguments, None, None)[:3]
             if not isinstance(path, (str, bytes, os.PathLike)):
                 return
-            writes = bool(isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND))
+            writes = bool(
+                isinstance(flags, int)
+                and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+            )
             writes |= isinstance(mode, str) and any(letter in mode for letter in "wax+")
             if writes:
                 if not self._is_inside(path) and not _is_cache(path):
                     self.found.append(f"open for writing {str(path)[:200]}")
-            elif not self._is_inside(path, follow=False) and not self._is_inside(path) and not _is_readable(path):
+            elif (
+                not self._is_inside(path, follow=False)
+                and not self._is_inside(path)
+                and not _is_readable(path)
+            ):
                 self.found.append(f"open {str(path)[:200]}")
 
     def _is_inside(self, path: str | bytes | os.PathLike, follow: bool = True) -> bool:
-        """follow: where the path leads; otherwise where it stands, links to files not resolved: users link photos and weights."""
+        """follow: where the path leads; otherwise where it stands, links to files not resolved:
+        users link photos and weights.
+        """
         text = os.fsdecode(path)
         full = (
             os.path.realpath(text)
             if follow
-            else os.path.join(os.path.realpath(os.path.dirname(os.path.abspath(text))), os.path.basename(text))
+            else os.path.join(
+                os.path.realpath(os.path.dirname(os.path.abspath(text))), os.path.basename(text)
+            )
         )
         assert self.case is not None
         return full == self.case or full.startswith(self.case + os.sep)
@@ -137,7 +164,8 @@ def main() -> None:
     watch = Watch()
     sys.addaudithook(watch)
     contents = {name: _contents(seeds / name) for name in TARGETS}
-    for name, target in TARGETS.items():  # lazy imports and compiled kernels, outside of any case's time and memory
+    # lazy imports and compiled kernels, outside of any case's time and memory
+    for name, target in TARGETS.items():
         _lay_out(folder, contents[name])
         target.read(folder)
     os.dup2(silence, sys.stderr.fileno())  # from here on, libraries complain about damaged files
@@ -148,11 +176,25 @@ def main() -> None:
             verdict = _run(name, int(number), seed, folder, outside, contents[name], watch)
         except BaseException:
             watch.case = None
-            verdict = {"outcome": "harness", "detail": traceback.format_exc(), "changes": [], "cpu": 0, "memory": 0}
+            verdict = {
+                "outcome": "harness",
+                "detail": traceback.format_exc(),
+                "changes": [],
+                "cpu": 0,
+                "memory": 0,
+            }
         print(json.dumps(verdict), file=answers)
 
 
-def _run(name: str, number: int, seed: str, folder: Path, outside: Path, content: dict[str, bytes], watch: Watch) -> dict[str, Any]:
+def _run(
+    name: str,
+    number: int,
+    seed: str,
+    folder: Path,
+    outside: Path,
+    content: dict[str, bytes],
+    watch: Watch,
+) -> dict[str, Any]:
     from artifixer.runtime.errors import InputError
     from tests.fuzz.targets import TARGETS
 
@@ -162,10 +204,13 @@ def _run(name: str, number: int, seed: str, folder: Path, outside: Path, content
     names = sorted(
         path
         for path in content
-        if Path(path).match(target.changes) or (target.changes.endswith("/*") and path.startswith(target.changes[:-1]))
+        if Path(path).match(target.changes)
+        or (target.changes.endswith("/*") and path.startswith(target.changes[:-1]))
     )
     names = names if target.changes != "*" else sorted(content)
-    changes = [mutate(folder, chance, names, outside) for _ in range(chance.choice([1, 1, 1, 2, 3]))]
+    changes = [
+        mutate(folder, chance, names, outside) for _ in range(chance.choice([1, 1, 1, 2, 3]))
+    ]
     before, children = _contents(outside), _children()
     _reset_peak()
     memory = _memory("VmRSS")
@@ -184,7 +229,14 @@ def _run(name: str, number: int, seed: str, folder: Path, outside: Path, content
         watch.case = None
     seconds, cpu = time.monotonic() - began, time.process_time() - cpu
     used = _memory("VmHWM") - memory
-    verdict = {"outcome": outcome, "detail": detail, "changes": changes, "seconds": round(seconds, 2), "cpu": round(cpu, 2), "memory": used}
+    verdict = {
+        "outcome": outcome,
+        "detail": detail,
+        "changes": changes,
+        "seconds": round(seconds, 2),
+        "cpu": round(cpu, 2),
+        "memory": used,
+    }
     if watch.found:
         verdict |= {"outcome": "outside", "detail": "\n".join(watch.found[:5])}
     elif _contents(outside) != before:
@@ -197,7 +249,11 @@ def _run(name: str, number: int, seed: str, folder: Path, outside: Path, content
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def _lay_out(folder: Path, content: dict[str, bytes]) -> None:
@@ -218,7 +274,11 @@ def _reset_peak() -> None:
 
 
 def _children() -> list[str]:
-    return sorted(pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split())
+    return sorted(
+        pid
+        for task in Path("/proc/self/task").iterdir()
+        for pid in (task / "children").read_text().split()
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Files as damage and malice leave them: one seeded change to one file of a folder.
 
-In: a folder and a random generator. Out: the same folder with a file changed, and a line that says how. Changes know what kind of file
-they meet: JSON gets strange values, text strange words, headers of PLY, npy, safetensors, tar and zip files other numbers; any file gets
-bytes changed, cut off, put in, and can become a link, a FIFO, a folder, or 5 GB that take no space.
+In: a folder and a random generator. Out: the same folder with a file changed, and a line that says
+how. Changes know what kind of file they meet: JSON gets strange values, text strange words, headers
+of PLY, npy, safetensors, tar and zip files other numbers; any file gets bytes changed, cut off, put
+in, and can become a link, a FIFO, a folder, or 5 GB that take no space.
 """
 
 from __future__ import annotations
@@ -18,18 +19,112 @@ from typing import Any
 
 #: What stands where a number, a name or a list belongs.
 STRANGE_VALUES: tuple[Any, ...] = (
-    *(None, True, False, "", "x", "0", "nan", "../../outside/secret.png", "/etc/hostname", "\0", "\ud800", "a" * 300, "é" * 200),
-    *([], {}, [[]], [1, 2], {"k1": 1}, [None], [[[[1]]]], [0] * 1000, "concat:a.mp4", "..\\..\\x", "C:\\x", ".", "..", "x/../.."),
-    *(float("nan"), float("inf"), -float("inf"), 0, -1, 1, 2, 1.5, 1e-320, 1e30, -1e30, 1e308, 1e12, 1e7, 255, 256, 65535, 65536),
+    *(
+        None,
+        True,
+        False,
+        "",
+        "x",
+        "0",
+        "nan",
+        "../../outside/secret.png",
+        "/etc/hostname",
+        "\0",
+        "\ud800",
+        "a" * 300,
+        "é" * 200,
+    ),
+    *(
+        [],
+        {},
+        [[]],
+        [1, 2],
+        {"k1": 1},
+        [None],
+        [[[[1]]]],
+        [0] * 1000,
+        "concat:a.mp4",
+        "..\\..\\x",
+        "C:\\x",
+        ".",
+        "..",
+        "x/../..",
+    ),
+    *(
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        0,
+        -1,
+        1,
+        2,
+        1.5,
+        1e-320,
+        1e30,
+        -1e30,
+        1e308,
+        1e12,
+        1e7,
+        255,
+        256,
+        65535,
+        65536,
+    ),
     *(-(2**63), 2**31, 2**32 - 1, 2**63, 2**64, 10**9, 10**12, 10**18, 10**400, -(10**400)),
 )
 
 STRANGE_WORDS = (
-    *("nan", "inf", "-inf", "-1", "0", "1e400", "1e30", "1_0", "x", "", "99999999999999999999", "4294967296", "1000000000", "0x10"),
-    *("\u0663", "../x.png", "#", "1 2", "9" * 400, "a" * 300, "list", "-0", "1e-320", "\0", "ply", "double", "uchar", "vertex"),
+    *(
+        "nan",
+        "inf",
+        "-inf",
+        "-1",
+        "0",
+        "1e400",
+        "1e30",
+        "1_0",
+        "x",
+        "",
+        "99999999999999999999",
+        "4294967296",
+        "1000000000",
+        "0x10",
+    ),
+    *(
+        "\u0663",
+        "../x.png",
+        "#",
+        "1 2",
+        "9" * 400,
+        "a" * 300,
+        "list",
+        "-0",
+        "1e-320",
+        "\0",
+        "ply",
+        "double",
+        "uchar",
+        "vertex",
+    ),
 )
 
-INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 10**9, 2**40, 2**63 - 1, 2**63, 2**64 - 1)
+INTERESTING = (
+    0,
+    1,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0xFFFF,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+    10**9,
+    2**40,
+    2**63 - 1,
+    2**63,
+    2**64 - 1,
+)
 
 #: Bytes of the largest file that is changed byte by byte.
 LARGEST_CHANGED = 50_000_000
@@ -39,7 +134,9 @@ HOLE = 5 * 1024**3
 
 
 def mutate(folder: Path, chance: random.Random, names: list[str], outside: Path) -> str:
-    """Change one of the files ``names`` in the folder; returns what was done. outside: a folder that links may lead to."""
+    """Change one of the files ``names`` in the folder; returns what was done. outside: a folder
+    that links may lead to.
+    """
     name = chance.choice(names)
     path = folder / name
     if not path.is_file() or path.is_symlink() or path.stat().st_size > LARGEST_CHANGED:
@@ -51,7 +148,12 @@ def mutate(folder: Path, chance: random.Random, names: list[str], outside: Path)
     if path.suffix in (".json", ".jsonl"):
         changes = [_json_changed, _json_changed, _json_changed, _json_changed, _bytes_changed]
     elif path.suffix == ".safetensors":
-        changes = [_safetensors_changed, _safetensors_changed, _bytes_changed, _tensor_values_changed]
+        changes = [
+            _safetensors_changed,
+            _safetensors_changed,
+            _bytes_changed,
+            _tensor_values_changed,
+        ]
     elif path.suffix == ".npy":
         changes = [_npy_changed, _npy_changed, _bytes_changed]
     elif path.suffix in (".txt", ".ply") or not path.suffix:
@@ -69,7 +171,17 @@ def mutate(folder: Path, chance: random.Random, names: list[str], outside: Path)
 def _replaced(path: Path, chance: random.Random, outside: Path) -> str:
     """Another kind of file in the place of this one."""
     kind = chance.choice(
-        ["a FIFO", "a folder", "a link to outside", "a link to itself", "a link to a device", "nothing", "a hole", "empty", "a socket"]
+        [
+            "a FIFO",
+            "a folder",
+            "a link to outside",
+            "a link to itself",
+            "a link to a device",
+            "nothing",
+            "a hole",
+            "empty",
+            "a socket",
+        ]
     )
     path.unlink()
     match kind:
@@ -78,7 +190,10 @@ def _replaced(path: Path, chance: random.Random, outside: Path) -> str:
         case "a folder":
             path.mkdir()
         case "a link to outside":
-            target = next((other for other in sorted(outside.iterdir()) if other.suffix == path.suffix), outside / "secret.txt")
+            target = next(
+                (other for other in sorted(outside.iterdir()) if other.suffix == path.suffix),
+                outside / "secret.txt",
+            )
             path.symlink_to(target)
         case "a link to itself":
             path.symlink_to(path)
@@ -112,7 +227,9 @@ def _bytes_changed(data: bytes, chance: random.Random) -> bytes:
         start = chance.randrange(len(data)) if data else 0
         if chance.random() < 0.3:
             start = min(start, chance.randrange(256))  # headers are at the front
-        new = chance.choice([chance.randbytes(chance.randint(1, 8)), b"\xff" * 8, b"\0" * 8, b"\x7f", b"\n", b'"'])
+        new = chance.choice(
+            [chance.randbytes(chance.randint(1, 8)), b"\xff" * 8, b"\0" * 8, b"\x7f", b"\n", b'"']
+        )
         match chance.choice(["cut", "change", "change", "change", "insert", "remove", "double"]):
             case "cut":
                 data = data[:start]
@@ -121,7 +238,11 @@ def _bytes_changed(data: bytes, chance: random.Random) -> bytes:
             case "remove":
                 data = data[:start] + data[start + chance.randint(1, 40) :]
             case "double":
-                data = data[:start] + data[start : start + chance.choice([16, 512, 4096])] + data[start:]
+                data = (
+                    data[:start]
+                    + data[start : start + chance.choice([16, 512, 4096])]
+                    + data[start:]
+                )
             case _:
                 data = data[:start] + new + data[start + len(new) :]
     return data
@@ -205,7 +326,13 @@ def _places(value: Any, path: tuple[Any, ...] = (), most: int = 3000) -> list[tu
     waiting = [(value, path)]
     while waiting and len(found) < most:
         here, place = waiting.pop(0)
-        inside = here.items() if isinstance(here, dict) else enumerate(here) if isinstance(here, list) else ()
+        inside = (
+            here.items()
+            if isinstance(here, dict)
+            else enumerate(here)
+            if isinstance(here, list)
+            else ()
+        )
         for key, item in inside:
             found.append((*place, key))
             waiting.append((item, (*place, key)))
@@ -225,8 +352,14 @@ def _safetensors_changed(data: bytes, chance: random.Random) -> bytes:
     if chance.random() < 0.15:
         return struct.pack("<Q", chance.choice(INTERESTING)) + data[8:]
     if chance.random() < 0.3:
-        entries = [entry for entry in header.values() if isinstance(entry, dict)] if isinstance(header, dict) else []
-        chance.choice(entries or [{}])["dtype"] = chance.choice(["F64", "F16", "BF16", "I64", "U8", "BOOL", "F8_E4M3", "F4", "C64", "X"])
+        entries = (
+            [entry for entry in header.values() if isinstance(entry, dict)]
+            if isinstance(header, dict)
+            else []
+        )
+        chance.choice(entries or [{}])["dtype"] = chance.choice(
+            ["F64", "F16", "BF16", "I64", "U8", "BOOL", "F8_E4M3", "F4", "C64", "X"]
+        )
     else:
         header = changed_json(header, chance)
     text = json.dumps(header).encode()
@@ -240,7 +373,11 @@ def _tensor_values_changed(data: bytes, chance: random.Random) -> bytes:
     if start + 4 > len(data):
         return data
     place = start + 4 * chance.randrange((len(data) - start) // 4)
-    return data[:place] + struct.pack("<f", chance.choice([float("nan"), float("inf"), 1e38])) + data[place + 4 :]
+    return (
+        data[:place]
+        + struct.pack("<f", chance.choice([float("nan"), float("inf"), 1e38]))
+        + data[place + 4 :]
+    )
 
 
 def _npy_changed(data: bytes, chance: random.Random) -> bytes:
@@ -251,13 +388,24 @@ def _npy_changed(data: bytes, chance: random.Random) -> bytes:
     choice = chance.random()
     if choice < 0.5 and numbers:
         match = chance.choice(numbers)
-        text = text[: match.start()] + chance.choice(["0", "1", "10000000000", "99999999999999999999", "-1", "1e9"]) + text[match.end() :]
+        text = (
+            text[: match.start()]
+            + chance.choice(["0", "1", "10000000000", "99999999999999999999", "-1", "1e9"])
+            + text[match.end() :]
+        )
     elif choice < 0.8:
         text = re.sub(r"'descr': '[^']*'", f"'descr': {chance.choice(STRANGE_DTYPES)}", text)
     else:
-        text = text.replace("False", chance.choice(["True", "1", "None", "__import__('os')", "'" * 3]))
+        text = text.replace(
+            "False", chance.choice(["True", "1", "None", "__import__('os')", "'" * 3])
+        )
     text = text.rstrip() + " " * max(0, length - len(text.rstrip()) - 1) + "\n"
-    return data[:8] + struct.pack("<H", min(len(text), 65535)) + text.encode("latin-1", "replace") + data[10 + length :]
+    return (
+        data[:8]
+        + struct.pack("<H", min(len(text), 65535))
+        + text.encode("latin-1", "replace")
+        + data[10 + length :]
+    )
 
 
 STRANGE_DTYPES = (
@@ -280,7 +428,11 @@ STRANGE_DTYPES = (
 
 def _tar_changed(data: bytes, chance: random.Random) -> bytes:
     """A member's header says another size or type, with the right checksum."""
-    starts = [start for start in range(0, len(data) - 511, 512) if data[start + 257 : start + 262] == b"ustar"]
+    starts = [
+        start
+        for start in range(0, len(data) - 511, 512)
+        if data[start + 257 : start + 262] == b"ustar"
+    ]
     if not starts:
         return data
     start = chance.choice(starts)
@@ -288,12 +440,22 @@ def _tar_changed(data: bytes, chance: random.Random) -> bytes:
     match chance.choice(["size", "size", "type", "name"]):
         case "size":
             header[124:136] = chance.choice(
-                [b"77777777777\0", b"00000000000\0", b"-0000000001\0", b"\x80" + b"\xff" * 11, b"00000001000\0"]
+                [
+                    b"77777777777\0",
+                    b"00000000000\0",
+                    b"-0000000001\0",
+                    b"\x80" + b"\xff" * 11,
+                    b"00000001000\0",
+                ]
             )
         case "type":
-            header[156:157] = chance.choice([b"1", b"2", b"3", b"5", b"6", b"S", b"L", b"x", b"g", b"V"])
+            header[156:157] = chance.choice(
+                [b"1", b"2", b"3", b"5", b"6", b"S", b"L", b"x", b"g", b"V"]
+            )
         case _:
-            header[0:100] = chance.choice([b"../outside/x", b"/etc/x", b"a.json", b"x" * 100]).ljust(100, b"\0")
+            header[0:100] = chance.choice(
+                [b"../outside/x", b"/etc/x", b"a.json", b"x" * 100]
+            ).ljust(100, b"\0")
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
     return data[:start] + bytes(header) + data[start + 512 :]

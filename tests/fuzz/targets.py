@@ -1,7 +1,7 @@
 """Every reader of the project, with a small good folder to begin from.
 
-A new reader gets a function that makes a folder, one that reads it, and a line in ``TARGETS``. Reading ends in a result or in
-``InputError``; the harness knows nothing else.
+A new reader gets a function that makes a folder, one that reads it, and a line in ``TARGETS``.
+Reading ends in a result or in ``InputError``; the harness knows nothing else.
 """
 
 from __future__ import annotations
@@ -19,13 +19,23 @@ import torch
 from PIL import Image
 
 from tests.pairs.small_pairs import small_pair, write_pairs
-from tests.scenes.capture_files import HEIGHT, WIDTH, noise, pose_matrix, transforms_content, write_colmap, write_transforms
+from tests.scenes.capture_files import (
+    HEIGHT,
+    WIDTH,
+    noise,
+    pose_matrix,
+    transforms_content,
+    write_colmap,
+    write_transforms,
+)
 from tests.video.made_models import SMALL, WAN_LIKE, made_model, save_text_encoder
 
 
 @dataclass(frozen=True)
 class Target:
-    """make: fills an empty folder, once. read: reads it. weight: how often it is drawn. changes: pattern of the files that are changed."""
+    """make: fills an empty folder, once. read: reads it. weight: how often it is drawn. changes:
+    pattern of the files that are changed.
+    """
 
     make: Callable[[Path], None]
     read: Callable[[Path], object]
@@ -47,20 +57,52 @@ def _inspect(folder: Path) -> object:
 
 
 def _make_rich_transforms(folder: Path) -> None:
-    content = transforms_content() | {"applied_transform": np.eye(3, 4).tolist(), "applied_scale": 2.0, "camera_model": "OPENCV"}
-    content |= {"k1": 0.1, "k2": 0.0, "p1": 0.0, "p2": 0.0, "ply_file_path": "points.ply", "camera_angle_x": 1.0}
-    content |= {"train_filenames": ["images/000.png", "images/001.png"], "test_filenames": ["images/002.png"]}
-    content["frames"][0] |= {"fl_x": 50.0, "w": 64, "h": 48, "cx": 30.0, "k1": -0.1, "camera_model": "OPENCV_FISHEYE"}
+    content = transforms_content() | {
+        "applied_transform": np.eye(3, 4).tolist(),
+        "applied_scale": 2.0,
+        "camera_model": "OPENCV",
+    }
+    content |= {
+        "k1": 0.1,
+        "k2": 0.0,
+        "p1": 0.0,
+        "p2": 0.0,
+        "ply_file_path": "points.ply",
+        "camera_angle_x": 1.0,
+    }
+    content |= {
+        "train_filenames": ["images/000.png", "images/001.png"],
+        "test_filenames": ["images/002.png"],
+    }
+    content["frames"][0] |= {
+        "fl_x": 50.0,
+        "w": 64,
+        "h": 48,
+        "cx": 30.0,
+        "k1": -0.1,
+        "camera_model": "OPENCV_FISHEYE",
+    }
     write_transforms(folder, content)
     _write_points(folder / "points.ply", binary=True)
     names = [f"images/{number:03d}.png" for number in range(3)]
-    splits = {"splits": {"a": {"train": names[:2], "test": names[2:], "train_in_fps_order": names[1::-1], "test_far": names[2:]}}}
+    splits = {
+        "splits": {
+            "a": {
+                "train": names[:2],
+                "test": names[2:],
+                "train_in_fps_order": names[1::-1],
+                "test_far": names[2:],
+            }
+        }
+    }
     (folder / "splits.json").write_text(json.dumps(splits))
 
 
 def _write_points(path: Path, binary: bool) -> None:
     kind = "binary_little_endian" if binary else "ascii"
-    header = f"ply\nformat {kind} 1.0\nelement vertex 9\n" + "".join(f"property float {name}\n" for name in "xyz")
+    header = f"ply\nformat {kind} 1.0\nelement vertex 9\n" + "".join(
+        f"property float {name}\n" for name in "xyz"
+    )
     header += "".join(f"property uchar {name}\n" for name in ("red", "green", "blue"))
     header += "element face 1\nproperty list uchar int vertex_indices\nend_header\n"
     if not binary:
@@ -69,7 +111,9 @@ def _write_points(path: Path, binary: bool) -> None:
         return
     points = np.zeros(9, [("xyz", "<f4", 3), ("rgb", "u1", 3)])
     points["xyz"], points["rgb"] = np.arange(27).reshape(9, 3), 7
-    path.write_bytes(header.encode() + points.tobytes() + b"\3" + np.arange(3, dtype="<i4").tobytes())
+    path.write_bytes(
+        header.encode() + points.tobytes() + b"\3" + np.arange(3, dtype="<i4").tobytes()
+    )
 
 
 def _make_photos(folder: Path) -> None:
@@ -83,7 +127,9 @@ def _make_photos(folder: Path) -> None:
         "f.png": {"exif": exif},
     }.items():  # fmt: skip
         image.save(folder / "images" / name, **options)
-    Image.fromarray(noise(WIDTH, HEIGHT)[..., 0].astype(np.uint16) * 257).save(folder / "images" / "g.png")
+    Image.fromarray(noise(WIDTH, HEIGHT)[..., 0].astype(np.uint16) * 257).save(
+        folder / "images" / "g.png"
+    )
     image.convert("P").save(folder / "images" / "h.png")
     image.convert("RGBA").save(folder / "images" / "i.webp")
 
@@ -118,7 +164,9 @@ def _make_video(folder: Path) -> None:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
         for number in range(5):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise(32, 24, number), format="rgb24")))
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(noise(32, 24, number), format="rgb24"))
+            )
         container.mux(stream.encode(None))
     (folder / "list.mp4").write_text("ffconcat version 1.0\nfile a.mp4\n")
 
@@ -146,7 +194,11 @@ def _make_structure_from_motion(folder: Path) -> None:
     write_colmap(folder / "capture", "SIMPLE_RADIAL", views=4)
     names = sorted(path.name for path in (folder / "capture" / "images").iterdir())
     images = folder / "capture" / "images"
-    stage = folder / "work" / f"sfm-{fingerprint(SfmConfig(), [(name, images / name) for name in names])[:16]}"
+    stage = (
+        folder
+        / "work"
+        / f"sfm-{fingerprint(SfmConfig(), [(name, images / name) for name in names])[:16]}"
+    )
     stage.mkdir(parents=True)
     (folder / "capture" / "sparse" / "0").rename(stage / "model")
     shutil.rmtree(folder / "capture" / "sparse")
@@ -165,7 +217,9 @@ def _read_structure_from_motion(folder: Path) -> object:
 def _make_train_list(folder: Path) -> None:
     _make_rich_transforms(folder)
     (folder / "list.txt").write_text("images/000.png # first\n002.png\n")
-    (folder / "list.json").write_text(json.dumps({"train": ["images/000.png", "001.png"], "test": ["images/002.png"]}))
+    (folder / "list.json").write_text(
+        json.dumps({"train": ["images/000.png", "001.png"], "test": ["images/002.png"]})
+    )
 
 
 def _read_train_list(folder: Path) -> object:
@@ -201,7 +255,13 @@ def _splats(count: int = 12, degree: int = 1) -> Any:
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=random)
 
-    return Splats(normal(count, 3), normal(count, 4), normal(count, 3) - 3, normal(count), normal(count, (degree + 1) ** 2, 3))
+    return Splats(
+        normal(count, 3),
+        normal(count, 4),
+        normal(count, 3) - 3,
+        normal(count),
+        normal(count, (degree + 1) ** 2, 3),
+    )
 
 
 def _make_ply(folder: Path) -> None:
@@ -228,12 +288,24 @@ def _make_splat_files(folder: Path) -> None:
 
     for name in ("a.spz", "b.sog"):
         write_splat_file(folder / name, _splats(40, degree=1))
-    record = np.dtype([("position", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("rotation", "u1", 4)])
+    record = np.dtype(
+        [("position", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("rotation", "u1", 4)]
+    )
     records = np.zeros(7, record)
     records["scale"], records["rotation"] = 0.1, 200
     (folder / "c.splat").write_bytes(records.tobytes())
-    bounds = [f"{end}_{axis}" for group in (("x", "y", "z"), ("scale_x", "scale_y", "scale_z")) for end in ("min", "max") for axis in group]
-    header = ["ply", "format binary_little_endian 1.0", "element chunk 1", *(f"property float {name}" for name in bounds)]
+    bounds = [
+        f"{end}_{axis}"
+        for group in (("x", "y", "z"), ("scale_x", "scale_y", "scale_z"))
+        for end in ("min", "max")
+        for axis in group
+    ]
+    header = [
+        "ply",
+        "format binary_little_endian 1.0",
+        "element chunk 1",
+        *(f"property float {name}" for name in bounds),
+    ]
     header += [
         "element vertex 9",
         *(f"property uint packed_{name}" for name in ("position", "rotation", "scale", "color")),
@@ -242,13 +314,18 @@ def _make_splat_files(folder: Path) -> None:
     ]
     values = np.array([-1, -1, -1, 1, 1, 1, -3, -3, -3, -1, -1, -1], "<f4")
     words = np.random.default_rng(0).integers(0, 2**32, (9, 4), dtype=np.uint32).astype("<u4")
-    (folder / "d.compressed.ply").write_bytes("\n".join(header).encode() + values.tobytes() + words.tobytes())
+    (folder / "d.compressed.ply").write_bytes(
+        "\n".join(header).encode() + values.tobytes() + words.tobytes()
+    )
 
 
 def _read_splat_files(folder: Path) -> object:
     from artifixer.splats.files import read_splat_file
 
-    return [_try(read_splat_file, folder / name) for name in ("a.spz", "b.sog", "c.splat", "d.compressed.ply")]
+    return [
+        _try(read_splat_file, folder / name)
+        for name in ("a.spz", "b.sog", "c.splat", "d.compressed.ply")
+    ]
 
 
 def _cameras(count: int = 2, width: int = WIDTH, height: int = HEIGHT) -> Any:
@@ -267,7 +344,9 @@ def _make_camera_path(folder: Path) -> None:
     cameras = _cameras(3)
     frames = [CameraFrame(cameras[i], f"images/{i:03d}.png") for i in range(3)]
     write_cameras(folder / "cameras.json", frames, [(frames[0], "references/00000.png")])
-    content = transforms_content() | {"frames": [{"transform_matrix": pose_matrix((i, 0, 0))} for i in range(3)]}
+    content = transforms_content() | {
+        "frames": [{"transform_matrix": pose_matrix((i, 0, 0))} for i in range(3)]
+    }
     (folder / "path.json").write_text(json.dumps(content))
 
 
@@ -318,9 +397,29 @@ def _make_run(folder: Path) -> None:
 
     with RunFolder.open(folder / "run", {"capture": "fox"}, {"steps": {"a": 1}}) as run:
         stages = Stages(run, Progress(output=None))
-        stages.complete("render", {"splats": "a"}, ["renders"], 1, lambda stage: write_bytes(run.path("renders", "00000.png"), b"png"))
-        view = {"photo": "a.png", "psnr": 20.0, "ssim": 0.5, "lpips_vgg01": None, "lpips_alex": None, "empty": 0.1}
-        variant = {"psnr": 20.0, "psnr_pooled": 20.0, "psnr_opaque": 21.0, "psnr_empty": None, "ssim": 0.5, "lpips_vgg01": None}
+        stages.complete(
+            "render",
+            {"splats": "a"},
+            ["renders"],
+            1,
+            lambda stage: write_bytes(run.path("renders", "00000.png"), b"png"),
+        )
+        view = {
+            "photo": "a.png",
+            "psnr": 20.0,
+            "ssim": 0.5,
+            "lpips_vgg01": None,
+            "lpips_alex": None,
+            "empty": 0.1,
+        }
+        variant = {
+            "psnr": 20.0,
+            "psnr_pooled": 20.0,
+            "psnr_opaque": 21.0,
+            "psnr_empty": None,
+            "ssim": 0.5,
+            "lpips_vgg01": None,
+        }
         variant |= {"lpips_alex": None, "empty": 0.1, "fid": None, "views": 1, "per_view": [view]}
         from dataclasses import fields
 
@@ -367,12 +466,24 @@ def _make_reconstruction(folder: Path) -> None:
         write_cameras(run.path("cameras.json"), [CameraFrame(cameras, "a.png")])
         write_json(run.path("split.json"), {"name": "x", "train": [], "heldout": ["a.png"]})
         view = {"photo": "a.png", "psnr": 20.0, "ssim": 0.5}
-        write_json(run.path("metrics.json"), {half: {"psnr": 1.0, "ssim": 1.0, "per_view": [view]} for half in ("train", "heldout")})
+        write_json(
+            run.path("metrics.json"),
+            {half: {"psnr": 1.0, "ssim": 1.0, "per_view": [view]} for half in ("train", "heldout")},
+        )
         _make_renders(run.path("renders", "heldout"))
     tensors = dict(vars(splats))
-    state = {f"adam.{name}.{key}": torch.ones_like(value) for name, value in tensors.items() for key in ("exp_avg", "exp_avg_sq")}
+    state = {
+        f"adam.{name}.{key}": torch.ones_like(value)
+        for name, value in tensors.items()
+        for key in ("exp_avg", "exp_avg_sq")
+    }
     state |= {f"adam.{name}.step": torch.tensor(3.0) for name in tensors}
-    _save(folder / "run" / "checkpoint.safetensors", "me", 3, {**tensors, **state, f"{STATE_PREFIX}0": torch.ones(12, 16)})
+    _save(
+        folder / "run" / "checkpoint.safetensors",
+        "me",
+        3,
+        {**tensors, **state, f"{STATE_PREFIX}0": torch.ones(12, 16)},
+    )
 
 
 def _read_reconstruction(folder: Path) -> object:
@@ -387,7 +498,9 @@ def _read_reconstruction(folder: Path) -> object:
     pull = FreeSpaceLoss([_cameras(1, 16, 12)], 1.0, 0.01, FreeSpaceConfig())
 
     def continued() -> None:
-        trainable, _ = _load_or_start(folder / "run" / "checkpoint.safetensors", "me", _splats(), pull, config, 1.0, "cpu")
+        trainable, _ = _load_or_start(
+            folder / "run" / "checkpoint.safetensors", "me", _splats(), pull, config, 1.0, "cpu"
+        )
         trainable.splats.means.square().sum().backward()
         trainable.step()
 
@@ -402,7 +515,11 @@ def _read_reconstruction(folder: Path) -> object:
 
 
 def _make_pairs(folder: Path) -> None:
-    pair = replace(small_pair("000001_0", height=8, width=16), caption="a house", caption_embedding=torch.ones(3, 4))
+    pair = replace(
+        small_pair("000001_0", height=8, width=16),
+        caption="a house",
+        caption_embedding=torch.ones(3, 4),
+    )
     write_pairs(folder, [[pair], [small_pair("000017_0", views=1, height=8, width=16)]])
 
 
@@ -428,11 +545,18 @@ def _read_with_right_checksums(folder: Path) -> object:
 
     for shard in read_index(folder):
         data = (
-            (folder / shard.file).read_bytes() if (folder / shard.file).is_file() and (folder / shard.file).stat().st_size < 10**7 else b""
+            (folder / shard.file).read_bytes()
+            if (folder / shard.file).is_file() and (folder / shard.file).stat().st_size < 10**7
+            else b""
         )
         for entry in shard.samples:
             piece = data[entry.offset : entry.offset + entry.bytes]
-            _try(read_sample, folder, shard, replace(entry, bytes=len(piece), crc32=zlib.crc32(piece)))
+            _try(
+                read_sample,
+                folder,
+                shard,
+                replace(entry, bytes=len(piece), crc32=zlib.crc32(piece)),
+            )
     return None
 
 
@@ -451,7 +575,15 @@ def _make_curation(folder: Path) -> None:
             data = encode_sample(pair)
             has_pairs = number in (0, 17)
             samples = ((describe(pair, data), data),) if has_pairs else ()
-            made.add(number, MadeScene(samples, (figures,) if has_pairs else (), 1.0, None if has_pairs else "no photos"))
+            made.add(
+                number,
+                MadeScene(
+                    samples,
+                    (figures,) if has_pairs else (),
+                    1.0,
+                    None if has_pairs else "no photos",
+                ),
+            )
 
 
 def _read_curation(folder: Path) -> object:
@@ -485,9 +617,13 @@ def _make_wan_like(folder: Path) -> None:
 def _make_release(folder: Path) -> None:
     from artifixer.video.weights import release_name
 
-    transformer = replace(WAN_LIKE.transformer, width=256, ffn_width=16, heads=2, layers=1, text_tokens=512)
+    transformer = replace(
+        WAN_LIKE.transformer, width=256, ffn_width=16, heads=2, layers=1, text_tokens=512
+    )
     model = made_model(replace(WAN_LIKE, transformer=transformer))
-    tensors = {release_name(name): value.half() for name, value in model.transformer.state_dict().items()}
+    tensors = {
+        release_name(name): value.half() for name, value in model.transformer.state_dict().items()
+    }
     torch.save(tensors, folder / "release.pt")
     model.vae.network.save_pretrained(folder / "vae")
 
@@ -500,16 +636,42 @@ def _make_wan(folder: Path) -> None:
 
     model = made_model(WAN_LIKE)
     (folder / "transformer").mkdir()
-    tensors = {release_name(name): value for name, value in model.transformer.state_dict().items() if not is_added_layer(name)}
-    parts = {"a.safetensors": dict(list(tensors.items())[::2]), "b.safetensors": dict(list(tensors.items())[1::2])}
+    tensors = {
+        release_name(name): value
+        for name, value in model.transformer.state_dict().items()
+        if not is_added_layer(name)
+    }
+    parts = {
+        "a.safetensors": dict(list(tensors.items())[::2]),
+        "b.safetensors": dict(list(tensors.items())[1::2]),
+    }
     for name, part in parts.items():
         save_file(part, folder / "transformer" / name)
-    index = {"metadata": {}, "weight_map": {tensor: name for name, part in parts.items() for tensor in part}}
-    (folder / "transformer" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    index = {
+        "metadata": {},
+        "weight_map": {tensor: name for name, part in parts.items() for tensor in part},
+    }
+    (folder / "transformer" / "diffusion_pytorch_model.safetensors.index.json").write_text(
+        json.dumps(index)
+    )
     network = WAN_LIKE.transformer
-    config = {"num_attention_heads": network.heads, "attention_head_dim": network.head_width, "ffn_dim": network.ffn_width}
-    config |= {"num_layers": network.layers, "in_channels": 16, "text_dim": network.text_width, "freq_dim": network.frequency_width}
-    config |= {"patch_size": [1, 2, 2], "qk_norm": "rms_norm_across_heads", "cross_attn_norm": True, "image_dim": None}
+    config = {
+        "num_attention_heads": network.heads,
+        "attention_head_dim": network.head_width,
+        "ffn_dim": network.ffn_width,
+    }
+    config |= {
+        "num_layers": network.layers,
+        "in_channels": 16,
+        "text_dim": network.text_width,
+        "freq_dim": network.frequency_width,
+    }
+    config |= {
+        "patch_size": [1, 2, 2],
+        "qk_norm": "rms_norm_across_heads",
+        "cross_attn_norm": True,
+        "image_dim": None,
+    }
     (folder / "transformer" / "config.json").write_text(json.dumps(config))
     model.vae.network.save_pretrained(folder / "vae")
 
@@ -531,7 +693,9 @@ def _make_text_encoder(folder: Path) -> None:
     from artifixer.video.text import TextConfig, TextEncoder
 
     save_text_encoder(folder, 8)
-    TextEncoder(folder, TextConfig(8, 8), folder / "cache", dtype=torch.float32).encode("a red house")
+    TextEncoder(folder, TextConfig(8, 8), folder / "cache", dtype=torch.float32).encode(
+        "a red house"
+    )
 
 
 def _read_text_encoder(folder: Path) -> object:
@@ -585,7 +749,12 @@ def _make_training(folder: Path) -> None:
 
     modules, optimizers = _training_state()
     plain = {"seconds": 1.0, "cooldown_start": None, "total": None}
-    save_checkpoint(folder / "checkpoints", 3, state_tensors(modules, optimizers, {"average": torch.ones(4)}), plain)
+    save_checkpoint(
+        folder / "checkpoints",
+        3,
+        state_tensors(modules, optimizers, {"average": torch.ones(4)}),
+        plain,
+    )
 
 
 def _read_training(folder: Path) -> object:
@@ -593,7 +762,11 @@ def _read_training(folder: Path) -> object:
 
     modules, optimizers = _training_state()
     newest = latest_checkpoint(folder / "checkpoints")
-    return None if newest is None else load_checkpoint(newest, modules, optimizers, {"average": torch.ones(4)})
+    return (
+        None
+        if newest is None
+        else load_checkpoint(newest, modules, optimizers, {"average": torch.ones(4)})
+    )
 
 
 def _make_depth_model(folder: Path) -> None:
@@ -610,12 +783,18 @@ def _read_depth_model(folder: Path) -> object:
 
 
 TARGETS: dict[str, Target] = {
-    "colmap binary": Target(lambda folder: write_colmap(folder, "OPENCV", ".bin", views=3) and None, _inspect, 3),
-    "colmap text": Target(lambda folder: write_colmap(folder, "OPENCV", ".txt", views=3) and None, _inspect, 3),
+    "colmap binary": Target(
+        lambda folder: write_colmap(folder, "OPENCV", ".bin", views=3) and None, _inspect, 3
+    ),
+    "colmap text": Target(
+        lambda folder: write_colmap(folder, "OPENCV", ".txt", views=3) and None, _inspect, 3
+    ),
     "transforms": Target(_make_rich_transforms, _inspect, 4),
     "photos": Target(_make_photos, _read_photos, 4),
     "video": Target(_make_video, _read_video, 2),
-    "structure from motion": Target(_make_structure_from_motion, _read_structure_from_motion, 1, "work/*"),
+    "structure from motion": Target(
+        _make_structure_from_motion, _read_structure_from_motion, 1, "work/*"
+    ),
     "train list": Target(_make_train_list, _read_train_list, 1, "list.*"),
     "ply": Target(_make_ply, _read_ply, 4),
     "splat files": Target(_make_splat_files, _read_splat_files, 3),

@@ -1,4 +1,6 @@
-"""A small part of the fuzzer (``make fuzz`` runs 20,000 cases), and proof that it notices what it is there for."""
+"""A small part of the fuzzer (``make fuzz`` runs 20,000 cases), and proof that it notices what it
+is there for.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,16 @@ CASES = 400
 
 def test_damaged_files_end_in_a_result_or_in_one_line() -> None:
     counts, failures = fuzz(CASES)
-    told = "\n".join(f"{bad.target} {bad.number}: {bad.outcome} ({'; '.join(bad.changes)})\n{bad.detail}" for bad in failures)
+    told = "\n".join(
+        f"{bad.target} {bad.number}: {bad.outcome} ({'; '.join(bad.changes)})\n{bad.detail}"
+        for bad in failures
+    )
     assert not failures, f"repeat one with python -m tests.fuzz --target NAME --case NUMBER\n{told}"
     assert counts.total() == CASES
     outcomes = {outcome for _, outcome in counts}
-    assert outcomes == set(GOOD), f"cases must both pass and be refused, or they prove nothing: {outcomes}"
+    assert outcomes == set(GOOD), (
+        f"cases must both pass and be refused, or they prove nothing: {outcomes}"
+    )
 
 
 def test_the_same_seed_makes_the_same_damage(tmp_path: Path) -> None:
@@ -40,22 +47,32 @@ def test_the_same_seed_makes_the_same_damage(tmp_path: Path) -> None:
         (folder / "b.bin").write_bytes(bytes(range(256)))
         chance = random.Random(7)
         told = [mutate(folder, chance, ["a.json", "b.bin"], tmp_path) for _ in range(4)]
-        small = [path for path in sorted(folder.iterdir()) if path.is_file() and path.stat().st_size < 10_000]
+        small = [
+            path
+            for path in sorted(folder.iterdir())
+            if path.is_file() and path.stat().st_size < 10_000
+        ]
         written.append((told, {path.name: path.read_bytes() for path in small}))
     assert written[0] == written[1]
 
 
-#: What a reader must not do, as a program in which ``inside`` and ``outside`` are folders; and what the watch says.
+#: What a reader must not do, as a program in which ``inside`` and ``outside`` are folders; and what
+#: the watch says.
 DEEDS = {
     "write": ("open(outside / 'x', 'w').close()", "open for writing"),
     "write through a link": (
-        "(inside / 'l').symlink_to(outside / 'secret'); watch.found.clear(); open(inside / 'l', 'a')",
+        "(inside / 'l').symlink_to(outside / 'secret'); watch.found.clear(); open(inside / 'l', "
+        "'a')",
         "open for writing",
     ),
     "read": ("open(outside / 'secret').read()", "open "),
     "delete": ("os.remove(outside / 'secret')", "os.remove"),
     "delete a tree": ("shutil.rmtree(outside)", "shutil.rmtree"),
-    "delete by way of a link": ("(inside / 'l').symlink_to(outside); watch.found.clear(); os.remove(inside / 'l' / 'secret')", "os.remove"),
+    "delete by way of a link": (
+        "(inside / 'l').symlink_to(outside); watch.found.clear(); os.remove(inside / 'l' / "
+        "'secret')",
+        "os.remove",
+    ),
     "rename": ("os.rename(outside / 'secret', inside / 'x')", "os.rename"),
     "start a program": ("subprocess.run(['true'])", "subprocess.Popen"),
     "start a shell": ("os.system('true')", "os.system"),
@@ -92,7 +109,8 @@ def watched(folder: Path, program: str) -> list[str]:
     lines = [
         "import json, os, pickle, shutil, subprocess, sys, pathlib",
         f"from {Watch.__module__} import Watch",
-        f"inside, outside = pathlib.Path({str(folder / 'case')!r}), pathlib.Path({str(folder / 'outside')!r})",
+        f"inside, outside = pathlib.Path({str(folder / 'case')!r}), "
+        f"pathlib.Path({str(folder / 'outside')!r})",
         "watch = Watch()",
         "sys.addaudithook(watch)",
         "watch.case = os.path.realpath(inside)",
@@ -102,7 +120,11 @@ def watched(folder: Path, program: str) -> list[str]:
     ]
     project = Path(__file__).parents[2]
     answer = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(project)}, check=True
+        [sys.executable, "-c", "\n".join(lines)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(project)},
+        check=True,
     )
     found: list[str] = json.loads(answer.stdout)
     return found

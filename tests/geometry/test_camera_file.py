@@ -7,14 +7,24 @@ import json
 import pytest
 import torch
 
-from artifixer.geometry.camera_file import CameraFrame, is_camera_file, read_cameras, read_references, write_cameras
+from artifixer.geometry.camera_file import (
+    CameraFrame,
+    is_camera_file,
+    read_cameras,
+    read_references,
+    write_cameras,
+)
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.transforms import invert_rigid, look_at
 from artifixer.runtime.errors import InputError
 
 
 def frame(model: str = "pinhole", photo: str | None = "images/ä b.jpg") -> CameraFrame:
-    pose = look_at(torch.randn(1, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 3), torch.tensor([0.0, 1.0, 0.0]))
+    pose = look_at(
+        torch.randn(1, 3, generator=torch.Generator().manual_seed(0)),
+        torch.zeros(1, 3),
+        torch.tensor([0.0, 1.0, 0.0]),
+    )
     K = torch.tensor([[[300.1, 0, 160.3], [0, 299.7, 120.9], [0, 0, 1]]])
     distortion = torch.tensor([[0.1, -0.02, 0.003, 0.0004, 0, 0, 0, 0]])
     return CameraFrame(Cameras(invert_rigid(pose), K, 320, 240, model, distortion), photo)
@@ -63,10 +73,23 @@ def test_wrong_values_are_named(tmp_path, key, value):
     path.write_text(json.dumps(content))
     with pytest.raises(InputError) as error:
         read_cameras(path)
-    assert str(path) in str(error.value) and "frame 0" in str(error.value) and "expected" in str(error.value)
+    assert (
+        str(path) in str(error.value)
+        and "frame 0" in str(error.value)
+        and "expected" in str(error.value)
+    )
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"format": "artifixer cameras", "version": 99}', "{", '{"format": 3, "frames": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{}",
+        '{"format": "artifixer cameras", "version": 99}',
+        "{",
+        '{"format": 3, "frames": 1}',
+    ],
+)
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "cameras.json"
     path.write_text(content)

@@ -10,7 +10,8 @@ from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.geometry.rays import pixel_grid, pixel_rays, pluecker_map
 from artifixer.geometry.transforms import look_at
 
-#: float64 rounding of a few dozen operations on pixels of size 1e3, through Newton's method run to convergence.
+#: float64 rounding of a few dozen operations on pixels of size 1e3, through Newton's method run to
+#: convergence.
 PIXEL_TOLERANCE = 1e-8
 
 #: OpenCV computes in float64 as well; the two orders of operations differ by rounding.
@@ -28,11 +29,22 @@ LENSES = {
 def views(lens: str, count: int = 3, dtype: torch.dtype = torch.float64) -> Cameras:
     model, distortion = LENSES[lens]
     generator = torch.Generator().manual_seed(0)
-    eyes = torch.randn(count, 3, generator=generator, dtype=dtype) * 3 + torch.tensor([0.0, 0.0, 6.0], dtype=dtype)
-    poses = look_at(eyes, torch.zeros(count, 3, dtype=dtype), torch.tensor([0.0, 1.0, 0.0], dtype=dtype))
+    eyes = torch.randn(count, 3, generator=generator, dtype=dtype) * 3 + torch.tensor(
+        [0.0, 0.0, 6.0], dtype=dtype
+    )
+    poses = look_at(
+        eyes, torch.zeros(count, 3, dtype=dtype), torch.tensor([0.0, 1.0, 0.0], dtype=dtype)
+    )
     K = torch.tensor([[310.0, 0, 161.5], [0, 290.0, 118.0], [0, 0, 1]], dtype=dtype)
     viewmats = torch.linalg.inv(poses)
-    return Cameras(viewmats, K.repeat(count, 1, 1), 320, 240, model, torch.tensor([distortion] * count, dtype=dtype))
+    return Cameras(
+        viewmats,
+        K.repeat(count, 1, 1),
+        320,
+        240,
+        model,
+        torch.tensor([distortion] * count, dtype=dtype),
+    )
 
 
 @pytest.mark.parametrize("lens", LENSES)
@@ -62,11 +74,17 @@ def test_projection_equals_opencv(lens):
         translation, K = cameras.viewmats[view, :3, 3].numpy(), cameras.Ks[view].numpy()
         k1, k2, k3, k4, k5, k6, p1, p2 = cameras.distortion[view].numpy()
         if cameras.model == "fisheye":
-            expected = cv2.fisheye.projectPoints(points.numpy()[:, None], rotation, translation, K, np.array([k1, k2, k3, k4]))[0]
+            expected = cv2.fisheye.projectPoints(
+                points.numpy()[:, None], rotation, translation, K, np.array([k1, k2, k3, k4])
+            )[0]
         else:
-            expected = cv2.projectPoints(points.numpy(), rotation, translation, K, np.array([k1, k2, p1, p2, k3, k4, k5, k6]))[0]
+            expected = cv2.projectPoints(
+                points.numpy(), rotation, translation, K, np.array([k1, k2, p1, p2, k3, k4, k5, k6])
+            )[0]
         expected = torch.from_numpy(expected.reshape(-1, 2))[valid[view]]
-        torch.testing.assert_close(pixels[view, valid[view]], expected, rtol=OPENCV_TOLERANCE, atol=OPENCV_TOLERANCE)
+        torch.testing.assert_close(
+            pixels[view, valid[view]], expected, rtol=OPENCV_TOLERANCE, atol=OPENCV_TOLERANCE
+        )
 
 
 def test_points_behind_and_beyond_the_fold_are_invalid():
@@ -80,12 +98,16 @@ def test_points_behind_and_beyond_the_fold_are_invalid():
 @pytest.mark.parametrize("lens", LENSES)
 def test_resizing_and_cropping_move_pixels_accordingly(lens):
     cameras = views(lens)
-    points = 0.3 * torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    points = 0.3 * torch.randn(
+        50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)
+    )
     pixels = cameras.project(points)[0]
     halved = cameras.resized(160, 120).project(points)[0]
     torch.testing.assert_close(halved, pixels / 2)
     cropped = cameras.cropped(20, 10, 100, 90)
-    torch.testing.assert_close(cropped.project(points)[0], pixels - torch.tensor([20.0, 10.0], dtype=torch.float64))
+    torch.testing.assert_close(
+        cropped.project(points)[0], pixels - torch.tensor([20.0, 10.0], dtype=torch.float64)
+    )
     assert (cropped.width, cropped.height) == (100, 90)
 
 

@@ -1,4 +1,6 @@
-"""Paths: steps within their limits, target views hit exactly, nothing depends on where the world's origin is."""
+"""Paths: steps within their limits, target views hit exactly, nothing depends on where the world's
+origin is.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +10,41 @@ import pytest
 import torch
 
 from artifixer.geometry.cameras import Cameras, concatenate
-from artifixer.geometry.paths import StepLimits, alike, focus_point, orbit, short_order, spline, tour, typical_distance
-from artifixer.geometry.transforms import invert_rigid, look_at, quaternion_to_matrix, rotation_angle
+from artifixer.geometry.paths import (
+    StepLimits,
+    alike,
+    focus_point,
+    orbit,
+    short_order,
+    spline,
+    tour,
+    typical_distance,
+)
+from artifixer.geometry.transforms import (
+    invert_rigid,
+    look_at,
+    quaternion_to_matrix,
+    rotation_angle,
+)
 
 UP = torch.tensor([0.0, 0.0, 1.0])
 LIMITS = StepLimits()
 
-#: The angle of two float32 rotations is known to about 1e-3 radians at worst (it is the square root of their rounding).
+#: The angle of two float32 rotations is known to about 1e-3 radians at worst (it is the square root
+#: of their rounding).
 ANGLE_TOLERANCE = 1e-3
 
 
 def arc(count: int = 9, shuffle: bool = False) -> Cameras:
-    """Views on an arc of 100 degrees at radius 4 around the origin, a little wobbly, in order or shuffled."""
+    """Views on an arc of 100 degrees at radius 4 around the origin, a little wobbly, in order or
+    shuffled.
+    """
     generator = torch.Generator().manual_seed(0)
     angles = torch.linspace(0, math.radians(100), count)
-    eyes = torch.stack([4 * angles.cos(), 4 * angles.sin(), 1.0 + 0.3 * torch.rand(count, generator=generator)], dim=1)
+    eyes = torch.stack(
+        [4 * angles.cos(), 4 * angles.sin(), 1.0 + 0.3 * torch.rand(count, generator=generator)],
+        dim=1,
+    )
     K = torch.tensor([[200.0, 0, 80], [0, 200, 60], [0, 0, 1]]).repeat(count, 1, 1)
     cameras = Cameras.pinhole(invert_rigid(look_at(eyes, torch.zeros(count, 3), UP)), K, 160, 120)
     return cameras[torch.randperm(count, generator=generator)] if shuffle else cameras
@@ -30,7 +52,9 @@ def arc(count: int = 9, shuffle: bool = False) -> Cameras:
 
 def steps(cameras: Cameras) -> tuple[torch.Tensor, torch.Tensor]:
     rotations = cameras.viewmats[:, :3, :3].double()
-    return rotation_angle(rotations[1:], rotations[:-1]), (cameras.centers[1:] - cameras.centers[:-1]).norm(dim=1)
+    return rotation_angle(rotations[1:], rotations[:-1]), (
+        cameras.centers[1:] - cameras.centers[:-1]
+    ).norm(dim=1)
 
 
 def test_tour_hits_every_view_exactly_within_the_step_limits():
@@ -67,10 +91,14 @@ def test_tour_moves_with_the_world():
     rotation = quaternion_to_matrix(torch.tensor([0.3, -0.2, 0.8, 0.1]))
     motion = torch.eye(4)
     motion[:3, :3], motion[:3, 3] = rotation, torch.tensor([5.0, -3, 2])
-    moved = Cameras.pinhole(views.viewmats @ invert_rigid(motion[None])[0], views.Ks, views.width, views.height)
+    moved = Cameras.pinhole(
+        views.viewmats @ invert_rigid(motion[None])[0], views.Ks, views.width, views.height
+    )
     expected, found = tour(views, 4.0), tour(moved, 4.0)
     assert expected.stops == found.stops
-    torch.testing.assert_close(found.cameras.viewmats @ motion, expected.cameras.viewmats, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        found.cameras.viewmats @ motion, expected.cameras.viewmats, atol=1e-4, rtol=1e-4
+    )
 
 
 def test_tour_of_one_view_is_that_view_and_equal_views_do_not_hang():
@@ -86,7 +114,10 @@ def test_spline_reaches_beyond_both_ends_smoothly():
     captured = torch.atan2(views.centers[:, 1], views.centers[:, 0])
     assert along.min() < captured.min() and along.max() > captured.max()
     angle, translation = steps(path.cameras)
-    assert angle.max() <= LIMITS.angle + ANGLE_TOLERANCE and translation.max() <= LIMITS.translation * 4.0 + 1e-5
+    assert (
+        angle.max() <= LIMITS.angle + ANGLE_TOLERANCE
+        and translation.max() <= LIMITS.translation * 4.0 + 1e-5
+    )
 
 
 def test_orbit_circles_what_the_views_look_at():

@@ -1,4 +1,6 @@
-"""Pixel rays and Pluecker maps: there and back through the lens, and what does not change along a ray."""
+"""Pixel rays and Pluecker maps: there and back through the lens, and what does not change along a
+ray.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ def cameras(model: LensModel = "pinhole", views: int = 2) -> Cameras:
     """Turned and moved views, each with a distortion of its own, float64."""
     random = torch.Generator().manual_seed(0)
     viewmats = torch.eye(4, dtype=torch.float64).repeat(views, 1, 1)
-    viewmats[:, :3, :3] = quaternion_to_matrix(torch.randn(views, 4, generator=random, dtype=torch.float64))
+    viewmats[:, :3, :3] = quaternion_to_matrix(
+        torch.randn(views, 4, generator=random, dtype=torch.float64)
+    )
     viewmats[:, :3, 3] = torch.randn(views, 3, generator=random, dtype=torch.float64)
     K = torch.tensor([[11.0, 0, 5.5], [0, 10, 5], [0, 0, 1]], dtype=torch.float64)
     distortion = 0.02 * torch.randn(views, 8, generator=random, dtype=torch.float64)
@@ -39,7 +43,9 @@ def test_points_on_a_ray_project_to_its_pixel(model: LensModel) -> None:
     views = cameras(model)
     origins, directions = pixel_rays(views)
     assert directions.shape == (2, 9, 12, 3)
-    torch.testing.assert_close(directions.norm(dim=-1), torch.ones(2, 9, 12, dtype=torch.float64), atol=ROUNDING, rtol=0)
+    torch.testing.assert_close(
+        directions.norm(dim=-1), torch.ones(2, 9, 12, dtype=torch.float64), atol=ROUNDING, rtol=0
+    )
     torch.testing.assert_close(origins, views.centers)
     for view in range(2):
         for distance in (0.5, 7.0):
@@ -53,7 +59,12 @@ def test_pluecker_maps_are_the_same_for_every_point_of_a_ray() -> None:
     views = cameras()
     directions, moments = pluecker_map(views).split(3, dim=-1)
     origins = views.centers[:, None, None]
-    torch.testing.assert_close((directions * moments).sum(dim=-1), torch.zeros(2, 9, 12, dtype=torch.float64), atol=ROUNDING, rtol=0)
+    torch.testing.assert_close(
+        (directions * moments).sum(dim=-1),
+        torch.zeros(2, 9, 12, dtype=torch.float64),
+        atol=ROUNDING,
+        rtol=0,
+    )
     elsewhere = torch.linalg.cross(origins + 3.7 * directions, directions)
     torch.testing.assert_close(moments, elsewhere, atol=ROUNDING, rtol=0)
 
@@ -65,7 +76,14 @@ def test_pluecker_maps_move_with_the_world() -> None:
     shift = torch.tensor([1.0, -2, 0.5], dtype=torch.float64)
     move = torch.eye(4, dtype=torch.float64)
     move[:3, :3], move[:3, 3] = turn, shift
-    moved = Cameras(views.viewmats @ torch.linalg.inv(move), views.Ks, views.width, views.height, views.model, views.distortion)
+    moved = Cameras(
+        views.viewmats @ torch.linalg.inv(move),
+        views.Ks,
+        views.width,
+        views.height,
+        views.model,
+        views.distortion,
+    )
     directions, moments = pluecker_map(views).split(3, dim=-1)
     new_directions, new_moments = pluecker_map(moved).split(3, dim=-1)
     torch.testing.assert_close(new_directions, directions @ turn.T, atol=ROUNDING, rtol=0)

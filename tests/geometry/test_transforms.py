@@ -20,7 +20,8 @@ from artifixer.geometry.transforms import (
 
 def rotations(count: int) -> torch.Tensor:
     quats = torch.randn(count, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    half_turns = torch.eye(4, dtype=torch.float64)  # the identity and the three half turns about the axes
+    # the identity and the three half turns about the axes
+    half_turns = torch.eye(4, dtype=torch.float64)
     return quaternion_to_matrix(torch.cat([quats, half_turns]))
 
 
@@ -36,7 +37,12 @@ def test_rotation_angle_is_exact_for_tiny_and_for_half_turns():
     for angle in (1e-9, 1e-4, 1.0, math.pi):
         turn = torch.from_numpy(Rotation.from_rotvec([0.0, angle, 0.0]).as_matrix())
         base = rotations(1)[0]
-        torch.testing.assert_close(rotation_angle(base, base @ turn), torch.tensor(angle, dtype=torch.float64), rtol=1e-6, atol=1e-12)
+        torch.testing.assert_close(
+            rotation_angle(base, base @ turn),
+            torch.tensor(angle, dtype=torch.float64),
+            rtol=1e-6,
+            atol=1e-12,
+        )
 
 
 def test_slerp_equals_scipy():
@@ -44,7 +50,9 @@ def test_slerp_equals_scipy():
     for fraction in (0.0, 0.2, 0.5, 1.0):
         found = quaternion_to_matrix(slerp(a, b, torch.tensor(fraction, dtype=torch.float64)))
         both = Rotation.from_quat(torch.stack([a, b]).numpy(), scalar_first=True)
-        torch.testing.assert_close(found, torch.from_numpy(Slerp([0, 1], both)(fraction).as_matrix()))
+        torch.testing.assert_close(
+            found, torch.from_numpy(Slerp([0, 1], both)(fraction).as_matrix())
+        )
 
 
 def test_slerp_between_equal_rotations_stays_there():
@@ -74,7 +82,10 @@ def test_similarity_fit_recovers_a_known_similarity_and_no_reflection():
     torch.testing.assert_close(fit.rotation, rotation)
     torch.testing.assert_close(fit(points), 1.7 * points @ rotation.mT + translation)
     mirrored = points * torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64)
-    torch.testing.assert_close(torch.linalg.det(similarity_fit(points, mirrored).rotation), torch.tensor(1.0, dtype=torch.float64))
+    torch.testing.assert_close(
+        torch.linalg.det(similarity_fit(points, mirrored).rotation),
+        torch.tensor(1.0, dtype=torch.float64),
+    )
 
 
 def test_similarity_moves_poses_like_points():

@@ -9,7 +9,8 @@ from torch import Tensor
 from artifixer.imaging.metrics import psnr, ssim, ssim_map
 from artifixer.runtime.seeds import generator
 
-FLOAT32_SUMS = 1e-5  # relative: float32 means over 20,000 values, in another order than the stored ones
+# relative: float32 means over 20,000 values, in another order than the stored ones
+FLOAT32_SUMS = 1e-5
 FLOAT64_ROUNDING = 1e-12
 FLOAT32_CONSTANTS = 1e-7  # torchmetrics computes the peak and the base of the logarithm in float32
 FIRST_ORDER = 1e-6  # central differences in float64 with steps of 1e-6
@@ -31,45 +32,65 @@ def test_published_values(parity_folder: Path) -> None:
 
 
 def test_equal_to_torchmetrics() -> None:
-    from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+    from torchmetrics.functional.image import (
+        peak_signal_noise_ratio,
+        structural_similarity_index_measure,
+    )
 
     prediction, target = random_pair(2, 40, 33, 3)
-    theirs = peak_signal_noise_ratio(prediction, target, data_range=1.0, dim=(1, 2, 3), reduction="none")
+    theirs = peak_signal_noise_ratio(
+        prediction, target, data_range=1.0, dim=(1, 2, 3), reduction="none"
+    )
     torch.testing.assert_close(psnr(prediction, target), theirs, rtol=FLOAT32_CONSTANTS, atol=0)
-    # Its map is padded by reflection and cropped; ours is padded with zeros: they agree where the window lies inside the image.
-    _, maps = structural_similarity_index_measure(prediction.movedim(-1, 1), target.movedim(-1, 1), data_range=1.0, return_full_image=True)
+    # Its map is padded by reflection and cropped; ours is padded with zeros: they agree where the
+    # window lies inside the image.
+    _, maps = structural_similarity_index_measure(
+        prediction.movedim(-1, 1), target.movedim(-1, 1), data_range=1.0, return_full_image=True
+    )
     inside = (slice(None), slice(5, -5), slice(5, -5))
-    torch.testing.assert_close(ssim_map(prediction, target)[inside], maps.movedim(1, -1)[inside], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        ssim_map(prediction, target)[inside], maps.movedim(1, -1)[inside], rtol=1e-9, atol=1e-9
+    )
 
 
 def test_ssim_gradient_by_central_differences() -> None:
     prediction, target = random_pair(1, 13, 12, 3)
     prediction.requires_grad_()
-    assert torch.autograd.gradcheck(lambda image: ssim_map(image, target), prediction, eps=1e-6, atol=FIRST_ORDER, rtol=1e-5)
+    assert torch.autograd.gradcheck(
+        lambda image: ssim_map(image, target), prediction, eps=1e-6, atol=FIRST_ORDER, rtol=1e-5
+    )
 
 
 def test_psnr_gradient_by_central_differences() -> None:
     prediction, target = random_pair(2, 4, 5, 3)
     prediction.requires_grad_()
-    assert torch.autograd.gradcheck(lambda image: psnr(image, target), prediction, eps=1e-6, atol=FIRST_ORDER, rtol=1e-5)
+    assert torch.autograd.gradcheck(
+        lambda image: psnr(image, target), prediction, eps=1e-6, atol=FIRST_ORDER, rtol=1e-5
+    )
 
 
 def test_equal_images() -> None:
     image, _ = random_pair(3, 12, 14, 3)
     assert torch.isinf(psnr(image, image)).all()
-    torch.testing.assert_close(ssim(image, image), torch.ones(3, dtype=torch.float64), rtol=FLOAT64_ROUNDING, atol=0)
+    torch.testing.assert_close(
+        ssim(image, image), torch.ones(3, dtype=torch.float64), rtol=FLOAT64_ROUNDING, atol=0
+    )
 
 
 def test_known_psnr() -> None:
     target = torch.zeros(4, 4, 3)
-    torch.testing.assert_close(psnr(target + 0.1, target), torch.tensor(20.0), rtol=FLOAT32_SUMS, atol=0)
+    torch.testing.assert_close(
+        psnr(target + 0.1, target), torch.tensor(20.0), rtol=FLOAT32_SUMS, atol=0
+    )
 
 
 @pytest.mark.parametrize("metric", [psnr, ssim])
 def test_batches_are_images_apart(metric) -> None:
     prediction, target = random_pair(2, 3, 16, 12, 3)
     together = metric(prediction, target)
-    apart = torch.stack([metric(*pair) for pair in zip(prediction.flatten(0, 1), target.flatten(0, 1), strict=True)])
+    apart = torch.stack(
+        [metric(*pair) for pair in zip(prediction.flatten(0, 1), target.flatten(0, 1), strict=True)]
+    )
     torch.testing.assert_close(together.flatten(), apart, rtol=FLOAT64_ROUNDING, atol=0)
 
 
@@ -77,7 +98,9 @@ def test_batches_are_images_apart(metric) -> None:
 def test_mask_of_ones_changes_nothing_and_of_zeros_is_nan(metric) -> None:
     prediction, target = random_pair(16, 12, 3)
     ones = torch.ones(16, 12, dtype=torch.float64)
-    torch.testing.assert_close(metric(prediction, target, ones), metric(prediction, target), rtol=FLOAT64_ROUNDING, atol=0)
+    torch.testing.assert_close(
+        metric(prediction, target, ones), metric(prediction, target), rtol=FLOAT64_ROUNDING, atol=0
+    )
     assert torch.isnan(metric(prediction, target, 0 * ones))
 
 
@@ -85,7 +108,12 @@ def test_masked_psnr_sees_only_the_mask() -> None:
     prediction, target = random_pair(16, 12, 3)
     mask = torch.zeros(16, 12, dtype=torch.float64)
     mask[:7] = 1
-    torch.testing.assert_close(psnr(prediction, target, mask), psnr(prediction[:7], target[:7]), rtol=FLOAT64_ROUNDING, atol=0)
+    torch.testing.assert_close(
+        psnr(prediction, target, mask),
+        psnr(prediction[:7], target[:7]),
+        rtol=FLOAT64_ROUNDING,
+        atol=0,
+    )
 
 
 @pytest.mark.parametrize("metric", [psnr, ssim])

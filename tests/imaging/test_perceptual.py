@@ -22,10 +22,19 @@ def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("package", ["torchvision", "torch_fidelity"])
 @pytest.mark.parametrize(
-    "error", [ImportError("no such package"), OSError("libcudart.so: cannot open\nfile"), RuntimeError("operator absent")]
+    "error",
+    [
+        ImportError("no such package"),
+        OSError("libcudart.so: cannot open\nfile"),
+        RuntimeError("operator absent"),
+    ],
 )
-def test_packages_that_cannot_be_imported_are_a_reason(monkeypatch: pytest.MonkeyPatch, package: str, error: Exception) -> None:
-    """torchvision built for CUDA fails at import with other errors than ImportError where CUDA's libraries are missing."""
+def test_packages_that_cannot_be_imported_are_a_reason(
+    monkeypatch: pytest.MonkeyPatch, package: str, error: Exception
+) -> None:
+    """torchvision built for CUDA fails at import with other errors than ImportError where CUDA's
+    libraries are missing.
+    """
 
     class Broken:
         def find_spec(self, name: str, path: object = None, target: object = None) -> None:
@@ -37,24 +46,33 @@ def test_packages_that_cannot_be_imported_are_a_reason(monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     metric, reason = load_lpips("lpips_alex") if package == "torchvision" else load_fid()
     assert metric is None
-    assert reason.endswith(f"not computed: {str(error).splitlines()[0]}; install the extra 'metrics'")
+    assert reason.endswith(
+        f"not computed: {str(error).splitlines()[0]}; install the extra 'metrics'"
+    )
 
 
 @pytest.mark.parametrize("name", ["lpips_vgg01", "lpips_alex"])
-def test_absent_weights_are_a_reason_and_nothing_is_downloaded(no_weights: Path, monkeypatch: pytest.MonkeyPatch, name) -> None:
+def test_absent_weights_are_a_reason_and_nothing_is_downloaded(
+    no_weights: Path, monkeypatch: pytest.MonkeyPatch, name
+) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
     lpips = ModuleType("torchmetrics.functional.image.lpips")
     lpips._NoTrainLpips = None  # type: ignore[attr-defined]  # is not reached
     monkeypatch.setitem(sys.modules, "torchmetrics.functional.image.lpips", lpips)
     metric, reason = load_lpips(name)
     assert metric is None
-    assert reason == f"{name} not computed: its network's weights are not at {perceptual._weights_path(name)}"
+    assert (
+        reason
+        == f"{name} not computed: its network's weights are not at {perceptual._weights_path(name)}"
+    )
     assert str(no_weights) in reason
     assert not any(path.is_file() for path in no_weights.rglob("*"))
 
 
 def test_lpips_gives_one_distance_per_image() -> None:
-    """Layout and ranges around a network of a few lines: mean difference of planes, with images moved to [-1,1] when asked to."""
+    """Layout and ranges around a network of a few lines: mean difference of planes, with images
+    moved to [-1,1] when asked to.
+    """
 
     def network(prediction: torch.Tensor, target: torch.Tensor, normalize: bool) -> torch.Tensor:
         assert prediction.shape[1] == 3, "planes"

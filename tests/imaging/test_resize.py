@@ -1,4 +1,6 @@
-"""Sizes that --size asks for, and resizing: published values, constants stay constant, equal sizes change nothing."""
+"""Sizes that --size asks for, and resizing: published values, constants stay constant, equal sizes
+change nothing.
+"""
 
 from pathlib import Path
 
@@ -22,7 +24,9 @@ def test_published_resize(parity_folder: Path) -> None:
     stored = load_file(parity_folder / "g_metrics_resize.safetensors")
     image, resized = stored["a"].movedim(1, -1), stored["a_resized16"].movedim(1, -1)
     width, height = multiple_of_16(image.shape[2], image.shape[1])
-    torch.testing.assert_close(resize_bilinear(image, width, height), resized, rtol=0, atol=FLOAT32_ROUNDING)
+    torch.testing.assert_close(
+        resize_bilinear(image, width, height), resized, rtol=0, atol=FLOAT32_ROUNDING
+    )
 
 
 @given(SIDES, SIDES, SIDES)
@@ -46,7 +50,26 @@ def test_exact_size_and_none() -> None:
     assert fit_size(100, 50, None) == (100, 50)
 
 
-@pytest.mark.parametrize("size", ["", "0", 0, -3, "0x5", "5x0", "5x", "x5", "1.5", "nan", "5 x 5", "large", "99999", "5x99999", "9" * 5000])
+@pytest.mark.parametrize(
+    "size",
+    [
+        "",
+        "0",
+        0,
+        -3,
+        "0x5",
+        "5x0",
+        "5x",
+        "x5",
+        "1.5",
+        "nan",
+        "5 x 5",
+        "large",
+        "99999",
+        "5x99999",
+        "9" * 5000,
+    ],
+)
 def test_other_sizes_are_refused(size: int | str) -> None:
     with pytest.raises(InputError, match="expected the longest side in pixels, or WIDTHxHEIGHT"):
         fit_size(100, 50, size)
@@ -67,7 +90,9 @@ def test_bilinear_keeps_constants_and_linear_ramps() -> None:
     expected = (torch.arange(40, dtype=torch.float64) + 0.5) / 2
     inner = slice(2, -2)  # at the borders the nearest pixel is continued
     torch.testing.assert_close(wider[0, 5, inner, 1], expected[inner])
-    torch.testing.assert_close(resize_bilinear(torch.full((9, 9, 3), 0.3), 5, 17), torch.full((17, 5, 3), 0.3))
+    torch.testing.assert_close(
+        resize_bilinear(torch.full((9, 9, 3), 0.3), 5, 17), torch.full((17, 5, 3), 0.3)
+    )
 
 
 def test_equal_size_changes_nothing() -> None:
@@ -78,7 +103,10 @@ def test_equal_size_changes_nothing() -> None:
 
 
 def test_photo_resize_antialiases() -> None:
-    checker = (255 * (np.indices((64, 64)).sum(0) % 2)).astype(np.uint8)[..., None].repeat(3, axis=2)
+    checker = (
+        (255 * (np.indices((64, 64)).sum(0) % 2)).astype(np.uint8)[..., None].repeat(3, axis=2)
+    )
     small = resize_photo(checker, 16, 16)
     assert small.shape == (16, 16, 3)
-    assert np.abs(small[2:-2, 2:-2].astype(int) - 128).max() <= 2  # a finer pattern than the pixels becomes its mean
+    # a finer pattern than the pixels becomes its mean
+    assert np.abs(small[2:-2, 2:-2].astype(int) - 128).max() <= 2

@@ -12,7 +12,9 @@ from artifixer.pairs.pair import TrainingPair
 from artifixer.pairs.shards import describe, encode_sample, write_index, write_shard
 
 
-def small_pair(name: str = "000001_0", *, frames: int = 5, height: int = 16, width: int = 32, views: int = 3) -> TrainingPair:
+def small_pair(
+    name: str = "000001_0", *, frames: int = 5, height: int = 16, width: int = 32, views: int = 3
+) -> TrainingPair:
     random = torch.Generator().manual_seed(hash_of(name))
 
     def pixels(*shape: int) -> torch.Tensor:
@@ -23,7 +25,14 @@ def small_pair(name: str = "000001_0", *, frames: int = 5, height: int = 16, wid
         viewmats[:, :3, :3] = quaternion_to_matrix(torch.randn(count, 4, generator=random))
         viewmats[:, :3, 3] = torch.randn(count, 3, generator=random) / 3
         K = torch.tensor([[30.1, 0, width / 2], [0, 29.9, height / 2], [0, 0, 1]])
-        return Cameras(viewmats, K.repeat(count, 1, 1), width, height, "pinhole", torch.randn(count, 8, generator=random) / 100)
+        return Cameras(
+            viewmats,
+            K.repeat(count, 1, 1),
+            width,
+            height,
+            "pinhole",
+            torch.randn(count, 8, generator=random) / 100,
+        )
 
     return TrainingPair(
         name,
@@ -57,7 +66,9 @@ def same_pair(one: TrainingPair, other: TrainingPair) -> bool:
     cameras = ("cameras", "reference_cameras")
     parts = [(getattr(one, name), getattr(other, name)) for name in tensors]
     parts += [
-        (getattr(getattr(one, c), name), getattr(getattr(other, c), name)) for c in cameras for name in ("viewmats", "Ks", "distortion")
+        (getattr(getattr(one, c), name), getattr(getattr(other, c), name))
+        for c in cameras
+        for name in ("viewmats", "Ks", "distortion")
     ]
     plain = ("name", "camera_scale", "caption")
     embeddings = (one.caption_embedding, other.caption_embedding)

@@ -13,7 +13,13 @@ import torch
 from PIL import Image
 from small_pairs import same_pair, small_pair, write_pairs
 
-from artifixer.pairs.shards import decode_sample, encode_sample, is_complete, read_index, read_sample
+from artifixer.pairs.shards import (
+    decode_sample,
+    encode_sample,
+    is_complete,
+    read_index,
+    read_sample,
+)
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import read_json, write_json
 
@@ -23,7 +29,11 @@ from artifixer.runtime.run_folder import read_json, write_json
 def test_a_pair_comes_back_to_the_bit(views: int, captioned: bool) -> None:
     pair = small_pair(views=views)
     if captioned:
-        pair = replace(pair, caption="a room, möbliert", caption_embedding=torch.randn(4, 6, generator=torch.Generator().manual_seed(0)))
+        pair = replace(
+            pair,
+            caption="a room, möbliert",
+            caption_embedding=torch.randn(4, 6, generator=torch.Generator().manual_seed(0)),
+        )
     assert same_pair(decode_sample(encode_sample(pair)), pair)
 
 
@@ -34,7 +44,9 @@ def test_a_shard_is_a_tar_archive_in_the_webdataset_convention(tmp_path: Path) -
         members = archive.getmembers()
         keys = [member.name.partition(".")[0] for member in members]
         assert keys == ["000001_0"] * 5 + ["000002_1"] * 4, "members of a sample stand together"
-        assert {(member.mtime, member.uid, member.gid, member.uname, member.mode) for member in members} == {(0, 0, 0, "", 0o644)}
+        assert {
+            (member.mtime, member.uid, member.gid, member.uname, member.mode) for member in members
+        } == {(0, 0, 0, "", 0o644)}
         content = archive.extractfile("000001_0.clean.png")
         assert content is not None
         tall = np.array(Image.open(io.BytesIO(content.read())))
@@ -57,7 +69,11 @@ def test_samples_are_found_through_the_index(tmp_path: Path) -> None:
         assert (tmp_path / shard.file).stat().st_size == shard.bytes
         for entry, pair in zip(shard.samples, pairs, strict=True):
             assert same_pair(read_sample(tmp_path, shard, entry), pair)
-            assert (entry.frames, entry.height, entry.width, entry.views) == (pair.frames, *pair.opacity.shape[1:], pair.views)
+            assert (entry.frames, entry.height, entry.width, entry.views) == (
+                pair.frames,
+                *pair.opacity.shape[1:],
+                pair.views,
+            )
 
 
 def test_a_changed_byte_is_named_with_shard_and_sample(tmp_path: Path) -> None:

@@ -44,7 +44,9 @@ def test_identity_follows_the_content_and_not_the_place(capture: Path, tmp_path:
     assert identify(str(moved)) != first
 
 
-def test_identity_follows_links_and_ends_where_they_lead_back(capture: Path, tmp_path: Path) -> None:
+def test_identity_follows_links_and_ends_where_they_lead_back(
+    capture: Path, tmp_path: Path
+) -> None:
     (capture / "images").rename(tmp_path / "photos")
     (capture / "images").symlink_to(tmp_path / "photos")
     (tmp_path / "photos" / "again").symlink_to(tmp_path / "photos")
@@ -87,7 +89,9 @@ def test_choices_exclude_each_other(capture: Path) -> None:
         open_capture(replace(choice, all_views=True), None)
 
 
-def test_photos_and_cameras_have_the_wanted_size_and_are_cached(capture: Path, tmp_path: Path) -> None:
+def test_photos_and_cameras_have_the_wanted_size_and_are_cached(
+    capture: Path, tmp_path: Path
+) -> None:
     opened = open_capture(CaptureChoice(str(capture), size="32"), None, tmp_path / "cache")
     assert not (tmp_path / "cache").exists(), "nothing is written before a photo is read"
     photo, camera = opened.scene.photos[1], opened.scene.cameras[1]

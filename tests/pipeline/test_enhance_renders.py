@@ -1,4 +1,6 @@
-"""The job behind ``artifixer enhance``: its folder, what it refuses, and that it loads nothing before it is sure."""
+"""The job behind ``artifixer enhance``: its folder, what it refuses, and that it loads nothing
+before it is sure.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +40,16 @@ def write_renders(folder: Path, frames: int = FRAMES, references: int = 3) -> Pa
         viewmat[:, 0, 3] = 0.05 * index
         cameras.append(CameraFrame(Cameras.pinhole(viewmat, K, 20, 14), f"photo_{9 - index}.png"))
     renders = [
-        Renders(torch.rand(1, 14, 20, 3, generator=random), torch.rand(1, 14, 20, generator=random), torch.ones(1, 14, 20))
+        Renders(
+            torch.rand(1, 14, 20, 3, generator=random),
+            torch.rand(1, 14, 20, generator=random),
+            torch.ones(1, 14, 20),
+        )
         for _ in range(frames)
     ]
-    photos = [(cameras[index], np.full((14, 20, 3), 60 * index, np.uint8)) for index in range(references)]
+    photos = [
+        (cameras[index], np.full((14, 20, 3), 60 * index, np.uint8)) for index in range(references)
+    ]
     write_render_folder(folder, renders, cameras, photos)
     return folder
 
@@ -70,7 +78,9 @@ def finished(inputs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 
 
 def test_the_folder_of_a_finished_run(finished: Path) -> None:
-    assert [path.name for path in sorted((finished / "frames").iterdir())] == [f"{index:05d}.png" for index in range(FRAMES)]
+    assert [path.name for path in sorted((finished / "frames").iterdir())] == [
+        f"{index:05d}.png" for index in range(FRAMES)
+    ]
     frames = [read_image(finished / "frames" / f"{index:05d}.png") for index in range(FRAMES)]
     assert {frame.shape for frame in frames} == {(14, 20, 3)}
     assert len(list(read_video(finished / "video.mp4"))) == FRAMES
@@ -81,14 +91,20 @@ def test_the_folder_of_a_finished_run(finished: Path) -> None:
     assert timing["warnings"] == []
 
 
-def test_a_finished_run_loads_no_model(inputs: tuple[Path, Path], finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_loads_no_model(
+    inputs: tuple[Path, Path], finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(job_module, "load_model", lambda *_: pytest.fail("loaded"))
     enhance_renders(made_job(inputs), finished)
-    with pytest.raises(InputError, match=r"made from other settings: config\.seed is 0 there, 3 now"):
+    with pytest.raises(
+        InputError, match=r"made from other settings: config\.seed is 0 there, 3 now"
+    ):
         enhance_renders(made_job(inputs, seed=3), finished)
 
 
-def test_a_stopped_run_continues_to_the_same_frames(inputs: tuple[Path, Path], finished: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_continues_to_the_same_frames(
+    inputs: tuple[Path, Path], finished: Path, tmp_path: Path
+) -> None:
     def stop_once(path: Path, frame: np.ndarray) -> None:
         write_png(path, frame)
         if path.name == "00002.png":
@@ -96,7 +112,9 @@ def test_a_stopped_run_continues_to_the_same_frames(inputs: tuple[Path, Path], f
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(job_module, "write_png", stop_once)
-        with pytest.raises(Stopped, match="stopped after frame 5 of 14; run the same command to continue"):
+        with pytest.raises(
+            Stopped, match="stopped after frame 5 of 14; run the same command to continue"
+        ):
             enhance_renders(made_job(inputs), tmp_path)
     assert frames_in(tmp_path) == frames_in(finished)[:5]
     assert not (tmp_path / "video.mp4").exists()
@@ -104,13 +122,17 @@ def test_a_stopped_run_continues_to_the_same_frames(inputs: tuple[Path, Path], f
     untouched = (tmp_path / "frames" / "00004.png").stat().st_mtime_ns
     enhance_renders(made_job(inputs), tmp_path)
     assert frames_in(tmp_path) == frames_in(finished)
-    assert json.loads((tmp_path / "timing.json").read_text())["network_calls"] == 1 + 2 * SMALL.steps
+    assert (
+        json.loads((tmp_path / "timing.json").read_text())["network_calls"] == 1 + 2 * SMALL.steps
+    )
     assert not (tmp_path / "state").exists()
     assert (tmp_path / "video.mp4").read_bytes() == (finished / "video.mp4").read_bytes()
     assert (tmp_path / "frames" / "00004.png").stat().st_mtime_ns == untouched
 
 
-def test_other_renders_references_or_weights_are_another_run(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_other_renders_references_or_weights_are_another_run(
+    inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
     renders = write_renders(tmp_path / "renders", frames=3)
     save_model(tmp_path / "model", made_model())
     job = EnhanceJob(renders, str(tmp_path / "model"), EnhanceConfig())
@@ -126,12 +148,21 @@ def test_other_renders_references_or_weights_are_another_run(inputs: tuple[Path,
 
 def test_references_are_spread_over_the_names(inputs: tuple[Path, Path]) -> None:
     folder = read_render_folder(inputs[0])
-    assert [reference.frame.photo for reference in chosen_references(folder, 9)] == ["photo_7.png", "photo_8.png", "photo_9.png"]
-    assert [reference.frame.photo for reference in chosen_references(folder, 2)] == ["photo_7.png", "photo_8.png"]
+    assert [reference.frame.photo for reference in chosen_references(folder, 9)] == [
+        "photo_7.png",
+        "photo_8.png",
+        "photo_9.png",
+    ]
+    assert [reference.frame.photo for reference in chosen_references(folder, 2)] == [
+        "photo_7.png",
+        "photo_8.png",
+    ]
     assert chosen_references(folder, 0) == []
 
 
-def test_a_model_that_does_not_fit_is_not_loaded(inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_does_not_fit_is_not_loaded(
+    inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(job_module, "load_model", lambda *_: pytest.fail("loaded"))
     monkeypatch.setattr(memory, "free_memory", lambda device: 100_000)
     with pytest.raises(InputError, match=r"small at 16x16 with 3 references needs .* too much"):

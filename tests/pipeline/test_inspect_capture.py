@@ -17,7 +17,14 @@ from artifixer.runtime.media import VideoWriter
 from artifixer.runtime.run_folder import to_json
 from artifixer.scenes import procedural
 from artifixer.scenes.formats import load_scene
-from tests.scenes.capture_files import noise, pose_matrix, transforms_content, write_colmap, write_photo, write_transforms
+from tests.scenes.capture_files import (
+    noise,
+    pose_matrix,
+    transforms_content,
+    write_colmap,
+    write_photo,
+    write_transforms,
+)
 
 
 def problems(folder: Path, content: dict) -> tuple[str, ...]:
@@ -28,9 +35,20 @@ def problems(folder: Path, content: dict) -> tuple[str, ...]:
 def test_a_colmap_capture(tmp_path: Path) -> None:
     write_colmap(tmp_path, "OPENCV")
     seen = inspect_capture(str(tmp_path))
-    assert (seen.format, seen.photos, seen.sizes, seen.has_poses) == ("colmap", 4, {"64x48": 4}, True)
+    assert (seen.format, seen.photos, seen.sizes, seen.has_poses) == (
+        "colmap",
+        4,
+        {"64x48": 4},
+        True,
+    )
     (lens,) = seen.lenses
-    assert (lens.views, lens.model, lens.focal_x, lens.focal_y, lens.center_x) == (4, "pinhole", (64, 64), (60, 60), (31, 31))
+    assert (lens.views, lens.model, lens.focal_x, lens.focal_y, lens.center_x) == (
+        4,
+        "pinhole",
+        (64, 64),
+        (60, 60),
+        (31, 31),
+    )
     assert lens.field_of_view == pytest.approx((2 * math.degrees(math.atan(0.5)),) * 2)
     assert lens.distortion.keys() == {"k1", "k2", "p1", "p2"}
     assert seen.points is not None and seen.points.points == 30
@@ -39,7 +57,10 @@ def test_a_colmap_capture(tmp_path: Path) -> None:
     assert seen.problems == ()
     assert json.loads(json.dumps(to_json(seen), allow_nan=False))["version"] == 1
     text = "\n".join(report_lines(seen))
-    assert "4 pinhole at 64x48: focal length 64 x 60 px (53.13 degrees wide), centre 31, 25; k1 0.1, k2 -0.05" in text
+    assert (
+        "4 pinhole at 64x48: focal length 64 x 60 px (53.13 degrees wide), centre 31, 25; k1 0.1, "
+        "k2 -0.05" in text
+    )
     assert "problems      none found" in text
 
 
@@ -50,7 +71,11 @@ def test_photos_of_several_sizes_and_lenses_are_told_apart(tmp_path: Path) -> No
     write_photo(tmp_path / "images" / "000.png", 32, 24)
     seen = inspect_capture(str(tmp_path))
     assert seen.sizes == {"32x24": 1, "64x48": 2}
-    assert [(lens.width, lens.model, lens.views) for lens in seen.lenses] == [(32, "pinhole", 1), (64, "pinhole", 1), (64, "fisheye", 1)]
+    assert [(lens.width, lens.model, lens.views) for lens in seen.lenses] == [
+        (32, "pinhole", 1),
+        (64, "pinhole", 1),
+        (64, "fisheye", 1),
+    ]
     assert "photos        3, 1 of 32x24, 2 of 64x48" in "\n".join(report_lines(seen))
 
 
@@ -58,9 +83,15 @@ def test_doubtful_cameras_are_problems(tmp_path: Path) -> None:
     at_one_place = transforms_content(3)
     for frame in at_one_place["frames"]:
         frame["transform_matrix"] = pose_matrix((1, 2, 3))
-    assert any("all cameras stand at one place" in problem for problem in problems(tmp_path / "a", at_one_place))
+    assert any(
+        "all cameras stand at one place" in problem
+        for problem in problems(tmp_path / "a", at_one_place)
+    )
     narrow = problems(tmp_path / "b", transforms_content(3) | {"fl_x": 2000.0})
-    assert any(problem.startswith("3 photos (images/000.png first) have a field of view outside 5 to 170") for problem in narrow)
+    assert any(
+        problem.startswith("3 photos (images/000.png first) have a field of view outside 5 to 170")
+        for problem in narrow
+    )
     outside = problems(tmp_path / "c", transforms_content(3) | {"cx": -10.0})
     assert any("optical axis outside the photo" in problem for problem in outside)
     assert any("no sparse points" in problem for problem in outside)
@@ -72,11 +103,23 @@ def test_cameras_and_points_that_contradict_each_other_are_a_problem(tmp_path: P
     assert inspect_scene(scene).problems == ()
     shift = torch.eye(4)
     shift[0, 3] = 1
-    moved = replace(scene, cameras=tuple(replace(camera, viewmats=shift @ camera.viewmats) for camera in scene.cameras))
-    assert any("cameras, photos and points do not belong together" in problem for problem in inspect_scene(moved).problems)
-    turned = replace(scene, cameras=tuple(replace(camera, viewmats=-camera.viewmats) for camera in scene.cameras))
+    moved = replace(
+        scene,
+        cameras=tuple(
+            replace(camera, viewmats=shift @ camera.viewmats) for camera in scene.cameras
+        ),
+    )
+    assert any(
+        "cameras, photos and points do not belong together" in problem
+        for problem in inspect_scene(moved).problems
+    )
+    turned = replace(
+        scene, cameras=tuple(replace(camera, viewmats=-camera.viewmats) for camera in scene.cameras)
+    )
     seen = inspect_scene(turned)
-    assert any("do not belong together" in problem for problem in seen.problems), "points behind the cameras"
+    assert any("do not belong together" in problem for problem in seen.problems), (
+        "points behind the cameras"
+    )
     json.dumps(to_json(seen), allow_nan=False)
 
 
@@ -85,7 +128,11 @@ def test_views_without_points_are_a_problem() -> None:
     assert scene.points is not None
     keep = scene.points.observed_view != 2
     points = replace(
-        scene.points, **{name: getattr(scene.points, name)[keep] for name in ("observed_point", "observed_view", "observed_pixel")}
+        scene.points,
+        **{
+            name: getattr(scene.points, name)[keep]
+            for name in ("observed_point", "observed_view", "observed_pixel")
+        },
     )
     (problem,) = inspect_scene(replace(scene, points=points)).problems
     assert problem == f"{scene.photos[2].name} has no sparse point in view"
@@ -104,7 +151,13 @@ def test_photos_and_videos_without_poses_are_described_quickly(tmp_path: Path) -
     for number in range(3):
         write_photo(tmp_path / "photos" / f"{number}.png")
     seen = inspect_capture(str(tmp_path / "photos"))
-    assert (seen.format, seen.photos, seen.has_poses, seen.lenses, seen.points) == ("photos", 3, False, (), None)
+    assert (seen.format, seen.photos, seen.has_poses, seen.lenses, seen.points) == (
+        "photos",
+        3,
+        False,
+        (),
+        None,
+    )
     with VideoWriter(tmp_path / "walk.mp4", 64, 48) as video:
         for number in range(4):
             video.add(noise(64, 48, number))
@@ -120,10 +173,15 @@ def test_lost_photos_are_listed_shortly(tmp_path: Path) -> None:
     seen = inspect_capture(str(tmp_path))
     assert len(seen.lost_photos) == 9
     text = "\n".join(report_lines(seen))
-    assert "left out      9: images/003.png, images/004.png, images/005.png, images/006.png, images/007.png and 4 more" in text
+    assert (
+        "left out      9: images/003.png, images/004.png, images/005.png, images/006.png, "
+        "images/007.png and 4 more" in text
+    )
 
 
-@pytest.mark.parametrize(("name", "points"), [("fox", 4000), ("buddha", 908), ("plush", 4000), ("fountain", 8791)])
+@pytest.mark.parametrize(
+    ("name", "points"), [("fox", 4000), ("buddha", 908), ("plush", 4000), ("fountain", 8791)]
+)
 def test_real_captures_have_no_problems(captures_folder: Path, name: str, points: int) -> None:
     """The reprojection errors are those of the captures' own description, in pixels."""
     seen = inspect_capture(str(captures_folder / name), read_photos=False)

@@ -9,7 +9,13 @@ import torch
 
 from artifixer.geometry.camera_file import CameraFrame, write_cameras
 from artifixer.geometry.cameras import Cameras
-from artifixer.pipeline.render_path import DEFAULT_SIZE, SplatSource, open_source, path_frames, seen_distance
+from artifixer.pipeline.render_path import (
+    DEFAULT_SIZE,
+    SplatSource,
+    open_source,
+    path_frames,
+    seen_distance,
+)
 from artifixer.runtime.errors import InputError
 from artifixer.splats.ply import write_splats
 from artifixer.splats.splats import Splats
@@ -24,7 +30,9 @@ def wall(z: float = WALL) -> Splats:
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     means = torch.stack([x.flatten(), y.flatten(), torch.full((625,), z)], dim=1)
     quats = torch.tensor([1.0, 0, 0, 0]).repeat(625, 1)
-    return Splats(means, quats, torch.full((625, 3), -1.5), torch.full((625,), 6.0), torch.zeros(625, 1, 3))
+    return Splats(
+        means, quats, torch.full((625, 3), -1.5), torch.full((625,), 6.0), torch.zeros(625, 1, 3)
+    )
 
 
 def frame(x: float, photo: str | None) -> CameraFrame:
@@ -44,7 +52,9 @@ def test_heldout_is_exactly_the_targets() -> None:
 
 
 @pytest.mark.parametrize(("path", "stops"), [("tour", FRAMES[1:3]), ("spline", FRAMES)])
-def test_videos_pass_through_known_cameras_and_keep_their_names(path: str, stops: tuple[CameraFrame, ...]) -> None:
+def test_videos_pass_through_known_cameras_and_keep_their_names(
+    path: str, stops: tuple[CameraFrame, ...]
+) -> None:
     frames = path_frames(SOURCE, path, 10)
     assert [frame.photo for frame in frames if frame.photo] == [stop.photo for stop in stops]
     for stop in stops:
@@ -63,9 +73,17 @@ def test_an_orbit_has_the_frames_asked_for() -> None:
 
 
 def test_the_distance_is_the_walls() -> None:
-    views = Cameras.pinhole(torch.cat([f.camera.viewmats for f in FRAMES]), torch.cat([f.camera.Ks for f in FRAMES]), 32, 24)
+    views = Cameras.pinhole(
+        torch.cat([f.camera.viewmats for f in FRAMES]),
+        torch.cat([f.camera.Ks for f in FRAMES]),
+        32,
+        24,
+    )
     assert seen_distance(wall(), views) == pytest.approx(WALL, rel=0.1)
-    with pytest.raises(InputError, match="the cameras see none of the splats: PLY and cameras are not in the same frame"):
+    with pytest.raises(
+        InputError,
+        match="the cameras see none of the splats: PLY and cameras are not in the same frame",
+    ):
         seen_distance(wall(-WALL), views)
 
 

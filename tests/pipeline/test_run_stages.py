@@ -25,7 +25,9 @@ def folder(tmp_path: Path) -> Iterator[RunFolder]:
 
 
 def writing(folder: RunFolder, *names: str, dies_after: int | None = None):
-    """Work that writes the files with their names and what is there already, and may die in between."""
+    """Work that writes the files with their names and what is there already, and may die in
+    between.
+    """
 
     def work(stage: Stage) -> None:
         for number, name in enumerate(names):
@@ -33,7 +35,9 @@ def writing(folder: RunFolder, *names: str, dies_after: int | None = None):
                 raise Killed
             path = folder.root / "out" / name
             path.parent.mkdir(exist_ok=True)
-            path.write_text(f"{name} beside {sorted(other.name for other in path.parent.iterdir())}")
+            path.write_text(
+                f"{name} beside {sorted(other.name for other in path.parent.iterdir())}"
+            )
 
     return work
 
@@ -71,7 +75,9 @@ def test_what_a_killed_stage_wrote_for_another_key_is_not(folder: RunFolder) -> 
     complete(folder, {"seed": 0}, writing(folder, "a"))
     with pytest.raises(Killed):
         complete(folder, {"seed": 1}, writing(folder, "b", "c", dies_after=1))
-    assert complete(folder, {"seed": 0}, writing(folder, "d")).executed == ["write"], "half of another key's files are no result"
+    assert complete(folder, {"seed": 0}, writing(folder, "d")).executed == ["write"], (
+        "half of another key's files are no result"
+    )
     assert [path.name for path in (folder.root / "out").iterdir()] == ["d"]
 
 
@@ -91,7 +97,9 @@ def test_equal_dependencies_have_equal_fingerprints(folder: RunFolder) -> None:
 
 def test_discarded_stages_lose_their_files_and_scratch_goes_at_the_end(folder: RunFolder) -> None:
     stages = Stages(folder, Progress(output=None))
-    stages.complete("write", {"seed": 0}, ["out"], 1, writing(folder, "a", "half"), scratch=["out/half"])
+    stages.complete(
+        "write", {"seed": 0}, ["out"], 1, writing(folder, "a", "half"), scratch=["out/half"]
+    )
     assert [path.name for path in (folder.root / "out").iterdir()] == ["a"]
     stages.discard("write", ["out"])
     stages.discard("never_ran", ["out"])
@@ -99,7 +107,9 @@ def test_discarded_stages_lose_their_files_and_scratch_goes_at_the_end(folder: R
     assert complete(folder, {"seed": 0}, writing(folder, "a")).executed == ["write"]
 
 
-def test_scratch_that_outlived_its_stage_goes_with_the_next_call(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scratch_that_outlived_its_stage_goes_with_the_next_call(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The process was killed when the stage had just been marked as done."""
 
     delete = Stages._delete
@@ -113,7 +123,9 @@ def test_scratch_that_outlived_its_stage_goes_with_the_next_call(folder: RunFold
     with monkeypatch.context() as patch:
         patch.setattr(Stages, "_delete", die_at_scratch)
         with pytest.raises(Killed):
-            Stages(folder, Progress(output=None)).complete("write", {"seed": 0}, ["out"], 1, work, scratch=["out/half"])
+            Stages(folder, Progress(output=None)).complete(
+                "write", {"seed": 0}, ["out"], 1, work, scratch=["out/half"]
+            )
     stages = Stages(folder, Progress(output=None))
     stages.complete("write", {"seed": 0}, ["out"], 1, work, scratch=["out/half"])
     assert stages.executed == []

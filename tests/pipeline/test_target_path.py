@@ -1,4 +1,6 @@
-"""Target cameras: frames that stand at held-out cameras, the default path, and targets that leave nothing to do."""
+"""Target cameras: frames that stand at held-out cameras, the default path, and targets that leave
+nothing to do.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,12 @@ import torch
 from artifixer.geometry.camera_file import CameraFrame, write_cameras
 from artifixer.geometry.transforms import invert_rigid, look_at
 from artifixer.pipeline.capture import OpenCapture
-from artifixer.pipeline.target_path import capture_distance, heldout_frames, render_frames, target_frames
+from artifixer.pipeline.target_path import (
+    capture_distance,
+    heldout_frames,
+    render_frames,
+    target_frames,
+)
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.scene import Scene, SparsePoints, Split
 from tests.scenes.made_scenes import scene_at
@@ -26,7 +33,9 @@ def arc_scene() -> Scene:
     eyes = torch.stack([RADIUS * angles.cos(), RADIUS * angles.sin(), torch.zeros(COUNT)], dim=1)
     pose = look_at(eyes, torch.zeros(COUNT, 3), torch.tensor([0.0, 0.0, 1.0]))
     points = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) * 0.3
-    return scene_at(pose.double(), SparsePoints.without_tracks(points, torch.zeros(200, 3, dtype=torch.uint8)))
+    return scene_at(
+        pose.double(), SparsePoints.without_tracks(points, torch.zeros(200, 3, dtype=torch.uint8))
+    )
 
 
 def opened(scene: Scene, heldout: tuple[int, ...] = (1, 3, 5)) -> OpenCapture:
@@ -39,14 +48,24 @@ def opened(scene: Scene, heldout: tuple[int, ...] = (1, 3, 5)) -> OpenCapture:
 def test_a_tour_stands_exactly_at_every_heldout_camera() -> None:
     capture = opened(arc_scene())
     frames = target_frames(capture, "tour")
-    assert target_frames(capture, None)[3].camera.viewmats.equal(frames[3].camera.viewmats), "the default with held-out photos"
+    assert target_frames(capture, None)[3].camera.viewmats.equal(frames[3].camera.viewmats), (
+        "the default with held-out photos"
+    )
     found = heldout_frames(frames, capture)
     assert [photo.name for _, photo in found] == list(capture.split.heldout)
     for index, photo in found:
-        assert frames[index].camera.viewmats.equal(capture.scene.cameras[capture.scene.index(photo.name)].viewmats)
+        assert frames[index].camera.viewmats.equal(
+            capture.scene.cameras[capture.scene.index(photo.name)].viewmats
+        )
     assert len(frames) > 10
-    turns = [frames[i].camera.viewmats[0, :3, :3] @ frames[i + 1].camera.viewmats[0, :3, :3].T for i in range(len(frames) - 1)]
-    assert max(math.degrees(math.acos(min(1.0, (float(turn.trace()) - 1) / 2))) for turn in turns) <= 4.1
+    turns = [
+        frames[i].camera.viewmats[0, :3, :3] @ frames[i + 1].camera.viewmats[0, :3, :3].T
+        for i in range(len(frames) - 1)
+    ]
+    assert (
+        max(math.degrees(math.acos(min(1.0, (float(turn.trace()) - 1) / 2))) for turn in turns)
+        <= 4.1
+    )
 
 
 def test_without_heldout_photos_the_path_goes_beyond_the_captured_cameras() -> None:
@@ -64,11 +83,16 @@ def test_the_distance_is_that_of_the_points_or_of_where_the_cameras_look() -> No
     assert capture_distance(opened(replace(scene, points=None))) == pytest.approx(RADIUS, rel=0.05)
 
 
-def test_a_file_of_cameras_is_resized_and_names_photos_only_where_they_were_taken(tmp_path: Path) -> None:
+def test_a_file_of_cameras_is_resized_and_names_photos_only_where_they_were_taken(
+    tmp_path: Path,
+) -> None:
     capture = opened(arc_scene())
     scene = capture.scene
     larger = [camera.resized(80, 60) for camera in scene.cameras]
-    frames = [CameraFrame(larger[1], scene.photos[1].name), CameraFrame(larger[2], scene.photos[3].name)]
+    frames = [
+        CameraFrame(larger[1], scene.photos[1].name),
+        CameraFrame(larger[2], scene.photos[3].name),
+    ]
     write_cameras(tmp_path / "path.json", frames)
     found = target_frames(capture, str(tmp_path / "path.json"), size="40")
     assert [(frame.camera.width, frame.camera.height) for frame in found] == [(40, 30)] * 2
@@ -86,19 +110,27 @@ def test_photos_of_another_lens_than_the_path_are_not_compared() -> None:
 
 
 @pytest.mark.parametrize("path", ["heldout", "file"])
-def test_targets_that_are_the_training_views_leave_nothing_to_enhance(tmp_path: Path, path: str) -> None:
+def test_targets_that_are_the_training_views_leave_nothing_to_enhance(
+    tmp_path: Path, path: str
+) -> None:
     capture = opened(arc_scene(), heldout=())
     if path == "file":
         path = str(tmp_path / "path.json")
-        write_cameras(Path(path), [CameraFrame(capture.scene.cameras[0], capture.scene.photos[0].name)])
-    with pytest.raises(InputError, match=r"nothing is left to enhance; give --path tour, spline, orbit"):
+        write_cameras(
+            Path(path), [CameraFrame(capture.scene.cameras[0], capture.scene.photos[0].name)]
+        )
+    with pytest.raises(
+        InputError, match=r"nothing is left to enhance; give --path tour, spline, orbit"
+    ):
         target_frames(capture, path)
 
 
 def test_renders_have_the_models_size() -> None:
     capture = opened(arc_scene())
     frames = render_frames(target_frames(capture, "heldout"))
-    assert {(frame.camera.width, frame.camera.height) for frame in frames} == {(16, 16)}, "8x6 pixels at least a cell of the model's grid"
+    assert {(frame.camera.width, frame.camera.height) for frame in frames} == {(16, 16)}, (
+        "8x6 pixels at least a cell of the model's grid"
+    )
     ray = capture.scene.cameras[1].unproject(torch.tensor([[[2.0, 3.0]]]))
     assert torch.allclose(frames[0].camera.unproject(torch.tensor([[[4.0, 8.0]]])), ray, atol=1e-6)
 

@@ -14,5 +14,8 @@ def test_auto_takes_a_gpu_when_there_is_one() -> None:
 
 @pytest.mark.parametrize("name", ["tpu", "", "cuda:x", "meta", "cuda:99"])
 def test_other_names_are_refused(name: str) -> None:
-    with pytest.raises(InputError, match=rf"--device {name}: (expected auto, cpu, cuda or cuda:N|this machine offers no such GPU)"):
+    with pytest.raises(
+        InputError,
+        match=rf"--device {name}: (expected auto, cpu, cuda or cuda:N|this machine offers no such GPU)",
+    ):
         resolve_device(name)

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import check_regular, file_beside, is_regular, open_regular, path_inside, read_whole, refuse_links
+from artifixer.runtime.files import (
+    check_regular,
+    file_beside,
+    is_regular,
+    open_regular,
+    path_inside,
+    read_whole,
+    refuse_links,
+)
 
 #: Pipes, sockets, devices and links.
 pytestmark = pytest.mark.posix
@@ -53,11 +61,15 @@ def in_time(read: Callable[[], object]) -> str:
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "socket", "device", "folder"])
-def test_only_plain_files_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_only_plain_files_are_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     monkeypatch.chdir(tmp_path)  # addresses of sockets are short
     path = special_file(Path(), kind)
     for read in (check_regular, open_regular, read_whole):
-        assert f"cannot read: it is a {kind}, expected a list" in in_time(lambda read=read: read(path, "a list"))
+        assert f"cannot read: it is a {kind}, expected a list" in in_time(
+            lambda read=read: read(path, "a list")
+        )
     if kind == "folder":
         assert not is_regular(path)
     else:
@@ -82,7 +94,10 @@ def test_missing_files_and_large_ones_are_named(tmp_path: Path) -> None:
     assert len(read_whole(tmp_path / "large", "a list", 100)) == 100
 
 
-@pytest.mark.parametrize("listed", ["a.png", "images/a.png", "./images/a.png", "images\\a.png", "a b/ü.png", "a..b/c...d"])
+@pytest.mark.parametrize(
+    "listed",
+    ["a.png", "images/a.png", "./images/a.png", "images\\a.png", "a b/ü.png", "a..b/c...d"],
+)
 def test_names_inside_a_folder(listed: str) -> None:
     found = path_inside(Path("/capture"), listed, Path("list.json"))
     assert found.as_posix().startswith("/capture/")
@@ -114,14 +129,18 @@ def test_names_that_leave_a_folder_are_refused(listed: str) -> None:
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("listed", ["", ".", "a/b", "../a", "/a", "a\\b", "C:a", 7, None, ["a"], "a\0", "a" * 300])
+@pytest.mark.parametrize(
+    "listed", ["", ".", "a/b", "../a", "/a", "a\\b", "C:a", 7, None, ["a"], "a\0", "a" * 300]
+)
 def test_files_beside_a_list_are_in_its_folder(listed: object) -> None:
     with pytest.raises(InputError, match=r"index\.json"):
         file_beside(Path("/pairs"), listed, Path("index.json"))
 
 
 def test_a_file_beside_a_list() -> None:
-    assert file_beside(Path("/pairs"), "pairs-00000.tar", Path("index.json")) == Path("/pairs/pairs-00000.tar")
+    assert file_beside(Path("/pairs"), "pairs-00000.tar", Path("index.json")) == Path(
+        "/pairs/pairs-00000.tar"
+    )
 
 
 def test_folders_with_links_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Pictures, videos and arrays that were made to do harm: refused in one line, before anything is started, waited for or allocated."""
+"""Pictures, videos and arrays that were made to do harm: refused in one line, before anything is
+started, waited for or allocated.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,15 @@ from PIL import Image
 
 from artifixer.runtime import media
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.media import VideoWriter, exif_orientation, image_size, read_image, read_npy, read_video, write_npy
+from artifixer.runtime.media import (
+    VideoWriter,
+    exif_orientation,
+    image_size,
+    read_image,
+    read_npy,
+    read_video,
+    write_npy,
+)
 from tests.runtime.test_files import in_time
 
 #: Pipes, sockets, devices and links.
@@ -50,7 +60,9 @@ def test_postscript_called_a_photo_starts_no_program(tmp_path: Path, ghostscript
     path.write_bytes(POSTSCRIPT)
     with pytest.raises(OSError), Image.open(path) as image:  # noqa: PT011 - what Pillow says does not matter here
         image.load()
-    assert ghostscript.exists(), "Pillow by itself starts Ghostscript; without that this test proves nothing"
+    assert ghostscript.exists(), (
+        "Pillow by itself starts Ghostscript; without that this test proves nothing"
+    )
     ghostscript.unlink()
     for read in (read_image, image_size, exif_orientation):
         with pytest.raises(InputError, match=r"photo\.png: cannot read: none of PNG, JPEG"):
@@ -81,7 +93,9 @@ def claimed_png(path: Path, width: int, height: int) -> None:
     path.write_bytes(data[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:])
 
 
-@pytest.mark.parametrize(("width", "height"), [(100_000, 100_000), (2**31 - 1, 2**31 - 1), (20_000, 8_001), (0, 5)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(100_000, 100_000), (2**31 - 1, 2**31 - 1), (20_000, 8_001), (0, 5)]
+)
 def test_pictures_of_absurd_sizes_are_refused(tmp_path: Path, width: int, height: int) -> None:
     claimed_png(tmp_path / "photo.png", width, height)
     for read in (read_image, image_size):
@@ -89,12 +103,18 @@ def test_pictures_of_absurd_sizes_are_refused(tmp_path: Path, width: int, height
             read(tmp_path / "photo.png")
 
 
-def test_large_photos_are_converted_in_bands_to_the_same_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_photos_are_converted_in_bands_to_the_same_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     random = np.random.default_rng(0)
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(random.integers(0, 256, (31, 17, 4), np.uint8)).save(tmp_path / "rgba.png", exif=exif)
-    Image.fromarray(random.integers(0, 65536, (31, 17)).astype(np.uint16)).save(tmp_path / "grey16.png")
+    Image.fromarray(random.integers(0, 256, (31, 17, 4), np.uint8)).save(
+        tmp_path / "rgba.png", exif=exif
+    )
+    Image.fromarray(random.integers(0, 65536, (31, 17)).astype(np.uint16)).save(
+        tmp_path / "grey16.png"
+    )
     small_image().convert("P").save(tmp_path / "palette.png")
     names = ("rgba.png", "grey16.png", "palette.png")
     whole = [read_image(tmp_path / name) for name in names]
@@ -119,21 +139,34 @@ def test_exif_orientations_that_are_none_count_as_upright(tmp_path: Path, value:
 def _ascii_exif(tag: int, text: bytes) -> bytes:
     """EXIF with a text under a tag where a number belongs."""
     text += b"\0"
-    return b"Exif\0\0II*\0\x08\0\0\0\x01\0" + struct.pack("<HHII", tag, 2, len(text), 26) + bytes(4) + text
+    return (
+        b"Exif\0\0II*\0\x08\0\0\0\x01\0"
+        + struct.pack("<HHII", tag, 2, len(text), 26)
+        + bytes(4)
+        + text
+    )
 
 
 def test_exif_text_where_a_number_belongs_groups_cameras(tmp_path: Path) -> None:
     from artifixer.scenes.photos import _camera_groups
 
     for name, text in {"a.jpg": b"fifty", "b.jpg": b"fifty", "c.jpg": b"35"}.items():
-        inner = struct.pack("<H", 1) + struct.pack("<HHII", 0x920A, 2, len(text) + 1, 44) + bytes(4) + text + b"\0"
+        inner = (
+            struct.pack("<H", 1)
+            + struct.pack("<HHII", 0x920A, 2, len(text) + 1, 44)
+            + bytes(4)
+            + text
+            + b"\0"
+        )
         outer = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + struct.pack("<HHII", 0x8769, 4, 1, 26) + bytes(4)
         small_image().save(tmp_path / name, exif=outer + inner)
     assert _camera_groups(tmp_path, ["a.jpg", "b.jpg", "c.jpg"]) == [["a.jpg", "b.jpg"], ["c.jpg"]]
 
 
 @pytest.mark.parametrize(
-    "read", [read_image, image_size, read_npy, lambda path: next(read_video(path))], ids=["image", "size", "npy", "video"]
+    "read",
+    [read_image, image_size, read_npy, lambda path: next(read_video(path))],
+    ids=["image", "size", "npy", "video"],
 )
 def test_pipes_are_not_waited_for(tmp_path: Path, read) -> None:
     os.mkfifo(tmp_path / "photo.png")
@@ -149,7 +182,9 @@ def write_video(path: Path, frames: int = 3) -> None:
             video.add(np.full((24, 32, 3), 40 * number, np.uint8))
 
 
-def test_video_names_with_protocols_are_names_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_video_names_with_protocols_are_names_of_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     write_video(Path("secret.mp4"), frames=5)
     for name in ("concat:secret.mp4", "file:secret.mp4", "subfile,,start,0,end,0,,:secret.mp4"):
@@ -165,7 +200,8 @@ def test_video_names_with_protocols_are_names_of_files(tmp_path: Path, monkeypat
     [
         "ffconcat version 1.0\nfile secret.mp4\n",
         "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n",
-        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP "
+        "96\na=rtpmap:96 H264/90000\n",
     ],
     ids=["concat", "m3u8", "sdp"],
 )
@@ -185,7 +221,11 @@ def test_titles_in_latin_1_do_not_matter(tmp_path: Path) -> None:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
         for _ in range(3):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((24, 32, 3), np.uint8), format="rgb24")))
+            container.mux(
+                stream.encode(
+                    av.VideoFrame.from_ndarray(np.zeros((24, 32, 3), np.uint8), format="rgb24")
+                )
+            )
         container.mux(stream.encode(None))
     data = path.read_bytes()
     assert b"placeholder" in data
@@ -195,7 +235,9 @@ def test_titles_in_latin_1_do_not_matter(tmp_path: Path) -> None:
     assert len(list(read_video(path))) == 3
 
 
-def test_videos_of_absurd_sizes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_videos_of_absurd_sizes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_video(tmp_path / "video.mp4")
     monkeypatch.setattr(media, "MOST_PIXELS", 32 * 24 - 1)
     with pytest.raises(InputError, match=r"video\.mp4: 32x24 pixels, expected at most 767"):
@@ -234,7 +276,12 @@ def test_arrays_whose_headers_lie_are_refused(tmp_path: Path, header: str) -> No
 
 
 def test_arrays_come_back(tmp_path: Path) -> None:
-    for array in (np.zeros((0, 3), np.float32), np.arange(6.0).reshape(2, 3), np.arange(6, dtype=np.int16).reshape(3, 2).T, np.array(5)):
+    for array in (
+        np.zeros((0, 3), np.float32),
+        np.arange(6.0).reshape(2, 3),
+        np.arange(6, dtype=np.int16).reshape(3, 2).T,
+        np.array(5),
+    ):
         write_npy(tmp_path / "a.npy", array)
         assert np.array_equal(read_npy(tmp_path / "a.npy"), array)
 

@@ -9,9 +9,19 @@ import pytest
 from PIL import Image
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.media import VideoWriter, image_size, read_image, read_npy, read_video, write_npy, write_png
+from artifixer.runtime.media import (
+    VideoWriter,
+    image_size,
+    read_image,
+    read_npy,
+    read_video,
+    write_npy,
+    write_png,
+)
 
-VIDEO_ERROR = 6  # levels: quantisation of H.264 at its quality setting, and halved colour resolution, on a smooth picture
+# levels: quantisation of H.264 at its quality setting, and halved colour resolution, on a smooth
+# picture
+VIDEO_ERROR = 6
 
 
 def random_photo(height: int = 12, width: int = 17) -> np.ndarray:
@@ -20,7 +30,10 @@ def random_photo(height: int = 12, width: int = 17) -> np.ndarray:
 
 def smooth_frames(count: int, height: int, width: int) -> list[np.ndarray]:
     y, x = np.mgrid[:height, :width]
-    return [np.stack([x * 3 + 4 * i, y * 3, 0 * x + 90], axis=-1).clip(0, 255).astype(np.uint8) for i in range(count)]
+    return [
+        np.stack([x * 3 + 4 * i, y * 3, 0 * x + 90], axis=-1).clip(0, 255).astype(np.uint8)
+        for i in range(count)
+    ]
 
 
 def test_png_there_and_back_and_same_bytes(tmp_path: Path) -> None:
@@ -93,7 +106,8 @@ def test_video_there_and_back(tmp_path: Path, height: int, width: int) -> None:
         assert np.abs(theirs[:height, :width].astype(int) - ours).mean() < VIDEO_ERROR
 
 
-#: The matrix in an MP4's track header by which a phone says how it was held, and the counterclockwise quarter turns that it asks for.
+#: The matrix in an MP4's track header by which a phone says how it was held, and the
+#: counterclockwise quarter turns that it asks for.
 HELD = {
     "upside down": ((-1, 0, 0, -1), 2),
     "turned right": ((0, 1, -1, 0), -1),
@@ -124,7 +138,9 @@ M_PERTURB = -6
 
 
 @pytest.mark.parametrize(("width", "height"), [(32, 24), (96, 54)])
-def test_video_bytes_do_not_depend_on_what_memory_held_before(tmp_path: Path, width: int, height: int) -> None:
+def test_video_bytes_do_not_depend_on_what_memory_held_before(
+    tmp_path: Path, width: int, height: int
+) -> None:
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):
         pytest.skip("needs glibc's malloc")

@@ -1,4 +1,6 @@
-"""State files of a run folder that somebody else wrote or damaged: nothing outside is read, written or deleted because of them."""
+"""State files of a run folder that somebody else wrote or damaged: nothing outside is read, written
+or deleted because of them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ pytestmark = pytest.mark.posix
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -49,7 +55,9 @@ def run(tmp_path: Path) -> Path:
         ".run",
     ],
 )
-def test_owned_list_that_names_other_files_deletes_nothing(run: Path, line: str, overwrite: bool) -> None:
+def test_owned_list_that_names_other_files_deletes_nothing(
+    run: Path, line: str, overwrite: bool
+) -> None:
     owned = run / ".run" / "owned.txt"
     owned.write_text(owned.read_text() + line.format(absolute=run.parent) + "\n")
     before = snapshot(run.parent)
@@ -70,7 +78,9 @@ def test_owned_list_that_names_what_no_verb_writes_deletes_nothing(run: Path, li
 
 
 def test_owned_list_without_a_config_deletes_nothing(tmp_path: Path) -> None:
-    """A folder of hidden state alone counts as a run that was killed at its start: bad input discards it."""
+    """A folder of hidden state alone counts as a run that was killed at its start: bad input
+    discards it.
+    """
     write_bytes(tmp_path / "precious" / "thesis.txt", b"years of work")
     write_bytes(tmp_path / "run" / ".run" / "owned.txt", b"../precious\n")
 
@@ -117,10 +127,19 @@ def fifo_as_config(run: Path) -> None:
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize(
     "plant",
-    [link_frames, link_state, link_lock, link_log, link_photos_of_structure_from_motion, fifo_as_config],
+    [
+        link_frames,
+        link_state,
+        link_lock,
+        link_log,
+        link_photos_of_structure_from_motion,
+        fifo_as_config,
+    ],
     ids=lambda plant: plant.__name__,
 )
-def test_links_and_pipes_in_a_run_folder_are_refused(run: Path, plant: Callable[[Path], None], overwrite: bool) -> None:
+def test_links_and_pipes_in_a_run_folder_are_refused(
+    run: Path, plant: Callable[[Path], None], overwrite: bool
+) -> None:
     plant(run)
     before = snapshot(run.parent / "precious")
     refused = "holds files that no run wrote" if plant is fifo_as_config else "is a link"
@@ -131,7 +150,9 @@ def test_links_and_pipes_in_a_run_folder_are_refused(run: Path, plant: Callable[
 
 def test_what_the_program_links_itself_stays_usable(run: Path) -> None:
     (run / "sfm" / "sfm-0" / "photos").mkdir(parents=True)
-    (run / "sfm" / "sfm-0" / "photos" / "000000.jpg").symlink_to(run.parent / "precious" / "thesis.txt")
+    (run / "sfm" / "sfm-0" / "photos" / "000000.jpg").symlink_to(
+        run.parent / "precious" / "thesis.txt"
+    )
     with RunFolder.open(run, {"capture": "fox"}, {}) as folder:
         folder.path("sfm")
     with RunFolder.open(run, {"capture": "plush"}, {}, overwrite=True):
@@ -146,26 +167,46 @@ def test_a_linked_output_folder_is_the_users_choice(run: Path) -> None:
         assert folder.is_done("splats", "key")
 
 
-@pytest.mark.parametrize("content", [[], 1, {"version": 1}, {"version": 1, "identity": [], "settings": {}}, {"version": [10**300]}])
+@pytest.mark.parametrize(
+    "content",
+    [[], 1, {"version": 1}, {"version": 1, "identity": [], "settings": {}}, {"version": [10**300]}],
+)
 def test_damaged_config_of_a_run_is_one_line(run: Path, content: object) -> None:
-    write_json(run / "config.json", {"format": "artifixer-run", **content} if isinstance(content, dict) else content)
+    write_json(
+        run / "config.json",
+        {"format": "artifixer-run", **content} if isinstance(content, dict) else content,
+    )
     with pytest.raises(InputError, match=r"config\.json|no run wrote"):
         RunFolder.open(run, {"capture": "fox"}, {})
 
 
-@pytest.mark.parametrize("content", [[], {}, {"key": "key"}, {"key": "key", "outputs": "splats.ply"}, {"key": "key", "outputs": [1]}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        [],
+        {},
+        {"key": "key"},
+        {"key": "key", "outputs": "splats.ply"},
+        {"key": "key", "outputs": [1]},
+    ],
+)
 def test_damaged_marker_of_a_stage_is_one_line(run: Path, content: object) -> None:
     write_json(run / ".run" / "stages" / "splats.json", content)
     with RunFolder.open(run, {"capture": "fox"}, {}) as folder:
         for question in (lambda: folder.is_done("splats", "key"), lambda: folder.key_of("splats")):
-            with pytest.raises(InputError, match=r"splats\.json: damaged.*delete it to repeat the stage"):
+            with pytest.raises(
+                InputError, match=r"splats\.json: damaged.*delete it to repeat the stage"
+            ):
                 question()
 
 
 @pytest.mark.parametrize("output", ["../precious", "/etc/hostname", "a" * 300, "\0"])
 def test_marker_whose_outputs_are_elsewhere_is_one_line(run: Path, output: str) -> None:
     write_json(run / ".run" / "stages" / "splats.json", {"key": "key", "outputs": [output]})
-    with RunFolder.open(run, {"capture": "fox"}, {}) as folder, pytest.raises(InputError, match=r"splats\.json: the path"):
+    with (
+        RunFolder.open(run, {"capture": "fox"}, {}) as folder,
+        pytest.raises(InputError, match=r"splats\.json: the path"),
+    ):
         folder.is_done("splats", "key")
 
 
@@ -189,11 +230,15 @@ def test_json_in_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
 def test_huge_json_is_refused_before_it_is_read(tmp_path: Path) -> None:
     with (tmp_path / "huge.json").open("wb") as file:
         file.truncate(10 * 1024**3)  # takes no space on the disk
-    with pytest.raises(InputError, match=r"huge\.json: 10,737,418,240 bytes, expected a JSON file of at most"):
+    with pytest.raises(
+        InputError, match=r"huge\.json: 10,737,418,240 bytes, expected a JSON file of at most"
+    ):
         read_json(tmp_path / "huge.json")
 
 
 def test_state_of_another_program_is_no_run(tmp_path: Path) -> None:
-    write_bytes(tmp_path / "folder" / "config.json", json.dumps({"format": ["artifixer-run"]}).encode())
+    write_bytes(
+        tmp_path / "folder" / "config.json", json.dumps({"format": ["artifixer-run"]}).encode()
+    )
     with pytest.raises(InputError, match="no run wrote"):
         RunFolder.open(tmp_path / "folder", {}, {}, overwrite=True)

@@ -43,7 +43,10 @@ def test_bar_on_a_terminal() -> None:
 
 def test_a_total_that_becomes_known_later_is_shown_then() -> None:
     for output in (io.StringIO(), Terminal()):
-        with Progress(line_seconds=0, output=output) as progress, progress.stage("fit", total=0) as stage:
+        with (
+            Progress(line_seconds=0, output=output) as progress,
+            progress.stage("fit", total=0) as stage,
+        ):
             stage.update(0)
             stage.total = 40
             stage.update(1)
@@ -56,4 +59,9 @@ def test_log_holds_the_same_lines_either_way(tmp_path: Path) -> None:
     for name, output in (("plain", io.StringIO()), ("bar", Terminal()), ("silent", None)):
         work(output, tmp_path / name)
         lines = (tmp_path / name).read_text().splitlines()
-        assert [line.split(" ", 2)[2][:13] for line in lines] == ["fit (1/2) 1/3", "fit (1/2) 2/3", "fit (1/2) 3/3", "done [not mar"]
+        assert [line.split(" ", 2)[2][:13] for line in lines] == [
+            "fit (1/2) 1/3",
+            "fit (1/2) 2/3",
+            "fit (1/2) 3/3",
+            "done [not mar",
+        ]

@@ -32,8 +32,14 @@ with suppress(ImportError):  # Windows
     import resource
 
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(codec="utf-8")),
-    lambda children: st.lists(children) | st.dictionaries(st.text(st.characters(codec="utf-8")), children),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8")),
+    lambda children: (
+        st.lists(children) | st.dictionaries(st.text(st.characters(codec="utf-8")), children)
+    ),
     max_leaves=20,
 )
 
@@ -50,7 +56,9 @@ class Settings:
 
 
 def files_below(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
 
 
 # atomic files
@@ -92,7 +100,9 @@ with atomic_path({str(tmp_path / "run" / "splats.ply")!r}) as temporary:
     temporary.write_bytes(b"half of the new")
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    assert (
+        subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    )
     assert (tmp_path / "run" / "splats.ply").read_bytes() == b"old"
     assert [name for name in files_below(tmp_path) if "partial" in name]
     RunFolder.open(tmp_path / "run", {}, {}).close()
@@ -101,7 +111,10 @@ with atomic_path({str(tmp_path / "run" / "splats.ply")!r}) as temporary:
 
 def test_full_disk_names_the_file(tmp_path: Path) -> None:
     target = tmp_path / "depth.npy"
-    with pytest.raises(InputError, match=r"depth\.npy: cannot write: no space left") as caught, atomic_path(target):
+    with (
+        pytest.raises(InputError, match=r"depth\.npy: cannot write: no space left") as caught,
+        atomic_path(target),
+    ):
         Path("/dev/full").write_bytes(b"x")  # the device that always answers "no space left"
     assert "\n" not in str(caught.value)
     assert files_below(tmp_path) == []
@@ -128,7 +141,10 @@ def test_file_size_limit_names_the_file_of_a_library_without_errno(tmp_path: Pat
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
         with (
-            pytest.raises(InputError, match=r"large\.safetensors: cannot write: file larger than the system allows"),
+            pytest.raises(
+                InputError,
+                match=r"large\.safetensors: cannot write: file larger than the system allows",
+            ),
             atomic_path(tmp_path / "large.safetensors") as temporary,
         ):
             save_file({"a": torch.zeros(5000)}, str(temporary))
@@ -139,7 +155,9 @@ def test_file_size_limit_names_the_file_of_a_library_without_errno(tmp_path: Pat
 
 def test_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(InputError, match=r"out/image\.png: cannot write: a part of the path is a file"):
+    with pytest.raises(
+        InputError, match=r"out/image\.png: cannot write: a part of the path is a file"
+    ):
         write_bytes(tmp_path / "out" / "image.png", b"")
 
 
@@ -262,7 +280,9 @@ def test_fingerprints_see_content_only(tmp_path: Path) -> None:
     assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b") != fingerprint(tmp_path / "c")
     assert fingerprint({"x": 1, "y": 2}) == fingerprint({"y": 2, "x": 1})
     assert fingerprint({3, 1}) == fingerprint({1, 3})
-    assert fingerprint(torch.arange(6).reshape(2, 3).T) == fingerprint(torch.arange(6).reshape(2, 3).T.contiguous())
+    assert fingerprint(torch.arange(6).reshape(2, 3).T) == fingerprint(
+        torch.arange(6).reshape(2, 3).T.contiguous()
+    )
     with pytest.raises(InputError, match="missing"):
         fingerprint(tmp_path / "missing")
 
@@ -270,7 +290,9 @@ def test_fingerprints_see_content_only(tmp_path: Path) -> None:
 def test_fingerprint_is_the_same_in_every_process() -> None:
     program = "from artifixer.runtime.run_folder import fingerprint; print(fingerprint({'b', 'a', 'c'}, {'k': 1.5}))"
     environment = {**os.environ, "PYTHONHASHSEED": "123"}
-    other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    other = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+    )
     assert other.stdout.strip() == fingerprint({"a", "b", "c"}, {"k": 1.5})
 
 
@@ -304,15 +326,30 @@ def test_stage_is_done_only_with_its_key_and_outputs(tmp_path: Path) -> None:
 
 
 def test_marking_without_the_output_is_a_bug(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path / "run", {}, {}) as run, pytest.raises(AssertionError, match=r"splats\.ply is missing"):
+    with (
+        RunFolder.open(tmp_path / "run", {}, {}) as run,
+        pytest.raises(AssertionError, match=r"splats\.ply is missing"),
+    ):
         run.mark_done("splats", "key", ["splats.ply"])
 
 
 def test_other_settings_are_refused_by_name_and_value(tmp_path: Path) -> None:
-    RunFolder.open(tmp_path / "run", {"capture": "fox"}, {"iterations": 100, "loss": {"ssim": 0.2}, "rate": float("nan")}).close()
-    RunFolder.open(tmp_path / "run", {"capture": "fox"}, {"iterations": 100, "loss": {"ssim": 0.2}, "rate": float("nan")}).close()
+    RunFolder.open(
+        tmp_path / "run",
+        {"capture": "fox"},
+        {"iterations": 100, "loss": {"ssim": 0.2}, "rate": float("nan")},
+    ).close()
+    RunFolder.open(
+        tmp_path / "run",
+        {"capture": "fox"},
+        {"iterations": 100, "loss": {"ssim": 0.2}, "rate": float("nan")},
+    ).close()
     with pytest.raises(InputError, match=r"loss\.ssim is 0\.2 there, 0\.3 now.*--overwrite"):
-        RunFolder.open(tmp_path / "run", {"capture": "fox"}, {"iterations": 100, "loss": {"ssim": 0.3}, "rate": float("nan")})
+        RunFolder.open(
+            tmp_path / "run",
+            {"capture": "fox"},
+            {"iterations": 100, "loss": {"ssim": 0.3}, "rate": float("nan")},
+        )
     with pytest.raises(InputError, match=r"another input: capture is \"fox\" there, \"plush\" now"):
         RunFolder.open(tmp_path / "run", {"capture": "plush"}, {"iterations": 7})
 
@@ -321,11 +358,15 @@ def test_settings_may_change_where_asked(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path / "run", {"capture": "fox"}, {"steps": 4}) as run:
         write_bytes(run.path("splats.ply"), b"ply")
         run.mark_done("splats", "splat settings", ["splats.ply"])
-    with RunFolder.open(tmp_path / "run", {"capture": "fox"}, {"steps": 2}, settings_may_change=True) as run:
+    with RunFolder.open(
+        tmp_path / "run", {"capture": "fox"}, {"steps": 2}, settings_may_change=True
+    ) as run:
         assert run.is_done("splats", "splat settings")
     assert read_json(tmp_path / "run" / "config.json")["settings"] == {"steps": 2}
     with pytest.raises(InputError, match="another input"):
-        RunFolder.open(tmp_path / "run", {"capture": "plush"}, {"steps": 2}, settings_may_change=True)
+        RunFolder.open(
+            tmp_path / "run", {"capture": "plush"}, {"steps": 2}, settings_may_change=True
+        )
 
 
 def test_overwrite_removes_what_the_run_wrote_and_nothing_else(tmp_path: Path) -> None:
@@ -347,7 +388,9 @@ def test_overwrite_removes_what_the_run_wrote_and_nothing_else(tmp_path: Path) -
 def test_foreign_folder_is_refused_and_untouched(tmp_path: Path, overwrite: bool) -> None:
     write_bytes(tmp_path / "photos" / "a.jpg", b"photo")
     write_json(tmp_path / "photos" / "config.json", {"some": "other program's"})
-    with pytest.raises(InputError, match=r"photos: holds files that no run wrote \(a\.jpg, config\.json\)"):
+    with pytest.raises(
+        InputError, match=r"photos: holds files that no run wrote \(a\.jpg, config\.json\)"
+    ):
         RunFolder.open(tmp_path / "photos", {}, {}, overwrite=overwrite)
     assert files_below(tmp_path) == ["photos/a.jpg", "photos/config.json"]
 
@@ -368,10 +411,14 @@ run = RunFolder.open({str(tmp_path / "run")!r}, {{}}, {{}})
 print("open", flush=True)
 sys.stdin.read()
 """
-    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "open\n"
-        with pytest.raises(InputError, match=rf"another process is writing this folder \(process {other.pid}"):
+        with pytest.raises(
+            InputError, match=rf"another process is writing this folder \(process {other.pid}"
+        ):
             RunFolder.open(tmp_path / "run", {}, {})
         other.kill()  # a dead process holds nothing
     RunFolder.open(tmp_path / "run", {}, {}).close()
@@ -386,10 +433,15 @@ def test_failed_open_releases_the_folder(tmp_path: Path) -> None:
 
 
 def test_bad_input_at_the_start_leaves_nothing(tmp_path: Path) -> None:
-    """Neither files nor the folders that were made on the way; a run that was begun before keeps what it has."""
+    """Neither files nor the folders that were made on the way; a run that was begun before keeps
+    what it has.
+    """
 
     def attempt(folder: Path, overwrite: bool = False) -> None:
-        with RunFolder.open(folder, {"capture": "fox"}, {}, overwrite) as run, run.discarded_on_bad_input():
+        with (
+            RunFolder.open(folder, {"capture": "fox"}, {}, overwrite) as run,
+            run.discarded_on_bad_input(),
+        ):
             write_json(run.path("renders", "a.json"), 1)
             raise InputError("photo.png: damaged")
 
@@ -431,5 +483,8 @@ def test_newer_format_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("parts", [("..", "outside"), ("/tmp/outside",), (".run", "lock")])
 def test_paths_stay_inside(tmp_path: Path, parts: tuple[str, ...]) -> None:
-    with RunFolder.open(tmp_path / "run", {}, {}) as run, pytest.raises(AssertionError, match="not inside the run folder"):
+    with (
+        RunFolder.open(tmp_path / "run", {}, {}) as run,
+        pytest.raises(AssertionError, match="not inside the run folder"),
+    ):
         run.path(*parts)

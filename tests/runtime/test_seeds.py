@@ -10,10 +10,13 @@ from artifixer.runtime.seeds import generator, numpy_generator
 
 KEYS = [
     (seed, purpose, step, sample, block)
-    for seed, purpose, step, sample, block in itertools.product((0, 1), ("noise", "views"), *[(0, 1)] * 3)
+    for seed, purpose, step, sample, block in itertools.product(
+        (0, 1), ("noise", "views"), *[(0, 1)] * 3
+    )
 ]
 VALUES = 4096
-LARGEST_CORRELATION = 6 / VALUES**0.5  # six standard deviations of the correlation of independent streams
+# six standard deviations of the correlation of independent streams
+LARGEST_CORRELATION = 6 / VALUES**0.5
 
 
 def torch_values(key: tuple[int, str, int, int, int]) -> np.ndarray:

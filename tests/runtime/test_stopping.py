@@ -38,7 +38,9 @@ def test_a_request_is_seen_until_the_outermost_context_ends() -> None:
             terminate()
             assert stop_requested()
         assert stop_requested()
-        with pytest.raises(Stopped, match="stopped while reading photos; run the same command to continue"):
+        with pytest.raises(
+            Stopped, match="stopped while reading photos; run the same command to continue"
+        ):
             stop_if_requested("while reading photos")
     assert not stop_requested()
 
@@ -104,7 +106,9 @@ def test_other_threads_may_work_too() -> None:
     assert seen == [False]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, EXIT_STOPPED), (signal.SIGINT, EXIT_INTERRUPTED)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, EXIT_STOPPED), (signal.SIGINT, EXIT_INTERRUPTED)]
+)
 def test_imports_are_left_at_once(number: signal.Signals, code: int) -> None:
     """Also where a library would swallow an exception from a signal handler."""
     program = f"""
@@ -120,13 +124,17 @@ with leave_on_signals():
     Swallowing()
     print("went on")
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith("artifixer: ") and done.stderr.count("\n") == 1
 
 
 def test_a_librarys_handler_does_not_stay() -> None:
-    """COLMAP's log takes SIGTERM for a crash: it prints a stack trace and ends the process with 143."""
+    """COLMAP's log takes SIGTERM for a crash: it prints a stack trace and ends the process with
+    143.
+    """
     program = """
 import os, signal
 from artifixer.runtime.stopping import handlers_kept, stop_on_sigterm, stop_requested
@@ -137,5 +145,7 @@ with stop_on_sigterm():
     os.kill(os.getpid(), signal.SIGTERM)
     print("requested" if stop_requested() else "lost")
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "requested\n"), done.stderr

@@ -29,14 +29,18 @@ from artifixer.runtime.system import (
 
 def test_a_lock_is_held_by_one_until_it_is_closed(tmp_path: Path) -> None:
     first = FolderLock(tmp_path, tmp_path / ".run")
-    with pytest.raises(InputError, match=rf"another process is writing this folder \(process {os.getpid()} on "):
+    with pytest.raises(
+        InputError, match=rf"another process is writing this folder \(process {os.getpid()} on "
+    ):
         FolderLock(tmp_path, tmp_path / ".run")
     first.close()
     first.close()
     FolderLock(tmp_path, tmp_path / ".run").close()
 
 
-def test_a_file_that_another_program_has_open_for_a_moment_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_another_program_has_open_for_a_moment_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As virus scanners do with new files on Windows."""
     replace, tries = os.replace, []
 
@@ -68,7 +72,9 @@ def test_a_file_that_stays_open_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_a_link_or_a_copy_stands_for_files_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+def test_a_link_or_a_copy_stands_for_files_and_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
     def refuse(*arguments: object, **options: object) -> None:
         raise OSError(22, "A required privilege is not held by the client")
 
@@ -78,7 +84,11 @@ def test_a_link_or_a_copy_stands_for_files_and_folders(tmp_path: Path, monkeypat
     (tmp_path / "folder" / "inner" / "file").write_text("content")
     link_or_copy(tmp_path / "folder" / "inner" / "file", tmp_path / "file")
     link_or_copy(tmp_path / "folder", tmp_path / "copy")
-    assert (tmp_path / "file").read_text() == (tmp_path / "copy" / "inner" / "file").read_text() == "content"
+    assert (
+        (tmp_path / "file").read_text()
+        == (tmp_path / "copy" / "inner" / "file").read_text()
+        == "content"
+    )
     assert (tmp_path / "file").is_symlink() == (tmp_path / "copy").is_symlink() == links
     with pytest.raises(FileExistsError):
         link_or_copy(tmp_path / "folder", tmp_path / "copy")
@@ -88,7 +98,22 @@ def test_a_link_or_a_copy_stands_for_files_and_folders(tmp_path: Path, monkeypat
     assert (tmp_path / "folder" / "inner" / "file").read_text() == "content"
 
 
-@pytest.mark.parametrize("name", ["aux", "NUL.png", "com1", "Lpt9.tar.gz", "CON ", "a/prn", "what?.png", "a:b", "tab\t", "dot.", "space "])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "aux",
+        "NUL.png",
+        "com1",
+        "Lpt9.tar.gz",
+        "CON ",
+        "a/prn",
+        "what?.png",
+        "a:b",
+        "tab\t",
+        "dot.",
+        "space ",
+    ],
+)
 def test_names_that_windows_does_not_have(name: str) -> None:
     assert windows_refusal(PurePosixPath(name)) is not None
     with pytest.raises(InputError, match="on Windows; expected another name"):
@@ -96,13 +121,26 @@ def test_names_that_windows_does_not_have(name: str) -> None:
     check_folder_name(Path(name), on_windows=False)
 
 
-@pytest.mark.parametrize("name", ["auxiliary", "com10", ".run/stages/a.json", "../out", "./a b.png", "console.txt", ".partial-1-2-x"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "auxiliary",
+        "com10",
+        ".run/stages/a.json",
+        "../out",
+        "./a b.png",
+        "console.txt",
+        ".partial-1-2-x",
+    ],
+)
 def test_names_that_it_has(name: str) -> None:
     assert windows_refusal(PurePosixPath(name)) is None
     assert windows_refusal(PureWindowsPath("C:/") / name) is None
 
 
-def test_a_folder_whose_files_had_too_long_paths_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_whose_files_had_too_long_paths_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(system, "_has_long_paths", lambda: False)
     with pytest.raises(InputError, match=r"its path has .* characters; expected at most 150"):
         check_folder_name(tmp_path / ("x" * 200), on_windows=True)

@@ -11,7 +11,8 @@ import numpy as np
 
 WIDTH, HEIGHT = 64, 48
 
-#: Parameters of every lens model that can be mapped, in COLMAP's order: a field of view of some 53 degrees and a visible distortion.
+#: Parameters of every lens model that can be mapped, in COLMAP's order: a field of view of some 53
+#: degrees and a visible distortion.
 LENSES: dict[str, tuple[float, ...]] = {
     "SIMPLE_PINHOLE": (64, 31, 25),
     "PINHOLE": (64, 60, 31, 25),
@@ -59,11 +60,17 @@ def write_colmap(
     photo_size: tuple[int, int] = (WIDTH, HEIGHT),
     model_folder: str = "sparse/0",
 ) -> Any:
-    """A COLMAP capture with photos; returns the ``pycolmap.Reconstruction`` that was written. Five files: also rigs and frames."""
+    """A COLMAP capture with photos; returns the ``pycolmap.Reconstruction`` that was written. Five
+    files: also rigs and frames.
+    """
     import pycolmap
 
     options = pycolmap.SyntheticDatasetOptions()
-    options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig = 1, cameras_per_rig, views
+    options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig = (
+        1,
+        cameras_per_rig,
+        views,
+    )
     options.num_points3D, options.num_points2D_without_point3D = 30, 3
     options.camera_width, options.camera_height = WIDTH, HEIGHT
     options.camera_model_id = pycolmap.CameraModelId.__members__[lens]
@@ -87,11 +94,24 @@ def pose_matrix(center: Sequence[float]) -> list[list[float]]:
 
 def transforms_content(views: int = 3) -> dict[str, Any]:
     """A valid file with the intrinsics of all frames at the top, cameras one unit apart along x."""
-    frames = [{"file_path": f"images/{i:03d}.png", "transform_matrix": pose_matrix((i, 0, 0))} for i in range(views)]
-    return {"w": WIDTH, "h": HEIGHT, "fl_x": 64.0, "fl_y": 60.0, "cx": 31.0, "cy": 25.0, "frames": frames}
+    frames = [
+        {"file_path": f"images/{i:03d}.png", "transform_matrix": pose_matrix((i, 0, 0))}
+        for i in range(views)
+    ]
+    return {
+        "w": WIDTH,
+        "h": HEIGHT,
+        "fl_x": 64.0,
+        "fl_y": 60.0,
+        "cx": 31.0,
+        "cy": 25.0,
+        "frames": frames,
+    }
 
 
-def write_transforms(capture: Path, content: object, name: str = "transforms.json", views: int = 3) -> Path:
+def write_transforms(
+    capture: Path, content: object, name: str = "transforms.json", views: int = 3
+) -> Path:
     """``content`` as a transforms file, with photos ``images/000.png`` ... beside it."""
     for number in range(views):
         write_photo(capture / "images" / f"{number:03d}.png", seed=number)

@@ -22,7 +22,13 @@ def test_both_kinds_of_file_give_the_same_path(tmp_path: Path) -> None:
     (tmp_path / "path.json").write_text(json.dumps(content))
     frames = read_camera_path(tmp_path / "path.json")
     assert [float(frame.camera.centers[0, 0]) for frame in frames] == [4, 3, 2, 1, 0]
-    assert [frame.photo for frame in frames] == ["images/004.png", None, "images/002.png", "images/001.png", "images/000.png"]
+    assert [frame.photo for frame in frames] == [
+        "images/004.png",
+        None,
+        "images/002.png",
+        "images/001.png",
+        "images/000.png",
+    ]
     assert (frames[0].camera.width, frames[0].camera.height) == (WIDTH, HEIGHT)
     write_cameras(tmp_path / "cameras.json", frames)
     for first, second in zip(frames, read_camera_path(tmp_path / "cameras.json"), strict=True):
@@ -36,10 +42,19 @@ def test_both_kinds_of_file_give_the_same_path(tmp_path: Path) -> None:
     [
         (None, "does not exist, expected a cameras.json or transforms.json"),
         ("{", "expected valid JSON"),
-        ('{"format": "artifixer cameras", "version": 1, "frames": []}', "lists no cameras; expected at least one"),
-        ('{"format": "artifixer cameras", "version": 9, "frames": []}', "version 9; this program reads version 1"),
+        (
+            '{"format": "artifixer cameras", "version": 1, "frames": []}',
+            "lists no cameras; expected at least one",
+        ),
+        (
+            '{"format": "artifixer cameras", "version": 9, "frames": []}',
+            "version 9; this program reads version 1",
+        ),
         ('{"frames": []}', '"frames" is'),
-        (json.dumps(transforms_content() | {"w": None}), 'frame 0 has "w" = missing; expected a number of pixels here or in the file'),
+        (
+            json.dumps(transforms_content() | {"w": None}),
+            'frame 0 has "w" = missing; expected a number of pixels here or in the file',
+        ),
     ],
 )
 def test_unusable_files_are_refused(tmp_path: Path, content: str | None, message: str) -> None:

@@ -14,7 +14,8 @@ from artifixer.scenes.scene import Scene
 #: float32 cameras against float64 ones, at 64 pixels.
 PROJECTION_TOLERANCE = 1e-3
 
-#: Millipixels by which our mean reprojection error on a capture may differ from COLMAP's: float32 poses against float64 ones.
+#: Millipixels by which our mean reprojection error on a capture may differ from COLMAP's: float32
+#: poses against float64 ones.
 ERROR_TOLERANCE = 2e-3
 
 
@@ -26,11 +27,21 @@ def _equal(first: Scene, second: Scene) -> bool:
     """The same photos, cameras and points, bit for bit."""
     names = [photo.name for photo in first.photos] == [photo.name for photo in second.photos]
     cameras = all(
-        torch.equal(a.viewmats, b.viewmats) and torch.equal(a.Ks, b.Ks) and torch.equal(a.distortion, b.distortion) and a.model == b.model
+        torch.equal(a.viewmats, b.viewmats)
+        and torch.equal(a.Ks, b.Ks)
+        and torch.equal(a.distortion, b.distortion)
+        and a.model == b.model
         for a, b in zip(first.cameras, second.cameras, strict=True)
     )
     fields = ("xyz", "rgb", "observed_point", "observed_view", "observed_pixel")
-    return names and cameras and all(torch.equal(getattr(first.points, name), getattr(second.points, name)) for name in fields)
+    return (
+        names
+        and cameras
+        and all(
+            torch.equal(getattr(first.points, name), getattr(second.points, name))
+            for name in fields
+        )
+    )
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".txt"])
@@ -38,7 +49,9 @@ def _equal(first: Scene, second: Scene) -> bool:
 def test_every_lens_projects_as_in_colmap(tmp_path, lens, suffix):
     model = write_colmap(tmp_path, lens, suffix)
     scene = _load(tmp_path)
-    assert [photo.name for photo in scene.photos] == sorted(f"images/{image.name}" for image in model.images.values())
+    assert [photo.name for photo in scene.photos] == sorted(
+        f"images/{image.name}" for image in model.images.values()
+    )
     for image in model.images.values():
         camera = scene.cameras[scene.index(f"images/{image.name}")]
         ids = [point.point3D_id for point in image.points2D if point.has_point3D()]
@@ -53,7 +66,11 @@ def test_every_lens_projects_as_in_colmap(tmp_path, lens, suffix):
 def test_numbers_of_lens_models_are_colmaps():
     import pycolmap
 
-    known = {name: int(value) for name, value in pycolmap.CameraModelId.__members__.items() if int(value) >= 0}
+    known = {
+        name: int(value)
+        for name, value in pycolmap.CameraModelId.__members__.items()
+        if int(value) >= 0
+    }
     assert {name: number for number, name in enumerate(colmap._LENS_NAMES)} == known
 
 
@@ -63,8 +80,14 @@ def test_tracks_say_which_view_saw_which_point_where(tmp_path):
     points = scene.points
     assert len(points) == len(model.points3D)
     observed = {
-        (scene.photos[view].name, tuple(np.round(points.xyz[point].tolist(), 4)), tuple(np.round(pixel.tolist(), 3)))
-        for point, view, pixel in zip(points.observed_point, points.observed_view, points.observed_pixel, strict=True)
+        (
+            scene.photos[view].name,
+            tuple(np.round(points.xyz[point].tolist(), 4)),
+            tuple(np.round(pixel.tolist(), 3)),
+        )
+        for point, view, pixel in zip(
+            points.observed_point, points.observed_view, points.observed_pixel, strict=True
+        )
     }
     expected = {
         (
@@ -87,7 +110,9 @@ def test_binary_and_text_models_are_equal(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".bin", ".txt"])
 def test_three_and_five_files_are_equal(tmp_path, suffix):
-    """Older models have no rigs and frames. Here two cameras form a rig, so that poses in them are composed."""
+    """Older models have no rigs and frames. Here two cameras form a rig, so that poses in them are
+    composed.
+    """
     for files in ("three", "five"):
         write_colmap(tmp_path / files, suffix=suffix, cameras_per_rig=2)
     for name in ("rigs", "frames"):
@@ -100,7 +125,10 @@ def test_three_and_five_files_are_equal(tmp_path, suffix):
 @pytest.mark.parametrize("lens", UNKNOWN_LENSES)
 def test_lens_models_that_cannot_be_mapped_are_refused(tmp_path, lens):
     write_colmap(tmp_path, lens)
-    with pytest.raises(InputError, match=rf"images: camera 1 has the lens model {lens}, which cannot be mapped; expected one of .*OPENCV"):
+    with pytest.raises(
+        InputError,
+        match=rf"images: camera 1 has the lens model {lens}, which cannot be mapped; expected one of .*OPENCV",
+    ):
         _load(tmp_path)
 
 
@@ -108,7 +136,10 @@ def test_a_lens_model_from_the_future_is_refused(tmp_path):
     write_colmap(tmp_path, suffix=".txt")
     path = tmp_path / "sparse" / "0" / "cameras.txt"
     path.write_text(path.read_text().replace("PINHOLE", "HOLOGRAM"))
-    with pytest.raises(InputError, match=r"cameras\.txt: line \d has the lens model 'HOLOGRAM'; expected one of SIMPLE_PINHOLE, "):
+    with pytest.raises(
+        InputError,
+        match=r"cameras\.txt: line \d has the lens model 'HOLOGRAM'; expected one of SIMPLE_PINHOLE, ",
+    ):
         _load(tmp_path)
 
 
@@ -121,17 +152,21 @@ def test_real_points_project_into_their_tracks(captures_folder, capture):
     distances = []
     for view, camera in enumerate(scene.cameras):
         of_view = scene.points.observed_view == view
-        pixels, _, is_imaged = camera.project(scene.points.xyz[scene.points.observed_point[of_view]])
+        pixels, _, is_imaged = camera.project(
+            scene.points.xyz[scene.points.observed_point[of_view]]
+        )
         assert is_imaged.all()
         distances.append((pixels[0] - scene.points.observed_pixel[of_view]).norm(dim=-1))
     model = pycolmap.Reconstruction(captures_folder / capture / "sparse" / "0")
     model.update_point_3d_errors()
     assert float(torch.cat(distances).mean()) == pytest.approx(
-        sum(point.error * len(point.track.elements) for point in model.points3D.values()) / len(torch.cat(distances)), abs=ERROR_TOLERANCE
+        sum(point.error * len(point.track.elements) for point in model.points3D.values())
+        / len(torch.cat(distances)),
+        abs=ERROR_TOLERANCE,
     )
 
 
-# Photos -----------------------------------------------------------------------------------------------------------------------------
+# Photos -------------------------------------------------------------------------------------------
 
 
 def test_resized_photos_scale_cameras_and_tracks(tmp_path):
@@ -147,7 +182,10 @@ def test_a_photo_of_another_aspect_is_refused_with_both_sizes(tmp_path):
     write_colmap(tmp_path)
     name = sorted((tmp_path / "images").iterdir())[0]
     write_photo(name, 64, 64)
-    with pytest.raises(InputError, match=rf"{name.name}: the photo has 64x64 pixels, its camera in .*images 64x48; expected the same size"):
+    with pytest.raises(
+        InputError,
+        match=rf"{name.name}: the photo has 64x64 pixels, its camera in .*images 64x48; expected the same size",
+    ):
         _load(tmp_path)
 
 
@@ -162,7 +200,9 @@ def test_missing_photos_are_counted_once_and_named(tmp_path):
     assert set(scene.points.observed_view.tolist()) == {0, 1, 2}
     names[2].unlink()
     names[3].unlink()
-    with pytest.raises(InputError, match=r"lists 4 photos of which 3 do not exist.*expected at least 2 to remain"):
+    with pytest.raises(
+        InputError, match=r"lists 4 photos of which 3 do not exist.*expected at least 2 to remain"
+    ):
         _load(tmp_path)
 
 
@@ -182,7 +222,7 @@ def test_a_model_without_points_is_a_note(tmp_path):
     assert "no points3D file" in scene.notes[0]
 
 
-# Damage -----------------------------------------------------------------------------------------------------------------------------
+# Damage -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("file", ["cameras.bin", "images.bin", "points3D.bin"])
@@ -205,16 +245,41 @@ def test_damaged_binary_files_are_refused_by_name(tmp_path, file, change):
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("cameras.txt", "PINHOLE 64 48 64 60 31 25", "PINHOLE 64 48 64 60 31", "has 3 parameters; PINHOLE expects 4"),
+        (
+            "cameras.txt",
+            "PINHOLE 64 48 64 60 31 25",
+            "PINHOLE 64 48 64 60 31",
+            "has 3 parameters; PINHOLE expects 4",
+        ),
         ("cameras.txt", "PINHOLE 64 48 64 60 31 25", "PINHOLE 64 48 nan 60 31 25", "fx = nan"),
-        ("cameras.txt", "PINHOLE 64 48 64 60 31 25", "PINHOLE 64 48 -64 60 31 25", "focal length -64"),
+        (
+            "cameras.txt",
+            "PINHOLE 64 48 64 60 31 25",
+            "PINHOLE 64 48 -64 60 31 25",
+            "focal length -64",
+        ),
         ("cameras.txt", "PINHOLE 64 48", "PINHOLE 0 48", "has the size 0x48"),
         ("cameras.txt", "1 PINHOLE", "7 PINHOLE", "uses camera 1, which does not exist"),
         ("cameras.txt", "1 PINHOLE", "one PINHOLE", "should hold whole numbers"),
-        ("images.txt", " 1 camera000001_frame000001.png", " 9 camera000001_frame000001.png", "uses camera 9, which does not exist"),
+        (
+            "images.txt",
+            " 1 camera000001_frame000001.png",
+            " 9 camera000001_frame000001.png",
+            "uses camera 9, which does not exist",
+        ),
         ("images.txt", "frame000001.png", "frame000000.png", "occurs twice"),
-        ("images.txt", "camera000001_frame000001.png", "../frame.png", "leaves the capture's folder"),
-        ("images.txt", "camera000001_frame000001.png", "/etc/hostname", "leaves the capture's folder"),
+        (
+            "images.txt",
+            "camera000001_frame000001.png",
+            "../frame.png",
+            "leaves the capture's folder",
+        ),
+        (
+            "images.txt",
+            "camera000001_frame000001.png",
+            "/etc/hostname",
+            "leaves the capture's folder",
+        ),
     ],
 )
 def test_inconsistent_text_files_are_refused(tmp_path, file, old, new, message):
@@ -265,5 +330,7 @@ def test_tracks_of_another_model_are_refused(tmp_path):
 def test_half_a_model_is_refused(tmp_path):
     write_colmap(tmp_path)
     (tmp_path / "sparse" / "0" / "images.bin").unlink()
-    with pytest.raises(InputError, match=r"incomplete COLMAP model; expected cameras\.bin and images\.bin"):
+    with pytest.raises(
+        InputError, match=r"incomplete COLMAP model; expected cameras\.bin and images\.bin"
+    ):
         _load(tmp_path)

@@ -1,4 +1,6 @@
-"""The camera scale by metric depth models: each class that gives metres, with small random weights, and what is refused."""
+"""The camera scale by metric depth models: each class that gives metres, with small random weights,
+and what is refused.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,11 @@ def scene() -> Scene:
 
 def test_the_median_depth_is_that_of_the_sparse_points(scene: Scene) -> None:
     scale = camera_scale("median_depth", point_depths(scene, (0, 3)))
-    assert (scale.value, scale.kind, scale.is_guess) == (median_depth_scale(scene, (0, 3)), "median_depth", False)
+    assert (scale.value, scale.kind, scale.is_guess) == (
+        median_depth_scale(scene, (0, 3)),
+        "median_depth",
+        False,
+    )
 
 
 def test_a_given_scale_is_taken_whatever_the_views_say(scene: Scene) -> None:
@@ -46,7 +52,9 @@ def test_metres_without_a_depth_model_are_a_guess_that_says_what_to_do(scene: Sc
 
 @pytest.mark.parametrize("metres", [1.0, 3.5])
 def test_a_perfect_depth_network_finds_the_unit_of_length(scene: Scene, metres: float) -> None:
-    """Exact depth of the pixels' centres times the unit; points lie beside the centres, which the median forgives."""
+    """Exact depth of the pixels' centres times the unit; points lie beside the centres, which the
+    median forgives.
+    """
     world = procedural.world_of(scene)
 
     def depth(photo: np.ndarray, camera: Cameras) -> np.ndarray:
@@ -55,25 +63,46 @@ def test_a_perfect_depth_network_finds_the_unit_of_length(scene: Scene, metres: 
 
     scale = camera_scale("metric", point_depths(scene, (0, 3)), depth_model=depth)
     assert scale.value == pytest.approx(METRIC_FACTOR * metres, rel=0.02)
-    without_tracks = replace(scene, points=type(scene.points).without_tracks(scene.points.xyz, scene.points.rgb))
+    without_tracks = replace(
+        scene, points=type(scene.points).without_tracks(scene.points.xyz, scene.points.rgb)
+    )
     scale = camera_scale("metric", point_depths(without_tracks, (0, 3)), depth_model=depth)
-    assert scale.value == pytest.approx(METRIC_FACTOR * metres, rel=0.1), "hidden points are projected too"
+    assert scale.value == pytest.approx(METRIC_FACTOR * metres, rel=0.1), (
+        "hidden points are projected too"
+    )
 
 
 @pytest.mark.parametrize("kind", ["median_depth", "metric"])
 def test_views_without_a_known_depth_are_refused(scene: Scene, kind: str) -> None:
     with pytest.raises(InputError, match="have no depth"):
-        camera_scale(kind, point_depths(replace(scene, points=None), (0, 3)), depth_model=lambda photo, camera: photo[..., 0])
+        camera_scale(
+            kind,
+            point_depths(replace(scene, points=None), (0, 3)),
+            depth_model=lambda photo, camera: photo[..., 0],
+        )
 
 
-BACKBONE = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 14, "reshape_hidden_states": False}
+BACKBONE = {
+    "hidden_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "patch_size": 14,
+    "reshape_hidden_states": False,
+}
 
 
 def _depth_anything(folder: Path) -> None:
-    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessorPil
+    from transformers import (
+        DepthAnythingConfig,
+        DepthAnythingForDepthEstimation,
+        Dinov2Config,
+        DPTImageProcessorPil,
+    )
 
     config = DepthAnythingConfig(
-        backbone_config=Dinov2Config.from_dict(BACKBONE | {"image_size": 518, "out_indices": [1, 2]}),
+        backbone_config=Dinov2Config.from_dict(
+            BACKBONE | {"image_size": 518, "out_indices": [1, 2]}
+        ),
         reassemble_hidden_size=12,
         patch_size=14,
         reassemble_factors=[1, 0.5],
@@ -85,7 +114,9 @@ def _depth_anything(folder: Path) -> None:
     )
     DepthAnythingForDepthEstimation(config).save_pretrained(folder)
     size = {"height": 70, "width": 70}
-    DPTImageProcessorPil(size=size, ensure_multiple_of=14, keep_aspect_ratio=True).save_pretrained(folder)
+    DPTImageProcessorPil(size=size, ensure_multiple_of=14, keep_aspect_ratio=True).save_pretrained(
+        folder
+    )
 
 
 def _depth_pro(folder: Path) -> None:
@@ -106,12 +137,23 @@ def _depth_pro(folder: Path) -> None:
         use_fov_model=False,
     )
     DepthProForDepthEstimation(config).save_pretrained(folder)
-    processor = {"image_processor_type": "DepthProImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor | {"size": {"height": 56, "width": 56}}))
+    processor = {
+        "image_processor_type": "DepthProImageProcessor",
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps(processor | {"size": {"height": 56, "width": 56}})
+    )
 
 
 def _zoe_depth(folder: Path) -> None:
-    from transformers import BeitConfig, ZoeDepthConfig, ZoeDepthForDepthEstimation, ZoeDepthImageProcessorPil
+    from transformers import (
+        BeitConfig,
+        ZoeDepthConfig,
+        ZoeDepthForDepthEstimation,
+        ZoeDepthImageProcessorPil,
+    )
 
     backbone = BeitConfig(
         image_size=64,
@@ -136,7 +178,9 @@ def _zoe_depth(folder: Path) -> None:
         bin_configurations=[{"n_bins": 8, "min_depth": 0.1, "max_depth": 10.0, "name": "rooms"}],
     )
     ZoeDepthForDepthEstimation(config).save_pretrained(folder)
-    ZoeDepthImageProcessorPil(size={"height": 64, "width": 64}, ensure_multiple_of=16).save_pretrained(folder)
+    ZoeDepthImageProcessorPil(
+        size={"height": 64, "width": 64}, ensure_multiple_of=16
+    ).save_pretrained(folder)
 
 
 MAKERS = {
@@ -159,19 +203,29 @@ def saved_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     return folder
 
 
-def test_a_metric_depth_model_gives_metres_per_pixel_and_a_scale(scene: Scene, saved_model: Path) -> None:
+def test_a_metric_depth_model_gives_metres_per_pixel_and_a_scale(
+    scene: Scene, saved_model: Path
+) -> None:
     depth = metric_depth_model(str(saved_model))
     metres = depth(scene.photos[0].read(), scene.cameras[0])
     assert metres.shape == (48, 64)
     assert np.isfinite(metres).all()
     assert (metres >= 0).all()
-    scale = camera_scale("metric", point_depths(scene, (0, 3)), depth_model=lambda photo, camera: depth(photo, camera) + 1e-3)
+    scale = camera_scale(
+        "metric",
+        point_depths(scene, (0, 3)),
+        depth_model=lambda photo, camera: depth(photo, camera) + 1e-3,
+    )
     assert scale.value > 0
     assert (scale.kind, scale.is_guess) == ("metric", False)
 
 
-def test_depth_pro_sees_twice_as_far_through_twice_the_focal_length(scene: Scene, tmp_path: Path) -> None:
-    """Its network gives inverse depth for a focal length of the image's width, so the camera's own one scales it."""
+def test_depth_pro_sees_twice_as_far_through_twice_the_focal_length(
+    scene: Scene, tmp_path: Path
+) -> None:
+    """Its network gives inverse depth for a focal length of the image's width, so the camera's own
+    one scales it.
+    """
     torch.manual_seed(0)
     _depth_pro(tmp_path)
     depth, camera = metric_depth_model(str(tmp_path)), scene.cameras[0]
@@ -185,15 +239,24 @@ def test_depth_pro_sees_twice_as_far_through_twice_the_focal_length(scene: Scene
 def test_a_model_of_relative_depth_is_refused(tmp_path: Path) -> None:
     _depth_anything(tmp_path)
     path = tmp_path / "config.json"
-    path.write_text(path.read_text().replace('"depth_estimation_type": "metric"', '"depth_estimation_type": "relative"'))
+    path.write_text(
+        path.read_text().replace(
+            '"depth_estimation_type": "metric"', '"depth_estimation_type": "relative"'
+        )
+    )
     with pytest.raises(InputError, match="gives relative depth"):
         metric_depth_model(str(tmp_path))
 
 
 def test_a_class_that_is_not_known_to_give_metres_is_refused_by_name(tmp_path: Path) -> None:
     """DPT's depth is relative, and nothing in its config says so."""
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "dpt", "architectures": ["DPTForDepthEstimation"]}))
-    with pytest.raises(InputError, match="DPTForDepthEstimation is not known to give metres; expected one of DepthAnything"):
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "dpt", "architectures": ["DPTForDepthEstimation"]})
+    )
+    with pytest.raises(
+        InputError,
+        match="DPTForDepthEstimation is not known to give metres; expected one of DepthAnything",
+    ):
         metric_depth_model(str(tmp_path))
 
 

@@ -52,7 +52,10 @@ def renamed(photos: Path) -> list[str]:
 
 def test_colmap_and_transforms_find_photos_in_another_case(tmp_path: Path) -> None:
     write_colmap(tmp_path / "colmap")
-    expected = [photo.name for photo in colmap.load(tmp_path / "colmap", tmp_path / "colmap" / "sparse" / "0").photos]
+    expected = [
+        photo.name
+        for photo in colmap.load(tmp_path / "colmap", tmp_path / "colmap" / "sparse" / "0").photos
+    ]
     names = renamed(tmp_path / "colmap" / "images")
     assert [name.casefold() for name in names] == [name.casefold() for name in expected]
     assert [photo.name for photo in load_scene(tmp_path / "colmap").photos] == names

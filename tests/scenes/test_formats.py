@@ -59,7 +59,12 @@ def test_formats_are_recognised(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [("colmap in sparse/0", "transforms"), ("transforms", "nerfstudio's colmap"), ("photos", "video")]
+    ("first", "second"),
+    [
+        ("colmap in sparse/0", "transforms"),
+        ("transforms", "nerfstudio's colmap"),
+        ("photos", "video"),
+    ],
 )
 def test_the_first_of_two_formats_wins(tmp_path: Path, first: str, second: str) -> None:
     make(tmp_path, second)
@@ -83,15 +88,22 @@ def test_procedural_captures_have_names() -> None:
 def test_splits_of_the_capture_join_the_scene(tmp_path: Path) -> None:
     write_transforms(tmp_path, transforms_content())
     names = [f"images/{number:03d}.png" for number in range(3)]
-    (tmp_path / "splits.json").write_text(json.dumps({"splits": {"mine": {"train": names[:2], "test": names[2:]}}}))
+    (tmp_path / "splits.json").write_text(
+        json.dumps({"splits": {"mine": {"train": names[:2], "test": names[2:]}}})
+    )
     assert load_scene(tmp_path).splits["mine"].train == tuple(names[:2])
 
 
-@pytest.mark.parametrize("make_it", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_text("x")])
+@pytest.mark.parametrize(
+    "make_it", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_text("x")]
+)
 def test_what_is_no_capture_is_named(tmp_path: Path, make_it) -> None:
     path = tmp_path / "nothing"
     make_it(path)
-    with pytest.raises(InputError, match=r"nothing: no (such folder; expected a capture's|known capture format; looked for)"):
+    with pytest.raises(
+        InputError,
+        match=r"nothing: no (such folder; expected a capture's|known capture format; looked for)",
+    ):
         load_scene(path)
 
 
@@ -135,7 +147,9 @@ def test_what_may_not_be_read_is_named(tmp_path: Path, what: str) -> None:
 
 
 def _load_as_nobody(capture: Path) -> str:
-    """The message of the InputError that somebody without privileges gets: a child process gives up its own."""
+    """The message of the InputError that somebody without privileges gets: a child process gives up
+    its own.
+    """
     read, write = os.pipe()
     child = os.fork()
     if child == 0:

@@ -1,4 +1,6 @@
-"""What tells captures apart: photos that are changed in place are noticed, and a copy is the same capture."""
+"""What tells captures apart: photos that are changed in place are noticed, and a copy is the same
+capture.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def test_a_link_to_what_is_around_the_capture_is_refused(capture: Path, target: 
     """It would read the whole disk."""
     (capture / "more").symlink_to(target)
     for identify in (capture_fingerprint, sampled_fingerprint):
-        with pytest.raises(InputError, match=r"more: is a link to .*, which holds the capture itself"):
+        with pytest.raises(
+            InputError, match=r"more: is a link to .*, which holds the capture itself"
+        ):
             identify(capture)
 
 
@@ -56,7 +60,9 @@ def test_links_to_photos_and_back_are_followed_once(capture: Path) -> None:
     assert capture_fingerprint(capture) != before
 
 
-def test_samples_notice_changes_by_pieces_or_by_time(capture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_notice_changes_by_pieces_or_by_time(
+    capture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(identity, "PHOTO_PIECE_BYTES", 16)
     photo = capture / "images" / "001.png"
     content, changed = sampled_fingerprint(capture)
@@ -69,7 +75,9 @@ def test_samples_notice_changes_by_pieces_or_by_time(capture: Path, monkeypatch:
     assert between[1] != changed
 
 
-def test_large_files_that_are_no_photos_count_by_pieces(capture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_files_that_are_no_photos_count_by_pieces(
+    capture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(identity, "HASHED_BYTES", 1000)
     monkeypatch.setattr(identity, "PIECE_BYTES", 10)
     cloud = capture / "cloud.bin"
@@ -83,7 +91,9 @@ def test_large_files_that_are_no_photos_count_by_pieces(capture: Path, monkeypat
     assert capture_fingerprint(capture) == before
 
 
-def test_a_copy_at_another_place_and_time_is_the_same_capture(capture: Path, tmp_path: Path) -> None:
+def test_a_copy_at_another_place_and_time_is_the_same_capture(
+    capture: Path, tmp_path: Path
+) -> None:
     copy = Path(shutil.copytree(capture, tmp_path / "elsewhere", copy_function=shutil.copy))
     os.utime(copy / "images" / "001.png", (1, 1))
     assert capture_fingerprint(copy) == capture_fingerprint(capture)

@@ -1,5 +1,5 @@
-"""360 degree photos as rigs of perspective views: the same picture and the same rays as an ordinary photo, and poses by structure from
-motion."""
+"""360 degree photos as rigs of perspective views: the same picture and the same rays as an ordinary
+photo, and poses by structure from motion."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.media import VideoWriter, read_image, write_png
 from artifixer.scenes import panoramas, video_file
 from artifixer.scenes.formats import find_format, load_scene
-from artifixer.scenes.panoramas import PanoramaConfig, find_masks, find_panoramas, is_panorama, panorama_of
+from artifixer.scenes.panoramas import (
+    PanoramaConfig,
+    find_masks,
+    find_panoramas,
+    is_panorama,
+    panorama_of,
+)
 from artifixer.scenes.scene import Scene
 from artifixer.scenes.splits import choose_split
 from artifixer.scenes.wide_lenses import field_of_view
@@ -41,7 +47,9 @@ def posed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
-def found(capture: tuple[Path, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> tuple[Scene, Path]:
+def found(
+    capture: tuple[Path, torch.Tensor], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Scene, Path]:
     work = tmp_path_factory.mktemp("work")
     return load_scene(capture[0], work_folder=work, faces=6), work
 
@@ -57,11 +65,13 @@ def true_poses(scene: Scene, poses: torch.Tensor, faces: int) -> torch.Tensor:
     return torch.stack(result)
 
 
-# With poses ---------------------------------------------------------------------------------------------------------------------------
+# With poses ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("faces", FACE_RIGS)
-def test_a_face_is_the_photo_that_its_camera_would_take(posed: tuple[Path, torch.Tensor], faces: int) -> None:
+def test_a_face_is_the_photo_that_its_camera_would_take(
+    posed: tuple[Path, torch.Tensor], faces: int
+) -> None:
     folder, poses = posed
     scene = load_scene(folder, faces=faces)
     assert scene.format == "transforms_json" and len(scene.photos) == 2 * faces
@@ -90,11 +100,19 @@ def test_held_out_panoramas_are_held_out_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "faces", "message"),
     [
-        (lambda folder: write_png(folder / "images" / "001.png", np.zeros((20, 50, 3), np.uint8)), None, "50x20 pixels, expected 2:1"),
+        (
+            lambda folder: write_png(
+                folder / "images" / "001.png", np.zeros((20, 50, 3), np.uint8)
+            ),
+            None,
+            "50x20 pixels, expected 2:1",
+        ),
         (lambda folder: None, 7, "--faces 7: expected 6, 8, 14 views per panorama"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, change: Callable[[Path], object], faces: int | None, message: str) -> None:
+def test_what_is_wrong_is_said_in_one_line(
+    tmp_path: Path, change: Callable[[Path], object], faces: int | None, message: str
+) -> None:
     write_capture(tmp_path, 2, 64, with_poses=True)
     change(tmp_path)
     with pytest.raises(InputError, match=message) as caught:
@@ -102,15 +120,18 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, change: Callable[[Pat
     assert "\n" not in str(caught.value)
 
 
-# Recognised ---------------------------------------------------------------------------------------------------------------------------
+# Recognised ---------------------------------------------------------------------------------------
 
 
-def test_panoramas_are_recognised_by_their_borders_and_poles(capture: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+def test_panoramas_are_recognised_by_their_borders_and_poles(
+    capture: tuple[Path, torch.Tensor], tmp_path: Path
+) -> None:
     folder, _ = capture
     assert find_panoramas(folder) == folder / "images"
     assert find_format(folder)[0].name == "panoramas"
     panorama = read_image(folder / "images" / "000.png")
-    write_png(tmp_path / "cut.png", panorama[80:240, :320])  # 2:1, but a part: an ordinary wide picture
+    # 2:1, but a part: an ordinary wide picture
+    write_png(tmp_path / "cut.png", panorama[80:240, :320])
     write_png(tmp_path / "shorter.png", panorama[:, :600])
     write_png(tmp_path / "turned.png", np.roll(panorama, 200, axis=1))
     assert not is_panorama(tmp_path / "cut.png")
@@ -129,7 +150,9 @@ def test_a_photo_that_says_it_is_a_panorama_is_one(tmp_path: Path) -> None:
     assert is_panorama(tmp_path / "noted.jpg")
 
 
-def test_photos_among_panoramas_leave_it_a_folder_of_photos(capture: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+def test_photos_among_panoramas_leave_it_a_folder_of_photos(
+    capture: tuple[Path, torch.Tensor], tmp_path: Path
+) -> None:
     panorama = read_image(capture[0] / "images" / "000.png")
     for index in range(2):
         write_png(tmp_path / f"{index}.png", panorama)
@@ -140,10 +163,12 @@ def test_photos_among_panoramas_leave_it_a_folder_of_photos(capture: tuple[Path,
     assert find_format(tmp_path)[0].name == "photos"
 
 
-# Without poses ------------------------------------------------------------------------------------------------------------------------
+# Without poses ------------------------------------------------------------------------------------
 
 
-def test_poses_of_panoramas_are_found_and_their_rig_stays_exact(found: tuple[Scene, Path], capture: tuple[Path, torch.Tensor]) -> None:
+def test_poses_of_panoramas_are_found_and_their_rig_stays_exact(
+    found: tuple[Scene, Path], capture: tuple[Path, torch.Tensor]
+) -> None:
     scene, _ = found
     assert scene.format == "panoramas"
     assert len(scene.photos) == 6 * COUNT and scene.lost_photos == ()
@@ -158,7 +183,9 @@ def test_poses_of_panoramas_are_found_and_their_rig_stays_exact(found: tuple[Sce
     # Inside a panorama: one centre, exact rotations, exact intrinsics.
     for index in range(COUNT):
         own = slice(6 * index, 6 * index + 6)
-        torch.testing.assert_close(poses[own, :3, 3], poses[own.start, :3, 3].expand(6, 3), atol=2e-6, rtol=0)
+        torch.testing.assert_close(
+            poses[own, :3, 3], poses[own.start, :3, 3].expand(6, 3), atol=2e-6, rtol=0
+        )
         relative = poses[own, :3, :3].mT @ poses[own.start, :3, :3]
         expected = FACE_RIGS[6].rotations @ FACE_RIGS[6].rotations[0].mT
         torch.testing.assert_close(relative, expected, atol=2e-6, rtol=0)
@@ -167,35 +194,53 @@ def test_poses_of_panoramas_are_found_and_their_rig_stays_exact(found: tuple[Sce
     assert scene.points is not None and scene.points.has_tracks
 
 
-def test_poses_are_found_once(found: tuple[Scene, Path], capture: tuple[Path, torch.Tensor]) -> None:
+def test_poses_are_found_once(
+    found: tuple[Scene, Path], capture: tuple[Path, torch.Tensor]
+) -> None:
     said: list[str] = []
     again = load_scene(capture[0], work_folder=found[1], faces=6, say=said.append)
     assert said == []
-    assert all(torch.equal(a.viewmats, b.viewmats) for a, b in zip(again.cameras, found[0].cameras, strict=True))
+    assert all(
+        torch.equal(a.viewmats, b.viewmats)
+        for a, b in zip(again.cameras, found[0].cameras, strict=True)
+    )
 
 
-def test_the_same_photos_give_the_same_poses_without_a_trace(found: tuple[Scene, Path], capture: tuple[Path, torch.Tensor]) -> None:
+def test_the_same_photos_give_the_same_poses_without_a_trace(
+    found: tuple[Scene, Path], capture: tuple[Path, torch.Tensor]
+) -> None:
     fresh = load_scene(capture[0], faces=6)
-    for ours, theirs, camera, other in zip(fresh.photos, found[0].photos, fresh.cameras, found[0].cameras, strict=True):
+    for ours, theirs, camera, other in zip(
+        fresh.photos, found[0].photos, fresh.cameras, found[0].cameras, strict=True
+    ):
         assert ours.path is None and np.array_equal(ours.read(), theirs.read())
         assert torch.equal(camera.viewmats, other.viewmats)
     assert {path.name for path in capture[0].iterdir()} == {"images"}
 
 
-def test_a_video_of_panoramas_is_read_like_photos(capture: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+def test_a_video_of_panoramas_is_read_like_photos(
+    capture: tuple[Path, torch.Tensor], tmp_path: Path
+) -> None:
     with VideoWriter(tmp_path / "walk.mp4", WIDTH, WIDTH // 2, 5) as video:
         for index in range(COUNT):
             video.add(read_image(capture[0] / "images" / f"{index:03d}.png"))
     scene = video_file.load(tmp_path / "walk.mp4", tmp_path / "work", faces=6)
     assert scene.format == "video"
     assert len({panorama_of(photo.name) for photo in scene.photos}) > COUNT / 2
-    assert {photo.name.rpartition("/")[2] for photo in scene.photos} == {f"face_{face}.png" for face in range(6)}
+    assert {photo.name.rpartition("/")[2] for photo in scene.photos} == {
+        f"face_{face}.png" for face in range(6)
+    }
 
 
 def test_masks_of_the_operator(capture: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
-    """One mask for all panoramas hides what stands below the camera: that face goes, and its neighbours get masks of their own."""
+    """One mask for all panoramas hides what stands below the camera: that face goes, and its
+    neighbours get masks of their own.
+    """
     for index in range(2):
-        write_png(tmp_path / "images" / f"{index:03d}.png", read_image(capture[0] / "images" / f"{index:03d}.png"))
+        write_png(
+            tmp_path / "images" / f"{index:03d}.png",
+            read_image(capture[0] / "images" / f"{index:03d}.png"),
+        )
     mask = np.full((160, 320), 255, np.uint8)
     mask[105:] = 0  # from 28 degrees below the horizon down: all of the face below
     write_png(tmp_path / "mask.png", mask)
@@ -203,12 +248,17 @@ def test_masks_of_the_operator(capture: tuple[Path, torch.Tensor], tmp_path: Pat
     masks = find_masks(tmp_path, ["000.png", "001.png"])
     assert masks == {"000.png": tmp_path / "mask.png", "001.png": tmp_path / "masks" / "001.png"}
     stage = tmp_path / "stage"
-    panoramas._write_faces(tmp_path / "images", ["000.png", "001.png"], masks, stage, PanoramaConfig(faces=6))
-    assert {path.name for path in (stage / "images" / "000.png").iterdir()} == {f"face_{face}.png" for face in range(5)}
+    panoramas._write_faces(
+        tmp_path / "images", ["000.png", "001.png"], masks, stage, PanoramaConfig(faces=6)
+    )
+    assert {path.name for path in (stage / "images" / "000.png").iterdir()} == {
+        f"face_{face}.png" for face in range(5)
+    }
     assert len(list((stage / "images" / "001.png").iterdir())) == 6
     forward = read_image(stage / "masks" / "000.png" / "face_0.png")[..., 0]
     column = forward[:, len(forward) // 2]
-    row = int(np.argmin(column))  # the first masked row of the middle column: tan(28.1 degrees) below the middle
+    # the first masked row of the middle column: tan(28.1 degrees) below the middle
+    row = int(np.argmin(column))
     expected = (np.tan((105 / 160 - 0.5) * np.pi) / np.tan(np.radians(50)) + 1) / 2 * len(forward)
     assert abs(row - expected) <= 2
     links = panoramas._link(stage, ["000.png", "001.png"], 6)
@@ -216,11 +266,15 @@ def test_masks_of_the_operator(capture: tuple[Path, torch.Tensor], tmp_path: Pat
     assert (stage / "photo_masks" / "face_0" / "000000.png.png").is_file()
 
 
-# Fisheye ------------------------------------------------------------------------------------------------------------------------------
+# Fisheye ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("degrees", "refused"), [(150, False), (180, False), (200, True), (220, True)])
-def test_fisheye_photos_of_more_than_180_degrees_are_refused_with_the_reason(tmp_path: Path, degrees: int, refused: bool) -> None:
+@pytest.mark.parametrize(
+    ("degrees", "refused"), [(150, False), (180, False), (200, True), (220, True)]
+)
+def test_fisheye_photos_of_more_than_180_degrees_are_refused_with_the_reason(
+    tmp_path: Path, degrees: int, refused: bool
+) -> None:
     focal = 80 / np.radians(degrees / 2)
     frames = []
     for index in range(3):
@@ -228,20 +282,33 @@ def test_fisheye_photos_of_more_than_180_degrees_are_refused_with_the_reason(tmp
         pose = np.eye(4)
         pose[0, 3] = index
         frames.append({"file_path": f"{index}.png", "transform_matrix": pose.tolist()})
-    content = {"camera_model": "OPENCV_FISHEYE", "fl_x": focal, "w": 160, "h": 160, "frames": frames}
+    content = {
+        "camera_model": "OPENCV_FISHEYE",
+        "fl_x": focal,
+        "w": 160,
+        "h": 160,
+        "frames": frames,
+    }
     (tmp_path / "transforms.json").write_text(json.dumps(content))
     if not refused:
         scene = load_scene(tmp_path)
         assert field_of_view(scene.cameras[0]) == pytest.approx(np.radians(degrees), rel=1e-4)
         return
-    with pytest.raises(InputError, match=rf"0\.png shows {degrees} degrees, expected at most 180 of a fisheye lens: .* cannot be rendered"):
+    with pytest.raises(
+        InputError,
+        match=rf"0\.png shows {degrees} degrees, expected at most 180 of a fisheye lens: .* cannot be rendered",
+    ):
         load_scene(tmp_path)
 
 
 def test_a_round_image_in_a_wide_frame_counts_by_its_circle() -> None:
-    """A circular fisheye image that touches the upper and lower border: beside it the frame is black."""
+    """A circular fisheye image that touches the upper and lower border: beside it the frame is
+    black.
+    """
     from artifixer.geometry.cameras import Cameras
 
-    K = torch.tensor([[[50 / (np.pi / 2), 0, 100], [0, 50 / (np.pi / 2), 50], [0, 0, 1]]], dtype=torch.float32)
+    K = torch.tensor(
+        [[[50 / (np.pi / 2), 0, 100], [0, 50 / (np.pi / 2), 50], [0, 0, 1]]], dtype=torch.float32
+    )
     camera = Cameras(torch.eye(4)[None], K, 200, 100, "fisheye", torch.zeros(1, 8))
     assert field_of_view(camera) == pytest.approx(np.pi, rel=1e-4)

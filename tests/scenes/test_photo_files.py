@@ -1,4 +1,6 @@
-"""Photos: every kind of file is read, photo and camera fit each other in every EXIF orientation, and resizing happens once."""
+"""Photos: every kind of file is read, photo and camera fit each other in every EXIF orientation,
+and resizing happens once.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,14 @@ from PIL import Image
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
-from artifixer.scenes.photo_files import fit_camera, open_photo, path_inside, photos_below, resize_scene, stored_size
+from artifixer.scenes.photo_files import (
+    fit_camera,
+    open_photo,
+    path_inside,
+    photos_below,
+    resize_scene,
+    stored_size,
+)
 from artifixer.scenes.scene import Scene, SparsePoints
 
 WIDTH, HEIGHT = 16, 10
@@ -43,9 +52,13 @@ def _write(path: Path, stored: np.ndarray, orientation: int = 1) -> None:
 
 
 def _camera(width: int = WIDTH, height: int = HEIGHT) -> Cameras:
-    """Anything but symmetric: off-centre, different focal lengths, tangential distortion, a turned pose."""
+    """Anything but symmetric: off-centre, different focal lengths, tangential distortion, a turned
+    pose.
+    """
     viewmat = torch.eye(4)
-    viewmat[:3, :3] = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)))[0]
+    viewmat[:3, :3] = torch.linalg.qr(
+        torch.randn(3, 3, generator=torch.Generator().manual_seed(1))
+    )[0]
     viewmat[:3, :3] *= torch.linalg.det(viewmat[:3, :3])
     viewmat[:3, 3] = torch.tensor([0.3, -0.2, 0.5])
     K = torch.tensor([[1.1 * width, 0, 0.45 * width], [0, 1.2 * width, 0.6 * height], [0, 0, 1]])
@@ -61,13 +74,15 @@ def _world_points(camera: Cameras) -> torch.Tensor:
     return in_camera @ pose[:3, :3].T + pose[:3, 3]
 
 
-# Kinds of files -----------------------------------------------------------------------------------------------------------------------
+# Kinds of files -----------------------------------------------------------------------------------
 
 
 def test_grey_photos_are_repeated(tmp_path):
     grey = noise(WIDTH, HEIGHT)[..., 0]
     Image.fromarray(grey).save(tmp_path / "a.png")
-    assert np.array_equal(open_photo(tmp_path / "a.png", "a").read(), np.repeat(grey[..., None], 3, axis=2))
+    assert np.array_equal(
+        open_photo(tmp_path / "a.png", "a").read(), np.repeat(grey[..., None], 3, axis=2)
+    )
 
 
 def test_sixteen_bit_photos_are_rounded_to_eight(tmp_path):
@@ -85,7 +100,9 @@ def test_sixteen_bit_colour_photos_are_read(tmp_path):
 
 
 def test_transparent_photos_lie_on_black(tmp_path):
-    rgba = np.concatenate([noise(WIDTH, HEIGHT), np.full((HEIGHT, WIDTH, 1), 255, np.uint8)], axis=2)
+    rgba = np.concatenate(
+        [noise(WIDTH, HEIGHT), np.full((HEIGHT, WIDTH, 1), 255, np.uint8)], axis=2
+    )
     rgba[0, 0, 3], rgba[0, 1] = 0, (200, 100, 50, 51)
     Image.fromarray(rgba).save(tmp_path / "a.png")
     pixels = open_photo(tmp_path / "a.png", "a").read()
@@ -117,7 +134,9 @@ def test_only_photos_in_the_folder_are_listed(tmp_path):
     assert photos_below(tmp_path / "absent") == []
 
 
-@pytest.mark.parametrize("listed", ["../a", "a/../../b", "/a", "\\\\server\\a", "C:/a", "C:\\a", "", "a\0b", "..\\a"])
+@pytest.mark.parametrize(
+    "listed", ["../a", "a/../../b", "/a", "\\\\server\\a", "C:/a", "C:\\a", "", "a\0b", "..\\a"]
+)
 def test_paths_that_leave_the_folder_are_refused(listed):
     with pytest.raises(InputError, match="leaves the capture's folder"):
         path_inside(Path("capture"), listed, Path("capture/list.json"))
@@ -133,7 +152,7 @@ def test_paths_stay_inside_or_are_refused(listed):
     assert ".." not in path.parts
 
 
-# Orientation and size -----------------------------------------------------------------------------------------------------------------
+# Orientation and size -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -149,15 +168,23 @@ def test_photos_are_upright(tmp_path, orientation):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("scale", [1, 2])
 def test_points_fall_on_the_same_colours_in_every_orientation(tmp_path, orientation, scale):
-    """The camera is the one of the stored pixels. Every pixel of the picture has a colour of its own."""
-    stored = np.arange(HEIGHT * WIDTH * 3, dtype=np.uint16).reshape(HEIGHT, WIDTH, 3).astype(np.uint8)
+    """The camera is the one of the stored pixels. Every pixel of the picture has a colour of its
+    own.
+    """
+    stored = (
+        np.arange(HEIGHT * WIDTH * 3, dtype=np.uint16).reshape(HEIGHT, WIDTH, 3).astype(np.uint8)
+    )
     stored[..., 1] = np.arange(HEIGHT)[:, None]
     stored[..., 2] = np.arange(WIDTH)
     _write(tmp_path / "a.png", stored, orientation)
     camera = _camera(scale * WIDTH, scale * HEIGHT)
     fitted = fit_camera(open_photo(tmp_path / "a.png", "a"), camera, Path("cameras.txt"))
     pixels = fitted.photo.read()
-    assert pixels.shape[:2] == (fitted.photo.height, fitted.photo.width) == (fitted.camera.height, fitted.camera.width)
+    assert (
+        pixels.shape[:2]
+        == (fitted.photo.height, fitted.photo.width)
+        == (fitted.camera.height, fitted.camera.width)
+    )
 
     points = _world_points(camera)
     listed, listed_depth, _ = camera.project(points)
@@ -165,8 +192,15 @@ def test_points_fall_on_the_same_colours_in_every_orientation(tmp_path, orientat
     assert is_imaged.all()
     torch.testing.assert_close(depth, listed_depth)
     mapped = torch.from_numpy(fitted.pixel_map).float()
-    torch.testing.assert_close(moved[0], listed[0] @ mapped[:, :2].T + mapped[:, 2], atol=PIXEL_TOLERANCE, rtol=PIXEL_TOLERANCE)
-    inside = ((listed[0] > 0) & (listed[0] < torch.tensor([scale * WIDTH, scale * HEIGHT]))).all(dim=1)
+    torch.testing.assert_close(
+        moved[0],
+        listed[0] @ mapped[:, :2].T + mapped[:, 2],
+        atol=PIXEL_TOLERANCE,
+        rtol=PIXEL_TOLERANCE,
+    )
+    inside = ((listed[0] > 0) & (listed[0] < torch.tensor([scale * WIDTH, scale * HEIGHT]))).all(
+        dim=1
+    )
     assert inside.sum() > 20
     (x, y), (new_x, new_y) = (listed[0][inside] / scale).long().T, moved[0][inside].long().T
     assert np.array_equal(stored[y, x], pixels[new_y, new_x])
@@ -187,20 +221,29 @@ def test_rounded_sizes_fit_and_other_aspects_are_refused(tmp_path):
     _write(tmp_path / "a.png", noise(333, 250))
     photo = open_photo(tmp_path / "a.png", "a")
     assert fit_camera(photo, _camera(1000, 750), Path("cameras.txt")).camera.width == 333
-    with pytest.raises(InputError, match=r"a\.png: the photo has 333x250 pixels, its camera in cameras\.txt 1000x800; expected the same"):
+    with pytest.raises(
+        InputError,
+        match=r"a\.png: the photo has 333x250 pixels, its camera in cameras\.txt 1000x800; expected the same",
+    ):
         fit_camera(photo, _camera(1000, 800), Path("cameras.txt"))
 
 
-# Resizing ---------------------------------------------------------------------------------------------------------------------------
+# Resizing -----------------------------------------------------------------------------------------
 
 
 def _scene(folder: Path, sizes: list[tuple[int, int]]) -> Scene:
     for number, (width, height) in enumerate(sizes):
         _write(folder / f"{number}.png", noise(width, height, number))
-    photos = tuple(open_photo(folder / f"{number}.png", f"{number}.png") for number in range(len(sizes)))
+    photos = tuple(
+        open_photo(folder / f"{number}.png", f"{number}.png") for number in range(len(sizes))
+    )
     views = torch.arange(len(sizes))
     points = SparsePoints(
-        torch.zeros(1, 3), torch.zeros(1, 3).byte(), torch.zeros_like(views), views, torch.tensor(sizes, dtype=torch.float32)
+        torch.zeros(1, 3),
+        torch.zeros(1, 3).byte(),
+        torch.zeros_like(views),
+        views,
+        torch.tensor(sizes, dtype=torch.float32),
     )
     return Scene("made", "made", photos, tuple(_camera(*size) for size in sizes), points)
 
@@ -211,7 +254,8 @@ def test_mixed_sizes_keep_their_aspects_and_are_never_enlarged(tmp_path):
     for photo, camera in zip(scene.photos, scene.cameras, strict=True):
         assert photo.read().shape == (photo.height, photo.width, 3)
         assert (camera.width, camera.height) == (photo.width, photo.height)
-    assert scene.points.observed_pixel.tolist() == [[40, 20], [20, 40], [16, 10]]  # the bottom right corners
+    # the bottom right corners
+    assert scene.points.observed_pixel.tolist() == [[40, 20], [20, 40], [16, 10]]
 
 
 def test_projections_scale_with_the_photo(tmp_path):
@@ -219,7 +263,9 @@ def test_projections_scale_with_the_photo(tmp_path):
     points = _world_points(original.cameras[0])
     small = resize_scene(original, "20x30")
     factors = torch.tensor([20 / 80, 30 / 40])
-    torch.testing.assert_close(small.cameras[0].project(points)[0], original.cameras[0].project(points)[0] * factors)
+    torch.testing.assert_close(
+        small.cameras[0].project(points)[0], original.cameras[0].project(points)[0] * factors
+    )
 
 
 def test_without_a_size_everything_stays(tmp_path):
@@ -243,7 +289,9 @@ def test_photos_are_read_and_resized_once(tmp_path):
         reads.append(1)
         return scene.photos[0].read()
 
-    photo = resize_scene(scene.with_photos([replace(scene.photos[0], read=counted)], scene.cameras), 40).photos[0]
+    photo = resize_scene(
+        scene.with_photos([replace(scene.photos[0], read=counted)], scene.cameras), 40
+    ).photos[0]
     first = photo.read()
     assert photo.read() is first
     assert len(reads) == 1
@@ -266,4 +314,5 @@ def test_resized_photos_come_from_the_cache_folder_until_the_file_changes(tmp_pa
     _write(tmp_path / "photos" / "0.png", noise(80, 40, seed=9))
     with pytest.raises(InputError, match="read again"):
         resize_scene(again, 40, cache).photos[0].read()
-    assert np.array_equal(changed, first)  # the original noise was written again: another file, the same pixels
+    # the original noise was written again: another file, the same pixels
+    assert np.array_equal(changed, first)

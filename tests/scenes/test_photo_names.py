@@ -1,4 +1,6 @@
-"""Captures laid out as other programs leave them: several models, other folders, names that nearly match."""
+"""Captures laid out as other programs leave them: several models, other folders, names that nearly
+match.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,10 @@ def test_the_largest_of_several_models_is_read_and_the_others_are_named(tmp_path
 def test_photos_without_a_pose_are_counted_in_a_note(tmp_path):
     scene = _original(tmp_path)
     write_photo(scene.photos[0].path.with_name("zz.png"))
-    assert any("1 photos are not in images.txt" in n or "1 photos are not in images" in n for n in load_scene(tmp_path / "original").notes)
+    assert any(
+        "1 photos are not in images.txt" in n or "1 photos are not in images" in n
+        for n in load_scene(tmp_path / "original").notes
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,12 +103,16 @@ def test_a_missing_sub_folder_is_found_with_a_note(tmp_path):
     assert all(photo.name.startswith("images/left/") for photo in scene.photos)
 
 
-@pytest.mark.parametrize("change", [lambda folder, name: f"../elsewhere/{name}", lambda folder, name: str(folder / name)])
+@pytest.mark.parametrize(
+    "change", [lambda folder, name: f"../elsewhere/{name}", lambda folder, name: str(folder / name)]
+)
 def test_nothing_outside_the_capture_is_read(tmp_path, change):
     expected = _original(tmp_path)
     for photo in expected.photos:
         write_photo(tmp_path / "elsewhere" / f"secret-{photo.path.name}")
-    _rename_in_text(tmp_path / "original", lambda name: change(tmp_path / "elsewhere", f"secret-{name}"))
+    _rename_in_text(
+        tmp_path / "original", lambda name: change(tmp_path / "elsewhere", f"secret-{name}")
+    )
     with pytest.raises(InputError, match="leaves the capture's folder"):
         load_scene(tmp_path / "original")
 

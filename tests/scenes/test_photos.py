@@ -1,4 +1,6 @@
-"""Photos without poses: structure from motion against true cameras, partial results, and what is kept for the next time."""
+"""Photos without poses: structure from motion against true cameras, partial results, and what is
+kept for the next time.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from artifixer.scenes.formats import load_scene
 from artifixer.scenes.photos import SfmConfig
 from artifixer.scenes.scene import Scene
 
-#: Found poses against true ones after a similarity fit: degrees, and share of the largest distance from the cameras' mean.
+#: Found poses against true ones after a similarity fit: degrees, and share of the largest distance
+#: from the cameras' mean.
 LARGEST_ANGLE, LARGEST_OFFSET = 1.0, 0.02
 
 #: Enough for photos of 240 pixels.
@@ -31,7 +34,9 @@ SIX_FRAMES = range(0, 12, 2)
 
 @dataclass(frozen=True)
 class Capture:
-    """Photos of the procedural capture in ``folder/images``, called like its frames, and where they were really taken."""
+    """Photos of the procedural capture in ``folder/images``, called like its frames, and where they
+    were really taken.
+    """
 
     folder: Path
     truth: Scene
@@ -48,12 +53,16 @@ def capture(truth: Scene, tmp_path: Path) -> Capture:
 
 
 def write_photos(truth: Scene, folder: Path, orientation: int = 1) -> Path:
-    """The photos as files; orientation: how a phone held sideways stores them, as EXIF numbers it (1 or 6)."""
+    """The photos as files; orientation: how a phone held sideways stores them, as EXIF numbers it
+    (1 or 6).
+    """
     (folder / "images").mkdir(parents=True)
     exif = Image.Exif()
     exif[0x0112] = orientation
     for frame in SIX_FRAMES:
-        pixels = np.ascontiguousarray(np.rot90(truth.photos[frame].read(), {1: 0, 6: 1}[orientation]))
+        pixels = np.ascontiguousarray(
+            np.rot90(truth.photos[frame].read(), {1: 0, 6: 1}[orientation])
+        )
         Image.fromarray(pixels).save(folder / "images" / f"{frame:03d}.png", exif=exif)
     return folder
 
@@ -63,7 +72,9 @@ def load(folder: Path, work_folder: Path | None = None, say=lambda text: None) -
 
 
 def errors(scene: Scene, truth: Scene, positions: list[int]) -> tuple[float, float]:
-    """Largest error of rotation in degrees and of position relative to the scene's size; positions: true views of the scene's photos."""
+    """Largest error of rotation in degrees and of position relative to the scene's size; positions:
+    true views of the scene's photos.
+    """
     found = torch.cat([camera.camera_to_world for camera in scene.cameras]).double()
     true = torch.cat([truth.cameras[position].camera_to_world for position in positions]).double()
     centers = true[:, :3, 3]
@@ -79,13 +90,15 @@ def assert_right(scene: Scene, truth: Scene) -> None:
     assert offset <= LARGEST_OFFSET
 
 
-# Poses ------------------------------------------------------------------------------------------------------------------------------
+# Poses --------------------------------------------------------------------------------------------
 
 
 def test_poses_are_found_and_kept_for_the_next_time(capture: Capture, tmp_path: Path) -> None:
     steps: list[str] = []
     scene = load(capture.folder, tmp_path / "work", steps.append)
-    assert [photo.name for photo in scene.photos] == [f"images/{frame:03d}.png" for frame in SIX_FRAMES]
+    assert [photo.name for photo in scene.photos] == [
+        f"images/{frame:03d}.png" for frame in SIX_FRAMES
+    ]
     assert scene.format == "photos"
     assert not scene.lost_photos and not scene.notes
     assert_right(scene, capture.truth)
@@ -98,7 +111,8 @@ def test_poses_are_found_and_kept_for_the_next_time(capture: Capture, tmp_path: 
     elsewhere = load(capture.folder)
     for other in (again, elsewhere):
         assert all(
-            torch.equal(a.viewmats, b.viewmats) and torch.equal(a.Ks, b.Ks) for a, b in zip(scene.cameras, other.cameras, strict=True)
+            torch.equal(a.viewmats, b.viewmats) and torch.equal(a.Ks, b.Ks)
+            for a, b in zip(scene.cameras, other.cameras, strict=True)
         )
         assert other.points is not None and torch.equal(scene.points.xyz, other.points.xyz)
 
@@ -113,7 +127,9 @@ def test_photos_of_a_phone_held_sideways(truth: Scene, tmp_path: Path) -> None:
 
 def test_photos_without_a_pose_are_named_and_the_rest_goes_on(capture: Capture) -> None:
     for number in range(2):
-        Image.fromarray(noise(240, 180, number)).save(capture.folder / "images" / f"noise{number}.png")
+        Image.fromarray(noise(240, 180, number)).save(
+            capture.folder / "images" / f"noise{number}.png"
+        )
     scene = load(capture.folder)
     assert scene.lost_photos == ("images/noise0.png", "images/noise1.png")
     assert len(scene.photos) == 6
@@ -128,7 +144,10 @@ def test_poses_for_half_of_the_photos_are_too_few(capture: Capture, tmp_path: Pa
         path.unlink()
     for number in range(3):
         Image.fromarray(noise(240, 180, number)).save(images / f"noise{number}.png")
-    with pytest.raises(InputError, match=r"images: structure from motion found poses for [0-3] of 6 photos; expected more than half"):
+    with pytest.raises(
+        InputError,
+        match=r"images: structure from motion found poses for [0-3] of 6 photos; expected more than half",
+    ):
         load(capture.folder, tmp_path / "work")
     assert not list((tmp_path / "work").glob("*/model"))
 
@@ -154,11 +173,18 @@ def test_fountain_by_its_photos_alone(captures_folder: Path, tmp_path: Path) -> 
     assert offset <= LARGEST_OFFSET
 
 
-# Which photos, which pairs ------------------------------------------------------------------------------------------------------------
+# Which photos, which pairs ------------------------------------------------------------------------
 
 
 def test_photos_lie_in_images_or_in_the_folder_itself(tmp_path: Path) -> None:
-    for name in ("a.png", "inside/b.png", "images/c.png", "images/deeper/d.JPG", "images/.hidden.png", "images/notes.txt"):
+    for name in (
+        "a.png",
+        "inside/b.png",
+        "images/c.png",
+        "images/deeper/d.JPG",
+        "images/.hidden.png",
+        "images/notes.txt",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert photos.find_photos(tmp_path) == tmp_path / "images"
@@ -176,7 +202,11 @@ def test_few_photos_are_all_matched_and_many_with_their_neighbours() -> None:
     pairs = photos.photo_pairs(400, config)
     assert pairs == sorted(set(pairs))
     assert all(0 <= first < second < 400 for first, second in pairs)
-    assert {(first, first + distance) for distance in (1, 2, 3, 16, 256) for first in range(400 - distance)} <= set(pairs)
+    assert {
+        (first, first + distance)
+        for distance in (1, 2, 3, 16, 256)
+        for first in range(400 - distance)
+    } <= set(pairs)
     assert len(pairs) < 400 * 10
 
 

@@ -14,9 +14,16 @@ from artifixer.scenes.point_cloud import GREY, read_points
 
 
 def write_ply(
-    path: Path, fields: list[tuple[str, str]], rows: list[tuple[float, ...]], *, text: bool = False, byte_order: str = "="
+    path: Path,
+    fields: list[tuple[str, str]],
+    rows: list[tuple[float, ...]],
+    *,
+    text: bool = False,
+    byte_order: str = "=",
 ) -> Path:
-    PlyData([PlyElement.describe(np.array(rows, fields), "vertex")], text=text, byte_order=byte_order).write(str(path))
+    PlyData(
+        [PlyElement.describe(np.array(rows, fields), "vertex")], text=text, byte_order=byte_order
+    ).write(str(path))
     return path
 
 
@@ -30,7 +37,13 @@ ROWS = [(1, 2, 3, 10, 20, 30), (-4.5, 5, 6, 0, 255, 60)]
 @pytest.mark.parametrize("real", ["f4", "f8"])
 def test_text_and_both_byte_orders(tmp_path: Path, text: bool, byte_order: str, real: str) -> None:
     fields = [("x", real), ("y", real), ("normal", "f4"), ("z", real), *RGB]
-    path = write_ply(tmp_path / "a.ply", fields, [(x, y, 9, z, *rgb) for x, y, z, *rgb in ROWS], text=text, byte_order=byte_order)
+    path = write_ply(
+        tmp_path / "a.ply",
+        fields,
+        [(x, y, 9, z, *rgb) for x, y, z, *rgb in ROWS],
+        text=text,
+        byte_order=byte_order,
+    )
     xyz, rgb = read_points(path)
     assert xyz.dtype == torch.float32 and xyz.tolist() == [[1, 2, 3], [-4.5, 5, 6]]
     assert rgb.dtype == torch.uint8 and rgb.tolist() == [[10, 20, 30], [0, 255, 60]]
@@ -52,10 +65,16 @@ def test_no_points(tmp_path: Path) -> None:
         (XYZ, [(1, np.nan, 3)], "positions that are not numbers of at most"),
         (XYZ, [(1, 2, -np.inf)], "positions that are not numbers of at most"),
         (XYZ, [(1, 2, 1e13)], "positions that are not numbers of at most"),
-        ([*XYZ, ("red", "i4"), ("green", "i4"), ("blue", "i4")], [(1, 2, 3, 256, 0, 0)], "colours outside 0 to 255"),
+        (
+            [*XYZ, ("red", "i4"), ("green", "i4"), ("blue", "i4")],
+            [(1, 2, 3, 256, 0, 0)],
+            "colours outside 0 to 255",
+        ),
     ],
 )
-def test_unusable_points_are_refused(tmp_path: Path, fields: Fields, rows: Rows, message: str) -> None:
+def test_unusable_points_are_refused(
+    tmp_path: Path, fields: Fields, rows: Rows, message: str
+) -> None:
     with pytest.raises(InputError, match=rf"a\.ply: .*{message}"):
         read_points(write_ply(tmp_path / "a.ply", fields, rows))
 
@@ -71,10 +90,17 @@ def test_lists_in_place_of_numbers_are_refused(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("", "not a readable PLY file"),
-        ("ply\nformat ascii 1.0\nelement face 0\nproperty float x\nend_header\n", "has no element 'vertex'"),
-        ("ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nend_header\n1\n", "not a readable PLY file"),
         (
-            "ply\nformat binary_little_endian 1.0\nelement vertex 99999999999999999\nproperty float x\nend_header\n1",
+            "ply\nformat ascii 1.0\nelement face 0\nproperty float x\nend_header\n",
+            "has no element 'vertex'",
+        ),
+        (
+            "ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nend_header\n1\n",
+            "not a readable PLY file",
+        ),
+        (
+            "ply\nformat binary_little_endian 1.0\nelement vertex 99999999999999999\nproperty "
+            "float x\nend_header\n1",
             "not a readable PLY file",
         ),
     ],
@@ -87,5 +113,7 @@ def test_damaged_files_are_refused(tmp_path: Path, content: str, message: str) -
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"absent\.ply: cannot be read \(No such file or directory\)"):
+    with pytest.raises(
+        InputError, match=r"absent\.ply: cannot be read \(No such file or directory\)"
+    ):
         read_points(tmp_path / "absent.ply")

@@ -1,4 +1,6 @@
-"""Procedural captures: the same name gives the same bytes, depth and tracks lie on surfaces, visibility equals brute force."""
+"""Procedural captures: the same name gives the same bytes, depth and tracks lie on surfaces,
+visibility equals brute force.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,20 @@ from artifixer.scenes import procedural
 from artifixer.scenes.procedural_builder import World, clearance
 from artifixer.scenes.procedural_raycast import BALL, BOX, CONE, CYLINDER
 
-ROOM, YARD = "procedural:3:frames=6,width=32,height=24,place=room", "procedural:5:frames=6,width=32,height=24,place=yard"
+ROOM, YARD = (
+    "procedural:3:frames=6,width=32,height=24,place=room",
+    "procedural:5:frames=6,width=32,height=24,place=yard",
+)
 
 #: Pixels: tracks hold exact projections of points stored as float32.
 TRACK_PIXELS = 1e-2
 #: Metres: depth and cameras are float32 at distances up to some 50 m.
 SURFACE_METRES = 2e-3
-#: Share of pixels that may differ from the marching twin, whose steps are coarse at grazing sight lines and thin edges.
+#: Share of pixels that may differ from the marching twin, whose steps are coarse at grazing sight
+#: lines and thin edges.
 TWIN_DIFFERENT = 0.02
-#: Metres between two samples of the twin's sight lines, and the margin at their ends that counts as the surface itself.
+#: Metres between two samples of the twin's sight lines, and the margin at their ends that counts as
+#: the surface itself.
 TWIN_STEP, TWIN_END = 2e-3, 6e-3
 
 
@@ -33,8 +40,12 @@ def batch(name: str) -> tuple[World, Cameras]:
 def world_points(cameras: Cameras, depth: torch.Tensor) -> torch.Tensor:
     """Points ``[views height width 3]`` at camera z ``depth`` behind the pixels' centres, float64."""
     cameras = cameras.to(dtype=torch.float64)
-    rows, columns = torch.meshgrid(torch.arange(cameras.height) + 0.5, torch.arange(cameras.width) + 0.5, indexing="ij")
-    pixels = torch.stack([columns, rows], dim=-1).reshape(1, -1, 2).double().expand(len(cameras), -1, 2)
+    rows, columns = torch.meshgrid(
+        torch.arange(cameras.height) + 0.5, torch.arange(cameras.width) + 0.5, indexing="ij"
+    )
+    pixels = (
+        torch.stack([columns, rows], dim=-1).reshape(1, -1, 2).double().expand(len(cameras), -1, 2)
+    )
     rays = cameras.unproject(pixels)
     in_camera = rays / rays[..., 2:] * depth.reshape(len(cameras), -1, 1).double()
     pose = cameras.camera_to_world
@@ -70,8 +81,12 @@ def test_a_name_always_gives_the_same_bytes(name: str) -> None:
     assert np.array_equal(photo, second.photos[2].read())
     assert torch.equal(first.batch(range(6)).viewmats, second.batch(range(6)).viewmats)
     assert first.points is not None and second.points is not None
-    assert torch.equal(first.points.xyz, second.points.xyz) and torch.equal(first.points.rgb, second.points.rgb)
-    assert not torch.equal(first.cameras[0].viewmats, procedural.load(name.replace(":", ":1", 1)).cameras[0].viewmats)
+    assert torch.equal(first.points.xyz, second.points.xyz) and torch.equal(
+        first.points.rgb, second.points.rgb
+    )
+    assert not torch.equal(
+        first.cameras[0].viewmats, procedural.load(name.replace(":", ":1", 1)).cameras[0].viewmats
+    )
 
 
 @pytest.mark.parametrize("name", [ROOM, YARD])
@@ -89,7 +104,9 @@ def test_depth_lies_where_empty_space_meets_a_solid(name: str) -> None:
     world, cameras = batch(name)
     depth = procedural.render_world(world, cameras[:2], samples=1).depth
     hit = torch.isfinite(depth)
-    before, behind = (world_points(cameras[:2], depth + side * SURFACE_METRES)[hit].numpy() for side in (-1, 1))
+    before, behind = (
+        world_points(cameras[:2], depth + side * SURFACE_METRES)[hit].numpy() for side in (-1, 1)
+    )
     # A ray that only grazes a solid may leave it again within the tolerance.
     assert not holds(world, before).any()
     assert holds(world, behind).mean() > 0.99
@@ -100,10 +117,19 @@ def test_depth_and_projection_go_there_and_back(name: str) -> None:
     world, cameras = batch(name)
     depth = procedural.render_world(world, cameras[:1], samples=1).depth
     hit = torch.isfinite(depth[0]).flatten()
-    pixels, z, valid = cameras[:1].to(dtype=torch.float64).project(world_points(cameras[:1], depth)[0].reshape(-1, 3)[hit])
+    pixels, z, valid = (
+        cameras[:1]
+        .to(dtype=torch.float64)
+        .project(world_points(cameras[:1], depth)[0].reshape(-1, 3)[hit])
+    )
     rows, columns = torch.meshgrid(torch.arange(24) + 0.5, torch.arange(32) + 0.5, indexing="ij")
     assert bool(valid.all())
-    torch.testing.assert_close(pixels[0], torch.stack([columns, rows], dim=-1).reshape(-1, 2)[hit].double(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        pixels[0],
+        torch.stack([columns, rows], dim=-1).reshape(-1, 2)[hit].double(),
+        atol=1e-4,
+        rtol=0,
+    )
     torch.testing.assert_close(z[0], depth[0].flatten()[hit].double(), atol=1e-4, rtol=1e-6)
 
 
@@ -154,7 +180,9 @@ def test_tracks_hold_two_views_or_more_and_reproject(name: str) -> None:
     points = scene.points
     assert points is not None and len(points) > 50
     pixels, _, _ = scene.batch(range(6)).project(points.xyz)
-    error = (pixels[points.observed_view, points.observed_point] - points.observed_pixel).norm(dim=1)
+    error = (pixels[points.observed_view, points.observed_point] - points.observed_pixel).norm(
+        dim=1
+    )
     assert float(error.max()) < TRACK_PIXELS
     assert int(torch.bincount(points.observed_point, minlength=len(points)).min()) >= 2
 
@@ -168,7 +196,10 @@ def test_paths_are_smooth_and_keep_clear_of_solids(seed: int, place: procedural.
     assert float(steps.norm(dim=1).max()) < 0.6
     # No jerk: neighbouring steps differ by less than a step.
     assert float(steps.diff(dim=0).norm(dim=1).max()) < 0.15
-    assert float(rotation_angle(cameras.viewmats[:-1, :3, :3], cameras.viewmats[1:, :3, :3]).max()) < 0.35
+    assert (
+        float(rotation_angle(cameras.viewmats[:-1, :3, :3], cameras.viewmats[1:, :3, :3]).max())
+        < 0.35
+    )
     between = torch.cat([eyes, (eyes[1:] + eyes[:-1]) / 2]).numpy()
     assert not holds(world, between).any()
     assert clearance(world.solids, between).min() > 0.05

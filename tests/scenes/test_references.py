@@ -13,7 +13,10 @@ from safetensors.torch import load_file
 from artifixer.scenes.references import RollOut, release_roll_outs, select_references
 
 
-@given(names=st.lists(st.text(min_size=1), unique=True, min_size=1, max_size=40), count=st.integers(1, 12))
+@given(
+    names=st.lists(st.text(min_size=1), unique=True, min_size=1, max_size=40),
+    count=st.integers(1, 12),
+)
 def test_references_are_distinct_sorted_and_evenly_spaced(names, count):
     chosen = select_references(names, count)
     assert len(chosen) == min(count, len(names))
@@ -40,6 +43,10 @@ def test_roll_outs_equal_the_release(parity_folder, mode, variant):
     stored = selection["pairs"][f"{mode}/{variant}"]
     targets = _TARGETS.get(variant, stored[0]["frames"])
     longest = 7 if variant == "val_chunk7" else None
-    roll_outs = release_roll_outs(poses, selection["train"], selection["num_refs"], mode, targets, longest)
-    expected = tuple(RollOut(tuple(entry["refs"]), tuple(entry["frames"]), entry["reversed"]) for entry in stored)
+    roll_outs = release_roll_outs(
+        poses, selection["train"], selection["num_refs"], mode, targets, longest
+    )
+    expected = tuple(
+        RollOut(tuple(entry["refs"]), tuple(entry["frames"]), entry["reversed"]) for entry in stored
+    )
     assert roll_outs == expected

@@ -1,4 +1,6 @@
-"""Camera scale: the release's weighted median, a slow weighted median, and depths that can be counted by hand."""
+"""Camera scale: the release's weighted median, a slow weighted median, and depths that can be
+counted by hand.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,27 @@ def test_metres_per_unit_equal_the_release(parity_folder):
     stored = json.loads((parity_folder / "protocol.json").read_text())["metric_scale"]
 
     def all_views(key: str) -> torch.Tensor:
-        return torch.tensor([float(value) for view in stored["input"] for value in view[key]], dtype=torch.float64)
+        return torch.tensor(
+            [float(value) for view in stored["input"] for value in view[key]], dtype=torch.float64
+        )
 
-    scale = metres_per_unit(all_views("depths_colmap"), all_views("depths_metric"), all_views("mask"))
+    scale = metres_per_unit(
+        all_views("depths_colmap"), all_views("depths_metric"), all_views("mask")
+    )
     assert scale == stored["scale"]
 
 
-@given(st.lists(st.tuples(st.floats(0.1, 10), st.integers(0, 4)), min_size=1, max_size=20).filter(lambda rows: any(w for _, w in rows)))
+@given(
+    st.lists(st.tuples(st.floats(0.1, 10), st.integers(0, 4)), min_size=1, max_size=20).filter(
+        lambda rows: any(w for _, w in rows)
+    )
+)
 def test_weights_count_like_repeated_observations(rows):
     """The upper median of a list in which every ratio stands as often as its weight says."""
     repeated = sorted(ratio for ratio, weight in rows for _ in range(weight))
-    ratios, weights = (torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True))
+    ratios, weights = (
+        torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True)
+    )
     assert metres_per_unit(torch.ones_like(ratios), ratios, weights) == repeated[len(repeated) // 2]
 
 
@@ -76,7 +88,11 @@ def test_median_depth_counts_what_each_training_view_sees():
 
 
 def test_without_tracks_points_in_the_picture_count():
-    scene = _two_views(SparsePoints.without_tracks(torch.cat([_POINTS.xyz, torch.tensor([[100.0, 0, 5]])]), torch.zeros(4, 3).byte()))
+    scene = _two_views(
+        SparsePoints.without_tracks(
+            torch.cat([_POINTS.xyz, torch.tensor([[100.0, 0, 5]])]), torch.zeros(4, 3).byte()
+        )
+    )
     assert median_depth(scene, [0]) == 4  # the fourth point is outside
     assert median_depth(scene, [1]) == 3  # two are behind
 

@@ -22,21 +22,35 @@ def read(folder: Path, splits: Any, lost: tuple[str, ...] = ()) -> dict[str, Any
 
 
 def test_lists_keep_their_order_and_groups_their_names(tmp_path: Path) -> None:
-    entry = {"train": [A, B], "train_in_fps_order": [B, A], "test": [D, C], "test_far_group": [C], "train_groups": 7, "note": "x"}
+    entry = {
+        "train": [A, B],
+        "train_in_fps_order": [B, A],
+        "test": [D, C],
+        "test_far_group": [C],
+        "train_groups": 7,
+        "note": "x",
+    }
     split = read(tmp_path, {"one": entry})["one"]
     assert (split.name, split.train, split.heldout) == ("one", (B, A), (D, C))
     assert split.groups == {"far_group": (C,)}
 
 
 def test_lost_photos_leave_the_lists(tmp_path: Path) -> None:
-    splits = read(tmp_path, {"one": {"train": [A, "images/lost.jpg", B, A], "test": [C]}}, lost=("images/lost.jpg",))
+    splits = read(
+        tmp_path,
+        {"one": {"train": [A, "images/lost.jpg", B, A], "test": [C]}},
+        lost=("images/lost.jpg",),
+    )
     assert splits["one"].train == (A, B)
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"train": [A, "images/x.jpg"], "test": [C]}, "split one names images/x.jpg in train, which is no photo of this capture"),
+        (
+            {"train": [A, "images/x.jpg"], "test": [C]},
+            "split one names images/x.jpg in train, which is no photo of this capture",
+        ),
         ({"train": [A], "test": ["x"]}, "split one names x in test"),
         ({"train": [A, B], "test": [B]}, "has images/b.jpg in train and in test"),
         ({"train": [A, B]}, 'has "test" = .None.; expected a list of photos'),
@@ -64,4 +78,6 @@ def test_splits_of_real_captures(captures_folder: Path, name: str) -> None:
     assert scene.splits.keys() == content.keys()
     for key, split in scene.splits.items():
         assert sorted(split.train) == sorted(content[key]["train"])
-        assert sorted((*split.train, *split.heldout)) == sorted(photo.name for photo in scene.photos)
+        assert sorted((*split.train, *split.heldout)) == sorted(
+            photo.name for photo in scene.photos
+        )

@@ -1,4 +1,6 @@
-"""Splits: against a capture's stored ones and the release's, a literal transcription of the paper, and invariances."""
+"""Splits: against a capture's stored ones and the release's, a literal transcription of the paper,
+and invariances.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,29 @@ from artifixer.geometry.transforms import quaternion_to_matrix
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.scene import Split
-from artifixer.scenes.splits import algorithm1_orders, choose_split, half_covisibility_orders, read_train_list
+from artifixer.scenes.splits import (
+    algorithm1_orders,
+    choose_split,
+    half_covisibility_orders,
+    read_train_list,
+)
 
 
 def _paper_orders(poses: torch.Tensor) -> tuple[list[int], list[int]]:
     """Algorithm 1 word by word, with loops."""
     count = len(poses)
-    d = [[float((a[:3, :3] - b[:3, :3]).norm() + (a[:3, 3] - b[:3, 3]).norm()) for b in poses] for a in poses]
-    p1, p2 = max(((i, j) for i in range(count) for j in range(count)), key=lambda pair: (d[pair[0]][pair[1]], -pair[0], -pair[1]))
-    groups = [[i for i in range(count) if d[i][p1] <= d[i][p2]], [i for i in range(count) if d[i][p1] > d[i][p2]]]
+    d = [
+        [float((a[:3, :3] - b[:3, :3]).norm() + (a[:3, 3] - b[:3, 3]).norm()) for b in poses]
+        for a in poses
+    ]
+    p1, p2 = max(
+        ((i, j) for i in range(count) for j in range(count)),
+        key=lambda pair: (d[pair[0]][pair[1]], -pair[0], -pair[1]),
+    )
+    groups = [
+        [i for i in range(count) if d[i][p1] <= d[i][p2]],
+        [i for i in range(count) if d[i][p1] > d[i][p2]],
+    ]
     orders = []
     for seed, group in zip((p1, p2), groups, strict=True):
         order = [seed]
@@ -39,10 +55,17 @@ def _paper_orders(poses: torch.Tensor) -> tuple[list[int], list[int]]:
 @given(views=st.integers(2, 12), seed=st.integers(0, 10_000))
 def test_algorithm1_in_raw_units_is_the_papers(views, seed):
     poses = random_poses(views, seed)
-    assert [list(order) for order in algorithm1_orders(poses, normalise=False)] == list(_paper_orders(poses))
+    assert [list(order) for order in algorithm1_orders(poses, normalise=False)] == list(
+        _paper_orders(poses)
+    )
 
 
-@given(views=st.integers(2, 12), seed=st.integers(0, 10_000), scale=st.floats(0.01, 100), shift=st.floats(-100, 100))
+@given(
+    views=st.integers(2, 12),
+    seed=st.integers(0, 10_000),
+    scale=st.floats(0.01, 100),
+    shift=st.floats(-100, 100),
+)
 def test_normalised_algorithm1_ignores_the_choice_of_world(views, seed, scale, shift):
     poses = random_poses(views, seed)
     moved = poses.clone()
@@ -53,13 +76,17 @@ def test_normalised_algorithm1_ignores_the_choice_of_world(views, seed, scale, s
 
 
 def test_both_groups_together_hold_every_camera_once():
-    for orders in (algorithm1_orders(random_poses(11, 0)), half_covisibility_orders(random_poses(11, 0))):
+    for orders in (
+        algorithm1_orders(random_poses(11, 0)),
+        half_covisibility_orders(random_poses(11, 0)),
+    ):
         assert sorted(orders[0] + orders[1]) == list(range(11))
 
 
 def test_cameras_at_one_place_are_split_too():
     poses = torch.eye(4).repeat(4, 1, 1)
-    assert algorithm1_orders(poses)[0] == (0, 1, 2, 3)  # nothing to choose by: the order of the photos
+    # nothing to choose by: the order of the photos
+    assert algorithm1_orders(poses)[0] == (0, 1, 2, 3)
 
 
 def test_half_covisibility_equals_the_release(parity_folder):
@@ -72,7 +99,9 @@ def test_half_covisibility_equals_the_release(parity_folder):
 
 @pytest.mark.parametrize("capture", ["buddha", "fountain", "fox", "plush"])
 def test_the_splits_of_real_captures_are_reproduced(captures_folder, capture):
-    """Train and test photos in order, and both groups of test photos, for every stored split of Algorithm 1."""
+    """Train and test photos in order, and both groups of test photos, for every stored split of
+    Algorithm 1.
+    """
     scene = load_scene(captures_folder / capture)
     stored = json.loads((captures_folder / capture / "splits.json").read_text())["splits"]
     computed_from = replace(scene, splits={})
@@ -89,7 +118,10 @@ def test_the_splits_of_real_captures_are_reproduced(captures_folder, capture):
 
     dense = next(name for name in stored if name.startswith("dense_every"))
     every = choose_split(computed_from, name=dense.replace("dense_every", "every_"))
-    assert (list(every.train), list(every.heldout)) == (stored[dense]["train"], stored[dense]["test"])
+    assert (list(every.train), list(every.heldout)) == (
+        stored[dense]["train"],
+        stored[dense]["test"],
+    )
 
 
 def test_a_captures_own_split_wins_over_a_computed_one():
@@ -104,13 +136,16 @@ def test_all_views_hold_nothing_out():
     assert split.heldout == ()
 
 
-# Lists in files ---------------------------------------------------------------------------------------------------------------------
+# Lists in files -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("file_name", "content"),
     [
-        ("list.txt", "images/003.jpg\n\n# a comment\n  001.jpg  # by its file name\n./images/003.jpg\n"),
+        (
+            "list.txt",
+            "images/003.jpg\n\n# a comment\n  001.jpg  # by its file name\n./images/003.jpg\n",
+        ),
         ("list.json", '["images/003.jpg", "001.jpg"]'),
         ("list.json", '{"train": ["images/003.jpg", "001.jpg"]}'),
     ],
@@ -125,7 +160,9 @@ def test_photos_outside_a_train_list_are_held_out(tmp_path, file_name, content):
 @pytest.mark.parametrize("key", ["test", "heldout"])
 def test_a_json_split_may_hold_out_fewer(tmp_path, key):
     path = tmp_path / "split.json"
-    path.write_text(json.dumps({"name": "mine", "train": ["000.jpg", "001.jpg"], key: ["images/003.jpg"]}))
+    path.write_text(
+        json.dumps({"name": "mine", "train": ["000.jpg", "001.jpg"], key: ["images/003.jpg"]})
+    )
     assert read_train_list(path, scene_at(random_poses(4, 0))).heldout == ("images/003.jpg",)
 
 
@@ -136,7 +173,7 @@ def test_photos_that_the_capture_lost_are_left_out_of_a_list(tmp_path):
     assert read_train_list(path, scene).train == ("images/000.jpg", "images/001.jpg")
 
 
-# Bad requests -----------------------------------------------------------------------------------------------------------------------
+# Bad requests -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("views", [-1, 0, 1, 5, 1000])
@@ -148,12 +185,21 @@ def test_impossible_numbers_of_views_are_refused_with_the_possible_ones(views):
 
 
 def test_an_unknown_split_lists_the_known_ones():
-    scene = replace(scene_at(random_poses(4, 0)), splits={"dense_every4": Split("dense_every4", ("images/001.jpg",), ())})
-    with pytest.raises(InputError, match=r"dense_evry4.*did you mean dense_every4.*expected one of dense_every4, every_8, algorithm1_K6"):
+    scene = replace(
+        scene_at(random_poses(4, 0)),
+        splits={"dense_every4": Split("dense_every4", ("images/001.jpg",), ())},
+    )
+    with pytest.raises(
+        InputError,
+        match=r"dense_evry4.*did you mean dense_every4.*expected one of dense_every4, every_8, algorithm1_K6",
+    ):
         choose_split(scene, name="dense_evry4")
 
 
-@pytest.mark.parametrize("name", ["every_0", "every_1", "algorithm1_K", "every_x", "", "algorithm1_K99999999999999999999"])
+@pytest.mark.parametrize(
+    "name",
+    ["every_0", "every_1", "algorithm1_K", "every_x", "", "algorithm1_K99999999999999999999"],
+)
 def test_names_that_make_no_split_are_refused(name):
     with pytest.raises(InputError):
         choose_split(scene_at(random_poses(4, 0)), name=name)
@@ -182,7 +228,11 @@ def test_one_training_view_is_refused(tmp_path):
         ("list.json", b"[1, 2]", "expected a list of photos"),
         ("list.json", b'{"train": "images/000.jpg"}', "expected a list of photos"),
         ("list.json", b'{"test": []}', "expected a list of photos"),
-        ("list.json", b'{"train": ["000.jpg", "001.jpg"], "test": ["001.jpg"]}', "no photo in both"),
+        (
+            "list.json",
+            b'{"train": ["000.jpg", "001.jpg"], "test": ["001.jpg"]}',
+            "no photo in both",
+        ),
         ("list.json", b"[" + b"9" * 5000 + b"]", "list.json"),
     ],
 )
@@ -201,7 +251,10 @@ def test_a_missing_list_is_refused(tmp_path):
 
 def test_an_ambiguous_file_name_is_refused(tmp_path):
     scene = scene_at(random_poses(2, 0))
-    doubled = [replace(scene.photos[0], name="left/a.jpg"), replace(scene.photos[1], name="right/a.jpg")]
+    doubled = [
+        replace(scene.photos[0], name="left/a.jpg"),
+        replace(scene.photos[1], name="right/a.jpg"),
+    ]
     (tmp_path / "list.txt").write_text("a.jpg\nleft/a.jpg\n")
     with pytest.raises(InputError, match=r"may be left/a\.jpg or right/a\.jpg"):
         choose_split(scene.with_photos(doubled, scene.cameras), train_list=tmp_path / "list.txt")

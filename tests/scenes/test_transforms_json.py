@@ -8,7 +8,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from capture_files import HEIGHT, WIDTH, pose_matrix, transforms_content, write_photo, write_transforms
+from capture_files import (
+    HEIGHT,
+    WIDTH,
+    pose_matrix,
+    transforms_content,
+    write_photo,
+    write_transforms,
+)
 
 from artifixer.runtime.errors import InputError
 from artifixer.scenes import colmap, transforms_json
@@ -34,9 +41,14 @@ def test_cameras_look_along_minus_z_with_y_up(tmp_path):
 
 
 def test_frames_may_bring_their_own_intrinsics(tmp_path):
-    """nerfstudio's per-frame style gives the same cameras as the values at the top; a frame's own values win."""
+    """nerfstudio's per-frame style gives the same cameras as the values at the top; a frame's own
+    values win.
+    """
     content = transforms_content()
-    top = {key: content[key] for key in ("w", "h", "fl_x", "fl_y", "cx", "cy")} | {"k1": 0.1, "p2": 0.01}
+    top = {key: content[key] for key in ("w", "h", "fl_x", "fl_y", "cx", "cy")} | {
+        "k1": 0.1,
+        "p2": 0.01,
+    }
     at_top = _load(tmp_path / "top", content | top)
     frames = [frame | top for frame in content["frames"]]
     frames[2] = frames[2] | {"fl_x": 70.0, "k1": 0.2}
@@ -51,9 +63,20 @@ def test_frames_may_bring_their_own_intrinsics(tmp_path):
 
 
 def test_instant_ngp_files_without_focal_length_size_and_endings(tmp_path):
-    frames = [{"file_path": f"./images/{i:03d}", "transform_matrix": pose_matrix((i, 0, 0)), "sharpness": 30} for i in range(3)]
+    frames = [
+        {
+            "file_path": f"./images/{i:03d}",
+            "transform_matrix": pose_matrix((i, 0, 0)),
+            "sharpness": 30,
+        }
+        for i in range(3)
+    ]
     scene = _load(tmp_path, {"camera_angle_x": math.radians(90), "aabb_scale": 4, "frames": frames})
-    assert [photo.name for photo in scene.photos] == ["images/000.png", "images/001.png", "images/002.png"]
+    assert [photo.name for photo in scene.photos] == [
+        "images/000.png",
+        "images/001.png",
+        "images/002.png",
+    ]
     expected = torch.tensor([[WIDTH / 2, 0, WIDTH / 2], [0, WIDTH / 2, HEIGHT / 2], [0, 0, 1]])
     torch.testing.assert_close(scene.cameras[0].Ks[0], expected)
 
@@ -69,22 +92,32 @@ def test_paths_with_backslashes_and_poses_of_three_rows(tmp_path):
 
 @pytest.mark.parametrize("lens", [{"camera_model": "OPENCV_FISHEYE"}, {"is_fisheye": True}])
 def test_fisheye_lenses(tmp_path, lens):
-    camera = _load(tmp_path, transforms_content() | lens | {"k1": 0.05, "k4": 0.01, "p1": 0.5}).cameras[0]
+    camera = _load(
+        tmp_path, transforms_content() | lens | {"k1": 0.05, "k4": 0.01, "p1": 0.5}
+    ).cameras[0]
     assert camera.model == "fisheye"
-    assert camera.distortion[0].tolist() == pytest.approx([0.05, 0, 0, 0.01, 0, 0, 0, 0])  # fisheye lenses have no p1
+    # fisheye lenses have no p1
+    assert camera.distortion[0].tolist() == pytest.approx([0.05, 0, 0, 0.01, 0, 0, 0, 0])
 
 
 def test_frames_are_sorted_by_name(tmp_path):
     content = transforms_content()
     content["frames"].reverse()
     scene = _load(tmp_path, content)
-    assert [photo.name for photo in scene.photos] == ["images/000.png", "images/001.png", "images/002.png"]
+    assert [photo.name for photo in scene.photos] == [
+        "images/000.png",
+        "images/001.png",
+        "images/002.png",
+    ]
     assert [float(camera.centers[0, 0]) for camera in scene.cameras] == [0, 1, 2]
 
 
 def test_applied_transform_is_recorded_and_not_undone(tmp_path):
     applied = [[0.0, 1, 0, 5], [1, 0, 0, 6], [0, 0, -1, 7]]
-    scene = _load(tmp_path / "with", transforms_content() | {"applied_transform": applied, "applied_scale": 0.5})
+    scene = _load(
+        tmp_path / "with",
+        transforms_content() | {"applied_transform": applied, "applied_scale": 0.5},
+    )
     assert scene.applied_transform.tolist() == (0.5 * np.array(applied)).tolist()
     without = _load(tmp_path / "without", transforms_content())
     assert without.applied_transform is None
@@ -92,7 +125,9 @@ def test_applied_transform_is_recorded_and_not_undone(tmp_path):
 
 
 def _write_points(path, colours: bool = True) -> None:
-    fields = [("x", "f4"), ("y", "f4"), ("z", "f4")] + [(name, "u1") for name in ("red", "green", "blue") if colours]
+    fields = [("x", "f4"), ("y", "f4"), ("z", "f4")] + [
+        (name, "u1") for name in ("red", "green", "blue") if colours
+    ]
     rows = np.array([(1, 2, 3, 10, 20, 30)[: len(fields)], (4, 5, 6, 40, 50, 60)[: len(fields)]])
     from plyfile import PlyData, PlyElement
 
@@ -106,7 +141,9 @@ def _write_points(path, colours: bool = True) -> None:
 def test_point_clouds_beside_the_file(tmp_path, listed):
     path = tmp_path / ("points.ply" if listed else "sparse_pc.ply")
     _write_points(path)
-    scene = _load(tmp_path, transforms_content() | ({"ply_file_path": "points.ply"} if listed else {}))
+    scene = _load(
+        tmp_path, transforms_content() | ({"ply_file_path": "points.ply"} if listed else {})
+    )
     assert scene.points.xyz.tolist() == [[1, 2, 3], [4, 5, 6]]
     assert scene.points.rgb.tolist() == [[10, 20, 30], [40, 50, 60]]
     assert not scene.points.has_tracks
@@ -118,7 +155,10 @@ def test_points_without_colours_are_grey(tmp_path):
 
 
 def test_nerfstudios_lists_become_a_split(tmp_path):
-    lists = {"train_filenames": ["./images/000.png", "images/002"], "val_filenames": ["images/001.png", "images/002.png"]}
+    lists = {
+        "train_filenames": ["./images/000.png", "images/002"],
+        "val_filenames": ["images/001.png", "images/002.png"],
+    }
     split = _load(tmp_path, transforms_content() | lists).splits["transforms"]
     assert split.train == ("images/000.png", "images/002.png")
     assert split.heldout == ("images/001.png",)
@@ -132,18 +172,29 @@ def test_resized_photos_scale_their_cameras(tmp_path):
     assert camera.Ks[0, :2].tolist() == [[32, 0, 15.5], [0, 30, 12.5]]
 
 
-# Real captures ------------------------------------------------------------------------------------------------------------------------
+# Real captures ------------------------------------------------------------------------------------
 
 
 def test_fox_is_the_same_in_both_formats(captures_folder):
     fox = captures_folder / "fox"
     by_transforms = transforms_json.load(fox, fox / "transforms.json")
     by_colmap = colmap.load(fox, fox / "sparse" / "0")
-    assert [photo.name for photo in by_transforms.photos] == [photo.name for photo in by_colmap.photos]
+    assert [photo.name for photo in by_transforms.photos] == [
+        photo.name for photo in by_colmap.photos
+    ]
     for first, second in zip(by_transforms.cameras, by_colmap.cameras, strict=True):
-        torch.testing.assert_close(first.viewmats, second.viewmats, atol=SAME_CAPTURE_TOLERANCE, rtol=SAME_CAPTURE_TOLERANCE)
-        torch.testing.assert_close(first.Ks, second.Ks, atol=SAME_CAPTURE_TOLERANCE, rtol=SAME_CAPTURE_TOLERANCE)
-        torch.testing.assert_close(first.distortion, second.distortion, atol=SAME_CAPTURE_TOLERANCE, rtol=0)
+        torch.testing.assert_close(
+            first.viewmats,
+            second.viewmats,
+            atol=SAME_CAPTURE_TOLERANCE,
+            rtol=SAME_CAPTURE_TOLERANCE,
+        )
+        torch.testing.assert_close(
+            first.Ks, second.Ks, atol=SAME_CAPTURE_TOLERANCE, rtol=SAME_CAPTURE_TOLERANCE
+        )
+        torch.testing.assert_close(
+            first.distortion, second.distortion, atol=SAME_CAPTURE_TOLERANCE, rtol=0
+        )
 
 
 def test_missing_photos_of_fox_are_counted_once(captures_folder):
@@ -153,18 +204,24 @@ def test_missing_photos_of_fox_are_counted_once(captures_folder):
     assert len(scene.photos) == 50
     assert len(scene.lost_photos) == 17
     assert len(scene.notes) == 1
-    assert "transforms_original.json lists 67 photos; 17 do not exist and are left out" in scene.notes[0]
+    assert (
+        "transforms_original.json lists 67 photos; 17 do not exist and are left out"
+        in scene.notes[0]
+    )
     now = transforms_json.load(fox, fox / "transforms.json")
     torch.testing.assert_close(scene.cameras[7].Ks, now.cameras[7].Ks, atol=1e-2, rtol=0)
 
 
 def test_fewer_than_two_photos_are_refused(tmp_path):
     path = write_transforms(tmp_path, transforms_content(), views=1)
-    with pytest.raises(InputError, match=r"transforms\.json: lists 3 photos of which 2 do not exist.*expected at least 2"):
+    with pytest.raises(
+        InputError,
+        match=r"transforms\.json: lists 3 photos of which 2 do not exist.*expected at least 2",
+    ):
         transforms_json.load(tmp_path, path)
 
 
-# Bad files --------------------------------------------------------------------------------------------------------------------------
+# Bad files ----------------------------------------------------------------------------------------
 
 
 def _scaled_pose() -> list[list[float]]:
@@ -175,11 +232,27 @@ def _scaled_pose() -> list[list[float]]:
     ("key", "value", "message"),
     [
         ("transform_matrix", _scaled_pose(), "expected a rigid camera_to_world matrix"),
-        ("transform_matrix", np.diag([1.0, 1, -1, 1]).tolist(), "expected a rigid camera_to_world matrix"),
+        (
+            "transform_matrix",
+            np.diag([1.0, 1, -1, 1]).tolist(),
+            "expected a rigid camera_to_world matrix",
+        ),
         ("transform_matrix", [[1, 0], [0, 1]], "expected a matrix of 4x4 or 3x4 finite numbers"),
-        ("transform_matrix", pose_matrix((math.nan, 0, 0)), "expected a matrix of 4x4 or 3x4 finite numbers"),
-        ("transform_matrix", pose_matrix((1e300, 0, 0)), "expected a matrix of 4x4 or 3x4 finite numbers"),
-        ("transform_matrix", [["a", 0, 0, 0]] * 4, "expected a matrix of 4x4 or 3x4 finite numbers"),
+        (
+            "transform_matrix",
+            pose_matrix((math.nan, 0, 0)),
+            "expected a matrix of 4x4 or 3x4 finite numbers",
+        ),
+        (
+            "transform_matrix",
+            pose_matrix((1e300, 0, 0)),
+            "expected a matrix of 4x4 or 3x4 finite numbers",
+        ),
+        (
+            "transform_matrix",
+            [["a", 0, 0, 0]] * 4,
+            "expected a matrix of 4x4 or 3x4 finite numbers",
+        ),
         ("transform_matrix", None, "missing; expected a matrix"),
         ("file_path", "../secret.png", "leaves the capture's folder"),
         ("file_path", "images/../../secret.png", "leaves the capture's folder"),
@@ -232,7 +305,18 @@ def test_bad_files_are_refused(tmp_path, change, message):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", '{"frames": [}', "\xff", '{"w": ' + "9" * 5000 + "}", "[" * 100_000, '{"frames": NaN}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"frames": [}',
+        "\xff",
+        '{"w": ' + "9" * 5000 + "}",
+        "[" * 100_000,
+        '{"frames": NaN}',
+    ],
 )
 def test_broken_json_is_refused(tmp_path, text):
     path = write_transforms(tmp_path, {})
@@ -252,7 +336,13 @@ def test_huge_integers_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"ply\n", b"no ply at all", b"ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nend_header\n1\n"]
+    "content",
+    [
+        b"",
+        b"ply\n",
+        b"no ply at all",
+        b"ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nend_header\n1\n",
+    ],
 )
 def test_broken_point_clouds_are_refused(tmp_path, content):
     (tmp_path / "sparse_pc.ply").write_bytes(content)
@@ -266,10 +356,15 @@ def test_paths_of_another_machine_are_found_inside_the_capture(tmp_path, before)
     for frame in content["frames"]:
         frame["file_path"] = before + frame["file_path"]
     scene = _load(tmp_path, content)
-    assert [photo.name for photo in scene.photos] == [f"images/{number:03d}.png" for number in range(3)]
+    assert [photo.name for photo in scene.photos] == [
+        f"images/{number:03d}.png" for number in range(3)
+    ]
     assert any("differently" in note for note in scene.notes)
 
 
 @pytest.mark.parametrize("model", ["opencv_fisheye", "FISHEYE", "SIMPLE_RADIAL_FISHEYE"])
 def test_fisheye_lenses_under_their_other_names_are_read(tmp_path, model):
-    assert _load(tmp_path, transforms_content() | {"camera_model": model}).cameras[0].model == "fisheye"
+    assert (
+        _load(tmp_path, transforms_content() | {"camera_model": model}).cameras[0].model
+        == "fisheye"
+    )

@@ -43,8 +43,12 @@ def test_a_video_becomes_photos_with_poses(tmp_path: Path) -> None:
     steps: list[str] = []
     scene = video_file.load(path, tmp_path / "work", QUICK, steps.append)
     assert (scene.name, scene.format) == ("walk", "video")
-    assert [photo.name for photo in scene.photos] == [f"images/{number:05d}.png" for number in range(0, 10, 2)]
-    assert np.abs(scene.photos[2].read().astype(float) - frames[4]).mean() < 4, "the frame, but for compression"
+    assert [photo.name for photo in scene.photos] == [
+        f"images/{number:05d}.png" for number in range(0, 10, 2)
+    ]
+    assert np.abs(scene.photos[2].read().astype(float) - frames[4]).mean() < 4, (
+        "the frame, but for compression"
+    )
     assert any("keeping 5 of 10 frames" in step for step in steps)
 
     steps.clear()
@@ -53,7 +57,9 @@ def test_a_video_becomes_photos_with_poses(tmp_path: Path) -> None:
     in_memory = video_file.load(path, config=QUICK)
     for other in (again, in_memory):
         assert np.array_equal(other.photos[0].read(), scene.photos[0].read())
-    assert all(photo.path is None for photo in in_memory.photos), "without a work folder nothing is left to read from"
+    assert all(photo.path is None for photo in in_memory.photos), (
+        "without a work folder nothing is left to read from"
+    )
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.integers(1, 20))
@@ -64,7 +70,9 @@ def test_frames_are_spread_and_sharp(sharpness: list[float], count: int) -> None
     part = len(sharpness) / len(chosen)
     for number, position in enumerate(chosen):
         assert int(number * part) <= position < (number + 1) * part
-        assert sharpness[position] >= max(sharpness[int(number * part) : int((number + 1) * part)], default=0)
+        assert sharpness[position] >= max(
+            sharpness[int(number * part) : int((number + 1) * part)], default=0
+        )
 
 
 def test_blur_lowers_sharpness() -> None:
@@ -74,7 +82,9 @@ def test_blur_lowers_sharpness() -> None:
 
 def test_a_video_of_one_frame_is_refused(tmp_path: Path) -> None:
     path = write_video(tmp_path / "short.mp4", [noise(64, 48)])
-    with pytest.raises(InputError, match=r"short\.mp4: the video has 1 frames; expected at least 2"):
+    with pytest.raises(
+        InputError, match=r"short\.mp4: the video has 1 frames; expected at least 2"
+    ):
         load_scene(path)
 
 

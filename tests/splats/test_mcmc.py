@@ -1,4 +1,6 @@
-"""MCMC moves: the picture barely changes, the books of the optimiser stay right, opaque Gaussians stay put."""
+"""MCMC moves: the picture barely changes, the books of the optimiser stay right, opaque Gaussians
+stay put.
+"""
 
 import math
 
@@ -36,7 +38,8 @@ def test_copies_together_are_as_opaque_as_the_original():
     for copies in (1, 2, 5, 20):
         shared, _ = share_between_copies(opacities, torch.ones(4, 3), torch.full((4,), copies))
         together = 1 - (1 - shared) ** copies
-        torch.testing.assert_close(together, opacities, atol=1e-5, rtol=0)  # (1-o)^(1/n) loses digits near 1 in float32
+        # (1-o)^(1/n) loses digits near 1 in float32
+        torch.testing.assert_close(together, opacities, atol=1e-5, rtol=0)
 
 
 def test_equation_9_against_a_literal_double_sum():
@@ -45,25 +48,35 @@ def test_equation_9_against_a_literal_double_sum():
         _, scales = share_between_copies(opacities, torch.ones(3, 3), torch.full((3,), copies))
         for opacity, scale in zip(opacities.tolist(), scales[:, 0].tolist(), strict=True):
             new = 1 - (1 - opacity) ** (1 / copies)
-            total = sum(math.comb(i - 1, k) * (-1) ** k * new ** (k + 1) / math.sqrt(k + 1) for i in range(1, copies + 1) for k in range(i))
+            total = sum(
+                math.comb(i - 1, k) * (-1) ** k * new ** (k + 1) / math.sqrt(k + 1)
+                for i in range(1, copies + 1)
+                for k in range(i)
+            )
             assert abs(scale - opacity / total) < FLOAT32 * 10
 
 
 def test_the_light_blocked_along_a_line_is_kept():
-    """Equation 9 keeps the integral over a line of the composited opacity, to which the sum is the exact answer."""
+    """Equation 9 keeps the integral over a line of the composited opacity, to which the sum is the
+    exact answer.
+    """
     opacity, copies = torch.tensor([0.6]), torch.tensor([4])
     shared, scales = share_between_copies(opacity, torch.ones(1, 3), copies)
     x = torch.linspace(-12, 12, 20001, dtype=torch.float64)
     before = opacity.double() * torch.exp(-0.5 * x**2)
     after = 1 - (1 - shared.double() * torch.exp(-0.5 * (x / scales[0, 0].double()) ** 2)) ** 4
-    torch.testing.assert_close(torch.trapezoid(after, x), torch.trapezoid(before, x), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        torch.trapezoid(after, x), torch.trapezoid(before, x), atol=1e-5, rtol=0
+    )
 
 
 def test_the_dead_move_onto_the_living_and_the_population_grows_to_the_cap():
     opacities = torch.cat([torch.full((60,), 0.5), torch.full((40,), 0.001)])
     trainable = trainable_with(opacities)
     before = trainable.splats.means.detach().clone()
-    moved = relocate_and_grow(trainable, McmcConfig(max_gaussians=103, growth=1.5), torch.Generator().manual_seed(1))
+    moved = relocate_and_grow(
+        trainable, McmcConfig(max_gaussians=103, growth=1.5), torch.Generator().manual_seed(1)
+    )
     assert moved == 40 + 3
     assert len(trainable) == 103
     after = trainable.splats.means.detach()
@@ -113,8 +126,13 @@ def test_noise_has_the_covariance_squared_and_spares_the_opaque():
 
 
 def test_saved_state_continues_as_if_uninterrupted():
-    through, stopped = trainable_with(torch.full((20,), 0.5)), trainable_with(torch.full((20,), 0.5))
-    restored = TrainableSplats.from_state({k: v.clone() for k, v in stopped.state_tensors().items()}, dict.fromkeys(NAMES, 1e-3))
+    through, stopped = (
+        trainable_with(torch.full((20,), 0.5)),
+        trainable_with(torch.full((20,), 0.5)),
+    )
+    restored = TrainableSplats.from_state(
+        {k: v.clone() for k, v in stopped.state_tensors().items()}, dict.fromkeys(NAMES, 1e-3)
+    )
     for trainable in (through, restored):
         for _ in range(3):
             sum(getattr(trainable.splats, name).square().sum() for name in NAMES).backward()

@@ -16,7 +16,13 @@ def random_splats(count: int, coefficients: int) -> Splats:
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=draw)
 
-    return Splats(normal(count, 3), normal(count, 4), normal(count, 3), normal(count), normal(count, coefficients, 3))
+    return Splats(
+        normal(count, 3),
+        normal(count, 4),
+        normal(count, 3),
+        normal(count),
+        normal(count, coefficients, 3),
+    )
 
 
 @pytest.mark.parametrize("coefficients", SH_COEFFICIENTS)
@@ -31,7 +37,19 @@ def test_fields_stand_in_the_original_order(tmp_path):
     splats = random_splats(5, 16)
     write_splats(tmp_path / "a.ply", splats)
     vertices = PlyData.read(str(tmp_path / "a.ply"))["vertex"].data
-    expected = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", *(f"f_rest_{k}" for k in range(45)), "opacity"]
+    expected = [
+        "x",
+        "y",
+        "z",
+        "nx",
+        "ny",
+        "nz",
+        "f_dc_0",
+        "f_dc_1",
+        "f_dc_2",
+        *(f"f_rest_{k}" for k in range(45)),
+        "opacity",
+    ]
     expected += ["scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
     assert list(vertices.dtype.names) == expected
     assert all(vertices.dtype[name] == np.dtype("<f4") for name in expected)
@@ -42,9 +60,32 @@ def test_fields_stand_in_the_original_order(tmp_path):
 
 
 def test_text_files_with_fields_in_another_order_are_read(tmp_path):
-    names = ["f_dc_2", "f_dc_1", "f_dc_0", "rot_0", "rot_1", "rot_2", "rot_3", "opacity", "scale_2", "scale_1", "scale_0", "z", "y", "x"]
-    header = ["ply", "format ascii 1.0", "element vertex 1", *(f"property double {name}" for name in names), "end_header"]
-    (tmp_path / "a.ply").write_text("\n".join([*header, " ".join(str(k) for k in range(len(names)))]) + "\n")
+    names = [
+        "f_dc_2",
+        "f_dc_1",
+        "f_dc_0",
+        "rot_0",
+        "rot_1",
+        "rot_2",
+        "rot_3",
+        "opacity",
+        "scale_2",
+        "scale_1",
+        "scale_0",
+        "z",
+        "y",
+        "x",
+    ]
+    header = [
+        "ply",
+        "format ascii 1.0",
+        "element vertex 1",
+        *(f"property double {name}" for name in names),
+        "end_header",
+    ]
+    (tmp_path / "a.ply").write_text(
+        "\n".join([*header, " ".join(str(k) for k in range(len(names)))]) + "\n"
+    )
     splats = read_splats(tmp_path / "a.ply")
     assert splats.means.tolist() == [[13.0, 12.0, 11.0]]
     assert splats.sh[:, 0].tolist() == [[2.0, 1.0, 0.0]]

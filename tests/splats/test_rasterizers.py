@@ -1,4 +1,6 @@
-"""The rasterizers are twins: one picture and one gradient, against the plain one in float64 and that one against central differences."""
+"""The rasterizers are twins: one picture and one gradient, against the plain one in float64 and
+that one against central differences.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ LENSES = ("ideal", "distorted", "fisheye")
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Largest error of a value in [0,1]: median, 99.9th percentile, maximum; and of ||g - g*|| / ||g*|| per parameter."""
+    """Largest error of a value in [0,1]: median, 99.9th percentile, maximum; and of ||g - g*|| /
+    ||g*|| per parameter.
+    """
 
     median: float
     most: float
@@ -28,11 +32,13 @@ class Tolerance:
     gradient: float
 
 
-#: Float32 against float64. The maximum leaves room for one contribution that rounding moves across the threshold of 1/255.
+#: Float32 against float64. The maximum leaves room for one contribution that rounding moves across
+#: the threshold of 1/255.
 FLOAT32 = Tolerance(1e-6, 1e-4, 2 / 255, 1e-4)
 
-#: gsplat besides uses fast exponentials and sums in float32. It gets splats that fit their boxes, because it cuts them at tiles, and of
-#: which no two lie at the same depth in float32, where their order would be that of the list.
+#: gsplat besides uses fast exponentials and sums in float32. It gets splats that fit their boxes,
+#: because it cuts them at tiles, and of which no two lie at the same depth in float32, where their
+#: order would be that of the list.
 CUDA = Tolerance(1e-5, 1e-4, 2 / 255, 1e-3)
 
 TWINS = {"reference": FLOAT32, "numba_cpu": FLOAT32, "gsplat_cuda": CUDA}
@@ -60,14 +66,19 @@ def drawn(backend: str, splats: Splats, camera, degree: int = 3) -> tuple[Raster
     raster = BACKENDS[backend](leaves, camera.to(device), degree, NEAR)
     random_sum(raster).backward()
     detached = Raster(*(values.detach().cpu() for values in raster))
-    return detached, leaves.map(lambda leaf: torch.zeros_like(leaf).cpu() if leaf.grad is None else leaf.grad.cpu())
+    return detached, leaves.map(
+        lambda leaf: torch.zeros_like(leaf).cpu() if leaf.grad is None else leaf.grad.cpu()
+    )
 
 
 def random_sum(raster: Raster) -> torch.Tensor:
     generator = torch.Generator().manual_seed(5)
     total = torch.zeros_like(raster.opacity).sum()
     for values, weight in zip(raster, (1.0, 1.0, 0.25), strict=True):
-        total = total + weight * (values * torch.randn(values.shape, generator=generator).to(values)).sum()
+        total = (
+            total
+            + weight * (values * torch.randn(values.shape, generator=generator).to(values)).sum()
+        )
     return total
 
 
@@ -87,7 +98,8 @@ def test_values_and_gradients_agree_with_the_plain_rasterizer_in_float64(backend
     image, gradient = drawn(backend, splats, camera)
     expected, expected_gradient = drawn("reference", *in_float64(splats, camera))
     assert 0.2 < expected.opacity.mean() < 0.95, "the scene shows both emptiness and much overlap"
-    for name, scale in (("rgb", 1.0), ("opacity", 1.0), ("weighted_depth", 4.0)):  # 4: the distance of the scene
+    # 4: the distance of the scene
+    for name, scale in (("rgb", 1.0), ("opacity", 1.0), ("weighted_depth", 4.0)):
         errors = (getattr(image, name).double() - getattr(expected, name)).abs().flatten() / scale
         assert errors.median() <= tolerance.median, name
         assert errors.quantile(0.999) <= tolerance.most, name
@@ -121,8 +133,15 @@ def test_gradients_of_the_plain_rasterizer_are_central_differences(lens):
     for position, name in enumerate(vars(splats)):
         value = getattr(splats, name)
         for trial in range(2):
-            direction = torch.randn(value.shape, generator=torch.Generator().manual_seed(10 * position + trial), dtype=torch.float64)
-            ahead, behind = (total(replace(splats, **{name: value + sign * step * direction})) for sign in (1, -1))
+            direction = torch.randn(
+                value.shape,
+                generator=torch.Generator().manual_seed(10 * position + trial),
+                dtype=torch.float64,
+            )
+            ahead, behind = (
+                total(replace(splats, **{name: value + sign * step * direction}))
+                for sign in (1, -1)
+            )
             slope = float((getattr(gradient, name) * direction).sum())
             scale = float(getattr(gradient, name).norm())
             assert (ahead - behind) / (2 * step) == pytest.approx(slope, abs=1e-5 * scale), name
@@ -140,7 +159,10 @@ def test_threads_do_not_change_a_bit():
         torch.set_num_threads(before)
     for image, gradient in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(image, results[0][0], strict=True))
-        assert all(torch.equal(value, getattr(results[0][1], name)) for name, value in vars(gradient).items())
+        assert all(
+            torch.equal(value, getattr(results[0][1], name))
+            for name, value in vars(gradient).items()
+        )
 
 
 @pytest.mark.parametrize("backend", TWINS)
@@ -161,10 +183,17 @@ def test_moving_scene_and_camera_together_changes_nothing(backend):
     turn = quaternion_to_matrix(torch.tensor([0.4, -0.3, 0.8, 0.2]))
     shift = torch.tensor([3.0, -5.0, 1.0])
     rotations = turn @ quaternion_to_matrix(splats.quats)
-    moved = replace(splats, means=splats.means @ turn.mT + shift, quats=matrix_to_quaternion(rotations))
+    moved = replace(
+        splats, means=splats.means @ turn.mT + shift, quats=matrix_to_quaternion(rotations)
+    )
     world = torch.eye(4)
     world[:3, :3], world[:3, 3] = turn, shift
-    there, _ = drawn(backend, moved, replace(camera, viewmats=camera.viewmats @ torch.linalg.inv(world)), degree=0)
+    there, _ = drawn(
+        backend,
+        moved,
+        replace(camera, viewmats=camera.viewmats @ torch.linalg.inv(world)),
+        degree=0,
+    )
     for a, b in zip(image, there, strict=True):
         difference = (a - b).abs()
         assert difference.quantile(0.99) < 1e-4
@@ -177,7 +206,10 @@ def test_scenes_of_which_nothing_is_visible_are_black_and_have_no_gradient(backe
     behind = camera.centers[0] - 10 * camera.camera_to_world[0, :3, 2]
     scenes: list[Callable[[], Splats]] = [
         lambda: replace(splats, means=behind.expand(20, 3)),
-        lambda: replace(splats, opacity_logits=torch.full((20,), float(torch.logit(torch.tensor(0.9 * MIN_ALPHA))))),
+        lambda: replace(
+            splats,
+            opacity_logits=torch.full((20,), float(torch.logit(torch.tensor(0.9 * MIN_ALPHA)))),
+        ),
     ]
     for scene in scenes:
         image, gradient = drawn(backend, scene(), camera)
@@ -187,7 +219,9 @@ def test_scenes_of_which_nothing_is_visible_are_black_and_have_no_gradient(backe
 
 @pytest.mark.parametrize("backend", TWINS)
 def test_one_wide_opaque_gaussian_has_the_alpha_of_the_formula(backend):
-    """A sphere straight ahead: alpha = opacity exp(-q / 2), with q the squared distance of the ray from its centre."""
+    """A sphere straight ahead: alpha = opacity exp(-q / 2), with q the squared distance of the ray
+    from its centre.
+    """
     camera = one_camera("ideal")
     forward = camera.camera_to_world[0, :3, 2]
     splats = Splats(

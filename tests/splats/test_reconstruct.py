@@ -15,9 +15,21 @@ from artifixer.recipes.run import RECIPES as RUN
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.scenes.scene import Photo, SparsePoints
 from artifixer.splats.free_space import FreeSpaceConfig
-from artifixer.splats.initial import ColoredPoints, InitialConfig, add_pixels, scene_extent, seen_points, splats_at
+from artifixer.splats.initial import (
+    ColoredPoints,
+    InitialConfig,
+    add_pixels,
+    scene_extent,
+    seen_points,
+    splats_at,
+)
 from artifixer.splats.mcmc import McmcConfig
-from artifixer.splats.reconstruct import LearningRates, ReconstructConfig, TrainingViews, reconstruct
+from artifixer.splats.reconstruct import (
+    LearningRates,
+    ReconstructConfig,
+    TrainingViews,
+    reconstruct,
+)
 from artifixer.splats.render import render
 from artifixer.splats.splats import Splats
 
@@ -51,7 +63,9 @@ def blobs(count: int, seed: int) -> Splats:
         quats=torch.randn(count, 4, generator=generator),
         log_scales=torch.full((count, 3), -1.6) + 0.3 * torch.randn(count, 3, generator=generator),
         opacity_logits=torch.full((count,), 2.0),
-        sh=torch.cat([torch.randn(count, 1, 3, generator=generator), torch.zeros(count, 3, 3)], dim=1),
+        sh=torch.cat(
+            [torch.randn(count, 1, 3, generator=generator), torch.zeros(count, 3, 3)], dim=1
+        ),
     )
 
 
@@ -59,7 +73,9 @@ def photographed(splats: Splats, count: int = 6) -> TrainingViews:
     photos, views = [], cameras(count)
     for index, camera in enumerate(views):
         with torch.no_grad():
-            pixels = (render(splats, camera).rgb[0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+            pixels = (
+                (render(splats, camera).rgb[0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+            )
         photos.append(Photo(f"{index}.png", SIZE, SIZE, lambda pixels=pixels: pixels))
     return TrainingViews.of_photos(photos, views)
 
@@ -75,7 +91,14 @@ def views() -> TrainingViews:
 
 def test_the_fit_improves_and_repeats_bit_for_bit(views):
     psnrs = []
-    fitted = reconstruct(views, blobs(60, seed=2), EXTENT, CONFIG, seed=0, report=lambda report: psnrs.append(report.psnr))
+    fitted = reconstruct(
+        views,
+        blobs(60, seed=2),
+        EXTENT,
+        CONFIG,
+        seed=0,
+        report=lambda report: psnrs.append(report.psnr),
+    )
     assert sum(psnrs[-6:]) / 6 > sum(psnrs[:6]) / 6 + 2
     assert same(fitted, reconstruct(views, blobs(60, seed=2), EXTENT, CONFIG, seed=0))
     assert not same(fitted, reconstruct(views, blobs(60, seed=2), EXTENT, CONFIG, seed=1))
@@ -87,7 +110,8 @@ def test_a_run_broken_off_anywhere_ends_with_the_same_bits(views, tmp_path, monk
     class Killed(Exception):
         pass
 
-    for stop in (7, 31, 33, 46):  # between, right before and after moves of the population, and among virtual cameras
+    # between, right before and after moves of the population, and among virtual cameras
+    for stop in (7, 31, 33, 46):
         monkeypatch.setattr("artifixer.splats.reconstruct.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
         monkeypatch.setattr("artifixer.splats.reconstruct.SHARE_OF_SAVING", 1e9)
 
@@ -97,7 +121,9 @@ def test_a_run_broken_off_anywhere_ends_with_the_same_bits(views, tmp_path, monk
 
         checkpoint = tmp_path / f"{stop}.safetensors"
         with pytest.raises(Killed):
-            reconstruct(views, blobs(60, seed=2), EXTENT, CONFIG, seed=0, checkpoint=checkpoint, report=kill)
+            reconstruct(
+                views, blobs(60, seed=2), EXTENT, CONFIG, seed=0, checkpoint=checkpoint, report=kill
+            )
         done = []
         resumed = reconstruct(
             views,
@@ -115,16 +141,25 @@ def test_a_run_broken_off_anywhere_ends_with_the_same_bits(views, tmp_path, monk
 def test_a_stop_request_saves_and_raises(views, tmp_path, monkeypatch):
     monkeypatch.setattr("artifixer.splats.reconstruct.stop_requested", lambda: True)
     with pytest.raises(Stopped, match="after iteration 1 of 60"):
-        reconstruct(views, blobs(60, seed=2), EXTENT, CONFIG, seed=0, checkpoint=tmp_path / "c.safetensors")
+        reconstruct(
+            views, blobs(60, seed=2), EXTENT, CONFIG, seed=0, checkpoint=tmp_path / "c.safetensors"
+        )
     monkeypatch.undo()
     expected = reconstruct(views, blobs(60, seed=2), EXTENT, CONFIG, seed=0)
-    assert same(expected, reconstruct(views, blobs(60, seed=2), EXTENT, CONFIG, seed=0, checkpoint=tmp_path / "c.safetensors"))
+    assert same(
+        expected,
+        reconstruct(
+            views, blobs(60, seed=2), EXTENT, CONFIG, seed=0, checkpoint=tmp_path / "c.safetensors"
+        ),
+    )
 
 
 def test_a_checkpoint_of_other_photos_is_not_used(views, tmp_path, monkeypatch):
     monkeypatch.setattr("artifixer.splats.reconstruct.stop_requested", lambda: True)
     with pytest.raises(Stopped):
-        reconstruct(views, blobs(60, seed=2), EXTENT, CONFIG, seed=0, checkpoint=tmp_path / "c.safetensors")
+        reconstruct(
+            views, blobs(60, seed=2), EXTENT, CONFIG, seed=0, checkpoint=tmp_path / "c.safetensors"
+        )
     monkeypatch.undo()
     other = photographed(blobs(30, seed=5))
     done = []
@@ -141,7 +176,9 @@ def test_a_checkpoint_of_other_photos_is_not_used(views, tmp_path, monkeypatch):
 
 
 def test_pixels_and_photos_of_weight_zero_have_no_influence(views):
-    """A photo that is wrong in its left half, and one wrong altogether, with weights that hide both."""
+    """A photo that is wrong in its left half, and one wrong altogether, with weights that hide
+    both.
+    """
     spoiled = []
     for index, photo in enumerate(views.photos):
         pixels = photo.read().copy()
@@ -151,12 +188,21 @@ def test_pixels_and_photos_of_weight_zero_have_no_influence(views):
             pixels[:] = 128
         spoiled.append(replace(photo, read=lambda pixels=pixels: pixels))
     mask = torch.ones(SIZE, SIZE)
-    mask[:, : SIZE // 2 + 11] = 0  # the SSIM window is 11 wide: nothing of the wrong half reaches a pixel that counts
+    # the SSIM window is 11 wide: nothing of the wrong half reaches a pixel that counts
+    mask[:, : SIZE // 2 + 11] = 0
     weights = [1.0, 0.0, *[1.0] * (len(views) - 2)]
     masks = [mask, *[None] * (len(views) - 1)]
     fits = []
     for photos in (views.photos, spoiled):
-        fits.append(reconstruct(TrainingViews(photos, views.cameras, weights, masks), blobs(60, seed=2), EXTENT, CONFIG, seed=0))
+        fits.append(
+            reconstruct(
+                TrainingViews(photos, views.cameras, weights, masks),
+                blobs(60, seed=2),
+                EXTENT,
+                CONFIG,
+                seed=0,
+            )
+        )
     assert same(*fits)
 
 
@@ -170,24 +216,37 @@ def test_what_no_photo_sees_is_removed(views):
 
 
 def test_a_plain_fit_keeps_every_gaussian_and_has_no_cap_by_pixels(views):
-    plain = replace(CONFIG.without_free_space_loss(), unseen_weight=0.0, mcmc=replace(CONFIG.mcmc, max_gaussians=110))
+    plain = replace(
+        CONFIG.without_free_space_loss(),
+        unseen_weight=0.0,
+        mcmc=replace(CONFIG.mcmc, max_gaussians=110),
+    )
     fitted = reconstruct(views, blobs(60, seed=2), EXTENT, plain, seed=0)
     assert len(fitted) == 110, "the population grows to its limit and none is removed"
     pixels = sum(photo.width * photo.height for photo in views.photos)
-    capped = reconstruct(views, blobs(60, seed=2), EXTENT, replace(plain, gaussians_per_pixel=90.5 / pixels), seed=0)
+    capped = reconstruct(
+        views, blobs(60, seed=2), EXTENT, replace(plain, gaussians_per_pixel=90.5 / pixels), seed=0
+    )
     assert len(capped) == 90
 
 
 @pytest.mark.parametrize("name", ["paper", "release"])
 def test_recipes_of_the_paper_and_the_release_are_plain_3dgut_with_mcmc(name):
-    """Paper section 5.1 and appendix B: 3DGUT with MCMC densification, 10,000 iterations; nothing of ours."""
+    """Paper section 5.1 and appendix B: 3DGUT with MCMC densification, 10,000 iterations; nothing
+    of ours.
+    """
     config = RECIPES[name]
     assert config.iterations == 10_000
-    assert (config.free_space.weight, config.gaussians_per_pixel, config.unseen_weight) == (0.0, None, 0.0)
+    assert (config.free_space.weight, config.gaussians_per_pixel, config.unseen_weight) == (
+        0.0,
+        None,
+        0.0,
+    )
     assert RUN[name].reconstruct == config
     assert RUN[name].distill.reconstruct.free_space.weight == 0
     assert config.mcmc.max_gaussians == 1_000_000
-    assert (config.opacity_weight == config.scale_weight == 0) == (name == "release")  # the release's configuration has no regularisers
+    # the release's configuration has no regularisers
+    assert (config.opacity_weight == config.scale_weight == 0) == (name == "release")
 
 
 def test_a_weight_of_the_free_space_loss_is_a_finite_number_from_0():
@@ -212,22 +271,33 @@ def test_initial_points_are_those_the_training_views_saw():
 
 
 def test_added_pixels_have_their_colour_and_project_back_to_it(views):
-    known = ColoredPoints(torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) * 0.5, torch.zeros(50, 3))
+    known = ColoredPoints(
+        torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) * 0.5, torch.zeros(50, 3)
+    )
     config = InitialConfig(points=650, depth_noise=0.0)
-    points = add_pixels(known, views.photos, views.cameras, config, torch.Generator().manual_seed(0))
+    points = add_pixels(
+        known, views.photos, views.cameras, config, torch.Generator().manual_seed(0)
+    )
     assert len(points) == 650
     for view, (photo, camera) in enumerate(zip(views.photos, views.cameras, strict=True)):
         own = slice(50 + 100 * view, 150 + 100 * view)
         pixels, depth, valid = camera.project(points.xyz[own])
         assert valid.all() and (depth > 0).all()
-        inside = (pixels[0] - pixels[0].round()).abs().min(dim=1).values > 1e-3  # not on the border of two pixels
+        # not on the border of two pixels
+        inside = (pixels[0] - pixels[0].round()).abs().min(dim=1).values > 1e-3
         column, row = pixels[0, inside].long().unbind(dim=1)
         assert torch.equal(points.rgb[own][inside], photo.pixels()[row, column])
 
 
 def test_a_scene_without_any_point_still_starts_somewhere_finite(views):
     empty = ColoredPoints(torch.zeros(0, 3), torch.zeros(0, 3))
-    points = add_pixels(empty, views.photos, views.cameras, InitialConfig(points=100), torch.Generator().manual_seed(0))
+    points = add_pixels(
+        empty,
+        views.photos,
+        views.cameras,
+        InitialConfig(points=100),
+        torch.Generator().manual_seed(0),
+    )
     splats = splats_at(points, 1, scene_extent(views.cameras, points), InitialConfig())
     assert len(splats) == 100
     assert all(torch.isfinite(value).all() for value in vars(splats).values())

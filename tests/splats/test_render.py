@@ -36,7 +36,9 @@ def straight(size: int = 31, focal: float = 40.0) -> Cameras:
 
 
 def together(*parts: Splats) -> Splats:
-    return Splats(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+    return Splats(
+        **{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])}
+    )
 
 
 @pytest.mark.parametrize("backend", ["reference", "numba_cpu"])
@@ -47,7 +49,9 @@ def test_colours_are_premultiplied_on_black_and_depth_is_the_mean_along_the_ray(
     middle = (0, 15, 15)
     assert float(renders.opacity[middle]) == pytest.approx(front + back, abs=1e-5)
     assert torch.allclose(renders.rgb[middle], (front + back) * BASE_COLOR, atol=1e-5)
-    assert float(renders.depth[middle]) == pytest.approx((2 * front + 4 * back) / (front + back), abs=1e-4)
+    assert float(renders.depth[middle]) == pytest.approx(
+        (2 * front + 4 * back) / (front + back), abs=1e-4
+    )
 
 
 def test_depth_is_nan_exactly_where_next_to_nothing_is_seen():
@@ -70,13 +74,19 @@ def test_gradients_through_the_depth_map_are_finite_although_parts_of_it_are_nan
 
 def test_several_views_are_the_same_as_each_alone():
     splats, camera = varied_splats(60, seed=1), one_camera("distorted")
-    moved = replace(camera, viewmats=camera.viewmats + torch.tensor([[[0, 0, 0, 0.3], [0, 0, 0, 0], [0, 0, 0, 0.5], [0, 0, 0, 0]]]))
+    moved = replace(
+        camera,
+        viewmats=camera.viewmats
+        + torch.tensor([[[0, 0, 0, 0.3], [0, 0, 0, 0], [0, 0, 0, 0.5], [0, 0, 0, 0]]]),
+    )
     both = render(splats, concatenate([camera, moved]))
     assert len(both) == 2
     for view, alone in enumerate((camera, moved)):
         single = render(splats, alone)
         for name, maps in vars(both).items():
-            assert torch.equal(maps[view].nan_to_num(-1), getattr(single, name)[0].nan_to_num(-1)), name
+            assert torch.equal(
+                maps[view].nan_to_num(-1), getattr(single, name)[0].nan_to_num(-1)
+            ), name
 
 
 def test_auto_is_the_numba_rasterizer_on_the_cpu():
@@ -86,9 +96,14 @@ def test_auto_is_the_numba_rasterizer_on_the_cpu():
 
 def test_backends_that_do_not_exist_or_cannot_run_are_named_in_the_error():
     splats, camera = varied_splats(5, seed=1), one_camera("ideal")
-    with pytest.raises(InputError, match="'opengl': unknown; expected auto or one of reference, numba_cpu, gsplat_cuda"):
+    with pytest.raises(
+        InputError,
+        match="'opengl': unknown; expected auto or one of reference, numba_cpu, gsplat_cuda",
+    ):
         render(splats, camera, backend="opengl")
-    with pytest.raises(InputError, match="gsplat_cuda: the splats are on cpu; expected a CUDA device"):
+    with pytest.raises(
+        InputError, match="gsplat_cuda: the splats are on cpu; expected a CUDA device"
+    ):
         render(splats, camera, backend="gsplat_cuda")
     with pytest.raises(InputError, match="numba_cpu: the splats are on meta; expected the CPU"):
         render(splats.map(lambda tensor: tensor.to("meta")), camera, backend="numba_cpu", near=NEAR)
@@ -106,7 +121,9 @@ def test_the_unit_of_length_does_not_matter():
     splats, camera = varied_splats(100, seed=5, sh_degree=0), one_camera("ideal")
     viewmats = camera.viewmats.clone()
     viewmats[:, :3, 3] *= 1024
-    large = replace(splats, means=splats.means * 1024, log_scales=splats.log_scales + math.log(1024))
+    large = replace(
+        splats, means=splats.means * 1024, log_scales=splats.log_scales + math.log(1024)
+    )
     here, there = render(splats, camera), render(large, replace(camera, viewmats=viewmats))
     assert (here.rgb - there.rgb).abs().quantile(0.99) < 1e-4
     assert (here.opacity - there.opacity).abs().max() < 2 / 255
@@ -117,7 +134,9 @@ def test_the_near_plane_cuts_centres_and_is_relative_to_the_median_depth():
     near_one, far_one = disc(0.05, 0.9, radius=0.01), disc(5.0, 0.9)
     scene = together(near_one, far_one, far_one, far_one)
     assert default_near(scene, straight()) == pytest.approx(5 * RELATIVE_NEAR)
-    assert torch.equal(render(scene, straight()).rgb, render(together(far_one, far_one, far_one), straight()).rgb)
+    assert torch.equal(
+        render(scene, straight()).rgb, render(together(far_one, far_one, far_one), straight()).rgb
+    )
     assert float(render(scene, straight(), near=0.01).depth[0, 15, 15]) < 1
     assert default_near(disc(-3.0, 0.5), straight()) == 0
 
@@ -126,7 +145,9 @@ def test_contributions_add_up_to_the_opacity_of_all_pixels():
     splats = varied_splats(80, seed=6)
     cameras = concatenate([one_camera("ideal"), one_camera("distorted")])
     weights = contributions(splats, cameras, near=NEAR)
-    assert float(weights.sum()) == pytest.approx(float(render(splats, cameras, near=NEAR).opacity.sum()), rel=1e-4)
+    assert float(weights.sum()) == pytest.approx(
+        float(render(splats, cameras, near=NEAR).opacity.sum()), rel=1e-4
+    )
     hidden = replace(disc(9.0, 0.9), sh=torch.zeros(1, 1, 3))
     walls = [disc(3.0 + 0.1 * k, 0.99, radius=50.0) for k in range(4)]
     assert float(contributions(together(hidden, *walls), straight())[0]) == 0

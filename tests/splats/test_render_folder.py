@@ -18,12 +18,19 @@ from artifixer.splats.render_folder import read_render_folder, to_uint8, write_r
 def written(tmp_path):
     generator = torch.Generator().manual_seed(0)
     K = torch.tensor([[[20.0, 0, 12], [0, 20, 8], [0, 0, 1]]])
-    frames = [CameraFrame(Cameras.pinhole(torch.eye(4)[None], K, 24, 16), name) for name in ("a.jpg", None, "c.jpg")]
+    frames = [
+        CameraFrame(Cameras.pinhole(torch.eye(4)[None], K, 24, 16), name)
+        for name in ("a.jpg", None, "c.jpg")
+    ]
     renders = []
     for _ in frames:
         opacity = torch.rand(1, 16, 24, generator=generator)
         depth = torch.where(opacity > 0.5, opacity, torch.nan)
-        renders.append(Renders(torch.rand(1, 16, 24, 3, generator=generator) * opacity[..., None], opacity, depth))
+        renders.append(
+            Renders(
+                torch.rand(1, 16, 24, 3, generator=generator) * opacity[..., None], opacity, depth
+            )
+        )
     photo = np.full((16, 24, 3), 7, np.uint8)
     write_render_folder(tmp_path, renders, frames, [(frames[0], photo)])
     return tmp_path, renders, photo

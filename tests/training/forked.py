@@ -16,7 +16,9 @@ PATIENCE = 240
 
 
 def fork(action: Callable[[], Any], **environment: str) -> int:
-    """Start a process that runs the action and leaves with what it returns (0 for None), or with 1 after an error; gives its number."""
+    """Start a process that runs the action and leaves with what it returns (0 for None), or with 1
+    after an error; gives its number.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     process = os.fork()
@@ -42,7 +44,16 @@ def ended(process: int) -> int:
 
 
 def run_ranks(actions: Sequence[Callable[[], Any]]) -> list[int]:
-    """Run the actions as the processes of one job that can join each other through gloo; gives how they ended."""
-    place = {"WORLD_SIZE": str(len(actions)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20_000 + os.getpid() % 9_000)}
-    ranks = [fork(action, RANK=str(rank), LOCAL_RANK=str(rank), **place) for rank, action in enumerate(actions)]
+    """Run the actions as the processes of one job that can join each other through gloo; gives how
+    they ended.
+    """
+    place = {
+        "WORLD_SIZE": str(len(actions)),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(20_000 + os.getpid() % 9_000),
+    }
+    ranks = [
+        fork(action, RANK=str(rank), LOCAL_RANK=str(rank), **place)
+        for rank, action in enumerate(actions)
+    ]
     return [ended(process) for process in ranks]

@@ -25,7 +25,15 @@ VAE = SmallAutoencoderConfig(width=8, depth=1, encoder_width=8, z_dim=8)
 CONFIG = ModelConfig(
     name="made",
     transformer=VideoTransformerConfig(
-        width=48, ffn_width=96, heads=2, layers=2, latent_channels=8, text_width=4, text_tokens=2, frequency_width=32, spatial_factor=4
+        width=48,
+        ffn_width=96,
+        heads=2,
+        layers=2,
+        latent_channels=8,
+        text_width=4,
+        text_tokens=2,
+        frequency_width=32,
+        spatial_factor=4,
     ),
     vae=VAE,
     camera_scale="median_depth",
@@ -38,7 +46,9 @@ CONFIG = ModelConfig(
 WHOLE_CLIPS = ClipConfig(frames=(13,), references=(3, 3), tail_drop=0.0, text_drop=0.0)
 
 
-def made_model(pairs: MadePairs, seed: int = 0, zeros: bool = True, dtype: torch.dtype = torch.float32) -> Model:
+def made_model(
+    pairs: MadePairs, seed: int = 0, zeros: bool = True, dtype: torch.dtype = torch.float32
+) -> Model:
     """The autoencoder is at its start from principal components. zeros: see ``initialise``."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -53,12 +63,33 @@ def made_model(pairs: MadePairs, seed: int = 0, zeros: bool = True, dtype: torch
 
 
 def flow_stage(name: str, model: Model, settings: FlowMatchingTraining) -> FlowMatchingStage:
-    build = {"bidirectional": bidirectional_stage, "diffusion_forcing": diffusion_forcing_stage}[name]
+    build = {"bidirectional": bidirectional_stage, "diffusion_forcing": diffusion_forcing_stage}[
+        name
+    ]
     return build(model, settings, seed=0, compute="float32")
 
 
 def self_forcing_stage(
-    student: Model, teacher: Model, critic: VideoTransformer, settings: SelfForcingTraining, steps: int = 4
+    student: Model,
+    teacher: Model,
+    critic: VideoTransformer,
+    settings: SelfForcingTraining,
+    steps: int = 4,
 ) -> SelfForcingStage:
-    sampling = SampleConfig(steps, CONFIG.block_frames, CONFIG.window_frames, CONFIG.sink_frames, schedule=FlowSchedule(shift=CONFIG.shift))
-    return SelfForcingStage(student.transformer, critic, teacher.transformer, student.vae, settings, sampling, seed=0, compute="float32")
+    sampling = SampleConfig(
+        steps,
+        CONFIG.block_frames,
+        CONFIG.window_frames,
+        CONFIG.sink_frames,
+        schedule=FlowSchedule(shift=CONFIG.shift),
+    )
+    return SelfForcingStage(
+        student.transformer,
+        critic,
+        teacher.transformer,
+        student.vae,
+        settings,
+        sampling,
+        seed=0,
+        compute="float32",
+    )

@@ -1,4 +1,6 @@
-"""Training pairs made by formula: a textured wall seen by a camera that moves sideways, its renders with a hole and a stain."""
+"""Training pairs made by formula: a textured wall seen by a camera that moves sideways, its renders
+with a hole and a stain.
+"""
 
 from __future__ import annotations
 
@@ -26,18 +28,33 @@ class MadePairs:
         return self.pairs[index % len(self.pairs)]
 
 
-def made_pair(seed: int = 0, frames: int = 13, height: int = 16, width: int = 24, views: int = 3) -> TrainingPair:
+def made_pair(
+    seed: int = 0, frames: int = 13, height: int = 16, width: int = 24, views: int = 3
+) -> TrainingPair:
     random = generator(seed, "made pair")
     waves = torch.randn(3, 4, 2, generator=random) * 3
     phases = torch.rand(3, 4, generator=random) * 6
-    cameras, references = (_cameras(x, height, width) for x in (torch.linspace(0, 0.8, frames), torch.linspace(0.1, 0.7, views)))
+    cameras, references = (
+        _cameras(x, height, width)
+        for x in (torch.linspace(0, 0.8, frames), torch.linspace(0.1, 0.7, views))
+    )
     clean = _wall(cameras, waves, phases)
     opacity = torch.full(clean.shape[:3], 255, dtype=torch.uint8)
     opacity[:, height // 3 : height // 2, width // 4 : 3 * width // 4] = 0
     renders = torch.where(opacity[..., None] > 0, clean, torch.zeros_like(clean))
     renders[:, -height // 4 :, : width // 3] //= 2
     photos = _wall(references, waves, phases)
-    return TrainingPair(f"made-{seed}", clean, renders, opacity, cameras, photos, references, 1 / DISTANCE, "median_depth")
+    return TrainingPair(
+        f"made-{seed}",
+        clean,
+        renders,
+        opacity,
+        cameras,
+        photos,
+        references,
+        1 / DISTANCE,
+        "median_depth",
+    )
 
 
 def _cameras(x: torch.Tensor, height: int, width: int) -> Cameras:
@@ -49,7 +66,9 @@ def _cameras(x: torch.Tensor, height: int, width: int) -> Cameras:
 
 def _wall(cameras: Cameras, waves: torch.Tensor, phases: torch.Tensor) -> torch.Tensor:
     """What the cameras see of the wall."""
-    rows, columns = torch.meshgrid(torch.arange(cameras.height) + 0.5, torch.arange(cameras.width) + 0.5, indexing="ij")
+    rows, columns = torch.meshgrid(
+        torch.arange(cameras.height) + 0.5, torch.arange(cameras.width) + 0.5, indexing="ij"
+    )
     pixels = torch.stack([columns, rows], dim=-1)
     places = (pixels - torch.tensor([cameras.width, cameras.height]) / 2) / cameras.width * DISTANCE
     places = places + cameras.centers[:, None, None, :2]

@@ -1,4 +1,6 @@
-"""Captions and the negative prompt go through the text encoder of the initial weights, and the trained model keeps it."""
+"""Captions and the negative prompt go through the text encoder of the initial weights, and the
+trained model keeps it.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ def test_only_captions_without_embedding_are_encoded(tmp_path: Path) -> None:
     save_text_encoder(tmp_path, TEXT.width)
     encoder = TextEncoder(tmp_path, TEXT)
     encoded = with_caption(CAPTIONED, encoder).caption_embedding
-    assert encoded is not None and torch.equal(encoded, encoder.encode("a red house beside the sea").embedding[0])
+    assert encoded is not None and torch.equal(
+        encoded, encoder.encode("a red house beside the sea").embedding[0]
+    )
     assert encoded.any()
     kept = replace(CAPTIONED, caption_embedding=torch.ones(2, TEXT.width))
     assert with_caption(kept, encoder) is kept
@@ -76,12 +80,21 @@ def test_only_captions_without_embedding_are_encoded(tmp_path: Path) -> None:
 def test_stages_of_a_model_that_takes_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_model(tmp_path / "wan", made_model(WAN_LIKE))
     pairs = open_pairs(write_pairs(tmp_path / "pairs", CAPTIONED))
-    job = TrainingJob("self_forcing", paper_recipe(), pairs, init=tmp_path / "wan", teacher=tmp_path / "wan")
-    with pytest.raises(InputError, match=r"--init .*wan: has no text_encoder/ and tokenizer/ of Wan 2\.1.*negative prompt"):
+    job = TrainingJob(
+        "self_forcing", paper_recipe(), pairs, init=tmp_path / "wan", teacher=tmp_path / "wan"
+    )
+    with pytest.raises(
+        InputError,
+        match=r"--init .*wan: has no text_encoder/ and tokenizer/ of Wan 2\.1.*negative prompt",
+    ):
         run_training(job, tmp_path / "student")
     save_text_encoder(tmp_path / "wan", TEXT.width)
-    teacher = run_training(TrainingJob("bidirectional", paper_recipe(), pairs, init=tmp_path / "wan"), tmp_path / "teacher")
-    assert load_model(teacher).encode_prompt("a house").embedding.any()  # prompts work with the trained model as well
+    teacher = run_training(
+        TrainingJob("bidirectional", paper_recipe(), pairs, init=tmp_path / "wan"),
+        tmp_path / "teacher",
+    )
+    # prompts work with the trained model as well
+    assert load_model(teacher).encode_prompt("a house").embedding.any()
 
     stages: list[Any] = []
 
@@ -91,12 +104,20 @@ def test_stages_of_a_model_that_takes_text(tmp_path: Path, monkeypatch: pytest.M
             stages.append(self)
 
     monkeypatch.setattr(job_module, "SelfForcingStage", Watched)
-    job = TrainingJob("self_forcing", paper_recipe(), pairs, init=tmp_path / "teacher", teacher=tmp_path / "teacher")
+    job = TrainingJob(
+        "self_forcing",
+        paper_recipe(),
+        pairs,
+        init=tmp_path / "teacher",
+        teacher=tmp_path / "teacher",
+    )
     run_training(job, tmp_path / "student")
     (stage,) = stages
     prompt = RECIPES["paper"].self_forcing.negative_prompt
     assert prompt.startswith("色调艳丽")
-    assert torch.equal(stage.negative_text, load_model(tmp_path / "wan").encode_prompt(prompt).embedding)
+    assert torch.equal(
+        stage.negative_text, load_model(tmp_path / "wan").encode_prompt(prompt).embedding
+    )
     assert stage.negative_text.any()
 
 

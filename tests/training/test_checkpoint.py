@@ -1,4 +1,6 @@
-"""Checkpoints: another number of processes reads the same bits, nothing in them is unpickled, and what is wrong with one is named."""
+"""Checkpoints: another number of processes reads the same bits, nothing in them is unpickled, and
+what is wrong with one is named.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,14 @@ from artifixer.training.parallel import is_sharded
 
 
 def whole_state(stage: Stage) -> dict[str, Tensor]:
-    """All that a checkpoint holds, gathered; weights, both moments of both optimizers and the average."""
+    """All that a checkpoint holds, gathered; weights, both moments of both optimizers and the
+    average.
+    """
     tensors = state_tensors(stage.modules, stage.optimizers, stage.extra_state)
-    return {name: (value.full_tensor() if is_sharded(value) else value).clone() for name, value in tensors.items()}  # type: ignore[attr-defined]
+    return {
+        name: (value.full_tensor() if is_sharded(value) else value).clone()
+        for name, value in tensors.items()
+    }  # type: ignore[attr-defined]
 
 
 def train_to(step: int, folder: Path, before: Path | None, after: Path | None) -> None:
@@ -46,7 +53,13 @@ def train_to(step: int, folder: Path, before: Path | None, after: Path | None) -
     if newest is not None and before is not None:
         load_checkpoint(newest, stage.modules, stage.optimizers, stage.extra_state)
         save_on_first(whole_state(stage), before)
-    train(stage, pairs, LoopConfig(steps=step, batch=4 // world_size(), save_every=100), folder, Progress(output=io.StringIO()))
+    train(
+        stage,
+        pairs,
+        LoopConfig(steps=step, batch=4 // world_size(), save_every=100),
+        folder,
+        Progress(output=io.StringIO()),
+    )
     if after is not None:
         save_on_first(whole_state(stage), after)
 
@@ -73,13 +86,17 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("saved", "resumed"), [(1, 2), (2, 1), (2, 4)])
-def test_another_number_of_processes_continues_with_the_same_bits(saved: int, resumed: int, alone: Path, tmp_path: Path) -> None:
+def test_another_number_of_processes_continues_with_the_same_bits(
+    saved: int, resumed: int, alone: Path, tmp_path: Path
+) -> None:
     run_on(saved, lambda: train_to(1, tmp_path, None, tmp_path / "saved.pt"))
     (checkpoint,) = (tmp_path / "checkpoints").iterdir()
     parts = {f"part-{number:05d}-of-{saved:05d}.safetensors" for number in range(1, saved + 1)}
     assert {path.name for path in checkpoint.iterdir()} == {"index.json", "complete.json", *parts}
     run_on(resumed, lambda: train_to(2, tmp_path, tmp_path / "read.pt", None))
-    before, after = (torch.load(tmp_path / name, weights_only=True) for name in ("saved.pt", "read.pt"))
+    before, after = (
+        torch.load(tmp_path / name, weights_only=True) for name in ("saved.pt", "read.pt")
+    )
     assert before.keys() == after.keys()
     assert {name.partition(".")[0] for name in before} == {"modules", "optimizers", "extra"}
     assert [name for name, value in before.items() if not torch.equal(value, after[name])] == []
@@ -92,14 +109,24 @@ def test_the_same_state_has_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         run_toy(Toy(), tmp_path / name, LoopConfig(steps=2))
         checkpoint = tmp_path / name / "checkpoints" / "step_00000002"
-        files.append({path.name: path.read_bytes() for path in checkpoint.iterdir() if path.name != "complete.json"})
+        files.append(
+            {
+                path.name: path.read_bytes()
+                for path in checkpoint.iterdir()
+                if path.name != "complete.json"
+            }
+        )
     assert files[0] == files[1] and len(files[0]) == 2
 
 
 @pytest.mark.parametrize("is_in_place", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("file", ["part-00001-of-00001.safetensors", "index.json", "complete.json"])
-def test_killed_while_it_saves_a_training_goes_on_with_the_same_bits(file: str, is_in_place: bool, tmp_path: Path) -> None:
-    """The process dies when the file of its second checkpoint is about to get its name, or has just got it."""
+def test_killed_while_it_saves_a_training_goes_on_with_the_same_bits(
+    file: str, is_in_place: bool, tmp_path: Path
+) -> None:
+    """The process dies when the file of its second checkpoint is about to get its name, or has just
+    got it.
+    """
 
     def die() -> None:
         replace = os.replace
@@ -118,10 +145,20 @@ def test_killed_while_it_saves_a_training_goes_on_with_the_same_bits(file: str, 
     whole = run_toy(Toy(), tmp_path / "whole")
     assert ended(fork(die)) == -signal.SIGKILL
     resumed = run_toy(Toy(), tmp_path / "cut")
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(resumed.state(), whole.state(), strict=True))
-    names = [sorted(path.relative_to(tmp_path / name).as_posix() for path in (tmp_path / name).rglob("*")) for name in ("whole", "cut")]
+    assert all(
+        torch.equal(ours, theirs)
+        for ours, theirs in zip(resumed.state(), whole.state(), strict=True)
+    )
+    names = [
+        sorted(
+            path.relative_to(tmp_path / name).as_posix() for path in (tmp_path / name).rglob("*")
+        )
+        for name in ("whole", "cut")
+    ]
     assert names[0] == names[1]
-    assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == (
+        tmp_path / "whole" / "metrics.jsonl"
+    ).read_bytes()
 
 
 Index = dict[str, Any]
@@ -135,20 +172,55 @@ def changed(index: Index, **values: Any) -> None:
 
 #: What is changed in the index -> what is said about it.
 WRONG: dict[str, tuple[Callable[[Index], None], str]] = {
-    "another format": (lambda index: index.update(format="pickle"), 'expected an object of "format"'),
+    "another format": (
+        lambda index: index.update(format="pickle"),
+        'expected an object of "format"',
+    ),
     "no tensors": (lambda index: index.pop("tensors"), 'expected "parts", a number, and "tensors"'),
-    "parts that are no number": (lambda index: index.update(parts="1/../../x"), 'expected "parts", a number'),
-    "a part that is not there": (lambda index: index.update(parts=2), r"part-00001-of-00002.safetensors: does not exist"),
-    "more parts than named": (lambda index: changed(index, rows=[[7, 0, 3]]), "its rows are not the tensor's 3 in 1 parts"),
-    "rows that are missing": (lambda index: changed(index, rows=[[1, 0, 2]]), "its rows are not the tensor's 3"),
-    "rows twice": (lambda index: changed(index, rows=[[1, 0, 2], [1, 1, 3]]), "its rows are not the tensor's 3"),
-    "negative rows": (lambda index: changed(index, rows=[[1, -1, 3]]), "the latter of part, first and end row"),
-    "rows of names": (lambda index: changed(index, rows=[["../x", 0, 3]]), "the latter of part, first and end row"),
-    "a huge shape": (lambda index: changed(index, shape=[2**60, 3], rows=[[1, 0, 2**60]]), r"float32 of 1152921504606846976x3 there"),
-    "another type": (lambda index: changed(index, dtype="int64"), r"modules.first.weight is int64 of 3x3 there, float32 of 3x3 here"),
-    "another name": (lambda index: index["tensors"].update(other=index["tensors"].pop(WEIGHT)), "first.weight is missing"),
+    "parts that are no number": (
+        lambda index: index.update(parts="1/../../x"),
+        'expected "parts", a number',
+    ),
+    "a part that is not there": (
+        lambda index: index.update(parts=2),
+        r"part-00001-of-00002.safetensors: does not exist",
+    ),
+    "more parts than named": (
+        lambda index: changed(index, rows=[[7, 0, 3]]),
+        "its rows are not the tensor's 3 in 1 parts",
+    ),
+    "rows that are missing": (
+        lambda index: changed(index, rows=[[1, 0, 2]]),
+        "its rows are not the tensor's 3",
+    ),
+    "rows twice": (
+        lambda index: changed(index, rows=[[1, 0, 2], [1, 1, 3]]),
+        "its rows are not the tensor's 3",
+    ),
+    "negative rows": (
+        lambda index: changed(index, rows=[[1, -1, 3]]),
+        "the latter of part, first and end row",
+    ),
+    "rows of names": (
+        lambda index: changed(index, rows=[["../x", 0, 3]]),
+        "the latter of part, first and end row",
+    ),
+    "a huge shape": (
+        lambda index: changed(index, shape=[2**60, 3], rows=[[1, 0, 2**60]]),
+        r"float32 of 1152921504606846976x3 there",
+    ),
+    "another type": (
+        lambda index: changed(index, dtype="int64"),
+        r"modules.first.weight is int64 of 3x3 there, float32 of 3x3 here",
+    ),
+    "another name": (
+        lambda index: index["tensors"].update(other=index["tensors"].pop(WEIGHT)),
+        "first.weight is missing",
+    ),
     "another state": (
-        lambda index: index["tensors"].update({"optimizers.first.first.weight:hook": index["tensors"][WEIGHT]}),
+        lambda index: index["tensors"].update(
+            {"optimizers.first.first.weight:hook": index["tensors"][WEIGHT]}
+        ),
         "first.weight:hook is unexpected",
     ),
 }
@@ -194,7 +266,9 @@ def damage(part: Path, kind: str) -> None:
         ("value", "modules.first.weight has values that are not finite"),
     ],
 )
-def test_a_damaged_part_is_refused_by_name_and_the_checkpoint_before_goes_on(kind: str, message: str, tmp_path: Path) -> None:
+def test_a_damaged_part_is_refused_by_name_and_the_checkpoint_before_goes_on(
+    kind: str, message: str, tmp_path: Path
+) -> None:
     whole = run_toy(Toy(), tmp_path / "whole", LoopConfig(steps=5, save_every=2))
     folder = tmp_path / "damaged"
     run_toy(Toy(), folder, LoopConfig(steps=4, save_every=2))
@@ -204,10 +278,16 @@ def test_a_damaged_part_is_refused_by_name_and_the_checkpoint_before_goes_on(kin
         run_toy(Toy(), folder, LoopConfig(steps=5, save_every=2))
     last.rename(tmp_path / "away")
     resumed = run_toy(Toy(), folder, LoopConfig(steps=5, save_every=2))
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(resumed.state(), whole.state(), strict=True))
+    assert all(
+        torch.equal(ours, theirs)
+        for ours, theirs in zip(resumed.state(), whole.state(), strict=True)
+    )
 
 
-@pytest.mark.parametrize("values", [{"step": 1}, {"seconds": None}, {"seconds": -1}, {"total": "x"}, {"cooldown_start": 1.5}])
+@pytest.mark.parametrize(
+    "values",
+    [{"step": 1}, {"seconds": None}, {"seconds": -1}, {"total": "x"}, {"cooldown_start": 1.5}],
+)
 def test_wrong_plain_values_are_refused(values: dict[str, Any], tmp_path: Path) -> None:
     run_toy(Toy(), tmp_path, LoopConfig(steps=2))
     path = tmp_path / "checkpoints" / "step_00000002" / "complete.json"
@@ -227,7 +307,10 @@ def test_checkpoints_of_earlier_versions_are_refused_and_not_unpickled(tmp_path:
             return Path.touch, (touched,)
 
     (folder / ".metadata").write_bytes(pickle.dumps(Payload()))
-    with pytest.raises(InputError, match=r"step_00000002: was written by an earlier version.*cannot be resumed: use --overwrite"):
+    with pytest.raises(
+        InputError,
+        match=r"step_00000002: was written by an earlier version.*cannot be resumed: use --overwrite",
+    ):
         run_toy(Toy(), tmp_path, LoopConfig(steps=3))
     assert not touched.exists()
 

@@ -42,12 +42,25 @@ def test_frames_are_neighbours_and_turn_around_at_the_ends():
 
 
 def test_a_training_sees_the_whole_of_a_long_pair():
-    """Clips of five frames of a pair of forty, as a stage draws them step by step: every frame comes, the ends half as often."""
+    """Clips of five frames of a pair of forty, as a stage draws them step by step: every frame
+    comes, the ends half as often.
+    """
     pairs = MadePairs(count=1, frames=40)
-    stage = flow_stage("bidirectional", made_model(MadePairs(count=1)), FlowMatchingTraining(replace(WHOLE_CLIPS, frames=(5,))))
-    numbered = torch.arange(40, dtype=torch.uint8)[:, None, None, None].expand_as(pairs.pairs[0].clean_frames)
+    stage = flow_stage(
+        "bidirectional",
+        made_model(MadePairs(count=1)),
+        FlowMatchingTraining(replace(WHOLE_CLIPS, frames=(5,))),
+    )
+    numbered = torch.arange(40, dtype=torch.uint8)[:, None, None, None].expand_as(
+        pairs.pairs[0].clean_frames
+    )
     pair = replace(pairs.pairs[0], clean_frames=numbered)
-    drawn = [stage.draw([pair], [generator(0, stage.name, step, step)], step).clips[0].clean_frames[:, 0, 0, 0] for step in range(400)]
+    drawn = [
+        stage.draw([pair], [generator(0, stage.name, step, step)], step)
+        .clips[0]
+        .clean_frames[:, 0, 0, 0]
+        for step in range(400)
+    ]
     counts = torch.cat(drawn).long().bincount(minlength=40)
     assert counts.min() > 10 and counts.max() < 100, counts.tolist()
     assert len({int(frames[0]) for frames in drawn}) == 40
@@ -55,25 +68,40 @@ def test_a_training_sees_the_whole_of_a_long_pair():
 
 def test_strides_skip_frames():
     inside = [frame_order(400, 9, random, (1, 3)) for random in many(60)]
-    strides = {int(step) for order in inside if (order.diff() == order[1] - order[0]).all() for step in order.diff().abs()}
+    strides = {
+        int(step)
+        for order in inside
+        if (order.diff() == order[1] - order[0]).all()
+        for step in order.diff().abs()
+    }
     assert strides == {1, 3}
     for random in many(20):
-        assert set(frame_order(45, 13, random, (2,)).diff().abs().tolist()) <= {0, 1, 2}, "where it turns around it may take a smaller step"
+        assert set(frame_order(45, 13, random, (2,)).diff().abs().tolist()) <= {0, 1, 2}, (
+            "where it turns around it may take a smaller step"
+        )
     before, after = generator(0, "same"), generator(0, "same")
     assert frame_order(45, 13, before).tolist() == frame_order(45, 13, after, (1,)).tolist()
-    assert torch.rand((), generator=before) == torch.rand((), generator=after), "one stride alone draws nothing"
+    assert torch.rand((), generator=before) == torch.rand((), generator=after), (
+        "one stride alone draws nothing"
+    )
 
 
 def test_the_papers_references_are_uniform_and_cut_to_what_there_is():
     counts = [draw_reference_count(ClipConfig(), 12, random) for random in many(600)]
     assert set(counts) == set(range(13))
-    clips = [draw_clip(made_pair(views=3), ClipConfig(frames=(5,)), 5, random) for random in many(40)]
+    clips = [
+        draw_clip(made_pair(views=3), ClipConfig(frames=(5,)), 5, random) for random in many(40)
+    ]
     assert {len(clip.reference_cameras) for clip in clips} == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize(("views", "allowed"), [(2, {1, 2}), (3, {3}), (6, {4, 5, 6}), (12, {7, 8, 9, 10, 11, 12})])
+@pytest.mark.parametrize(
+    ("views", "allowed"), [(2, {1, 2}), (3, {3}), (6, {4, 5, 6}), (12, {7, 8, 9, 10, 11, 12})]
+)
 def test_the_releases_references_depend_on_the_reconstructions_views(views, allowed):
-    assert {draw_reference_count(ClipConfig(references="release"), views, random) for random in many(80)} == allowed
+    assert {
+        draw_reference_count(ClipConfig(references="release"), views, random) for random in many(80)
+    } == allowed
 
 
 def test_clips_of_one_step_have_as_many_references_repeated_where_needed():
@@ -83,7 +111,16 @@ def test_clips_of_one_step_have_as_many_references_repeated_where_needed():
     assert [len(clip.reference_cameras) for clip in clips] == [4, 4]
     assert clips[0].clean_frames.shape[0] == clips[1].clean_frames.shape[0]
     assert (
-        len({frames for i in range(20) for frames in [draw_batch(pairs, config, many(2), generator(i, "shape"))[0].opacity.shape[0]]}) == 2
+        len(
+            {
+                frames
+                for i in range(20)
+                for frames in [
+                    draw_batch(pairs, config, many(2), generator(i, "shape"))[0].opacity.shape[0]
+                ]
+            }
+        )
+        == 2
     )
 
 
@@ -97,7 +134,12 @@ def test_dropped_frames_are_black_and_empty_and_the_rest_is_untouched():
         assert filled[:kept].all() and not clip.renders[kept:].any()
         lengths.add(kept)
     assert lengths == set(range(1, 14))  # K is uniform up to all but one frame
-    dropped = draw_clip(pair, replace(WHOLE_CLIPS, render_drop=1.0, text_drop=1.0, reference_drop=1.0), 13, generator(0, "a"))
+    dropped = draw_clip(
+        pair,
+        replace(WHOLE_CLIPS, render_drop=1.0, text_drop=1.0, reference_drop=1.0),
+        13,
+        generator(0, "a"),
+    )
     assert not dropped.renders.any() and not dropped.opacity.any()
     assert not dropped.keeps_text and not dropped.keeps_references
 
@@ -113,11 +155,15 @@ def test_dropped_references_have_no_effect_on_the_network():
     pairs = MadePairs(count=1)
     model = made_model(pairs, zeros=False)
     clip = draw_clip(pairs.pairs[0], WHOLE_CLIPS, 13, generator(0, "clip"))
-    with_, without = (encode_clips([replace(clip, keeps_references=keeps)], model.vae, CONFIG.text) for keeps in (True, False))
+    with_, without = (
+        encode_clips([replace(clip, keeps_references=keeps)], model.vae, CONFIG.text)
+        for keeps in (True, False)
+    )
     none = replace(without, conditions=without.conditions.drop(references=True))
     time = torch.tensor([500.0])
     seen, unseen, absent = (
-        model.transformer(encoded.clean_latents, time, encoded.conditions).detach() for encoded in (with_, without, none)
+        model.transformer(encoded.clean_latents, time, encoded.conditions).detach()
+        for encoded in (with_, without, none)
     )
     assert not torch.equal(seen, unseen)
     torch.testing.assert_close(unseen, absent, rtol=0, atol=1e-6)
@@ -126,15 +172,25 @@ def test_dropped_references_have_no_effect_on_the_network():
 def test_clips_with_other_numbers_of_references_form_a_batch():
     """Each is computed as it is alone; the one without any as without the reference branch."""
     model = made_model(MadePairs(count=3), zeros=False)
-    clips = [cut_clip(made_pair(seed), torch.arange(13), list(range(count))) for seed, count in ((0, 3), (1, 0), (2, 1))]
+    clips = [
+        cut_clip(made_pair(seed), torch.arange(13), list(range(count)))
+        for seed, count in ((0, 3), (1, 0), (2, 1))
+    ]
     batch = encode_clips(clips, model.vae, CONFIG.text)
     assert batch.conditions.reference_counts == (3, 1, 1)
-    assert batch.conditions.use_references is not None and batch.conditions.use_references.tolist() == [1, 0, 1]
+    assert (
+        batch.conditions.use_references is not None
+        and batch.conditions.use_references.tolist() == [1, 0, 1]
+    )
     times = torch.tensor([500.0, 300.0, 900.0])
     together = model.transformer(batch.clean_latents, times, batch.conditions).detach()
     for index, clip in enumerate(clips):
         alone = encode_clips([clip], model.vae, CONFIG.text)
-        conditions = alone.conditions if len(clip.reference_cameras) else alone.conditions.drop(references=True)
+        conditions = (
+            alone.conditions
+            if len(clip.reference_cameras)
+            else alone.conditions.drop(references=True)
+        )
         one = model.transformer(alone.clean_latents, times[index : index + 1], conditions).detach()
         torch.testing.assert_close(together[index : index + 1], one, rtol=0, atol=BATCH_TOLERANCE)
 
@@ -151,7 +207,10 @@ def test_the_reference_branch_runs_without_references_and_gives_zeros(views):
     time = torch.tensor([500.0])
     with_branch = model.transformer(encoded.clean_latents, time, encoded.conditions)
     assert runs == [1]
-    assert torch.equal(with_branch, model.transformer(encoded.clean_latents, time, encoded.conditions.drop(references=True)))
+    assert torch.equal(
+        with_branch,
+        model.transformer(encoded.clean_latents, time, encoded.conditions.drop(references=True)),
+    )
     with_branch.sum().backward()
     assert branch.weight.grad is not None and not branch.weight.grad.any()
 
@@ -162,7 +221,9 @@ def test_a_mirrored_clip_shows_the_mirrored_scene():
     points = torch.randn(20, 3, generator=generator(0, "points")) + torch.tensor([0.0, 0.0, 4.0])
     pixels, depth, _ = clip.cameras.project(points)
     other, other_depth, _ = mirrored(clip).cameras.project(points * torch.tensor([-1.0, 1.0, 1.0]))
-    torch.testing.assert_close(other[..., 0], clip.cameras.width - pixels[..., 0], rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        other[..., 0], clip.cameras.width - pixels[..., 0], rtol=1e-5, atol=1e-4
+    )
     torch.testing.assert_close(other[..., 1], pixels[..., 1], rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(other_depth, depth)
     assert torch.equal(mirrored(clip).clean_frames[:, :, 0], clip.clean_frames[:, :, -1])
@@ -171,6 +232,16 @@ def test_a_mirrored_clip_shows_the_mirrored_scene():
 def test_captions_reach_the_conditions_unless_dropped():
     pairs = MadePairs(count=1)
     model = made_model(pairs)
-    clip = draw_clip(replace(pairs.pairs[0], caption_embedding=torch.ones(1, 4)), WHOLE_CLIPS, 13, generator(0, "clip"))
-    assert encode_clips([clip], model.vae, CONFIG.text).conditions.text[0].tolist() == [[1.0] * 4, [0.0] * 4]
-    assert not encode_clips([replace(clip, keeps_text=False)], model.vae, CONFIG.text).conditions.text.any()
+    clip = draw_clip(
+        replace(pairs.pairs[0], caption_embedding=torch.ones(1, 4)),
+        WHOLE_CLIPS,
+        13,
+        generator(0, "clip"),
+    )
+    assert encode_clips([clip], model.vae, CONFIG.text).conditions.text[0].tolist() == [
+        [1.0] * 4,
+        [0.0] * 4,
+    ]
+    assert not encode_clips(
+        [replace(clip, keeps_text=False)], model.vae, CONFIG.text
+    ).conditions.text.any()

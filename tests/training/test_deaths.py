@@ -1,4 +1,6 @@
-"""Processes that are killed, stopped, out of disk or off the numbers: what they leave is good, and the same call goes on from it."""
+"""Processes that are killed, stopped, out of disk or off the numbers: what they leave is good, and
+the same call goes on from it.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +32,23 @@ from artifixer.training.loop import LoopConfig, NonFiniteLoss, train
 LITTLE_SPACE = 20_000
 
 
-def test_the_command_continues_after_kill_9_and_sigterm_with_the_same_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_continues_after_kill_9_and_sigterm_with_the_same_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(RECIPES, "tiny", small_recipe())
     pairs = write_made_pairs(tmp_path / "pairs")
 
     def command(out: str) -> list[str]:
         options = ["--steps", "6", "--save-every", "2", "--device", "cpu"]
-        return ["train", "autoencoder", "--pairs", str(pairs), "--out", str(tmp_path / out), *options]
+        return [
+            "train",
+            "autoencoder",
+            "--pairs",
+            str(pairs),
+            "--out",
+            str(tmp_path / out),
+            *options,
+        ]
 
     def signalled(number: signal.Signals, at: int) -> int:
         """The command, with a signal to itself after so many steps."""
@@ -52,12 +64,21 @@ def test_the_command_continues_after_kill_9_and_sigterm_with_the_same_model(tmp_
 
     assert cli.main(command("whole")) == 0
     assert ended(fork(lambda: signalled(signal.SIGKILL, 3))) == -signal.SIGKILL
-    assert [path.name for path in (tmp_path / "cut" / "checkpoints").glob(f"*/{MARKER}")] == [MARKER]
+    assert [path.name for path in (tmp_path / "cut" / "checkpoints").glob(f"*/{MARKER}")] == [
+        MARKER
+    ]
     assert ended(fork(lambda: signalled(signal.SIGTERM, 5))) == EXIT_STOPPED
     assert (tmp_path / "cut" / "checkpoints" / "step_00000005" / MARKER).is_file()
     assert cli.main(command("cut")) == 0
-    for file in ("metrics.jsonl", "model/vae.safetensors", "model/transformer.safetensors", "model/config.json"):
-        assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
+    for file in (
+        "metrics.jsonl",
+        "model/vae.safetensors",
+        "model/transformer.safetensors",
+        "model/config.json",
+    ):
+        assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), (
+            file
+        )
 
 
 def test_a_disk_that_takes_no_more_bytes_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
@@ -65,23 +86,38 @@ def test_a_disk_that_takes_no_more_bytes_leaves_the_previous_checkpoint(tmp_path
 
     def run(steps: int) -> None:
         stage = new_stage("bidirectional", MadePairs(count=2))
-        train(stage, MadePairs(count=2), LoopConfig(steps=steps, save_every=2), tmp_path, Progress(output=io.StringIO()))
+        train(
+            stage,
+            MadePairs(count=2),
+            LoopConfig(steps=steps, save_every=2),
+            tmp_path,
+            Progress(output=io.StringIO()),
+        )
 
     def with_little_space() -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (LITTLE_SPACE, LITTLE_SPACE))
-        with pytest.raises(InputError, match=r"step_00000004: cannot write the checkpoint: file larger.*; earlier ones are intact"):
+        with pytest.raises(
+            InputError,
+            match=r"step_00000004: cannot write the checkpoint: file larger.*; earlier ones are intact",
+        ):
             run(steps=4)
         return EXIT_BAD_INPUT
 
     run(steps=2)
-    before = {path: path.read_bytes() for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()}
+    before = {
+        path: path.read_bytes() for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()
+    }
     assert ended(fork(with_little_space)) == EXIT_BAD_INPUT
-    assert {path: path.read_bytes() for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()} == before
+    assert {
+        path: path.read_bytes() for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()
+    } == before
     run(steps=4)
 
 
 class BrokenOnOneRank(Toy):
-    """Its fourth loss is not a number on the second process, or that process is asked to stop after its third step."""
+    """Its fourth loss is not a number on the second process, or that process is asked to stop after
+    its third step.
+    """
 
     def losses(self, drawn, generators, step):  # type: ignore[no-untyped-def]
         losses, numbers = super().losses(drawn, generators, step)
@@ -103,7 +139,13 @@ def on_two_ranks(toy: dict[str, int], folder: Path) -> list[dict[str, str]]:
         with joined_processes("cpu"):
             try:
                 config = LoopConfig(steps=6, save_every=2)
-                train(BrokenOnOneRank(**toy), MadePairs(frames=1), config, folder, Progress(output=io.StringIO()))
+                train(
+                    BrokenOnOneRank(**toy),
+                    MadePairs(frames=1),
+                    config,
+                    folder,
+                    Progress(output=io.StringIO()),
+                )
             except (NonFiniteLoss, Stopped) as error:
                 told = {type(error).__name__: str(error)}
         (folder / f"told-{number}.json").write_text(json.dumps(told))
@@ -117,15 +159,24 @@ def complete(folder: Path) -> list[str]:
     return sorted(path.parent.name for path in (folder / "checkpoints").glob(f"*/{MARKER}"))
 
 
-def test_a_loss_that_is_no_number_on_one_process_stops_all_and_names_its_pairs(tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_on_one_process_stops_all_and_names_its_pairs(
+    tmp_path: Path,
+) -> None:
     first, second = on_two_ranks({"broken_at": 3}, tmp_path / "run")
     assert first == second
-    # The fourth step of two processes with one pair each takes the pairs 6 and 7 of four: the second process's is made-3.
-    assert first["NonFiniteLoss"] == "toy, step 4: loss is nan with pairs made-3; the last checkpoint is from before"
+    # The fourth step of two processes with one pair each takes the pairs 6 and 7 of four: the
+    # second process's is made-3.
+    assert (
+        first["NonFiniteLoss"]
+        == "toy, step 4: loss is nan with pairs made-3; the last checkpoint is from before"
+    )
     assert complete(tmp_path / "run") == ["step_00000002"]
 
 
 def test_sigterm_to_one_process_saves_and_stops_all(tmp_path: Path) -> None:
     told = on_two_ranks({"stop_at": 3}, tmp_path / "run")
-    assert all("toy stopped after step 3; run the same command to continue" in each["Stopped"] for each in told)
+    assert all(
+        "toy stopped after step 3; run the same command to continue" in each["Stopped"]
+        for each in told
+    )
     assert complete(tmp_path / "run") == ["step_00000002", "step_00000003"]

@@ -1,4 +1,6 @@
-"""The flow-matching stages: one pair learned by heart, levels and weights, gradients with layers run again."""
+"""The flow-matching stages: one pair learned by heart, levels and weights, gradients with layers
+run again.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,24 @@ from artifixer.video.sample import SampleConfig, keyed_noise, sample_blocks
 CHECKPOINT_TOLERANCE = 1e-5
 
 
-def sample_error(model: Model, pairs: MadePairs, block_frames: int, steps: int = 4) -> tuple[float, float]:
+def sample_error(
+    model: Model, pairs: MadePairs, block_frames: int, steps: int = 4
+) -> tuple[float, float]:
     """Squared error of sampled latents, and of the render's."""
-    clips = draw_batch(pairs.pairs, WHOLE_CLIPS, [generator(9, "clip")] * len(pairs.pairs), generator(9, "shape"))
+    clips = draw_batch(
+        pairs.pairs, WHOLE_CLIPS, [generator(9, "clip")] * len(pairs.pairs), generator(9, "shape")
+    )
     encoded = encode_clips(clips, model.vae, model.config.text)
     sampling = SampleConfig(steps, block_frames, max(4, block_frames), 0, model.config.source)
-    made = list(sample_blocks(model.transformer, cut_in_blocks(encoded, block_frames), sampling, keyed_noise(0)))
-    errors = (torch.cat(made, dim=2) - encoded.clean_latents, encoded.render_latents - encoded.clean_latents)
+    made = list(
+        sample_blocks(
+            model.transformer, cut_in_blocks(encoded, block_frames), sampling, keyed_noise(0)
+        )
+    )
+    errors = (
+        torch.cat(made, dim=2) - encoded.clean_latents,
+        encoded.render_latents - encoded.clean_latents,
+    )
     ours, renders = (float(error.square().mean()) for error in errors)
     return ours, renders
 
@@ -38,18 +51,30 @@ def sample_error(model: Model, pairs: MadePairs, block_frames: int, steps: int =
 def test_one_pair_is_learned_by_heart(name, tmp_path):
     pairs = MadePairs(count=1)
     model = made_model(pairs)
-    settings = FlowMatchingTraining(WHOLE_CLIPS, learning_rate=6e-3, betas=(0.9, 0.98), ema_decay=0.95, ema_warm=True)
+    settings = FlowMatchingTraining(
+        WHOLE_CLIPS, learning_rate=6e-3, betas=(0.9, 0.98), ema_decay=0.95, ema_warm=True
+    )
     stage = flow_stage(name, model, settings)
-    train(stage, pairs, LoopConfig(steps=70, warmup=5, cooldown=0.5), tmp_path, Progress(output=io.StringIO()))
+    train(
+        stage,
+        pairs,
+        LoopConfig(steps=70, warmup=5, cooldown=0.5),
+        tmp_path,
+        Progress(output=io.StringIO()),
+    )
     assert stage.ema is not None
     with stage.ema.in_module():
-        ours, render = sample_error(model, pairs, block_frames=4 if name == "bidirectional" else CONFIG.block_frames)
+        ours, render = sample_error(
+            model, pairs, block_frames=4 if name == "bidirectional" else CONFIG.block_frames
+        )
     assert ours <= 0.1 * render
 
 
 def test_levels_are_one_per_block_and_for_a_share_of_clips_the_sources():
     pairs = MadePairs(count=1)
-    stage = flow_stage("diffusion_forcing", made_model(pairs), FlowMatchingTraining(WHOLE_CLIPS, source_share=0.25))
+    stage = flow_stage(
+        "diffusion_forcing", made_model(pairs), FlowMatchingTraining(WHOLE_CLIPS, source_share=0.25)
+    )
     usual = torch.zeros(400, dtype=torch.bool)
     levels = stage._draw_levels(usual, 4, [generator(0, "levels", sample=i) for i in range(400)])
     assert levels.shape == (400, 2)
@@ -62,14 +87,20 @@ def test_levels_are_one_per_block_and_for_a_share_of_clips_the_sources():
 
 def test_a_share_of_clips_starts_at_the_mixing_source_with_levels_of_its_own():
     pairs = MadePairs(count=1)
-    settings = FlowMatchingTraining(WHOLE_CLIPS, source="direct", source_share=1.0, mixing_source_share=0.0, mixing_share=0.5)
+    settings = FlowMatchingTraining(
+        WHOLE_CLIPS, source="direct", source_share=1.0, mixing_source_share=0.0, mixing_share=0.5
+    )
     stage = flow_stage("bidirectional", made_model(pairs), settings)
     is_mixed = torch.tensor([True, False])
     levels = stage._draw_levels(is_mixed, 4, [generator(0, "levels", sample=i) for i in range(2)])
     assert levels[0] != 0
     assert levels[1] == 0
-    clips = draw_batch(pairs.pairs * 2, WHOLE_CLIPS, [generator(0, "clip")] * 2, generator(0, "shape"))
-    encoded = encode_clips([replace(clip, opacity=clip.opacity // 2) for clip in clips], stage.vae, CONFIG.text)
+    clips = draw_batch(
+        pairs.pairs * 2, WHOLE_CLIPS, [generator(0, "clip")] * 2, generator(0, "shape")
+    )
+    encoded = encode_clips(
+        [replace(clip, opacity=clip.opacity // 2) for clip in clips], stage.vae, CONFIG.text
+    )
     noise = torch.randn(encoded.clean_latents.shape, generator=generator(0, "noise"))
     source = stage._source(encoded, noise, is_mixed)
     assert torch.equal(source[1], encoded.render_latents[1])
@@ -79,7 +110,9 @@ def test_a_share_of_clips_starts_at_the_mixing_source_with_levels_of_its_own():
 
 def test_a_clip_may_be_shown_as_its_own_first_result_and_is_opaque_then():
     pairs = MadePairs(count=2)
-    settings = FlowMatchingTraining(WHOLE_CLIPS, source="direct", level_weights="even", second_share=1.0, second_from=1)
+    settings = FlowMatchingTraining(
+        WHOLE_CLIPS, source="direct", level_weights="even", second_share=1.0, second_from=1
+    )
     stage = flow_stage("diffusion_forcing", made_model(pairs, zeros=False), settings)
     clips = draw_batch(pairs.pairs, WHOLE_CLIPS, [generator(0, "clip")] * 2, generator(0, "shape"))
     shown = stage._with_own_renders(clips, [False, True], CONFIG.text, torch.device("cpu"))
@@ -89,20 +122,33 @@ def test_a_clip_may_be_shown_as_its_own_first_result_and_is_opaque_then():
     assert changed.float().mean() > 0.9
     assert torch.equal(shown[1].clean_frames, clips[1].clean_frames)
     losses = [
-        losses_of(stage, pairs.pairs, [generator(0, "test", sample=i) for i in range(2)], step)[0]["transformer"].item() for step in (0, 1)
+        losses_of(stage, pairs.pairs, [generator(0, "test", sample=i) for i in range(2)], step)[0][
+            "transformer"
+        ].item()
+        for step in (0, 1)
     ]
     assert losses[0] != losses[1]
 
 
 def test_the_pixel_loss_is_zero_for_the_truth_and_only_at_the_source():
     pairs = MadePairs(count=1)
-    stage = flow_stage("bidirectional", made_model(pairs), FlowMatchingTraining(WHOLE_CLIPS, source="direct", pixel_weight=1.0))
+    stage = flow_stage(
+        "bidirectional",
+        made_model(pairs),
+        FlowMatchingTraining(WHOLE_CLIPS, source="direct", pixel_weight=1.0),
+    )
     clips = draw_batch(pairs.pairs, WHOLE_CLIPS, [generator(0, "clip")], generator(0, "shape"))
-    clips = [replace(clips[0], renders=clips[0].clean_frames, opacity=torch.full_like(clips[0].opacity, 255))]
+    clips = [
+        replace(
+            clips[0], renders=clips[0].clean_frames, opacity=torch.full_like(clips[0].opacity, 255)
+        )
+    ]
     encoded = encode_clips(clips, stage.vae, CONFIG.text)
     at_source, elsewhere = torch.tensor([True]), torch.tensor([False])
     # the residual gives back what the autoencoder lost, so clean latents lead to the truth itself
-    assert float(stage._pixel_loss(encoded.clean_latents, encoded, at_source, clips)) == pytest.approx(0, abs=1e-10)
+    assert float(
+        stage._pixel_loss(encoded.clean_latents, encoded, at_source, clips)
+    ) == pytest.approx(0, abs=1e-10)
     assert float(stage._pixel_loss(encoded.clean_latents + 1, encoded, at_source, clips)) > 1e-3
     assert float(stage._pixel_loss(encoded.clean_latents + 1, encoded, elsewhere, clips)) == 0
 
@@ -112,13 +158,26 @@ def test_gradients_of_layers_run_again_are_the_plain_ones(name):
     pairs = MadePairs(count=2)
     gradients = []
     for runs_again in (False, True):
-        stage = flow_stage(name, made_model(pairs, zeros=False), FlowMatchingTraining(replace(WHOLE_CLIPS, tail_drop=1.0)))
+        stage = flow_stage(
+            name,
+            made_model(pairs, zeros=False),
+            FlowMatchingTraining(replace(WHOLE_CLIPS, tail_drop=1.0)),
+        )
         stage.transformer.checkpoint_layers = runs_again
-        losses, _ = losses_of(stage, pairs.pairs, [generator(0, "test", sample=i) for i in range(2)], step=0)
+        losses, _ = losses_of(
+            stage, pairs.pairs, [generator(0, "test", sample=i) for i in range(2)], step=0
+        )
         losses["transformer"].backward()
-        gradients.append(torch.cat([parameter.grad.flatten() for parameter in stage.transformer.parameters()]))
+        gradients.append(
+            torch.cat([parameter.grad.flatten() for parameter in stage.transformer.parameters()])
+        )
     assert float(gradients[0].norm()) > 0
-    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=CHECKPOINT_TOLERANCE * float(gradients[0].abs().max()))
+    torch.testing.assert_close(
+        gradients[1],
+        gradients[0],
+        rtol=0,
+        atol=CHECKPOINT_TOLERANCE * float(gradients[0].abs().max()),
+    )
 
 
 def test_a_step_without_references_still_trains(tmp_path):
@@ -129,13 +188,21 @@ def test_a_step_without_references_still_trains(tmp_path):
 
 
 def test_easy_power_takes_weight_from_frames_whose_render_is_wrong():
-    """One latent frame per clip: the loss is the plain one times a factor known from the render's error."""
+    """One latent frame per clip: the loss is the plain one times a factor known from the render's
+    error.
+    """
     pairs = MadePairs(count=1, frames=1)
     clips = replace(WHOLE_CLIPS, frames=(1,))
     losses = []
     for power in (0.0, 1.0):
-        stage = flow_stage("bidirectional", made_model(MadePairs(count=1), zeros=False), FlowMatchingTraining(clips, easy_power=power))
-        losses.append(losses_of(stage, pairs.pairs, [generator(0, "test")], step=0)[0]["transformer"].item())
+        stage = flow_stage(
+            "bidirectional",
+            made_model(MadePairs(count=1), zeros=False),
+            FlowMatchingTraining(clips, easy_power=power),
+        )
+        losses.append(
+            losses_of(stage, pairs.pairs, [generator(0, "test")], step=0)[0]["transformer"].item()
+        )
     drawn = draw_batch(pairs.pairs, clips, [generator(0, "test")], generator(0, "shape"))
     encoded = encode_clips(drawn, stage.vae, CONFIG.text)
     wrong = float((encoded.render_latents - encoded.clean_latents).square().mean())

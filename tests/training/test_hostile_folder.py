@@ -1,4 +1,6 @@
-"""A training folder from somebody else runs nothing: a payload in the place of every file of it, and of files that older formats had."""
+"""A training folder from somebody else runs nothing: a payload in the place of every file of it,
+and of files that older formats had.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Payload:
 
 
 def payload(mark: Path, suffix: str) -> bytes:
-    """As ``torch.save`` writes it where weights are expected, else as plain text, which no reader refuses for its encoding."""
+    """As ``torch.save`` writes it where weights are expected, else as plain text, which no reader
+    refuses for its encoding.
+    """
     if suffix not in (".safetensors", ".pt", ".distcp"):
         return pickle.dumps(Payload(mark), protocol=0)
     file = io.BytesIO()
@@ -48,15 +52,39 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RECIPES, "tiny", small_recipe())
         write_made_pairs(folder / "pairs")
-        autoencoder = ["train", "autoencoder", "--pairs", str(folder / "pairs"), "--out", str(folder / "first"), "--device", "cpu"]
+        autoencoder = [
+            "train",
+            "autoencoder",
+            "--pairs",
+            str(folder / "pairs"),
+            "--out",
+            str(folder / "first"),
+            "--device",
+            "cpu",
+        ]
         assert cli.main(autoencoder) == EXIT_DONE
         assert cli.main(command(folder, folder / "run")) == EXIT_DONE
     return folder
 
 
-def command(folder: Path, run: Path, stage: str = "bidirectional", init: Path | None = None) -> list[str]:
+def command(
+    folder: Path, run: Path, stage: str = "bidirectional", init: Path | None = None
+) -> list[str]:
     pairs = str(folder / "pairs")
-    words = ["train", stage, "--pairs", pairs, "--validation", pairs, "--validation-steps", "1", "--validate-every", "2", "--steps", "2"]
+    words = [
+        "train",
+        stage,
+        "--pairs",
+        pairs,
+        "--validation",
+        pairs,
+        "--validation-steps",
+        "1",
+        "--validate-every",
+        "2",
+        "--steps",
+        "2",
+    ]
     return [*words, "--init", str(init or folder / "first"), "--out", str(run), "--device", "cpu"]
 
 
@@ -71,13 +99,19 @@ def test_the_payload_runs_where_it_is_unpickled(tmp_path: Path) -> None:
     assert (tmp_path / "plain").is_dir() and (tmp_path / "torch").is_dir()
 
 
-def test_no_file_of_a_training_folder_runs_code(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_of_a_training_folder_runs_code(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Continued, and as the start of the next training; each file in its turn."""
     monkeypatch.setitem(RECIPES, "tiny", small_recipe())
     mark, run = tmp_path / "ran", trained / "hostile"
-    (checkpoint,) = (path.relative_to(trained / "run") for path in (trained / "run" / "checkpoints").iterdir())
+    (checkpoint,) = (
+        path.relative_to(trained / "run") for path in (trained / "run" / "checkpoints").iterdir()
+    )
     places = files(trained / "run")
-    assert {"config.json", "metrics.jsonl", "timing.json", "log.txt"} < {str(place) for place in places}
+    assert {"config.json", "metrics.jsonl", "timing.json", "log.txt"} < {
+        str(place) for place in places
+    }
     ends = {}
     for place in [*places, *(checkpoint / name for name in FOREIGN)]:
         shutil.rmtree(run, ignore_errors=True)
@@ -89,12 +123,20 @@ def test_no_file_of_a_training_folder_runs_code(trained: Path, tmp_path: Path, m
         ends[str(place)] = ended(fork(lambda words=words: cli.main(words)))
         assert not mark.exists(), f"{place} has run"
     assert set(ends.values()) <= {EXIT_DONE, EXIT_BAD_INPUT}, ends
-    read = {"config.json", "metrics.jsonl", "model/config.json", "model/transformer.safetensors", "model/vae.safetensors"}
+    read = {
+        "config.json",
+        "metrics.jsonl",
+        "model/config.json",
+        "model/transformer.safetensors",
+        "model/vae.safetensors",
+    }
     read |= {str(place) for place in places if place.parts[0] == "checkpoints"}
     assert {place for place, end in ends.items() if end == EXIT_BAD_INPUT} >= read
 
 
-def test_a_checkpoint_in_a_format_that_can_hold_code_is_refused(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_in_a_format_that_can_hold_code_is_refused(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(RECIPES, "tiny", small_recipe())
     mark, run = tmp_path / "ran", tmp_path / "run"
     shutil.copytree(trained / "run", run)

@@ -1,4 +1,5 @@
-"""Loss curves of two processes are those of one: every stage, sharded and replicated, layers run again or not.
+"""Loss curves of two processes are those of one: every stage, sharded and replicated, layers run
+again or not.
 
 The numbers of references are drawn from (0, n), as the paper's are: in most steps the processes
 differ in them, and the clips of a batch too.
@@ -34,10 +35,13 @@ CURVE_TOLERANCE = 1e-5
 CLIPS = replace(WHOLE_CLIPS, references=(0, 3), tail_drop=1.0, text_drop=0.1, reference_drop=0.1)
 RATE = 3e-4
 
-#: (strategy, whether layers run again in the backward pass). The autoencoder is neither sharded nor cut into layers.
+#: (strategy, whether layers run again in the backward pass). The autoencoder is neither sharded nor
+#: cut into layers.
 PLAIN = ParallelConfig(strategy="replicate", compute="float32")
 WAYS = {
-    f"{strategy}{'-checkpointed' * again}": ParallelConfig(strategy=strategy, compute="float32", checkpoint_layers=again)  # type: ignore[arg-type]
+    f"{strategy}{'-checkpointed' * again}": ParallelConfig(
+        strategy=strategy, compute="float32", checkpoint_layers=again
+    )  # type: ignore[arg-type]
     for strategy in ("shard", "replicate")
     for again in (False, True)
 }
@@ -53,14 +57,26 @@ def made_stage(name: str, pairs: MadePairs, parallel: ParallelConfig) -> Stage:
         distribute(network, network.layers, parallel, torch.device("cpu"))
 
     if name == "autoencoder":
-        return AutoencoderStage(model.vae.network, AutoencoderTraining(frames=5, learning_rate=RATE), pairs, seed=0, compute="float32")
+        return AutoencoderStage(
+            model.vae.network,
+            AutoencoderTraining(frames=5, learning_rate=RATE),
+            pairs,
+            seed=0,
+            compute="float32",
+        )
     if name == "self_forcing":
         teacher = made_model(pairs, seed=1, zeros=False)
         critic = deepcopy(teacher.transformer)
         teacher.transformer.head.bias.data += 0.1
         for network in (model.transformer, critic, teacher.transformer):
             distributed(network)
-        settings = SelfForcingTraining(CLIPS, student_every=2, guidance=2.0, student_learning_rate=RATE, critic_learning_rate=RATE)
+        settings = SelfForcingTraining(
+            CLIPS,
+            student_every=2,
+            guidance=2.0,
+            student_learning_rate=RATE,
+            critic_learning_rate=RATE,
+        )
         return self_forcing_stage(model, teacher, critic, settings)
     distributed(model.transformer)
     return flow_stage(name, model, FlowMatchingTraining(CLIPS, learning_rate=RATE))
@@ -75,7 +91,9 @@ def train_curve(name: str, parallel: ParallelConfig, steps: int, folder: Path) -
 
 def losses(folder: Path) -> list[list[float]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [[value for name, value in sorted(line.items()) if name.startswith("loss")] for line in lines]
+    return [
+        [value for name, value in sorted(line.items()) if name.startswith("loss")] for line in lines
+    ]
 
 
 def check_curves(name: str, steps: int, folder: Path) -> None:
@@ -93,7 +111,11 @@ def check_curves(name: str, steps: int, folder: Path) -> None:
     for way in ways:
         together = losses(folder / way)
         assert all(math.isfinite(loss) for line in together for loss in line)
-        worst = max(abs(a - b) for ours, theirs in zip(together, alone, strict=True) for a, b in zip(ours, theirs, strict=True))
+        worst = max(
+            abs(a - b)
+            for ours, theirs in zip(together, alone, strict=True)
+            for a, b in zip(ours, theirs, strict=True)
+        )
         assert worst <= CURVE_TOLERANCE, f"{way} differs by {worst}"
 
 

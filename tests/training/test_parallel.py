@@ -1,4 +1,6 @@
-"""Two processes are one: gradients and weights of every stage, replicated and sharded, and checkpoints read by another number of them."""
+"""Two processes are one: gradients and weights of every stage, replicated and sharded, and
+checkpoints read by another number of them.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 CLIPS = replace(WHOLE_CLIPS, tail_drop=1.0, text_drop=0.1, reference_drop=0.3)
 
 
-def made_stage(name: str, pairs: MadePairs, strategy: Strategy, dtype: torch.dtype = torch.float64) -> Stage:
+def made_stage(
+    name: str, pairs: MadePairs, strategy: Strategy, dtype: torch.dtype = torch.float64
+) -> Stage:
     """The stage with plain gradient descent, in float64, so that rounding is not amplified."""
     model = made_model(pairs, zeros=False, dtype=dtype)
     parallel = ParallelConfig(strategy=strategy, compute="float32")
@@ -55,7 +59,9 @@ def made_stage(name: str, pairs: MadePairs, strategy: Strategy, dtype: torch.dty
 
     stage: Stage
     if name == "autoencoder":
-        stage = AutoencoderStage(model.vae.network, AutoencoderTraining(frames=5), pairs, seed=0, compute="float32")
+        stage = AutoencoderStage(
+            model.vae.network, AutoencoderTraining(frames=5), pairs, seed=0, compute="float32"
+        )
     elif name == "self_forcing":
         teacher = made_model(pairs, seed=1, zeros=False, dtype=dtype)
         critic = deepcopy(teacher.transformer)
@@ -66,33 +72,58 @@ def made_stage(name: str, pairs: MadePairs, strategy: Strategy, dtype: torch.dty
         stage = self_forcing_stage(model, teacher, critic, settings)
     else:
         distributed(model.transformer)
-        second = FlowMatchingTraining(CLIPS, source="direct", level_weights="even", second_share=0.5, second_from=1)
+        second = FlowMatchingTraining(
+            CLIPS, source="direct", level_weights="even", second_share=0.5, second_from=1
+        )
         plain = FlowMatchingTraining(CLIPS)
-        stage = flow_stage("diffusion_forcing", model, second) if name == "second" else flow_stage(name, model, plain)
+        stage = (
+            flow_stage("diffusion_forcing", model, second)
+            if name == "second"
+            else flow_stage(name, model, plain)
+        )
     for label, optimizer in stage.optimizers.items():
         stage.optimizers[label] = torch.optim.SGD(optimizer.param_groups[0]["params"], lr=0.01)  # type: ignore[index]
     return stage
 
 
-def trained_weights(name: str, strategy: Strategy, folder: Path, steps: int = 5) -> dict[str, torch.Tensor]:
+def trained_weights(
+    name: str, strategy: Strategy, folder: Path, steps: int = 5
+) -> dict[str, torch.Tensor]:
     """All trained weights after a few steps with two pairs each, whatever the number of processes."""
     pairs = MadePairs(count=3)
     stage = made_stage(name, pairs, strategy)
     config = LoopConfig(steps=steps, batch=2 // world_size(), save_every=100)
     train(stage, pairs, config, folder, Progress(output=io.StringIO()))
-    return {f"{label}.{key}": value for label, module in stage.modules.items() for key, value in whole_tensors(module).items()}
+    return {
+        f"{label}.{key}": value
+        for label, module in stage.modules.items()
+        for key, value in whole_tensors(module).items()
+    }
 
 
 def gradients(name: str, strategy: Strategy, folder: Path) -> dict[str, torch.Tensor]:
-    """Gradients of the networks that have their turn at the first step, float32, two pairs; ``{}`` on all processes but the first."""
+    """Gradients of the networks that have their turn at the first step, float32, two pairs; ``{}``
+    on all processes but the first.
+    """
     pairs = MadePairs(count=3)
     stage = made_stage(name, pairs, strategy, torch.float32)
     stage.gradient_limits = dict.fromkeys(stage.optimizers, math.inf)  # type: ignore[misc]
-    train(stage, pairs, LoopConfig(steps=1, batch=2 // world_size(), save_every=100), folder, Progress(output=io.StringIO()))
+    train(
+        stage,
+        pairs,
+        LoopConfig(steps=1, batch=2 // world_size(), save_every=100),
+        folder,
+        Progress(output=io.StringIO()),
+    )
     found = {}
     for label, module in stage.modules.items():
         parts = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-        found[label] = torch.cat([(part.full_tensor() if isinstance(part, DTensor) else part).flatten() for part in parts])
+        found[label] = torch.cat(
+            [
+                (part.full_tensor() if isinstance(part, DTensor) else part).flatten()
+                for part in parts
+            ]
+        )
     return found if rank() == 0 else {}
 
 
@@ -101,18 +132,30 @@ def run_processes(folder: Path) -> None:
     port = 29500 + os.getpid() % 2000
     processes = []
     for number in range(2):
-        environment = {**os.environ, "RANK": str(number), "WORLD_SIZE": "2", "LOCAL_RANK": str(number), "OMP_NUM_THREADS": "1"}
-        paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {
+            **os.environ,
+            "RANK": str(number),
+            "WORLD_SIZE": "2",
+            "LOCAL_RANK": str(number),
+            "OMP_NUM_THREADS": "1",
+        }
+        paths = os.pathsep.join(
+            [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        )
         environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": paths}
         command = [sys.executable, __file__, str(folder)]
-        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+        processes.append(
+            subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        )
     for process in processes:
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors[-3000:]
 
 
 def main(folder: Path) -> None:
-    """What each of the two processes does: train all stages, continue a training, and stop at a bad loss."""
+    """What each of the two processes does: train all stages, continue a training, and stop at a bad
+    loss.
+    """
     torch.set_num_threads(1)
     with joined_processes("cpu"):
         for name in STAGES:
@@ -165,30 +208,46 @@ def test_two_processes_have_the_gradients_of_one(name, tmp_path):
         assert together.keys() == alone.keys()
         for label, gradient in alone.items():
             assert float(gradient.norm()) > 0, f"{label} learns nothing"
-            assert float((together[label] - gradient).norm()) <= GRADIENT_TOLERANCE * float(gradient.norm()), label
+            assert float((together[label] - gradient).norm()) <= GRADIENT_TOLERANCE * float(
+                gradient.norm()
+            ), label
 
 
 def test_sharded_weights_are_trained_at_the_levels_of_whole_ones(tmp_path):
-    """Weights that are gathered in bfloat16, as on GPUs, and whole ones under autocast: 937.5 is rounded to 936 by both."""
+    """Weights that are gathered in bfloat16, as on GPUs, and whole ones under autocast: 937.5 is
+    rounded to 936 by both.
+    """
 
     def process() -> None:
         with joined_processes("cpu"):
             for strategy in STRATEGIES:
                 pairs = MadePairs(count=1)
-                stage = flow_stage("bidirectional", made_model(pairs, zeros=False), FlowMatchingTraining(CLIPS))
+                stage = flow_stage(
+                    "bidirectional", made_model(pairs, zeros=False), FlowMatchingTraining(CLIPS)
+                )
                 network, first = stage.transformer, []
                 if strategy == "shard":
-                    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+                    policy = MixedPrecisionPolicy(
+                        torch.bfloat16, torch.float32, cast_forward_inputs=False
+                    )
                     for part in (*network.layers, network):
                         fully_shard(part, mp_policy=policy)
-                network.time_embedding.register_forward_pre_hook(lambda _, inputs, seen=first: seen.append(inputs[0].flatten()[0]))
-                encoded = encode_clips(stage.draw(pairs.pairs, [generator(0, "clip")], 0).clips, stage.vae, CONFIG.text)
+                network.time_embedding.register_forward_pre_hook(
+                    lambda _, inputs, seen=first: seen.append(inputs[0].flatten()[0])
+                )
+                encoded = encode_clips(
+                    stage.draw(pairs.pairs, [generator(0, "clip")], 0).clips, stage.vae, CONFIG.text
+                )
                 with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
                     network(encoded.clean_latents, torch.tensor([937.5]), encoded.conditions)
                 (tmp_path / f"{strategy}-{rank()}").write_text(str(float(first[0])))
 
     assert run_ranks([process, process]) == [0, 0]
-    levels = [float((tmp_path / f"{strategy}-{number}").read_text()) for strategy in STRATEGIES for number in range(2)]
+    levels = [
+        float((tmp_path / f"{strategy}-{number}").read_text())
+        for strategy in STRATEGIES
+        for number in range(2)
+    ]
     assert levels == pytest.approx([math.cos(936)] * 4, abs=5e-3)
 
 
@@ -203,10 +262,15 @@ def test_two_processes_write_the_losses_of_one(by_two, tmp_path):
 
 
 def test_two_processes_continue_what_one_began(by_two, tmp_path):
-    assert_same_weights(torch.load(by_two / "continued.pt", weights_only=True), trained_weights("bidirectional", "replicate", tmp_path))
+    assert_same_weights(
+        torch.load(by_two / "continued.pt", weights_only=True),
+        trained_weights("bidirectional", "replicate", tmp_path),
+    )
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
     sys.stderr.flush()
-    os._exit(0)  # all results are on disk; torch's own threads sometimes abort the process while the interpreter is taken down
+    # all results are on disk; torch's own threads sometimes abort the process while the interpreter
+    # is taken down
+    os._exit(0)

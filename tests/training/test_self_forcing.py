@@ -1,4 +1,6 @@
-"""Self forcing: one pair learned by heart, whose turn it is, gradients through the cache and through layers run again."""
+"""Self forcing: one pair learned by heart, whose turn it is, gradients through the cache and
+through layers run again.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ SETTINGS = SelfForcingTraining(WHOLE_CLIPS, student_every=1, guidance=1.0)
 def random_stage(pairs: MadePairs, settings: SelfForcingTraining = SETTINGS):
     """All three networks with random weights everywhere, the critic's and the teacher's the same."""
     teacher = made_model(pairs, seed=1, zeros=False)
-    return self_forcing_stage(made_model(pairs, zeros=False), teacher, deepcopy(teacher.transformer), settings)
+    return self_forcing_stage(
+        made_model(pairs, zeros=False), teacher, deepcopy(teacher.transformer), settings
+    )
 
 
 def generators(count: int) -> list[torch.Generator]:
@@ -41,8 +45,21 @@ def error_ratio(model: Model, pairs: MadePairs, steps: int) -> float:
     clips = draw_batch(pairs.pairs, WHOLE_CLIPS, [generator(9, "clip")], generator(9, "shape"))
     encoded = encode_clips(clips, model.vae, model.config.text)
     sampling = SampleConfig(steps, CONFIG.block_frames, CONFIG.window_frames, CONFIG.sink_frames)
-    made = torch.cat(list(sample_blocks(model.transformer, cut_in_blocks(encoded, CONFIG.block_frames), sampling, keyed_noise(0))), dim=2)
-    ours, renders = ((latents - encoded.clean_latents).square().mean() for latents in (made, encoded.render_latents))
+    made = torch.cat(
+        list(
+            sample_blocks(
+                model.transformer,
+                cut_in_blocks(encoded, CONFIG.block_frames),
+                sampling,
+                keyed_noise(0),
+            )
+        ),
+        dim=2,
+    )
+    ours, renders = (
+        (latents - encoded.clean_latents).square().mean()
+        for latents in (made, encoded.render_latents)
+    )
     return float(ours / renders)
 
 
@@ -50,11 +67,28 @@ def test_one_pair_is_learned_by_heart_in_few_steps(tmp_path):
     pairs, quiet = MadePairs(count=1), Progress(output=io.StringIO())
     flow = FlowMatchingTraining(WHOLE_CLIPS, learning_rate=6e-3, betas=(0.9, 0.98))
     teacher, student = made_model(pairs), made_model(pairs)
-    train(flow_stage("bidirectional", teacher, flow), pairs, LoopConfig(steps=60, warmup=5, cooldown=0.5), tmp_path / "teacher", quiet)
-    train(flow_stage("diffusion_forcing", student, flow), pairs, LoopConfig(steps=15, warmup=5), tmp_path / "causal", quiet)
+    train(
+        flow_stage("bidirectional", teacher, flow),
+        pairs,
+        LoopConfig(steps=60, warmup=5, cooldown=0.5),
+        tmp_path / "teacher",
+        quiet,
+    )
+    train(
+        flow_stage("diffusion_forcing", student, flow),
+        pairs,
+        LoopConfig(steps=15, warmup=5),
+        tmp_path / "causal",
+        quiet,
+    )
     assert error_ratio(student, pairs, 4) > 0.2
     settings = replace(
-        SETTINGS, student_learning_rate=1e-3, critic_learning_rate=1e-3, betas=(0.0, 0.98), ema_decay=0.9, ema_copy_updates=0
+        SETTINGS,
+        student_learning_rate=1e-3,
+        critic_learning_rate=1e-3,
+        betas=(0.0, 0.98),
+        ema_decay=0.9,
+        ema_copy_updates=0,
     )
     stage = self_forcing_stage(student, teacher, deepcopy(teacher.transformer), settings)
     train(stage, pairs, LoopConfig(steps=40, cooldown=0.5), tmp_path / "student", quiet)
@@ -80,10 +114,17 @@ def test_losses_move_their_own_network_only():
     losses["critic"].backward()
     assert all(parameter.grad is None for parameter in stage.student.parameters())
     stage.critic.zero_grad(set_to_none=True)
-    stage.teacher.head.bias.data += 0.1  # else critic and teacher agree, and the student has nothing to learn
+    # else critic and teacher agree, and the student has nothing to learn
+    stage.teacher.head.bias.data += 0.1
     losses_of(stage, pairs.pairs, generators(1), step=0)[0]["student"].backward()
-    assert all(parameter.grad is None for network in (stage.critic, stage.teacher) for parameter in network.parameters())
-    unmoved = {name for name, parameter in stage.student.named_parameters() if not parameter.grad.any()}
+    assert all(
+        parameter.grad is None
+        for network in (stage.critic, stage.teacher)
+        for parameter in network.parameters()
+    )
+    unmoved = {
+        name for name, parameter in stage.student.named_parameters() if not parameter.grad.any()
+    }
     assert unmoved == {"text_embedding.first.weight"}  # the made pairs have no captions
 
 
@@ -100,7 +141,10 @@ def test_guidance_reads_the_negative_text():
     guided.negative_text = torch.ones(1, 2, 4)
     guided.teacher.head.bias.data += 0.1  # else both scores agree
     plain.teacher.head.bias.data += 0.1
-    losses = [losses_of(stage, pairs.pairs, generators(1), step=0)[0]["student"].item() for stage in (plain, guided)]
+    losses = [
+        losses_of(stage, pairs.pairs, generators(1), step=0)[0]["student"].item()
+        for stage in (plain, guided)
+    ]
     assert losses[0] != losses[1]
 
 
@@ -112,9 +156,16 @@ def test_gradients_of_layers_run_again_are_the_plain_ones():
         stage.teacher.head.bias.data += 0.1
         stage.student.checkpoint_layers = runs_again
         losses_of(stage, pairs.pairs, generators(1), step=0)[0]["student"].backward()
-        gradients.append(torch.cat([parameter.grad.flatten() for parameter in stage.student.parameters()]))
+        gradients.append(
+            torch.cat([parameter.grad.flatten() for parameter in stage.student.parameters()])
+        )
     assert float(gradients[0].norm()) > 0
-    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=CHECKPOINT_TOLERANCE * float(gradients[0].abs().max()))
+    torch.testing.assert_close(
+        gradients[1],
+        gradients[0],
+        rtol=0,
+        atol=CHECKPOINT_TOLERANCE * float(gradients[0].abs().max()),
+    )
 
 
 @pytest.mark.parametrize("exit_step", [0, 2])
@@ -124,7 +175,9 @@ def test_later_blocks_teach_earlier_ones_through_the_cache(exit_step):
     clips = draw_batch(pairs.pairs, WHOLE_CLIPS, generators(1), generator(0, "shape"))
     encoded = encode_clips(clips, stage.vae, CONFIG.text)
     render = encoded.render_latents.requires_grad_()
-    made = stage._roll_out(replace(encoded, render_latents=render), stage.sampling, exit_step, generators(1))
+    made = stage._roll_out(
+        replace(encoded, render_latents=render), stage.sampling, exit_step, generators(1)
+    )
     (gradient,) = torch.autograd.grad(made[:, :, CONFIG.block_frames :].sum(), render)
     assert float(gradient[:, :, : CONFIG.block_frames].abs().max()) > 0
 
@@ -134,10 +187,19 @@ def test_students_without_a_goal_or_a_turn_are_refused():
     with pytest.raises(AssertionError, match="every step must be the student's"):
         random_stage(pairs, replace(SETTINGS, matching_weight=0.0, student_every=2))
     student, teacher = made_model(pairs), made_model(pairs)
-    direct = SampleConfig(1, CONFIG.block_frames, CONFIG.window_frames, CONFIG.sink_frames, source="direct")
+    direct = SampleConfig(
+        1, CONFIG.block_frames, CONFIG.window_frames, CONFIG.sink_frames, source="direct"
+    )
     with pytest.raises(AssertionError, match="need a goal of their own"):
         SelfForcingStage(
-            student.transformer, deepcopy(teacher.transformer), teacher.transformer, student.vae, SETTINGS, direct, 0, "float32"
+            student.transformer,
+            deepcopy(teacher.transformer),
+            teacher.transformer,
+            student.vae,
+            SETTINGS,
+            direct,
+            0,
+            "float32",
         )
 
 
@@ -146,7 +208,10 @@ def test_a_share_of_roll_outs_starts_at_the_mixing_source():
     stage = random_stage(pairs, replace(SETTINGS, mixing_share=0.5, clean_weight=1.0))
     stage.sampling = replace(stage.sampling, source="direct", steps=1)
     chosen = [stage._sampling(step) for step in range(40)]
-    assert {(sampling.source, sampling.steps) for sampling in chosen} == {("direct", 1), ("mixing", 4)}
+    assert {(sampling.source, sampling.steps) for sampling in chosen} == {
+        ("direct", 1),
+        ("mixing", 4),
+    }
     for step, sampling in enumerate(chosen[:6]):
         turns = set(losses_of(stage, pairs.pairs, generators(1), step)[0])
         assert turns == ({"student", "critic"} if sampling.source == "mixing" else {"student"})

@@ -1,4 +1,6 @@
-"""What all stages promise: a training that is killed anywhere and continued has the bits of one that was not."""
+"""What all stages promise: a training that is killed anywhere and continued has the bits of one
+that was not.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ class DeadlyPairs(MadePairs):
         self.last = last
 
     def pair(self, index: int) -> TrainingPair:
-        if self.last <= index < 40:  # the autoencoder reads many for its statistics before it starts
+        # the autoencoder reads many for its statistics before it starts
+        if self.last <= index < 40:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().pair(index)
 
@@ -45,7 +48,13 @@ class DeadlyPairs(MadePairs):
 def new_stage(name: str, pairs: MadePairs) -> Stage:
     model = made_model(pairs, zeros=False)
     if name == "autoencoder":
-        return AutoencoderStage(model.vae.network, AutoencoderTraining(frames=5), MadePairs(count=2), seed=0, compute="bfloat16")
+        return AutoencoderStage(
+            model.vae.network,
+            AutoencoderTraining(frames=5),
+            MadePairs(count=2),
+            seed=0,
+            compute="bfloat16",
+        )
     if name == "self_forcing":
         teacher = made_model(pairs, seed=1, zeros=False)
         settings = SelfForcingTraining(CLIPS, student_every=2, mixing_share=0.5)
@@ -64,19 +73,32 @@ def trained(name: str, pairs: MadePairs, folder: Path) -> dict[str, torch.Tensor
 def test_killed_twice_and_continued_is_as_if_nothing_had_happened(name, tmp_path):
     whole = trained(name, MadePairs(count=2), tmp_path / "whole")
     for last in (3, 6):
-        assert ended(fork(lambda last=last: trained(name, DeadlyPairs(last), tmp_path / "cut"))) == -signal.SIGKILL
+        assert (
+            ended(fork(lambda last=last: trained(name, DeadlyPairs(last), tmp_path / "cut")))
+            == -signal.SIGKILL
+        )
     continued = trained(name, MadePairs(count=2), tmp_path / "cut")
     assert whole.keys() == continued.keys()
     assert [key for key, tensor in whole.items() if not torch.equal(tensor, continued[key])] == []
-    assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == (
+        tmp_path / "whole" / "metrics.jsonl"
+    ).read_bytes()
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_broken_weight_stops_the_stage_by_name(name, tmp_path):
     pairs = MadePairs(count=1)
     stage = new_stage(name, pairs)
-    next(iter(stage.modules["critic" if "critic" in stage.modules else next(iter(stage.modules))].parameters())).data.fill_(float("nan"))
-    with pytest.raises(NonFiniteLoss, match=rf"{stage.name}, step 1: loss.* is nan with pairs made-0"):
+    next(
+        iter(
+            stage.modules[
+                "critic" if "critic" in stage.modules else next(iter(stage.modules))
+            ].parameters()
+        )
+    ).data.fill_(float("nan"))
+    with pytest.raises(
+        NonFiniteLoss, match=rf"{stage.name}, step 1: loss.* is nan with pairs made-0"
+    ):
         train(stage, pairs, CONFIG, tmp_path, Progress(output=io.StringIO()))
 
 
@@ -92,14 +114,28 @@ def test_a_gpu_trains_as_the_cpu(name, tmp_path):
         stage = on_device(new_stage(name, pairs), device)
         config = replace(CONFIG, steps=3, batch=4, save_every=10)
         with torch.backends.cudnn.flags(allow_tf32=False):
-            train(stage, pairs, config, tmp_path / device, Progress(output=io.StringIO()), ahead=2 * (device == "cuda"))
-        metrics.append([json.loads(line) for line in (tmp_path / device / "metrics.jsonl").read_text().splitlines()])
+            train(
+                stage,
+                pairs,
+                config,
+                tmp_path / device,
+                Progress(output=io.StringIO()),
+                ahead=2 * (device == "cuda"),
+            )
+        metrics.append(
+            [
+                json.loads(line)
+                for line in (tmp_path / device / "metrics.jsonl").read_text().splitlines()
+            ]
+        )
     for ours, theirs in zip(metrics[1], metrics[0], strict=True):
         assert ours == pytest.approx(theirs, rel=GPU_TOLERANCE, abs=GPU_TOLERANCE)
 
 
 def on_device(stage: Stage, device: str) -> Stage:
-    """A new stage with all its networks on a device, in float32. Its optimizers have no state yet and hold the weights themselves."""
+    """A new stage with all its networks on a device, in float32. Its optimizers have no state yet
+    and hold the weights themselves.
+    """
     for network in ("network", "transformer", "student", "critic", "teacher"):
         if hasattr(stage, network):
             getattr(stage, network).to(device)

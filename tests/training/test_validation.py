@@ -44,19 +44,27 @@ def test_an_untrained_direct_model_that_keeps_the_residual_gives_back_the_render
 def test_causal_and_whole_clips_have_all_frames_whatever_the_block():
     model = made_model(MadePairs(count=1), zeros=False)
     for is_causal in (True, False):
-        assert made_frames(model, made_pair(frames=11), 1, replace(CONFIG, is_causal=is_causal), "float32").shape == (11, 16, 24, 3)
+        assert made_frames(
+            model, made_pair(frames=11), 1, replace(CONFIG, is_causal=is_causal), "float32"
+        ).shape == (11, 16, 24, 3)
 
 
 def test_figures_of_render_rivals_and_steps_and_a_picture(tmp_path):
     pairs = MadePairs(count=3, frames=5)
     figures = validate(
-        made_model(pairs), pairs.pairs, CONFIG, rivals={"black": lambda rgb, opacity: np.zeros_like(rgb)}, picture=tmp_path / "grid.png"
+        made_model(pairs),
+        pairs.pairs,
+        CONFIG,
+        rivals={"black": lambda rgb, opacity: np.zeros_like(rgb)},
+        picture=tmp_path / "grid.png",
     )
     assert {name.split("/")[0] for name in figures} == {"render", "black", "steps1", "steps2"}
-    assert figures["black/psnr_empty"] == pytest.approx(figures["render/psnr_empty"])  # renders are black where they are empty
+    # renders are black where they are empty
+    assert figures["black/psnr_empty"] == pytest.approx(figures["render/psnr_empty"])
     assert figures["black/psnr_opaque"] < figures["render/psnr_opaque"]
     with Image.open(tmp_path / "grid.png") as picture:
-        assert picture.size == (5 * 24, 2 * 16)  # render, opacity, two numbers of steps, truth; two pairs
+        # render, opacity, two numbers of steps, truth; two pairs
+        assert picture.size == (5 * 24, 2 * 16)
 
 
 def test_quality_of_the_truth_and_of_a_constant_error():
@@ -81,7 +89,9 @@ def test_parts_of_a_length_cover_a_clip_and_are_made_each_by_itself():
     for part, (first, kept) in enumerate(((0, 0), (5, 5), (6, 10))):
         alone = made_clip(model, pair.clip(first, 5), 1, config, first_block=part).frames
         assert torch.equal(frames[kept : first + 5], alone[kept - first :])
-    assert not torch.equal(frames, made_frames(model, pair, 1, replace(config, clip_frames=None), "float32"))
+    assert not torch.equal(
+        frames, made_frames(model, pair, 1, replace(config, clip_frames=None), "float32")
+    )
     assert torch.equal(
         made_frames(model, pair, 1, replace(config, clip_frames=11), "float32"),
         made_frames(model, pair, 1, replace(config, clip_frames=None), "float32"),
@@ -94,11 +104,15 @@ def test_the_source_of_the_configuration_comes_before_the_models():
     direct = replace(model, config=replace(model.config, source="direct"))
     mixing = made_frames(model, pair, 1, CONFIG, "float32")
     assert not torch.equal(mixing, made_frames(direct, pair, 1, CONFIG, "float32"))
-    assert torch.equal(mixing, made_frames(direct, pair, 1, replace(CONFIG, source="mixing"), "float32"))
+    assert torch.equal(
+        mixing, made_frames(direct, pair, 1, replace(CONFIG, source="mixing"), "float32")
+    )
 
 
 def test_drift_compares_parts_at_equal_opacity():
-    """Error 0.1 where opaque, 0.2 where empty, in both halves, whose shares of empty pixels are 1/4 and 3/4."""
+    """Error 0.1 where opaque, 0.2 where empty, in both halves, whose shares of empty pixels are 1/4
+    and 3/4.
+    """
     opacity = torch.tensor([[[0, 255, 255, 255]], [[0, 0, 0, 255]]], dtype=torch.uint8)
     truth = torch.full((2, 1, 4, 3), 100, dtype=torch.uint8)
     error = torch.where(opacity == 255, 51, 102)[..., None].to(torch.uint8)
@@ -106,7 +120,9 @@ def test_drift_compares_parts_at_equal_opacity():
     same.add(truth + error, truth, opacity)
     expected = -10 * np.log10((0.2**2 + 0.4**2) / 2)  # half of all pixels are empty
     assert same.psnr() == pytest.approx((expected, expected))
-    worse.add(truth + error // torch.tensor([2, 1], dtype=torch.uint8).view(2, 1, 1, 1), truth, opacity)
+    worse.add(
+        truth + error // torch.tensor([2, 1], dtype=torch.uint8).view(2, 1, 1, 1), truth, opacity
+    )
     first, last = worse.psnr()
     assert last == pytest.approx(expected)
     assert first - last == pytest.approx(20 * np.log10(2), abs=0.1)  # 51 // 2
@@ -158,8 +174,19 @@ def test_block_figures_by_class():
     opaque = figures["opaque"]
     assert (opaque.blocks, opaque.psnr_mean, opaque.calls, opaque.seconds) == (2, 22.0, 1.5, 2.0)
     assert opaque.psnr_pooled == pytest.approx(-10 * np.log10(4 / 200))
-    assert (figures["all"].blocks, figures["all"].psnr_mean, figures["all"].seconds) == (3, 19.0, 3.0)
-    assert [block_class(share) for share in (1.0, 0.9, 0.89, 0.5, 0.49, 0.0)] == ["opaque", "opaque", "mixed", "mixed", "empty", "empty"]
+    assert (figures["all"].blocks, figures["all"].psnr_mean, figures["all"].seconds) == (
+        3,
+        19.0,
+        3.0,
+    )
+    assert [block_class(share) for share in (1.0, 0.9, 0.89, 0.5, 0.49, 0.0)] == [
+        "opaque",
+        "opaque",
+        "mixed",
+        "mixed",
+        "empty",
+        "empty",
+    ]
 
 
 def test_blocks_at_fixed_and_adaptive_steps_are_the_clips_own():
@@ -167,11 +194,18 @@ def test_blocks_at_fixed_and_adaptive_steps_are_the_clips_own():
     pair.opacity[:5], pair.opacity[5:] = 255, 0
     model = made_model(MadePairs(count=1), zeros=False)
     results = compare_steps(model, [pair], replace(CONFIG, steps=(4, "adaptive")))
-    assert [(result.opaque, result.calls, len(result.psnr)) for result in results[4]] == [(1.0, 4, 5), (0.0, 4, 6)]
+    assert [(result.opaque, result.calls, len(result.psnr)) for result in results[4]] == [
+        (1.0, 4, 5),
+        (0.0, 4, 6),
+    ]
     assert [(result.opaque, result.calls) for result in results["adaptive"]] == [(1.0, 1), (0.0, 4)]
     figures = validate(model, [pair], replace(CONFIG, steps=(4, "adaptive")))
     for steps, blocks in results.items():
-        assert block_figures(blocks)["all"].psnr_pooled == pytest.approx(figures[f"steps{steps}/psnr_pooled"], rel=1e-5)
-        assert block_figures(blocks)["all"].psnr_mean == pytest.approx(figures[f"steps{steps}/psnr_mean"], rel=1e-5)
+        assert block_figures(blocks)["all"].psnr_pooled == pytest.approx(
+            figures[f"steps{steps}/psnr_pooled"], rel=1e-5
+        )
+        assert block_figures(blocks)["all"].psnr_mean == pytest.approx(
+            figures[f"steps{steps}/psnr_mean"], rel=1e-5
+        )
     assert all(result.seconds > 0 for blocks in results.values() for result in blocks)
     assert codec_seconds(model, pair) > 0

@@ -53,7 +53,9 @@ def made_model(config: ModelConfig = SMALL, seed: int = 0, **options: Any) -> Mo
 
 
 def save_text_encoder(folder: Path, width: int) -> None:
-    """``text_encoder/`` and ``tokenizer/``: a tiny random UMT5 with embeddings of this width, and a tokenizer that knows a few words."""
+    """``text_encoder/`` and ``tokenizer/``: a tiny random UMT5 with embeddings of this width, and a
+    tokenizer that knows a few words.
+    """
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
@@ -61,13 +63,17 @@ def save_text_encoder(folder: Path, width: int) -> None:
     from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
     words = ["<pad>", "</s>", "<unk>", "a", "red", "house", "beside", "the", "sea"]
-    tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(
+        WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>")
+    )
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>").save_pretrained(
-        folder / "tokenizer"
-    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder / "tokenizer")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = UMT5Config(vocab_size=len(words), d_model=width, d_kv=4, d_ff=32, num_layers=2, num_heads=2)
+        config = UMT5Config(
+            vocab_size=len(words), d_model=width, d_kv=4, d_ff=32, num_layers=2, num_heads=2
+        )
         UMT5EncoderModel(config).save_pretrained(folder / "text_encoder")

@@ -1,4 +1,6 @@
-"""The public release's stored cases: which ones a set has is read from its manifest, and what is absent is skipped with a reason."""
+"""The public release's stored cases: which ones a set has is read from its manifest, and what is
+absent is skipped with a reason.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,16 @@ def manifest_of(folder: Path) -> dict[str, Any]:
 
 
 def cases_of(folder: Path, kind: str, tensors: Iterable[str] = ()) -> list[str]:
-    """Names of all cases of a kind, ``b`` for b2_..., b31_... and so on, that have these tensors and a file; skips without any."""
+    """Names of all cases of a kind, ``b`` for b2_..., b31_... and so on, that have these tensors
+    and a file; skips without any.
+    """
     needed, cases = set(tensors), manifest_of(folder)["cases"]
     names = [
         name
         for name in sorted(cases)
-        if re.match(rf"{kind}\d*_", name) and needed <= set(cases[name]["tensors"]) and (folder / f"{name}.safetensors").is_file()
+        if re.match(rf"{kind}\d*_", name)
+        and needed <= set(cases[name]["tensors"])
+        and (folder / f"{name}.safetensors").is_file()
     ]
     if not names:
         pytest.skip(f"{folder}: no {kind}* files{f' with {sorted(needed)}' if needed else ''}")
@@ -39,7 +45,9 @@ def read_case(folder: Path, name: str, device: str = "cpu") -> dict[str, Tensor]
 
 @contextmanager
 def exact_products(device: str) -> Iterator[None]:
-    """Products in float32 proper, which a GPU's convolutions otherwise leave out; skips without a GPU for ``cuda``."""
+    """Products in float32 proper, which a GPU's convolutions otherwise leave out; skips without a
+    GPU for ``cuda``.
+    """
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA GPU")
     with torch.backends.cudnn.flags(allow_tf32=False):

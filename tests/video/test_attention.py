@@ -29,7 +29,9 @@ def heads(tokens: int, seed: int, device: str, dtype: torch.dtype) -> Tensor:
     return values.to(device, dtype).unflatten(-1, (3, 16)).requires_grad_()
 
 
-def values_and_gradients(backend: str, keys: int, mask: BlockCausalMask | None, device: str, dtype: torch.dtype) -> list[Tensor]:
+def values_and_gradients(
+    backend: str, keys: int, mask: BlockCausalMask | None, device: str, dtype: torch.dtype
+) -> list[Tensor]:
     q, k, v = (heads(tokens, seed, device, dtype) for seed, tokens in enumerate((30, keys, keys)))
     out = attend(q, k, v, mask, backend)
     weights = torch.sin(torch.arange(out.numel(), device=device).view(out.shape))
@@ -38,7 +40,9 @@ def values_and_gradients(backend: str, keys: int, mask: BlockCausalMask | None, 
 
 @pytest.mark.parametrize("backend", ["auto", *(name for name in BACKENDS if name != "plain")])
 @pytest.mark.parametrize(
-    ("keys", "block"), [(30, None), (44, None), (30, 10), (30, 12)], ids=["self", "cross", "blocks", "short last block"]
+    ("keys", "block"),
+    [(30, None), (44, None), (30, 10), (30, 12)],
+    ids=["self", "cross", "blocks", "short last block"],
 )
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_backends_are_twins(backend: str, keys: int, block: int | None, device: str):
@@ -56,13 +60,17 @@ def test_backends_are_twins(backend: str, keys: int, block: int | None, device: 
 
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if can_run(name, "cpu")])
 def test_samples_that_see_fewer_keys_have_the_bits_that_they_have_without_the_others(backend: str):
-    q, k, v = (heads(tokens, seed, "cpu", torch.float32) for seed, tokens in enumerate((30, 44, 44)))
+    q, k, v = (
+        heads(tokens, seed, "cpu", torch.float32) for seed, tokens in enumerate((30, 44, 44))
+    )
     together = attend_to_first(q, k, v, (44, 20), backend)
     assert torch.equal(together[:1], attend(q[:1], k[:1], v[:1], backend=backend))
     assert torch.equal(together[1:], attend(q[1:], k[1:, :20], v[1:, :20], backend=backend))
     (gradient,) = torch.autograd.grad(together.sum(), v)
     assert gradient[1, :20].any() and not gradient[1, 20:].any()
-    assert torch.equal(attend_to_first(q, k, v, (44, 44), backend), attend(q, k, v, backend=backend))
+    assert torch.equal(
+        attend_to_first(q, k, v, (44, 44), backend), attend(q, k, v, backend=backend)
+    )
 
 
 def test_later_blocks_change_nothing_and_earlier_ones_do():
@@ -79,7 +87,9 @@ def test_later_blocks_change_nothing_and_earlier_ones_do():
 
 def test_a_named_backend_is_used_or_refused():
     q = torch.zeros(1, 2, 1, 8)
-    with pytest.raises(InputError, match="attention backend fast: unknown, expected auto, plain, sdpa"):
+    with pytest.raises(
+        InputError, match="attention backend fast: unknown, expected auto, plain, sdpa"
+    ):
         attend(q, q, q, backend="fast")
     with pytest.raises(InputError, match="attention backend flex: on cpu, expected CUDA"):
         attend(q, q, q, backend="flex")

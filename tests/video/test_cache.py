@@ -10,7 +10,8 @@ from artifixer.video.cache import AppendingCache, KVCache, RingCache
 
 FRAME_TOKENS, HEADS, WIDTH, LAYERS = 2, 2, 3, 2
 
-#: (block, window, sink) in latent frames: the release's, no sink, blocks that fit neither sink nor ring, a sink under one block.
+#: (block, window, sink) in latent frames: the release's, no sink, blocks that fit neither sink nor
+#: ring, a sink under one block.
 GEOMETRIES = [(7, 21, 7), (2, 6, 2), (2, 4, 0), (2, 7, 3), (3, 8, 1), (4, 6, 2), (1, 3, 1)]
 
 
@@ -19,15 +20,21 @@ def ring(window: int, sink: int) -> RingCache:
 
 
 def block_of(first: int, frames: int, layer: int = 0, call: int = 0) -> tuple[Tensor, Tensor]:
-    """Keys hold 1000 call + 100 layer + frame, values minus that: each entry says where it comes from."""
+    """Keys hold 1000 call + 100 layer + frame, values minus that: each entry says where it comes
+    from.
+    """
     frame = torch.arange(first, first + frames, dtype=torch.float32).repeat_interleave(FRAME_TOKENS)
     keys = (1000 * call + 100 * layer + frame)[None, :, None, None].expand(1, -1, HEADS, WIDTH)
     return keys.clone(), -keys
 
 
-def frames_seen(cache: KVCache, first: int, frames: int, layer: int = 0, call: int = 0) -> list[int]:
+def frames_seen(
+    cache: KVCache, first: int, frames: int, layer: int = 0, call: int = 0
+) -> list[int]:
     """What the keys say, one number per frame, sorted; values must agree."""
-    keys, values = cache.open_block(first, frames).extend(layer, *block_of(first, frames, layer, call))
+    keys, values = cache.open_block(first, frames).extend(
+        layer, *block_of(first, frames, layer, call)
+    )
     assert torch.equal(keys, -values)
     assert (keys == keys[:, :, :1, :1]).all()
     numbers = keys[0, :, 0, 0].view(-1, FRAME_TOKENS)
@@ -41,7 +48,9 @@ def test_a_block_sees_the_sink_and_the_latest_frames(block: int, window: int, si
     with torch.no_grad():
         for first in range(0, 12 * block, block):
             end = first + block
-            expected = [frame for frame in range(end) if frame < sink or frame >= end - (window - sink)]
+            expected = [
+                frame for frame in range(end) if frame < sink or frame >= end - (window - sink)
+            ]
             for store in stores:
                 assert frames_seen(store, first, block) == expected
 
@@ -59,7 +68,9 @@ def test_the_last_call_on_a_block_is_what_later_blocks_see(block: int, window: i
             for first in range(0, 6 * block, block):
                 for call in range(3):
                     seen = frames_seen(store, first, block, call=call)
-                    assert all(number // 1000 == (call if number % 1000 >= first else 2) for number in seen)
+                    assert all(
+                        number // 1000 == (call if number % 1000 >= first else 2) for number in seen
+                    )
 
 
 def test_layers_are_kept_apart():
@@ -77,7 +88,11 @@ def test_the_ring_hands_out_its_own_memory():
     with torch.no_grad():
         for first in range(0, 20, 2):
             keys, values = cache.open_block(first, 2).extend(1, *block_of(first, 2))
-            assert keys.untyped_storage().data_ptr() == values.untyped_storage().data_ptr() == cache.slots.untyped_storage().data_ptr()
+            assert (
+                keys.untyped_storage().data_ptr()
+                == values.untyped_storage().data_ptr()
+                == cache.slots.untyped_storage().data_ptr()
+            )
     assert cache.bytes() == LAYERS * 2 * 6 * FRAME_TOKENS * HEADS * WIDTH * 4
 
 

@@ -34,7 +34,9 @@ def test_a_pattern_of_the_cells_is_gone_where_nothing_is_known_and_its_colours_s
 
 
 def test_what_is_known_goes_on_into_what_is_not_without_a_step():
-    """The frame is 0.2 where it is opaque and 0.8 where it is empty: no neighbours differ by more than a smooth ramp."""
+    """The frame is 0.2 where it is opaque and 0.8 where it is empty: no neighbours differ by more
+    than a smooth ramp.
+    """
     opacity = (torch.arange(64) < 32).float().expand(1, 64, 64)
     frames = torch.where(opacity > 0, 0.2, 0.8)[..., None].expand(-1, -1, -1, 3)
     smoothed = smooth_empty(frames, opacity, 8)
@@ -53,7 +55,9 @@ def test_residual_and_strength_follow_their_formulas():
     render, decoded = torch.rand_like(frames), torch.rand_like(frames)
     opaque = opacity.square()[..., None]
     with_residual = frames + opaque * (render - decoded)
-    assert torch.allclose(finish(frames, opacity, FinishConfig(keep_residual=True), render, decoded), with_residual)
+    assert torch.allclose(
+        finish(frames, opacity, FinishConfig(keep_residual=True), render, decoded), with_residual
+    )
     settings = FinishConfig(keep_residual=True, strength=0.25)
     expected = with_residual + 0.75 * opaque * (render - with_residual)
     assert torch.allclose(finish(frames, opacity, settings, render, decoded), expected)

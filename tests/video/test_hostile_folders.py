@@ -1,4 +1,6 @@
-"""Folders of pretrained networks whose settings describe more than the memory holds: refused before anything is built."""
+"""Folders of pretrained networks whose settings describe more than the memory holds: refused before
+anything is built.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def encode(folder: Path) -> torch.Tensor:
-    return TextEncoder(folder, CONFIG, folder / "cache", dtype=torch.float32).encode("a red house").embedding
+    return (
+        TextEncoder(folder, CONFIG, folder / "cache", dtype=torch.float32)
+        .encode("a red house")
+        .embedding
+    )
 
 
 @pytest.mark.parametrize(
@@ -38,7 +44,9 @@ def encode(folder: Path) -> torch.Tensor:
         {"d_ff": [8]},
     ],
 )
-def test_an_encoder_larger_than_its_weights_is_refused(folder: Path, changes: dict[str, object]) -> None:
+def test_an_encoder_larger_than_its_weights_is_refused(
+    folder: Path, changes: dict[str, object]
+) -> None:
     path = folder / "text_encoder" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(InputError, match="text encoder cannot be loaded") as caught:
@@ -66,7 +74,9 @@ def test_a_cached_prompt_that_is_none_is_named(folder: Path) -> None:
         {"hidden": good, "cut_tokens": torch.zeros(2, dtype=torch.int64)},
     ):
         save_tensors(cached, tensors)
-        with pytest.raises(InputError, match=r"safetensors: .*delete the file to have it made again"):
+        with pytest.raises(
+            InputError, match=r"safetensors: .*delete the file to have it made again"
+        ):
             encode(folder)
     cached.write_bytes(b"torn")
     with pytest.raises(InputError, match="delete the file to have it made again"):

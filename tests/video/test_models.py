@@ -12,7 +12,13 @@ import torch
 from artifixer.runtime.errors import InputError
 from artifixer.video import memory, models
 from artifixer.video.cache import RingCache
-from artifixer.video.memory import MemoryPlan, check_memory, memory_estimate, parameter_count, part_rows
+from artifixer.video.memory import (
+    MemoryPlan,
+    check_memory,
+    memory_estimate,
+    parameter_count,
+    part_rows,
+)
 from artifixer.video.models import (
     NAMED_MODELS,
     Model,
@@ -38,14 +44,19 @@ DIFFUSERS_TOLERANCE = 1e-4
 
 
 def tensors(model: Model) -> dict[str, torch.Tensor]:
-    return {**model.transformer.state_dict(), **{f"vae.{name}": value for name, value in model.vae.network.state_dict().items()}}
+    return {
+        **model.transformer.state_dict(),
+        **{f"vae.{name}": value for name, value in model.vae.network.state_dict().items()},
+    }
 
 
 def assert_same(left: Model, right: Model, dtype: torch.dtype | None = None) -> None:
     ours, theirs = tensors(left), tensors(right)
     assert ours.keys() == theirs.keys()
     for name in ours:
-        assert torch.equal(ours[name], theirs[name] if dtype is None else theirs[name].to(dtype)), name
+        assert torch.equal(ours[name], theirs[name] if dtype is None else theirs[name].to(dtype)), (
+            name
+        )
 
 
 def edit(path: Path, **changes: object) -> None:
@@ -59,16 +70,25 @@ def write_vae(folder: Path, model: Model) -> None:
     model.vae.network.save_pretrained(folder / "vae")
 
 
-def release_checkpoint(folder: Path, dtype: torch.dtype = torch.float32, width: int = 256) -> tuple[Path, Model]:
+def release_checkpoint(
+    folder: Path, dtype: torch.dtype = torch.float32, width: int = 256
+) -> tuple[Path, Model]:
     """A model with two Wan heads in the release's format."""
     transformer = replace(WAN_LIKE.transformer, width=width, heads=2, text_tokens=512)
     model = made_model(replace(WAN_LIKE, transformer=transformer))
-    torch.save({release_name(name): value.to(dtype) for name, value in model.transformer.state_dict().items()}, folder / "release.pt")
+    torch.save(
+        {
+            release_name(name): value.to(dtype)
+            for name, value in model.transformer.state_dict().items()
+        },
+        folder / "release.pt",
+    )
     write_vae(folder, model)
     return folder / "release.pt", model
 
 
-# --------------------------------------------------------------------------------------------------------------------- our format
+# --------------------------------------------------------------------------------------------------
+# our format
 
 
 @pytest.mark.parametrize("config", [SMALL, WAN_LIKE], ids=["small", "wan-like"])
@@ -79,11 +99,16 @@ def test_a_saved_model_comes_back(tmp_path: Path, config: ModelConfig) -> None:
     assert loaded.config == config
     assert_same(loaded, model)
     assert not any(parameter.requires_grad for parameter in loaded.transformer.parameters())
-    assert all(not isinstance(value, dict) for value in json.loads((tmp_path / "config.json").read_text()).values())
+    assert all(
+        not isinstance(value, dict)
+        for value in json.loads((tmp_path / "config.json").read_text()).values()
+    )
 
 
 @pytest.mark.parametrize("value", [True, False])
-def test_a_model_saved_by_a_version_with_lent_detail_loads_as_one_without(tmp_path: Path, value: bool) -> None:
+def test_a_model_saved_by_a_version_with_lent_detail_loads_as_one_without(
+    tmp_path: Path, value: bool
+) -> None:
     model = made_model()
     save_model(tmp_path, model)
     path = tmp_path / "config.json"
@@ -102,7 +127,10 @@ def test_large_models_are_cut_into_files(tmp_path: Path) -> None:
     assert all(path.stat().st_size < 90_000 for path in tmp_path.glob("*.safetensors"))
     assert_same(load_model(tmp_path), model)
     (tmp_path / files[1]).unlink()
-    with pytest.raises(InputError, match=rf"{len(files) - 1} files of transformer; expected {files[0]} to {files[-1]}"):
+    with pytest.raises(
+        InputError,
+        match=rf"{len(files) - 1} files of transformer; expected {files[0]} to {files[-1]}",
+    ):
         load_model(tmp_path)
 
 
@@ -134,12 +162,17 @@ def test_flat_configurations_come_back(tmp_path: Path, name: str) -> None:
         ({"vae_kind": "huge"}, "\"vae_kind\" is 'huge'; expected one of wan, small"),
         ({"transformer_width": "remove"}, 'lacks "transformer_width"'),
         ({"colour": 3}, 'unknown "colour"'),
-        ({"transformer_latent_channels": 5}, "latent channels of the transformer is 5, of the autoencoder 6"),
+        (
+            {"transformer_latent_channels": 5},
+            "latent channels of the transformer is 5, of the autoencoder 6",
+        ),
         ({"generate_steps": 0}, "0 steps"),
         ({"sink_frames": 6}, "6 sink frames leave no place for a block"),
     ],
 )
-def test_wrong_configurations_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+def test_wrong_configurations_are_refused(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
     (tmp_path / "config.json").write_text(json.dumps(flat_config(SMALL)))
     edit(tmp_path / "config.json", **changes)
     with pytest.raises(InputError, match=rf"config\.json: .*{message}"):
@@ -149,7 +182,10 @@ def test_wrong_configurations_are_refused(tmp_path: Path, changes: dict[str, obj
 def test_a_configuration_that_contradicts_the_weights_is_refused(tmp_path: Path) -> None:
     save_model(tmp_path, made_model())
     edit(tmp_path / "config.json", transformer_ffn_width=32)
-    with pytest.raises(InputError, match=r"transformer\.safetensors: .* do not fit .*: 6 of another shape: layers\.0\.feed_forward"):
+    with pytest.raises(
+        InputError,
+        match=r"transformer\.safetensors: .* do not fit .*: 6 of another shape: layers\.0\.feed_forward",
+    ):
         load_model(tmp_path)
 
 
@@ -158,7 +194,9 @@ def test_modes_differ_in_source_and_steps_alone() -> None:
     assert direct.in_mode("improve") == direct
     assert direct.in_mode("generate") == replace(direct, source="mixing", steps=3)
     assert [direct.steps_in(mode) for mode in ("improve", "generate")] == [1, 3]
-    assert [replace(direct, adapts_steps=True).steps_in(mode) for mode in ("improve", "generate")] == [1, "adaptive"]
+    assert [
+        replace(direct, adapts_steps=True).steps_in(mode) for mode in ("improve", "generate")
+    ] == [1, "adaptive"]
     released = NAMED_MODELS["1.3b"].config
     assert released is not None and released.in_mode("generate") == released
 
@@ -175,14 +213,17 @@ def test_large_weights_are_known_by_pieces(tmp_path: Path, monkeypatch: pytest.M
     assert models.weights_key(path) != before
 
 
-# ------------------------------------------------------------------------------------------------------------------ other formats
+# --------------------------------------------------------------------------------------------------
+# other formats
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_release_checkpoint_loads_and_converts(tmp_path: Path, dtype: torch.dtype) -> None:
     path, model = release_checkpoint(tmp_path, dtype)
     loaded = load_model(path)
-    assert loaded.config == replace(model.config, name="release", block_frames=7, window_frames=21, sink_frames=7, steps=4)
+    assert loaded.config == replace(
+        model.config, name="release", block_frames=7, window_frames=21, sink_frames=7, steps=4
+    )
     for name, value in model.transformer.state_dict().items():
         assert torch.equal(loaded.transformer.state_dict()[name], value.to(dtype).float()), name
     assert_same(load_model(tmp_path), loaded)  # by its folder
@@ -205,7 +246,9 @@ def test_a_model_becomes_a_checkpoint_of_the_release(tmp_path: Path) -> None:
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     convert_model(tmp_path / "ours", tmp_path / "half.pt", torch.bfloat16)
-    assert {value.dtype for value in torch.load(tmp_path / "half.pt", weights_only=True).values()} == {torch.bfloat16}
+    assert {
+        value.dtype for value in torch.load(tmp_path / "half.pt", weights_only=True).values()
+    } == {torch.bfloat16}
     with pytest.raises(InputError, match=r"half\.pt: exists; expected a new file"):
         convert_model(tmp_path / "ours", tmp_path / "half.pt")
     save_model(tmp_path / "small", made_model())
@@ -217,8 +260,15 @@ def test_release_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None
     path, _ = release_checkpoint(tmp_path)
     stored = torch.load(path, weights_only=True)
     first = next(name for name in stored if "attn1" in name)
-    torch.save({name: value for name, value in stored.items() if name != first} | {"extra": torch.zeros(1)}, path)
-    with pytest.raises(InputError, match=r"release\.pt: .*1 missing: layers\.0\.self_attention.*; 1 unexpected: extra"):
+    torch.save(
+        {name: value for name, value in stored.items() if name != first}
+        | {"extra": torch.zeros(1)},
+        path,
+    )
+    with pytest.raises(
+        InputError,
+        match=r"release\.pt: .*1 missing: layers\.0\.self_attention.*; 1 unexpected: extra",
+    ):
         load_model(path)
     torch.save({"weight": torch.zeros(1)}, path)
     with pytest.raises(InputError, match=r"release\.pt: 1 tensors, but not those of a transformer"):
@@ -241,14 +291,24 @@ def test_wan_folders_load_with_added_layers_as_in_the_paper(tmp_path: Path) -> N
     with torch.random.fork_rng():
         torch.manual_seed(0)
         theirs = WanTransformer3DModel(
-            num_attention_heads=2, attention_head_dim=24, text_dim=8, freq_dim=16, ffn_dim=64, num_layers=2, in_channels=16, out_channels=16
+            num_attention_heads=2,
+            attention_head_dim=24,
+            text_dim=8,
+            freq_dim=16,
+            ffn_dim=64,
+            num_layers=2,
+            in_channels=16,
+            out_channels=16,
         ).eval()
     theirs.save_pretrained(tmp_path / "transformer")
     write_vae(tmp_path, made_model(WAN_LIKE))
     ours = load_model(tmp_path)
     for layer in ours.transformer.layers:
         assert not layer.opacity_embedding.weight.any() and not layer.ray_embedding.weight.any()
-        assert not layer.cross_attention.reference_value.weight.any() and layer.cross_attention.reference_key.weight.any()
+        assert (
+            not layer.cross_attention.reference_value.weight.any()
+            and layer.cross_attention.reference_key.weight.any()
+        )
     from tests.video.made_conditions import made_conditions
 
     random = torch.Generator().manual_seed(0)
@@ -256,10 +316,17 @@ def test_wan_folders_load_with_added_layers_as_in_the_paper(tmp_path: Path) -> N
     text = torch.randn(1, 512, 8, generator=random)
     with torch.no_grad():
         expected = theirs(latents, torch.tensor([500.0]), text).sample
-        actual = ours.transformer(latents, torch.tensor([500.0]), replace(made_conditions(ours.config, 3, 48, 32, references=2), text=text))
+        actual = ours.transformer(
+            latents,
+            torch.tensor([500.0]),
+            replace(made_conditions(ours.config, 3, 48, 32, references=2), text=text),
+        )
     torch.testing.assert_close(actual, expected, rtol=0, atol=DIFFUSERS_TOLERANCE)
     edit(tmp_path / "transformer" / "config.json", image_dim=1280)
-    with pytest.raises(InputError, match=r"image_dim = 1280, expected None; only Wan 2\.1 text-to-video models are known"):
+    with pytest.raises(
+        InputError,
+        match=r"image_dim = 1280, expected None; only Wan 2\.1 text-to-video models are known",
+    ):
         load_model(tmp_path)
 
 
@@ -273,29 +340,43 @@ def test_paths_that_are_no_models_are_refused(tmp_path: Path) -> None:
         locate_model(tmp_path / "a.safetensors")
 
 
-# ------------------------------------------------------------------------------------------------------------------- named models
+# --------------------------------------------------------------------------------------------------
+# named models
 
 
-def test_missing_named_models_say_what_to_download_where_to_and_what_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_named_models_say_what_to_download_where_to_and_what_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     with pytest.raises(InputError) as caught:
         load_model("14b")
-    for part in ("artifixer-14b.pt of nvidia/ArtiFixer", "67.6 GB", "licence", str(models_folder() / "14b"), "--model tiny works now"):
+    for part in (
+        "artifixer-14b.pt of nvidia/ArtiFixer",
+        "67.6 GB",
+        "licence",
+        str(models_folder() / "14b"),
+        "--model tiny works now",
+    ):
         assert part in str(caught.value)
 
 
-def test_a_named_model_is_found_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_model_is_found_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     folder = models_folder() / "1.3b"
     folder.mkdir(parents=True)
     path, _ = release_checkpoint(folder)
     path.rename(folder / "artifixer-1.3b.pt")
     assert locate_model("1.3b").config == NAMED_MODELS["1.3b"].config
-    with pytest.raises(InputError, match=r"artifixer-1\.3b\.pt: .*1008 missing"):  # the file of another model
+    # the file of another model
+    with pytest.raises(InputError, match=r"artifixer-1\.3b\.pt: .*1008 missing"):
         load_model("1.3b")
 
 
-def test_the_embedded_model_needs_only_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_embedded_model_needs_only_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(models, "embedded_folder", lambda name: tmp_path / name)
     with pytest.raises(InputError, match="this installation is incomplete"):
         load_model("tiny")
@@ -330,7 +411,9 @@ def test_released_models_have_their_parameters(name: str, count: int) -> None:
 def test_prompts_need_a_text_encoder() -> None:
     with pytest.raises(InputError, match=r"model small takes no text; models that do: 1\.3b, 14b"):
         made_model().encode_prompt("a house")
-    with pytest.raises(InputError, match="model wan-like has no text encoder; expected text_encoder/"):
+    with pytest.raises(
+        InputError, match="model wan-like has no text encoder; expected text_encoder/"
+    ):
         made_model(WAN_LIKE).encode_prompt("a house")
     assert not made_model().encode_prompt("  ").embedding.any()
 
@@ -339,7 +422,10 @@ class OneToken:
     """A text encoder that knows nothing."""
 
     def encode(self, prompt: str) -> EncodedPrompt:
-        return EncodedPrompt(torch.ones(1, WAN_LIKE.text.tokens, WAN_LIKE.text.width), cut_tokens=len(prompt.split()) - 1)
+        return EncodedPrompt(
+            torch.ones(1, WAN_LIKE.text.tokens, WAN_LIKE.text.width),
+            cut_tokens=len(prompt.split()) - 1,
+        )
 
     def unload(self) -> None:
         pass
@@ -352,16 +438,23 @@ def test_prompts_are_encoded_in_the_models_own_type() -> None:
     assert encoded.warning is not None and "last 2 tokens were cut" in encoded.warning
 
 
-# ------------------------------------------------------------------------------------------------------------------------- memory
+# --------------------------------------------------------------------------------------------------
+# memory
 
 
 def anonymous_bytes() -> int:
     """Memory of this process that is not a mapped file."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    line = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("RssAnon")
+    )
     return int(line.split()[1]) * 1024
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of memory")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="needs Linux's account of memory"
+)
 def test_loading_holds_the_model_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, model = release_checkpoint(tmp_path, width=1024)
     size = sum(value.nbytes for value in model.transformer.state_dict().values())
@@ -373,24 +466,34 @@ def test_loading_holds_the_model_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def watched(path: Path) -> models.StoredTensors:
         stored = opened(path)
-        return replace(stored, read=lambda name: (seen.append(anonymous_bytes()), stored.read(name))[1])
+        return replace(
+            stored, read=lambda name: (seen.append(anonymous_bytes()), stored.read(name))[1]
+        )
 
     monkeypatch.setattr(models, "open_tensors", watched)
     before = anonymous_bytes()
     loaded = load_model(path, dtype=torch.bfloat16)
     assert len(seen) > 50
     grown = max([*seen, anonymous_bytes()]) - before
-    assert grown < size / 2 + largest + 8e6  # the bfloat16 model, one float32 tensor, and the allocator's play
+    # the bfloat16 model, one float32 tensor, and the allocator's play
+    assert grown < size / 2 + largest + 8e6
     assert loaded.transformer.head.weight.dtype == torch.bfloat16
 
 
 def test_the_estimate_of_weights_and_caches_is_exact() -> None:
     model = made_model()
     estimate = memory_estimate(SMALL, MemoryPlan(64, 32, references=3, dtype=torch.float32))
-    assert estimate.transformer == sum(value.nbytes for value in model.transformer.state_dict().values())
+    assert estimate.transformer == sum(
+        value.nbytes for value in model.transformer.state_dict().values()
+    )
     assert estimate.vae == sum(value.nbytes for value in model.vae.network.state_dict().values())
     tokens, sizes = 8 * 4, SMALL.transformer
-    cache = RingCache(sizes.layers, (1, tokens, sizes.heads, sizes.head_width), SMALL.window_frames, SMALL.sink_frames)
+    cache = RingCache(
+        sizes.layers,
+        (1, tokens, sizes.heads, sizes.head_width),
+        SMALL.window_frames,
+        SMALL.sink_frames,
+    )
     assert estimate.window == cache.bytes()
     assert estimate.references == 3 * tokens * 2 * sizes.layers * sizes.width * 4
 
@@ -404,7 +507,9 @@ def test_release_sized_estimates_are_those_known_from_outside() -> None:
     assert estimate.references / 6e9 == pytest.approx(1.67, abs=0.01)
 
 
-def test_a_model_that_does_not_fit_is_refused_with_what_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_does_not_fit_is_refused_with_what_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_model(tmp_path / "tiny", made_model())
     monkeypatch.setattr(models, "embedded_folder", lambda name: tmp_path / name)
     config = NAMED_MODELS["14b"].config
@@ -418,13 +523,22 @@ def test_a_model_that_does_not_fit_is_refused_with_what_would(tmp_path: Path, mo
         check_memory(config, plan, cuda)
     needed = total + memory.CUDA_OVERHEAD
     message = str(caught.value)
-    assert f"14b at 1024x576 with 6 references needs {needed / 1e9:.3g} GB (weights 34.1 GB, window cache 39.6 GB" in message
-    assert f"cuda has 80 GB free: {(needed - 80e9) / 1e9:.3g} GB too much; what would fit: --offload, renders of " in message
+    assert (
+        f"14b at 1024x576 with 6 references needs {needed / 1e9:.3g} GB (weights 34.1 GB, window "
+        "cache 39.6 GB" in message
+    )
+    assert (
+        f"cuda has 80 GB free: {(needed - 80e9) / 1e9:.3g} GB too much; what would fit: --offload, "
+        "renders of " in message
+    )
     assert message.endswith("--model tiny, --model 1.3b")
     monkeypatch.setattr(memory, "free_memory", lambda device: needed)
     check_memory(config, plan, cuda)
     tiny = memory_estimate(SMALL, plan).total + memory.CUDA_OVERHEAD
-    for free, fitting in ((tiny, "what would fit: --model tiny"), (tiny - 1, "nothing known would fit")):
+    for free, fitting in (
+        (tiny, "what would fit: --model tiny"),
+        (tiny - 1, "nothing known would fit"),
+    ):
         monkeypatch.setattr(memory, "free_memory", lambda device, free=free: free)
         with pytest.raises(InputError, match=f"{fitting}$"):
             check_memory(config, plan, cuda)
@@ -436,4 +550,6 @@ def test_models_load_onto_a_gpu(tmp_path: Path) -> None:
     save_model(tmp_path, model)
     loaded = load_model(tmp_path, "cuda")
     assert loaded.dtype == torch.bfloat16 and loaded.device.type == "cuda"
-    assert torch.equal(loaded.transformer.head.weight.cpu(), model.transformer.head.weight.bfloat16())
+    assert torch.equal(
+        loaded.transformer.head.weight.cpu(), model.transformer.head.weight.bfloat16()
+    )

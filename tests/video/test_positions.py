@@ -42,15 +42,22 @@ def test_rope_of_each_token_by_the_formula(head_width: int):
             for pair in range(width // 2):
                 angle = position * 10_000 ** (-2 * pair / width)
                 a, b = x[0, token, 0, channel : channel + 2].tolist()
-                expected = (a * math.cos(angle) - b * math.sin(angle), a * math.sin(angle) + b * math.cos(angle))
-                assert turned[token, channel : channel + 2].tolist() == pytest.approx(expected, abs=TOLERANCE)
+                expected = (
+                    a * math.cos(angle) - b * math.sin(angle),
+                    a * math.sin(angle) + b * math.cos(angle),
+                )
+                assert turned[token, channel : channel + 2].tolist() == pytest.approx(
+                    expected, abs=TOLERANCE
+                )
                 channel += 2
         assert channel == head_width
 
 
 def test_rope_in_real_numbers_is_the_complex_product():
     x, table = randn(2, 24, 3, 16), rope_table(3, 2, 3, 4, 16)
-    torch.testing.assert_close(rotate_pairs_real(x.unflatten(-1, (-1, 2)), table).flatten(-2), rotate_pairs(x, table))
+    torch.testing.assert_close(
+        rotate_pairs_real(x.unflatten(-1, (-1, 2)), table).flatten(-2), rotate_pairs(x, table)
+    )
 
 
 def test_rope_takes_and_returns_bfloat16_and_turns_in_float32():
@@ -59,7 +66,9 @@ def test_rope_takes_and_returns_bfloat16_and_turns_in_float32():
 
 
 def test_products_depend_on_the_difference_of_frames_also_after_ten_million():
-    """Float32 angles would be off by a whole turn there, a table of 1024 positions would have ended."""
+    """Float32 angles would be off by a whole turn there, a table of 1024 positions would have
+    ended.
+    """
     x, y = randn(1, 12, 2, 32, seed=1), randn(1, 12, 2, 32, seed=2)
 
     def products(first: int) -> Tensor:
@@ -72,7 +81,9 @@ def test_products_depend_on_the_difference_of_frames_also_after_ten_million():
 
 
 def slow_prope(x: Tensor, matrices: Tensor, rows: int, columns: int, sign: float) -> Tensor:
-    """One matrix per token for the whole head, in float64. x: tokens of one head; matrices: per view."""
+    """One matrix per token for the whole head, in float64. x: tokens of one head; matrices: per
+    view.
+    """
     width = x.shape[-1]
     out = torch.empty(x.shape, dtype=torch.float64)
     for token in range(x.shape[0]):
@@ -106,12 +117,18 @@ def test_prope_of_each_token_by_the_formula():
     ):
         for head in range(x.shape[2]):
             expected = slow_prope(x[0, :, head], matrices, rows, columns, sign)
-            torch.testing.assert_close(actual[0, :, head].double(), expected, atol=TOLERANCE, rtol=TOLERANCE)
+            torch.testing.assert_close(
+                actual[0, :, head].double(), expected, atol=TOLERANCE, rtol=TOLERANCE
+            )
 
 
-def attended(queries: ViewPositions, keys: ViewPositions, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attended(
+    queries: ViewPositions, keys: ViewPositions, q: Tensor, k: Tensor, v: Tensor
+) -> Tensor:
     logits = torch.einsum("bqhw,bkhw->bhqk", queries.query(q), keys.key_or_value(k)) / 8
-    return queries.result(torch.einsum("bhqk,bkhw->bqhw", logits.softmax(dim=-1), keys.key_or_value(v)))
+    return queries.result(
+        torch.einsum("bhqk,bkhw->bqhw", logits.softmax(dim=-1), keys.key_or_value(v))
+    )
 
 
 def test_prope_sees_cameras_relative_to_each_other_only():

@@ -1,4 +1,6 @@
-"""Sampling with a network of 20 lines: against slow twins, lazily, for any length, with gradients, and against frozen outputs."""
+"""Sampling with a network of 20 lines: against slow twins, lazily, for any length, with gradients,
+and against frozen outputs.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +30,18 @@ from artifixer.video.sample import (
     sample_bidirectional,
     sample_blocks,
 )
-from artifixer.video.transformer import CrossMemory, VideoTransformer, VideoTransformerConfig, initialise
+from artifixer.video.transformer import (
+    CrossMemory,
+    VideoTransformer,
+    VideoTransformerConfig,
+    initialise,
+)
 
 #: float32 sums in another order.
 ROUNDING = 1e-5
 
-#: Share of the largest latent by which bfloat16 is off after a few calls whose keys feed each other.
+#: Share of the largest latent by which bfloat16 is off after a few calls whose keys feed each
+#: other.
 HALF_PRECISION = 0.05
 
 FROZEN = Path(__file__).parent / "frozen" / "sampler.safetensors"
@@ -42,11 +50,21 @@ SMALL = SampleConfig(steps=3, block_frames=2, window_frames=6, sink_frames=2)
 
 
 class FakeNetwork(nn.Module):
-    """Its velocity depends on every input, and through the cache on the blocks that the window holds."""
+    """Its velocity depends on every input, and through the cache on the blocks that the window
+    holds.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        sizes = {"temporal_factor": 2, "spatial_factor": 2, "patch_size": 1, "layers": 1, "heads": 1, "width": 3, "noise_free_skip": False}
+        sizes = {
+            "temporal_factor": 2,
+            "spatial_factor": 2,
+            "patch_size": 1,
+            "layers": 1,
+            "heads": 1,
+            "width": 3,
+            "noise_free_skip": False,
+        }
         self.config = SimpleNamespace(**sizes)
         self.gain = nn.Parameter(torch.tensor(0.5))
         self.skips: list[Any] = []
@@ -54,13 +72,29 @@ class FakeNetwork(nn.Module):
     def remember(self, conditions: Conditions) -> Tensor:
         return conditions.text.mean()
 
-    def forward(self, noisy, timesteps, conditions, *, first_latent_frame=0, cache=None, memory=None, source_skip=None) -> Tensor:
+    def forward(
+        self,
+        noisy,
+        timesteps,
+        conditions,
+        *,
+        first_latent_frame=0,
+        cache=None,
+        memory=None,
+        source_skip=None,
+    ) -> Tensor:
         seen = tokens = self.gain * noisy.flatten(2).mT[:, :, None]
         if cache is not None:
             _, seen = cache.open_block(first_latent_frame, noisy.shape[2]).extend(0, tokens, tokens)
         self.skips.append(source_skip)
-        rest = (conditions.text.mean() if memory is None else memory) + conditions.rays.mean() + timesteps.view(-1, 1, 1, 1, 1) / 1000
-        return torch.tanh(self.gain * noisy + rest + seen.mean(dim=(1, 2)).view(len(noisy), -1, 1, 1, 1))
+        rest = (
+            (conditions.text.mean() if memory is None else memory)
+            + conditions.rays.mean()
+            + timesteps.view(-1, 1, 1, 1, 1) / 1000
+        )
+        return torch.tanh(
+            self.gain * noisy + rest + seen.mean(dim=(1, 2)).view(len(noisy), -1, 1, 1, 1)
+        )
 
 
 @dataclass
@@ -79,7 +113,11 @@ def clip(latent_frames: int, batch: int = 1, opacity: float | None = None) -> Bl
     """A whole clip of 2 x 3 latents as one input."""
     draw = torch.Generator().manual_seed(latent_frames)
     frames = 1 + 2 * (latent_frames - 1)
-    values = torch.rand(batch, frames, 4, 6, generator=draw) if opacity is None else torch.full((batch, frames, 4, 6), opacity)
+    values = (
+        torch.rand(batch, frames, 4, 6, generator=draw)
+        if opacity is None
+        else torch.full((batch, frames, 4, 6), opacity)
+    )
     conditions = Conditions(
         opacity=values,
         rays=torch.randn(batch, latent_frames, 4, 6, 6, generator=draw),
@@ -93,15 +131,35 @@ def clip(latent_frames: int, batch: int = 1, opacity: float | None = None) -> Bl
 def blocks_of(whole: BlockInput, frames: int = 2) -> list[BlockInput]:
     starts = range(0, whole.conditions.latent_frames, frames)
     pieces = whole.render_latents.split(frames, dim=2)
-    return [BlockInput(start, piece, whole.conditions.latent_slice(start, frames)) for start, piece in zip(starts, pieces, strict=True)]
+    return [
+        BlockInput(start, piece, whole.conditions.latent_slice(start, frames))
+        for start, piece in zip(starts, pieces, strict=True)
+    ]
 
 
-def run(blocks: Iterable[BlockInput], config: SampleConfig = SMALL, seed: int = 0, **options: Any) -> Tensor:
-    return torch.cat(list(sample_blocks(options.pop("model", None) or network(), blocks, config, keyed_noise(seed), **options)), dim=2)
+def run(
+    blocks: Iterable[BlockInput], config: SampleConfig = SMALL, seed: int = 0, **options: Any
+) -> Tensor:
+    return torch.cat(
+        list(
+            sample_blocks(
+                options.pop("model", None) or network(),
+                blocks,
+                config,
+                keyed_noise(seed),
+                **options,
+            )
+        ),
+        dim=2,
+    )
 
 
-def slow_roll_out(model: Any, whole: BlockInput, config: SampleConfig, seed: int, exit_step: int | None = None) -> Tensor:
-    """The release's loop spelled out (batch of one): values of past blocks in a list, the window cut from it frame by frame."""
+def slow_roll_out(
+    model: Any, whole: BlockInput, config: SampleConfig, seed: int, exit_step: int | None = None
+) -> Tensor:
+    """The release's loop spelled out (batch of one): values of past blocks in a list, the window
+    cut from it frame by frame.
+    """
     noise = keyed_noise(seed)
     past: list[Tensor] = []
     results: list[Tensor] = []
@@ -112,12 +170,20 @@ def slow_roll_out(model: Any, whole: BlockInput, config: SampleConfig, seed: int
         alpha = alpha.view(1, config.block_frames, 2, 2, 2, 3, 2).amax(dim=(2, 4, 6))[:, None]
         frames: list[Tensor] = []
         for step, sigma in enumerate(sigmas if exit_step is None else sigmas[: exit_step + 1]):
-            source = alpha * block.render_latents + (1 - alpha) * noise(index, step, block.render_latents.shape)
+            source = alpha * block.render_latents + (1 - alpha) * noise(
+                index, step, block.render_latents.shape
+            )
             x = source if step == 0 else (1 - sigma) * results.pop().detach() + sigma * source
             frames = list((model.gain * x).unbind(dim=2))
             kept = config.window_frames - config.sink_frames - config.block_frames
-            window = past[: config.sink_frames] + past[config.sink_frames :][-kept:] if exit_step is None else past
-            context = torch.stack([*window, *frames], dim=2).mean(dim=(2, 3, 4)).view(1, -1, 1, 1, 1)
+            window = (
+                past[: config.sink_frames] + past[config.sink_frames :][-kept:]
+                if exit_step is None
+                else past
+            )
+            context = (
+                torch.stack([*window, *frames], dim=2).mean(dim=(2, 3, 4)).view(1, -1, 1, 1, 1)
+            )
             rest = block.conditions.text.mean() + block.conditions.rays.mean() + sigma
             results.append(x - sigma * torch.tanh(model.gain * x + rest + context))
         past = past + frames
@@ -130,7 +196,9 @@ def test_roll_out_equals_the_loop_spelled_out(steps, window, sink):
     whole = clip(16)
     with torch.no_grad():
         expected = slow_roll_out(network(), whole, config, seed=3)
-    torch.testing.assert_close(run(blocks_of(whole), config, seed=3), expected, rtol=0, atol=ROUNDING)
+    torch.testing.assert_close(
+        run(blocks_of(whole), config, seed=3), expected, rtol=0, atol=ROUNDING
+    )
 
 
 def test_each_block_is_read_only_when_the_one_before_was_taken():
@@ -155,13 +223,30 @@ def test_what_comes_later_does_not_change_a_block():
 
 def test_a_batch_is_its_clips():
     both = clip(6, batch=2)
-    both = replace(both, conditions=replace(both.conditions, rays=both.conditions.rays[:1].expand_as(both.conditions.rays)))
-    both = replace(both, conditions=replace(both.conditions, text=both.conditions.text[:1].expand_as(both.conditions.text)))
+    both = replace(
+        both,
+        conditions=replace(
+            both.conditions, rays=both.conditions.rays[:1].expand_as(both.conditions.rays)
+        ),
+    )
+    both = replace(
+        both,
+        conditions=replace(
+            both.conditions, text=both.conditions.text[:1].expand_as(both.conditions.text)
+        ),
+    )
     result = run(blocks_of(both))
     for sample in range(2):
-        conditions = {name: value[sample : sample + 1] for name, value in vars(both.conditions).items() if value is not None}
+        conditions = {
+            name: value[sample : sample + 1]
+            for name, value in vars(both.conditions).items()
+            if value is not None
+        }
         one = BlockInput(0, both.render_latents[sample : sample + 1], Conditions(**conditions))
-        alone = torch.cat(list(sample_blocks(network(), blocks_of(one), SMALL, keyed_noise(0, sample=sample))), dim=2)
+        alone = torch.cat(
+            list(sample_blocks(network(), blocks_of(one), SMALL, keyed_noise(0, sample=sample))),
+            dim=2,
+        )
         torch.testing.assert_close(result[sample : sample + 1], alone, rtol=0, atol=ROUNDING)
 
 
@@ -171,13 +256,19 @@ def test_noise_is_keyed_by_its_place():
     places = [(block, step) for block in range(3) for step in range(3)]
     drawn = {place: noise(*place, shape) for place in places}
     for place in reversed(places):
-        assert torch.equal(keyed_noise(5)(*place, shape), drawn[place]), "the order of draws does not matter"
-    distinct = {tuple(values.flatten().tolist()) for values in drawn.values()} | {tuple(keyed_noise(6)(0, 0, shape).flatten().tolist())}
+        assert torch.equal(keyed_noise(5)(*place, shape), drawn[place]), (
+            "the order of draws does not matter"
+        )
+    distinct = {tuple(values.flatten().tolist()) for values in drawn.values()} | {
+        tuple(keyed_noise(6)(0, 0, shape).flatten().tolist())
+    }
     assert len(distinct) == len(places) + 1
     many = noise(0, 0, torch.Size((1, 16, 7, 32, 32)))
     assert abs(float(many.mean())) < 0.01 and abs(float(many.std()) - 1) < 0.01
     assert keyed_noise(5, dtype=torch.bfloat16)(0, 0, shape).dtype == torch.bfloat16
-    assert torch.equal(noise(1, 2, torch.Size((2, *shape[1:])))[1:], keyed_noise(5, sample=1)(1, 2, shape))
+    assert torch.equal(
+        noise(1, 2, torch.Size((2, *shape[1:])))[1:], keyed_noise(5, sample=1)(1, 2, shape)
+    )
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
@@ -191,7 +282,13 @@ def test_fixed_steps_are_that_many_calls_whatever_the_opacity(steps):
 def test_adaptive_steps_follow_each_blocks_opacity():
     whole = clip(10)
     opacity = whole.conditions.opacity.clone()
-    for frames, value in ((slice(0, 3), 1.0), (slice(3, 7), 0.95), (slice(7, 11), 0.8), (slice(11, 15), 0.0), (slice(15, 19), 1.0)):
+    for frames, value in (
+        (slice(0, 3), 1.0),
+        (slice(3, 7), 0.95),
+        (slice(7, 11), 0.8),
+        (slice(11, 15), 0.0),
+        (slice(15, 19), 1.0),
+    ):
         opacity[:, frames] = value
     whole = replace(whole, conditions=replace(whole.conditions, opacity=opacity))
     count = CallCount()
@@ -205,7 +302,9 @@ def test_adaptive_steps_of_the_two_ends():
     policy = AdaptiveSteps()
     assert policy.steps(torch.ones(1, 4, 2, 2)) in (1, 2)
     assert policy.steps(torch.zeros(1, 4, 2, 2)) == 4
-    assert policy.steps(torch.stack([torch.ones(4, 2, 2), torch.zeros(4, 2, 2)])) == 4, "the emptiest clip of a batch decides"
+    assert policy.steps(torch.stack([torch.ones(4, 2, 2), torch.zeros(4, 2, 2)])) == 4, (
+        "the emptiest clip of a batch decides"
+    )
     with pytest.raises(AssertionError, match="do not grow"):
         AdaptiveSteps((0.3, 0.1))
 
@@ -225,10 +324,16 @@ def test_1100_latent_frames_in_the_slots_of_the_first_block():
         for first in range(0, frames, 10):
             drawn = torch.Generator().manual_seed(first)
             opacity = torch.rand(1, 20 - (first == 0), 2, 2, generator=drawn)
-            yield BlockInput(first, torch.randn(1, 3, 10, 1, 1, generator=drawn), moving_conditions(opacity, first))
+            yield BlockInput(
+                first,
+                torch.randn(1, 3, 10, 1, 1, generator=drawn),
+                moving_conditions(opacity, first),
+            )
 
     slots = set()
-    model.register_forward_pre_hook(lambda _, args, options: slots.add(options["cache"].slots.data_ptr()), with_kwargs=True)
+    model.register_forward_pre_hook(
+        lambda _, args, options: slots.add(options["cache"].slots.data_ptr()), with_kwargs=True
+    )
     latents = torch.cat(list(sample_blocks(model, endless(), config, keyed_noise(0))), dim=2)
     assert latents.shape[2] == frames and latents.isfinite().all()
     assert len(slots) == 1, "the cache was allocated again"
@@ -249,7 +354,10 @@ def moving_conditions(opacity: Tensor, first: int) -> Conditions:
     """Of frames of 2 x 2 pixels whose camera goes sideways, with two references."""
     latent_frames = -(-opacity.shape[1] // 2)
     draw = torch.Generator().manual_seed(first)
-    viewmats, references = torch.eye(4).repeat(1, latent_frames, 1, 1), torch.eye(4).repeat(1, 2, 1, 1)
+    viewmats, references = (
+        torch.eye(4).repeat(1, latent_frames, 1, 1),
+        torch.eye(4).repeat(1, 2, 1, 1),
+    )
     viewmats[..., 0, 3] = torch.arange(first, first + latent_frames) * 0.3
     references[..., 0, 3] = torch.tensor([0.5, 2.0])
     return Conditions(
@@ -265,7 +373,9 @@ def moving_conditions(opacity: Tensor, first: int) -> Conditions:
 
 
 def test_checkpointed_gradients_of_a_roll_out_are_the_plain_ones():
-    """Three blocks, moving cameras, references: a layer that is run again in the backward pass must see its own block's cameras."""
+    """Three blocks, moving cameras, references: a layer that is run again in the backward pass must
+    see its own block's cameras.
+    """
 
     def gradients(checkpointed: bool) -> dict[str, Tensor]:
         model = transformer()
@@ -280,12 +390,22 @@ def test_checkpointed_gradients_of_a_roll_out_are_the_plain_ones():
             for first in (0, 2, 4)
         ]
         run(blocks, seed=2, model=model, exit_step=1).square().sum().backward()
-        return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+        return {
+            name: parameter.grad
+            for name, parameter in model.named_parameters()
+            if parameter.grad is not None
+        }
 
     plain, checkpointed = gradients(False), gradients(True)
     assert set(plain) == set(checkpointed) and all(gradient.any() for gradient in plain.values())
     for name, gradient in plain.items():
-        torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-4, atol=ROUNDING, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            checkpointed[name],
+            gradient,
+            rtol=1e-4,
+            atol=ROUNDING,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
 
 
 def test_timesteps_are_rounded_only_in_bfloat16():
@@ -295,7 +415,10 @@ def test_timesteps_are_rounded_only_in_bfloat16():
 
     def outputs(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         model = transformer().to(dtype)
-        exact, rounded = (model(latents.to(dtype), torch.tensor([time]), conditions.to(dtype=dtype)) for time in (937.5, 936.0))
+        exact, rounded = (
+            model(latents.to(dtype), torch.tensor([time]), conditions.to(dtype=dtype))
+            for time in (937.5, 936.0)
+        )
         return exact, rounded
 
     assert torch.equal(*outputs(torch.bfloat16))
@@ -315,23 +438,35 @@ def test_float16_does_not_round_timesteps():
 
 
 def test_low_precision_latents_keep_the_exact_levels():
-    """The network rounds the timesteps that it reads in bfloat16; the sampler computes with the exact ones."""
+    """The network rounds the timesteps that it reads in bfloat16; the sampler computes with the
+    exact ones.
+    """
     whole, config = clip(2), replace(SMALL, steps=4)
     low = Recorder()
-    block = replace(whole, render_latents=whole.render_latents.bfloat16(), conditions=whole.conditions.to(dtype=torch.bfloat16))
+    block = replace(
+        whole,
+        render_latents=whole.render_latents.bfloat16(),
+        conditions=whole.conditions.to(dtype=torch.bfloat16),
+    )
     noise = keyed_noise(0, dtype=torch.bfloat16)
     latents = next(sample_blocks(network().to(torch.bfloat16), [block], config, noise, observe=low))
     assert latents.dtype == torch.bfloat16
-    assert [1000 * call.sigma for call in low.calls] == pytest.approx([1000, 937.5, 2500 / 3, 625], rel=1e-6)
+    assert [1000 * call.sigma for call in low.calls] == pytest.approx(
+        [1000, 937.5, 2500 / 3, 625], rel=1e-6
+    )
     last = low.calls[-1]
-    assert torch.equal(latents, (last.noisy_latents.float() - last.sigma * last.velocity.float()).bfloat16())
+    assert torch.equal(
+        latents, (last.noisy_latents.float() - last.sigma * last.velocity.float()).bfloat16()
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_latents_may_be_wider_than_the_network(dtype):
-    """Latents in float32 through a network in half precision, references and a full window included: close to float32 throughout.
+    """Latents in float32 through a network in half precision, references and a full window
+    included: close to float32 throughout.
 
-    Of one step: more have levels that bfloat16 rounds, which is no small thing to a network with random weights.
+    Of one step: more have levels that bfloat16 rounds, which is no small thing to a network with
+    random weights.
     """
 
     def latents(model: VideoTransformer, steps: int = 1) -> Tensor:
@@ -362,7 +497,9 @@ def test_direct_source_draws_no_noise():
     assert torch.equal(recorder.calls[0].noisy_latents, whole.render_latents[:, :, :2])
     first, second = recorder.calls[:2]
     clean = first.noisy_latents - first.velocity
-    torch.testing.assert_close(second.noisy_latents, torch.lerp(clean, whole.render_latents[:, :, :2], second.sigma))
+    torch.testing.assert_close(
+        second.noisy_latents, torch.lerp(clean, whole.render_latents[:, :, :2], second.sigma)
+    )
 
 
 def test_networks_that_skip_the_source_are_given_it():
@@ -373,7 +510,10 @@ def test_networks_that_skip_the_source_are_given_it():
     model.skips.clear()
     model.config.noise_free_skip = True
     run(blocks_of(whole), model=model)
-    assert all(torch.equal(skip, 0.25 * whole.render_latents) for skip in model.skips) and len(model.skips) == 3
+    assert (
+        all(torch.equal(skip, 0.25 * whole.render_latents) for skip in model.skips)
+        and len(model.skips) == 3
+    )
 
 
 def test_no_gradients_unless_for_training():
@@ -382,16 +522,26 @@ def test_no_gradients_unless_for_training():
 
 @pytest.mark.parametrize("exit_step", [0, 2])
 def test_training_roll_out_has_the_gradients_of_the_loop_spelled_out(exit_step):
-    """Value and gradient: of the weights, and of the render latents of block 0, which later blocks see through the cache alone."""
+    """Value and gradient: of the weights, and of the render latents of block 0, which later blocks
+    see through the cache alone.
+    """
 
     def gradients(roll_out: Any) -> tuple[Tensor, ...]:
         model, whole = network(), clip(8)
         whole.render_latents.requires_grad_()
         latents = roll_out(model, whole)
-        later = torch.autograd.grad(latents[:, :, 4:].square().sum(), [model.gain, whole.render_latents], retain_graph=True)
-        return latents.detach(), *later, *torch.autograd.grad(latents.sum(), [model.gain, whole.render_latents])
+        later = torch.autograd.grad(
+            latents[:, :, 4:].square().sum(), [model.gain, whole.render_latents], retain_graph=True
+        )
+        return (
+            latents.detach(),
+            *later,
+            *torch.autograd.grad(latents.sum(), [model.gain, whole.render_latents]),
+        )
 
-    ours = gradients(lambda model, whole: run(blocks_of(whole), seed=4, model=model, exit_step=exit_step))
+    ours = gradients(
+        lambda model, whole: run(blocks_of(whole), seed=4, model=model, exit_step=exit_step)
+    )
     expected = gradients(lambda model, whole: slow_roll_out(model, whole, SMALL, 4, exit_step))
     for value, twin in zip(ours, expected, strict=True):
         torch.testing.assert_close(value, twin, rtol=1e-4, atol=ROUNDING)
@@ -423,12 +573,24 @@ class StraightNetwork(FakeNetwork):
         super().__init__()
         self.target, self.source = target, source
 
-    def forward(self, noisy, timesteps, conditions, *, first_latent_frame=0, cache=None, memory=None, source_skip=None) -> Tensor:
+    def forward(
+        self,
+        noisy,
+        timesteps,
+        conditions,
+        *,
+        first_latent_frame=0,
+        cache=None,
+        memory=None,
+        source_skip=None,
+    ) -> Tensor:
         return self.source - self.target + memory
 
 
 def bidirectional(model: Any, whole: BlockInput, config: TeacherConfig, **options: Any) -> Tensor:
-    return sample_bidirectional(model, whole.render_latents, whole.conditions, config, keyed_noise(0), **options)
+    return sample_bidirectional(
+        model, whole.render_latents, whole.conditions, config, keyed_noise(0), **options
+    )
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7])
@@ -437,7 +599,12 @@ def test_teacher_reaches_the_end_of_a_straight_line(steps):
     whole = replace(whole, conditions=whole.conditions.drop(text=True))
     target = torch.randn(whole.render_latents.shape, generator=torch.Generator().manual_seed(9))
     count = CallCount()
-    latents = bidirectional(StraightNetwork(target, whole.render_latents), whole, TeacherConfig(steps=steps), observe=count)
+    latents = bidirectional(
+        StraightNetwork(target, whole.render_latents),
+        whole,
+        TeacherConfig(steps=steps),
+        observe=count,
+    )
     torch.testing.assert_close(latents, target, rtol=0, atol=1e-4)
     assert count.total == steps
 
@@ -454,39 +621,58 @@ def test_guidance_leads_away_from_the_negative_text():
     away = torch.full_like(text, 0.5)
     assert guided(1.0) == pytest.approx(-float(text.mean()), abs=1e-3)
     assert guided(3.0) == pytest.approx(-3 * float(text.mean()), abs=1e-3)
-    assert guided(3.0, negative_text=away) == pytest.approx(-(0.5 + 3 * (float(text.mean()) - 0.5)), abs=1e-3)
-    assert guided(1.0, negative_text=away) == guided(1.0), "without guidance the negative text is not read"
+    assert guided(3.0, negative_text=away) == pytest.approx(
+        -(0.5 + 3 * (float(text.mean()) - 0.5)), abs=1e-3
+    )
+    assert guided(1.0, negative_text=away) == guided(1.0), (
+        "without guidance the negative text is not read"
+    )
 
 
 def test_guided_branches_share_the_references():
-    """Their keys and values are computed and kept once, and the result is that of two separate calls."""
+    """Their keys and values are computed and kept once, and the result is that of two separate
+    calls.
+    """
     model, whole = transformer(), clip_with_references()
     memories: list[CrossMemory] = []
     recorder = Recorder()
-    hook = model.register_forward_pre_hook(lambda _, args, options: memories.append(options["memory"]), with_kwargs=True)
+    hook = model.register_forward_pre_hook(
+        lambda _, args, options: memories.append(options["memory"]), with_kwargs=True
+    )
     bidirectional(model, whole, TeacherConfig(steps=1, guidance=3.0), observe=recorder)
     hook.remove()
     prompted, unprompted = memories
     for ours, theirs in zip(prompted.layers, unprompted.layers, strict=True):
-        assert ours.reference_keys is theirs.reference_keys and ours.reference_values is theirs.reference_values
+        assert (
+            ours.reference_keys is theirs.reference_keys
+            and ours.reference_values is theirs.reference_values
+        )
         assert not torch.equal(ours.text_keys, theirs.text_keys)
     (call,) = recorder.calls
     with torch.no_grad():
         texts = (whole.conditions, whole.conditions.drop(text=True))
-        with_text, without = (model(whole.render_latents, call.timesteps, conditions) for conditions in texts)
-    torch.testing.assert_close(call.velocity, without + 3 * (with_text - without), rtol=0, atol=ROUNDING)
+        with_text, without = (
+            model(whole.render_latents, call.timesteps, conditions) for conditions in texts
+        )
+    torch.testing.assert_close(
+        call.velocity, without + 3 * (with_text - without), rtol=0, atol=ROUNDING
+    )
 
 
 def clip_with_references() -> BlockInput:
     """Opaque, so that the source is the render."""
     return BlockInput(
-        0, torch.randn(1, 3, 4, 1, 1, generator=torch.Generator().manual_seed(3)), moving_conditions(torch.ones(1, 7, 2, 2), 0)
+        0,
+        torch.randn(1, 3, 4, 1, 1, generator=torch.Generator().manual_seed(3)),
+        moving_conditions(torch.ones(1, 7, 2, 2), 0),
     )
 
 
 def test_clips_of_a_video_have_noise_of_their_own():
     whole = clip(3, opacity=0.0)
-    first, second, again = (bidirectional(network(), whole, TeacherConfig(steps=2), clip=index) for index in (0, 1, 0))
+    first, second, again = (
+        bidirectional(network(), whole, TeacherConfig(steps=2), clip=index) for index in (0, 1, 0)
+    )
     assert torch.equal(first, again)
     assert not torch.allclose(first, second)
 
@@ -494,7 +680,10 @@ def test_clips_of_a_video_have_noise_of_their_own():
 def frozen_outputs() -> dict[str, Tensor]:
     """What the frozen file holds: the samplers' outputs on made inputs."""
     whole = clip(10)
-    outputs = {f"blocks_{steps}": run(blocks_of(whole), replace(SMALL, steps=steps), seed=7) for steps in (1, 2, 4)}
+    outputs = {
+        f"blocks_{steps}": run(blocks_of(whole), replace(SMALL, steps=steps), seed=7)
+        for steps in (1, 2, 4)
+    }
     outputs["adaptive"] = run(blocks_of(whole), replace(SMALL, steps="adaptive"), seed=7)
     outputs["direct"] = run(blocks_of(whole), replace(SMALL, source="direct"), seed=7)
     outputs["exit_1"] = run(blocks_of(whole), seed=7, exit_step=1).detach()
@@ -507,4 +696,10 @@ def test_outputs_are_those_frozen_when_parity_held():
     stored, made = load_file(FROZEN), frozen_outputs()
     assert set(stored) == set(made)
     for name, values in made.items():
-        torch.testing.assert_close(values, stored[name].clone(), rtol=0, atol=ROUNDING, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            values,
+            stored[name].clone(),
+            rtol=0,
+            atol=ROUNDING,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )

@@ -1,6 +1,8 @@
-"""Roll-outs and the teacher against the public release's own: every call of the network, latents, caches and decoded video.
+"""Roll-outs and the teacher against the public release's own: every call of the network, latents,
+caches and decoded video.
 
-Sizes, steps and windows come from the manifest. A set of cases may be of any architecture and length, and lack some of the tensors.
+Sizes, steps and windows come from the manifest. A set of cases may be of any architecture and
+length, and lack some of the tensors.
 """
 
 from __future__ import annotations
@@ -18,9 +20,25 @@ from torch import Tensor
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.video.cache import RingCache
 from artifixer.video.conditions import Conditions, RollOutContext
-from artifixer.video.sample import BlockInput, NetworkCall, Noise, SampleConfig, TeacherConfig, sample_bidirectional, sample_blocks
+from artifixer.video.sample import (
+    BlockInput,
+    NetworkCall,
+    Noise,
+    SampleConfig,
+    TeacherConfig,
+    sample_bidirectional,
+    sample_blocks,
+)
 from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig
-from artifixer.video.vae import StreamingDecoder, StreamingEncoder, Vae, VaeConfig, build_vae, frames_to_video, video_to_frames
+from artifixer.video.vae import (
+    StreamingDecoder,
+    StreamingEncoder,
+    Vae,
+    VaeConfig,
+    build_vae,
+    frames_to_video,
+    video_to_frames,
+)
 from artifixer.video.weights import load_into, open_tensors, our_name
 from tests.video.parity_cases import cases_of, exact_products, manifest_of, read_case
 
@@ -70,7 +88,9 @@ def opened(parity_folder: Path, device: str) -> Oracle:
     )
     with torch.device("meta"):
         network = VideoTransformer(config)
-    load_into(network, open_tensors(parity_folder / "weights_transformer.safetensors").renamed(our_name))
+    load_into(
+        network, open_tensors(parity_folder / "weights_transformer.safetensors").renamed(our_name)
+    )
     return Oracle(parity_folder, manifest, network.eval().to(device), vae.to(device), device)
 
 
@@ -106,60 +126,114 @@ def stored_noise(stored: dict[str, Tensor]) -> Noise:
 
 
 def close(ours: Tensor, theirs: Tensor, what: str) -> None:
-    torch.testing.assert_close(ours.cpu(), theirs.cpu(), rtol=0, atol=TOLERANCE, msg=lambda text: f"{what}: {text}")
+    torch.testing.assert_close(
+        ours.cpu(), theirs.cpu(), rtol=0, atol=TOLERANCE, msg=lambda text: f"{what}: {text}"
+    )
 
 
 def test_every_call_of_the_roll_outs(oracle):
-    for name in cases_of(oracle.folder, "b", ["condition", "latents", "opacity", "text", "camera_rays", "w2cs", "Ks"]):
+    for name in cases_of(
+        oracle.folder, "b", ["condition", "latents", "opacity", "text", "camera_rays", "w2cs", "Ks"]
+    ):
         stored, meta = oracle.read(name)
         config, whole = config_of(meta), conditions_of(stored)
         calls: list[NetworkCall] = []
         caches: list[RingCache] = []
-        hook = oracle.network.register_forward_pre_hook(lambda _, args, options: caches.append(options["cache"]), with_kwargs=True)  # noqa: B023
+        hook = oracle.network.register_forward_pre_hook(
+            lambda _, args, options: caches.append(options["cache"]),  # noqa: B023
+            with_kwargs=True,
+        )
         size = config.block_frames
         blocks = [
             BlockInput(index * size, piece, whole.latent_slice(index * size, size))
             for index, piece in enumerate(stored["condition"].split(size, dim=2))
         ]
-        latents = torch.cat(list(sample_blocks(oracle.network, blocks, config, stored_noise(stored), observe=calls.append)), dim=2)
+        latents = torch.cat(
+            list(
+                sample_blocks(
+                    oracle.network, blocks, config, stored_noise(stored), observe=calls.append
+                )
+            ),
+            dim=2,
+        )
         hook.remove()
         assert len(calls) == meta["num_blocks"] * meta["num_inference_steps"]
         for call in calls:
             place = f"b{call.block}_s{call.step}"
-            for letter, value in (("x", call.noisy_latents), ("t", call.timesteps), ("v", call.velocity)):
+            for letter, value in (
+                ("x", call.noisy_latents),
+                ("t", call.timesteps),
+                ("v", call.velocity),
+            ):
                 if f"{letter}_{place}" in stored:
                     close(value, stored[f"{letter}_{place}"], f"{name} {letter}_{place}")
         close(latents, stored["latents"], f"{name} latents")
         if "cache_layer0_k" in stored:
-            for ours, part in zip(unrolled(caches[-1], whole.latent_frames), ("k", "v"), strict=True):
-                close(ours, stored[f"cache_layer0_{part}"][:, : ours.shape[1]], f"{name} cache {part}")
+            for ours, part in zip(
+                unrolled(caches[-1], whole.latent_frames), ("k", "v"), strict=True
+            ):
+                close(
+                    ours, stored[f"cache_layer0_{part}"][:, : ours.shape[1]], f"{name} cache {part}"
+                )
 
 
 def unrolled(cache: RingCache, frames: int) -> Tensor:
-    """Keys and values of layer 0 in the release's order: sink frames, then the latest others from old to new."""
-    latest = range(max(cache.sink_frames, frames - (cache.window_frames - cache.sink_frames)), frames)
-    ring = [cache.sink_frames + (frame - cache.sink_frames) % (cache.window_frames - cache.sink_frames) for frame in latest]
+    """Keys and values of layer 0 in the release's order: sink frames, then the latest others from
+    old to new.
+    """
+    latest = range(
+        max(cache.sink_frames, frames - (cache.window_frames - cache.sink_frames)), frames
+    )
+    ring = [
+        cache.sink_frames + (frame - cache.sink_frames) % (cache.window_frames - cache.sink_frames)
+        for frame in latest
+    ]
     by_frame = cache.slots[0].unflatten(2, (cache.window_frames, -1))
     return by_frame[:, :, [*range(cache.sink_frames), *ring]].flatten(2, 3)
 
 
 def test_whole_flow_of_the_roll_outs(oracle):
-    """From renders, opacity and poses to video: encoding, conditions, roll-out and decoding, all of them block by block."""
+    """From renders, opacity and poses to video: encoding, conditions, roll-out and decoding, all of
+    them block by block.
+    """
     for name in cases_of(oracle.folder, "b", ["c2w", "rgb_rendered", "opacity", "text", "video"]):
         stored, meta = oracle.read(name)
         config, targets = config_of(meta), cameras_of(oracle, stored["c2w"])
-        context = RollOutContext(targets[0], oracle.manifest["camera"]["scale"], oracle.vae.config.temporal_factor, stored["text"].cpu())
+        context = RollOutContext(
+            targets[0],
+            oracle.manifest["camera"]["scale"],
+            oracle.vae.config.temporal_factor,
+            stored["text"].cpu(),
+        )
         if "neighbor_c2w" in stored:
-            photos = oracle.vae.encode_stills(frames_to_video(stored["rgb_neighbors"][0].permute(0, 2, 3, 1)))
-            context = context.with_references(photos.cpu(), cameras_of(oracle, stored["neighbor_c2w"]))
+            photos = oracle.vae.encode_stills(
+                frames_to_video(stored["rgb_neighbors"][0].permute(0, 2, 3, 1))
+            )
+            context = context.with_references(
+                photos.cpu(), cameras_of(oracle, stored["neighbor_c2w"])
+            )
         encoder, decoder = StreamingEncoder(oracle.vae), StreamingDecoder(oracle.vae)
 
-        def blocks(stored=stored, meta=meta, targets=targets, encoder=encoder, context=context, config=config):
-            ends = [oracle.vae.config.pixel_frames(config.block_frames * (index + 1)) for index in range(meta["num_blocks"])]
+        def blocks(
+            stored=stored,
+            meta=meta,
+            targets=targets,
+            encoder=encoder,
+            context=context,
+            config=config,
+        ):
+            ends = [
+                oracle.vae.config.pixel_frames(config.block_frames * (index + 1))
+                for index in range(meta["num_blocks"])
+            ]
             for index, (start, end) in enumerate(itertools.pairwise([0, *ends])):
                 video = frames_to_video(stored["rgb_rendered"][0, start:end].permute(0, 2, 3, 1))
-                conditions = context.conditions(stored["opacity"][0, start:end].cpu(), targets[start:end], is_first=index == 0)
-                yield BlockInput(index * config.block_frames, encoder.push(video), conditions.to(oracle.device))
+                conditions = context.conditions(
+                    stored["opacity"][0, start:end].cpu(), targets[start:end], is_first=index == 0
+                )
+                yield BlockInput(
+                    index * config.block_frames, encoder.push(video), conditions.to(oracle.device)
+                )
 
         sampled = sample_blocks(oracle.network, blocks(), config, stored_noise(stored))
         video = torch.cat([video_to_frames(decoder.push(latents)) for latents in sampled])
@@ -172,7 +246,9 @@ def cameras_of(oracle: Oracle, camera_to_world: Tensor) -> Cameras:
     height, width = oracle.manifest["pixels"]
     count = len(camera_to_world)
     flip = torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))
-    Ks = torch.tensor([[lens["fl_x"], 0, lens["cx"]], [0, lens["fl_y"], lens["cy"]], [0, 0, 1]]).repeat(count, 1, 1)
+    Ks = torch.tensor(
+        [[lens["fl_x"], 0, lens["cx"]], [0, lens["fl_y"], lens["cy"]], [0, 0, 1]]
+    ).repeat(count, 1, 1)
     distortion = torch.tensor([lens.get(name, 0.0) for name in DISTORTION_NAMES]).repeat(count, 1)
     viewmats = torch.linalg.inv(camera_to_world.cpu().double() @ flip).float()
     return Cameras(viewmats, Ks, lens["w"], lens["h"], "pinhole", distortion).resized(width, height)
@@ -181,7 +257,9 @@ def cameras_of(oracle: Oracle, camera_to_world: Tensor) -> Cameras:
 def test_teacher(oracle):
     for name in cases_of(oracle.folder, "c"):
         stored, meta = oracle.read(name)
-        config = TeacherConfig(steps=meta["num_inference_steps"], guidance=meta["text_guidance_scale"])
+        config = TeacherConfig(
+            steps=meta["num_inference_steps"], guidance=meta["text_guidance_scale"]
+        )
         calls: list[NetworkCall] = []
         latents = sample_bidirectional(
             oracle.network,
@@ -192,7 +270,13 @@ def test_teacher(oracle):
             negative_text=stored["negative_text"],
             observe=calls.append,
         )
-        close(torch.cat([call.timesteps for call in calls]), stored["timesteps"], f"{name} timesteps")
+        close(
+            torch.cat([call.timesteps for call in calls]), stored["timesteps"], f"{name} timesteps"
+        )
         close(torch.tensor([call.sigma for call in calls]), stored["sigmas"][:-1], f"{name} sigmas")
         close(latents, stored["latents"], f"{name} latents")
-        close(video_to_frames(oracle.vae.decode(latents)), stored["video"][0].permute(0, 2, 3, 1), f"{name} video")
+        close(
+            video_to_frames(oracle.vae.decode(latents)),
+            stored["video"][0].permute(0, 2, 3, 1),
+            f"{name} video",
+        )

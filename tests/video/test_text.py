@@ -76,7 +76,9 @@ def test_long_prompts_are_cut_and_say_by_how_much(wan_folder: Path, tmp_path: Pa
     short = encoder(wan_folder, tmp_path).encode("a red house")
     assert short.warning is None
     for _ in range(2):  # computed, then from the cache
-        long = encoder(wan_folder, tmp_path).encode("a red house beside the red sea the sea the sea")
+        long = encoder(wan_folder, tmp_path).encode(
+            "a red house beside the red sea the sea the sea"
+        )
         assert long.cut_tokens == 4
         assert long.warning is not None
         assert "the last 4 tokens were cut" in long.warning

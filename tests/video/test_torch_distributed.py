@@ -1,4 +1,6 @@
-"""Sharded checkpoints of ``torch.distributed.checkpoint``: written by torch itself, read without running what is in them."""
+"""Sharded checkpoints of ``torch.distributed.checkpoint``: written by torch itself, read without
+running what is in them.
+"""
 
 from __future__ import annotations
 
@@ -50,11 +52,14 @@ def assert_tensors(folder: Path, expected: dict[str, Tensor]) -> None:
         assert found.dtype == tensor.dtype and torch.equal(found, tensor), name
 
 
-# ------------------------------------------------------------------------------------------------------------------- good checkpoints
+# --------------------------------------------------------------------------------------------------
+# good checkpoints
 
 
 @pytest.mark.parametrize("prefix", ["", "model", "state.net"])
-def test_the_network_of_a_training_state_is_read_under_its_own_names(prefix: str, tmp_path: Path) -> None:
+def test_the_network_of_a_training_state_is_read_under_its_own_names(
+    prefix: str, tmp_path: Path
+) -> None:
     state: dict[str, Any] = network()
     for part in reversed(prefix.split(".") if prefix else []):
         state = {part: state}
@@ -66,7 +71,10 @@ def test_the_network_of_a_training_state_is_read_under_its_own_names(prefix: str
 def test_what_several_processes_wrote_is_put_together(tmp_path: Path) -> None:
     """Rows that two processes share unevenly, one of which has nothing of a tensor."""
     shapes = {ANCHOR: (5, 3), "one.row": (1, 4), "even": (6, 2, 3)}
-    whole = {name: torch.randn(shape, generator=torch.Generator().manual_seed(1)) for name, shape in shapes.items()}
+    whole = {
+        name: torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        for name, shape in shapes.items()
+    }
 
     def process() -> None:
         from torch.distributed.device_mesh import init_device_mesh
@@ -74,7 +82,9 @@ def test_what_several_processes_wrote_is_put_together(tmp_path: Path) -> None:
 
         with joined_processes("cpu"):
             mesh = init_device_mesh("cpu", (2,))
-            parts: dict[str, Any] = {name: distribute_tensor(tensor, mesh, [Shard(0)]) for name, tensor in whole.items()}
+            parts: dict[str, Any] = {
+                name: distribute_tensor(tensor, mesh, [Shard(0)]) for name, tensor in whole.items()
+            }
             dcp.save({"model": parts | {"same": torch.ones(3)}}, checkpoint_id=tmp_path / "c")
 
     assert run_ranks([process, process]) == [0, 0]
@@ -84,14 +94,22 @@ def test_what_several_processes_wrote_is_put_together(tmp_path: Path) -> None:
 
 @pytest.fixture
 def release(tmp_path: Path) -> tuple[Path, Model]:
-    """The release's transformer as its training saves it, with the optimizer, and the same as a ``.pt``; Wan's autoencoder beside."""
+    """The release's transformer as its training saves it, with the optimizer, and the same as a
+    ``.pt``; Wan's autoencoder beside.
+    """
     _, model = release_checkpoint(tmp_path)
-    weights = {release_name(name): tensor for name, tensor in model.transformer.state_dict().items()}
-    optimizer = {f"state.{name}.exp_avg": torch.zeros_like(tensor) for name, tensor in weights.items()}
+    weights = {
+        release_name(name): tensor for name, tensor in model.transformer.state_dict().items()
+    }
+    optimizer = {
+        f"state.{name}.exp_avg": torch.zeros_like(tensor) for name, tensor in weights.items()
+    }
     return save(tmp_path / "sharded", {"model": weights, "optim": optimizer, "iteration": 7}), model
 
 
-def test_a_sharded_checkpoint_is_a_model_wherever_a_pt_is(release: tuple[Path, Model], tmp_path: Path) -> None:
+def test_a_sharded_checkpoint_is_a_model_wherever_a_pt_is(
+    release: tuple[Path, Model], tmp_path: Path
+) -> None:
     folder, model = release
     whole, sharded = load_model(tmp_path / "release.pt"), load_model(folder)
     assert sharded.config.transformer == whole.config.transformer
@@ -113,7 +131,8 @@ def assert_same_modules(ours: nn.Module, theirs: nn.Module) -> None:
         assert torch.equal(ours.state_dict()[name], tensor), name
 
 
-# ------------------------------------------------------------------------------------------------------------------- hostile ones
+# --------------------------------------------------------------------------------------------------
+# hostile ones
 
 
 class Payload:
@@ -127,7 +146,8 @@ class Payload:
 
 
 def metadata_of(folder: Path) -> Metadata:
-    content: Metadata = pickle.loads((folder / ".metadata").read_bytes())  # written by this test a moment ago
+    # written by this test a moment ago
+    content: Metadata = pickle.loads((folder / ".metadata").read_bytes())
     return content
 
 
@@ -152,7 +172,10 @@ def test_metadata_run_nothing(place: str, tmp_path: Path) -> None:
     metadata = metadata_of(folder)
     put(place, payload, metadata)
     (folder / ".metadata").write_bytes(pickle.dumps(metadata))
-    with pytest.raises(InputError, match=r"\.metadata: not plain metadata.*nothing in it was run \(it names (posix|nt).mkdir\)") as refused:
+    with pytest.raises(
+        InputError,
+        match=r"\.metadata: not plain metadata.*nothing in it was run \(it names (posix|nt).mkdir\)",
+    ) as refused:
         open_tensors(folder)
     assert "\n" not in str(refused.value)
     assert not payload.mark.exists()
@@ -183,7 +206,9 @@ PICKLES = {
 
 
 @pytest.mark.parametrize("name", PICKLES)
-def test_other_pickles_in_its_place_are_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_pickles_in_its_place_are_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     folder = save(tmp_path / "c", network())
     (folder / ".metadata").write_bytes(PICKLES[name])
@@ -204,10 +229,15 @@ def test_entries_of_parts_run_nothing(tmp_path: Path) -> None:
         if index.fqn.endswith(ANCHOR):
             info.length = part.stat().st_size
     entries = metadata.state_dict_metadata
-    metadata.state_dict_metadata = {name: entry for name, entry in entries.items() if name.endswith(ANCHOR)}
+    metadata.state_dict_metadata = {
+        name: entry for name, entry in entries.items() if name.endswith(ANCHOR)
+    }
     (folder / ".metadata").write_bytes(pickle.dumps(metadata))
     stored = open_tensors(folder)
-    with pytest.raises(InputError, match=rf"distcp: model\.{ANCHOR}: holds more than a plain tensor and may run code"):
+    with pytest.raises(
+        InputError,
+        match=rf"distcp: model\.{ANCHOR}: holds more than a plain tensor and may run code",
+    ):
         stored.read(ANCHOR)
     assert not payload.mark.exists()
 
@@ -222,19 +252,49 @@ def entry_of(metadata: Metadata) -> Any:
 
 #: What is changed in good metadata -> what is said about it.
 WRONG: dict[str, tuple[Callable[[Metadata], Any], str]] = {
-    "above the folder": (lambda m: setattr(first_info(m), "relative_path", "../c/__0_0.distcp"), r"is in '\.\./c/__0_0\.distcp', expected"),
-    "an absolute path": (lambda m: setattr(first_info(m), "relative_path", "/etc/passwd"), "is in '/etc/passwd', expected"),
-    "another file": (lambda m: setattr(first_info(m), "relative_path", "__9_0.distcp"), r"__9_0.distcp: does not exist"),
+    "above the folder": (
+        lambda m: setattr(first_info(m), "relative_path", "../c/__0_0.distcp"),
+        r"is in '\.\./c/__0_0\.distcp', expected",
+    ),
+    "an absolute path": (
+        lambda m: setattr(first_info(m), "relative_path", "/etc/passwd"),
+        "is in '/etc/passwd', expected",
+    ),
+    "another file": (
+        lambda m: setattr(first_info(m), "relative_path", "__9_0.distcp"),
+        r"__9_0.distcp: does not exist",
+    ),
     "beyond the end": (lambda m: setattr(first_info(m), "offset", 10**9), "too short for"),
     "a huge entry": (lambda m: setattr(first_info(m), "length", 10**400), "too short for"),
-    "a negative place": (lambda m: setattr(first_info(m), "offset", -1), "a first byte and a length"),
-    "compressed": (lambda m: setattr(first_info(m), "transform_descriptors", ["zstd"]), "compressed or encrypted"),
-    "a huge tensor": (lambda m: setattr(entry_of(m), "size", torch.Size([2**40, 2**40])), "its chunks are not the whole of"),
-    "huge chunks": (lambda m: setattr(entry_of(m).chunks[0], "sizes", torch.Size([2**40, 3])), "is not inside"),
-    "a bad size": (lambda m: setattr(entry_of(m), "size", (10**300, 3)), "expected sizes and offsets"),
+    "a negative place": (
+        lambda m: setattr(first_info(m), "offset", -1),
+        "a first byte and a length",
+    ),
+    "compressed": (
+        lambda m: setattr(first_info(m), "transform_descriptors", ["zstd"]),
+        "compressed or encrypted",
+    ),
+    "a huge tensor": (
+        lambda m: setattr(entry_of(m), "size", torch.Size([2**40, 2**40])),
+        "its chunks are not the whole of",
+    ),
+    "huge chunks": (
+        lambda m: setattr(entry_of(m).chunks[0], "sizes", torch.Size([2**40, 3])),
+        "is not inside",
+    ),
+    "a bad size": (
+        lambda m: setattr(entry_of(m), "size", (10**300, 3)),
+        "expected sizes and offsets",
+    ),
     "no chunks": (lambda m: entry_of(m).chunks.clear(), "its chunks are not the whole of"),
-    "a lost chunk": (lambda m: m.storage_data.pop(next(i for i in m.storage_data if i.fqn == ANCHOR)), "no file has its chunk"),
-    "no type": (lambda m: setattr(entry_of(m), "properties", None), "expected a tensor's type, size and chunks"),
+    "a lost chunk": (
+        lambda m: m.storage_data.pop(next(i for i in m.storage_data if i.fqn == ANCHOR)),
+        "no file has its chunk",
+    ),
+    "no type": (
+        lambda m: setattr(entry_of(m), "properties", None),
+        "expected a tensor's type, size and chunks",
+    ),
 }
 
 
@@ -265,7 +325,9 @@ def test_damaged_parts_are_refused_by_name(kind: str, tmp_path: Path) -> None:
     size = part.stat().st_size
     if kind == "truncated":
         part.write_bytes(part.read_bytes()[:-100])
-        with pytest.raises(InputError, match=rf"__0_0\.distcp: {size - 100:,} bytes, too short for"):
+        with pytest.raises(
+            InputError, match=rf"__0_0\.distcp: {size - 100:,} bytes, too short for"
+        ):
             open_tensors(folder)
         return
     if kind == "zeros":
@@ -276,10 +338,16 @@ def test_damaged_parts_are_refused_by_name(kind: str, tmp_path: Path) -> None:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as new:
             for name, data in content.items():
                 new.writestr(name, data if not name.endswith("data/0") else bytes(10**7))
-        with part.open("ab") as file:  # a comment of the archive would be smaller than the entry says
+        # a comment of the archive would be smaller than the entry says
+        with part.open("ab") as file:
             file.truncate(size)
     else:
-        torch.save(torch.zeros(64, 64, dtype=torch.int32) if kind == "another type" else torch.zeros(32, 128), part)
+        torch.save(
+            torch.zeros(64, 64, dtype=torch.int32)
+            if kind == "another type"
+            else torch.zeros(32, 128),
+            part,
+        )
         with part.open("ab") as file:
             file.truncate(max(size, part.stat().st_size))
     stored = open_tensors(folder)
@@ -289,7 +357,9 @@ def test_damaged_parts_are_refused_by_name(kind: str, tmp_path: Path) -> None:
 
 
 def test_changed_bytes_are_read_or_refused(tmp_path: Path) -> None:
-    """Five hundred metadata files with a few bytes changed: an error names the file, nothing else is raised."""
+    """Five hundred metadata files with a few bytes changed: an error names the file, nothing else
+    is raised.
+    """
     folder = save(tmp_path / "c", network())
     good, random = (folder / ".metadata").read_bytes(), torch.Generator().manual_seed(0)
     refusals = []

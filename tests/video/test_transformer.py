@@ -1,4 +1,6 @@
-"""The network as a whole: caches, memory, gradients, types, names and sizes, and outputs kept from when it equalled the release."""
+"""The network as a whole: caches, memory, gradients, types, names and sizes, and outputs kept from
+when it equalled the release.
+"""
 
 from __future__ import annotations
 
@@ -61,14 +63,22 @@ def network_of(config: VideoTransformerConfig = SMALL, seed: int = 0) -> VideoTr
 def cameras(batch: int, views: int, seed: int) -> tuple[Tensor, Tensor]:
     """Turning and moving, with focal lengths that differ."""
     viewmats = torch.eye(4).repeat(batch, views, 1, 1)
-    viewmats[..., :3, :3] = quaternion_to_matrix(torch.tensor([2.0, 0, 0, 0]) + randn(batch, views, 4, seed=seed))
+    viewmats[..., :3, :3] = quaternion_to_matrix(
+        torch.tensor([2.0, 0, 0, 0]) + randn(batch, views, 4, seed=seed)
+    )
     viewmats[..., :3, 3] = randn(batch, views, 3, seed=seed + 1)
     Ks = torch.diag(torch.tensor([1.2, 1.4, 1.0])).repeat(batch, views, 1, 1)
     Ks[..., 0, 0] += 0.2 * torch.rand(batch, views, generator=torch.Generator().manual_seed(seed))
     return viewmats, Ks
 
 
-def conditions_of(config: VideoTransformerConfig = SMALL, frames: int = 6, batch: int = 1, views: int = 3, seed: int = 10) -> Conditions:
+def conditions_of(
+    config: VideoTransformerConfig = SMALL,
+    frames: int = 6,
+    batch: int = 1,
+    views: int = 3,
+    seed: int = 10,
+) -> Conditions:
     """Of a clip from its first latent frame on."""
     height, width = ROWS * config.token_pixels, COLUMNS * config.token_pixels
     viewmats, Ks = cameras(batch, frames, seed)
@@ -81,7 +91,9 @@ def conditions_of(config: VideoTransformerConfig = SMALL, frames: int = 6, batch
         viewmats=viewmats,
         Ks=Ks,
         text=torch.randn(batch, config.text_tokens, config.text_width, generator=generator),
-        reference_latents=torch.randn(batch, config.latent_channels, views, *latent_size(config), generator=generator),
+        reference_latents=torch.randn(
+            batch, config.latent_channels, views, *latent_size(config), generator=generator
+        ),
         reference_viewmats=reference_viewmats,
         reference_Ks=reference_Ks,
     )
@@ -91,16 +103,31 @@ def latent_size(config: VideoTransformerConfig = SMALL) -> tuple[int, int]:
     return ROWS * config.patch_size, COLUMNS * config.patch_size
 
 
-def latents_of(frames: int = 6, batch: int = 1, config: VideoTransformerConfig = SMALL, seed: int = 20) -> Tensor:
+def latents_of(
+    frames: int = 6, batch: int = 1, config: VideoTransformerConfig = SMALL, seed: int = 20
+) -> Tensor:
     return randn(batch, config.latent_channels, frames, *latent_size(config), seed=seed)
 
 
-def ring_of(config: VideoTransformerConfig = SMALL, window: int = 6, sink: int = 2, device: str = "cpu") -> RingCache:
-    return RingCache(config.layers, (1, FRAME_TOKENS, config.heads, config.head_width), window, sink, device=device)
+def ring_of(
+    config: VideoTransformerConfig = SMALL, window: int = 6, sink: int = 2, device: str = "cpu"
+) -> RingCache:
+    return RingCache(
+        config.layers,
+        (1, FRAME_TOKENS, config.heads, config.head_width),
+        window,
+        sink,
+        device=device,
+    )
 
 
 def roll_out(
-    network: VideoTransformer, latents: Tensor, levels: Tensor, conditions: Conditions, cache: KVCache, **options: Any
+    network: VideoTransformer,
+    latents: Tensor,
+    levels: Tensor,
+    conditions: Conditions,
+    cache: KVCache,
+    **options: Any,
 ) -> list[Tensor]:
     """One call per block, in order."""
     velocities = []
@@ -109,7 +136,9 @@ def roll_out(
         part = latents[:, :, first : first + BLOCK]
         conditions_here = conditions.latent_slice(first, BLOCK)
         level = levels[:, block]
-        velocities.append(network(part, level, conditions_here, first_latent_frame=first, cache=cache, **options))
+        velocities.append(
+            network(part, level, conditions_here, first_latent_frame=first, cache=cache, **options)
+        )
     return velocities
 
 
@@ -119,8 +148,14 @@ def network() -> VideoTransformer:
 
 
 @pytest.mark.parametrize("store", [AppendingCache, ring_of])
-def test_block_by_block_is_one_pass_under_the_block_causal_mask(network: VideoTransformer, store: Any):
-    latents, conditions, levels = latents_of(6), conditions_of(frames=6), torch.tensor([[900.0, 500.0, 100.0]])
+def test_block_by_block_is_one_pass_under_the_block_causal_mask(
+    network: VideoTransformer, store: Any
+):
+    latents, conditions, levels = (
+        latents_of(6),
+        conditions_of(frames=6),
+        torch.tensor([[900.0, 500.0, 100.0]]),
+    )
     with torch.no_grad():
         whole = network(latents, levels, conditions, block_frames=BLOCK)
         blocks = roll_out(network, latents, levels, conditions, store())
@@ -132,17 +167,28 @@ def test_block_by_block_is_one_pass_under_the_block_causal_mask(network: VideoTr
 
 @pytest.mark.parametrize(("window", "sink"), [(6, 2), (4, 0), (5, 1)])
 def test_both_stores_give_the_same_video(network: VideoTransformer, window: int, sink: int):
-    """Seven blocks, of which the first leave the window; each is denoised twice and the last call is what stays."""
+    """Seven blocks, of which the first leave the window; each is denoised twice and the last call
+    is what stays.
+    """
     frames = 14
     latents, conditions = latents_of(frames), conditions_of(frames=frames)
     results = []
-    for cache in (ring_of(window=window, sink=sink), AppendingCache(window, sink), AppendingCache()):
+    for cache in (
+        ring_of(window=window, sink=sink),
+        AppendingCache(window, sink),
+        AppendingCache(),
+    ):
         velocities = []
         with torch.no_grad():
             for first in range(0, frames, BLOCK):
-                x, part = latents[:, :, first : first + BLOCK], conditions.latent_slice(first, BLOCK)
+                x, part = (
+                    latents[:, :, first : first + BLOCK],
+                    conditions.latent_slice(first, BLOCK),
+                )
                 for level in (1000.0, 600.0):
-                    x = x - 0.3 * network(x, torch.tensor([level]), part, first_latent_frame=first, cache=cache)
+                    x = x - 0.3 * network(
+                        x, torch.tensor([level]), part, first_latent_frame=first, cache=cache
+                    )
                 velocities.append(x)
         results.append(torch.cat(velocities, dim=2))
     ring, appended, everything = results
@@ -150,15 +196,24 @@ def test_both_stores_give_the_same_video(network: VideoTransformer, window: int,
     assert (everything - appended)[:, :, window:].abs().max() > 1e-3, "nothing was forgotten"
 
 
-def gradients(network: VideoTransformer, conditions: Conditions, checkpointed: bool) -> dict[str, Tensor]:
+def gradients(
+    network: VideoTransformer, conditions: Conditions, checkpointed: bool
+) -> dict[str, Tensor]:
     """Of all weights and of the latents, through a roll-out of three blocks."""
     network.checkpoint_layers = checkpointed
     latents = latents_of(6).requires_grad_()
-    velocities = roll_out(network, latents, torch.tensor([[900.0, 500.0, 100.0]]), conditions, AppendingCache())
-    weighted = sum((velocity * randn(*velocity.shape, seed=index)).sum() for index, velocity in enumerate(velocities))
+    velocities = roll_out(
+        network, latents, torch.tensor([[900.0, 500.0, 100.0]]), conditions, AppendingCache()
+    )
+    weighted = sum(
+        (velocity * randn(*velocity.shape, seed=index)).sum()
+        for index, velocity in enumerate(velocities)
+    )
     assert isinstance(weighted, Tensor)
     names, parameters = zip(*network.named_parameters(), strict=True)
-    return dict(zip(("latents", *names), torch.autograd.grad(weighted, (latents, *parameters)), strict=True))
+    return dict(
+        zip(("latents", *names), torch.autograd.grad(weighted, (latents, *parameters)), strict=True)
+    )
 
 
 def test_checkpointed_gradients_are_the_plain_ones_while_cameras_move():
@@ -167,22 +222,34 @@ def test_checkpointed_gradients_are_the_plain_ones_while_cameras_move():
     plain = gradients(network, conditions, checkpointed=False)
     again = gradients(network, conditions, checkpointed=True)
     for name, gradient in plain.items():
-        torch.testing.assert_close(again[name], gradient, atol=1e-4, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            again[name],
+            gradient,
+            atol=1e-4,
+            rtol=1e-5,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
     last = replace(conditions, viewmats=conditions.viewmats[:, -BLOCK:].repeat(1, 3, 1, 1))
     wrong = gradients(network, last, checkpointed=False)
     name = "layers.0.cross_attention.reference_value.weight"
-    assert (wrong[name] - plain[name]).norm() > 0.05 * plain[name].norm(), "the cameras make no difference here"
+    assert (wrong[name] - plain[name]).norm() > 0.05 * plain[name].norm(), (
+        "the cameras make no difference here"
+    )
 
 
 def test_gradients_of_a_late_block_reach_the_first_through_the_cache(network: VideoTransformer):
     latents = latents_of(6).requires_grad_()
-    last = roll_out(network, latents, torch.full((1, 3), 500.0), conditions_of(frames=6), AppendingCache())[-1]
+    last = roll_out(
+        network, latents, torch.full((1, 3), 500.0), conditions_of(frames=6), AppendingCache()
+    )[-1]
     (gradient,) = torch.autograd.grad(last.sum(), latents)
     assert (gradient[:, :, :BLOCK].abs().amax(dim=(0, 1, 3, 4)) > 0).all()
 
 
 class NewTensors(TorchDispatchMode):
-    """Notes which operators make new tensors that have a side of ``size``; views of existing memory do not count."""
+    """Notes which operators make new tensors that have a side of ``size``; views of existing memory
+    do not count.
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -193,7 +260,9 @@ class NewTensors(TorchDispatchMode):
         self.operators += 1
         is_view = any(argument.alias_info is not None for argument in func._schema.returns)
         results = out if isinstance(out, tuple | list) else [out]
-        if not is_view and any(isinstance(result, Tensor) and self.size in result.shape for result in results):
+        if not is_view and any(
+            isinstance(result, Tensor) and self.size in result.shape for result in results
+        ):
             self.made.add(str(func))
         return out
 
@@ -204,7 +273,10 @@ def test_a_full_ring_is_neither_joined_nor_shifted_and_nobody_waits_for_the_host
     with FakeTensorMode(), torch.no_grad():
         network = VideoTransformer(SMALL)
         cache = ring_of(window=window)
-        conditions, latents = conditions_of_shapes(frames), torch.zeros(1, SMALL.latent_channels, frames, *latent_size())
+        conditions, latents = (
+            conditions_of_shapes(frames),
+            torch.zeros(1, SMALL.latent_channels, frames, *latent_size()),
+        )
         memory = network.remember(conditions)
         levels = torch.zeros(1, frames // BLOCK)
         with NewTensors(window * FRAME_TOKENS) as trace:
@@ -239,14 +311,22 @@ def conditions_of_shapes(frames: int) -> Conditions:
 def test_no_call_makes_the_host_wait_for_the_gpu():
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    network, conditions, latents = network_of().cuda(), conditions_of(frames=14).to("cuda"), latents_of(14).cuda()
+    network, conditions, latents = (
+        network_of().cuda(),
+        conditions_of(frames=14).to("cuda"),
+        latents_of(14).cuda(),
+    )
     levels, cache = torch.full((1, 7), 500.0, device="cuda"), ring_of(device="cuda")
     with torch.no_grad(), waiting_refused():
         memory = network.remember(conditions)
         on_gpu = roll_out(network, latents, levels, conditions, cache, memory=memory)
     with torch.no_grad():
-        on_cpu = roll_out(network.cpu(), latents.cpu(), levels.cpu(), conditions.to("cpu"), ring_of())
-    torch.testing.assert_close(torch.cat(on_gpu, dim=2).cpu(), torch.cat(on_cpu, dim=2), atol=1e-3, rtol=0)
+        on_cpu = roll_out(
+            network.cpu(), latents.cpu(), levels.cpu(), conditions.to("cpu"), ring_of()
+        )
+    torch.testing.assert_close(
+        torch.cat(on_gpu, dim=2).cpu(), torch.cat(on_cpu, dim=2), atol=1e-3, rtol=0
+    )
 
 
 @contextlib.contextmanager
@@ -258,7 +338,9 @@ def waiting_refused() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_constants_get_their_camera_positions_once(network: VideoTransformer, monkeypatch: pytest.MonkeyPatch):
+def test_constants_get_their_camera_positions_once(
+    network: VideoTransformer, monkeypatch: pytest.MonkeyPatch
+):
     """Then only queries and results do: two applications per layer and call."""
     applied: list[int] = []
     prope = positions.prope
@@ -273,7 +355,10 @@ def test_constants_get_their_camera_positions_once(network: VideoTransformer, mo
         memory = network.remember(conditions)
         assert applied == [5 * FRAME_TOKENS] * 2 * SMALL.layers
         applied.clear()
-        remembered = [network(latents, torch.tensor([level]), conditions, memory=memory) for level in (1000.0, 600.0)]
+        remembered = [
+            network(latents, torch.tensor([level]), conditions, memory=memory)
+            for level in (1000.0, 600.0)
+        ]
         assert applied == [2 * FRAME_TOKENS] * 2 * SMALL.layers * 2
         applied.clear()
         afresh = [network(latents, torch.tensor([level]), conditions) for level in (1000.0, 600.0)]
@@ -292,21 +377,36 @@ def test_each_sample_of_a_batch_is_computed_alone(network: VideoTransformer):
     with torch.no_grad():
         together = network(latents, levels, conditions, block_frames=BLOCK)
         for index, references in ((0, True), (1, False)):
-            own = {name: value[index : index + 1] for name, value in vars(conditions).items() if value is not None}
-            alone = replace(conditions, **{**own, "use_references": None}).drop(references=not references)
-            one = network(latents[index : index + 1], levels[index : index + 1], alone, block_frames=BLOCK)
+            own = {
+                name: value[index : index + 1]
+                for name, value in vars(conditions).items()
+                if value is not None
+            }
+            alone = replace(conditions, **{**own, "use_references": None}).drop(
+                references=not references
+            )
+            one = network(
+                latents[index : index + 1], levels[index : index + 1], alone, block_frames=BLOCK
+            )
             torch.testing.assert_close(together[index : index + 1], one, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype")  # norms stay in float32, which is meant
 @pytest.mark.parametrize(
-    ("dtype", "is_autocast", "level"), [(torch.float32, False, 937.5), (torch.bfloat16, False, 936.0), (torch.float32, True, 936.0)]
+    ("dtype", "is_autocast", "level"),
+    [(torch.float32, False, 937.5), (torch.bfloat16, False, 936.0), (torch.float32, True, 936.0)],
 )
-def test_levels_are_rounded_where_products_are_bfloat16_however_the_weights_are_kept(dtype: torch.dtype, is_autocast: bool, level: float):
-    """Bfloat16 weights, as in inference and where sharded ones are gathered, and float32 weights under autocast see the same level."""
+def test_levels_are_rounded_where_products_are_bfloat16_however_the_weights_are_kept(
+    dtype: torch.dtype, is_autocast: bool, level: float
+):
+    """Bfloat16 weights, as in inference and where sharded ones are gathered, and float32 weights
+    under autocast see the same level.
+    """
     network = network_of().to(dtype)
     first: list[float] = []  # of the level's sinusoids: its cosine
-    network.time_embedding.register_forward_pre_hook(lambda _, inputs: first.append(float(inputs[0].flatten()[0])))
+    network.time_embedding.register_forward_pre_hook(
+        lambda _, inputs: first.append(float(inputs[0].flatten()[0]))
+    )
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_autocast):
         network(latents_of(2), torch.tensor([937.5]), conditions_of(frames=2))
     assert first[0] == pytest.approx(math.cos(level), abs=5e-3)
@@ -318,7 +418,9 @@ def test_what_the_network_sees_matters(network: VideoTransformer):
         "opacity": replace(conditions, opacity=1 - conditions.opacity),
         "rays": replace(conditions, rays=-conditions.rays),
         "target cameras": replace(conditions, viewmats=conditions.viewmats.flip(1)),
-        "intrinsics": replace(conditions, Ks=conditions.Ks * torch.tensor([1.5, 1.0, 1.0])[:, None]),
+        "intrinsics": replace(
+            conditions, Ks=conditions.Ks * torch.tensor([1.5, 1.0, 1.0])[:, None]
+        ),
         "text": conditions.drop(text=True),
         "references": conditions.drop(references=True),
         "reference cameras": replace(conditions, reference_viewmats=cameras(1, 3, 99)[0]),
@@ -326,31 +428,57 @@ def test_what_the_network_sees_matters(network: VideoTransformer):
     with torch.no_grad():
         before = network(latents, torch.tensor([500.0]), conditions)
         for name, other in changed.items():
-            assert (network(latents, torch.tensor([500.0]), other) - before).abs().max() > 1e-3, name
+            assert (network(latents, torch.tensor([500.0]), other) - before).abs().max() > 1e-3, (
+                name
+            )
         level = network(latents, torch.tensor([400.0]), conditions)
-        later = network(latents_of(2), torch.tensor([500.0]), conditions_of(frames=4).latent_slice(2, 2), first_latent_frame=2)
+        later = network(
+            latents_of(2),
+            torch.tensor([500.0]),
+            conditions_of(frames=4).latent_slice(2, 2),
+            first_latent_frame=2,
+        )
     assert (level - before).abs().max() > 1e-3
     assert later.shape == before.shape
 
 
 @pytest.mark.parametrize("place", ["before_attention", "after_attention", "none"])
 def test_where_opacity_and_rays_enter(place: Any):
-    """As formulas: before self-attention to the modulated tokens, or after it to the normed ones, or nowhere."""
-    network, latents, conditions = network_of(replace(SMALL, conditioning_place=place)), latents_of(2), conditions_of(frames=2)
+    """As formulas: before self-attention to the modulated tokens, or after it to the normed ones,
+    or nowhere.
+    """
+    network, latents, conditions = (
+        network_of(replace(SMALL, conditioning_place=place)),
+        latents_of(2),
+        conditions_of(frames=2),
+    )
     seen: dict[str, Tensor] = {}
     layer = network.layers[1]
     assert isinstance(layer, Layer)
     layer.self_attention.register_forward_pre_hook(lambda _, inputs: seen.update(self_in=inputs[0]))
-    layer.cross_attention.register_forward_pre_hook(lambda _, inputs: seen.update(cross_in=inputs[0]))
-    layer.register_forward_pre_hook(lambda _, inputs: seen.update(hidden=inputs[0], modulation=inputs[1]))
-    layer.self_attention.register_forward_hook(lambda _, inputs, output: seen.update(self_out=output))
+    layer.cross_attention.register_forward_pre_hook(
+        lambda _, inputs: seen.update(cross_in=inputs[0])
+    )
+    layer.register_forward_pre_hook(
+        lambda _, inputs: seen.update(hidden=inputs[0], modulation=inputs[1])
+    )
+    layer.self_attention.register_forward_hook(
+        lambda _, inputs, output: seen.update(self_out=output)
+    )
     with torch.no_grad():
         network(latents, torch.tensor([500.0]), conditions)
         shift, scale, gate = (layer.modulation + seen["modulation"])[:, :, :3].unbind(2)
-        before = torch.nn.functional.layer_norm(seen["hidden"], (SMALL.width,)) * (1 + scale) + shift
+        before = (
+            torch.nn.functional.layer_norm(seen["hidden"], (SMALL.width,)) * (1 + scale) + shift
+        )
         summed = seen["hidden"] + gate * seen["self_out"]
-        after = torch.nn.functional.layer_norm(summed, (SMALL.width,), layer.cross_norm.weight, layer.cross_norm.bias)
-        for actual, unconditioned, has in ((seen["self_in"], before, "before_attention"), (seen["cross_in"], after, "after_attention")):
+        after = torch.nn.functional.layer_norm(
+            summed, (SMALL.width,), layer.cross_norm.weight, layer.cross_norm.bias
+        )
+        for actual, unconditioned, has in (
+            (seen["self_in"], before, "before_attention"),
+            (seen["cross_in"], after, "after_attention"),
+        ):
             added = embedded(layer, conditions) if place == has else 0
             torch.testing.assert_close(actual, unconditioned + added, atol=1e-4, rtol=0)
     assert hasattr(layer, "opacity_embedding") == (place != "none")
@@ -364,8 +492,15 @@ def embedded(layer: Layer, conditions: Conditions) -> Tensor:
     for frame in range(conditions.latent_frames):
         for row in range(ROWS):
             for column in range(COLUMNS):
-                ys, xs = slice(row * side, (row + 1) * side), slice(column * side, (column + 1) * side)
-                cell = opacity[frame * factor : (frame + 1) * factor, ys, xs].permute(1, 2, 0).flatten()
+                ys, xs = (
+                    slice(row * side, (row + 1) * side),
+                    slice(column * side, (column + 1) * side),
+                )
+                cell = (
+                    opacity[frame * factor : (frame + 1) * factor, ys, xs]
+                    .permute(1, 2, 0)
+                    .flatten()
+                )
                 rays = conditions.rays[0, frame, ys, xs].permute(2, 0, 1).flatten()
                 tokens.append(layer.opacity_embedding(cell) + layer.ray_embedding(rays))
     return torch.stack(tokens)[None]
@@ -386,9 +521,15 @@ def test_timesteps_are_rounded_in_bfloat16_only():
     network, half = network_of(), network_of().to(torch.bfloat16)
     latents, conditions = latents_of(2), conditions_of(frames=2)
     with torch.no_grad():
-        exact, rounded = (network(latents, torch.tensor([level]), conditions) for level in (937.5, 936.0))
-        exact_half, rounded_half = (half(latents, torch.tensor([level]), conditions) for level in (937.5, 936.0))
-        in_half = half(latents.bfloat16(), torch.tensor([937.5]), conditions.to(dtype=torch.bfloat16))
+        exact, rounded = (
+            network(latents, torch.tensor([level]), conditions) for level in (937.5, 936.0)
+        )
+        exact_half, rounded_half = (
+            half(latents, torch.tensor([level]), conditions) for level in (937.5, 936.0)
+        )
+        in_half = half(
+            latents.bfloat16(), torch.tensor([937.5]), conditions.to(dtype=torch.bfloat16)
+        )
     assert (exact - rounded).abs().max() > 1e-3
     assert torch.equal(exact_half, rounded_half)
     assert exact_half.dtype == torch.float32, "the type of the latents"
@@ -439,7 +580,9 @@ def test_the_same_network_as_diffusers_without_the_additions():
     conditions = conditions_of(config, frames=5, batch=2).drop(references=True)
     with torch.no_grad():
         expected = theirs(latents, levels, conditions.text, return_dict=False)[0]
-        torch.testing.assert_close(network(latents, levels, conditions), expected, atol=TOLERANCE, rtol=0)
+        torch.testing.assert_close(
+            network(latents, levels, conditions), expected, atol=TOLERANCE, rtol=0
+        )
 
 
 def release_shapes(width: int, ffn: int, layers: int) -> dict[str, tuple[int, ...]]:
@@ -455,7 +598,11 @@ def release_shapes(width: int, ffn: int, layers: int) -> dict[str, tuple[int, ..
         "proj_out": (64, width),
     }
     per_block = {
-        **{f"attn{number}.{part}": square for number in (1, 2) for part in ("to_q", "to_k", "to_v", "to_out.0")},
+        **{
+            f"attn{number}.{part}": square
+            for number in (1, 2)
+            for part in ("to_q", "to_k", "to_v", "to_out.0")
+        },
         "attn2.add_k_proj": square,
         "attn2.add_v_proj": square,
         "norm2": (width,),
@@ -466,7 +613,10 @@ def release_shapes(width: int, ffn: int, layers: int) -> dict[str, tuple[int, ..
     }
     norms = ("attn1.norm_q", "attn1.norm_k", "attn2.norm_q", "attn2.norm_k", "attn2.norm_added_k")
     shapes: dict[str, tuple[int, ...]] = {"scale_shift_table": (1, 2, width)}
-    for prefix, modules in [("", once), *((f"blocks.{index}.", per_block) for index in range(layers))]:
+    for prefix, modules in [
+        ("", once),
+        *((f"blocks.{index}.", per_block) for index in range(layers)),
+    ]:
         for name, shape in modules.items():
             shapes |= {f"{prefix}{name}.weight": shape, f"{prefix}{name}.bias": shape[:1]}
     for index in range(layers):
@@ -478,17 +628,31 @@ def release_shapes(width: int, ffn: int, layers: int) -> dict[str, tuple[int, ..
 @pytest.mark.parametrize(
     ("config", "parameters", "tensors"),
     [
-        (VideoTransformerConfig(width=5120, ffn_width=13824, heads=40, layers=40), 16_910_955_584, 1455),
-        (VideoTransformerConfig(width=1536, ffn_width=8960, heads=12, layers=30), 1_678_749_760, 1095),
+        (
+            VideoTransformerConfig(width=5120, ffn_width=13824, heads=40, layers=40),
+            16_910_955_584,
+            1455,
+        ),
+        (
+            VideoTransformerConfig(width=1536, ffn_width=8960, heads=12, layers=30),
+            1_678_749_760,
+            1095,
+        ),
     ],
     ids=["14b", "1.3b"],
 )
-def test_checkpoints_of_the_release_load_strictly(config: VideoTransformerConfig, parameters: int, tensors: int):
+def test_checkpoints_of_the_release_load_strictly(
+    config: VideoTransformerConfig, parameters: int, tensors: int
+):
     shapes = release_shapes(config.width, config.ffn_width, config.layers)
     assert len(shapes) == tensors
     with torch.device("meta"):
         network = VideoTransformer(config)
-    stored = StoredTensors(Path("release.pt"), shapes, lambda name: torch.empty(shapes[name], device="meta", dtype=torch.bfloat16))
+    stored = StoredTensors(
+        Path("release.pt"),
+        shapes,
+        lambda name: torch.empty(shapes[name], device="meta", dtype=torch.bfloat16),
+    )
     load_into(network, stored.renamed(our_name), device="meta")
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
     assert all(parameter.dtype == torch.bfloat16 for parameter in network.parameters())
@@ -510,7 +674,9 @@ def test_a_fresh_network_predicts_nothing_and_depends_on_the_seed_alone():
 
 def test_misfits_are_named(network: VideoTransformer):
     latents, conditions = latents_of(4), conditions_of(frames=4)
-    with pytest.raises(AssertionError, match="3 noise levels per clip for 4 latent frames in blocks of 2"):
+    with pytest.raises(
+        AssertionError, match="3 noise levels per clip for 4 latent frames in blocks of 2"
+    ):
         network(latents, torch.zeros(1, 3), conditions, block_frames=2)
     with pytest.raises(AssertionError, match="through a cache the latents are one block"):
         network(latents, torch.zeros(1), conditions, block_frames=2, cache=AppendingCache())
@@ -523,11 +689,17 @@ def test_misfits_are_named(network: VideoTransformer):
 def waves(shape: torch.Size | tuple[int, ...], number: int) -> Tensor:
     """Values in [-1, 1] that no random generator has a say in."""
     count = torch.Size(shape).numel()
-    return torch.sin(torch.arange(count, dtype=torch.float64) * (1.1 + 0.37 * number) + number).float().view(shape)
+    return (
+        torch.sin(torch.arange(count, dtype=torch.float64) * (1.1 + 0.37 * number) + number)
+        .float()
+        .view(shape)
+    )
 
 
 def frozen_outputs() -> dict[str, Tensor]:
-    """A clip at once, under the mask, and as a roll-out whose window is full after three of five blocks."""
+    """A clip at once, under the mask, and as a roll-out whose window is full after three of five
+    blocks.
+    """
     network = VideoTransformer(SMALL)
     with torch.no_grad():
         for number, (name, parameter) in enumerate(sorted(network.named_parameters())):
@@ -538,7 +710,9 @@ def frozen_outputs() -> dict[str, Tensor]:
 
     def views(count: int, number: int) -> tuple[Tensor, Tensor]:
         viewmats = torch.eye(4).repeat(1, count, 1, 1)
-        viewmats[..., :3, :3] = quaternion_to_matrix(torch.tensor([1.5, 0, 0, 0]) + 0.5 * waves((1, count, 4), number))
+        viewmats[..., :3, :3] = quaternion_to_matrix(
+            torch.tensor([1.5, 0, 0, 0]) + 0.5 * waves((1, count, 4), number)
+        )
         viewmats[..., :3, 3] = waves((1, count, 3), number + 1)
         return viewmats, torch.diag(torch.tensor([1.2, 1.4, 1.0])).repeat(1, count, 1, 1)
 
@@ -559,9 +733,13 @@ def frozen_outputs() -> dict[str, Tensor]:
     with torch.no_grad():
         return {
             "whole": network(latents, torch.tensor([833.3]), conditions),
-            "without_references": network(latents, torch.tensor([833.3]), conditions.drop(references=True)),
+            "without_references": network(
+                latents, torch.tensor([833.3]), conditions.drop(references=True)
+            ),
             "block_causal": network(latents, levels, conditions, block_frames=BLOCK),
-            "rolled_out": torch.cat(roll_out(network, latents, levels, conditions, ring_of()), dim=2),
+            "rolled_out": torch.cat(
+                roll_out(network, latents, levels, conditions, ring_of()), dim=2
+            ),
         }
 
 
@@ -573,6 +751,7 @@ def test_outputs_are_those_kept_when_the_network_equalled_the_release():
         torch.testing.assert_close(value, kept[name], atol=FROZEN_TOLERANCE, rtol=0)
 
 
-if __name__ == "__main__":  # keeps the outputs of today; only right while test_transformer_parity.py passes
+# keeps the outputs of today; only right while test_transformer_parity.py passes
+if __name__ == "__main__":
     torch.set_num_threads(1)
     save_file(frozen_outputs(), FROZEN)

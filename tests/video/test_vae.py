@@ -35,12 +35,16 @@ def random_vae(config: VaeConfig = SMALL) -> Vae:
 
 
 def random_video(frames: int, size: int = 16, batch: int = 1) -> torch.Tensor:
-    return torch.rand(batch, 3, frames, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    return (
+        torch.rand(batch, 3, frames, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    )
 
 
 def test_factors_come_from_the_config():
     assert (VaeConfig().spatial_factor, VaeConfig().temporal_factor) == (8, 4)
-    small = VaeConfig(dim_mult=(1, 2, 2), temporal_downsample=(True, False), base_dim=4, num_res_blocks=1)
+    small = VaeConfig(
+        dim_mult=(1, 2, 2), temporal_downsample=(True, False), base_dim=4, num_res_blocks=1
+    )
     assert (small.spatial_factor, small.temporal_factor) == (4, 2)
     assert [small.latent_frames(n) for n in (1, 2, 3, 4, 5)] == [1, 2, 2, 3, 3]
     vae, video = random_vae(small), random_video(5)
@@ -53,15 +57,23 @@ def test_pieces_give_the_bits_of_the_whole_clip():
     vae, video = random_vae(), random_video(21, batch=2)
     whole = vae.encode(video)
     encoder = StreamingEncoder(vae)
-    assert torch.equal(torch.cat([encoder.push(piece) for piece in video.split([5, 12, 4], dim=2)], dim=2), whole)
+    assert torch.equal(
+        torch.cat([encoder.push(piece) for piece in video.split([5, 12, 4], dim=2)], dim=2), whole
+    )
     decoder = StreamingDecoder(vae)
-    assert torch.equal(torch.cat([decoder.push(piece) for piece in whole.split([2, 1, 3], dim=2)], dim=2), vae.decode(whole))
+    assert torch.equal(
+        torch.cat([decoder.push(piece) for piece in whole.split([2, 1, 3], dim=2)], dim=2),
+        vae.decode(whole),
+    )
 
 
 def test_equals_diffusers_own_whole_clip_calls():
     vae, video = random_vae(), random_video(9)
     latents = vae.encode(video)
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (SMALL.latents_mean, SMALL.latents_std))
+    mean, std = (
+        torch.tensor(values).view(1, -1, 1, 1, 1)
+        for values in (SMALL.latents_mean, SMALL.latents_std)
+    )
     expected = (vae.network.encode(video).latent_dist.mode() - mean) / std
     torch.testing.assert_close(latents, expected, rtol=0, atol=CONVOLUTION_TOLERANCE)
     decoded = vae.network.decode(latents * std + mean).sample
@@ -113,12 +125,25 @@ def test_release_clips_encode_and_decode_to_its_tensors(parity_folder: Path):
     values.pop("attn_scales", None)
     vae = build_vae(VaeConfig(**values))
     vae.network.load_state_dict(read_case(parity_folder, "weights_vae"))
-    tensors = ["rgb_rendered", "condition", "rgb_neighbors", "neighbors_condition", "latents", "video"]
+    tensors = [
+        "rgb_rendered",
+        "condition",
+        "rgb_neighbors",
+        "neighbors_condition",
+        "latents",
+        "video",
+    ]
     for name in cases_of(parity_folder, "[bc]", tensors):
         case = read_case(parity_folder, name)
         pairs = [
-            (vae.encode(frames_to_video(case["rgb_rendered"][0].permute(0, 2, 3, 1))), case["condition"]),
-            (vae.encode_stills(frames_to_video(case["rgb_neighbors"][0].permute(0, 2, 3, 1))), case["neighbors_condition"]),
+            (
+                vae.encode(frames_to_video(case["rgb_rendered"][0].permute(0, 2, 3, 1))),
+                case["condition"],
+            ),
+            (
+                vae.encode_stills(frames_to_video(case["rgb_neighbors"][0].permute(0, 2, 3, 1))),
+                case["neighbors_condition"],
+            ),
             (video_to_frames(vae.decode(case["latents"])), case["video"][0].permute(0, 2, 3, 1)),
         ]
         for ours, theirs in pairs:

@@ -98,30 +98,40 @@ def test_shards_are_one_table(tmp_path: Path):
 
 
 def test_a_misfit_names_three_of_a_kind_and_counts_all():
-    stored = StoredTensors(Path("w.pt"), {"weight": (3, 5), **{f"extra{i}": (1,) for i in range(5)}}, torch.zeros)
+    stored = StoredTensors(
+        Path("w.pt"), {"weight": (3, 5), **{f"extra{i}": (1,) for i in range(5)}}, torch.zeros
+    )
     with pytest.raises(InputError) as caught:
         check_tensors(stored, {"weight": (3, 4), "bias": (3,)})
     message = str(caught.value)
     assert message.startswith("w.pt: 6 tensors do not fit the model's 2: 1 missing: bias; ")
-    assert "5 unexpected: extra0, extra1, extra2, ...; 1 of another shape: weight is 3x5 instead of 3x4" in message
+    assert (
+        "5 unexpected: extra0, extra1, extra2, ...; 1 of another shape: weight is 3x5 instead of "
+        "3x4" in message
+    )
 
 
 def test_only_added_layers_may_be_missing():
     class Attention(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.reference_key, self.reference_value, self.query = (nn.Linear(4, 4) for _ in range(3))
+            self.reference_key, self.reference_value, self.query = (
+                nn.Linear(4, 4) for _ in range(3)
+            )
 
     with torch.device("meta"):
         attention = Attention()
     whole = {"query.weight": torch.ones(4, 4), "query.bias": torch.ones(4)}
-    stored = StoredTensors(Path("w"), {name: tuple(value.shape) for name, value in whole.items()}, whole.__getitem__)
+    stored = StoredTensors(
+        Path("w"), {name: tuple(value.shape) for name, value in whole.items()}, whole.__getitem__
+    )
     with pytest.raises(InputError, match=r"4 missing: reference_key\.weight"):
         load_into(attention, stored)
     load_into(attention, stored, added=torch.Generator().manual_seed(0))
     assert not attention.reference_value.weight.any()
     assert not attention.reference_value.bias.any()
-    assert 0.3 < attention.reference_key.weight.abs().max() <= 0.5  # one over the root of the width bounds torch's usual start
+    # one over the root of the width bounds torch's usual start
+    assert 0.3 < attention.reference_key.weight.abs().max() <= 0.5
     part = StoredTensors(Path("w"), {"query.bias": (4,)}, whole.__getitem__)
     with pytest.raises(InputError, match=r"1 missing: query\.weight"):
         load_into(attention, part, added=torch.Generator())
@@ -131,7 +141,10 @@ def test_added_layers_start_as_in_the_paper():
     generator = torch.Generator().manual_seed(0)
     assert not initial_added_layer("layers.0.opacity_embedding.weight", (4, 8), generator).any()
     assert not initial_added_layer("layers.0.ray_embedding.bias", (4,), generator).any()
-    assert (initial_added_layer("layers.0.cross_attention.reference_key_norm.weight", (4,), generator) == 1).all()
+    assert (
+        initial_added_layer("layers.0.cross_attention.reference_key_norm.weight", (4,), generator)
+        == 1
+    ).all()
 
 
 class _Command:
@@ -165,7 +178,9 @@ def test_truncated_files_are_refused(tmp_path: Path, suffix: str, share: float):
         open_tensors(path)
 
 
-@pytest.mark.parametrize("value", [{"model": {"weight": torch.zeros(1)}}, [torch.zeros(1)], {"step": 3}])
+@pytest.mark.parametrize(
+    "value", [{"model": {"weight": torch.zeros(1)}}, [torch.zeros(1)], {"step": 3}]
+)
 def test_checkpoints_of_another_layout_are_refused(tmp_path: Path, value: object):
     torch.save(value, tmp_path / "a.pt")
     with pytest.raises(InputError, match="expected a plain table of names and tensors"):

@@ -1,8 +1,10 @@
-"""Numba kernels over tiles of pixels: which Gaussians touch which tile, blending front to back, and its backward.
+"""Numba kernels over tiles of pixels: which Gaussians touch which tile, blending front to back, and
+its backward.
 
-A tile's pixels lie in one flat buffer, so that the innermost loops run over contiguous memory and turn into vector instructions;
-there are no branches in them. Both kernels walk the Gaussians front to back; the backward knows the sums behind every Gaussian
-because it starts from the totals and takes off what it passes.
+A tile's pixels lie in one flat buffer, so that the innermost loops run over contiguous memory and
+turn into vector instructions; there are no branches in them. Both kernels walk the Gaussians front
+to back; the backward knows the sums behind every Gaussian because it starts from the totals and
+takes off what it passes.
 """
 
 from __future__ import annotations
@@ -13,13 +15,22 @@ import numpy as np
 from numba import njit
 
 from artifixer.splats.rasterizers import constants
-from artifixer.splats.rasterizers.numba_projection import DEPTH, INVERSE_G2, OPACITY, P0, P1, P2, RED
+from artifixer.splats.rasterizers.numba_projection import (
+    DEPTH,
+    INVERSE_G2,
+    OPACITY,
+    P0,
+    P1,
+    P2,
+    RED,
+)
 
 #: Side of a tile in pixels: one row of it fills one vector register of 8 floats.
 TILE = 8
 PIXELS = TILE * TILE
 
-#: Finite numbers only, any order of sums: the inputs are checked before, and a kernel's order does not depend on the threads.
+#: Finite numbers only, any order of sums: the inputs are checked before, and a kernel's order does
+#: not depend on the threads.
 FAST = {"reassoc", "contract", "nsz", "arcp", "nnan", "ninf"}
 
 #: Gaussians between two checks of whether all pixels of a tile are finished; a power of two.
@@ -30,14 +41,23 @@ MAX_ALPHA = np.float32(constants.MAX_ALPHA)
 MIN_ALPHA = np.float32(constants.MIN_ALPHA)
 MIN_TRANSMITTANCE = np.float32(constants.MIN_TRANSMITTANCE)
 
-#: exp is needed down to MIN_ALPHA, exp(-5.54); its argument is halved three times, moved to the middle, and a polynomial does the rest.
-EXP_LOWEST, EXP_SCALE, EXP_SHIFT, EXP_FACTOR = np.float32(-5.6), np.float32(1 / 8), np.float32(0.35), np.float32(np.exp(-0.35))
-EXP_2, EXP_3, EXP_4, EXP_5, EXP_6, EXP_7 = (np.float32(1 / factorial) for factorial in (2, 6, 24, 120, 720, 5040))
+#: exp is needed down to MIN_ALPHA, exp(-5.54); its argument is halved three times, moved to the
+#: middle, and a polynomial does the rest.
+EXP_LOWEST, EXP_SCALE, EXP_SHIFT, EXP_FACTOR = (
+    np.float32(-5.6),
+    np.float32(1 / 8),
+    np.float32(0.35),
+    np.float32(np.exp(-0.35)),
+)
+EXP_2, EXP_3, EXP_4, EXP_5, EXP_6, EXP_7 = (
+    np.float32(1 / factorial) for factorial in (2, 6, 24, 120, 720, 5040)
+)
 
 
 class Pairs(NamedTuple):
-    """Pairs of a feature row and a tile it touches, listed tile by tile: ``rows[offsets[t] : offsets[t + 1]]`` are tile t's rows, front
-    to back. Row r's pairs are at places ``slots[first[r] : first[r + 1]]`` of that list."""
+    """Pairs of a feature row and a tile it touches, listed tile by tile: ``rows[offsets[t] :
+    offsets[t + 1]]`` are tile t's rows, front to back. Row r's pairs are at places ``slots[first[r]
+    : first[r + 1]]`` of that list."""
 
     rows: np.ndarray
     offsets: np.ndarray
@@ -46,7 +66,9 @@ class Pairs(NamedTuple):
 
 
 class Image(NamedTuple):
-    """``color`` ``[height width 4]``: red, green, blue, z, weighted; ``transmittance`` ``[height width]``, both float32."""
+    """``color`` ``[height width 4]``: red, green, blue, z, weighted; ``transmittance`` ``[height
+    width]``, both float32.
+    """
 
     color: np.ndarray
     transmittance: np.ndarray
@@ -59,7 +81,12 @@ def pair_up(boxes, front_to_back, tiles_x, tiles_y):
     first = np.zeros(count + 1, np.int64)
     offsets = np.zeros(tiles_x * tiles_y + 1, np.int64)
     for row in range(count):
-        left, top, right, bottom = boxes[row, 0] // TILE, boxes[row, 1] // TILE, boxes[row, 2] // TILE, boxes[row, 3] // TILE
+        left, top, right, bottom = (
+            boxes[row, 0] // TILE,
+            boxes[row, 1] // TILE,
+            boxes[row, 2] // TILE,
+            boxes[row, 3] // TILE,
+        )
         first[row + 1] = first[row] + (right - left + 1) * (bottom - top + 1)
         for y in range(top, bottom + 1):
             for x in range(left, right + 1):
@@ -70,7 +97,12 @@ def pair_up(boxes, front_to_back, tiles_x, tiles_y):
     rows = np.empty(first[count], np.int32)
     slots = np.empty(first[count], np.int32)
     for row in front_to_back:
-        left, top, right, bottom = boxes[row, 0] // TILE, boxes[row, 1] // TILE, boxes[row, 2] // TILE, boxes[row, 3] // TILE
+        left, top, right, bottom = (
+            boxes[row, 0] // TILE,
+            boxes[row, 1] // TILE,
+            boxes[row, 2] // TILE,
+            boxes[row, 3] // TILE,
+        )
         pair = first[row]
         for y in range(top, bottom + 1):
             for x in range(left, right + 1):
@@ -84,8 +116,9 @@ def pair_up(boxes, front_to_back, tiles_x, tiles_y):
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
 def composite(start, stop, rays, features, boxes, pairs, image, shown):
-    """Blend tiles ``start`` to ``stop`` into ``image``. ``shown``, zeros before, becomes 1 for pairs that contribute to a pixel: about
-    a third does not, in the corners of boxes and behind opaque ones."""
+    """Blend tiles ``start`` to ``stop`` into ``image``. ``shown``, zeros before, becomes 1 for
+    pairs that contribute to a pixel: about a third does not, in the corners of boxes and behind
+    opaque ones."""
     height, width = image.transmittance.shape
     tiles_x = (width + TILE - 1) // TILE
     buffer = np.zeros((10, PIXELS), np.float32)
@@ -109,12 +142,19 @@ def composite(start, stop, rays, features, boxes, pairs, image, shown):
             row = pairs.rows[slot]
             shape = _shape(features, row)
             opacity = features[row, OPACITY]
-            c0, c1, c2, c3 = features[row, RED], features[row, RED + 1], features[row, RED + 2], features[row, DEPTH]
+            c0, c1, c2, c3 = (
+                features[row, RED],
+                features[row, RED + 1],
+                features[row, RED + 2],
+                features[row, DEPTH],
+            )
             middle, reach, first, end = _clip(boxes, row, left, top)
             total = ZERO
             for p in range(first, end):
                 inside = abs(columns[p] - middle) <= reach
-                _, _, _, _, _, _, _, alpha, alive_p = _respond(shape, opacity, dx[p], dy[p], dz[p], T[p], live[p], inside)
+                _, _, _, _, _, _, _, alpha, alive_p = _respond(
+                    shape, opacity, dx[p], dy[p], dz[p], T[p], live[p], inside
+                )
                 live[p] = alive_p
                 weight = alpha * T[p]
                 T[p] -= weight
@@ -135,14 +175,21 @@ def composite(start, stop, rays, features, boxes, pairs, image, shown):
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
 def composite_backward(start, stop, rays, features, boxes, pairs, image, shown, gradient, per_pair):
-    """Gradients of the feature rows from tiles ``start`` to ``stop``, one row of ``per_pair`` for each pair that is shown, in
-    the order of ``pairs.rows``. ``gradient``: of the image's arrays."""
+    """Gradients of the feature rows from tiles ``start`` to ``stop``, one row of ``per_pair`` for
+    each pair that is shown, in the order of ``pairs.rows``. ``gradient``: of the image's arrays."""
     height, width = image.transmittance.shape
     tiles_x = (width + TILE - 1) // TILE
     buffer = np.zeros((18, PIXELS), np.float32)
     columns, dx, dy, dz, T, live = buffer[0], buffer[1], buffer[2], buffer[3], buffer[4], buffer[5]
     red, green, blue, depth, behind = buffer[6], buffer[7], buffer[8], buffer[9], buffer[10]
-    weights, opacity_bar, p0_bar, p1_bar, p2_bar, g_bar = buffer[11], buffer[12], buffer[13], buffer[14], buffer[15], buffer[16]
+    weights, opacity_bar, p0_bar, p1_bar, p2_bar, g_bar = (
+        buffer[11],
+        buffer[12],
+        buffer[13],
+        buffer[14],
+        buffer[15],
+        buffer[16],
+    )
     for tile in range(start, stop):
         left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
         _load_tile(left, top, rays, columns, dx, dy, dz, T, live)
@@ -151,15 +198,25 @@ def composite_backward(start, stop, rays, features, boxes, pairs, image, shown, 
                 p = y * TILE + x
                 color, bar = image.color[top + y, left + x], gradient.color[top + y, left + x]
                 red[p], green[p], blue[p], depth[p] = bar[0], bar[1], bar[2], bar[3]
-                behind[p] = bar[0] * color[0] + bar[1] * color[1] + bar[2] * color[2] + bar[3] * color[3]
-                behind[p] += gradient.transmittance[top + y, left + x] * image.transmittance[top + y, left + x]
+                behind[p] = (
+                    bar[0] * color[0] + bar[1] * color[1] + bar[2] * color[2] + bar[3] * color[3]
+                )
+                behind[p] += (
+                    gradient.transmittance[top + y, left + x]
+                    * image.transmittance[top + y, left + x]
+                )
         for slot in range(pairs.offsets[tile], pairs.offsets[tile + 1]):
             if not shown[slot]:
                 continue
             row = pairs.rows[slot]
             shape = _shape(features, row)
             opacity, inverse_g2 = features[row, OPACITY], features[row, INVERSE_G2]
-            c0, c1, c2, c3 = features[row, RED], features[row, RED + 1], features[row, RED + 2], features[row, DEPTH]
+            c0, c1, c2, c3 = (
+                features[row, RED],
+                features[row, RED + 1],
+                features[row, RED + 2],
+                features[row, DEPTH],
+            )
             middle, reach, first, end = _clip(boxes, row, left, top)
             for p in range(first, end):
                 inside = abs(columns[p] - middle) <= reach
@@ -184,7 +241,17 @@ def composite_backward(start, stop, rays, features, boxes, pairs, image, shown, 
                 p2_bar[p] = -TWO * q_bar * q * inverse * p2
                 g_bar[p] = -q_bar * q * q
             out = per_pair[slot]
-            a0, a1, a2, b0, b1, b2, d0, d1, d2 = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
+            a0, a1, a2, b0, b1, b2, d0, d1, d2 = (
+                ZERO,
+                ZERO,
+                ZERO,
+                ZERO,
+                ZERO,
+                ZERO,
+                ZERO,
+                ZERO,
+                ZERO,
+            )
             for p in range(first, end):
                 a0 += p0_bar[p] * dx[p]
                 a1 += p0_bar[p] * dy[p]
@@ -233,7 +300,9 @@ def _shape(features, row):
 
 @njit(cache=True, nogil=True, inline="always")
 def _clip(boxes, row, left, top):
-    """A row's box within a tile: middle and half length of its columns, and the range of buffer indices of its rows."""
+    """A row's box within a tile: middle and half length of its columns, and the range of buffer
+    indices of its rows.
+    """
     middle = np.float32(boxes[row, 0] + boxes[row, 2]) * HALF - np.float32(left)
     reach = np.float32(boxes[row, 2] - boxes[row, 0]) * HALF
     first = np.uint64(max(boxes[row, 1] - top, 0) * TILE)
@@ -243,7 +312,9 @@ def _clip(boxes, row, left, top):
 
 @njit(cache=True, nogil=True, inline="always", fastmath=FAST)
 def _respond(shape, opacity, dx, dy, dz, T, live, inside):
-    """A Gaussian's alpha at a pixel (0 where skipped), whether the pixel goes on, and what the backward needs on the way."""
+    """A Gaussian's alpha at a pixel (0 where skipped), whether the pixel goes on, and what the
+    backward needs on the way.
+    """
     p0 = shape[0] * dx + shape[1] * dy + shape[2] * dz
     p1 = shape[3] * dx + shape[4] * dy + shape[5] * dz
     p2 = shape[6] * dx + shape[7] * dy + shape[8] * dz
@@ -263,7 +334,9 @@ def _respond(shape, opacity, dx, dy, dz, T, live, inside):
 
 @njit(cache=True, nogil=True, inline="always", fastmath=FAST)
 def _exp(x):
-    """exp for x <= 0, right to float32 rounding above EXP_LOWEST and too large below, where it is not used."""
+    """exp for x <= 0, right to float32 rounding above EXP_LOWEST and too large below, where it is
+    not used.
+    """
     y = max(x, EXP_LOWEST) * EXP_SCALE + EXP_SHIFT
     e = EXP_7
     e = e * y + EXP_6

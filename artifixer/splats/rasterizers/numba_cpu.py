@@ -1,7 +1,9 @@
-"""The CPU rasterizer: Numba kernels with a hand-written backward, as one autograd function of the stored parameters.
+"""The CPU rasterizer: Numba kernels with a hand-written backward, as one autograd function of the
+stored parameters.
 
-Threads take contiguous parts of the Gaussians or tiles and write to places of their own, so the result has the same bits for any
-number of them (``torch.get_num_threads()``). Kernels are compiled at first use and kept on disk.
+Threads take contiguous parts of the Gaussians or tiles and write to places of their own, so the
+result has the same bits for any number of them (``torch.get_num_threads()``). Kernels are compiled
+at first use and kept on disk.
 """
 
 from __future__ import annotations
@@ -18,29 +20,60 @@ from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.rays import pixel_grid
-from artifixer.splats.rasterizers.numba_compositing import TILE, Image, Pairs, composite, composite_backward, pair_up
-from artifixer.splats.rasterizers.numba_projection import FEATURES, Gaussians, View, gradients, prepare, project, sum_pairs
+from artifixer.splats.rasterizers.numba_compositing import (
+    TILE,
+    Image,
+    Pairs,
+    composite,
+    composite_backward,
+    pair_up,
+)
+from artifixer.splats.rasterizers.numba_projection import (
+    FEATURES,
+    Gaussians,
+    View,
+    gradients,
+    prepare,
+    project,
+    sum_pairs,
+)
 from artifixer.splats.rasterizers.reference import Raster
 from artifixer.splats.splats import Splats
 
-#: Pixel rays are kept for the lenses used last, up to this many bytes: photos of one capture mostly share theirs.
+#: Pixel rays are kept for the lenses used last, up to this many bytes: photos of one capture mostly
+#: share theirs.
 RAY_CACHE_BYTES = 128 * 2**20
 
-#: The buffer for gradients per pair is kept between calls up to this size: fresh pages cost more time than what is written to them.
+#: The buffer for gradients per pair is kept between calls up to this size: fresh pages cost more
+#: time than what is written to them.
 PAIR_BUFFER_BYTES = 256 * 2**20
 
-#: Parts per thread, so that one with much work does not keep the others waiting; and the least of them worth a thread.
+#: Parts per thread, so that one with much work does not keep the others waiting; and the least of
+#: them worth a thread.
 PARTS_PER_THREAD = 8
 SMALLEST_PART = 16
 
 
 def rasterize(splats: Splats, camera: Cameras, sh_degree: int, near: float) -> Raster:
-    """One view, float32 on the CPU (asserted, as is that all numbers are finite). See ``reference.rasterize``."""
+    """One view, float32 on the CPU (asserted, as is that all numbers are finite). See
+    ``reference.rasterize``.
+    """
     for name, tensor in vars(splats).items():
-        assert tensor.dtype == torch.float32, f"{name} is {tensor.dtype}; numba_cpu works in float32"
-        assert bool(torch.isfinite(tensor.detach().sum())) or bool(torch.isfinite(tensor).all()), f"{name} holds values that are not finite"
+        assert tensor.dtype == torch.float32, (
+            f"{name} is {tensor.dtype}; numba_cpu works in float32"
+        )
+        assert bool(torch.isfinite(tensor.detach().sum())) or bool(torch.isfinite(tensor).all()), (
+            f"{name} holds values that are not finite"
+        )
     rgb, opacity, weighted_depth = _Rasterize.apply(
-        splats.means, splats.quats, splats.log_scales, splats.opacity_logits, splats.sh, camera, sh_degree, near
+        splats.means,
+        splats.quats,
+        splats.log_scales,
+        splats.opacity_logits,
+        splats.sh,
+        camera,
+        sh_degree,
+        near,
     )
     return Raster(rgb, opacity, weighted_depth)
 
@@ -60,9 +93,24 @@ class _Rasterize(torch.autograd.Function):
         shown = np.zeros(len(pairs.rows), np.uint8)
         rays = camera_rays(camera)
         _in_parts(composite, tiles_x * tiles_y, rays, features, boxes, pairs, image, shown)
-        ctx.saved = (gaussians, view, visible, boxes, features, pairs, image, shown, rays, sh_degree)
+        ctx.saved = (
+            gaussians,
+            view,
+            visible,
+            boxes,
+            features,
+            pairs,
+            image,
+            shown,
+            rays,
+            sh_degree,
+        )
         color = torch.from_numpy(image.color)
-        return color[..., :3].clone(), 1 - torch.from_numpy(image.transmittance), color[..., 3].clone()
+        return (
+            color[..., :3].clone(),
+            1 - torch.from_numpy(image.transmittance),
+            color[..., 3].clone(),
+        )
 
     @staticmethod
     def backward(ctx: Any, rgb_bar: Tensor, opacity_bar: Tensor, depth_bar: Tensor):  # type: ignore[no-untyped-def,override]
@@ -73,11 +121,32 @@ class _Rasterize(torch.autograd.Function):
         color_bar[..., 3] = depth_bar
         torch.neg(opacity_bar, out=torch.from_numpy(bar.transmittance))
         per_pair = pair_buffer(len(pairs.rows))
-        _in_parts(composite_backward, len(pairs.offsets) - 1, rays, features, boxes, pairs, image, shown, bar, per_pair)
+        _in_parts(
+            composite_backward,
+            len(pairs.offsets) - 1,
+            rays,
+            features,
+            boxes,
+            pairs,
+            image,
+            shown,
+            bar,
+            per_pair,
+        )
         feature_bars = np.empty_like(features)
         _in_parts(sum_pairs, len(visible), pairs.first, pairs.slots, shown, per_pair, feature_bars)
         result = Gaussians(*(np.zeros_like(array) for array in gaussians))
-        _in_parts(gradients, len(visible), visible, gaussians, view, sh_degree, features, feature_bars, result)
+        _in_parts(
+            gradients,
+            len(visible),
+            visible,
+            gaussians,
+            view,
+            sh_degree,
+            features,
+            feature_bars,
+            result,
+        )
         return (*(torch.from_numpy(array) for array in result), None, None, None)
 
 
@@ -98,16 +167,25 @@ def _view(camera: Cameras, near: float) -> View:
 
 
 def _visible(gaussians: Gaussians, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Indices of the Gaussians to draw, their order front to back (positions in that list), and their boxes of pixels."""
+    """Indices of the Gaussians to draw, their order front to back (positions in that list), and
+    their boxes of pixels.
+    """
     count = len(gaussians.means)
-    boxes, depths, drawn = np.empty((count, 4), np.int32), np.empty(count, np.float32), np.empty(count, np.bool_)
+    boxes, depths, drawn = (
+        np.empty((count, 4), np.int32),
+        np.empty(count, np.float32),
+        np.empty(count, np.bool_),
+    )
     _in_parts(project, count, gaussians, view, boxes, depths, drawn)
     visible = np.flatnonzero(drawn)
     return visible, np.argsort(depths[visible], kind="stable"), boxes[visible]
 
 
 def _empty_image(view: View) -> Image:
-    return Image(np.empty((view.height, view.width, 4), np.float32), np.empty((view.height, view.width), np.float32))
+    return Image(
+        np.empty((view.height, view.width, 4), np.float32),
+        np.empty((view.height, view.width), np.float32),
+    )
 
 
 _kept = threading.local()
@@ -156,12 +234,26 @@ _ray_cache_lock = threading.Lock()
 
 def camera_rays(camera: Cameras) -> Float32[np.ndarray, "height width 3"]:
     """Unit directions of the pixels in camera axes, from the cache when the lens was used before."""
-    key = (camera.width, camera.height, camera.model, camera.Ks[0].numpy().tobytes(), camera.distortion[0].numpy().tobytes())
+    key = (
+        camera.width,
+        camera.height,
+        camera.model,
+        camera.Ks[0].numpy().tobytes(),
+        camera.distortion[0].numpy().tobytes(),
+    )
     with _ray_cache_lock:
         rays = _ray_cache.pop(key, None)
         if rays is None:
-            rays = camera.unproject(pixel_grid(camera)[None])[0].reshape(camera.height, camera.width, 3).contiguous().numpy()
+            rays = (
+                camera.unproject(pixel_grid(camera)[None])[0]
+                .reshape(camera.height, camera.width, 3)
+                .contiguous()
+                .numpy()
+            )
         _ray_cache[key] = rays
-        while len(_ray_cache) > 1 and sum(entry.nbytes for entry in _ray_cache.values()) > RAY_CACHE_BYTES:
+        while (
+            len(_ray_cache) > 1
+            and sum(entry.nbytes for entry in _ray_cache.values()) > RAY_CACHE_BYTES
+        ):
             _ray_cache.popitem(last=False)
     return rays

@@ -1,11 +1,14 @@
-"""Numba kernels over Gaussians: unscented projection, what compositing needs to know of each, and the way back.
+"""Numba kernels over Gaussians: unscented projection, what compositing needs to know of each, and
+the way back.
 
-Everything between load and store is in float64 scalars: it costs nothing here and keeps the unscented transform, a small
-difference of large numbers, exact. Work is in camera axes, so that pixel rays don't depend on the pose.
+Everything between load and store is in float64 scalars: it costs nothing here and keeps the
+unscented transform, a small difference of large numbers, exact. Work is in camera axes, so that
+pixel rays don't depend on the pose.
 
-A visible Gaussian becomes one row of ``features``. Let ``M`` (3x3) map camera axes to the space where the Gaussian is a unit
-sphere, and ``g = -M mean`` be the camera's centre there. A ray ``d`` passes the sphere's centre at squared distance
-``q = |g x Md|^2 / |Md|^2``. With an orthonormal basis ``e0, e1, e2 = g / |g|``::
+A visible Gaussian becomes one row of ``features``. Let ``M`` (3x3) map camera axes to the space
+where the Gaussian is a unit sphere, and ``g = -M mean`` be the camera's centre there. A ray ``d``
+passes the sphere's centre at squared distance ``q = |g x Md|^2 / |Md|^2``. With an orthonormal
+basis ``e0, e1, e2 = g / |g|``::
 
     p0 = |g| e0.Md    p1 = |g| e1.Md    p2 = e2.Md    s = p0^2 + p1^2    q = s / (s / |g|^2 + p2^2)
 
@@ -40,7 +43,9 @@ FEATURES = 15
 
 
 class Gaussians(NamedTuple):
-    """Arrays of all Gaussians, float32, contiguous; ``quats`` of any length, ``scales`` and ``opacities`` as rendered."""
+    """Arrays of all Gaussians, float32, contiguous; ``quats`` of any length, ``scales`` and
+    ``opacities`` as rendered.
+    """
 
     means: np.ndarray
     quats: np.ndarray
@@ -50,8 +55,9 @@ class Gaussians(NamedTuple):
 
 
 class View(NamedTuple):
-    """One camera: world_to_camera as ``rotation`` and ``translation``; ``lens``: fx, fy, cx, cy, then the eight distortion
-    coefficients, then the limit of the lens model (radius, or angle for a fisheye)."""
+    """One camera: world_to_camera as ``rotation`` and ``translation``; ``lens``: fx, fy, cx, cy,
+    then the eight distortion coefficients, then the limit of the lens model (radius, or angle for a
+    fisheye)."""
 
     rotation: np.ndarray
     translation: np.ndarray
@@ -64,8 +70,9 @@ class View(NamedTuple):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def project(start, stop, gaussians, view, boxes, depths, visible):
-    """For Gaussians ``start`` to ``stop``: pixel box (first column, first row, last column, last row; inclusive, cut at the
-    image's borders), camera z of the centre, and whether it is drawn. Boxes of the others are not written."""
+    """For Gaussians ``start`` to ``stop``: pixel box (first column, first row, last column, last
+    row; inclusive, cut at the image's borders), camera z of the centre, and whether it is drawn.
+    Boxes of the others are not written."""
     for i in range(start, stop):
         visible[i] = False
         opacity = np.float64(gaussians.opacities[i])
@@ -80,7 +87,9 @@ def project(start, stop, gaussians, view, boxes, depths, visible):
             spread = UT_SPREAD * np.float64(gaussians.scales[i, k])
             for sign in (1.0, -1.0):
                 step = sign * spread
-                point_u, point_v, point_valid = _image_point(x + step * axes[0][k], y + step * axes[1][k], z + step * axes[2][k], view)
+                point_u, point_v, point_valid = _image_point(
+                    x + step * axes[0][k], y + step * axes[1][k], z + step * axes[2][k], view
+                )
                 valid = valid and point_valid
                 du, dv = point_u - u, point_v - v
                 sum_u += du
@@ -129,8 +138,9 @@ def prepare(start, stop, visible, gaussians, view, sh_degree, features):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def sum_pairs(start, stop, first, slots, shown, per_pair, sums):
-    """Gradients of feature rows ``start`` to ``stop`` as sums over their tiles: ``per_pair[slots[first[r] : first[r + 1]]]`` in this
-    order, without pairs that are not shown. Apart from ``gradients``, so that reads of scattered memory overlap."""
+    """Gradients of feature rows ``start`` to ``stop`` as sums over their tiles:
+    ``per_pair[slots[first[r] : first[r + 1]]]`` in this order, without pairs that are not shown.
+    Apart from ``gradients``, so that reads of scattered memory overlap."""
     total = np.zeros(FEATURES)
     for row in range(start, stop):
         total[:] = 0
@@ -144,18 +154,21 @@ def sum_pairs(start, stop, first, slots, shown, per_pair, sums):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def gradients(start, stop, visible, gaussians, view, sh_degree, features, feature_bars, result):
-    """From gradients of feature rows ``start`` to ``stop`` to gradients of the parameters in ``result`` (``Gaussians``; log_scales in
-    ``scales``, opacity_logits in ``opacities``)."""
+    """From gradients of feature rows ``start`` to ``stop`` to gradients of the parameters in
+    ``result`` (``Gaussians``; log_scales in ``scales``, opacity_logits in ``opacities``)."""
     basis = np.zeros(16)
     slopes = np.zeros((16, 3))
     bar = np.zeros(FEATURES)
-    axes_bar = np.zeros((2, 3, 3))  # gradients of the axes, in camera and in world axes: a buffer of _shape_gradients
+    # gradients of the axes, in camera and in world axes: a buffer of _shape_gradients
+    axes_bar = np.zeros((2, 3, 3))
     for row in range(start, stop):
         i = visible[row]
         bar[:] = feature_bars[row]
         opacity = np.float64(gaussians.opacities[i])
         result.opacities[i] = bar[OPACITY] * opacity * (1 - opacity)
-        color_to_mean = _color_gradients(i, row, gaussians, view, sh_degree, features, bar, result.sh, basis, slopes)
+        color_to_mean = _color_gradients(
+            i, row, gaussians, view, sh_degree, features, bar, result.sh, basis, slopes
+        )
         shape_to_mean = _shape_gradients(i, gaussians, view, bar, axes_bar, result)
         for c in range(3):
             result.means[i, c] = color_to_mean[c] + shape_to_mean[c]
@@ -163,7 +176,9 @@ def gradients(start, stop, visible, gaussians, view, sh_degree, features, featur
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _color_gradients(i, row, gaussians, view, sh_degree, features, bar, sh_result, basis, slopes):
-    """Writes the gradient of the SH coefficients; returns the mean's, through the viewing direction."""
+    """Writes the gradient of the SH coefficients; returns the mean's, through the viewing
+    direction.
+    """
     x, y, z, distance = _direction(gaussians.means, i, view)
     _sh_basis(x, y, z, sh_degree, basis)
     _sh_slopes(x, y, z, sh_degree, slopes)
@@ -177,15 +192,19 @@ def _color_gradients(i, row, gaussians, view, sh_degree, features, bar, sh_resul
             to_y += weight * slopes[k, 1]
             to_z += weight * slopes[k, 2]
     along = to_x * x + to_y * y + to_z * z
-    return (to_x - along * x) / distance, (to_y - along * y) / distance, (to_z - along * z) / distance
+    return (
+        (to_x - along * x) / distance,
+        (to_y - along * y) / distance,
+        (to_z - along * z) / distance,
+    )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _shape_gradients(i, gaussians, view, bar, axes_bar, result):
     """Writes the gradients of rotation and scale; returns the mean's, through position and depth.
 
-    A change of ``g`` turns the basis: de0 = -(e0.dg) e2 / |g|, likewise e1, and de2 = (e0 (e0.dg) + e1 (e1.dg)) / |g|. Turning
-    e0 and e1 around e2 changes nothing, so it needs no term.
+    A change of ``g`` turns the basis: de0 = -(e0.dg) e2 / |g|, likewise e1, and de2 = (e0 (e0.dg) +
+    e1 (e1.dg)) / |g|. Turning e0 and e1 around e2 changes nothing, so it needs no term.
     """
     mean = _to_camera(gaussians.means, i, view)
     axes = _axes_in_camera(gaussians.quats, i, view)
@@ -209,7 +228,11 @@ def _shape_gradients(i, gaussians, view, bar, axes_bar, result):
         mean_z -= M[k][2] * g_bar
         log_scale_bar = 0.0
         for c in range(3):
-            M_bar = length * (e0[k] * p0_bar[c] + e1[k] * p1_bar[c]) + e2[k] * p2_bar[c] - g_bar * mean[c]
+            M_bar = (
+                length * (e0[k] * p0_bar[c] + e1[k] * p1_bar[c])
+                + e2[k] * p2_bar[c]
+                - g_bar * mean[c]
+            )
             log_scale_bar -= M_bar * M[k][c]
             in_camera[c, k] = M_bar / scale
         result.scales[i, k] = log_scale_bar
@@ -217,7 +240,9 @@ def _shape_gradients(i, gaussians, view, bar, axes_bar, result):
     r = view.rotation
     for k in range(3):
         for c in range(3):
-            in_world[c, k] = r[0, c] * in_camera[0, k] + r[1, c] * in_camera[1, k] + r[2, c] * in_camera[2, k]
+            in_world[c, k] = (
+                r[0, c] * in_camera[0, k] + r[1, c] * in_camera[1, k] + r[2, c] * in_camera[2, k]
+            )
     _quaternion_gradient(gaussians.quats, i, in_world, result.quats)
     return (
         r[0, 0] * mean_x + r[1, 0] * mean_y + r[2, 0] * mean_z,
@@ -231,9 +256,24 @@ def _quaternion_gradient(quats, i, g, result):
     """Gradient of the stored (not normalised) quaternion from that of its rotation matrix."""
     w, x, y, z, length = _unit_quaternion(quats, i)
     bar_w = 2 * (x * (g[2, 1] - g[1, 2]) + y * (g[0, 2] - g[2, 0]) + z * (g[1, 0] - g[0, 1]))
-    bar_x = 2 * (y * (g[0, 1] + g[1, 0]) + z * (g[0, 2] + g[2, 0]) + w * (g[2, 1] - g[1, 2]) - 2 * x * (g[1, 1] + g[2, 2]))
-    bar_y = 2 * (x * (g[0, 1] + g[1, 0]) + z * (g[1, 2] + g[2, 1]) + w * (g[0, 2] - g[2, 0]) - 2 * y * (g[0, 0] + g[2, 2]))
-    bar_z = 2 * (x * (g[0, 2] + g[2, 0]) + y * (g[1, 2] + g[2, 1]) + w * (g[1, 0] - g[0, 1]) - 2 * z * (g[0, 0] + g[1, 1]))
+    bar_x = 2 * (
+        y * (g[0, 1] + g[1, 0])
+        + z * (g[0, 2] + g[2, 0])
+        + w * (g[2, 1] - g[1, 2])
+        - 2 * x * (g[1, 1] + g[2, 2])
+    )
+    bar_y = 2 * (
+        x * (g[0, 1] + g[1, 0])
+        + z * (g[1, 2] + g[2, 1])
+        + w * (g[0, 2] - g[2, 0])
+        - 2 * y * (g[0, 0] + g[2, 2])
+    )
+    bar_z = 2 * (
+        x * (g[0, 2] + g[2, 0])
+        + y * (g[1, 2] + g[2, 1])
+        + w * (g[1, 0] - g[0, 1])
+        - 2 * z * (g[0, 0] + g[1, 1])
+    )
     along = w * bar_w + x * bar_x + y * bar_y + z * bar_z
     result[i, 0] = (bar_w - along * w) / length
     result[i, 1] = (bar_x - along * x) / length
@@ -256,7 +296,12 @@ def _to_camera(means, i, view):
 @njit(cache=True, nogil=True, error_model="numpy")
 def _unit_quaternion(quats, i):
     """w, x, y, z and the length it had."""
-    w, x, y, z = np.float64(quats[i, 0]), np.float64(quats[i, 1]), np.float64(quats[i, 2]), np.float64(quats[i, 3])
+    w, x, y, z = (
+        np.float64(quats[i, 0]),
+        np.float64(quats[i, 1]),
+        np.float64(quats[i, 2]),
+        np.float64(quats[i, 3]),
+    )
     length = math.sqrt(w * w + x * x + y * y + z * z)
     return w / length, x / length, y / length, z / length, length
 
@@ -291,7 +336,11 @@ def _axes_in_camera(quats, i, view):
 @njit(cache=True, nogil=True, error_model="numpy")
 def _whitening(axes, scales, i):
     """Camera axes -> unit sphere: row k is axis k divided by its scale."""
-    s0, s1, s2 = 1 / np.float64(scales[i, 0]), 1 / np.float64(scales[i, 1]), 1 / np.float64(scales[i, 2])
+    s0, s1, s2 = (
+        1 / np.float64(scales[i, 0]),
+        1 / np.float64(scales[i, 1]),
+        1 / np.float64(scales[i, 2]),
+    )
     return (
         (axes[0][0] * s0, axes[1][0] * s0, axes[2][0] * s0),
         (axes[0][1] * s1, axes[1][1] * s1, axes[2][1] * s1),
@@ -331,7 +380,9 @@ def _basis_around(g):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _image_point(x, y, z, view):
-    """Camera axes -> pixel, and whether the lens can image the point: the same formulas as ``Cameras.project``."""
+    """Camera axes -> pixel, and whether the lens can image the point: the same formulas as
+    ``Cameras.project``.
+    """
     if z <= 0:
         return 0.0, 0.0, False
     lens = view.lens
@@ -342,7 +393,11 @@ def _image_point(x, y, z, view):
         radius = math.sqrt(r2)
         angle = math.atan(radius)
         a2 = angle * angle
-        scale = 1.0 if radius == 0 else angle * (1 + a2 * (k1 + a2 * (k2 + a2 * (k3 + a2 * k4)))) / radius
+        scale = (
+            1.0
+            if radius == 0
+            else angle * (1 + a2 * (k1 + a2 * (k2 + a2 * (k3 + a2 * k4)))) / radius
+        )
         return lens[0] * scale * x + lens[2], lens[1] * scale * y + lens[3], angle <= lens[12]
     k5, k6, p1, p2 = lens[8], lens[9], lens[10], lens[11]
     factor = (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
@@ -353,9 +408,15 @@ def _image_point(x, y, z, view):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _interval(center, first, second, extent):
-    """Pixels covered along one axis, from the central sigma point and the sums of the outer ones' offsets and squares."""
+    """Pixels covered along one axis, from the central sigma point and the sums of the outer ones'
+    offsets and squares.
+    """
     shift = UT_OUTER_WEIGHT * first
-    variance = EPS_2D + UT_OUTER_WEIGHT * second + shift * shift * (UT_CENTRAL_COVARIANCE_WEIGHT + 6 * UT_OUTER_WEIGHT - 2)
+    variance = (
+        EPS_2D
+        + UT_OUTER_WEIGHT * second
+        + shift * shift * (UT_CENTRAL_COVARIANCE_WEIGHT + 6 * UT_OUTER_WEIGHT - 2)
+    )
     radius = extent * math.sqrt(max(variance, 0.0))
     return math.floor(center + shift - radius - 0.5), math.ceil(center + shift + radius - 0.5)
 
@@ -379,11 +440,22 @@ def _sh_basis(x, y, z, degree, basis):
         basis[1], basis[2], basis[3] = -SH_1 * y, SH_1 * z, -SH_1 * x
     xx, yy, zz = x * x, y * y, z * z
     if degree >= 2:
-        basis[4], basis[5], basis[6] = SH_2[0] * x * y, SH_2[1] * y * z, SH_2[2] * (2 * zz - xx - yy)
+        basis[4], basis[5], basis[6] = (
+            SH_2[0] * x * y,
+            SH_2[1] * y * z,
+            SH_2[2] * (2 * zz - xx - yy),
+        )
         basis[7], basis[8] = SH_2[3] * x * z, SH_2[4] * (xx - yy)
     if degree >= 3:
-        basis[9], basis[10], basis[11] = SH_3[0] * y * (3 * xx - yy), SH_3[1] * x * y * z, SH_3[2] * y * (4 * zz - xx - yy)
-        basis[12], basis[13] = SH_3[3] * z * (2 * zz - 3 * xx - 3 * yy), SH_3[4] * x * (4 * zz - xx - yy)
+        basis[9], basis[10], basis[11] = (
+            SH_3[0] * y * (3 * xx - yy),
+            SH_3[1] * x * y * z,
+            SH_3[2] * y * (4 * zz - xx - yy),
+        )
+        basis[12], basis[13] = (
+            SH_3[3] * z * (2 * zz - 3 * xx - 3 * yy),
+            SH_3[4] * x * (4 * zz - xx - yy),
+        )
         basis[14], basis[15] = SH_3[5] * z * (xx - yy), SH_3[6] * x * (xx - 3 * yy)
 
 
@@ -395,15 +467,35 @@ def _sh_slopes(x, y, z, degree, slopes):
     if degree >= 2:
         slopes[4, 0], slopes[4, 1] = SH_2[0] * y, SH_2[0] * x
         slopes[5, 1], slopes[5, 2] = SH_2[1] * z, SH_2[1] * y
-        slopes[6, 0], slopes[6, 1], slopes[6, 2] = -2 * SH_2[2] * x, -2 * SH_2[2] * y, 4 * SH_2[2] * z
+        slopes[6, 0], slopes[6, 1], slopes[6, 2] = (
+            -2 * SH_2[2] * x,
+            -2 * SH_2[2] * y,
+            4 * SH_2[2] * z,
+        )
         slopes[7, 0], slopes[7, 2] = SH_2[3] * z, SH_2[3] * x
         slopes[8, 0], slopes[8, 1] = 2 * SH_2[4] * x, -2 * SH_2[4] * y
     if degree >= 3:
         xx, yy, zz, xy, xz, yz = x * x, y * y, z * z, x * y, x * z, y * z
         slopes[9, 0], slopes[9, 1] = 6 * SH_3[0] * xy, 3 * SH_3[0] * (xx - yy)
         slopes[10, 0], slopes[10, 1], slopes[10, 2] = SH_3[1] * yz, SH_3[1] * xz, SH_3[1] * xy
-        slopes[11, 0], slopes[11, 1], slopes[11, 2] = -2 * SH_3[2] * xy, SH_3[2] * (4 * zz - xx - 3 * yy), 8 * SH_3[2] * yz
-        slopes[12, 0], slopes[12, 1], slopes[12, 2] = -6 * SH_3[3] * xz, -6 * SH_3[3] * yz, SH_3[3] * (6 * zz - 3 * xx - 3 * yy)
-        slopes[13, 0], slopes[13, 1], slopes[13, 2] = SH_3[4] * (4 * zz - 3 * xx - yy), -2 * SH_3[4] * xy, 8 * SH_3[4] * xz
-        slopes[14, 0], slopes[14, 1], slopes[14, 2] = 2 * SH_3[5] * xz, -2 * SH_3[5] * yz, SH_3[5] * (xx - yy)
+        slopes[11, 0], slopes[11, 1], slopes[11, 2] = (
+            -2 * SH_3[2] * xy,
+            SH_3[2] * (4 * zz - xx - 3 * yy),
+            8 * SH_3[2] * yz,
+        )
+        slopes[12, 0], slopes[12, 1], slopes[12, 2] = (
+            -6 * SH_3[3] * xz,
+            -6 * SH_3[3] * yz,
+            SH_3[3] * (6 * zz - 3 * xx - 3 * yy),
+        )
+        slopes[13, 0], slopes[13, 1], slopes[13, 2] = (
+            SH_3[4] * (4 * zz - 3 * xx - yy),
+            -2 * SH_3[4] * xy,
+            8 * SH_3[4] * xz,
+        )
+        slopes[14, 0], slopes[14, 1], slopes[14, 2] = (
+            2 * SH_3[5] * xz,
+            -2 * SH_3[5] * yz,
+            SH_3[5] * (xx - yy),
+        )
         slopes[15, 0], slopes[15, 1] = 3 * SH_3[6] * (xx - yy), -6 * SH_3[6] * xy

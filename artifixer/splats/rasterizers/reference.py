@@ -1,8 +1,9 @@
-"""The plain rasterizer: every Gaussian at every pixel in PyTorch, any float type, any device. Slow; the others are tested against it.
+"""The plain rasterizer: every Gaussian at every pixel in PyTorch, any float type, any device. Slow;
+the others are tested against it.
 
-3DGUT (Wu et al. 2025): a Gaussian's box of pixels comes from the unscented transform, seven sigma points sent through the
-camera's lens; its response is evaluated in 3D, at the point of the pixel's ray where it is greatest. Blending is front to back by
-the depth of the centres.
+3DGUT (Wu et al. 2025): a Gaussian's box of pixels comes from the unscented transform, seven sigma
+points sent through the camera's lens; its response is evaluated in 3D, at the point of the pixel's
+ray where it is greatest. Blending is front to back by the depth of the centres.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ PIXELS_AT_ONCE = 2048
 
 
 class Raster(NamedTuple):
-    """What a rasterizer returns for one view: sums over Gaussians of blending weight times colour, 1, and camera z."""
+    """What a rasterizer returns for one view: sums over Gaussians of blending weight times colour,
+    1, and camera z.
+    """
 
     rgb: Float[Tensor, "height width 3"]
     opacity: Float[Tensor, "height width"]
@@ -44,18 +47,23 @@ class Raster(NamedTuple):
 
 
 def rasterize(splats: Splats, camera: Cameras, sh_degree: int, near: float) -> Raster:
-    """One view. ``sh_degree``: highest degree used; ``near``: Gaussians with their centre closer (camera z) are not drawn."""
+    """One view. ``sh_degree``: highest degree used; ``near``: Gaussians with their centre closer
+    (camera z) are not drawn.
+    """
     box, depth, visible = project(splats, camera, near)
     order = torch.nonzero(visible)[:, 0]
     order = order[torch.argsort(depth.detach()[order], stable=True)]
     chosen = splats.map(lambda tensor: tensor[order])
 
-    whitening = quaternion_to_matrix(chosen.quats).mT / chosen.scales[:, :, None]  # world axes -> the Gaussian's unit sphere
+    # world axes -> the Gaussian's unit sphere
+    whitening = quaternion_to_matrix(chosen.quats).mT / chosen.scales[:, :, None]
     origins, directions = pixel_rays(camera)
     whitened_origin = (whitening @ (origins[0] - chosen.means)[:, :, None])[..., 0]
     values = torch.cat([view_colors(chosen, camera, sh_degree), depth[order, None]], dim=-1)
     rows, columns = torch.meshgrid(
-        torch.arange(camera.height, device=depth.device), torch.arange(camera.width, device=depth.device), indexing="ij"
+        torch.arange(camera.height, device=depth.device),
+        torch.arange(camera.width, device=depth.device),
+        indexing="ij",
     )
     sums, transmittance = [], []
     for rays, row, column in zip(
@@ -65,18 +73,27 @@ def rasterize(splats: Splats, camera: Cameras, sh_degree: int, near: float) -> R
         strict=True,
     ):
         inside = _in_box(box[order], row, column)
-        weights, remaining = _blend(_alphas(chosen.opacities, whitening, whitened_origin, rays, inside))
+        weights, remaining = _blend(
+            _alphas(chosen.opacities, whitening, whitened_origin, rays, inside)
+        )
         sums.append(weights @ values)
         transmittance.append(remaining)
     image = torch.cat(sums).reshape(camera.height, camera.width, 4)
-    return Raster(image[..., :3], 1 - torch.cat(transmittance).reshape(camera.height, camera.width), image[..., 3])
+    return Raster(
+        image[..., :3],
+        1 - torch.cat(transmittance).reshape(camera.height, camera.width),
+        image[..., 3],
+    )
 
 
 @torch.no_grad()
-def _boxes(splats: Splats, camera: Cameras) -> tuple[Int[Tensor, "count 4"], Bool[Tensor, " count"]]:
-    """Unscented transform of every Gaussian: its pixels (first column, first row, last column, last row; inclusive, cut at the
-    borders) and whether it has any."""
-    axes = quaternion_to_matrix(splats.quats).mT * splats.scales[:, :, None] * UT_SPREAD  # one scaled axis per row
+def _boxes(
+    splats: Splats, camera: Cameras
+) -> tuple[Int[Tensor, "count 4"], Bool[Tensor, " count"]]:
+    """Unscented transform of every Gaussian: its pixels (first column, first row, last column, last
+    row; inclusive, cut at the borders) and whether it has any."""
+    # one scaled axis per row
+    axes = quaternion_to_matrix(splats.quats).mT * splats.scales[:, :, None] * UT_SPREAD
     means = splats.means[:, None]
     points = torch.cat([means, means + axes, means - axes], dim=1)
     pixels, _, valid = camera.project(points.reshape(-1, 3))
@@ -85,18 +102,26 @@ def _boxes(splats: Splats, camera: Cameras) -> tuple[Int[Tensor, "count 4"], Boo
     center = pixels[:, 0] + UT_OUTER_WEIGHT * (pixels - pixels[:, :1]).sum(dim=1)
     weights = pixels.new_tensor([UT_CENTRAL_COVARIANCE_WEIGHT] + [UT_OUTER_WEIGHT] * 6)
     variance = (weights[:, None] * (pixels - center[:, None]).square()).sum(dim=1) + EPS_2D
-    extent = torch.sqrt(2 * torch.log((splats.opacities / MIN_ALPHA).clamp(min=1))).clamp(max=MAX_EXTENT)
+    extent = torch.sqrt(2 * torch.log((splats.opacities / MIN_ALPHA).clamp(min=1))).clamp(
+        max=MAX_EXTENT
+    )
     radius = extent[:, None] * variance.clamp(min=0).sqrt()
 
     last = pixels.new_tensor([camera.width - 1, camera.height - 1])
     low, high = torch.floor(center - radius - 0.5), torch.ceil(center + radius - 0.5)
-    valid = valid & (splats.opacities > MIN_ALPHA) & (high >= 0).all(dim=1) & (low <= last).all(dim=1)
+    valid = (
+        valid & (splats.opacities > MIN_ALPHA) & (high >= 0).all(dim=1) & (low <= last).all(dim=1)
+    )
     low, high = torch.maximum(low, torch.zeros_like(last)), torch.minimum(high, last)
     return torch.where(valid[:, None], torch.cat([low, high], dim=1), 0).long(), valid
 
 
-def project(splats: Splats, camera: Cameras, near: float) -> tuple[Int[Tensor, "count 4"], Float[Tensor, " count"], Bool[Tensor, " count"]]:
-    """Per Gaussian: its box of pixels, the camera z of its centre (differentiable), and whether it is drawn."""
+def project(
+    splats: Splats, camera: Cameras, near: float
+) -> tuple[Int[Tensor, "count 4"], Float[Tensor, " count"], Bool[Tensor, " count"]]:
+    """Per Gaussian: its box of pixels, the camera z of its centre (differentiable), and whether it
+    is drawn.
+    """
     box, valid = _boxes(splats, camera)
     viewmat = camera.viewmats[0]
     depth = splats.means @ viewmat[2, :3] + viewmat[2, 3]
@@ -104,14 +129,20 @@ def project(splats: Splats, camera: Cameras, near: float) -> tuple[Int[Tensor, "
 
 
 def view_colors(splats: Splats, camera: Cameras, sh_degree: int) -> Float[Tensor, "count 3"]:
-    """Colours towards the camera: max(SH(direction) + 0.5, 0). Gradients flow through the direction into the means."""
+    """Colours towards the camera: max(SH(direction) + 0.5, 0). Gradients flow through the direction
+    into the means.
+    """
     directions = torch.nn.functional.normalize(splats.means - camera.centers[0], dim=-1)
     basis = sh_basis(directions, sh_degree)
     return ((basis[:, :, None] * splats.sh[:, : basis.shape[1]]).sum(dim=1) + 0.5).clamp(min=0)
 
 
-def sh_basis(directions: Float[Tensor, "*batch 3"], degree: int) -> Float[Tensor, "*batch coefficients"]:
-    """Real spherical harmonics up to ``degree`` (0 to 3) at unit directions, in the order of 3DGS files."""
+def sh_basis(
+    directions: Float[Tensor, "*batch 3"], degree: int
+) -> Float[Tensor, "*batch coefficients"]:
+    """Real spherical harmonics up to ``degree`` (0 to 3) at unit directions, in the order of 3DGS
+    files.
+    """
     x, y, z = directions.unbind(dim=-1)
     basis = [torch.full_like(x, SH_BASE)]
     if degree >= 1:
@@ -133,7 +164,9 @@ def sh_basis(directions: Float[Tensor, "*batch 3"], degree: int) -> Float[Tensor
     return torch.stack(basis, dim=-1)
 
 
-def _in_box(box: Int[Tensor, "count 4"], row: Int[Tensor, " pixels"], column: Int[Tensor, " pixels"]) -> Bool[Tensor, "pixels count"]:
+def _in_box(
+    box: Int[Tensor, "count 4"], row: Int[Tensor, " pixels"], column: Int[Tensor, " pixels"]
+) -> Bool[Tensor, "pixels count"]:
     left, top, right, bottom = box.unbind(dim=-1)
     row, column = row[:, None], column[:, None]
     return (column >= left) & (column <= right) & (row >= top) & (row <= bottom)
@@ -146,8 +179,9 @@ def _alphas(
     rays: Float[Tensor, "pixels 3"],
     inside: Bool[Tensor, "pixels count"],
 ) -> Float[Tensor, "pixels count"]:
-    """Opacity times exp(-distance^2 / 2), with the distance of the ray from the centre in the space where the Gaussian is a
-    unit sphere; clamped above, and zero where too small or outside the box."""
+    """Opacity times exp(-distance^2 / 2), with the distance of the ray from the centre in the space
+    where the Gaussian is a unit sphere; clamped above, and zero where too small or outside the box.
+    """
     direction = torch.einsum("nij,pj->pni", whitening, rays)
     cross = torch.linalg.cross(whitened_origin.expand_as(direction), direction, dim=-1)
     squared_distance = cross.square().sum(dim=-1) / direction.square().sum(dim=-1)
@@ -155,7 +189,9 @@ def _alphas(
     return torch.where((alpha >= MIN_ALPHA) & inside, alpha, 0)
 
 
-def _blend(alphas: Float[Tensor, "pixels count"]) -> tuple[Float[Tensor, "pixels count"], Float[Tensor, " pixels"]]:
+def _blend(
+    alphas: Float[Tensor, "pixels count"],
+) -> tuple[Float[Tensor, "pixels count"], Float[Tensor, " pixels"]]:
     """Blending weights front to back, and the transmittance that remains."""
     going_on = torch.cumprod(1 - alphas, dim=1) > MIN_TRANSMITTANCE
     alphas = torch.where(going_on, alphas, 0)

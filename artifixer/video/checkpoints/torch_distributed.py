@@ -1,10 +1,12 @@
-"""Checkpoints of ``torch.distributed.checkpoint``, as sharded trainings write them, read without running anything in them.
+"""Checkpoints of ``torch.distributed.checkpoint``, as sharded trainings write them, read without
+running anything in them.
 
 In: a folder with ``.metadata`` and ``*.distcp`` files. Out: names, shapes, and a function that
 reads one tensor. torch's own reader unpickles ``.metadata``, which runs whatever code a folder from
 somebody else holds. Here a restricted unpickler knows the few classes that belong there and puts
 records without behaviour in their place; it knows no function. Entries of the other files are read
-with ``weights_only=True``. Sizes and places are compared with the files before anything is allocated.
+with ``weights_only=True``. Sizes and places are compared with the files before anything is
+allocated.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ LARGEST_METADATA = 2**30
 #: No tensor has sides like this; keeps products of hostile numbers short.
 LARGEST_SIDE = 2**40
 
-#: The one weight that every transformer of ours, of the release and of Wan 2.1 has, and that no optimizer's state is named like.
+#: The one weight that every transformer of ours, of the release and of Wan 2.1 has, and that no
+#: optimizer's state is named like.
 ANCHOR = "patch_embedding.weight"
 
 _FILE_NAME = re.compile(r"[\w][\w.-]*\.distcp", re.ASCII)
@@ -65,7 +68,9 @@ def is_distributed_checkpoint(folder: Path) -> bool:
     return (folder / METADATA).is_file()
 
 
-def open_distributed_checkpoint(folder: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], Tensor]]:
+def open_distributed_checkpoint(
+    folder: Path,
+) -> tuple[dict[str, tuple[int, ...]], Callable[[str], Tensor]]:
     """Shapes by name, and what reads one of these tensors.
 
     Of a whole training state only the network is given, under the names that it has alone.
@@ -78,11 +83,14 @@ def open_distributed_checkpoint(folder: Path) -> tuple[dict[str, tuple[int, ...]
     return shapes, lambda name: _read_tensor(folder, names[name], stored[names[name]])
 
 
-# ----------------------------------------------------------------------------------------------------------- restricted unpickling
+# --------------------------------------------------------------------------------------------------
+# restricted unpickling
 
 
 class _Record:
-    """What stands for an object of one of the known classes: the state that it was saved with, and no behaviour."""
+    """What stands for an object of one of the known classes: the state that it was saved with, and
+    no behaviour.
+    """
 
     state: Any
 
@@ -167,7 +175,9 @@ _DTYPES = {
 
 
 class _Table(dict[Any, Any]):
-    """Keys are of the kinds that metadata have: hashing a tuple of tuples of tuples could exhaust the stack."""
+    """Keys are of the kinds that metadata have: hashing a tuple of tuples of tuples could exhaust
+    the stack.
+    """
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if not isinstance(key, (str, int, _Record)):
@@ -175,15 +185,31 @@ class _Table(dict[Any, Any]):
         super().__setitem__(key, value)
 
 
-#: The instructions that pickled metadata need: plain values, containers, and objects of known classes.
+#: The instructions that pickled metadata need: plain values, containers, and objects of known
+#: classes.
 _INSTRUCTIONS = (
     *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK),
-    *(pickle.MEMOIZE, pickle.PUT, pickle.BINPUT, pickle.LONG_BINPUT, pickle.GET, pickle.BINGET, pickle.LONG_BINGET),
+    *(
+        pickle.MEMOIZE,
+        pickle.PUT,
+        pickle.BINPUT,
+        pickle.LONG_BINPUT,
+        pickle.GET,
+        pickle.BINGET,
+        pickle.LONG_BINGET,
+    ),
     *(pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BINFLOAT),
     *(pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1),
     *(pickle.BINUNICODE, pickle.SHORT_BINUNICODE),
     *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
-    *(pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.EMPTY_DICT, pickle.SETITEM, pickle.SETITEMS),
+    *(
+        pickle.EMPTY_LIST,
+        pickle.APPEND,
+        pickle.APPENDS,
+        pickle.EMPTY_DICT,
+        pickle.SETITEM,
+        pickle.SETITEMS,
+    ),
     *(pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.NEWOBJ, pickle.REDUCE, pickle.BUILD),
 )
 
@@ -212,35 +238,57 @@ class _MetadataUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
         return _KNOWN[module, name]
 
 
-# ------------------------------------------------------------------------------------------------------------------------ metadata
+# --------------------------------------------------------------------------------------------------
+# metadata
 
 
 def _read_metadata(folder: Path) -> dict[str, StoredTensor]:
-    """All tensors of the checkpoint; other objects, such as numbers of steps, are passed over unread."""
+    """All tensors of the checkpoint; other objects, such as numbers of steps, are passed over
+    unread.
+    """
     path = folder / METADATA
     try:
         if path.stat().st_size > LARGEST_METADATA:
-            raise InputError(f"{path}: {path.stat().st_size:,} bytes, expected at most {LARGEST_METADATA:,}")
+            raise InputError(
+                f"{path}: {path.stat().st_size:,} bytes, expected at most {LARGEST_METADATA:,}"
+            )
         metadata = _MetadataUnpickler(io.BytesIO(path.read_bytes())).load()
     except OSError as error:
         raise InputError(f"{path}: cannot read: {error.strerror}") from error
     except PARSER_ERRORS as error:
         found = (str(error) or type(error).__name__).splitlines()[0][:160]
-        raise InputError(f"{path}: not plain metadata of torch.distributed.checkpoint, nothing in it was run ({found})") from error
+        raise InputError(
+            f"{path}: not plain metadata of torch.distributed.checkpoint, nothing in it was run "
+            f"({found})"
+        ) from error
     entries, places = (
-        (metadata.field(name) for name in ("state_dict_metadata", "storage_data")) if isinstance(metadata, _Metadata) else (None, None)
+        (metadata.field(name) for name in ("state_dict_metadata", "storage_data"))
+        if isinstance(metadata, _Metadata)
+        else (None, None)
     )
-    if not isinstance(entries, dict) or not isinstance(places, dict) or not all(isinstance(name, str) for name in entries):
-        raise InputError(f"{path}: expected the metadata of a checkpoint, with its tensors and their places")
+    if (
+        not isinstance(entries, dict)
+        or not isinstance(places, dict)
+        or not all(isinstance(name, str) for name in entries)
+    ):
+        raise InputError(
+            f"{path}: expected the metadata of a checkpoint, with its tensors and their places"
+        )
     where = _places(folder, places)
-    return {name: _stored_tensor(path, name, entry, where) for name, entry in entries.items() if not isinstance(entry, _BytesMetadata)}
+    return {
+        name: _stored_tensor(path, name, entry, where)
+        for name, entry in entries.items()
+        if not isinstance(entry, _BytesMetadata)
+    }
 
 
 Places = Mapping[tuple[str, tuple[int, ...]], tuple[Path, int, int]]
 
 
 def _places(folder: Path, storage: Mapping[Any, Any]) -> Places:
-    """(name, first corner) -> (file, first byte, bytes) of each chunk. Files are in the folder and as long as their entries."""
+    """(name, first corner) -> (file, first byte, bytes) of each chunk. Files are in the folder and
+    as long as their entries.
+    """
     path = folder / METADATA
     places: dict[tuple[str, tuple[int, ...]], tuple[Path, int, int]] = {}
     used: dict[Path, int] = defaultdict(int)
@@ -249,11 +297,18 @@ def _places(folder: Path, storage: Mapping[Any, Any]) -> Places:
         if not isinstance(index, _Index) or not isinstance(info, _StorageInfo):
             raise InputError(f"{path}: expected places of tensors in files")
         name, offset = index.field("fqn"), index.field("offset")
-        file_name, start, length = (info.field(field) for field in ("relative_path", "offset", "length"))
-        if not isinstance(name, str) or not all(isinstance(value, int) and value >= 0 for value in (start, length)):
+        file_name, start, length = (
+            info.field(field) for field in ("relative_path", "offset", "length")
+        )
+        if not isinstance(name, str) or not all(
+            isinstance(value, int) and value >= 0 for value in (start, length)
+        ):
             raise InputError(f"{path}: expected a name, a first byte and a length for every chunk")
         if not isinstance(file_name, str) or not _FILE_NAME.fullmatch(file_name):
-            raise InputError(f"{path}: {name} is in {str(file_name)[:100]!r}, expected a .distcp file of this folder")
+            raise InputError(
+                f"{path}: {name} is in {str(file_name)[:100]!r}, expected a .distcp file of this "
+                "folder"
+            )
         if info.field("transform_descriptors"):
             raise InputError(f"{path}: {name} is compressed or encrypted, expected plain entries")
         file = folder / file_name
@@ -263,17 +318,33 @@ def _places(folder: Path, storage: Mapping[Any, Any]) -> Places:
             sizes[file] = file.stat().st_size
         used[file] += length
         if start + length > sizes[file] or used[file] > sizes[file]:
-            raise InputError(f"{file}: {sizes[file]:,} bytes, too short for {name}; truncated, or the metadata is of another checkpoint")
+            raise InputError(
+                f"{file}: {sizes[file]:,} bytes, too short for {name}; truncated, or the metadata "
+                "is of another checkpoint"
+            )
         if offset is not None:
             places[name, _sides(path, name, offset)] = (file, start, length)
     return places
 
 
 def _stored_tensor(path: Path, name: str, entry: Any, places: Places) -> StoredTensor:
-    properties, chunks = (entry.field(field) if isinstance(entry, _TensorMetadata) else None for field in ("properties", "chunks"))
+    properties, chunks = (
+        entry.field(field) if isinstance(entry, _TensorMetadata) else None
+        for field in ("properties", "chunks")
+    )
     state = properties.state if isinstance(properties, _Properties) else None
-    dtype = state[0] if isinstance(state, tuple) and state else state.get("dtype") if isinstance(state, dict) else None
-    if not isinstance(dtype, torch.dtype) or not isinstance(chunks, list) or not all(isinstance(chunk, _ChunkMetadata) for chunk in chunks):
+    dtype = (
+        state[0]
+        if isinstance(state, tuple) and state
+        else state.get("dtype")
+        if isinstance(state, dict)
+        else None
+    )
+    if (
+        not isinstance(dtype, torch.dtype)
+        or not isinstance(chunks, list)
+        or not all(isinstance(chunk, _ChunkMetadata) for chunk in chunks)
+    ):
         raise InputError(f"{path}: {name}: expected a tensor's type, size and chunks")
     shape = _sides(path, name, entry.field("size"))
     found = []
@@ -283,7 +354,9 @@ def _stored_tensor(path: Path, name: str, entry: Any, places: Places) -> StoredT
             offset + size <= side for offset, size, side in zip(offsets, sizes, shape, strict=True)
         )
         if not is_inside:
-            raise InputError(f"{path}: {name}: a chunk at {offsets} of {sizes} is not inside {shape}")
+            raise InputError(
+                f"{path}: {name}: a chunk at {offsets} of {sizes} is not inside {shape}"
+            )
         if (name, offsets) not in places:
             raise InputError(f"{path}: {name}: no file has its chunk at {offsets}")
         file, start, length = places[name, offsets]
@@ -296,24 +369,33 @@ def _stored_tensor(path: Path, name: str, entry: Any, places: Places) -> StoredT
 
 
 def _sides(path: Path, name: str, value: Any) -> tuple[int, ...]:
-    is_sides = isinstance(value, (tuple, list)) and all(isinstance(side, int) and 0 <= side <= LARGEST_SIDE for side in value)
+    is_sides = isinstance(value, (tuple, list)) and all(
+        isinstance(side, int) and 0 <= side <= LARGEST_SIDE for side in value
+    )
     if not is_sides or len(value) > 8:
         raise InputError(f"{path}: {name}: expected sizes and offsets, small numbers")
     return tuple(value)
 
 
 def _network_names(folder: Path, stored: Mapping[str, StoredTensor]) -> dict[str, str]:
-    """Names of the network's weights alone -> their names in the checkpoint, which may hold optimizers beside it, or call it ``model``."""
-    prefixes = sorted(name.removesuffix(ANCHOR) for name in stored if f".{name}".endswith(f".{ANCHOR}"))
+    """Names of the network's weights alone -> their names in the checkpoint, which may hold
+    optimizers beside it, or call it ``model``.
+    """
+    prefixes = sorted(
+        name.removesuffix(ANCHOR) for name in stored if f".{name}".endswith(f".{ANCHOR}")
+    )
     if len(prefixes) > 1:
         shown = ", ".join(repr(prefix.removesuffix(".")) for prefix in prefixes[:5])
         raise InputError(f"{folder}: holds {len(prefixes)} networks ({shown}); expected one")
     prefix = prefixes[0] if prefixes else ""
     names = [name for name in stored if name.startswith(prefix)]
-    return {name.removeprefix(prefix): name for name in names if prefix or not name.startswith("optim")}
+    return {
+        name.removeprefix(prefix): name for name in names if prefix or not name.startswith("optim")
+    }
 
 
-# ------------------------------------------------------------------------------------------------------------------------- tensors
+# --------------------------------------------------------------------------------------------------
+# tensors
 
 
 def _read_tensor(folder: Path, name: str, stored: StoredTensor) -> Tensor:
@@ -321,7 +403,10 @@ def _read_tensor(folder: Path, name: str, stored: StoredTensor) -> Tensor:
         return _read_chunk(name, stored, stored.chunks[0])
     whole = torch.zeros(stored.shape, dtype=stored.dtype)
     for chunk in stored.chunks:
-        box = tuple(slice(offset, offset + size) for offset, size in zip(chunk.offsets, chunk.sizes, strict=True))
+        box = tuple(
+            slice(offset, offset + size)
+            for offset, size in zip(chunk.offsets, chunk.sizes, strict=True)
+        )
         whole[box] = _read_chunk(name, stored, chunk)
     return whole
 
@@ -338,14 +423,32 @@ def _read_chunk(name: str, stored: StoredTensor, chunk: Chunk) -> Tensor:
             any(record.compress_type != zipfile.ZIP_STORED for record in records)
             or sum(record.file_size for record in records) > chunk.length
         ):
-            raise InputError(f"{chunk.file}: {name}: larger inside than it is, expected an entry of torch.save")
+            raise InputError(
+                f"{chunk.file}: {name}: larger inside than it is, expected an entry of torch.save"
+            )
         data.seek(0)
         tensor = torch.load(data, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise InputError(f"{chunk.file}: {name}: holds more than a plain tensor and may run code, not loaded") from error
-    except (RuntimeError, OSError, zipfile.BadZipFile, NotImplementedError, *PARSER_ERRORS) as error:
+        raise InputError(
+            f"{chunk.file}: {name}: holds more than a plain tensor and may run code, not loaded"
+        ) from error
+    except (
+        RuntimeError,
+        OSError,
+        zipfile.BadZipFile,
+        NotImplementedError,
+        *PARSER_ERRORS,
+    ) as error:
         found = (str(error) or type(error).__name__).splitlines()[0][:160]
         raise InputError(f"{chunk.file}: {name}: truncated or damaged ({found})") from error
-    if type(tensor) is not Tensor or tensor.layout != torch.strided or tensor.dtype != stored.dtype or tuple(tensor.shape) != chunk.sizes:
-        raise InputError(f"{chunk.file}: {name}: expected a tensor of {chunk.sizes} {stored.dtype}, as the metadata says")
+    if (
+        type(tensor) is not Tensor
+        or tensor.layout != torch.strided
+        or tensor.dtype != stored.dtype
+        or tuple(tensor.shape) != chunk.sizes
+    ):
+        raise InputError(
+            f"{chunk.file}: {name}: expected a tensor of {chunk.sizes} {stored.dtype}, as the "
+            "metadata says"
+        )
     return tensor
