@@ -106,6 +106,33 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
+def has_alpha(path: str | Path) -> bool:
+    """Whether an image has an alpha channel or a transparent colour, from the file's header alone.
+    Raises ``InputError`` as ``read_image`` does.
+    """
+    with opened_image(Path(path)) as image:
+        return bool(image.has_transparency_data)
+
+
+def read_alpha(path: str | Path) -> UInt8[np.ndarray, "height width"]:
+    """The alpha of an image, upright; 255 everywhere where it has none. Raises ``InputError`` as
+    ``read_image`` does.
+    """
+    with opened_image(Path(path)) as image:
+        operation = _UPRIGHT[_orientation(image)]
+        if image.has_transparency_data:
+            alpha = np.asarray(image.convert("RGBA"))[..., 3]
+        else:
+            alpha = np.full((image.height, image.width), 255, np.uint8)
+    return np.ascontiguousarray(alpha if operation is None else operation(alpha))
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Stored pixels of a photo with this EXIF orientation, turned upright."""
+    operation = _UPRIGHT[orientation]
+    return pixels if operation is None else np.ascontiguousarray(operation(pixels))
+
+
 def exif_orientation(path: Path) -> int:
     """EXIF orientation, 1-8; 1 (upright) when the file has none that makes sense. Raises
     ``InputError`` as ``read_image`` does.

@@ -86,6 +86,12 @@ FORMATS = (
         lambda capture, path, effort: transforms_json.load(capture, path, effort.faces),
     ),
     Format(
+        "nerf_synthetic",
+        transforms_json.SYNTHETIC_NAMES[0],
+        transforms_json.find_synthetic,
+        lambda capture, path, effort: transforms_json.load_synthetic(capture, path, effort.faces),
+    ),
+    Format(
         "colmap",
         "a COLMAP model in colmap/sparse/0",
         colmap.find_nerfstudio_model,

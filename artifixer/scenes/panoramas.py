@@ -170,7 +170,7 @@ def load(
         scene = colmap.load(stage, stage / "model")
         agreement = kept_agreement(stage, stage / "model", config.sfm.epipolar_pixels)
         if work_folder is None:
-            scene = scene.with_photos([_in_memory(photo) for photo in scene.photos], scene.cameras)
+            scene = scene.with_photos([photo.in_memory() for photo in scene.photos], scene.cameras)
     found = {panorama_of(photo.name) for photo in scene.photos}
     lost = [name for name in names if f"images/{name}" not in found]
     notes = [
@@ -217,14 +217,19 @@ def panorama_views(photo: Photo, viewmat: Float[Tensor, "4 4"], faces: int) -> l
     views = []
     for face in range(len(rig)):
 
-        def read(face: int = face) -> UInt8[np.ndarray, "height width 3"]:
-            return sample_panorama(photo.read(), rig.directions(face, size))
-
-        views.append(
-            FittedView(
-                Photo(face_name(photo.name, face), size, size, read), cameras[face], np.eye(2, 3)
+        def sample(pixels: np.ndarray, face: int = face) -> np.ndarray:
+            layer = pixels if pixels.ndim == 3 else pixels[..., None]
+            sampled = sample_panorama(layer, rig.directions(face, size))
+            return (
+                sampled
+                if pixels.ndim == 3
+                else np.where(sampled[..., 0] >= 128, 255, 0).astype(np.uint8)
             )
+
+        view = photo.with_layers(
+            sample, name=face_name(photo.name, face), width=size, height=size, path=None
         )
+        views.append(FittedView(view, cameras[face], np.eye(2, 3)))
     return views
 
 
@@ -337,12 +342,6 @@ def _write_faces(
                 if (stage / kind).is_dir():  # of a process that was killed between the two
                     (stage / kind).rename(Path(scratch) / f"earlier {kind}")
                 (Path(scratch) / kind).rename(stage / kind)
-
-
-def _in_memory(photo: Photo) -> Photo:
-    """The photo without its file."""
-    pixels = photo.read()
-    return replace(photo, read=lambda: pixels, path=None)
 
 
 # Structure from motion ----------------------------------------------------------------------------

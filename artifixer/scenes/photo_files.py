@@ -9,11 +9,15 @@ settles both, so that every photo of a ``Scene`` is upright and has its camera's
 
 from __future__ import annotations
 
+import functools
+import itertools
+import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,12 +26,21 @@ from jaxtyping import Float, UInt8
 from artifixer.geometry.cameras import Cameras
 from artifixer.imaging.resize import fit_size, resize_photo
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import is_regular
+from artifixer.runtime.files import is_regular, open_regular
 
 # loaders import it from here, beside the bounds
 from artifixer.runtime.files import path_inside as path_inside
-from artifixer.runtime.media import exif_orientation, image_size, read_image, read_npy, write_npy
+from artifixer.runtime.media import (
+    exif_orientation,
+    has_alpha,
+    image_size,
+    read_alpha,
+    read_image,
+    read_npy,
+    write_npy,
+)
 from artifixer.runtime.run_folder import fingerprint
+from artifixer.scenes.mask_files import read_mask, resize_layer
 from artifixer.scenes.scene import Photo, Scene
 
 #: File endings taken for photos, lower case, in the order in which they are tried for names without
@@ -37,6 +50,15 @@ PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 #: A photo may be a resized copy of what its camera describes; rounding to whole pixels moves the
 #: aspect ratio by at most about this much.
 ASPECT_TOLERANCE = 0.01
+
+#: Entries of a list that are broken are left out, as long as no fewer than this share is good.
+LEAST_GOOD_FRACTION = 0.5
+
+#: Broken entries that a note describes; it counts the others.
+BROKEN_SHOWN = 3
+
+#: Alpha from which a pixel counts: less mixes it with black, and lossy formats move 255 a little.
+LEAST_UNMASKED_ALPHA = 250
 
 #: Bytes of resized photos that a scene keeps in memory; others are read again.
 PHOTO_MEMORY = 2 * 1024**3
@@ -62,13 +84,42 @@ class FittedView:
     pixel_map: Float[np.ndarray, "2 3"]
 
 
-def open_photo(path: Path, name: str) -> Photo:
+def open_photo(
+    path: Path, name: str, mask: Path | None = None, *, alpha: Literal["mask", "opacity"] = "mask"
+) -> Photo:
     """The photo in ``path``; only its header is read now.
 
+    mask: a picture that is dark where the photo does not count. alpha: what the photo's alpha
+    channel means, if it has one: where the photo counts, or how opaque what it shows is.
     Raises InputError when the file is no readable image.
     """
     width, height = image_size(path)
-    return Photo(name, width, height, read=lambda: read_image(path), path=path)
+    photo = Photo(name, width, height, read=lambda: read_image(path), path=path)
+    if has_alpha(path):
+        read = functools.partial(read_alpha, path)
+        photo = replace(photo, opacity=read) if alpha == "opacity" else _masked(photo, read)
+    if mask is not None:
+        orientation = exif_orientation(path)
+        photo = _masked(photo, functools.partial(read_mask, mask, width, height, orientation))
+    return photo
+
+
+def check_may_read(path: Path) -> None:
+    """Raises InputError where the system does not let the file be read: that is no damage, and the
+    user can mend it.
+    """
+    open_regular(path, "an image").close()
+
+
+def _masked(photo: Photo, mask: Callable[[], UInt8[np.ndarray, "height width"]]) -> Photo:
+    """The photo with a mask (255 where it counts) besides the one it may have."""
+    own = photo.mask
+    return replace(
+        photo,
+        mask=lambda: np.where(
+            (mask() >= LEAST_UNMASKED_ALPHA) & (own is None or own() > 0), 255, 0
+        ).astype(np.uint8),
+    )
 
 
 def photos_below(folder: Path) -> list[Path]:
@@ -141,6 +192,32 @@ def left_out_note(lost: Sequence[str], listed: int, source: Path, reason: str) -
     )
 
 
+def check_broken(broken: Mapping[str, str], listed: int, source: Path) -> tuple[str, ...]:
+    """One remark that names the entries of ``source`` that are left out because they are broken;
+    none when all are good.
+
+    broken: what is wrong, by the entry's name. Raises InputError with the first of them when fewer
+    than two entries, or fewer than ``LEAST_GOOD_FRACTION`` of all, remain: such a file is damaged.
+    """
+    if not broken:
+        return ()
+    good = listed - len(broken)
+    first = next(iter(broken.values()))
+    if good < 2 or good < LEAST_GOOD_FRACTION * listed:
+        raise InputError(first if len(broken) == 1 else f"{first} ({len(broken)} of {listed} such)")
+    shown = [shorter(text, source) for text in itertools.islice(broken.values(), BROKEN_SHOWN)]
+    more = len(broken) - len(shown)
+    return (
+        f"{source.name}: {len(broken)} of {listed} photos are left out: {'; '.join(shown)}"
+        f"{f'; and {more} more' if more else ''}",
+    )
+
+
+def shorter(text: str, source: Path) -> str:
+    """A message without the file or the folder that it begins with, where the reader knows it."""
+    return text.removeprefix(f"{source}: ").removeprefix(f"{source.parent}{os.sep}")
+
+
 # Resizing -----------------------------------------------------------------------------------------
 
 
@@ -200,8 +277,21 @@ def _resized_photo(
             )
         return pixels
 
-    return Photo(
-        photo.name, width, height, read=lambda: recent.get(photo.name, compute), path=photo.path
+    if (width, height) == (photo.width, photo.height):
+        return replace(photo, read=lambda: recent.get(photo.name, compute))
+    layers: dict[str, Callable[[], np.ndarray]] = {}
+    if (mask := photo.mask) is not None:
+        layers["mask"] = lambda: np.where(
+            resize_layer(mask(), width, height) == 255, 255, 0
+        ).astype(np.uint8)
+    if (opacity := photo.opacity) is not None:
+        layers["opacity"] = lambda: resize_layer(opacity(), width, height)
+    return replace(
+        photo,
+        width=width,
+        height=height,
+        read=lambda: recent.get(photo.name, compute),
+        **layers,  # type: ignore[arg-type]
     )
 
 
@@ -262,9 +352,7 @@ def _as_stored(photo: Photo, orientation: int) -> Photo:
     """The photo without its mirroring EXIF orientation."""
     mirror = _MIRRORINGS[orientation]
     width, height = stored_size(photo)
-    return replace(
-        photo, width=width, height=height, read=lambda: np.ascontiguousarray(mirror(photo.read()))
-    )
+    return photo.with_layers(mirror, width=width, height=height)
 
 
 def _quarter_turn(

@@ -9,7 +9,6 @@ beside the file, gives points without tracks.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.media import MOST_PIXELS, read_image
 from artifixer.runtime.run_folder import read_json
+from artifixer.scenes.mask_files import MaskFiles
 from artifixer.scenes.panoramas import DEFAULT_FACES, panorama_splits, panorama_views
 from artifixer.scenes.photo_files import (
     LARGEST_INTRINSIC,
@@ -34,6 +34,8 @@ from artifixer.scenes.photo_files import (
     LARGEST_SIZE,
     SMALLEST_FOCAL_LENGTH,
     FittedView,
+    check_broken,
+    check_may_read,
     fit_camera,
     left_out_note,
     open_photo,
@@ -45,6 +47,10 @@ from artifixer.scenes.point_cloud import read_points
 from artifixer.scenes.scene import Photo, Scene, SparsePoints, Split
 
 FILE_NAME = "transforms.json"
+
+#: The files of NeRF-synthetic scenes: training photos first, then held-out ones in the order in
+#: which they are preferred.
+SYNTHETIC_NAMES = ("transforms_train.json", "transforms_test.json", "transforms_val.json")
 
 #: Numbers beyond this do not fit float32.
 LARGEST_NUMBER = float(np.finfo(np.float32).max)
@@ -102,23 +108,79 @@ def load(capture: Path, path: Path, faces: int | None = None) -> Scene:
     that aren't rigid, paths that leave ``capture``, lens models that can't be mapped, unreadable
     photos, photos that don't fit their cameras, and when fewer than two photos exist.
     """
-    whole, frames = _read(path)
-    names = PhotoNames(capture)
-    entries = [
-        _Entry(path, f"frame {number}", _mapping(path, f"frame {number}", frame))
-        for number, frame in enumerate(frames)
-    ]
-    paths = names.find_all(capture, [_file_path(entry) for entry in entries], path)
-    listed = [
-        _Listed(found, found.relative_to(capture).as_posix(), entry)
-        for found, entry in zip(paths, entries, strict=True)
-    ]
-    listed.sort(key=lambda entry: entry.name)
-    for first, second in itertools.pairwise(listed):
-        if first.name == second.name:
-            raise InputError(
-                f"{path}: the photo {first.name} is listed twice; expected one frame per photo"
+    return _scene(capture, [path], faces)
+
+
+def load_synthetic(capture: Path, path: Path, faces: int | None = None) -> Scene:
+    """The scene of a folder with ``transforms_train.json`` (``path``) and, if there, ``_test`` and
+    ``_val`` beside it: NeRF-synthetic and what Blender add-ons write.
+
+    The split ``transforms`` trains on the first and holds out the test photos, or the validation
+    photos where there are none; validation photos beside test ones are left out. Photos with alpha
+    are of objects over nothing: alpha is the opacity of what they show (``Photo.opacity``).
+    Raises InputError as ``load`` does.
+    """
+    heldout = [found for name in SYNTHETIC_NAMES[1:] if is_regular(found := capture / name)]
+    scene = _scene(capture, [path, *heldout[:1]], faces)
+    notes = scene.notes
+    for other in heldout[1:]:
+        count = len(_read(other)[1])
+        notes += (f"{other.name} is left out ({count} photos): {heldout[0].name} is held out",)
+    splits = scene.splits
+    if heldout:
+        names = [_photo_names(capture, file) for file in (path, heldout[0])]
+        train = tuple(photo.name for photo in scene.photos if photo.name in names[0])
+        rest = tuple(p.name for p in scene.photos if p.name in names[1] - names[0])
+        splits = {**splits, "transforms": Split("transforms", train, rest)}
+    return replace(scene, format="nerf_synthetic", notes=notes, splits=splits)
+
+
+def _photo_names(capture: Path, path: Path) -> set[str]:
+    """Names inside the capture of the photos that a transforms file lists, as far as they are
+    usable.
+    """
+    frames = [frame for frame in _read(path)[1] if isinstance(frame, dict)]
+    listed = [name for frame in frames if isinstance(name := frame.get("file_path"), str)]
+    found = PhotoNames(capture).find_all(capture, listed, path)
+    return {file.relative_to(capture).as_posix() for file in found}
+
+
+def find_synthetic(capture: Path) -> Path | None:
+    """The ``transforms_train.json`` of a capture's folder, or None."""
+    path = capture / SYNTHETIC_NAMES[0]
+    return path if is_regular(path) else None
+
+
+def _scene(capture: Path, files: Sequence[Path], faces: int | None) -> Scene:
+    """The scene of the frames of one file, or of those of a training and a held-out one."""
+    path = files[0]
+    names, masks = PhotoNames(capture), MaskFiles(capture)
+    broken: dict[str, str] = {}
+    listed: list[_Listed] = []
+    count = 0
+    for file in files:
+        whole, frames = _read(file)
+        count += len(frames)
+        entries = []
+        for number, frame in enumerate(frames):
+            try:
+                entries.append(_checked_frame(file, f"frame {number}", frame))
+            except InputError as error:
+                broken[f"{file.name} frame {number}"] = str(error)
+        paths = names.find_all(capture, [_file_path(entry) for entry in entries], file)
+        listed += [
+            _Listed(
+                found,
+                found.relative_to(capture).as_posix(),
+                entry,
+                whole,
+                _mask(names, capture, entry) or masks.find(found),
             )
+            for found, entry in zip(paths, entries, strict=True)
+        ]
+    listed, doubled = _without_doubles(listed)
+    broken |= doubled
+    check_broken(broken, count, path)
 
     lost = tuple(entry.name for entry in listed if not entry.path.is_file())
     notes = left_out_note(lost, len(listed), path, "do not exist")
@@ -129,22 +191,69 @@ def load(capture: Path, path: Path, faces: int | None = None) -> Scene:
         path,
     )
     recent = functools.lru_cache(maxsize=2)(read_image)  # panoramas, for their faces
-    existing = [entry for entry in listed if entry.path.is_file()]
-    views = [
-        view for entry in existing for view in _views(entry, whole, faces or DEFAULT_FACES, recent)
-    ]
+    views: list[FittedView] = []
+    for entry in listed:
+        if not entry.path.is_file():
+            continue
+        check_may_read(entry.path)
+        try:
+            views += _views(entry, entry.whole, faces or DEFAULT_FACES, recent)
+        except InputError as error:
+            broken[entry.name] = str(error)
+    notes += check_broken(broken, count, path)
     photos = tuple(view.photo for view in views)
+    whole = _read(path)[0]
     return Scene(
         name=capture.resolve().name,
         format="transforms_json",
         photos=photos,
         cameras=tuple(view.camera for view in views),
         points=_points(capture, whole),
-        splits=_panorama_splits(listed, whole, photos) or _splits(capture, whole, photos),
+        splits=_panorama_splits(listed, photos) or _splits(capture, whole, photos),
         applied_transform=_applied_transform(whole),
         notes=notes,
-        lost_photos=lost,
+        lost_photos=(*lost, *broken),
     )
+
+
+def _mask(names: PhotoNames, capture: Path, frame: _Entry) -> Path | None:
+    """The mask that a frame names (``mask_path``), or None. Raises InputError where none is there."""
+    if not frame.has("mask_path"):
+        return None
+    listed = frame.values["mask_path"]
+    if not isinstance(listed, str):
+        raise frame.error("mask_path", "the path of a mask")
+    found = names.find(capture, listed, frame.source)
+    if not is_regular(found):
+        raise InputError(
+            f"{frame.source}: {frame.label} has the mask {listed[:80]}, which does not exist; "
+            "expected a picture inside the capture's folder"
+        )
+    return found
+
+
+def _without_doubles(listed: Sequence[_Listed]) -> tuple[list[_Listed], dict[str, str]]:
+    """The frames sorted by photo, and what is wrong with others, by photo: of frames of one photo
+    that say the same the first counts, of those that differ none.
+    """
+    first: dict[str, _Listed] = {}
+    broken: dict[str, str] = {}
+    for entry in listed:
+        if first.setdefault(entry.name, entry).frame.values != entry.frame.values:
+            where = f"{entry.frame.source}: {entry.frame.label}"
+            broken[entry.name] = (
+                f"{where}: the photo {entry.name} is listed twice, with other values; expected one "
+                "frame per photo"
+            )
+    good = [entry for name, entry in first.items() if name not in broken]
+    return sorted(good, key=lambda entry: entry.name), broken
+
+
+def _checked_frame(path: Path, label: str, frame: object) -> _Entry:
+    """A frame that is an object and names a photo."""
+    entry = _Entry(path, label, _mapping(path, label, frame))
+    _file_path(entry)
+    return entry
 
 
 def read_path(path: Path) -> list[CameraFrame]:
@@ -183,11 +292,15 @@ def _read(path: Path) -> tuple[_Entry, list[Any]]:
 
 @dataclass(frozen=True)
 class _Listed:
-    """A frame with the file it names: ``name`` is the path inside the capture."""
+    """A frame with the file it names: ``name`` is the path inside the capture; ``whole`` is the
+    file that lists it, ``mask`` the photo's mask.
+    """
 
     path: Path
     name: str
     frame: _Entry
+    whole: _Entry
+    mask: Path | None = None
 
 
 def _file_path(frame: _Entry) -> str:
@@ -204,7 +317,12 @@ def _views(
     listed: _Listed, whole: _Entry, faces: int, read: Callable[[Path], np.ndarray]
 ) -> list[FittedView]:
     """The view of a photo, or those of an equirectangular one's faces."""
-    photo = open_photo(listed.path, listed.name)
+    photo = open_photo(
+        listed.path,
+        listed.name,
+        listed.mask,
+        alpha="opacity" if whole.source.name in SYNTHETIC_NAMES else "mask",
+    )
     if _is_equirectangular(listed.frame, whole):
         photo = replace(photo, read=functools.partial(read, listed.path))
         return panorama_views(
@@ -420,13 +538,11 @@ def _applied_transform(whole: _Entry) -> Float[Tensor, "3 4"] | None:
     return torch.from_numpy(scale * transform).to(torch.float32)
 
 
-def _panorama_splits(
-    listed: Sequence[_Listed], whole: _Entry, photos: tuple[Photo, ...]
-) -> dict[str, Split]:
+def _panorama_splits(listed: Sequence[_Listed], photos: tuple[Photo, ...]) -> dict[str, Split]:
     """Splits of whole panoramas, where all photos are faces; the file's own lists name panoramas,
     and are not taken over.
     """
-    all_round = all(_is_equirectangular(entry.frame, whole) for entry in listed)
+    all_round = all(_is_equirectangular(entry.frame, entry.whole) for entry in listed)
     return panorama_splits([photo.name for photo in photos]) if all_round else {}
 
 

@@ -30,7 +30,7 @@ from artifixer.runtime.stopping import stop_at_once
 from artifixer.scenes import panoramas, photos
 from artifixer.scenes.panoramas import PanoramaConfig
 from artifixer.scenes.photos import SfmConfig
-from artifixer.scenes.scene import Photo, Scene
+from artifixer.scenes.scene import Scene
 
 #: File endings taken for videos, lower case.
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
@@ -91,7 +91,7 @@ def load(
         return _scene(path, work_folder, config, say, faces)
     with tempfile.TemporaryDirectory() as temporary:
         scene = _scene(path, Path(temporary), config, say, faces)
-        return scene.with_photos([_in_memory(photo) for photo in scene.photos], scene.cameras)
+        return scene.with_photos([photo.in_memory() for photo in scene.photos], scene.cameras)
 
 
 def sharp_frames(sharpness: Sequence[float], count: int) -> list[int]:
@@ -160,9 +160,3 @@ def _keep_frames(
                     resize_photo(frame, *fit_size(width, height, side)),
                 )
         unfinished.rename(folder)
-
-
-def _in_memory(photo: Photo) -> Photo:
-    """The photo without its file."""
-    pixels = photo.read()
-    return replace(photo, read=lambda: pixels, path=None)
