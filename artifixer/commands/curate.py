@@ -15,6 +15,7 @@ from artifixer.curation.workers import worker_devices
 from artifixer.imaging.resize import GRID
 from artifixer.recipes.curate import RECIPES
 from artifixer.runtime.errors import InputError
+from artifixer.scenes.panoramas import check_faces
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,16 @@ class Command:
     """
     caption_model: str = CaptionConfig.model
     """The vision model's name there."""
+    faces: int | None = None
+    """Perspective views of each equirectangular (360 degree) photo or frame: 6, 8 or 14. Default: 8
+    where they look like that.
+    """
+    sparse_model: Annotated[int | None, tyro.conf.arg(aliases=["--model"])] = None
+    """Number of the COLMAP model, where a capture has several (sparse/0, sparse/1 ...). Default: the
+    largest.
+    """
+    ignore_masks: bool = False
+    """Use whole photos where masks or alpha channels say which pixels count."""
     overwrite: bool = False
     """Start anew in a folder that holds other pairs."""
 
@@ -101,7 +112,16 @@ def run_command(command: Command) -> None:
             "--depth-model for it, or neither"
         )
     caption = CaptionConfig(command.caption_server, command.caption_model)
-    config = replace(config, camera_scale=kind, depth_model=command.depth_model, caption=caption)
+    check_faces(command.faces)
+    config = replace(
+        config,
+        camera_scale=kind,
+        depth_model=command.depth_model,
+        faces=command.faces,
+        sparse_model=command.sparse_model,
+        ignore_masks=command.ignore_masks,
+        caption=caption,
+    )
     sources = expand_sources(command.sources)
     result = curate(
         sources,

@@ -53,13 +53,15 @@ class HeldoutView:
     """One held-out photo beside its prediction, pixels all of one size.
 
     photo: its name. opacity: of the render that enters the model, whatever variant is judged, so
-    that regions are the same for all.
+    that regions are the same for all. mask: 255 where the photo counts, 0 where it does not; None
+    where all of it counts.
     """
 
     photo: str
     truth: UInt8[np.ndarray, "height width 3"]
     prediction: UInt8[np.ndarray, "height width 3"]
     opacity: UInt8[np.ndarray, "height width"]
+    mask: UInt8[np.ndarray, "height width"] | None = None
 
     def __post_init__(self) -> None:
         assert self.truth.dtype == self.prediction.dtype == self.opacity.dtype == np.uint8, (
@@ -133,18 +135,22 @@ def evaluate(
     device: torch.device | str = "cpu",
 ) -> VariantQuality:
     """The quality of one variant; ``views`` is read once and may be a generator. ``perceptual``
-    None leaves LPIPS out.
+    None leaves LPIPS out. Masked pixels count in no figure, views without any other pixel are left
+    out.
     """
     perceptual = perceptual or PerceptualMetrics()
     everything, opaque, empty = _SquaredError(), _SquaredError(), _SquaredError()
     per_view = []
     for view in views:
+        counts = np.ones(view.opacity.shape, bool) if view.mask is None else view.mask > 127
+        if not counts.any():
+            continue
         squared = (view.truth.astype(np.int64) - view.prediction.astype(np.int64)) ** 2
         is_empty = view.opacity < EMPTY_BELOW * 255
-        everything.add(squared, np.ones_like(is_empty))
-        opaque.add(squared, view.opacity > OPAQUE_ABOVE * 255)
-        empty.add(squared, is_empty)
-        per_view.append(_view_quality(view, float(is_empty.mean()), perceptual, device))
+        everything.add(squared, counts)
+        opaque.add(squared, counts & (view.opacity > OPAQUE_ABOVE * 255))
+        empty.add(squared, counts & is_empty)
+        per_view.append(_view_quality(view, float(is_empty[counts].mean()), perceptual, device))
     return VariantQuality(
         psnr=_mean([view.psnr for view in per_view]),
         ssim=_mean([view.ssim for view in per_view]),
@@ -220,11 +226,15 @@ def _view_quality(
     view: HeldoutView, empty: float, perceptual: PerceptualMetrics, device: torch.device | str
 ) -> ViewQuality:
     truth, prediction = _as_float(view.truth, device), _as_float(view.prediction, device)
+    mask = None
+    if view.mask is not None:  # black in both where it is 0, so windows that reach there agree
+        mask = torch.tensor(view.mask > 127, device=device).to(torch.float32)
+        truth, prediction = truth * mask[..., None], prediction * mask[..., None]
     with torch.no_grad():
         return ViewQuality(
             photo=view.photo,
-            psnr=float(psnr(prediction, truth)),
-            ssim=float(ssim(prediction, truth)),
+            psnr=float(psnr(prediction, truth, mask)),
+            ssim=float(ssim(prediction, truth, mask)),
             lpips_vgg01=float(perceptual.vgg01(prediction, truth)) if perceptual.vgg01 else None,
             lpips_alex=float(perceptual.alex(prediction, truth)) if perceptual.alex else None,
             empty=empty,

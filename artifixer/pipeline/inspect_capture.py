@@ -13,10 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
+from artifixer.pipeline.capture import CaptureChoice
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.media import read_video
 from artifixer.scenes import photos, transforms_json
 from artifixer.scenes.formats import PROCEDURAL_PREFIX, VIDEO, find_format, load_scene
+from artifixer.scenes.panoramas import check_faces
 from artifixer.scenes.photo_files import open_photo
 from artifixer.scenes.scale import observed_depths
 from artifixer.scenes.scene import Photo, Scene, SparsePoints
@@ -104,7 +106,7 @@ class Inspection:
 
 
 def inspect_capture(
-    capture: str, *, find_poses: bool = False, read_photos: bool = True
+    capture: str | CaptureChoice, *, find_poses: bool = False, read_photos: bool = True
 ) -> Inspection:
     """Look at a capture: a folder, a transforms file, a video, or ``procedural:SEED``.
 
@@ -112,7 +114,9 @@ def inspect_capture(
     decode every photo to find damaged ones. Raises InputError for captures that could not be used
     at all.
     """
-    path = Path(capture)
+    choice = CaptureChoice(capture) if isinstance(capture, str) else capture
+    capture, path = choice.capture, Path(choice.capture)
+    check_faces(choice.faces)
     if (
         not find_poses
         and not capture.startswith(PROCEDURAL_PREFIX)
@@ -123,7 +127,13 @@ def inspect_capture(
             return _video_without_poses(start)
         if not found.has_poses:
             return replace(_photos_without_poses(path, start, read_photos), format=found.name)
-    return inspect_scene(load_scene(capture), read_photos=read_photos)
+    scene = load_scene(
+        capture,
+        faces=choice.faces,
+        sparse_model=choice.sparse_model,
+        ignore_masks=choice.ignore_masks,
+    )
+    return inspect_scene(scene, read_photos=read_photos)
 
 
 def inspect_scene(scene: Scene, *, read_photos: bool = True) -> Inspection:

@@ -38,7 +38,6 @@ from artifixer.pipeline.run_config import (
     VARIANTS,
     RunConfig,
     check_config,
-    ignored_masks,
     settings_of,
 )
 from artifixer.pipeline.run_inputs import check_inputs, check_pixels, make_job
@@ -154,7 +153,7 @@ def run(config: RunConfig, overwrite: bool = False, progress: Progress | None = 
                 )
             check_pixels(config, inputs.capture)
         job = make_job(config, inputs, folder)
-        notes = [*inputs.capture.scene.notes, *ignored_masks(config.choice.capture)]
+        notes = list(inputs.capture.scene.notes)
         for note in notes:
             display.note(note)
         display.note(_summary(job))

@@ -28,12 +28,15 @@ class Effort:
     work_folder: keeps intermediate files for the next time; None leaves nothing behind.
     say: gets one line per step.
     faces: perspective views per equirectangular photo; None for the default where photos are
-    recognised as such.
+    recognised as such. sparse_model: number of the COLMAP model; None for the largest.
+    ignore_masks: masks are not looked for.
     """
 
     work_folder: Path | None = None
     say: Callable[[str], None] = lambda text: None
     faces: int | None = None
+    sparse_model: int | None = None
+    ignore_masks: bool = False
 
     @property
     def panoramas(self) -> PanoramaConfig:
@@ -77,7 +80,7 @@ FORMATS = (
         "colmap",
         "a COLMAP model in sparse/0, sparse or the folder itself",
         colmap.find_model,
-        lambda capture, model, effort: colmap.load(capture, model),
+        lambda capture, model, effort: _colmap(capture, model, effort),
     ),
     Format(
         "transforms_json",
@@ -95,7 +98,7 @@ FORMATS = (
         "colmap",
         "a COLMAP model in colmap/sparse/0",
         colmap.find_nerfstudio_model,
-        lambda capture, model, effort: colmap.load(capture, model),
+        lambda capture, model, effort: _colmap(capture, model, effort),
     ),
     Format(
         "panoramas",
@@ -156,26 +159,34 @@ def load_scene(
     work_folder: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
     faces: int | None = None,
+    sparse_model: int | None = None,
+    ignore_masks: bool = False,
 ) -> Scene:
     """The scene of a capture: a folder in one of ``FORMATS``, a transforms file, a video, or
     ``procedural:SEED``.
 
-    work_folder, say, faces: see ``Effort``.
+    work_folder, say, faces, sparse_model, ignore_masks: see ``Effort``.
     Raises InputError when the capture is missing or of no known format, and for whatever is wrong
     inside it.
     """
     panoramas.check_faces(faces)
+    effort = Effort(work_folder, say, faces, sparse_model, ignore_masks)
     if str(capture).startswith(PROCEDURAL_PREFIX):
         from artifixer.scenes import procedural
 
+        _check_no_model(str(capture), effort)
         return procedural.load(str(capture))
     path = Path(capture)
     with readable(path):
         if transforms_json.is_transforms(path):
-            return _with_splits(path.parent, transforms_json.load(path.parent, path, faces))
+            _check_no_model(str(capture), effort)
+            scene = transforms_json.load(path.parent, path, faces)
+            return _with_splits(path.parent, _masks_chosen(scene, effort))
         entry, start = find_format(path)
+        if entry.name != "colmap":
+            _check_no_model(str(capture), effort)
         folder = path if path.is_dir() else path.parent
-        return _with_splits(folder, entry.load(path, start, Effort(work_folder, say, faces)))
+        return _with_splits(folder, _masks_chosen(entry.load(path, start, effort), effort))
 
 
 @contextmanager
@@ -190,6 +201,37 @@ def readable(capture: Path) -> Iterator[None]:
         raise InputError(
             f"{where}: cannot be read ({error.strerror or error}); expected a readable capture"
         ) from error
+
+
+def _colmap(capture: Path, model: Path, effort: Effort) -> Scene:
+    """The COLMAP model that the user chose, or ``model``."""
+    if effort.sparse_model is not None:
+        model = colmap.numbered_model(capture, model, effort.sparse_model)
+    return colmap.load(capture, model)
+
+
+def _check_no_model(capture: str, effort: Effort) -> None:
+    if effort.sparse_model is not None:
+        raise InputError(
+            f"--sparse-model {effort.sparse_model}: {capture} is not read from a COLMAP model; "
+            "expected none"
+        )
+
+
+def _masks_chosen(scene: Scene, effort: Effort) -> Scene:
+    """The scene without masks where the user wants whole photos; else with a note on them."""
+    masked = sum(photo.mask is not None for photo in scene.photos)
+    if not masked:
+        return scene
+    if effort.ignore_masks:
+        whole = [replace(photo, mask=None) for photo in scene.photos]
+        notes = (f"masks of {masked} of {len(scene.photos)} photos are ignored",)
+        return replace(scene.with_photos(whole, scene.cameras), notes=scene.notes + notes)
+    note = (
+        f"masks of {masked} of {len(scene.photos)} photos: what is masked counts neither in fits "
+        "nor in figures (--ignore-masks uses whole photos)"
+    )
+    return replace(scene, notes=(*scene.notes, note))
 
 
 def _photos(capture: Path, folder: Path, effort: Effort) -> Scene:

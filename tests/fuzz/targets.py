@@ -49,9 +49,7 @@ class Target:
 def _inspect(folder: Path) -> object:
     from artifixer.pipeline.capture import identify
     from artifixer.pipeline.inspect_capture import inspect_capture
-    from artifixer.pipeline.run_config import ignored_masks
 
-    ignored_masks(str(folder))
     identify(str(folder))
     return inspect_capture(str(folder))
 
