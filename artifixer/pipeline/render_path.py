@@ -169,11 +169,12 @@ def _heldout(path: Path) -> set[str]:
 def path_frames(source: SplatSource, path: str, orbit_frames: int) -> list[CameraFrame]:
     """The frames of a path. Frames that stand exactly at a known camera keep the name of its photo."""
     if path not in PATHS:
-        if not Path(path).is_file():
+        if not Path(path).exists():
             raise InputError(
                 f"--path {path}: neither one of {', '.join(PATHS)} nor a file of cameras"
             )
-        return read_camera_path(Path(path))
+        known = source.all[0].camera if source.all else None
+        return read_camera_path(Path(path), None if known is None else (known.width, known.height))
     if not source.all:
         if path != "orbit":
             raise InputError(

@@ -17,7 +17,7 @@ import mmap
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from artifixer.scenes.photo_files import (
     LEAST_GOOD_FRACTION,
     SMALLEST_FOCAL_LENGTH,
     FittedView,
+    cameras_are_upright,
     check_broken,
     check_may_read,
     fit_camera,
@@ -110,6 +111,12 @@ class ColmapModel:
     points: ColmapPoints | None
     broken: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    suffix: str = ".bin"
+
+    @property
+    def images_file(self) -> Path:
+        """The file that lists the images."""
+        return _file(self.folder, "images", self.suffix)
 
 
 #: Folders of a capture that photos of a model may lie in, in the order of preference among equally
@@ -253,15 +260,16 @@ def is_model(folder: Path) -> bool:
     )
 
 
-def load(capture: Path, model_folder: Path) -> Scene:
+def load(capture: Path, model_folder: Path, upright: Collection[Path] | None = None) -> Scene:
     """The scene of the COLMAP model in ``model_folder``, photos sorted by name.
 
-    Photos keep the names that they have inside the capture (``images/0001.jpg``). Raises InputError
+    Photos keep the names that they have inside the capture (``images/0001.jpg``). upright: photos
+    whose cameras are of the pixels as EXIF turns them, where the caller knows. Raises InputError
     for truncated or inconsistent files, lens models that ``Cameras`` doesn't know, unreadable
     photos and photos that don't fit their cameras.
     """
     model = read_model(model_folder)
-    source = model_folder / "images"
+    source = model.images_file
     images = sorted(model.images, key=lambda image: image.name)
     listed = [image.name for image in images]
     broken = dict(model.broken)
@@ -293,6 +301,7 @@ def load(capture: Path, model_folder: Path) -> Scene:
     masks = MaskFiles(capture)
     views: list[FittedView] = []
     used: list[ColmapImage] = []
+    opened: list[tuple[ColmapImage, Photo, Cameras]] = []
     for image, path in zip(images, paths, strict=True):
         if not path.is_file():
             continue
@@ -300,11 +309,23 @@ def load(capture: Path, model_folder: Path) -> Scene:
         try:
             photo = open_photo(path, path.relative_to(capture).as_posix(), masks.find(path))
             camera = to_cameras(model.cameras[image.camera_id], image, source)
-            views.append(fit_camera(photo, camera, source))
+            opened.append((image, photo, camera))
+        except InputError as error:
+            broken[image.name] = str(error)
+    are_upright = upright is None and cameras_are_upright(
+        ((photo, camera, *_observed(model, image)) for image, photo, camera in opened), source
+    )
+    for image, photo, camera in opened:
+        try:
+            views.append(
+                fit_camera(photo, camera, source, are_upright or photo.path in (upright or ()))
+            )
             used.append(image)
         except InputError as error:
             broken[image.name] = str(error)
     notes += check_broken(broken, len(images) + len(model.broken), source) + model.notes
+    if are_upright:
+        notes += (f"{source.name}: EXIF turns photos, and their cameras are of the turned photos",)
     out = names.find_all(roots[int(np.argmax(counts))], [*model.broken], source)
     found = [path for path in (*paths, *out) if is_regular(path)]
     notes += unlisted_note(capture, found, source)
@@ -322,6 +343,17 @@ def load(capture: Path, model_folder: Path) -> Scene:
         notes=notes + remarks,
         lost_photos=lost,
     )
+
+
+def _observed(
+    model: ColmapModel, image: ColmapImage
+) -> tuple[Float[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"]]:
+    """Positions and colours of the points that an image observes."""
+    ids = image.point_ids[image.point_ids >= 0]
+    if model.points is None:
+        return np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
+    rows = np.flatnonzero(np.isin(model.points.ids, ids))
+    return model.points.xyz[rows], model.points.rgb[rows]
 
 
 def _points(
@@ -386,7 +418,7 @@ def read_model(folder: Path) -> ColmapModel:
     if points is not None:
         images, points, remarks = _agreeing(points_file, images, points)
         notes += remarks
-    return ColmapModel(folder, cameras, images, points, broken, notes)
+    return ColmapModel(folder, cameras, images, points, broken, notes, suffix)
 
 
 def _file(folder: Path, name: str, suffix: str) -> Path:

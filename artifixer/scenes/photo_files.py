@@ -13,8 +13,8 @@ import functools
 import itertools
 import os
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -37,6 +37,8 @@ from artifixer.runtime.media import (
     read_alpha,
     read_image,
     read_npy,
+    reads_avif,
+    reads_heic,
     write_npy,
 )
 from artifixer.runtime.run_folder import fingerprint
@@ -45,11 +47,57 @@ from artifixer.scenes.scene import Photo, Scene
 
 #: File endings taken for photos, lower case, in the order in which they are tried for names without
 #: one.
-PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+PHOTO_SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".jfif",
+    ".heic",
+    ".heif",
+    ".avif",
+)
+
+#: File endings of photos of kinds that are not read: raw files of cameras, and others.
+UNREAD_SUFFIXES = tuple(
+    [
+        ".dng",
+        ".cr2",
+        ".cr3",
+        ".nef",
+        ".nrw",
+        ".arw",
+        ".srf",
+        ".sr2",
+        ".raf",
+        ".orf",
+        ".rw2",
+        ".pef",
+        ".srw",
+        ".3fr",
+        ".iiq",
+        ".x3f",
+        ".raw",
+        ".exr",
+        ".hdr",
+        ".gif",
+        ".psd",
+        ".jxl",
+        ".jp2",
+        ".insp",
+        ".gpr",
+    ]
+)
 
 #: A photo may be a resized copy of what its camera describes; rounding to whole pixels moves the
 #: aspect ratio by at most about this much.
 ASPECT_TOLERANCE = 0.01
+
+#: Photos that are compared with the points that they show, to tell which way up their cameras are.
+PHOTOS_COMPARED = 4
 
 #: Entries of a list that are broken are left out, as long as no fewer than this share is good.
 LEAST_GOOD_FRACTION = 0.5
@@ -136,16 +184,44 @@ def photos_below(folder: Path) -> list[Path]:
     return sorted(path for path in files if is_regular(path))
 
 
-def fit_camera(photo: Photo, camera: Cameras, source: Path) -> FittedView:
+def unread_note(paths: Iterable[Path]) -> tuple[str, ...]:
+    """One line about photos among ``paths`` of kinds that are not read; empty when there are none."""
+    suffixes = [
+        *UNREAD_SUFFIXES,
+        *(() if reads_heic() else (".heic", ".heif")),
+        *(() if reads_avif() else (".avif",)),
+    ]
+    kinds = Counter(
+        path.suffix.lower()
+        for path in paths
+        if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    )
+    if not kinds:
+        return ()
+    total = kinds.total()
+    counts = ", ".join(
+        f"{count} {kind}" if len(kinds) > 1 else kind for kind, count in kinds.items()
+    )
+    hint = ""
+    if {".heic", ".heif"} & set(kinds):
+        hint = " (pip install 'artifixer[formats]' reads HEIC)"
+    return (
+        f"{total} photo{'s' if total > 1 else ''} of a kind that is not read left out: {counts}"
+        f"{hint}",
+    )
+
+
+def fit_camera(photo: Photo, camera: Cameras, source: Path, is_upright: bool = False) -> FittedView:
     """The one view ``camera`` that ``source`` lists for ``photo``, brought to the photo's
     orientation and size.
 
     Reconstruction software works on the stored pixels and ignores EXIF, while ``Photo`` is upright.
     Where the camera fits the stored pixels, it is turned with the photo (a roll about the optical
-    axis). Then intrinsics are scaled to the photo's size. Raises InputError when the aspect ratios
+    axis). Then intrinsics are scaled to the photo's size. is_upright: the camera was made of the
+    upright photo, also where it would fit the stored pixels. Raises InputError when the aspect ratios
     disagree.
     """
-    orientation = exif_orientation(photo.path) if photo.path is not None else 1
+    orientation = 1 if photo.path is None or is_upright else exif_orientation(photo.path)
     stored = stored_size(photo)
     pixel_map = np.eye(2, 3)
     if orientation in _MIRRORINGS and _same_aspect(stored, camera):
@@ -162,6 +238,49 @@ def fit_camera(photo: Photo, camera: Cameras, source: Path) -> FittedView:
         )
     scale = np.array([[photo.width / camera.width], [photo.height / camera.height]])
     return FittedView(photo, camera.resized(photo.width, photo.height), scale * pixel_map)
+
+
+def cameras_are_upright(
+    views: Iterable[
+        tuple[Photo, Cameras, Float[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"]]
+    ],
+    source: Path,
+) -> bool:
+    """Whether cameras were made of upright photos where EXIF turns photos and their shape does not
+    tell (half turns, mirrored and square photos).
+
+    views: photos with their listed cameras, and points that they show. Some of the photos are
+    decoded: the points' colours are compared with the pixels where they would project.
+    """
+    errors = {False: 0.0, True: 0.0}
+    ambiguous = (view for view in views if _is_ambiguous(view[0], view[1]))
+    for photo, camera, xyz, rgb in itertools.islice(ambiguous, PHOTOS_COMPARED):
+        for is_upright in errors:
+            fitted = fit_camera(photo, camera, source, is_upright)
+            pixels, _, shown = fitted.camera.project(torch.from_numpy(xyz).to(camera.Ks))
+            column, row = pixels[0].nan_to_num().floor().long().clamp(-1, LARGEST_SIZE).unbind(-1)
+            inside = (
+                shown[0]
+                & (column >= 0)
+                & (column < fitted.photo.width)
+                & (row >= 0)
+                & (row < fitted.photo.height)
+            ).numpy()
+            found = fitted.photo.read()[row.numpy()[inside], column.numpy()[inside]]
+            distance = np.full(len(xyz), 255.0)
+            distance[inside] = np.abs(found.astype(float) - rgb[inside]).mean(axis=1)
+            errors[is_upright] += float(np.minimum(distance, 64).mean()) if len(xyz) else 0.0
+    return errors[True] < errors[False]
+
+
+def _is_ambiguous(photo: Photo, camera: Cameras) -> bool:
+    """Whether a camera may be of the stored or of the upright pixels of a photo."""
+    return (
+        photo.path is not None
+        and exif_orientation(photo.path) != 1
+        and _same_aspect(stored_size(photo), camera)
+        and _same_aspect((photo.width, photo.height), camera)
+    )
 
 
 def stored_size(photo: Photo) -> tuple[int, int]:

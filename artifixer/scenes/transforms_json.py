@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
-from artifixer.runtime.media import MOST_PIXELS, read_image
+from artifixer.runtime.media import MOST_PIXELS, exif_orientation, read_image
 from artifixer.runtime.run_folder import read_json
 from artifixer.scenes.mask_files import MaskFiles
 from artifixer.scenes.panoramas import DEFAULT_FACES, panorama_splits, panorama_views
@@ -34,6 +34,7 @@ from artifixer.scenes.photo_files import (
     LARGEST_SIZE,
     SMALLEST_FOCAL_LENGTH,
     FittedView,
+    cameras_are_upright,
     check_broken,
     check_may_read,
     fit_camera,
@@ -51,6 +52,9 @@ FILE_NAME = "transforms.json"
 #: The files of NeRF-synthetic scenes: training photos first, then held-out ones in the order in
 #: which they are preferred.
 SYNTHETIC_NAMES = ("transforms_train.json", "transforms_test.json", "transforms_val.json")
+
+#: Points whose colours are compared with photos, to tell which way up cameras are.
+POINTS_COMPARED = 2000
 
 #: Numbers beyond this do not fit float32.
 LARGEST_NUMBER = float(np.finfo(np.float32).max)
@@ -82,7 +86,7 @@ _LENSES: dict[str, LensModel] = {
 EQUIRECTANGULAR = "EQUIRECTANGULAR"
 
 #: OpenGL camera axes in OpenCV camera axes: y and z change sign.
-_OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 #: nerfstudio's own lists of photos; the split made from them is called after the file.
 _SPLIT_LISTS = ("train_filenames", "val_filenames", "test_filenames")
@@ -191,13 +195,15 @@ def _scene(capture: Path, files: Sequence[Path], faces: int | None) -> Scene:
         path,
     )
     recent = functools.lru_cache(maxsize=2)(read_image)  # panoramas, for their faces
+    points = _points(capture, _read(path)[0])
+    are_upright = _cameras_are_upright(listed, points, path)
     views: list[FittedView] = []
     for entry in listed:
         if not entry.path.is_file():
             continue
         check_may_read(entry.path)
         try:
-            views += _views(entry, entry.whole, faces or DEFAULT_FACES, recent)
+            views += _views(entry, are_upright, faces or DEFAULT_FACES, recent)
         except InputError as error:
             broken[entry.name] = str(error)
     notes += check_broken(broken, count, path)
@@ -208,7 +214,7 @@ def _scene(capture: Path, files: Sequence[Path], faces: int | None) -> Scene:
         format="transforms_json",
         photos=photos,
         cameras=tuple(view.camera for view in views),
-        points=_points(capture, whole),
+        points=points,
         splits=_panorama_splits(listed, photos) or _splits(capture, whole, photos),
         applied_transform=_applied_transform(whole),
         notes=notes,
@@ -256,26 +262,58 @@ def _checked_frame(path: Path, label: str, frame: object) -> _Entry:
     return entry
 
 
-def read_path(path: Path) -> list[CameraFrame]:
-    """The cameras of a transforms file as a path, in the file's order; photos are not looked for,
-    so sizes must stand in the file.
+def read_path(path: Path, size: tuple[int, int] | None = None) -> list[CameraFrame]:
+    """The cameras of a transforms file as a path, in the file's order; photos need not exist.
 
-    Raises InputError as ``load`` does, for sizes that are missing too.
+    A size that the file does not tell is that of the frame's photo, else of any photo that it
+    lists, else twice the principal point, else ``size``. Raises InputError as ``load`` does, and for sizes that
+    nothing tells.
     """
     whole, frames = _read(path)
-    path_frames = []
+    path_frames: list[CameraFrame] = []
+    photo_size: tuple[int, int] | None = None
     for number, frame in enumerate(frames):
         entry = _Entry(path, f"frame {number}", _mapping(path, f"frame {number}", frame))
-        for key in ("w", "h"):
-            if not entry.has(key) and not whole.has(key):
-                raise entry.error(key, "a number of pixels here or in the file")
+        stand_in = _path_size(path, entry, whole, photo_size, size)
+        photo_size = stand_in
         file_path = entry.values.get("file_path")
         path_frames.append(
             CameraFrame(
-                _camera(entry, whole, (0, 0)), file_path if isinstance(file_path, str) else None
+                _camera(entry, whole, stand_in), file_path if isinstance(file_path, str) else None
             )
         )
     return path_frames
+
+
+def _path_size(
+    path: Path,
+    entry: _Entry,
+    whole: _Entry,
+    other: tuple[int, int] | None,
+    default: tuple[int, int] | None,
+) -> tuple[int, int]:
+    """What stands in for a size that the file does not tell. other: of an earlier frame."""
+    if all(entry.has(key) or whole.has(key) for key in ("w", "h")):
+        return 0, 0
+    if other is not None and other != (0, 0):
+        return other
+    for frame in (entry.values, *(f for f in whole.values["frames"] if isinstance(f, dict))):
+        listed = frame.get("file_path")
+        if isinstance(listed, str):
+            try:
+                photo = PhotoNames(path.parent).find(path.parent, listed, path)
+                if is_regular(photo):
+                    return stored_size(open_photo(photo, listed))
+            except InputError:  # a path needs no photos
+                continue
+    centre = [_either(entry, whole, key, 0.0) for key in ("cx", "cy")]
+    if all(1 <= value <= LARGEST_SIZE / 2 for value in centre):
+        return round(2 * centre[0]), round(2 * centre[1])
+    if default is not None:
+        return default
+    raise entry.error(
+        "w", "a number of pixels here or in the file, or a photo that tells it (w and h)"
+    )
 
 
 def _read(path: Path) -> tuple[_Entry, list[Any]]:
@@ -313,10 +351,34 @@ def _file_path(frame: _Entry) -> str:
     return file_path
 
 
+def _cameras_are_upright(
+    listed: Sequence[_Listed], points: SparsePoints | None, path: Path
+) -> bool:
+    """Whether the cameras of photos that EXIF turns are of the turned photos; False without points
+    that could tell.
+    """
+    if points is None or not len(points):
+        return False
+    chosen = np.linspace(0, len(points) - 1, min(len(points), POINTS_COMPARED)).astype(int)
+    xyz, rgb = points.xyz.numpy()[chosen].astype(np.float64), points.rgb.numpy()[chosen]
+
+    def views() -> Iterator[tuple[Photo, Cameras, np.ndarray, np.ndarray]]:
+        for entry in listed:
+            try:
+                if entry.path.is_file() and exif_orientation(entry.path) != 1:
+                    photo = open_photo(entry.path, entry.name)
+                    yield photo, _camera(entry.frame, entry.whole, stored_size(photo)), xyz, rgb
+            except InputError:  # told when the frame itself is read
+                continue
+
+    return cameras_are_upright(views(), path)
+
+
 def _views(
-    listed: _Listed, whole: _Entry, faces: int, read: Callable[[Path], np.ndarray]
+    listed: _Listed, are_upright: bool, faces: int, read: Callable[[Path], np.ndarray]
 ) -> list[FittedView]:
     """The view of a photo, or those of an equirectangular one's faces."""
+    whole = listed.whole
     photo = open_photo(
         listed.path,
         listed.name,
@@ -328,7 +390,7 @@ def _views(
         return panorama_views(
             photo, torch.from_numpy(_viewmat(listed.frame)).to(torch.float32), faces
         )
-    return [_view(listed, whole, photo)]
+    return [_view(listed, photo, are_upright)]
 
 
 def _is_equirectangular(frame: _Entry, whole: _Entry) -> bool:
@@ -337,8 +399,10 @@ def _is_equirectangular(frame: _Entry, whole: _Entry) -> bool:
     ) == EQUIRECTANGULAR
 
 
-def _view(listed: _Listed, whole: _Entry, photo: Photo) -> FittedView:
-    return fit_camera(photo, _camera(listed.frame, whole, stored_size(photo)), whole.source)
+def _view(listed: _Listed, photo: Photo, are_upright: bool) -> FittedView:
+    size = (photo.width, photo.height) if are_upright else stored_size(photo)
+    camera = _camera(listed.frame, listed.whole, size)
+    return fit_camera(photo, camera, listed.whole.source, are_upright)
 
 
 def _camera(frame: _Entry, whole: _Entry, photo_size: tuple[int, int]) -> Cameras:
@@ -360,7 +424,7 @@ def _camera(frame: _Entry, whole: _Entry, photo_size: tuple[int, int]) -> Camera
 
 def _viewmat(frame: _Entry) -> Float[np.ndarray, "4 4"]:
     """The frame's world_to_camera in OpenCV axes."""
-    viewmat = np.linalg.inv(_camera_to_world(frame) @ _OPENCV_FROM_OPENGL)
+    viewmat = np.linalg.inv(_camera_to_world(frame) @ OPENCV_FROM_OPENGL)
     if not (np.abs(viewmat) <= LARGEST_POSITION).all():
         raise frame.error("transform_matrix", f"positions of at most {LARGEST_POSITION:g} units")
     return viewmat

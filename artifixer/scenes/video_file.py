@@ -121,6 +121,22 @@ def _scene(
     faces: int | None,
 ) -> Scene:
     stage = work_folder / f"video-{fingerprint(config, path)[:16]}"
+    try:
+        return _staged_scene(path, stage, config, say, faces)
+    except InputError as error:  # of files that the user does not know of
+        text = str(error)
+        for inner in (stage / "images", stage):
+            text = text.replace(f"{inner}:", f"{path}:")
+        raise InputError(text) from error
+
+
+def _staged_scene(
+    path: Path,
+    stage: Path,
+    config: VideoConfig,
+    say: Callable[[str], None],
+    faces: int | None,
+) -> Scene:
     folder = stage / "images"
     if not folder.is_dir():
         with stop_at_once():

@@ -144,7 +144,7 @@ def _read_photos(folder: Path) -> object:
                 read(folder / "images" / name)
             except InputError:
                 continue  # the next photo is read all the same
-    photos._camera_groups(folder / "images", names)
+    photos._camera_groups(photos.readable_photos(folder, folder / "images")[0])
     return _inspect(folder)
 
 

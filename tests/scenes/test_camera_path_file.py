@@ -40,7 +40,7 @@ def test_both_kinds_of_file_give_the_same_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "does not exist, expected a cameras.json or transforms.json"),
+        (None, "does not exist, expected a cameras.json, transforms.json, nerf"),
         ("{", "expected valid JSON"),
         (
             '{"format": "artifixer cameras", "version": 1, "frames": []}',
@@ -52,7 +52,7 @@ def test_both_kinds_of_file_give_the_same_path(tmp_path: Path) -> None:
         ),
         ('{"frames": []}', '"frames" is'),
         (
-            json.dumps(transforms_content() | {"w": None}),
+            json.dumps(transforms_content() | {"w": None, "cx": None}),
             'frame 0 has "w" = missing; expected a number of pixels here or in the file',
         ),
     ],

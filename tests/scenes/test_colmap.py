@@ -130,7 +130,7 @@ def test_lens_models_that_cannot_be_mapped_are_refused(tmp_path, lens):
     write_colmap(tmp_path, lens)
     with pytest.raises(
         InputError,
-        match=rf"images: camera 1 has the lens model {lens}, which cannot be mapped; expected one of .*OPENCV",
+        match=rf"images\.bin: camera 1 has the lens model {lens}, which cannot be mapped; expected one of .*OPENCV",
     ):
         _load(tmp_path)
 
@@ -186,7 +186,7 @@ def test_a_photo_of_another_aspect_is_left_out_and_named_with_both_sizes(tmp_pat
     photos = sorted((tmp_path / "images").iterdir())
     write_photo(photos[0], 64, 64)
     message = (
-        rf"{photos[0].name}: the photo has 64x64 pixels, its camera in .*images 64x48; expected the"
+        rf"{photos[0].name}: the photo has 64x64 pixels, its camera in .*images\.bin 64x48; expected the"
         " same size"
     )
     scene = _load(tmp_path)
@@ -330,9 +330,7 @@ def test_one_broken_image_is_left_out_and_named(tmp_path, word, value, message):
     scene = _load(tmp_path)
     assert len(scene.photos) == len(model.images) - 1
     (note,) = [note for note in scene.notes if "photos are left out: " in note]
-    assert re.search(
-        rf"images: 1 of 4 photos are left out: images\.txt: image \d .*{message}", note
-    )
+    assert re.search(rf"images\.txt: 1 of 4 photos are left out: image \d .*{message}", note)
     assert len(scene.lost_photos) == 1
     for photo, camera in zip(scene.photos, scene.cameras, strict=True):
         torch.testing.assert_close(camera.viewmats, whole.cameras[whole.index(photo.name)].viewmats)
