@@ -30,6 +30,9 @@ COMMON_MASK = "mask.png"
 #: File endings of masks, in the order in which they are tried.
 MASK_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
+#: How far, in the larger pixels, the filter reaches with which photos are resized.
+FILTER_REACH = 3.0
+
 #: A mask may be of another size than its photo; rounding moves the aspect ratio by about this much.
 ASPECT_TOLERANCE = 0.01
 
@@ -95,15 +98,34 @@ def read_mask(
             f"{path}: the mask has {seen.shape[1]}x{seen.shape[0]} pixels, its photo {width}x"
             f"{height}; expected the same size (--ignore-masks uses whole photos)"
         )
+    return resize_mask(seen, width, height, reach=0.5)
+
+
+def resize_mask(
+    seen: UInt8[np.ndarray, "h w"], width: int, height: int, reach: float = FILTER_REACH
+) -> UInt8[np.ndarray, "height width"]:
+    """A mask (255 and 0) at another size: a pixel counts where all do that are within ``reach`` of
+    the new, or if those are smaller the old, pixels; by default all that resizing the photo takes
+    in.
+    """
+    from scipy.ndimage import minimum_filter
+
     if seen.shape == (height, width):
         return seen
-    return np.where(resize_layer(seen, width, height) == 255, 255, 0).astype(np.uint8)
+    steps = [old / new for old, new in zip(seen.shape, (height, width), strict=True)]
+    sizes = [2 * int(reach * max(step, 1.0)) + 1 for step in steps]
+    least = minimum_filter(seen, sizes, mode="nearest")
+    rows, columns = (
+        np.minimum(((np.arange(new) + 0.5) * step).astype(int), old - 1)
+        for new, step, old in zip((height, width), steps, seen.shape, strict=True)
+    )
+    return np.ascontiguousarray(least[np.ix_(rows, columns)])
 
 
 def resize_layer(
     layer: UInt8[np.ndarray, "h w"], width: int, height: int
 ) -> UInt8[np.ndarray, "height width"]:
-    """A mask or an opacity at another size, as photos are resized."""
+    """An opacity at another size, as photos are resized."""
     return resize_photo(np.repeat(layer[..., None], 3, axis=2), width, height)[..., 0]
 
 

@@ -42,7 +42,7 @@ from artifixer.runtime.media import (
     write_npy,
 )
 from artifixer.runtime.run_folder import fingerprint
-from artifixer.scenes.mask_files import read_mask, resize_layer
+from artifixer.scenes.mask_files import read_mask, resize_layer, resize_mask
 from artifixer.scenes.scene import Photo, Scene
 
 #: File endings taken for photos, lower case, in the order in which they are tried for names without
@@ -400,9 +400,7 @@ def _resized_photo(
         return replace(photo, read=lambda: recent.get(photo.name, compute))
     layers: dict[str, Callable[[], np.ndarray]] = {}
     if (mask := photo.mask) is not None:
-        layers["mask"] = lambda: np.where(
-            resize_layer(mask(), width, height) == 255, 255, 0
-        ).astype(np.uint8)
+        layers["mask"] = lambda: resize_mask(mask(), width, height)
     if (opacity := photo.opacity) is not None:
         layers["opacity"] = lambda: resize_layer(opacity(), width, height)
     return replace(

@@ -281,7 +281,7 @@ def _link(photos: Sequence[Photo], stage: Path) -> dict[str, str]:
         suffix = ".png" if copied else COLMAP_SUFFIXES[image_format(photo.path)]
         short[photo.name] = link = f"{number:06d}{suffix}"
         place = stage / "photos" / link
-        place.parent.mkdir(exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
         if not copied:
             place.unlink(missing_ok=True)
             link_or_copy(photo.path, place)
