@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from artifixer.geometry.local_origin import WORLD, Origin, points_to_local
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import check_regular
 from artifixer.splats import ply
@@ -96,15 +97,19 @@ CONVERTERS = {
 
 @dataclass(frozen=True)
 class SplatFile:
-    """Finite Gaussians of a file, the name of its format, and remarks on what was left out."""
+    """Finite Gaussians of a file, the name of its format, remarks on what was left out, and what
+    ``means`` are relative to.
+    """
 
     splats: Splats
     format: str
     notes: tuple[str, ...] = ()
+    origin: Origin = WORLD
 
 
-def read_splat_file(path: Path) -> SplatFile:
-    """The Gaussians of a splat file in any format of the table.
+def read_splat_file(path: Path, origin: Origin | None = None) -> SplatFile:
+    """The Gaussians of a splat file in any format of the table, relative to ``origin`` (None: what
+    the file says, a PLY in a comment).
 
     Gaussians with values that are not finite are left out and named in a note; opacities of exactly
     0 or 1 and flat sides, which some tools store as infinities, are none of them. Raises
@@ -112,9 +117,16 @@ def read_splat_file(path: Path) -> SplatFile:
     """
     entry = find_format(path)
     assert entry.read is not None, f"{entry.name} is not read"
-    found = _checked(path, entry.read(path), entry.name)
+    if entry.name == "ply":
+        origin = ply.read_origin(path) if origin is None else origin
+        splats = ply.read_unchecked_splats(path, origin)
+    else:
+        splats = entry.read(path)
+        if origin is not None and origin != WORLD:
+            splats = replace(splats, means=points_to_local(splats.means, origin))
+    found = _checked(path, splats, entry.name)
     ply.check_extent(path, found.splats)
-    return found
+    return replace(found, origin=origin or WORLD)
 
 
 def find_format(path: Path) -> SplatFormat:
@@ -146,11 +158,13 @@ def find_format(path: Path) -> SplatFormat:
     raise InputError(f"{path}: not a splat file of a known format, expected {_readable()}")
 
 
-def write_splat_file(path: Path, splats: Splats) -> None:
-    """Write splats in the format that the ending names. Raises ``InputError`` for other endings and
-    for extras that are missing.
+def write_splat_file(path: Path, splats: Splats, origin: Origin = WORLD) -> None:
+    """Write splats in the format that the ending names. ``origin``: what ``means`` are relative to,
+    see ``placement_note``.
+
+    Raises ``InputError`` for other endings and for extras that are missing.
     """
-    format_to_write(path).write(path, splats)  # type: ignore[misc]
+    _write(format_to_write(path), path, splats, origin)
 
 
 def format_to_write(path: Path) -> SplatFormat:
@@ -185,18 +199,43 @@ def parse_exports(text: str) -> tuple[str, ...]:
     return tuple(entry.name for entry in chosen)
 
 
-def export_splats(folder: Path, stem: str, splats: Splats, formats: Sequence[str]) -> list[Path]:
+def export_splats(
+    folder: Path, stem: str, splats: Splats, formats: Sequence[str], origin: Origin = WORLD
+) -> list[Path]:
     """Write ``folder/stem.*`` in all the formats that are not there yet; returns the files. Raises
     ``InputError`` as the writers do.
+
+    origin: what ``means`` are relative to, see ``placement_note``.
     """
     files = []
     for entry in FORMATS:
         if entry.name in formats and entry.write is not None:
             path = folder / f"{stem}{entry.suffix}"
             if not path.is_file():
-                entry.write(path, splats)
+                _write(entry, path, splats, origin)
             files.append(path)
     return files
+
+
+def placement_note(formats: Sequence[str], origin: Origin) -> tuple[str, ...]:
+    """A remark for georeferenced splats in formats of float32: their positions are relative to the
+    origin, not of the world.
+    """
+    local = [name for name in formats if name != "ply"]
+    if origin == WORLD or not local:
+        return ()
+    x, y, z = origin
+    return (
+        f"{', '.join(local)}: positions are relative to ({x:.15g}, {y:.15g}, {z:.15g}) of the world, which float32 cannot hold",
+    )
+
+
+def _write(entry: SplatFormat, path: Path, splats: Splats, origin: Origin) -> None:
+    assert entry.write is not None, f"{entry.name} is not written"
+    if entry.name == "ply":
+        ply.write_splats(path, splats, origin)
+    else:
+        entry.write(path, splats)
 
 
 def _readable() -> str:

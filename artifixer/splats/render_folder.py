@@ -22,6 +22,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from artifixer.geometry.camera_file import CameraFrame, read_cameras, read_references, write_cameras
+from artifixer.geometry.local_origin import WORLD, Origin
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.media import image_size, read_image, read_npy, write_npy, write_png
@@ -128,14 +129,17 @@ def write_render_folder(
     renders: Sequence[Renders],
     frames: Sequence[CameraFrame],
     references: Sequence[tuple[CameraFrame, UInt8[np.ndarray, "height width 3"]]] = (),
+    origin: Origin = WORLD,
 ) -> None:
     """Write single-view renders with their cameras; ``cameras.json`` comes last, so a folder that
     has it is complete.
+
+    origin: what the cameras are relative to.
     """
     assert len(renders) == len(frames), f"{len(renders)} renders for {len(frames)} cameras"
     for index, render in enumerate(renders):
         write_frame(folder, index, render)
-    finish_render_folder(folder, frames, references)
+    finish_render_folder(folder, frames, references, origin)
 
 
 def write_frame(folder: Path, index: int, renders: Renders) -> None:
@@ -155,8 +159,11 @@ def finish_render_folder(
     folder: Path,
     frames: Sequence[CameraFrame],
     references: Sequence[tuple[CameraFrame, UInt8[np.ndarray, "height width 3"]]] = (),
+    origin: Origin = WORLD,
 ) -> None:
-    """Write the references and ``cameras.json`` after all frames."""
+    """Write the references and ``cameras.json`` after all frames. ``origin``: what the cameras are
+    relative to.
+    """
     listed = []
     if references:
         (folder / "references").mkdir(parents=True, exist_ok=True)
@@ -164,7 +171,7 @@ def finish_render_folder(
         file = f"references/{index:05d}.png"
         write_png(folder / file, photo)
         listed.append((frame, file))
-    write_cameras(folder / "cameras.json", frames, listed)
+    write_cameras(folder / "cameras.json", frames, listed, origin)
 
 
 def to_uint8(values: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
