@@ -21,10 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
-from artifixer.geometry.local_origin import WORLD, Origin, to_local, to_world
+from artifixer.geometry.local_origin import WORLD, Origin, local_origin, to_local, to_world
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import path_inside
 from artifixer.runtime.json_io import is_number, shown
@@ -106,11 +108,13 @@ def read_cameras(path: Path, origin: Origin | None = None) -> list[CameraFrame]:
 
 
 def read_origin(path: Path) -> Origin:
-    """The origin that a camera file names; ``WORLD`` when it names none. Raises ``InputError`` for
-    another value.
+    """The origin that a camera file names; otherwise ``local_origin`` of its cameras, as of any
+    capture. Raises ``InputError`` for another value, and as ``read_cameras`` does.
     """
     content = read_json(path)
-    values = content.get("origin", list(WORLD)) if isinstance(content, dict) else None
+    if isinstance(content, dict) and "origin" not in content:
+        return local_origin(np.array([_place(path, entry) for entry in _entries(path, "frames")]))
+    values = content["origin"] if isinstance(content, dict) else None
     if (
         not isinstance(values, list)
         or len(values) != 3
@@ -119,6 +123,12 @@ def read_origin(path: Path) -> Origin:
         raise InputError(f'{path}: "origin" is {shown(values)}; expected three numbers')
     x, y, z = (float(value) for value in values)
     return x, y, z
+
+
+def _place(path: Path, entry: dict[str, Any]) -> Float[np.ndarray, " 3"]:
+    """Where the camera of a frame stands, of the world."""
+    viewmat = _viewmat(path, "a frame", entry.get("world_to_camera")).numpy()
+    return -viewmat[:3, :3].T @ viewmat[:3, 3]
 
 
 def read_references(path: Path) -> list[tuple[CameraFrame, str]]:

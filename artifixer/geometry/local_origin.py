@@ -29,21 +29,30 @@ WORLD: Origin = (0.0, 0.0, 0.0)
 #: spread away at a focal length of 4,000 pixels.
 LARGEST_OFFSET = 10.0
 
+#: Share of the positions that the spread has to cover.
+SPREAD_QUANTILE = 0.8
+
 
 def local_origin(positions: Float[np.ndarray, "positions 3"]) -> Origin:
-    """Where to put the origin for float64 positions in world units: whole units near their mean, or
-    ``WORLD`` when they are near zero.
+    """Where to put the origin for float64 positions in world units: a round place near their
+    median, or ``WORLD`` when they are near zero.
 
-    Positions at one place have no spread to compare with; they count as spread over one unit.
+    The median and a quantile of the distances from it, so that a few wrong positions (a pose left
+    at zero) do not decide. Positions that are not finite are left out; positions at one place have
+    no spread to compare with and count as spread over one unit.
     """
+    positions = positions[np.isfinite(positions).all(axis=1)]
     if not len(positions):
         return WORLD
-    mean = positions.mean(axis=0)
-    spread = float(np.linalg.norm(positions - mean, axis=1).max()) or 1.0
-    if not np.linalg.norm(mean) > LARGEST_OFFSET * spread:
+    middle = np.median(positions, axis=0)
+    distances = np.linalg.norm(positions - middle, axis=1)
+    # the higher neighbour: of two positions the median lies in the middle, of few no quantile
+    # between them stands for the spread
+    spread = float(np.quantile(distances, SPREAD_QUANTILE, method="higher")) or 1.0
+    if not np.linalg.norm(middle) > LARGEST_OFFSET * spread:
         return WORLD
     step = 10.0 ** np.floor(np.log10(spread))  # a round number that is read easily
-    x, y, z = (float(value) for value in np.round(mean / step) * step)
+    x, y, z = (round(float(value), 9) for value in np.round(middle / step) * step)
     return x, y, z
 
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from artifixer.geometry.camera_file import CameraFrame, read_origin
+from artifixer.geometry.camera_file import CameraFrame, is_camera_file, read_origin
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import WORLD, Origin, local_origin, points_to_local
 from artifixer.geometry.paths import CameraPath, alike, orbit, spline, tour
@@ -137,7 +137,10 @@ def open_source(path: Path, cameras: Path | None = None) -> SplatSource:
     if path.is_file():
         found = read_splat_file(path)
         splats, origin = found.splats, found.origin
-        if origin == WORLD:
+        if origin == WORLD and cameras is not None and is_camera_file(cameras):
+            found = read_splat_file(path, read_origin(cameras))
+            splats, origin = found.splats, found.origin
+        elif origin == WORLD:
             origin = local_origin(splats.means.to(torch.float64).numpy())
             splats = replace(splats, means=points_to_local(splats.means, origin))
         known = tuple(read_camera_path(cameras, origin)) if cameras is not None else ()

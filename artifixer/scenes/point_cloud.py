@@ -1,8 +1,8 @@
 """Point clouds in PLY files -> positions and colours.
 
-Colours are ``red green blue``, or the base colours of a Gaussian-splat file. Integers go to 255, or
-to 65535 where one of them is larger than 255 and the type has 16 bits; floating-point numbers go to
-1, or to 255 where one of them is larger than 1.
+Colours are ``red green blue`` (``diffuse_red ...`` or ``r g b`` in some exports), or the base
+colours of a Gaussian-splat file. Integers go to 255, or to 65535 where one of them is larger than
+255; floating-point numbers go to 1, or to 255 where one of them is larger than 1.
 """
 
 from __future__ import annotations
@@ -24,8 +24,14 @@ from artifixer.scenes.ply_header import vertex_stream
 #: Colour of points in files without colours.
 GREY = 128
 
-#: Names of colours, and of the constant harmonics of splats: colour = value / (2 sqrt(pi)) + 0.5.
-_COLOURS = ("red", "green", "blue")
+#: Names of colours, the usual ones first.
+_COLOURS = (
+    ("red", "green", "blue"),
+    ("diffuse_red", "diffuse_green", "diffuse_blue"),
+    ("r", "g", "b"),
+)
+
+#: Names of the constant harmonics of splats: colour = value / (2 sqrt(pi)) + 0.5.
 _BASE_COLOURS = ("f_dc_0", "f_dc_1", "f_dc_2")
 
 
@@ -59,8 +65,9 @@ def read_points(
             f"{path}: holds positions that are not numbers of at most {LARGEST_POSITION:g}"
         )
     rgb = np.full(xyz.shape, GREY, np.uint8)
-    if all(name in fields for name in _COLOURS):
-        rgb = _eight_bit(path, _columns(path, vertices.data, _COLOURS))
+    names = next((names for names in _COLOURS if set(names) <= set(fields)), None)
+    if names is not None:
+        rgb = _eight_bit(path, _columns(path, vertices.data, names))
     elif all(name in fields for name in _BASE_COLOURS):
         base = _columns(path, vertices.data, _BASE_COLOURS).astype(np.float64)
         rgb = _eight_bit(path, (base / (2 * math.sqrt(math.pi)) + 0.5).clip(0, 1))
@@ -73,7 +80,7 @@ def _eight_bit(path: Path, colours: np.ndarray) -> UInt8[np.ndarray, "points 3"]
     factor = 1.0
     if colours.dtype.kind == "f" and largest <= 1:
         factor = 255.0
-    elif colours.dtype == np.uint16 and largest > 255:
+    elif colours.dtype.kind != "f" and largest > 255:
         factor = 255 / 65535
     scaled = colours.astype(np.float64) * factor
     if not ((scaled >= 0) & (scaled <= 255)).all():  # NaN fails too

@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from artifixer.geometry.local_origin import WORLD, Origin, points_to_local
+from artifixer.geometry.local_origin import WORLD, Origin, points_to_local, points_to_world
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import check_regular
 from artifixer.splats import ply
@@ -78,6 +80,12 @@ FORMATS = (
     SplatFormat("usdz", ".usdz", write=write_usdz, check=check_usd),
 )
 
+#: Writers of the formats that hold positions, or where they lie, in float64.
+_PLACED: dict[str, Callable[[Path, Splats, Origin], None]] = {
+    "ply": ply.write_splats,
+    "usdz": write_usdz,
+}
+
 #: Names that ``--export`` takes.
 EXPORTS = tuple(entry.name for entry in FORMATS if entry.write is not None)
 
@@ -111,22 +119,43 @@ def read_splat_file(path: Path, origin: Origin | None = None) -> SplatFile:
     """The Gaussians of a splat file in any format of the table, relative to ``origin`` (None: what
     the file says, a PLY in a comment).
 
+    Files without a comment whose Gaussians lie nearer to zero than to ``origin`` are taken as
+    relative to it already, with a note: float32 formats hold georeferenced splats that way
+    (``placement_note``), and most tools shift such captures.
+
     Gaussians with values that are not finite are left out and named in a note; opacities of exactly
     0 or 1 and flat sides, which some tools store as infinities, are none of them. Raises
     ``InputError`` for other files, and when no Gaussian is left.
     """
     entry = find_format(path)
     assert entry.read is not None, f"{entry.name} is not read"
-    if entry.name == "ply":
-        origin = ply.read_origin(path) if origin is None else origin
-        splats = ply.read_unchecked_splats(path, origin)
-    else:
-        splats = entry.read(path)
-        if origin is not None and origin != WORLD:
-            splats = replace(splats, means=points_to_local(splats.means, origin))
+    is_ply = entry.name == "ply"
+    splats, place = ply.read_placed_splats(path) if is_ply else (entry.read(path), WORLD)
+    notes: tuple[str, ...] = ()
+    if origin is not None and origin != place:
+        if place == WORLD and _is_near_zero(splats.means, origin):
+            notes = (f"{path.name}: positions are near zero and taken as {_relative(origin)}",)
+        else:
+            world = points_to_world(splats.means, place)
+            splats = replace(splats, means=points_to_local(world, origin))
+        place = origin
     found = _checked(path, splats, entry.name)
     ply.check_extent(path, found.splats)
-    return replace(found, origin=origin or WORLD)
+    return replace(found, origin=place, notes=(*notes, *found.notes))
+
+
+def _is_near_zero(positions: Float[Tensor, "points 3"], origin: Origin) -> bool:
+    """Whether the middle of the positions is nearer to zero than to ``origin``."""
+    finite = positions[torch.isfinite(positions).all(dim=1)].to(torch.float64)
+    if not len(finite):
+        return False
+    middle = finite.median(dim=0).values
+    return bool(middle.norm() < (middle - torch.tensor(origin, dtype=torch.float64)).norm())
+
+
+def _relative(origin: Origin) -> str:
+    x, y, z = origin
+    return f"relative to ({x:.15g}, {y:.15g}, {z:.15g}) of the world"
 
 
 def find_format(path: Path) -> SplatFormat:
@@ -221,19 +250,16 @@ def placement_note(formats: Sequence[str], origin: Origin) -> tuple[str, ...]:
     """A remark for georeferenced splats in formats of float32: their positions are relative to the
     origin, not of the world.
     """
-    local = [name for name in formats if name != "ply"]
+    local = [name for name in formats if name not in _PLACED]
     if origin == WORLD or not local:
         return ()
-    x, y, z = origin
-    return (
-        f"{', '.join(local)}: positions are relative to ({x:.15g}, {y:.15g}, {z:.15g}) of the world, which float32 cannot hold",
-    )
+    return (f"{', '.join(local)}: positions are {_relative(origin)}, which float32 cannot hold",)
 
 
 def _write(entry: SplatFormat, path: Path, splats: Splats, origin: Origin) -> None:
     assert entry.write is not None, f"{entry.name} is not written"
-    if entry.name == "ply":
-        ply.write_splats(path, splats, origin)
+    if entry.name in _PLACED:
+        _PLACED[entry.name](path, splats, origin)
     else:
         entry.write(path, splats)
 

@@ -21,7 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from artifixer.geometry.local_origin import WORLD, Origin, points_to_world
+from artifixer.geometry.local_origin import (
+    WORLD,
+    Origin,
+    local_origin,
+    points_to_local,
+    points_to_world,
+)
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, open_regular, reason
 from artifixer.runtime.run_folder import atomic_path
@@ -132,7 +138,14 @@ def read_splats(path: Path, origin: Origin | None = None) -> Splats:
 
 
 def read_unchecked_splats(path: Path, origin: Origin | None = None) -> Splats:
-    """The same without a look at the values, for files of other tools (``files.py``)."""
+    """The same without a look at the values."""
+    return read_placed_splats(path, origin)[0]
+
+
+def read_placed_splats(path: Path, origin: Origin | None = None) -> tuple[Splats, Origin]:
+    """The same for files of other tools (``files.py``), and what ``means`` are relative to: where
+    neither the caller nor the file says it, a file with positions in float64 is looked at.
+    """
     vertices = _read_vertices(path)
     present = vertices.dtype.names or ()
     required = (*POSITION, *BASE_COLOR, "opacity", *SCALE, *ROTATION)
@@ -157,24 +170,22 @@ def read_unchecked_splats(path: Path, origin: Origin | None = None) -> Splats:
                 np.stack([vertices[name].astype(np.float32) for name in names], axis=1)
             )
 
-    origin = read_origin(path) if origin is None else origin
+    positions = np.stack([vertices[name] for name in POSITION], axis=1)
+    if origin is None:
+        origin = read_origin(path)
+        if origin == WORLD and positions.dtype == np.float64:
+            origin = local_origin(positions)
     with np.errstate(over="ignore", invalid="ignore"):
-        positions = np.stack(
-            [
-                vertices[name].astype(np.float64) - zero
-                for name, zero in zip(POSITION, origin, strict=True)
-            ],
-            axis=1,
-        )
-        means = torch.from_numpy(positions.astype(np.float32))
+        means = points_to_local(positions, origin)
     count = len(vertices)
     sh = columns(BASE_COLOR)[:, None]
     if rest:
         ordered = [f"f_rest_{k}" for k in range(len(rest))]
         sh = torch.cat([sh, columns(ordered).reshape(count, 3, -1).mT], dim=1)
-    return Splats(
+    splats = Splats(
         means, columns(ROTATION), columns(SCALE), columns(["opacity"])[:, 0], sh.contiguous()
     )
+    return splats, origin
 
 
 def check_extent(path: Path, splats: Splats) -> None:

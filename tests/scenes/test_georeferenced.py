@@ -11,14 +11,19 @@ import pytest
 import torch
 from plyfile import PlyData
 
+from artifixer.commands.convert import Command as ConvertCommand
+from artifixer.commands.convert import run_command as run_convert
 from artifixer.enhance.dataset import DatasetView, points_of_capture, write_dataset
 from artifixer.geometry.camera_file import CameraFrame, read_cameras, write_cameras
+from artifixer.geometry.camera_file import read_origin as read_camera_origin
 from artifixer.geometry.local_origin import WORLD, local_origin, to_world
 from artifixer.pipeline.capture import CaptureChoice
 from artifixer.pipeline.reconstruct_capture import ReconstructionJob, reconstruct_capture
 from artifixer.pipeline.render_path import open_source
 from artifixer.scenes.formats import load_scene
+from artifixer.scenes.point_cloud import read_points
 from artifixer.scenes.scene import Scene
+from artifixer.splats.files import read_splat_file, write_splat_file
 from artifixer.splats.ply import read_origin, read_splats, write_splats
 from artifixer.splats.reconstruct import ReconstructConfig
 from artifixer.splats.splats import Splats
@@ -33,21 +38,21 @@ EXACT = 0.01 * WIDTH / 4000
 _OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
-def _far_colmap(capture, suffix=".bin", offset=FAR):
+def _far_colmap(capture, suffix=".bin", offset=FAR, scale=1.0):
     """A COLMAP model moved by ``offset``; returns it. COLMAP's own library moves it and says where
     points project, in float64.
     """
     import pycolmap
 
     model = write_colmap(capture, suffix=suffix, views=6)
-    model.transform(pycolmap.Sim3d(1.0, pycolmap.Rotation3d(), offset))
+    model.transform(pycolmap.Sim3d(scale, pycolmap.Rotation3d(), offset))
     (model.write_binary if suffix == ".bin" else model.write_text)(capture / "sparse" / "0")
     return model
 
 
-def _far_transforms(capture, offset=FAR):
+def _far_transforms(capture, offset=FAR, scale=1.0):
     """The same views as a transforms file; returns the model."""
-    model = _far_colmap(capture / "made", offset=offset)
+    model = _far_colmap(capture / "made", offset=offset, scale=scale)
     frames = []
     for image in model.images.values():
         viewmat = np.eye(4)
@@ -218,3 +223,92 @@ def test_reconstructing_a_far_capture_is_as_good_as_a_near_one(tmp_path):
     assert source.origin == run.origin != WORLD
     torch.testing.assert_close(source.all[0].camera.viewmats, run.all[0].camera.viewmats)
     torch.testing.assert_close(source.splats.means, run.splats.means)
+
+
+def test_one_pose_left_at_zero_does_not_keep_the_others_far(tmp_path):
+    positions = FAR + np.random.default_rng(0).uniform(-40, 40, (20, 3))
+    positions[3] = 0
+    assert np.abs(np.array(local_origin(positions)) - FAR).max() < 50
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("write", [_far_colmap, _far_transforms])
+def test_georeferenced_cameras_of_any_unit_project_exactly(tmp_path, write, scale):
+    """Millimetres around 5,400,000 are at the limit of float64 itself: steps of 1e-9."""
+    model = write(tmp_path, scale=scale)
+    assert _largest_error(load_scene(tmp_path), model) < EXACT
+
+
+def test_camera_files_without_an_origin_are_read_around_their_cameras(tmp_path):
+    _far_colmap(tmp_path)
+    scene = load_scene(tmp_path)
+    frames = [CameraFrame(camera, None) for camera in scene.cameras]
+    path = tmp_path / "cameras.json"
+    write_cameras(path, frames, origin=scene.origin)
+    content = json.loads(path.read_text())
+    del content["origin"]  # as other programs and older versions write it
+    path.write_text(json.dumps(content))
+    assert read_camera_origin(path) == scene.origin
+    for before, after in zip(frames, read_cameras(path), strict=True):
+        torch.testing.assert_close(
+            after.camera.viewmats, before.camera.viewmats, atol=1e-5, rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".spz", ".sog"])
+def test_exports_of_far_splats_are_read_back_at_their_place(tmp_path, suffix):
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((3,), (4,), (3,), (), (4, 3))
+    splats = Splats(*(torch.randn(50, *shape, generator=generator) for shape in shapes))
+    origin = (500_120.0, 5_400_320.0, 310.0)
+    path = tmp_path / f"a{suffix}"
+    write_splat_file(path, splats, origin)
+    found = read_splat_file(path, origin)
+    assert found.origin == origin
+    by_x = [means[means[:, 0].argsort()] for means in (found.splats.means, splats.means)]
+    torch.testing.assert_close(*by_x, atol=2e-3, rtol=0)  # the step of SPZ is 1/4096
+    assert bool(found.notes) == (suffix != ".ply")
+    moved = read_splat_file(path, (origin[0] + 5, *origin[1:]))
+    expected = 0.0 if suffix == ".ply" else 5.0
+    assert abs(float((splats.means - moved.splats.means).mean(dim=0)[0]) - 5 + expected) < 1e-2
+
+
+def test_converting_far_splats_of_another_program_keeps_their_doubles(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((3,), (4,), (3,), (), (1, 3))
+    splats = Splats(*(torch.randn(50, *shape, generator=generator) for shape in shapes))
+    write_splats(tmp_path / "a.ply", splats, (500_120.0, 5_400_320.0, 310.0))
+    lines = (tmp_path / "a.ply").read_bytes()
+    (tmp_path / "b.ply").write_bytes(lines.replace(b"comment origin", b"comment other "))
+    run_convert(ConvertCommand(tmp_path / "b.ply", tmp_path / "c.ply"))
+    before, after = (
+        PlyData.read(str(tmp_path / name))["vertex"].data for name in ("a.ply", "c.ply")
+    )
+    for axis in "xyz":
+        np.testing.assert_allclose(after[axis], before[axis], rtol=0, atol=1e-6)
+
+
+def test_usdz_places_far_splats_by_a_translation_of_doubles(tmp_path):
+    pytest.importorskip("pxr")
+    from pxr import Gf, Usd, UsdGeom
+
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((3,), (4,), (3,), (), (4, 3))
+    splats = Splats(*(torch.randn(20, *shape, generator=generator) for shape in shapes))
+    origin = (500_120.0, 5_400_320.0, 310.0)
+    write_splat_file(tmp_path / "a.usdz", splats, origin)
+    stage = Usd.Stage.Open(str(tmp_path / "a.usdz"))
+    prim = UsdGeom.Xformable(stage.GetPrimAtPath("/World/Splats"))
+    placed = prim.ComputeLocalToWorldTransform(Usd.TimeCode.Default())
+    first = placed.Transform(Gf.Vec3d(*splats.means[0].tolist()))
+    x, y, z = splats.means[0].double() + torch.tensor(origin, dtype=torch.float64)
+    np.testing.assert_allclose(first, (x, -y, -z), atol=1e-6)  # USD's axes: y up, z backwards
+
+
+def test_text_point_clouds_keep_the_digits_that_float32_lacks(tmp_path):
+    (tmp_path / "far.ply").write_text(
+        "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float32 y\n"
+        "property float z\nend_header\n500123.456 5400321.123 312.77\n"
+    )
+    xyz, _ = read_points(tmp_path / "far.ply", (500_120.0, 5_400_320.0, 310.0))
+    torch.testing.assert_close(xyz, torch.tensor([[3.456, 1.123, 2.77]]), atol=1e-6, rtol=0)
