@@ -24,6 +24,7 @@ from torch import Tensor
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
 from artifixer.geometry.local_origin import WORLD, Origin, camera_origin, to_local
+from artifixer.geometry.radial_polynomial import rational_coefficients
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.media import MOST_PIXELS, read_image
@@ -316,7 +317,7 @@ class _Intrinsics:
         model = _lens(frame if frame.has("camera_model") or frame.has("is_fisheye") else whole)
         used = DISTORTION_NAMES[:4] if model == "fisheye" else DISTORTION_NAMES
         coefficients = {name: _coefficient(frame, whole, name) for name in used}
-        return _Intrinsics(
+        intrinsics = _Intrinsics(
             width,
             height,
             fx,
@@ -326,6 +327,34 @@ class _Intrinsics:
             model,
             tuple(coefficients.get(name, 0.0) for name in DISTORTION_NAMES),
         )
+        lens = frame if frame.has("camera_model") else whole
+        rational = str(lens.values.get("camera_model")).upper() == "FULL_OPENCV"
+        if model == "fisheye" or rational or not coefficients["k4"]:
+            return intrinsics
+        return intrinsics.with_eighth_power(frame if frame.has("k4") else whole)
+
+    def with_eighth_power(self, scope: _Entry) -> _Intrinsics:
+        """The lens whose k4 is nerfstudio's factor of r^8, where OpenCV's divides by 1 + k4 r^2.
+
+        k5 and k6 are OpenCV's alone: with them k4 is too.
+        """
+        k1, k2, k3, k4, k5, k6, p1, p2 = self.distortion
+        if k5 or k6:
+            return self
+        corners = [
+            math.hypot((x - self.cx) / self.fx, (y - self.cy) / self.fy)
+            for x in (0, self.width)
+            for y in (0, self.height)
+        ]
+        radial = rational_coefficients((k1, k2, k3, k4), max(corners), max(self.fx, self.fy))
+        if radial is None:
+            raise scope.error(
+                "k4",
+                "a factor of r^8 (nerfstudio's OPENCV) of a lens that does not fold over in the "
+                "photo and is no wider than about 110 degrees; undistort the photos first, or "
+                "name the lens FULL_OPENCV if k4 divides as in OpenCV",
+            )
+        return replace(self, distortion=(*radial, p1, p2))
 
 
 def _either(frame: _Entry, whole: _Entry, key: str, default: float) -> float:
