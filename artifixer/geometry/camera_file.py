@@ -113,7 +113,9 @@ def read_origin(path: Path) -> Origin:
     """
     content = read_json(path)
     if isinstance(content, dict) and "origin" not in content:
-        return local_origin(np.array([_place(path, entry) for entry in _entries(path, "frames")]))
+        frames = enumerate(_entries(path, "frames"))
+        places = [_place(path, f"frame {number}", entry) for number, entry in frames]
+        return local_origin(np.array(places).reshape(-1, 3))
     values = content["origin"] if isinstance(content, dict) else None
     if (
         not isinstance(values, list)
@@ -125,20 +127,20 @@ def read_origin(path: Path) -> Origin:
     return x, y, z
 
 
-def _place(path: Path, entry: dict[str, Any]) -> Float[np.ndarray, " 3"]:
-    """Where the camera of a frame stands, of the world."""
-    viewmat = _viewmat(path, "a frame", entry.get("world_to_camera")).numpy()
+def _place(path: Path, label: str, entry: dict[str, Any]) -> Float[np.ndarray, " 3"]:
+    """Where the camera of a frame stands in the world."""
+    viewmat = _viewmat(path, label, entry.get("world_to_camera")).numpy()
     return -viewmat[:3, :3].T @ viewmat[:3, 3]
 
 
-def read_references(path: Path) -> list[tuple[CameraFrame, str]]:
-    """The reference photos of a camera file with the names of their files, relative to the file's
-    own origin.
+def read_references(path: Path, origin: Origin | None = None) -> list[tuple[CameraFrame, str]]:
+    """The reference photos of a camera file with the names of their files, relative to ``origin``
+    (None: the file's own).
 
     Raises ``InputError`` as ``read_cameras`` does.
     """
     references = []
-    origin = read_origin(path)
+    origin = read_origin(path) if origin is None else origin
     for number, entry in enumerate(_entries(path, "references")):
         frame = _from_json(path, f"reference {number}", entry, origin)
         file = entry.get("file")

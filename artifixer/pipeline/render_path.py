@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from artifixer.geometry.camera_file import CameraFrame, is_camera_file, read_origin
+from artifixer.geometry.camera_file import CameraFrame, read_origin
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import WORLD, Origin, local_origin, points_to_local
 from artifixer.geometry.paths import CameraPath, alike, orbit, spline, tour
@@ -29,7 +29,7 @@ from artifixer.runtime.media import VideoWriter, read_image
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder, fingerprint, is_run_folder, read_json
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
-from artifixer.scenes.camera_path_file import read_camera_path
+from artifixer.scenes.camera_path_file import path_origin, read_camera_path
 from artifixer.scenes.scale import DepthView
 from artifixer.splats.files import read_splat_file
 from artifixer.splats.ply import read_splats
@@ -137,8 +137,8 @@ def open_source(path: Path, cameras: Path | None = None) -> SplatSource:
     if path.is_file():
         found = read_splat_file(path)
         splats, origin = found.splats, found.origin
-        if origin == WORLD and cameras is not None and is_camera_file(cameras):
-            found = read_splat_file(path, read_origin(cameras))
+        if origin == WORLD and cameras is not None:
+            found = read_splat_file(path, path_origin(cameras))
             splats, origin = found.splats, found.origin
         elif origin == WORLD:
             origin = local_origin(splats.means.to(torch.float64).numpy())
@@ -164,7 +164,7 @@ def open_source(path: Path, cameras: Path | None = None) -> SplatSource:
     targets = tuple(frame for frame in everything if frame.photo in heldout) or everything
     folder = path / "renders" / "heldout"
     references = (
-        read_render_folder(folder).references if (folder / "cameras.json").is_file() else ()
+        read_render_folder(folder, origin).references if (folder / "cameras.json").is_file() else ()
     )
     return SplatSource(
         read_splats(path / "splats.ply", origin), targets, everything, references, origin

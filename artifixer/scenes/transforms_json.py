@@ -23,7 +23,7 @@ from torch import Tensor
 
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
-from artifixer.geometry.local_origin import WORLD, Origin, camera_origin, to_local
+from artifixer.geometry.local_origin import Origin, camera_origin, to_local
 from artifixer.geometry.radial_polynomial import rational_coefficients
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
@@ -151,11 +151,10 @@ def load(capture: Path, path: Path, faces: int | None = None) -> Scene:
     )
 
 
-def read_path(path: Path, origin: Origin = WORLD) -> list[CameraFrame]:
-    """The cameras of a transforms file as a path, in the file's order; photos are not looked for,
-    so sizes must stand in the file.
+def read_path(path: Path) -> list[CameraFrame]:
+    """The cameras of a transforms file as a path, in the file's order and world, in float64; photos
+    are not looked for, so sizes must stand in the file.
 
-    origin: what the cameras are to be relative to.
     Raises InputError as ``load`` does, for sizes that are missing too.
     """
     whole, frames = _read(path)
@@ -166,7 +165,7 @@ def read_path(path: Path, origin: Origin = WORLD) -> list[CameraFrame]:
             if not entry.has(key) and not whole.has(key):
                 raise entry.error(key, "a number of pixels here or in the file")
         file_path = entry.values.get("file_path")
-        camera = to_local(_camera(entry, whole, (0, 0)), origin)
+        camera = _camera(entry, whole, (0, 0))
         path_frames.append(CameraFrame(camera, file_path if isinstance(file_path, str) else None))
     return path_frames
 

@@ -139,13 +139,17 @@ def read_splats(path: Path, origin: Origin | None = None) -> Splats:
 
 def read_unchecked_splats(path: Path, origin: Origin | None = None) -> Splats:
     """The same without a look at the values."""
-    return read_placed_splats(path, origin)[0]
+    return _read_splats(path, origin, measured=False)[0]
 
 
-def read_placed_splats(path: Path, origin: Origin | None = None) -> tuple[Splats, Origin]:
-    """The same for files of other tools (``files.py``), and what ``means`` are relative to: where
-    neither the caller nor the file says it, a file with positions in float64 is looked at.
+def read_placed_splats(path: Path) -> tuple[Splats, Origin]:
+    """The same for files of other tools (``files.py``), and what ``means`` are relative to: the
+    origin that the file names, or where it holds positions in float64 their ``local_origin``.
     """
+    return _read_splats(path, None, measured=True)
+
+
+def _read_splats(path: Path, origin: Origin | None, measured: bool) -> tuple[Splats, Origin]:
     vertices = _read_vertices(path)
     present = vertices.dtype.names or ()
     required = (*POSITION, *BASE_COLOR, "opacity", *SCALE, *ROTATION)
@@ -173,7 +177,7 @@ def read_placed_splats(path: Path, origin: Origin | None = None) -> tuple[Splats
     positions = np.stack([vertices[name] for name in POSITION], axis=1)
     if origin is None:
         origin = read_origin(path)
-        if origin == WORLD and positions.dtype == np.float64:
+        if measured and origin == WORLD and positions.dtype == np.float64:
             origin = local_origin(positions)
     with np.errstate(over="ignore", invalid="ignore"):
         means = points_to_local(positions, origin)

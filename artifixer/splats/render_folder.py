@@ -84,8 +84,8 @@ class RenderFolder:
         return image
 
 
-def read_render_folder(folder: Path) -> RenderFolder:
-    """Open a render folder.
+def read_render_folder(folder: Path, origin: Origin | None = None) -> RenderFolder:
+    """Open a render folder; cameras are relative to ``origin`` (None: what its file says).
 
     Raises ``InputError`` when the cameras are unusable, or when an image is missing, superfluous,
     or of another size than its camera.
@@ -95,7 +95,7 @@ def read_render_folder(folder: Path) -> RenderFolder:
             f"{folder}: has no cameras.json; expected a render folder (rgb/, opacity/, "
             "cameras.json)"
         )
-    frames = read_cameras(folder / "cameras.json")
+    frames = read_cameras(folder / "cameras.json", origin)
     if not frames:
         raise InputError(f"{folder / 'cameras.json'}: lists no frames; expected at least one")
     for kind in ("rgb", "opacity"):
@@ -114,7 +114,8 @@ def read_render_folder(folder: Path) -> RenderFolder:
                 )
                 raise InputError(f"{path}: {width}x{height} pixels; expected {expected}")
     references = tuple(
-        Reference(frame, folder / file) for frame, file in read_references(folder / "cameras.json")
+        Reference(frame, folder / file)
+        for frame, file in read_references(folder / "cameras.json", origin)
     )
     for reference in references:
         if not reference.file.is_file():

@@ -312,3 +312,22 @@ def test_text_point_clouds_keep_the_digits_that_float32_lacks(tmp_path):
     )
     xyz, _ = read_points(tmp_path / "far.ply", (500_120.0, 5_400_320.0, 310.0))
     torch.testing.assert_close(xyz, torch.tensor([[3.456, 1.123, 2.77]]), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("form", ["cameras.json", "transforms.json"])
+def test_local_exports_are_rendered_from_cameras_of_the_world(tmp_path, form):
+    """An SPZ of a far run holds local positions; the user's cameras are of the world."""
+    _far_transforms(tmp_path)
+    scene = load_scene(tmp_path)
+    frames = [CameraFrame(camera, None) for camera in scene.cameras]
+    write_cameras(tmp_path / "cameras.json", frames, origin=scene.origin)
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((3,), (4,), (3,), (), (1, 3))
+    splats = Splats(*(torch.randn(50, *shape, generator=generator) for shape in shapes))
+    write_splat_file(tmp_path / "a.spz", splats, scene.origin)
+    source = open_source(tmp_path / "a.spz", tmp_path / form)
+    assert np.abs(np.array(source.origin) - scene.origin).max() < 1e-6
+    read = torch.cat([frame.camera.centers for frame in source.all])  # in the file's order
+    distances = torch.cdist(read, torch.cat([camera.centers for camera in scene.cameras]))
+    assert distances.min(dim=1).values.max() < 1e-5
+    assert source.splats.means.abs().max() < 10
