@@ -64,6 +64,7 @@ from artifixer.runtime.stopping import stop_on_sigterm
 from artifixer.scenes.depth_models import metric_depth_model
 from artifixer.scenes.formats import brings_poses
 from artifixer.scenes.scale import SPARSE_POINTS, CameraScale, DepthView, camera_scale, point_depths
+from artifixer.splats.files import placement_note
 from artifixer.splats.reconstruct import ReconstructConfig
 from artifixer.video.models import Model, ModelFiles, load_model
 
@@ -373,6 +374,8 @@ class _Run:
 
     def _exported(self, splats: str) -> None:
         job, formats = self.job, self.config.export
+        for note in placement_note(formats, job.origin):
+            self._warn(note)
         if formats:
             key = {"splats": fingerprint(job.run.root / splats), "formats": list(formats)}
             self.stages.complete(
