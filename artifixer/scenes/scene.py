@@ -98,7 +98,8 @@ class Scene:
     undone), or None. notes: one-line remarks of the loader for the user (missing photos, guessed
     intrinsics).
     lost_photos: names of photos that the capture lists and the scene lacks: the file is missing, or
-    no pose was found.
+    no pose was found. metres_per_unit: where the capture itself knows how long a unit of its world
+    is, as drawn scenes do.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Scene:
     applied_transform: Float[Tensor, "3 4"] | None = None
     notes: tuple[str, ...] = ()
     lost_photos: tuple[str, ...] = ()
+    metres_per_unit: float | None = None
 
     def __post_init__(self) -> None:
         assert len(self.photos) == len(self.cameras), (
