@@ -102,6 +102,8 @@ class Scene:
     no pose was found.
     origin: cameras and points are relative to this place of the capture's world; (0, 0, 0) but for
     georeferenced captures.
+    metres_per_unit: where the capture itself knows how long a unit of its world is, as drawn scenes
+    do.
     """
 
     name: str
@@ -114,6 +116,7 @@ class Scene:
     notes: tuple[str, ...] = ()
     lost_photos: tuple[str, ...] = ()
     origin: Origin = WORLD
+    metres_per_unit: float | None = None
 
     def __post_init__(self) -> None:
         assert len(self.photos) == len(self.cameras), (
