@@ -53,12 +53,8 @@ def check_pixels(config: RunConfig, capture: OpenCapture) -> None:
     after the reconstruction; and compare the user's splats with them. Raises ``InputError``."""
     read_photos(capture)
     if config.from_splats is not None:
-        check_splats(
-            read_splat_file(config.from_splats).splats,
-            capture,
-            f"--from-splats {config.from_splats}",
-            config.device,
-        )
+        splats = read_splat_file(config.from_splats, capture.scene.origin).splats
+        check_splats(splats, capture, f"--from-splats {config.from_splats}", config.device)
 
 
 def make_job(config: RunConfig, inputs: RunInputs, folder: RunFolder) -> Job:

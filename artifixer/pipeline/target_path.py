@@ -51,8 +51,8 @@ def target_frames(
                 f"--path {chosen}: neither one of {', '.join(PATHS)} nor a file of cameras"
             )
         first = scene.photos[0]
-        photo_size = (first.width, first.height)
-        frames = [_resized(frame, size) for frame in read_camera_path(Path(chosen), photo_size)]
+        known = read_camera_path(Path(chosen), scene.origin, (first.width, first.height))
+        frames = [_resized(frame, size) for frame in known]
         views = alike([frame.camera for frame in frames])
         frames = [CameraFrame(views[index], frame.photo) for index, frame in enumerate(frames)]
     else:

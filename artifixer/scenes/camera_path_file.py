@@ -10,6 +10,7 @@ where ``dataparser_transforms.json`` lies beside the path, that is undone.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from artifixer.geometry.camera_file import FORMAT, CameraFrame, read_cameras
+from artifixer.geometry.camera_file import FORMAT, CameraFrame, read_cameras, read_origin
 from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.local_origin import WORLD, Origin, camera_origin, to_local
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.json_io import is_number, shown
@@ -41,29 +43,55 @@ _EXPECTED = (
 )
 
 
-def read_camera_path(path: Path, size: tuple[int, int] | None = None) -> list[CameraFrame]:
-    """The cameras of a file in its order, of a COLMAP model in the order of its photos' names.
+def read_camera_path(
+    path: Path, origin: Origin = WORLD, size: tuple[int, int] | None = None
+) -> list[CameraFrame]:
+    """The cameras of a file in its order, of a COLMAP model in the order of its photos' names;
+    relative to ``origin``.
 
-    size: (width, height) in pixels of cameras in a ``transforms.json`` that tells none.
-
-    Raises ``InputError`` for a missing, broken or empty file or folder.
+    size: (width, height) in pixels of cameras in a ``transforms.json`` that tells none. Raises
+    ``InputError`` for a missing, broken or empty file or folder.
     """
-    if path.is_dir():
-        return _colmap_path(path)
-    if not path.exists():
-        raise InputError(f"{path}: does not exist, expected {_EXPECTED}")
-    content = read_json(path)
-    if isinstance(content, dict) and content.get("format") == FORMAT:
-        frames = read_cameras(path)
-    elif isinstance(content, list):
-        frames = [_gaussian_splatting_frame(path, n, entry) for n, entry in enumerate(content)]
-    elif isinstance(content, dict) and "camera_path" in content:
-        frames = _nerfstudio_path(path, content)
+    if _is_own(path):
+        frames = read_cameras(path, origin)
     else:
-        frames = read_path(path, size)
+        found = _world_path(path, size)
+        frames = [replace(frame, camera=to_local(frame.camera, origin)) for frame in found]
     if not frames:
         raise InputError(f"{path}: lists no cameras; expected at least one")
     return frames
+
+
+def path_origin(path: Path) -> Origin:
+    """What the cameras of a file are best read relative to. Raises ``InputError`` as
+    ``read_camera_path`` does.
+    """
+    if _is_own(path):
+        return read_origin(path)
+    # a size says nothing about where a camera stands
+    return camera_origin([frame.camera for frame in _world_path(path, (1, 1))])
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file says that it is of our own format. Raises ``InputError`` where none is."""
+    if path.is_dir():
+        return False
+    if not path.exists():
+        raise InputError(f"{path}: does not exist, expected {_EXPECTED}")
+    content = read_json(path)
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def _world_path(path: Path, size: tuple[int, int] | None) -> list[CameraFrame]:
+    """The cameras of another tool's file in its world, in float64."""
+    if path.is_dir():
+        return _colmap_path(path)
+    content = read_json(path)
+    if isinstance(content, list):
+        return [_gaussian_splatting_frame(path, n, entry) for n, entry in enumerate(content)]
+    if isinstance(content, dict) and "camera_path" in content:
+        return _nerfstudio_path(path, content)
+    return read_path(path, size)
 
 
 def _colmap_path(folder: Path) -> list[CameraFrame]:
@@ -166,14 +194,18 @@ def _camera(
     (camera_to_world, OpenCV axes).
     """
     _check_rigid(path, label, key, pose)
+    if width * height > MOST_PIXELS:
+        raise InputError(
+            f"{path}: {label} has {width}x{height} pixels; expected at most {MOST_PIXELS:,}"
+        )
     K = [[focal_x, 0, width / 2], [0, focal_y, height / 2], [0, 0, 1]]
     return Cameras(
-        torch.from_numpy(np.linalg.inv(pose)[None]).to(torch.float32),
-        torch.tensor([K], dtype=torch.float32),
+        torch.from_numpy(np.linalg.inv(pose)[None]),
+        torch.tensor([K], dtype=torch.float64),
         width,
         height,
         "pinhole",
-        torch.zeros(1, 8),
+        torch.zeros(1, 8, dtype=torch.float64),
     )
 
 
@@ -211,8 +243,6 @@ def _side(path: Path, label: str, entry: dict[str, Any], key: str) -> int:
             f'{path}: {label} has "{key}" = {shown(value)}; expected a whole number of pixels from '
             f"1 to {LARGEST_SIZE}"
         )
-    if value * value > MOST_PIXELS * 4:
-        raise InputError(f'{path}: {label} has "{key}" = {value}; expected fewer pixels')
     return int(value)
 
 

@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
+from artifixer.geometry.local_origin import Origin, camera_origin, points_to_local, to_local
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import LARGEST_TEXT, is_regular, open_regular, read_whole
 from artifixer.scenes.mask_files import MaskFiles
@@ -331,9 +332,10 @@ def load(capture: Path, model_folder: Path, upright: Collection[Path] | None = N
     notes += unlisted_note(capture, found, source)
     place = dict(zip((*listed, *model.broken), (*paths, *out), strict=True))
     lost += tuple(_relative(capture, place[name]) for name in broken)
-    points, remarks = _points(model, used, views)
+    origin = camera_origin([view.camera for view in views])
+    points, remarks = _points(model, used, views, origin)
     photos: tuple[Photo, ...] = tuple(view.photo for view in views)
-    cameras = tuple(view.camera for view in views)
+    cameras = tuple(to_local(view.camera, origin) for view in views)
     return Scene(
         capture.resolve().name,
         "colmap",
@@ -342,6 +344,7 @@ def load(capture: Path, model_folder: Path, upright: Collection[Path] | None = N
         points,
         notes=notes + remarks,
         lost_photos=lost,
+        origin=origin,
     )
 
 
@@ -357,16 +360,17 @@ def _observed(
 
 
 def _points(
-    model: ColmapModel, images: Sequence[ColmapImage], views: Sequence[FittedView]
+    model: ColmapModel, images: Sequence[ColmapImage], views: Sequence[FittedView], origin: Origin
 ) -> tuple[SparsePoints | None, tuple[str, ...]]:
-    """The model's points, else those of ``points3D.ply`` beside it; and remarks on them."""
+    """The model's points, else those of ``points3D.ply`` beside it, relative to
+    ``origin``; and remarks on them."""
     beside = model.folder / "points3D.ply"
     if (model.points is None or not len(model.points.ids)) and is_regular(beside):
-        points = SparsePoints.without_tracks(*read_points(beside))
+        points = SparsePoints.without_tracks(*read_points(beside, origin))
         return points, (f"{len(points):,} points of {beside.name}, which tells no observations",)
     if model.points is None:
         return None, (f"{model.folder} has no points3D file: no sparse points",)
-    points = _sparse_points(model.points, images, views)
+    points = _sparse_points(model.points, images, views, origin)
     if points.has_tracks:
         return points, ()
     return points, (f"{model.folder}: no photo observes a sparse point",)
@@ -473,7 +477,7 @@ _LENS_NAMES = tuple(_LENSES)
 
 
 def to_cameras(camera: ColmapCamera, image: ColmapImage, source: Path) -> Cameras:
-    """One image's camera as a batch of one.
+    """One image's camera as a batch of one, in float64.
 
     Raises InputError for lens models that can't be mapped; ``source`` is named in the message.
     """
@@ -493,7 +497,7 @@ def to_cameras(camera: ColmapCamera, image: ColmapImage, source: Path) -> Camera
     K = np.array([[fx, 0, value["cx"]], [0, fy, value["cy"]], [0, 0, 1]])
     distortion = np.array([value.get(name, 0.0) for name in DISTORTION_NAMES])
     one_view = [
-        torch.from_numpy(array[None]).to(torch.float32) for array in (viewmat, K, distortion)
+        torch.from_numpy(array[None].astype(np.float64)) for array in (viewmat, K, distortion)
     ]
     return Cameras(one_view[0], one_view[1], camera.width, camera.height, lens.model, one_view[2])
 
@@ -514,9 +518,11 @@ def _rotation(quaternion: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "3 3"]:
 
 
 def _sparse_points(
-    points: ColmapPoints, images: Sequence[ColmapImage], views: Sequence[FittedView]
+    points: ColmapPoints, images: Sequence[ColmapImage], views: Sequence[FittedView], origin: Origin
 ) -> SparsePoints:
-    """Points with the observations of ``images``, whose photos are the scene's views in this order."""
+    """Points relative to ``origin`` with the observations of ``images``, whose photos are the
+    scene's views in this order.
+    """
     by_id = np.argsort(points.ids, kind="stable")
     point_rows, view_rows, pixels = (
         [np.zeros(0, np.int64)],
@@ -533,7 +539,7 @@ def _sparse_points(
             image.keypoints[observing] @ fitted.pixel_map[:, :2].T + fitted.pixel_map[:, 2]
         )
     return SparsePoints(
-        xyz=torch.from_numpy(points.xyz).to(torch.float32),
+        xyz=points_to_local(points.xyz, origin),
         rgb=torch.from_numpy(points.rgb),
         observed_point=torch.from_numpy(np.concatenate(point_rows)),
         observed_view=torch.from_numpy(np.concatenate(view_rows)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from torch import Tensor
 
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
+from artifixer.geometry.local_origin import Origin, camera_origin, to_local
+from artifixer.geometry.radial_polynomial import rational_coefficients
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.media import MOST_PIXELS, exif_orientation, read_image
@@ -195,8 +197,7 @@ def _scene(capture: Path, files: Sequence[Path], faces: int | None) -> Scene:
         path,
     )
     recent = functools.lru_cache(maxsize=2)(read_image)  # panoramas, for their faces
-    points = _points(capture, _read(path)[0])
-    are_upright = _cameras_are_upright(listed, points, path)
+    are_upright = _cameras_are_upright(capture, listed, path)
     views: list[FittedView] = []
     for entry in listed:
         if not entry.path.is_file():
@@ -209,16 +210,18 @@ def _scene(capture: Path, files: Sequence[Path], faces: int | None) -> Scene:
     notes += check_broken(broken, count, path)
     photos = tuple(view.photo for view in views)
     whole = _read(path)[0]
+    origin = camera_origin([view.camera for view in views])
     return Scene(
         name=capture.resolve().name,
         format="transforms_json",
         photos=photos,
-        cameras=tuple(view.camera for view in views),
-        points=points,
+        cameras=tuple(to_local(view.camera, origin) for view in views),
+        points=_points(capture, whole, origin),
         splits=_panorama_splits(listed, photos) or _splits(capture, whole, photos),
         applied_transform=_applied_transform(whole),
         notes=notes,
         lost_photos=(*lost, *broken),
+        origin=origin,
     )
 
 
@@ -263,11 +266,12 @@ def _checked_frame(path: Path, label: str, frame: object) -> _Entry:
 
 
 def read_path(path: Path, size: tuple[int, int] | None = None) -> list[CameraFrame]:
-    """The cameras of a transforms file as a path, in the file's order; photos need not exist.
+    """The cameras of a transforms file as a path, in the file's order and world, in float64;
+    photos need not exist.
 
     A size that the file does not tell is that of the frame's photo, else of any photo that it
-    lists, else twice the principal point, else ``size``. Raises InputError as ``load`` does, and for sizes that
-    nothing tells.
+    lists, else twice the principal point, else ``size``. Raises InputError as ``load`` does, and for
+    sizes that nothing tells.
     """
     whole, frames = _read(path)
     path_frames: list[CameraFrame] = []
@@ -277,11 +281,8 @@ def read_path(path: Path, size: tuple[int, int] | None = None) -> list[CameraFra
         stand_in = _path_size(path, entry, whole, photo_size, size)
         photo_size = stand_in
         file_path = entry.values.get("file_path")
-        path_frames.append(
-            CameraFrame(
-                _camera(entry, whole, stand_in), file_path if isinstance(file_path, str) else None
-            )
-        )
+        camera = _camera(entry, whole, stand_in)
+        path_frames.append(CameraFrame(camera, file_path if isinstance(file_path, str) else None))
     return path_frames
 
 
@@ -351,27 +352,27 @@ def _file_path(frame: _Entry) -> str:
     return file_path
 
 
-def _cameras_are_upright(
-    listed: Sequence[_Listed], points: SparsePoints | None, path: Path
-) -> bool:
+def _cameras_are_upright(capture: Path, listed: Sequence[_Listed], path: Path) -> bool:
     """Whether the cameras of photos that EXIF turns are of the turned photos; False without points
     that could tell.
     """
+    turned: list[tuple[Photo, Cameras]] = []
+    for entry in listed:
+        try:
+            if entry.path.is_file() and exif_orientation(entry.path) != 1:
+                photo = open_photo(entry.path, entry.name)
+                turned.append((photo, _camera(entry.frame, entry.whole, stored_size(photo))))
+        except InputError:  # told when the frame itself is read
+            continue
+    if not turned:
+        return False
+    origin = camera_origin([camera for _, camera in turned])
+    points = _points(capture, _read(path)[0], origin)
     if points is None or not len(points):
         return False
     chosen = np.linspace(0, len(points) - 1, min(len(points), POINTS_COMPARED)).astype(int)
-    xyz, rgb = points.xyz.numpy()[chosen].astype(np.float64), points.rgb.numpy()[chosen]
-
-    def views() -> Iterator[tuple[Photo, Cameras, np.ndarray, np.ndarray]]:
-        for entry in listed:
-            try:
-                if entry.path.is_file() and exif_orientation(entry.path) != 1:
-                    photo = open_photo(entry.path, entry.name)
-                    yield photo, _camera(entry.frame, entry.whole, stored_size(photo)), xyz, rgb
-            except InputError:  # told when the frame itself is read
-                continue
-
-    return cameras_are_upright(views(), path)
+    xyz, rgb = points.xyz.numpy()[chosen] + np.array(origin), points.rgb.numpy()[chosen]
+    return cameras_are_upright(((photo, camera, xyz, rgb) for photo, camera in turned), path)
 
 
 def _views(
@@ -387,9 +388,7 @@ def _views(
     )
     if _is_equirectangular(listed.frame, whole):
         photo = replace(photo, read=functools.partial(read, listed.path))
-        return panorama_views(
-            photo, torch.from_numpy(_viewmat(listed.frame)).to(torch.float32), faces
-        )
+        return panorama_views(photo, torch.from_numpy(_viewmat(listed.frame)), faces)
     return [_view(listed, photo, are_upright)]
 
 
@@ -406,19 +405,19 @@ def _view(listed: _Listed, photo: Photo, are_upright: bool) -> FittedView:
 
 
 def _camera(frame: _Entry, whole: _Entry, photo_size: tuple[int, int]) -> Cameras:
-    """One view; ``photo_size`` stands in for a size that the file does not tell."""
+    """One view in float64; ``photo_size`` stands in for a size that the file does not tell."""
     intrinsics = _Intrinsics.read(frame, whole, photo_size)
     viewmat = _viewmat(frame)
     return Cameras(
-        viewmats=torch.from_numpy(viewmat[None]).to(torch.float32),
+        viewmats=torch.from_numpy(viewmat[None]),
         Ks=torch.tensor(
             [[[intrinsics.fx, 0, intrinsics.cx], [0, intrinsics.fy, intrinsics.cy], [0, 0, 1]]],
-            dtype=torch.float32,
+            dtype=torch.float64,
         ),
         width=intrinsics.width,
         height=intrinsics.height,
         model=intrinsics.model,
-        distortion=torch.tensor([intrinsics.distortion], dtype=torch.float32),
+        distortion=torch.tensor([intrinsics.distortion], dtype=torch.float64),
     )
 
 
@@ -499,7 +498,7 @@ class _Intrinsics:
         model = _lens(frame if frame.has("camera_model") or frame.has("is_fisheye") else whole)
         used = DISTORTION_NAMES[:4] if model == "fisheye" else DISTORTION_NAMES
         coefficients = {name: _coefficient(frame, whole, name) for name in used}
-        return _Intrinsics(
+        intrinsics = _Intrinsics(
             width,
             height,
             fx,
@@ -509,6 +508,34 @@ class _Intrinsics:
             model,
             tuple(coefficients.get(name, 0.0) for name in DISTORTION_NAMES),
         )
+        lens = frame if frame.has("camera_model") else whole
+        rational = str(lens.values.get("camera_model")).upper() == "FULL_OPENCV"
+        if model == "fisheye" or rational or not coefficients["k4"]:
+            return intrinsics
+        return intrinsics.with_eighth_power(frame if frame.has("k4") else whole)
+
+    def with_eighth_power(self, scope: _Entry) -> _Intrinsics:
+        """The lens whose k4 is nerfstudio's factor of r^8, where OpenCV's divides by 1 + k4 r^2.
+
+        k5 and k6 are OpenCV's alone: with them k4 is too.
+        """
+        k1, k2, k3, k4, k5, k6, p1, p2 = self.distortion
+        if k5 or k6:
+            return self
+        corners = [
+            math.hypot((x - self.cx) / self.fx, (y - self.cy) / self.fy)
+            for x in (0, self.width)
+            for y in (0, self.height)
+        ]
+        radial = rational_coefficients((k1, k2, k3, k4), max(corners), max(self.fx, self.fy))
+        if radial is None:
+            raise scope.error(
+                "k4",
+                "a factor of r^8 (nerfstudio's OPENCV) of a lens that does not fold over in the "
+                "photo and is no wider than about 110 degrees; undistort the photos first, or "
+                "name the lens FULL_OPENCV if k4 divides as in OpenCV",
+            )
+        return replace(self, distortion=(*radial, p1, p2))
 
 
 def _either(frame: _Entry, whole: _Entry, key: str, default: float) -> float:
@@ -577,14 +604,16 @@ def _lens(scope: _Entry) -> LensModel:
 # What stands beside the frames --------------------------------------------------------------------
 
 
-def _points(capture: Path, whole: _Entry) -> SparsePoints | None:
+def _points(capture: Path, whole: _Entry, origin: Origin) -> SparsePoints | None:
     listed = whole.values.get("ply_file_path")
     if listed is None:
         path = capture / "sparse_pc.ply"
-        return SparsePoints.without_tracks(*read_points(path)) if is_regular(path) else None
+        return SparsePoints.without_tracks(*read_points(path, origin)) if is_regular(path) else None
     if not isinstance(listed, str):
         raise whole.error("ply_file_path", "the path of a PLY file")
-    return SparsePoints.without_tracks(*read_points(path_inside(capture, listed, whole.source)))
+    return SparsePoints.without_tracks(
+        *read_points(path_inside(capture, listed, whole.source), origin)
+    )
 
 
 def _applied_transform(whole: _Entry) -> Float[Tensor, "3 4"] | None:

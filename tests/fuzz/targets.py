@@ -130,6 +130,10 @@ def _make_photos(folder: Path) -> None:
     )
     image.convert("P").save(folder / "images" / "h.png")
     image.convert("RGBA").save(folder / "images" / "i.webp")
+    image.save(folder / "images" / "j.avif")
+    import pillow_heif
+
+    pillow_heif.from_pillow(image).save(folder / "images" / "k.heic")
 
 
 def _read_photos(folder: Path) -> object:
@@ -276,7 +280,7 @@ def _read_ply(folder: Path) -> object:
 
     for name in ("binary.ply", "text.ply", "splats.ply"):
         _try(point_cloud.read_points, folder / name)
-        _try(ply.read_points, folder / name)
+        _try(ply.read_origin, folder / name)
     return ply.read_splats(folder / "splats.ply")
 
 
@@ -356,6 +360,57 @@ def _read_camera_path(folder: Path) -> object:
     _try(read_references, folder / "cameras.json")
     _try(lambda: alike([frame.camera for frame in read_camera_path(folder / "path.json")]))
     return read_camera_path(folder / "cameras.json")
+
+
+def _make_other_paths(folder: Path) -> None:
+    """Paths of other tools, and a COLMAP model."""
+    pose = pose_matrix((1, 2, 3))
+    sizes = {"width": WIDTH, "height": HEIGHT, "fx": 50.0, "fy": 50.0}
+    camera = {"id": 0, "img_name": "a", "position": [1, 2, 3], "rotation": np.eye(3).tolist()}
+    (folder / "cameras.json").write_text(json.dumps([camera | sizes]))
+    frame = {"camera_to_world": [v for row in pose for v in row], "fov": 50.0, "aspect": 1.3}
+    path = {"camera_type": "perspective", "render_width": WIDTH, "render_height": HEIGHT}
+    (folder / "camera_path.json").write_text(json.dumps(path | {"camera_path": [frame]}))
+    (folder / "dataparser_transforms.json").write_text(
+        json.dumps({"transform": pose[:3], "scale": 0.5})
+    )
+    write_colmap(folder, "OPENCV", ".bin", views=3)
+
+
+def _read_other_paths(folder: Path) -> object:
+    from artifixer.scenes.camera_path_file import path_origin, read_camera_path
+
+    for path in (folder / "cameras.json", folder):
+        _try(read_camera_path, path)
+        _try(path_origin, path)
+    return read_camera_path(folder / "camera_path.json")
+
+
+def _make_masked(folder: Path) -> None:
+    """A NeRF-synthetic folder with alpha, and masks of other photos."""
+    for part in ("train", "val", "test"):
+        frames = []
+        for number in range(2):
+            path = folder / part / f"r_{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            alpha = np.full((HEIGHT, WIDTH), 100 * number, np.uint8)
+            Image.fromarray(np.dstack([noise(WIDTH, HEIGHT), alpha])).save(path)
+            pose = pose_matrix((number, 0, 0))
+            frames.append({"file_path": f"./{part}/r_{number}", "transform_matrix": pose})
+        content = {"camera_angle_x": 0.7, "frames": frames}
+        (folder / f"transforms_{part}.json").write_text(json.dumps(content))
+    (folder / "masks" / "test").mkdir(parents=True)
+    Image.fromarray(noise(WIDTH, HEIGHT)[..., 0]).save(folder / "masks" / "test" / "r_0.png")
+
+
+def _read_masked(folder: Path) -> object:
+    from artifixer.scenes.formats import load_scene
+
+    for photo in load_scene(folder).photos:
+        for layer in (photo.read, photo.mask, photo.opacity):
+            if layer is not None:
+                _try(layer)
+    return _inspect(folder)
 
 
 def _make_renders(folder: Path) -> None:
@@ -797,6 +852,8 @@ TARGETS: dict[str, Target] = {
     "ply": Target(_make_ply, _read_ply, 4),
     "splat files": Target(_make_splat_files, _read_splat_files, 3),
     "camera path": Target(_make_camera_path, _read_camera_path, 2),
+    "paths of other tools": Target(_make_other_paths, _read_other_paths, 2),
+    "masks and alpha": Target(_make_masked, _read_masked, 2),
     "render folder": Target(_make_renders, _read_renders, 3),
     "run": Target(_make_run, _read_run, 4),
     "reconstruction": Target(_make_reconstruction, _read_reconstruction, 3),

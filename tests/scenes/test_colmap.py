@@ -502,3 +502,48 @@ def test_half_a_model_is_refused(tmp_path):
         InputError, match=r"incomplete COLMAP model; expected cameras\.bin and images\.bin"
     ):
         _load(tmp_path)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4])
+@pytest.mark.parametrize("upright", [False, True])
+def test_colours_tell_which_way_up_the_cameras_of_turned_photos_are(tmp_path, orientation, upright):
+    """EXIF turns the photos; the cameras are of the stored or of the turned pixels, whose shape is
+    the same. Every point's colour is found where it projects.
+    """
+    from PIL import Image, ImageDraw
+
+    from artifixer.runtime.media import upright as turned
+
+    model = write_colmap(tmp_path, suffix=".txt")
+    generator = np.random.default_rng(0)
+    for point in model.points3D.values():
+        point.color = generator.integers(60, 256, 3, dtype=np.uint8)
+    model.write_text(tmp_path / "sparse" / "0")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for image in model.images.values():
+        picture = Image.new("RGB", (WIDTH, HEIGHT))
+        draw = ImageDraw.Draw(picture)
+        for point in image.points2D:
+            if point.has_point3D():
+                x, y = point.xy
+                colour = tuple(int(c) for c in model.points3D[point.point3D_id].color)
+                draw.ellipse([x - 1.5, y - 1.5, x + 0.5, y + 0.5], fill=colour)
+        pixels = np.asarray(picture)
+        if upright:  # each of these orientations is its own inverse
+            pixels = turned(pixels, orientation)
+        Image.fromarray(np.ascontiguousarray(pixels)).save(
+            tmp_path / "images" / image.name, exif=exif
+        )
+    scene = _load(tmp_path)
+    assert any("cameras are of the turned photos" in note for note in scene.notes) == upright
+    points = scene.points
+    hits = []
+    for view, (photo, camera) in enumerate(zip(scene.photos, scene.cameras, strict=True)):
+        own = points.observed_view == view
+        pixels, _, _ = camera.project(points.xyz[points.observed_point[own]])
+        assert (pixels[0] - points.observed_pixel[own]).norm(dim=1).max() < 0.01
+        found = photo.read()[pixels[0, :, 1].long().numpy(), pixels[0, :, 0].long().numpy()]
+        rgb = points.rgb[points.observed_point[own]].numpy()
+        hits += (np.abs(found.astype(int) - rgb).max(axis=1) < 8).tolist()
+    assert np.mean(hits) > 0.7  # others lie under nearer discs
