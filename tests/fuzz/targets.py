@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -547,7 +548,8 @@ def _read_reconstruction(folder: Path) -> object:
     from artifixer.splats.free_space import FreeSpaceConfig, FreeSpaceLoss
     from artifixer.splats.reconstruct import _load_or_start
 
-    config, capture = RECIPES["tiny"].reconstruct, Any
+    config = RECIPES["tiny"].reconstruct
+    capture: Any = SimpleNamespace(scene=SimpleNamespace(origin=(0.0, 0.0, 0.0)))
     pull = FreeSpaceLoss([_cameras(1, 16, 12)], 1.0, 0.01, FreeSpaceConfig())
 
     def continued() -> None:

@@ -156,7 +156,7 @@ def test_a_path_without_a_size_has_that_of_its_photos_or_of_the_capture(tmp_path
     assert [(f.camera.width, f.camera.height) for f in read_camera_path(path)] == [(64, 48)] * 3
     (tmp_path / "b").mkdir()
     path = write_transforms(tmp_path / "b", content, views=0)
-    frames = read_camera_path(path, (320, 240))
+    frames = read_camera_path(path, size=(320, 240))
     assert [(f.camera.width, f.camera.height) for f in frames] == [(320, 240)] * 3
     assert frames[0].camera.Ks[0, 0, 2] == 160
     path.write_text(json.dumps(content | {"cx": 31.0, "cy": 25.0}))

@@ -546,4 +546,4 @@ def test_colours_tell_which_way_up_the_cameras_of_turned_photos_are(tmp_path, or
         found = photo.read()[pixels[0, :, 1].long().numpy(), pixels[0, :, 0].long().numpy()]
         rgb = points.rgb[points.observed_point[own]].numpy()
         hits += (np.abs(found.astype(int) - rgb).max(axis=1) < 8).tolist()
-    assert np.mean(hits) > 0.7  # others lie under nearer discs
+    assert np.mean(hits) > 0.5  # others lie under nearer discs; the wrong way up hardly any is hit
