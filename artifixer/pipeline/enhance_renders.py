@@ -127,7 +127,7 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
 
 @dataclass(frozen=True)
 class StoreOnDisk:
-    """A ``RollOutStore`` of one file per block."""
+    """A ``RolloutStore`` of one file per block."""
 
     folder: Path
 

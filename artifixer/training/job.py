@@ -39,7 +39,7 @@ from artifixer.training.flow_matching import FlowMatchingStage, FlowMatchingTrai
 from artifixer.training.loop import LoopConfig, train
 from artifixer.training.parallel import ParallelConfig, distribute, whole_tensors
 from artifixer.training.self_forcing import SelfForcingStage, SelfForcingTraining
-from artifixer.training.validation import Rival, ValidationConfig, validate
+from artifixer.training.validation import Baseline, ValidationConfig, validate
 from artifixer.video.models import (
     NAMED_MODELS,
     Model,
@@ -108,7 +108,7 @@ class TrainingRecipe:
 class TrainingJob:
     """What to train. init: model folder or run folder to start from; teacher: the same, of the
     bidirectional model, for self forcing. validation_pairs: never trained on; None for no
-    validation. rivals: what frames are compared with besides the render."""
+    validation. baselines: what frames are compared with besides the render."""
 
     stage: StageName
     recipe: TrainingRecipe
@@ -117,7 +117,7 @@ class TrainingJob:
     teacher: Path | None = None
     validation_pairs: PairSet | None = None
     device: str = "cpu"
-    rivals: Mapping[str, Rival] | None = None
+    baselines: Mapping[str, Baseline] | None = None
 
 
 def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
@@ -416,7 +416,7 @@ def _validation(
         model.transformer.eval()
         with ema.in_module() if ema is not None else nullcontext():
             figures = validate(
-                model, pairs, config, job.recipe.parallel.compute, job.rivals, picture
+                model, pairs, config, job.recipe.parallel.compute, job.baselines, picture
             )
         model.transformer.train()
         progress.note(

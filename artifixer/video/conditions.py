@@ -3,7 +3,7 @@ reference photos with their cameras.
 
 In: target and reference ``Cameras`` in world units, opacity at pixel rate, latents of the
 references, a text embedding. Out: ``Conditions`` of a whole clip or of one block (paper section
-4.1). A roll-out keeps what all its blocks share in ``RollOutContext``, which makes the conditions
+4.1). A roll-out keeps what all its blocks share in ``RolloutContext``, which makes the conditions
 of one block from the cameras of that block alone: any length of path costs the same per block.
 """
 
@@ -166,7 +166,7 @@ class Conditions:
 
 
 @dataclass(frozen=True)
-class RollOutContext:
+class RolloutContext:
     """What all blocks of one roll-out share: the first target camera, the unit of length, text and
     references.
 
@@ -184,7 +184,7 @@ class RollOutContext:
     reference_Ks: Float[Tensor, "1 views 3 3"] | None = None
     reference_cameras: Cameras | None = None
 
-    def starting_at(self, first_camera: Cameras) -> RollOutContext:
+    def starting_at(self, first_camera: Cameras) -> RolloutContext:
         """The same for a roll-out that starts at another camera."""
         context = replace(self, first_camera=first_camera)
         if self.reference_latents is None or self.reference_cameras is None:
@@ -193,7 +193,7 @@ class RollOutContext:
 
     def with_references(
         self, latents: Float[Tensor, "1 channels views h w"], cameras: Cameras
-    ) -> RollOutContext:
+    ) -> RolloutContext:
         """With reference photos. Their cameras are not pooled."""
         moved = weights_cameras(cameras, self.first_camera, self.camera_scale)
         return replace(
@@ -242,7 +242,7 @@ def clip_conditions(
     reference_cameras: Sequence[Cameras],
     temporal_factor: int,
 ) -> Conditions:
-    """What ``RollOutContext`` makes of a whole clip, of several at once, on the device of the
+    """What ``RolloutContext`` makes of a whole clip, of several at once, on the device of the
     opacity.
 
     cameras, reference_cameras: of each clip, on the CPU; all clips have as many frames and

@@ -383,7 +383,7 @@ def _read_renders(folder: Path) -> object:
     cameras = alike_cameras(found.frames, str(folder))
     source = checked_source(found, cameras)
     _try(sampled_depths, found, cameras)
-    return read_frames(source, cameras, 0, len(cameras), 32, 32)
+    return read_frames(source, cameras, 0, len(cameras))
 
 
 # Run folders -------------------------------------------------------------------------------------

@@ -20,10 +20,10 @@ from artifixer.pairs.loader import PairSet, open_pairs
 from artifixer.pairs.shards import describe, encode_sample, read_index, write_index, write_shard
 from artifixer.recipes.train import RECIPES, TINY
 from artifixer.runtime.errors import InputError
-from artifixer.training import validation
 from artifixer.training.job import TrainingJob, TrainingRecipe, run_training
 from artifixer.training.parallel import ParallelConfig
 from artifixer.training.validation import ValidationConfig
+from artifixer.video import rollout as rollout_module
 from artifixer.video.models import load_model
 from artifixer.video.sample import TeacherConfig
 
@@ -291,9 +291,9 @@ def test_validation_of_the_bidirectional_stage_samples_the_teacher(pairs, tmp_pa
     monkeypatch.setitem(RECIPES, "tiny", recipe)
     samplers = []
     for name in ("sample_bidirectional", "sample_blocks"):
-        sampler = getattr(validation, name)
+        sampler = getattr(rollout_module, name)
         monkeypatch.setattr(
-            validation,
+            rollout_module,
             name,
             lambda *a, _name=name, _sampler=sampler, **k: (
                 samplers.append(_name) or _sampler(*a, **k)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.video.cache import RingCache
-from artifixer.video.conditions import Conditions, RollOutContext
+from artifixer.video.conditions import Conditions, RolloutContext
 from artifixer.video.sample import (
     BlockInput,
     NetworkCall,
@@ -199,7 +199,7 @@ def test_whole_flow_of_the_roll_outs(oracle):
     for name in cases_of(oracle.folder, "b", ["c2w", "rgb_rendered", "opacity", "text", "video"]):
         stored, meta = oracle.read(name)
         config, targets = config_of(meta), cameras_of(oracle, stored["c2w"])
-        context = RollOutContext(
+        context = RolloutContext(
             targets[0],
             oracle.manifest["camera"]["scale"],
             oracle.vae.config.temporal_factor,
