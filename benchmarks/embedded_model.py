@@ -56,7 +56,8 @@ from artifixer.runtime.run_folder import write_json
 from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
 from artifixer.training.job import StageName, TrainingJob, TrainingRecipe, run_training
 from artifixer.training.validation import Baseline, ValidationConfig, validate
-from artifixer.video.models import load_model, save_model
+from artifixer.video.checkpoints.ours import save_model
+from artifixer.video.model_files import load_model
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
 

@@ -24,9 +24,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is loaded
 import torch
 from torch import Tensor
 
+from artifixer.video.checkpoints.release_names import release_name
 from artifixer.video.conditions import Conditions
-from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig, initialise
-from artifixer.video.weights import release_name
+from artifixer.video.initialise import initialise
+from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig
 
 
 def main() -> None:

@@ -77,7 +77,8 @@ from artifixer.training.job import BATCHES_AHEAD, StageName, TrainingRecipe, ini
 from artifixer.training.loop import LoopConfig, PairSource, Stage, train
 from artifixer.training.parallel import distribute
 from artifixer.training.self_forcing import SelfForcingStage
-from artifixer.video.models import NAMED_MODELS, Model
+from artifixer.video.model import Model
+from artifixer.video.model_zoo import NAMED_MODELS
 from artifixer.video.small_autoencoder import SmallAutoencoder
 from artifixer.video.transformer import VideoTransformer
 

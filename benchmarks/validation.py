@@ -61,7 +61,8 @@ from artifixer.training.validation import (
     validate,
 )
 from artifixer.video.flow import SourceKind
-from artifixer.video.models import Model, load_model
+from artifixer.video.model import Model
+from artifixer.video.model_files import load_model
 from artifixer.video.sample import AdaptiveSteps
 
 COLUMNS = ("psnr_mean", "psnr_pooled", "psnr_hard", "psnr_opaque", "psnr_empty", "ssim")

@@ -44,7 +44,7 @@ from artifixer.scenes.scale import (
 from artifixer.splats.render import Renders
 from artifixer.video.conditions import RolloutContext
 from artifixer.video.finish import FinishConfig
-from artifixer.video.models import CameraScaleRule, Mode, Model
+from artifixer.video.model import CameraScaleRule, Mode, Model
 from artifixer.video.network_timer import NetworkTimer
 from artifixer.video.rollout import (
     RolloutBlock,

@@ -26,10 +26,12 @@ from artifixer.runtime.run_folder import RunFolder, fingerprint, write_json
 from artifixer.runtime.stopping import stop_at_once, stop_on_sigterm, stop_requested
 from artifixer.scenes.references import REFERENCE_COUNT, select_references
 from artifixer.splats.render_folder import Reference, RenderFolder, read_render_folder
-from artifixer.video.memory import check_memory, default_plan
-from artifixer.video.models import ModelFiles, default_dtype, load_model, locate_model
+from artifixer.video.checkpoints.files import ModelFiles
+from artifixer.video.checkpoints.loading import is_finite
+from artifixer.video.checkpoints.tensor_files import open_tensors, save_tensors
+from artifixer.video.memory_estimate import check_memory, default_plan
+from artifixer.video.model_files import default_dtype, load_model, locate_model
 from artifixer.video.sample import TEACHER_FRAMES
-from artifixer.video.weights import is_finite, open_tensors, save_tensors
 
 
 @dataclass(frozen=True)

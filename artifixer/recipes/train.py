@@ -17,7 +17,8 @@ from artifixer.training.loop import LoopConfig
 from artifixer.training.parallel import ParallelConfig
 from artifixer.training.self_forcing import SelfForcingTraining
 from artifixer.training.validation import ValidationConfig
-from artifixer.video.models import NAMED_MODELS, ModelConfig
+from artifixer.video.model import ModelConfig
+from artifixer.video.model_zoo import NAMED_MODELS
 from artifixer.video.sample import TEACHER_FRAMES, TeacherConfig
 from artifixer.video.small_autoencoder import SmallAutoencoderConfig
 from artifixer.video.text import WAN_NEGATIVE_PROMPT

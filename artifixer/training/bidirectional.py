@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from artifixer.training.flow_matching import FlowMatchingStage, FlowMatchingTraining
 from artifixer.video.flow import FlowSchedule
-from artifixer.video.models import Model
+from artifixer.video.model import Model
 
 NAME = "bidirectional"
 

@@ -31,7 +31,7 @@ from artifixer.runtime.distributed import (
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import read_json, write_json
 from artifixer.training.parallel import is_sharded
-from artifixer.video.weights import save_tensors
+from artifixer.video.checkpoints.tensor_files import save_tensors
 
 #: Complete checkpoints that are kept: one to go on from, and one in case the last turns out to be
 #: bad.

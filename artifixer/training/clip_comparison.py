@@ -30,7 +30,7 @@ from artifixer.training.validation import (
     ValidationConfig,
     generated_clip,
 )
-from artifixer.video.models import Model
+from artifixer.video.model import Model
 from artifixer.video.vae import frames_to_video
 
 #: Classes of blocks by their smallest fraction of opaque pixels; the first that fits.

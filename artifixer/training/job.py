@@ -40,17 +40,13 @@ from artifixer.training.loop import LoopConfig, train
 from artifixer.training.parallel import ParallelConfig, distribute, whole_tensors
 from artifixer.training.self_forcing import SelfForcingStage, SelfForcingTraining
 from artifixer.training.validation import Baseline, ValidationConfig, validate
-from artifixer.video.models import (
-    NAMED_MODELS,
-    Model,
-    ModelConfig,
-    link_text_encoder,
-    load_model,
-    locate_model,
-    save_model,
-)
+from artifixer.video.checkpoints.ours import link_text_encoder, save_model
+from artifixer.video.initialise import initialise
+from artifixer.video.model import Model, ModelConfig
+from artifixer.video.model_files import load_model, locate_model
+from artifixer.video.model_zoo import NAMED_MODELS
 from artifixer.video.small_autoencoder import SmallAutoencoder
-from artifixer.video.transformer import VideoTransformer, initialise
+from artifixer.video.transformer import VideoTransformer
 from artifixer.video.vae import build_vae, frames_to_video
 
 StageName = Literal["autoencoder", "bidirectional", "diffusion_forcing", "self_forcing"]

@@ -26,7 +26,7 @@ from artifixer.training.watching import write_grid
 from artifixer.video.conditions import RolloutContext
 from artifixer.video.finish import FinishConfig
 from artifixer.video.flow import SourceKind
-from artifixer.video.models import Model
+from artifixer.video.model import Model
 from artifixer.video.network_timer import NetworkTimer
 from artifixer.video.rollout import RolloutConfig, TeacherSampler, rollout
 from artifixer.video.sample import AdaptiveSteps, SampleConfig, TeacherConfig

@@ -25,7 +25,7 @@ from artifixer.imaging.resize import resize_bilinear
 from artifixer.runtime.prefetch import prefetch
 from artifixer.video.conditions import RolloutContext
 from artifixer.video.finish import FinishConfig, finish
-from artifixer.video.models import Model
+from artifixer.video.model import Model
 from artifixer.video.network_timer import NetworkTimer
 from artifixer.video.sample import (
     TEACHER_FRAMES,

@@ -29,7 +29,6 @@ from artifixer.video.attention import BlockCausalMask, attend, attend_to_first
 from artifixer.video.cache import BlockCache, KVCache
 from artifixer.video.conditions import Conditions
 from artifixer.video.positions import ViewPositions, rope_table, rotate_pairs
-from artifixer.video.weights import initial_added_layer, is_added_layer
 
 Hidden = Float[Tensor, "batch tokens width"]
 Heads = Float[Tensor, "batch tokens heads head_width"]
@@ -522,33 +521,6 @@ class TwoLayers(nn.Module):
         return self.second(
             F.silu(between) if self.activation == "silu" else F.gelu(between, approximate="tanh")
         )
-
-
-@torch.no_grad()
-def initialise(
-    transformer: VideoTransformer, generator: torch.Generator, zeros: bool = True
-) -> None:
-    """Draw all weights for training from nothing.
-
-    Linear layers are uniform within sqrt(3 / inputs), norms 1, biases 0, modulation small. zeros:
-    the head, and what the paper adds as zeros, start at zero; False draws these and the biases too,
-    so that every weight has an effect (tests, benchmarks).
-    """
-    for name, parameter in sorted(transformer.named_parameters()):
-        drawn = torch.empty(parameter.shape)
-        if "norm" in name and not name.endswith("bias"):
-            drawn.fill_(1)
-        elif zeros and is_added_layer(name):
-            drawn = initial_added_layer(name, tuple(parameter.shape), generator)
-        elif zeros and (name.endswith("bias") or name.startswith("head.")):
-            drawn.zero_()
-        elif name.endswith("modulation"):
-            drawn.normal_(std=parameter.shape[-1] ** -0.5, generator=generator)
-        else:
-            inputs = parameter[0].numel() if parameter.ndim > 1 else parameter.numel()
-            bound = math.sqrt(3 / inputs)
-            drawn.uniform_(-bound, bound, generator=generator)
-        parameter.copy_(drawn)
 
 
 def _level_dtype(weights: torch.dtype, device: torch.device) -> torch.dtype:

@@ -18,8 +18,11 @@ from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.errors import InputError
 from artifixer.splats.render import Renders
 from artifixer.training.validation import ValidationConfig, generated_clip
-from artifixer.video.memory import MemoryPlan, memory_estimate
-from artifixer.video.models import NAMED_MODELS, Model, load_model, save_model
+from artifixer.video.checkpoints.ours import save_model
+from artifixer.video.memory_estimate import MemoryPlan, memory_estimate
+from artifixer.video.model import Model
+from artifixer.video.model_files import load_model
+from artifixer.video.model_zoo import NAMED_MODELS
 from artifixer.video.sample import TeacherConfig
 from artifixer.video.text import WAN_NEGATIVE_PROMPT
 from tests.enhance.test_enhance import frames_of, made_cameras, made_references, made_renders

@@ -33,7 +33,7 @@ from artifixer.runtime.seeds import numpy_generator
 from artifixer.scenes.formats import load_scene
 from artifixer.splats.ply import read_splats, write_splats
 from artifixer.splats.render_folder import read_render_folder
-from artifixer.video.models import save_model
+from artifixer.video.checkpoints.ours import save_model
 from tests.video.made_models import SMALL, made_model
 
 TARGETS = 6

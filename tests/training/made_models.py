@@ -15,10 +15,11 @@ from artifixer.training.diffusion_forcing import diffusion_forcing_stage
 from artifixer.training.flow_matching import FlowMatchingStage, FlowMatchingTraining
 from artifixer.training.self_forcing import SelfForcingStage, SelfForcingTraining
 from artifixer.video.flow import FlowSchedule
-from artifixer.video.models import Model, ModelConfig
+from artifixer.video.initialise import initialise
+from artifixer.video.model import Model, ModelConfig
 from artifixer.video.sample import SampleConfig
 from artifixer.video.small_autoencoder import SmallAutoencoder, SmallAutoencoderConfig
-from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig, initialise
+from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig
 from artifixer.video.vae import Vae, frames_to_video
 
 VAE = SmallAutoencoderConfig(width=8, depth=1, encoder_width=8, z_dim=8)

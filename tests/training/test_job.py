@@ -24,7 +24,7 @@ from artifixer.training.job import TrainingJob, TrainingRecipe, run_training
 from artifixer.training.parallel import ParallelConfig
 from artifixer.training.validation import ValidationConfig
 from artifixer.video import rollout as rollout_module
-from artifixer.video.models import load_model
+from artifixer.video.model_files import load_model
 from artifixer.video.sample import TeacherConfig
 
 

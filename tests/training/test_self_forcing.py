@@ -19,7 +19,7 @@ from artifixer.training.clips import draw_batch, encode_clips
 from artifixer.training.flow_matching import FlowMatchingTraining
 from artifixer.training.loop import LoopConfig, train
 from artifixer.training.self_forcing import SelfForcingStage, SelfForcingTraining, cut_in_blocks
-from artifixer.video.models import Model
+from artifixer.video.model import Model
 from artifixer.video.sample import SampleConfig, keyed_noise, sample_blocks
 
 #: Gradients of layers that are run again differ by rounding of float32 sums at most.

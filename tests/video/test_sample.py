@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from artifixer.video.conditions import Conditions
 from artifixer.video.flow import FlowSchedule
+from artifixer.video.initialise import initialise
 from artifixer.video.sample import (
     AdaptiveSteps,
     BlockInput,
@@ -30,12 +31,7 @@ from artifixer.video.sample import (
     sample_bidirectional,
     sample_blocks,
 )
-from artifixer.video.transformer import (
-    CrossMemory,
-    VideoTransformer,
-    VideoTransformerConfig,
-    initialise,
-)
+from artifixer.video.transformer import CrossMemory, VideoTransformer, VideoTransformerConfig
 
 #: float32 sums in another order.
 ROUNDING = 1e-5

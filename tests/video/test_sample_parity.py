@@ -19,6 +19,9 @@ from torch import Tensor
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.video.cache import RingCache
+from artifixer.video.checkpoints.loading import load_into
+from artifixer.video.checkpoints.release_names import our_name
+from artifixer.video.checkpoints.tensor_files import open_tensors
 from artifixer.video.conditions import Conditions, RolloutContext
 from artifixer.video.sample import (
     BlockInput,
@@ -39,7 +42,6 @@ from artifixer.video.vae import (
     frames_to_video,
     video_to_frames,
 )
-from artifixer.video.weights import load_into, open_tensors, our_name
 from tests.video.parity_cases import cases_of, exact_products, manifest_of, read_case
 
 #: float32, after up to dozens of network calls that feed each other.

@@ -20,12 +20,14 @@ from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 
 from artifixer.runtime.distributed import joined_processes
 from artifixer.runtime.errors import InputError
+from artifixer.video.checkpoints.release_names import release_name
+from artifixer.video.checkpoints.tensor_files import open_tensors
 from artifixer.video.checkpoints.torch_distributed import ANCHOR
-from artifixer.video.models import Model, convert_model, load_model, locate_model
+from artifixer.video.model import Model
+from artifixer.video.model_files import convert_model, load_model, locate_model
 from artifixer.video.transformer import VideoTransformer
-from artifixer.video.weights import open_tensors, release_name
 from tests.training.forked import run_ranks
-from tests.video.test_models import release_checkpoint
+from tests.video.test_model_files import release_checkpoint
 
 
 def save(folder: Path, state: dict[str, Any]) -> Path:

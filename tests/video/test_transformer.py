@@ -21,9 +21,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from artifixer.geometry.transforms import quaternion_to_matrix
 from artifixer.video import positions
 from artifixer.video.cache import AppendingCache, KVCache, RingCache
+from artifixer.video.checkpoints.loading import load_into
+from artifixer.video.checkpoints.release_names import our_name, release_name
+from artifixer.video.checkpoints.tensor_files import StoredTensors
 from artifixer.video.conditions import Conditions
-from artifixer.video.transformer import Layer, VideoTransformer, VideoTransformerConfig, initialise
-from artifixer.video.weights import StoredTensors, load_into, our_name, release_name
+from artifixer.video.initialise import initialise
+from artifixer.video.transformer import Layer, VideoTransformer, VideoTransformerConfig
 
 #: Float32 sums in another order, through two layers.
 TOLERANCE = 2e-5

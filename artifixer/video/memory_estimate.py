@@ -16,7 +16,9 @@ import torch
 
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.system import available_memory
-from artifixer.video.models import NAMED_MODELS, ModelConfig, default_dtype, locate_model
+from artifixer.video.model import ModelConfig
+from artifixer.video.model_files import default_dtype, locate_model
+from artifixer.video.model_zoo import NAMED_MODELS
 from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig
 from artifixer.video.vae import AutoencoderConfig, VaeConfig, build_vae
 
