@@ -50,7 +50,7 @@ from artifixer.video.model import Model, ModelConfig
 from artifixer.video.model_files import load_model, locate_model, random_model
 from artifixer.video.model_zoo import NAMED_MODELS
 from artifixer.video.small_autoencoder import SmallAutoencoderConfig
-from artifixer.video.transformer import VideoTransformerConfig
+from artifixer.video.transformer_config import VideoTransformerConfig
 
 #: Stands in for the embedded model with --random-weights where that is not installed.
 SMALL_MODEL = ModelConfig(

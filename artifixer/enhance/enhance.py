@@ -53,7 +53,8 @@ from artifixer.video.rollout import (
     TeacherSampler,
     rollout,
 )
-from artifixer.video.sample import TEACHER_FRAMES, SampleConfig, TeacherConfig
+from artifixer.video.sample import SampleConfig
+from artifixer.video.teacher import TEACHER_FRAMES, TeacherConfig
 from artifixer.video.vae import frames_to_video
 
 #: Renders whose depth is looked at to find the scene's unit of length, evenly spread over the clip.

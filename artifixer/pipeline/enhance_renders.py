@@ -31,7 +31,7 @@ from artifixer.video.checkpoints.loading import is_finite
 from artifixer.video.checkpoints.tensor_files import open_tensors, save_tensors
 from artifixer.video.memory_estimate import check_memory, default_plan
 from artifixer.video.model_files import default_dtype, load_model, locate_model
-from artifixer.video.sample import TEACHER_FRAMES
+from artifixer.video.teacher import TEACHER_FRAMES
 
 
 @dataclass(frozen=True)

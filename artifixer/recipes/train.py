@@ -19,10 +19,10 @@ from artifixer.training.self_forcing import SelfForcingTraining
 from artifixer.training.validation import ValidationConfig
 from artifixer.video.model import ModelConfig
 from artifixer.video.model_zoo import NAMED_MODELS
-from artifixer.video.sample import TEACHER_FRAMES, TeacherConfig
 from artifixer.video.small_autoencoder import SmallAutoencoderConfig
+from artifixer.video.teacher import TEACHER_FRAMES, TeacherConfig
 from artifixer.video.text import WAN_NEGATIVE_PROMPT
-from artifixer.video.transformer import VideoTransformerConfig
+from artifixer.video.transformer_config import VideoTransformerConfig
 
 
 def _large(clips: ClipConfig, steps: tuple[int, int, int], model: str = "14b") -> TrainingRecipe:

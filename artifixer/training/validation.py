@@ -29,7 +29,8 @@ from artifixer.video.flow import SourceKind
 from artifixer.video.model import Model
 from artifixer.video.network_timer import NetworkTimer
 from artifixer.video.rollout import RolloutConfig, TeacherSampler, rollout
-from artifixer.video.sample import AdaptiveSteps, SampleConfig, TeacherConfig
+from artifixer.video.sample import AdaptiveSteps, SampleConfig
+from artifixer.video.teacher import TeacherConfig
 from artifixer.video.text import no_prompt
 from artifixer.video.vae import frames_to_video
 

@@ -16,7 +16,7 @@ from artifixer.runtime.json_io import is_number, is_whole, shown
 from artifixer.runtime.run_folder import read_json
 from artifixer.video.model import ModelConfig
 from artifixer.video.small_autoencoder import SmallAutoencoderConfig
-from artifixer.video.transformer import VideoTransformerConfig
+from artifixer.video.transformer_config import VideoTransformerConfig
 from artifixer.video.vae import AutoencoderConfig, VaeConfig
 
 FORMAT = "artifixer-model"

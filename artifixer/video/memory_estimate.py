@@ -19,7 +19,8 @@ from artifixer.runtime.system import available_memory
 from artifixer.video.model import ModelConfig
 from artifixer.video.model_files import default_dtype, locate_model
 from artifixer.video.model_zoo import NAMED_MODELS
-from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig
+from artifixer.video.transformer import VideoTransformer
+from artifixer.video.transformer_config import VideoTransformerConfig
 from artifixer.video.vae import AutoencoderConfig, VaeConfig, build_vae
 
 #: Values per pixel and ``base_dim`` that Wan's encoder and decoder hold at their peak, and what a

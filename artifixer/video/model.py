@@ -13,7 +13,8 @@ from artifixer.video.flow import FlowSchedule, SourceKind
 from artifixer.video.offload import LayerStream
 from artifixer.video.sample import SampleConfig
 from artifixer.video.text import EncodedPrompt, TextConfig, TextEncoder, no_prompt
-from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig
+from artifixer.video.transformer import VideoTransformer
+from artifixer.video.transformer_config import VideoTransformerConfig
 from artifixer.video.vae import AutoencoderConfig, Vae
 
 #: Models known by name that take prompts.

@@ -194,8 +194,7 @@ def _ready(model: Model, device: torch.device, offload: bool) -> Model:
         if id(tensor) not in inside:
             tensor.data = tensor.data.to(device)
     stream = LayerStream(list(layers), device)
-    plain = model.transformer.remember
-    model.transformer.remember = lambda conditions: plain(conditions, stream.in_turn())  # type: ignore[method-assign,assignment,misc]
+    model.transformer.streamed_layers = stream.in_turn
     return replace(model, stream=stream)
 
 

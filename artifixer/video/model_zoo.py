@@ -8,7 +8,7 @@ from pathlib import Path
 
 from artifixer.video.checkpoints.wan import wan_transformer
 from artifixer.video.model import PROMPT_MODELS, ModelConfig
-from artifixer.video.transformer import VideoTransformerConfig
+from artifixer.video.transformer_config import VideoTransformerConfig
 from artifixer.video.vae import VaeConfig
 
 

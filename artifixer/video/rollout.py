@@ -27,16 +27,8 @@ from artifixer.video.conditions import RolloutContext
 from artifixer.video.finish import FinishConfig, finish
 from artifixer.video.model import Model
 from artifixer.video.network_timer import NetworkTimer
-from artifixer.video.sample import (
-    TEACHER_FRAMES,
-    BlockInput,
-    NetworkCall,
-    SampleConfig,
-    TeacherConfig,
-    keyed_noise,
-    sample_bidirectional,
-    sample_blocks,
-)
+from artifixer.video.sample import BlockInput, NetworkCall, SampleConfig, keyed_noise, sample_blocks
+from artifixer.video.teacher import TEACHER_FRAMES, TeacherConfig, sample_bidirectional
 from artifixer.video.text import WAN_NEGATIVE_PROMPT
 from artifixer.video.vae import (
     StreamingDecoder,

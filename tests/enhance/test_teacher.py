@@ -23,7 +23,7 @@ from artifixer.video.memory_estimate import MemoryPlan, memory_estimate
 from artifixer.video.model import Model
 from artifixer.video.model_files import load_model
 from artifixer.video.model_zoo import NAMED_MODELS
-from artifixer.video.sample import TeacherConfig
+from artifixer.video.teacher import TeacherConfig
 from artifixer.video.text import WAN_NEGATIVE_PROMPT
 from tests.enhance.test_enhance import frames_of, made_cameras, made_references, made_renders
 from tests.video.made_models import SMALL, WAN_LIKE, made_model, save_text_encoder

@@ -19,7 +19,8 @@ from artifixer.video.initialise import initialise
 from artifixer.video.model import Model, ModelConfig
 from artifixer.video.sample import SampleConfig
 from artifixer.video.small_autoencoder import SmallAutoencoder, SmallAutoencoderConfig
-from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig
+from artifixer.video.transformer import VideoTransformer
+from artifixer.video.transformer_config import VideoTransformerConfig
 from artifixer.video.vae import Vae, frames_to_video
 
 VAE = SmallAutoencoderConfig(width=8, depth=1, encoder_width=8, z_dim=8)

@@ -25,7 +25,7 @@ from artifixer.training.parallel import ParallelConfig
 from artifixer.training.validation import ValidationConfig
 from artifixer.video import rollout as rollout_module
 from artifixer.video.model_files import load_model
-from artifixer.video.sample import TeacherConfig
+from artifixer.video.teacher import TeacherConfig
 
 
 @pytest.fixture(scope="module")

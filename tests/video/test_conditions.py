@@ -12,15 +12,13 @@ from scipy.spatial.transform import Rotation
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.geometry.transforms import quaternion_to_matrix, rotation_angle
-from artifixer.video.conditions import (
-    Conditions,
-    RolloutContext,
-    clip_conditions,
+from artifixer.video.camera_conditions import (
     normalised_Ks,
     pooled_cameras,
     ray_map,
     weights_cameras,
 )
+from artifixer.video.conditions import Conditions, RolloutContext, clip_conditions
 from tests.video.parity_cases import cases_of, manifest_of, read_case
 
 #: float32 against the release's own tensors.

@@ -26,12 +26,13 @@ from artifixer.video.sample import (
     CallCount,
     NetworkCall,
     SampleConfig,
-    TeacherConfig,
     keyed_noise,
-    sample_bidirectional,
     sample_blocks,
 )
-from artifixer.video.transformer import CrossMemory, VideoTransformer, VideoTransformerConfig
+from artifixer.video.teacher import TeacherConfig, sample_bidirectional
+from artifixer.video.transformer import VideoTransformer
+from artifixer.video.transformer_config import VideoTransformerConfig
+from artifixer.video.transformer_layers import CrossAttentionCache
 
 #: float32 sums in another order.
 ROUNDING = 1e-5
@@ -65,7 +66,7 @@ class FakeNetwork(nn.Module):
         self.gain = nn.Parameter(torch.tensor(0.5))
         self.skips: list[Any] = []
 
-    def remember(self, conditions: Conditions) -> Tensor:
+    def cross_attention_cache(self, conditions: Conditions) -> Tensor:
         return conditions.text.mean()
 
     def forward(
@@ -76,7 +77,7 @@ class FakeNetwork(nn.Module):
         *,
         first_latent_frame=0,
         cache=None,
-        memory=None,
+        cross_attention_cache=None,
         source_skip=None,
     ) -> Tensor:
         seen = tokens = self.gain * noisy.flatten(2).mT[:, :, None]
@@ -84,7 +85,7 @@ class FakeNetwork(nn.Module):
             _, seen = cache.open_block(first_latent_frame, noisy.shape[2]).extend(0, tokens, tokens)
         self.skips.append(source_skip)
         rest = (
-            (conditions.text.mean() if memory is None else memory)
+            (conditions.text.mean() if cross_attention_cache is None else cross_attention_cache)
             + conditions.rays.mean()
             + timesteps.view(-1, 1, 1, 1, 1) / 1000
         )
@@ -577,10 +578,10 @@ class StraightNetwork(FakeNetwork):
         *,
         first_latent_frame=0,
         cache=None,
-        memory=None,
+        cross_attention_cache=None,
         source_skip=None,
     ) -> Tensor:
-        return self.source - self.target + memory
+        return self.source - self.target + cross_attention_cache
 
 
 def bidirectional(model: Any, whole: BlockInput, config: TeacherConfig, **options: Any) -> Tensor:
@@ -630,10 +631,10 @@ def test_guided_branches_share_the_references():
     calls.
     """
     model, whole = transformer(), clip_with_references()
-    memories: list[CrossMemory] = []
+    memories: list[CrossAttentionCache] = []
     recorder = Recorder()
     hook = model.register_forward_pre_hook(
-        lambda _, args, options: memories.append(options["memory"]), with_kwargs=True
+        lambda _, args, options: memories.append(options["cross_attention_cache"]), with_kwargs=True
     )
     bidirectional(model, whole, TeacherConfig(steps=1, guidance=3.0), observe=recorder)
     hook.remove()

@@ -23,16 +23,10 @@ from artifixer.video.checkpoints.loading import load_into
 from artifixer.video.checkpoints.release_names import our_name
 from artifixer.video.checkpoints.tensor_files import open_tensors
 from artifixer.video.conditions import Conditions, RolloutContext
-from artifixer.video.sample import (
-    BlockInput,
-    NetworkCall,
-    Noise,
-    SampleConfig,
-    TeacherConfig,
-    sample_bidirectional,
-    sample_blocks,
-)
-from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig
+from artifixer.video.sample import BlockInput, NetworkCall, Noise, SampleConfig, sample_blocks
+from artifixer.video.teacher import TeacherConfig, sample_bidirectional
+from artifixer.video.transformer import VideoTransformer
+from artifixer.video.transformer_config import VideoTransformerConfig
 from artifixer.video.vae import (
     StreamingDecoder,
     StreamingEncoder,

@@ -14,7 +14,7 @@ from artifixer.runtime.run_folder import read_json
 from artifixer.video.checkpoints.files import ModelFiles, text_folder
 from artifixer.video.config_json import LARGEST_DEPTH, LARGEST_WIDTH, take_fields
 from artifixer.video.model import ModelConfig
-from artifixer.video.transformer import VideoTransformerConfig
+from artifixer.video.transformer_config import VideoTransformerConfig
 from artifixer.video.vae import VaeConfig
 
 #: Heads of all Wan 2.1 models have this width; the release's ``.pt`` does not say.
