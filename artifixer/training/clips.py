@@ -219,22 +219,6 @@ def encode_clips(
     return EncodedClips(at_least_float32(clean), at_least_float32(renders), opacity, conditions)
 
 
-def decoded_clips(
-    latents: Float[Tensor, "batch channels latent_frames h w"],
-    encoded: EncodedClips,
-    clips: Sequence[Clip],
-    vae: Vae,
-) -> Float[Tensor, "batch 3 frames height width"]:
-    """The frames of latents as they leave ``enhance`` with the render's residual kept, about
-    [-1,1]; with gradients.
-    """
-    decoded = at_least_float32(vae.decode(latents))
-    with torch.no_grad():
-        renders = torch.cat([frames_to_video(clip.renders, latents.device) for clip in clips])
-        residual = renders - at_least_float32(vae.decode(encoded.render_latents))
-    return decoded + encoded.conditions.opacity[:, None].square() * residual
-
-
 def _with_drop_outs(clip: Clip, config: ClipConfig, generator: torch.Generator) -> Clip:
     chances = torch.rand(4, generator=generator).tolist()
     frames = clip.clean_frames.shape[0]

@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from artifixer.pairs.loader import OrderedPairs, PairSet
 from artifixer.runtime.devices import repeatable
@@ -28,17 +26,25 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder, fingerprint, is_run_folder
 from artifixer.runtime.seeds import generator
-from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining, pixel_gains
-from artifixer.training.bidirectional import bidirectional_stage
+from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining
 from artifixer.training.captions import CaptionedPairs, with_caption
 from artifixer.training.checkpoint import MARKER
-from artifixer.training.clips import frame_order
-from artifixer.training.diffusion_forcing import diffusion_forcing_stage
 from artifixer.training.ema import Ema
-from artifixer.training.flow_matching import FlowMatchingStage, FlowMatchingTraining
+from artifixer.training.flow_matching import (
+    FlowMatchingKind,
+    FlowMatchingStage,
+    FlowMatchingTraining,
+)
 from artifixer.training.loop import LoopConfig, train
 from artifixer.training.parallel import ParallelConfig, distribute, whole_tensors
 from artifixer.training.self_forcing import SelfForcingStage, SelfForcingTraining
+from artifixer.training.small_model import (
+    SmallFlowStage,
+    SmallFlowTraining,
+    SmallSelfForcingStage,
+    SmallSelfForcingTraining,
+    with_channel_weights,
+)
 from artifixer.training.validation import Baseline, ValidationConfig, validate
 from artifixer.video.checkpoints.ours import link_text_encoder, save_model
 from artifixer.video.initialise import initialise
@@ -47,12 +53,9 @@ from artifixer.video.model_files import load_model, locate_model
 from artifixer.video.model_zoo import NAMED_MODELS
 from artifixer.video.small_autoencoder import SmallAutoencoder
 from artifixer.video.transformer import VideoTransformer
-from artifixer.video.vae import build_vae, frames_to_video
+from artifixer.video.vae import build_vae
 
 StageName = Literal["autoencoder", "bidirectional", "diffusion_forcing", "self_forcing"]
-
-#: Clips from which the pixel gains of latent channels are measured, and their pixel frames.
-GAIN_CLIPS, GAIN_FRAMES = 4, 13
 
 #: Batches that are drawn in other threads on a machine with a GPU, one thread each; more threads
 #: only wait for the interpreter.
@@ -68,9 +71,8 @@ T = TypeVar("T")
 class TrainingRecipe:
     """Everything a training depends on besides pairs and initial weights.
 
-    model: what is trained, and how it will be used. weigh_channels: weigh the latent channels in
-    the losses by what they do to pixels. bidirectional_validation: of the bidirectional stage where
-    it differs, for one that samples the teacher.
+    model: what is trained, and how it will be used. bidirectional_validation: of the bidirectional
+    stage where it differs, for one that samples the teacher.
     """
 
     model: ModelConfig
@@ -82,7 +84,6 @@ class TrainingRecipe:
     diffusion_forcing_loop: LoopConfig
     self_forcing: SelfForcingTraining
     self_forcing_loop: LoopConfig
-    weigh_channels: bool = False
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     bidirectional_validation: ValidationConfig | None = None
@@ -291,26 +292,37 @@ def _train_flow_matching(
     job: TrainingJob, model: Model, pairs: OrderedPairs, out: Path, progress: Progress
 ) -> Model:
     """Both flow-matching stages: they differ in settings and in whether the network is causal."""
-    recipe = job.recipe
+    recipe, loop = job.recipe, job.recipe.loop(job.stage)
     is_causal = job.stage == "diffusion_forcing"
-    settings, loop = (
-        (recipe.diffusion_forcing if is_causal else recipe.bidirectional),
-        recipe.loop(job.stage),
-    )
-    if recipe.weigh_channels and not settings.channel_weights:
-        settings = replace(
-            settings,
-            channel_weights=_channel_weights(
-                _pixel_gains(model, pairs, recipe.loop(job.stage).seed)
-            ),
-        )
+    settings = recipe.diffusion_forcing if is_causal else recipe.bidirectional
+    settings = with_channel_weights(settings, model, pairs, loop.seed)
     _distributed(model.transformer, job)
-    build = diffusion_forcing_stage if is_causal else bidirectional_stage
-    stage: FlowMatchingStage = build(model, settings, loop.seed, recipe.parallel.compute)
+    stage = flow_matching_stage(
+        "diffusion_forcing" if is_causal else "bidirectional",
+        model,
+        settings,
+        loop.seed,
+        recipe.parallel.compute,
+    )
     measured = replace(getattr(recipe, recipe.validation_name(job.stage)), is_causal=is_causal)
     validation = _validation(job, model, stage.ema, measured, out, progress)
     train(stage, pairs, loop, out, progress, validation, _ahead(job))
     return _with_average(model, stage.ema)
+
+
+def flow_matching_stage(
+    kind: FlowMatchingKind, model: Model, settings: FlowMatchingTraining, seed: int, compute: str
+) -> FlowMatchingStage:
+    """The stage of these settings: the paper's, or that of a small model."""
+    if isinstance(settings, SmallFlowTraining):
+        return SmallFlowStage(kind, model, settings, seed, compute)
+    return FlowMatchingStage(kind, model, settings, seed, compute)
+
+
+def self_forcing_class(settings: SelfForcingTraining) -> type[SelfForcingStage]:
+    """The stage of these settings: the paper's, or that of a small model."""
+    is_small = isinstance(settings, SmallSelfForcingTraining)
+    return SmallSelfForcingStage if is_small else SelfForcingStage
 
 
 def _train_self_forcing(
@@ -330,14 +342,8 @@ def _train_self_forcing(
     seed = recipe.self_forcing_loop.seed
     prompt = settings.negative_prompt
     negative = model.encode_prompt(prompt).embedding if prompt else None
-    if recipe.weigh_channels and not settings.channel_weights:
-        settings = replace(
-            settings,
-            channel_weights=_channel_weights(
-                _pixel_gains(model, pairs, recipe.loop(job.stage).seed)
-            ),
-        )
-    stage = SelfForcingStage(
+    settings = with_channel_weights(settings, model, pairs, seed)
+    stage = self_forcing_class(settings)(
         *networks, model.vae, settings, config.sampling(), seed, recipe.parallel.compute, negative
     )
     validation = _validation(job, model, stage.ema, recipe.validation, out, progress)
@@ -374,21 +380,6 @@ def _distributed(network: VideoTransformer, job: TrainingJob) -> None:
     network.checkpoint_layers = job.recipe.parallel.checkpoint_layers
     network.attention_backend = job.recipe.parallel.attention
     distribute(network, network.layers, job.recipe.parallel, torch.device(job.device))
-
-
-def _pixel_gains(model: Model, pairs: OrderedPairs, seed: int) -> Float[Tensor, " channels"]:
-    """What each latent channel does to pixels, in clips from anywhere in the first pairs."""
-    clips = []
-    for index in range(GAIN_CLIPS):
-        pair = pairs.stored_pair(index % len(pairs))
-        order = frame_order(pair.frames, GAIN_FRAMES, generator(seed, "pixel gains", sample=index))
-        clips.append(frames_to_video(pair.clean_frames[order], model.device))
-    return pixel_gains(model.vae, clips)
-
-
-def _channel_weights(gains: Float[Tensor, " channels"]) -> tuple[float, ...]:
-    """Pixel gains, 0.7 of them beside 0.3 for every channel, so that none is forgotten."""
-    return tuple(float(f"{value:.4g}") for value in (0.7 * gains + 0.3).tolist())
 
 
 def _validation(
@@ -506,7 +497,6 @@ def _settings(job: TrainingJob) -> dict[str, Any]:
         "model": asdict(recipe.model),
         "stage": asdict(getattr(recipe, job.stage)),
         "loop": asdict(recipe.loop(job.stage)),
-        "weigh_channels": recipe.weigh_channels,
         "compute": recipe.parallel.compute,
     }
 

@@ -72,7 +72,7 @@ def made_stage(name: str, pairs: MadePairs, parallel: ParallelConfig) -> Stage:
             distributed(network)
         settings = SelfForcingTraining(
             CLIPS,
-            student_every=2,
+            student_interval=2,
             guidance=2.0,
             student_learning_rate=RATE,
             critic_learning_rate=RATE,
