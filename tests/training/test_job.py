@@ -387,6 +387,7 @@ def test_train_with_initial_weights_of_another_camera_scale_exits_with_2(
     metric = replace(recipe, model=replace(recipe.model, camera_scale="metric"))
     monkeypatch.setitem(RECIPES, "tiny", metric)
     words = ["train", "autoencoder", "--pairs", str(pairs), "--init", str(weights)]
+    capsys.readouterr()
     assert cli.main([*words, "--out", str(tmp_path / "t"), "--device", "cpu"]) == 2
     error = capsys.readouterr().err
     assert f"--init {weights}: model tiny has camera scale median_depth" in error
