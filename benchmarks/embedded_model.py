@@ -54,7 +54,8 @@ from artifixer.runtime.errors import (
 )
 from artifixer.runtime.run_folder import write_json
 from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
-from artifixer.training.job import StageName, TrainingJob, TrainingRecipe, run_training
+from artifixer.training.job import run_training
+from artifixer.training.recipe import StageName, TrainingJob, TrainingRecipe
 from artifixer.training.validation import Baseline, ValidationConfig, validate
 from artifixer.video.checkpoints.ours import save_model
 from artifixer.video.model_files import load_model

@@ -71,17 +71,13 @@ from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import EXIT_BAD_INPUT, InputError
 from artifixer.runtime.progress import Progress
 from artifixer.training.autoencoder import AutoencoderStage
-from artifixer.training.job import (
-    BATCHES_AHEAD,
-    StageName,
-    TrainingRecipe,
-    flow_matching_stage,
-    initial_model,
-    self_forcing_class,
-)
-from artifixer.training.loop import LoopConfig, PairSource, Stage, train
+from artifixer.training.initial_model import initial_model
+from artifixer.training.job import BATCHES_AHEAD, flow_matching_stage, self_forcing_class
+from artifixer.training.loop import LoopConfig, train
 from artifixer.training.parallel import distribute
+from artifixer.training.recipe import StageName, TrainingRecipe
 from artifixer.training.self_forcing import SelfForcingStage
+from artifixer.training.stage import PairSource, Stage
 from artifixer.video.model import Model
 from artifixer.video.model_zoo import NAMED_MODELS
 from artifixer.video.small_autoencoder import SmallAutoencoder

@@ -52,7 +52,7 @@ from artifixer.training.clip_comparison import (
     compare_steps,
     drift,
 )
-from artifixer.training.job import model_folder
+from artifixer.training.initial_model import model_folder
 from artifixer.training.validation import (
     Baseline,
     Steps,

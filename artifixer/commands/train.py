@@ -18,8 +18,9 @@ from artifixer.pairs.loader import PairSet, open_pairs
 from artifixer.recipes.train import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
-from artifixer.training.job import StageName, TrainingJob, TrainingRecipe, run_training
+from artifixer.training.job import run_training
 from artifixer.training.loop import LoopConfig
+from artifixer.training.recipe import StageName, TrainingJob, TrainingRecipe
 from artifixer.training.validation import Baseline
 
 

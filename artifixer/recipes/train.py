@@ -12,9 +12,9 @@ from dataclasses import replace
 from artifixer.training.autoencoder import AutoencoderTraining
 from artifixer.training.clips import ClipConfig
 from artifixer.training.flow_matching import FlowMatchingTraining
-from artifixer.training.job import TrainingRecipe
 from artifixer.training.loop import LoopConfig
 from artifixer.training.parallel import ParallelConfig
+from artifixer.training.recipe import TrainingRecipe
 from artifixer.training.self_forcing import SelfForcingTraining
 from artifixer.training.small_model import SmallFlowTraining, SmallSelfForcingTraining
 from artifixer.training.validation import ValidationConfig

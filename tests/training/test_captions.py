@@ -20,9 +20,10 @@ from artifixer.runtime.errors import InputError
 from artifixer.training import job as job_module
 from artifixer.training.captions import CaptionedPairs, with_caption
 from artifixer.training.clips import ClipConfig
-from artifixer.training.job import TrainingJob, TrainingRecipe, run_training
+from artifixer.training.job import run_training
 from artifixer.training.loop import LoopConfig
 from artifixer.training.parallel import ParallelConfig
+from artifixer.training.recipe import TrainingJob, TrainingRecipe
 from artifixer.video.checkpoints.ours import save_model
 from artifixer.video.model_files import load_model
 from artifixer.video.text import TextConfig, TextEncoder

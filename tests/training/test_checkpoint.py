@@ -27,8 +27,9 @@ from artifixer.runtime.distributed import joined_processes, rank, world_size
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.progress import Progress
 from artifixer.training.checkpoint import INDEX, latest_checkpoint, load_checkpoint, state_tensors
-from artifixer.training.loop import LoopConfig, Stage, train
+from artifixer.training.loop import LoopConfig, train
 from artifixer.training.parallel import is_sharded
+from artifixer.training.stage import Stage
 
 
 def whole_state(stage: Stage) -> dict[str, Tensor]:

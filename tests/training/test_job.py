@@ -20,8 +20,10 @@ from artifixer.pairs.loader import PairSet, open_pairs
 from artifixer.pairs.shards import describe, encode_sample, read_index, write_index, write_shard
 from artifixer.recipes.train import RECIPES, TINY
 from artifixer.runtime.errors import InputError
-from artifixer.training.job import TrainingJob, TrainingRecipe, initial_model, run_training
+from artifixer.training.initial_model import initial_model
+from artifixer.training.job import run_training
 from artifixer.training.parallel import ParallelConfig
+from artifixer.training.recipe import TrainingJob, TrainingRecipe
 from artifixer.training.validation import ValidationConfig
 from artifixer.video import rollout as rollout_module
 from artifixer.video.model_files import load_model

@@ -24,9 +24,10 @@ from artifixer.runtime.distributed import joined_processes, world_size
 from artifixer.runtime.progress import Progress
 from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining
 from artifixer.training.flow_matching import FlowMatchingTraining
-from artifixer.training.loop import LoopConfig, Stage, train
+from artifixer.training.loop import LoopConfig, train
 from artifixer.training.parallel import ParallelConfig, distribute
 from artifixer.training.self_forcing import SelfForcingTraining
+from artifixer.training.stage import Stage
 from artifixer.video.transformer import VideoTransformer
 
 #: Means over processes are float32 sums in another order, which Adam amplifies over the steps.

@@ -29,10 +29,11 @@ from artifixer.runtime.seeds import generator
 from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining
 from artifixer.training.clips import encode_clips
 from artifixer.training.flow_matching import FlowMatchingTraining
-from artifixer.training.loop import LoopConfig, Stage, train
+from artifixer.training.loop import LoopConfig, train
 from artifixer.training.parallel import ParallelConfig, distribute, whole_tensors
 from artifixer.training.self_forcing import SelfForcingTraining
 from artifixer.training.small_model import SmallFlowTraining
+from artifixer.training.stage import Stage
 from artifixer.video.transformer import VideoTransformer
 
 #: Means over processes are sums in another order, in float64.

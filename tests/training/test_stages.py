@@ -22,8 +22,9 @@ from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.progress import Progress
 from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining
 from artifixer.training.checkpoint import state_tensors
-from artifixer.training.loop import LoopConfig, NonFiniteLoss, Stage, train
+from artifixer.training.loop import LoopConfig, NonFiniteLoss, train
 from artifixer.training.small_model import SmallFlowTraining, SmallSelfForcingTraining
+from artifixer.training.stage import Stage
 
 STAGES = ("autoencoder", "bidirectional", "diffusion_forcing", "self_forcing")
 CLIPS = replace(WHOLE_CLIPS, tail_drop=0.5, text_drop=0.1, reference_drop=0.1, augment=True)
