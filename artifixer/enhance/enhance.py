@@ -312,8 +312,8 @@ def render_scale(
         return camera_scale(kind, views, "the renders", depth_model, config.camera_scale)
     if config.depth_model is not None and kind == "metric":
         raise InputError(
-            f"--depth-model {config.depth_model}: the renders have no depth to compare with metres; "
-            "expected --camera-scale"
+            f"--depth-model {config.depth_model}: the renders have no depth to compare with "
+            "metres; expected --camera-scale"
         )
     ends = concatenate([cameras[0], cameras[len(cameras) // 2], cameras[-1]])
     distance = float((ends.centers - focus_point(ends)).norm(dim=1).median())

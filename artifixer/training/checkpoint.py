@@ -284,7 +284,9 @@ def _remove_incomplete(folder: Path) -> None:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """Folders that are named like checkpoints, complete or not; never links to folders elsewhere."""
+    """Folders that are named like checkpoints, complete or not; never links to folders
+    elsewhere.
+    """
     if not folder.is_dir():
         return []
     return sorted(

@@ -81,7 +81,9 @@ class Clip:
 
 @dataclass(frozen=True)
 class EncodedClips:
-    """A batch as the losses read it; ``latent_opacity`` is that of the conditions at latent rate."""
+    """A batch as the losses read it; ``latent_opacity`` is that of the conditions at
+    latent rate.
+    """
 
     clean_latents: Float[Tensor, "batch channels latent_frames h w"]
     render_latents: Float[Tensor, "batch channels latent_frames h w"]

@@ -1,4 +1,6 @@
-"""The model that a training starts from: an existing one, checked against the recipe, or new weights."""
+"""The model that a training starts from: an existing one, checked against the recipe, or new
+weights.
+"""
 
 from __future__ import annotations
 

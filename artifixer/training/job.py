@@ -266,7 +266,9 @@ def _validation(
     out: Path,
     progress: Progress,
 ) -> Callable[[int], Mapping[str, float]] | None:
-    """Measures the averaged weights on the validation pairs; the picture goes to ``validation/``."""
+    """Measures the averaged weights on the validation pairs; the picture goes to
+    ``validation/``.
+    """
     if job.validation_pairs is None:
         return None
     pairs = [

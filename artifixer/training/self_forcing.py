@@ -39,7 +39,9 @@ Latents = Float[Tensor, "batch channels latent_frames h w"]
 
 @dataclass(frozen=True)
 class SelfForcingTraining:
-    """Settings of the stage; the defaults are the release's, which the paper does not contradict."""
+    """Settings of the stage; the defaults are the release's, which the paper does not
+    contradict.
+    """
 
     clips: ClipConfig = field(default_factory=ClipConfig)
     """How clips are drawn from pairs."""
@@ -179,8 +181,8 @@ class SelfForcingStage:
     def _check(self, settings: SelfForcingTraining, sampling: SampleConfig) -> None:
         """Assert that the settings fit each other."""
         assert sampling.source == "mixing", (
-            f"rollouts start at the {sampling.source} source; there is a distribution to match only "
-            "from mixing"
+            f"rollouts start at the {sampling.source} source; there is a distribution to match "
+            "only from mixing"
         )
 
     def _trains_student(self, step: int) -> bool:

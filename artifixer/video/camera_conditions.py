@@ -1,5 +1,5 @@
-"""What the weights see of cameras: one pooled camera per latent frame, in the weights' own world, as a
-ray map and as normalised matrices (paper section 4.1).
+"""What the weights see of cameras: one pooled camera per latent frame, in the weights' own world,
+as a ray map and as normalised matrices (paper section 4.1).
 
 In: ``Cameras`` in world units. Out: ``Cameras`` and tensors in the weights' world. The only file
 that departs from OpenCV axes, see ``weights_cameras``.

@@ -269,5 +269,7 @@ def default_plan(
     device: torch.device,
     offload: bool = False,
 ) -> MemoryPlan:
-    """The plan for frames of any size on a device, with the type of arithmetic that is usual there."""
+    """The plan for frames of any size on a device, with the type of arithmetic that is
+    usual there.
+    """
     return MemoryPlan(*config.model_size(width, height), references, default_dtype(device), offload)

@@ -29,7 +29,8 @@ Mode = Literal["improve", "generate"]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model's architecture and what it was trained for. The defaults are the released generator's.
+    """A model's architecture and what it was trained for. The defaults are the released
+    generator's.
 
     The names of the fields are the keys of ``config.json``.
     """
@@ -56,7 +57,8 @@ class ModelConfig:
     """Start of the flow."""
 
     keep_residual: bool = False
-    """Add the detail of opaque parts of the render that the autoencoder loses (``FinishConfig``)."""
+    """Add the detail of opaque parts of the render that the autoencoder loses (``FinishConfig``).
+    """
 
     steps: int = 4
     """Denoising steps per block."""
@@ -137,7 +139,9 @@ class ModelConfig:
         )
 
     def finish(self, mode: Mode = "improve") -> FinishConfig:
-        """The last step of the model's frames in a mode. ``generate`` does not smooth empty parts."""
+        """The last step of the model's frames in a mode. ``generate`` does not smooth
+        empty parts.
+        """
         return FinishConfig(
             self.keep_residual, smooth_cells=self.smooth_cells if mode == "improve" else 0
         )
@@ -153,7 +157,9 @@ class ModelConfig:
         return self.vae.spatial_factor * self.transformer.patch_size
 
     def model_size(self, width: int, height: int) -> tuple[int, int]:
-        """The nearest size that the model takes; ties go to the even multiple, as in the release."""
+        """The nearest size that the model takes; ties go to the even multiple, as in the
+        release.
+        """
         return max(self.grid, round(width / self.grid) * self.grid), max(
             self.grid, round(height / self.grid) * self.grid
         )

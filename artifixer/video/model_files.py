@@ -1,8 +1,8 @@
 """Models and their files: find, load, save and convert.
 
-In: a name or a path. Out: ``ModelFiles`` (where the parts are) or ``Model`` (with weights). Formats:
-``checkpoints/ours``, ``checkpoints/release``, ``checkpoints/wan``; ``convert_model`` writes our
-folder from any of them, or the release's ``.pt``.
+In: a name or a path. Out: ``ModelFiles`` (where the parts are) or ``Model`` (with weights).
+Formats: ``checkpoints/ours``, ``checkpoints/release``, ``checkpoints/wan``; ``convert_model``
+writes our folder from any of them, or the release's ``.pt``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Few-step sampling: from the latents of renders to clean latents, block by block (paper section 4.2).
+"""Few-step sampling: from the latents of renders to clean latents, block by block (paper section
+4.2).
 
 In: a network, latents of the renders with their conditions, noise keyed by its place. Out: clean
 latents. ``sample_blocks`` reads one block of latent frames, denoises it in a few calls that attend
@@ -9,7 +10,6 @@ decoding run beside it. The teacher's sampler is in ``teacher.py``.
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -121,20 +121,6 @@ class NetworkCall:
     timesteps: Float[Tensor, " batch"]
     noisy_latents: Latents
     velocity: Latents
-
-
-@dataclass
-class CallCount:
-    """An observer that counts the network's calls by block."""
-
-    per_block: Counter[int] = field(default_factory=Counter)
-
-    def __call__(self, call: NetworkCall) -> None:
-        self.per_block[call.block] += 1
-
-    @property
-    def total(self) -> int:
-        return self.per_block.total()
 
 
 def keyed_noise(

@@ -64,7 +64,10 @@ class EncodedPrompt:
         """One line for the user when a part of the prompt was ignored."""
         if not self.cut_tokens:
             return None
-        return f"prompt too long: the last {self.cut_tokens} tokens were cut, the model reads {self.embedding.shape[1]}"
+        return (
+            f"prompt too long: the last {self.cut_tokens} tokens were cut, the model reads "
+            f"{self.embedding.shape[1]}"
+        )
 
 
 def no_prompt(

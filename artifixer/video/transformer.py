@@ -1,8 +1,8 @@
 """The video diffusion transformer: noisy latents and conditions in, velocity out.
 
 In: latents ``[batch channels frames h w]``, noise levels, ``Conditions`` of the same latent frames,
-and for roll-outs a ``KVCache`` of earlier blocks and a ``CrossAttentionCache`` of what stays the same. Out:
-the velocity, source minus clean latents (paper sections 4.1 and 4.2).
+and for roll-outs a ``KVCache`` of earlier blocks and a ``CrossAttentionCache`` of what stays the
+same. Out: the velocity, source minus clean latents (paper sections 4.1 and 4.2).
 
 A Wan 2.1 text-to-video transformer with four additions: every layer adds embeddings of opacity and
 rays to its tokens, and its text attention has a second branch to reference photos, which shares

@@ -1,5 +1,5 @@
-"""The layers of the video transformer: self-attention, cross-attention to text and reference photos,
-feed-forward network (paper section 4.1).
+"""The layers of the video transformer: self-attention, cross-attention to text and reference
+photos, feed-forward network (paper section 4.1).
 
 In: tokens, the modulation of their noise levels, text and reference tokens or their cached keys and
 values. Out: tokens. Computed in the weights' own type; normalisation, modulation, residual sums and

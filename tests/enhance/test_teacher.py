@@ -94,7 +94,9 @@ def test_later_frames_matter_to_earlier_ones() -> None:
 
 
 def test_clips_are_rollouts_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each starts at its own camera, also seen from the references, and its last frames fill it up."""
+    """Each starts at its own camera, also seen from the references, and its last frames
+    fill it up.
+    """
     monkeypatch.setattr(enhance_module, "TEACHER_FRAMES", 9)
     model, renders, cameras, references = (
         made_model(replace(SMALL, source="direct")),

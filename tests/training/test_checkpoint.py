@@ -310,7 +310,8 @@ def test_checkpoints_of_earlier_versions_are_refused_and_not_unpickled(tmp_path:
     (folder / ".metadata").write_bytes(pickle.dumps(Payload()))
     with pytest.raises(
         InputError,
-        match=r"step_00000002: was written by an earlier version.*cannot be resumed: use --overwrite",
+        match=r"step_00000002: was written by an earlier version.*cannot be resumed: "
+        r"use --overwrite",
     ):
         run_toy(Toy(), tmp_path, LoopConfig(steps=3))
     assert not touched.exists()

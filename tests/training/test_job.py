@@ -361,7 +361,10 @@ def test_damaged_shards_are_left_out_on_request(pairs, tmp_path, monkeypatch, ca
 def test_pairs_of_another_camera_scale_than_the_models_are_refused_by_name(pairs, tmp_path):
     opened, recipe = open_pairs(pairs), small_recipe()
     metric = replace(recipe, model=replace(recipe.model, camera_scale="metric"))
-    expected = r"made-0 has camera scale median_depth, model tiny expects metric; curate with --camera-scale metric"
+    expected = (
+        r"made-0 has camera scale median_depth, model tiny expects metric; curate with "
+        r"--camera-scale metric"
+    )
     with pytest.raises(InputError, match=rf"--pairs .*: {expected}"):
         run_training(replace(job("bidirectional", opened), recipe=metric), tmp_path / "t")
     assert not (tmp_path / "t").exists()

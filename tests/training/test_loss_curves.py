@@ -84,7 +84,9 @@ def made_stage(name: str, pairs: MadePairs, parallel: ParallelConfig) -> Stage:
 
 
 def train_curve(name: str, parallel: ParallelConfig, steps: int, folder: Path) -> None:
-    """Four pairs per step, whatever the number of processes; the curve goes to ``metrics.jsonl``."""
+    """Four pairs per step, whatever the number of processes; the curve goes to
+    ``metrics.jsonl``.
+    """
     pairs = MadePairs(count=3)
     config = LoopConfig(steps=steps, batch=4 // world_size(), save_every=steps)
     train(made_stage(name, pairs, parallel), pairs, config, folder, Progress(output=io.StringIO()))

@@ -89,7 +89,9 @@ def made_stage(
 def trained_weights(
     name: str, strategy: Strategy, folder: Path, steps: int = 5
 ) -> dict[str, torch.Tensor]:
-    """All trained weights after a few steps with two pairs each, whatever the number of processes."""
+    """All trained weights after a few steps with two pairs each, whatever the number of
+    processes.
+    """
     pairs = MadePairs(count=3)
     stage = made_stage(name, pairs, strategy)
     config = LoopConfig(steps=steps, batch=2 // world_size(), save_every=100)

@@ -29,7 +29,9 @@ SETTINGS = SelfForcingTraining(WHOLE_CLIPS, student_interval=1, guidance=1.0)
 
 
 def random_stage(pairs: MadePairs, settings: SelfForcingTraining = SETTINGS):
-    """All three networks with random weights everywhere, the critic's and the teacher's the same."""
+    """All three networks with random weights everywhere, the critic's and the teacher's
+    the same.
+    """
     teacher = made_model(pairs, seed=1, zeros=False)
     return self_forcing_stage(
         made_model(pairs, zeros=False), teacher, deepcopy(teacher.transformer), settings

@@ -1,4 +1,6 @@
-"""Validation: figures that a blind and an absent model must have, and the clips that it measures."""
+"""Validation: figures that a blind and an absent model must have, and the clips that it
+measures.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from artifixer.training.validation import (
 CONFIG = ValidationConfig(pairs=2, steps=(1, 2), grid_pairs=2)
 
 
-def test_an_untrained_direct_model_that_keeps_the_residual_gives_back_the_render_where_it_is_opaque():
+def test_an_untrained_direct_model_with_the_residual_gives_back_opaque_parts_of_the_render():
     pairs = MadePairs(count=1, frames=9)
     model = made_model(pairs)  # its head is zero: velocity 0, the render's latents stay
     model = replace(model, config=replace(model.config, source="direct", keep_residual=True))

@@ -51,7 +51,9 @@ def path(frames: int, seed: int = 0) -> Cameras:
 def opengl_cameras(
     camera_to_world: torch.Tensor, lenses: list[dict[str, float]], size: tuple[int, int]
 ) -> Cameras:
-    """Poses and intrinsics as ``transforms.json`` holds them, resized to ``size`` (width, height)."""
+    """Poses and intrinsics as ``transforms.json`` holds them, resized to ``size`` (width,
+    height).
+    """
     flip = torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))
     viewmats = torch.linalg.inv(camera_to_world.double() @ flip).float()
     Ks = torch.tensor(
@@ -293,10 +295,15 @@ def test_views_of_one_lens_have_the_rays_that_each_has_alone():
 def conditions(batch: int = 2, latent_frames: int = 4, temporal: int = 4) -> Conditions:
     draw = torch.Generator().manual_seed(0)
     made = {
-        "opacity": (batch, 1 + temporal * (latent_frames - 1), 4, 6), "rays": (batch, latent_frames, 4, 6, 6),
-        "viewmats": (batch, latent_frames, 4, 4), "Ks": (batch, latent_frames, 3, 3), "text": (batch, 5, 8),
-        "reference_latents": (batch, 3, 2, 2, 3), "reference_viewmats": (batch, 2, 4, 4), "reference_Ks": (batch, 2, 3, 3),
-    }  # fmt: skip
+        "opacity": (batch, 1 + temporal * (latent_frames - 1), 4, 6),
+        "rays": (batch, latent_frames, 4, 6, 6),
+        "viewmats": (batch, latent_frames, 4, 4),
+        "Ks": (batch, latent_frames, 3, 3),
+        "text": (batch, 5, 8),
+        "reference_latents": (batch, 3, 2, 2, 3),
+        "reference_viewmats": (batch, 2, 4, 4),
+        "reference_Ks": (batch, 2, 3, 3),
+    }
     return Conditions(
         **{name: torch.rand(shape, generator=draw) + 0.1 for name, shape in made.items()}
     )

@@ -174,7 +174,8 @@ def test_a_configuration_that_contradicts_the_weights_is_refused(tmp_path: Path)
     edit(tmp_path / "config.json", transformer_ffn_width=32)
     with pytest.raises(
         InputError,
-        match=r"transformer\.safetensors: .* do not fit .*: 6 of another shape: layers\.0\.feed_forward",
+        match=r"transformer\.safetensors: .* do not fit .*: 6 of another shape: "
+        r"layers\.0\.feed_forward",
     ):
         load_model(tmp_path)
 

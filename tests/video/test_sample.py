@@ -4,6 +4,7 @@ and against frozen outputs.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,6 @@ from artifixer.video.initialise import initialise
 from artifixer.video.sample import (
     AdaptiveSteps,
     BlockInput,
-    CallCount,
     NetworkCall,
     SampleConfig,
     keyed_noise,
@@ -44,6 +44,20 @@ HALF_PRECISION = 0.05
 FROZEN = Path(__file__).parent / "frozen" / "sampler.safetensors"
 
 SMALL = SampleConfig(steps=3, block_frames=2, window_frames=6, sink_frames=2)
+
+
+@dataclass
+class CallCount:
+    """Counts the network's calls by block."""
+
+    per_block: Counter[int] = field(default_factory=Counter)
+
+    def __call__(self, call: NetworkCall) -> None:
+        self.per_block[call.block] += 1
+
+    @property
+    def total(self) -> int:
+        return self.per_block.total()
 
 
 class FakeNetwork(nn.Module):
@@ -564,7 +578,9 @@ def test_blocks_out_of_place_are_refused():
 
 
 class StraightNetwork(FakeNetwork):
-    """Knows the answer: the velocity of the straight line to ``target``, plus what the text adds."""
+    """Knows the answer: the velocity of the straight line to ``target``, plus what the
+    text adds.
+    """
 
     def __init__(self, target: Tensor, source: Tensor) -> None:
         super().__init__()

@@ -273,7 +273,9 @@ class NewTensors(TorchDispatchMode):
 
 
 def test_a_full_ring_is_neither_joined_nor_shifted_and_nobody_waits_for_the_host():
-    """Fake tensors have no values: any question to them, such as an index or a length, would raise."""
+    """Fake tensors have no values: any question to them, such as an index or a length,
+    would raise.
+    """
     window, frames = 10, 14
     with FakeTensorMode(), torch.no_grad():
         network = VideoTransformer(SMALL)

@@ -1,5 +1,6 @@
-"""Our model folder: a flat ``config.json``, ``transformer.safetensors`` and ``vae.safetensors`` (each
-possibly in several parts), and ``text_encoder/`` and ``tokenizer/`` where the model takes prompts.
+"""Our model folder: a flat ``config.json``, ``transformer.safetensors`` and ``vae.safetensors``
+(each possibly in several parts), and ``text_encoder/`` and ``tokenizer/`` where the model takes
+prompts.
 """
 
 from __future__ import annotations

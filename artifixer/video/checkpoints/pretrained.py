@@ -1,5 +1,5 @@
-"""Checks of pretrained networks that other libraries load (transformers): sizes in their settings are
-compared with the weights, before the library builds what the settings say.
+"""Checks of pretrained networks that other libraries load (transformers): sizes in their settings
+are compared with the weights, before the library builds what the settings say.
 """
 
 from __future__ import annotations

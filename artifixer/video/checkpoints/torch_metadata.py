@@ -1,8 +1,9 @@
-"""The ``.metadata`` file of a ``torch.distributed.checkpoint``, read without running anything in it.
+"""The ``.metadata`` file of a ``torch.distributed.checkpoint``, read without running anything in
+it.
 
-In: a file from anybody. Out: records without behaviour. torch's own reader unpickles the file, which
-runs whatever code it holds; the unpickler here knows the few classes that belong there, puts plain
-records in their place, and knows no function.
+In: a file from anybody. Out: records without behaviour. torch's own reader unpickles the file,
+which runs whatever code it holds; the unpickler here knows the few classes that belong there, puts
+plain records in their place, and knows no function.
 """
 
 from __future__ import annotations

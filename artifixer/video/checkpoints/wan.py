@@ -1,5 +1,5 @@
-"""Wan 2.1 text-to-video models in diffusers' layout: ``transformer/`` and ``vae/``, each with a config
-and one or more safetensors files, and ``text_encoder/`` and ``tokenizer/``.
+"""Wan 2.1 text-to-video models in diffusers' layout: ``transformer/`` and ``vae/``, each with a
+config and one or more safetensors files, and ``text_encoder/`` and ``tokenizer/``.
 """
 
 from __future__ import annotations
