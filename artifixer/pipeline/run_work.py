@@ -58,7 +58,7 @@ from artifixer.splats.render_folder import (
     write_frame,
 )
 from artifixer.splats.splats import Splats
-from artifixer.video.models import Model
+from artifixer.video.model import Model
 
 #: Splats and cameras of one world give at least this PSNR at the training cameras, dB.
 LEAST_TRAINING_PSNR = 12.0
