@@ -63,17 +63,11 @@ from artifixer.pairs.shards import (
     write_shard,
 )
 from artifixer.runtime.errors import InputError, Stopped
-from artifixer.runtime.files import read_whole
-from artifixer.runtime.json_io import is_number, is_whole
+from artifixer.runtime.files import read_whole, write_bytes
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import is_number, is_whole, read_json, to_json, write_json
 from artifixer.runtime.progress import Progress
-from artifixer.runtime.run_folder import (
-    RunFolder,
-    fingerprint,
-    read_json,
-    to_json,
-    write_bytes,
-    write_json,
-)
+from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.seeds import numpy_generator
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
 from artifixer.scenes.depth_models import metric_depth_model

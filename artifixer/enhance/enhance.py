@@ -23,7 +23,6 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from artifixer.enhance.background import in_background
 from artifixer.enhance.sources import (
     ReferencePhoto,
     RenderSource,
@@ -36,6 +35,7 @@ from artifixer.geometry.paths import focus_point
 from artifixer.imaging.resize import resize_bilinear
 from artifixer.runtime import system
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.prefetch import prefetch
 from artifixer.scenes.depth_models import metric_depth_model
 from artifixer.scenes.scale import (
     ASSUMED_MEDIAN_DEPTH,
@@ -304,11 +304,9 @@ class _SampledBlock:
 def _frame_blocks(clip: _Clip, report: EnhanceReport) -> Iterator[FrameBlock]:
     """The three stages, one behind the other."""
     device, threads = clip.model.device, clip.config.overlap
-    encoded = in_background(_without_gradients(_encoded(clip)), device, threads=threads)
+    encoded = prefetch(_without_gradients(_encoded(clip)), device, threads=threads)
     network = _sampled if clip.teacher is None else _sampled_by_teacher
-    sampled = in_background(
-        _without_gradients(network(clip, encoded, report)), device, threads=threads
-    )
+    sampled = prefetch(_without_gradients(network(clip, encoded, report)), device, threads=threads)
     return _without_gradients(_decoded(clip, sampled))
 
 

@@ -20,9 +20,11 @@ from torch import Tensor
 from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance
 from artifixer.enhance.sources import ReferencePhoto, alike_cameras, check_finite
 from artifixer.runtime.errors import InputError, Stopped
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import write_json
 from artifixer.runtime.media import VideoWriter, read_image, write_png
 from artifixer.runtime.progress import Progress
-from artifixer.runtime.run_folder import RunFolder, fingerprint, write_json
+from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stopping import stop_at_once, stop_on_sigterm, stop_requested
 from artifixer.scenes.references import REFERENCE_COUNT, select_references
 from artifixer.splats.render_folder import Reference, RenderFolder, read_render_folder

@@ -26,10 +26,11 @@ from artifixer.pipeline.capture import (
 )
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import reason
-from artifixer.runtime.json_io import is_number, shown
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import is_number, read_json, shown, write_json
 from artifixer.runtime.media import write_png
 from artifixer.runtime.progress import Progress
-from artifixer.runtime.run_folder import RunFolder, fingerprint, read_json, write_json
+from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.seeds import generator
 from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
 from artifixer.runtime.system import peak_memory

@@ -28,9 +28,11 @@ from artifixer.geometry.panorama import CUBE, panorama_of_faces
 from artifixer.imaging.resize import fit_size
 from artifixer.pipeline.render_path import RenderJob, open_source, path_frames
 from artifixer.runtime.errors import InputError, Stopped
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import write_json
 from artifixer.runtime.media import VideoWriter, read_image, write_npy, write_png
 from artifixer.runtime.progress import Progress
-from artifixer.runtime.run_folder import RunFolder, fingerprint, write_json
+from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
 from artifixer.scenes.transforms_json import EQUIRECTANGULAR, FILE_NAME
 from artifixer.splats.rasterizers.constants import MIN_DEPTH_OPACITY

@@ -23,10 +23,11 @@ from artifixer.geometry.paths import CameraPath, alike, orbit, spline, tour
 from artifixer.geometry.transforms import invert_rigid, look_at
 from artifixer.imaging.resize import fit_size
 from artifixer.runtime.errors import InputError, Stopped
-from artifixer.runtime.json_io import shown
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import read_json, shown
 from artifixer.runtime.media import VideoWriter, read_image
 from artifixer.runtime.progress import Progress
-from artifixer.runtime.run_folder import RunFolder, fingerprint, is_run_folder, read_json
+from artifixer.runtime.run_folder import RunFolder, is_run_folder
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
 from artifixer.scenes.camera_path_file import read_camera_path
 from artifixer.scenes.scale import DepthView

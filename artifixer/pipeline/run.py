@@ -58,8 +58,9 @@ from artifixer.pipeline.run_work import (
     write_videos,
 )
 from artifixer.pipeline.target_path import heldout_frames
-from artifixer.runtime.progress import Progress, Stage
-from artifixer.runtime.run_folder import RunFolder, fingerprint
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.progress import Progress, ProgressBar
+from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stopping import stop_on_sigterm
 from artifixer.scenes.depth_models import metric_depth_model
 from artifixer.scenes.formats import brings_poses
@@ -244,7 +245,7 @@ class _Run:
             source = config.from_splats
             key: dict[str, object] = {"splats": fingerprint(source)}
 
-            def copy(stage: Stage) -> None:
+            def copy(stage: ProgressBar) -> None:
                 for note in copy_splats(job, source, INITIAL, stage):
                     # not in the report: a run that finds this stage done doesn't see it
                     self.display.note(note)
@@ -284,7 +285,7 @@ class _Run:
             "references": fingerprint([frame for frame, _ in job.references]),
         }
 
-        def work(stage: Stage) -> None:
+        def work(stage: ProgressBar) -> None:
             render_along(job, splats, folder, stage, frames)
             if folder == RENDERS:
                 write_target_cameras(job)
@@ -338,7 +339,7 @@ class _Run:
 
         state = f"frames/{variant}.state"
 
-        def work(stage: Stage) -> None:
+        def work(stage: ProgressBar) -> None:
             for warning in enhance_along(
                 job, self._loaded_model(), settings, folder, FRAMES[variant], state, stage
             ):

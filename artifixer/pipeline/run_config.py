@@ -13,7 +13,7 @@ from artifixer.enhance.distill import DistillConfig, check_distillation
 from artifixer.pipeline.capture import CaptureChoice, check_output
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import read_whole
-from artifixer.runtime.run_folder import LARGEST_JSON
+from artifixer.runtime.json_io import LARGEST_JSON
 from artifixer.scenes.references import REFERENCE_COUNT
 from artifixer.splats.reconstruct import ReconstructConfig
 from artifixer.video.models import Mode, ModelFiles, locate_model

@@ -18,7 +18,7 @@ from artifixer.imaging.resize import resize_photo
 from artifixer.pipeline.run_work import Job, at_size, variant_frame
 from artifixer.pipeline.target_path import heldout_frames
 from artifixer.runtime.media import write_png
-from artifixer.runtime.progress import Stage
+from artifixer.runtime.progress import ProgressBar
 from artifixer.scenes.scale import CameraScale
 from artifixer.scenes.scene import Photo
 from artifixer.splats.ply import read_splats
@@ -39,7 +39,7 @@ class RunFacts:
     generator_input: str
 
 
-def write_run_report(job: Job, facts: RunFacts, stage: Stage) -> None:
+def write_run_report(job: Job, facts: RunFacts, stage: ProgressBar) -> None:
     """``report.html`` from the finished files of the run."""
     root, capture = job.run.root, job.capture
     quality = read_variants(root / "metrics.json")

@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.json_io import is_number
-from artifixer.runtime.progress import Progress, Stage
-from artifixer.runtime.run_folder import RunFolder, fingerprint, read_json, to_json, write_json
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import is_number, read_json, to_json, write_json
+from artifixer.runtime.progress import Progress, ProgressBar
+from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stopping import stop_if_requested
 from artifixer.runtime.system import peak_memory
 
@@ -57,7 +58,7 @@ class Stages:
         depends_on: Mapping[str, object],
         outputs: Sequence[str],
         total: int,
-        work: Callable[[Stage], None],
+        work: Callable[[ProgressBar], None],
         scratch: Sequence[str] = (),
     ) -> str:
         """Make sure that the stage is done, and return a fingerprint of all it depends on.

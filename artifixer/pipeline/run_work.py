@@ -35,9 +35,11 @@ from artifixer.pipeline.enhance_renders import StoreOnDisk
 from artifixer.pipeline.reconstruct_capture import ReconstructionJob, initial_splats
 from artifixer.pipeline.target_path import heldout_frames
 from artifixer.runtime.errors import InputError, Stopped
+from artifixer.runtime.files import write_bytes
+from artifixer.runtime.json_io import write_json
 from artifixer.runtime.media import VideoWriter, read_image, write_png
-from artifixer.runtime.progress import Stage
-from artifixer.runtime.run_folder import RunFolder, write_bytes, write_json
+from artifixer.runtime.progress import ProgressBar
+from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stopping import stop_requested
 from artifixer.scenes.scene import Photo
 from artifixer.splats.files import export_splats, read_splat_file
@@ -137,7 +139,7 @@ def check_splats(splats: Splats, capture: OpenCapture, name: str, device: str) -
 
 
 def fit_initial(
-    job: Job, config: ReconstructConfig, file: str, checkpoint: str, stage: Stage
+    job: Job, config: ReconstructConfig, file: str, checkpoint: str, stage: ProgressBar
 ) -> None:
     """The first reconstruction, from the training photos."""
     reconstruction = ReconstructionJob(job.choice, config, job.seed, job.device)
@@ -157,7 +159,7 @@ def fit_initial(
     write_splats(job.run.root / file, splats)
 
 
-def copy_splats(job: Job, source: Path, file: str, stage: Stage) -> tuple[str, ...]:
+def copy_splats(job: Job, source: Path, file: str, stage: ProgressBar) -> tuple[str, ...]:
     """Splats of another tool: a PLY byte for byte, other formats and damaged files as the PLY of
     what was read; returns remarks.
     """
@@ -171,7 +173,7 @@ def copy_splats(job: Job, source: Path, file: str, stage: Stage) -> tuple[str, .
 
 
 def export_last(
-    job: Job, splats_file: str, folder: str, formats: Sequence[str], stage: Stage
+    job: Job, splats_file: str, folder: str, formats: Sequence[str], stage: ProgressBar
 ) -> None:
     """The splats in the formats that the user asked for."""
     export_splats(
@@ -190,7 +192,7 @@ def fit_to_frames(
     frames: str,
     file: str,
     checkpoint: str,
-    stage: Stage,
+    stage: ProgressBar,
 ) -> None:
     """ArtiFixer 3D: a reconstruction on photos and generated frames."""
     photos, cameras = job.training
@@ -220,7 +222,7 @@ def sparse_points(job: Job, config: ReconstructConfig) -> ColoredPoints:
     return seen_points(points, job.capture.training, config.initial.observed_by)
 
 
-def _shown_on(stage: Stage) -> Callable[[IterationReport], None]:
+def _shown_on(stage: ProgressBar) -> Callable[[IterationReport], None]:
     return lambda report: stage.update(
         report.iteration, loss=report.loss, PSNR=report.psnr, Gaussians=report.gaussians
     )
@@ -237,7 +239,7 @@ def _frame_photo(folder: Path, index: int, camera: Cameras) -> Photo:
 
 
 def render_along(
-    job: Job, splats_file: str, folder: str, stage: Stage, frames: str | None = None
+    job: Job, splats_file: str, folder: str, stage: ProgressBar, frames: str | None = None
 ) -> None:
     """A render folder along the path; ``frames``: a folder for the colours at the frames' size."""
     splats, root = job.splats(splats_file), job.run.root
@@ -268,7 +270,7 @@ def enhance_along(
     renders: str,
     folder: str,
     state: str,
-    stage: Stage,
+    stage: ProgressBar,
 ) -> list[str]:
     """The model's frames, on disk as they come; returns warnings. state: a folder for continuing
     inside the clip.
@@ -322,7 +324,7 @@ def at_size(
 # What the user takes away -------------------------------------------------------------------------
 
 
-def write_videos(job: Job, pictures: Mapping[str, str], fps: float, stage: Stage) -> None:
+def write_videos(job: Job, pictures: Mapping[str, str], fps: float, stage: ProgressBar) -> None:
     """One video per variant (name -> folder of pictures, renders first) and all of them side by
     side.
     """
@@ -343,7 +345,7 @@ def variant_frame(job: Job, folder: str, index: int) -> UInt8[np.ndarray, "heigh
     return at_size(read_image(job.run.root / folder / f"{index:05d}.png"), *job.size)
 
 
-def write_training_dataset(job: Job, frames: str, splats_file: str, stage: Stage) -> None:
+def write_training_dataset(job: Job, frames: str, splats_file: str, stage: ProgressBar) -> None:
     """Training photos and generated frames for other trainers."""
 
     def views() -> Iterator[DatasetView]:
@@ -369,7 +371,7 @@ def write_metrics(
     pictures: Mapping[str, str],
     generator_input: str,
     perceptual: PerceptualMetrics,
-    stage: Stage,
+    stage: ProgressBar,
 ) -> None:
     """``metrics.json``: every variant (name -> folder of pictures), and inpaintings, at the
     held-out photos that the path passes.

@@ -21,8 +21,14 @@ import numpy as np
 from jaxtyping import UInt8
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import PARSER_ERRORS, check_regular, open_regular, reason
-from artifixer.runtime.run_folder import atomic_path, write_bytes
+from artifixer.runtime.files import (
+    PARSER_ERRORS,
+    atomic_path,
+    check_regular,
+    open_regular,
+    reason,
+    write_bytes,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -25,8 +25,8 @@ from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
+from artifixer.runtime.json_io import read_json
 from artifixer.runtime.media import MOST_PIXELS, read_image
-from artifixer.runtime.run_folder import read_json
 from artifixer.scenes.panoramas import DEFAULT_FACES, panorama_splits, panorama_views
 from artifixer.scenes.photo_files import (
     LARGEST_INTRINSIC,

@@ -20,8 +20,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import PARSER_ERRORS, reason
-from artifixer.runtime.run_folder import atomic_path
+from artifixer.runtime.files import PARSER_ERRORS, atomic_path, reason
 from artifixer.scenes.photo_files import LARGEST_POSITION
 from artifixer.scenes.ply_header import vertex_stream
 from artifixer.splats.splats import SH_BASE, SH_COEFFICIENTS, Splats

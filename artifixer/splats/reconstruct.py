@@ -24,8 +24,8 @@ from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError, Stopped
-from artifixer.runtime.files import PARSER_ERRORS, check_regular, reason
-from artifixer.runtime.run_folder import atomic_path, fingerprint
+from artifixer.runtime.files import PARSER_ERRORS, atomic_path, check_regular, reason
+from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.seeds import generator
 from artifixer.runtime.stopping import stop_requested
 from artifixer.scenes.scene import Photo

@@ -27,7 +27,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import write_bytes
+from artifixer.runtime.files import write_bytes
 from artifixer.splats.packing import (
     check_count,
     from_largest_component,

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import write_bytes
+from artifixer.runtime.files import write_bytes
 from artifixer.splats.splats import Splats
 
 LAYER = "splats.usdc"

@@ -25,8 +25,9 @@ from artifixer.pairs.loader import OrderedPairs, PairSet
 from artifixer.runtime.devices import repeatable
 from artifixer.runtime.distributed import first_rank_value, joined_processes, rank, world_size
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.progress import Progress
-from artifixer.runtime.run_folder import RunFolder, fingerprint, is_run_folder
+from artifixer.runtime.run_folder import RunFolder, is_run_folder
 from artifixer.runtime.seeds import generator
 from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining, pixel_gains
 from artifixer.training.bidirectional import bidirectional_stage

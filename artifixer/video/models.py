@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import open_regular
-from artifixer.runtime.json_io import as_object, is_number, is_whole, shown
-from artifixer.runtime.run_folder import atomic_path, fingerprint, read_json, write_json
+from artifixer.runtime.files import atomic_path, open_regular
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import as_object, is_number, is_whole, read_json, shown, write_json
 from artifixer.runtime.seeds import generator
 from artifixer.runtime.system import link_or_copy, remove_link_or_copy
 from artifixer.video.checkpoints.torch_distributed import is_distributed_checkpoint

@@ -21,9 +21,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import PARSER_ERRORS, reason
-from artifixer.runtime.json_io import as_object, is_whole, shown
-from artifixer.runtime.run_folder import atomic_path, fingerprint, read_json
+from artifixer.runtime.files import PARSER_ERRORS, atomic_path, reason
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import as_object, is_whole, read_json, shown
 from artifixer.video.weights import check_pretrained, check_settings_files, is_finite, open_tensors
 
 #: Part of the cache's key: to be raised when the same prompt and weights begin to give other

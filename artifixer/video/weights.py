@@ -34,9 +34,15 @@ import torch
 from torch import Tensor, nn
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import PARSER_ERRORS, check_regular, file_beside, open_regular, reason
-from artifixer.runtime.json_io import as_object, is_number, shown
-from artifixer.runtime.run_folder import LARGEST_JSON, atomic_path, read_json
+from artifixer.runtime.files import (
+    PARSER_ERRORS,
+    atomic_path,
+    check_regular,
+    file_beside,
+    open_regular,
+    reason,
+)
+from artifixer.runtime.json_io import LARGEST_JSON, as_object, is_number, read_json, shown
 from artifixer.video.checkpoints.torch_distributed import (
     is_distributed_checkpoint,
     open_distributed_checkpoint,

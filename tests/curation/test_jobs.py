@@ -25,7 +25,7 @@ from artifixer.pairs.loader import open_pairs
 from artifixer.pairs.pair import TrainingPair
 from artifixer.pairs.shards import SampleEntry, decode_sample, is_complete
 from artifixer.runtime.errors import InputError, Stopped
-from artifixer.runtime.run_folder import read_json
+from artifixer.runtime.json_io import read_json
 from artifixer.scenes.formats import load_scene
 
 

@@ -25,7 +25,7 @@ from artifixer.curation.workers import (
     worker_devices,
 )
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import read_json
+from artifixer.runtime.json_io import read_json
 
 #: Larger than the buffer of a pipe, so that a worker can be killed in the middle of sending it.
 LARGE = 30_000_000

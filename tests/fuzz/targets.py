@@ -188,7 +188,7 @@ def _make_structure_from_motion(folder: Path) -> None:
     """A work folder as an earlier structure from motion leaves it."""
     import pycolmap
 
-    from artifixer.runtime.run_folder import fingerprint
+    from artifixer.runtime.fingerprint import fingerprint
     from artifixer.scenes.photos import SfmConfig
 
     write_colmap(folder / "capture", "SIMPLE_RADIAL", views=4)
@@ -392,8 +392,10 @@ def _read_renders(folder: Path) -> object:
 def _make_run(folder: Path) -> None:
     """State of a run: markers, times, figures, and a list of its files."""
     from artifixer.pipeline.run_stages import Stages
+    from artifixer.runtime.files import write_bytes
+    from artifixer.runtime.json_io import write_json
     from artifixer.runtime.progress import Progress
-    from artifixer.runtime.run_folder import RunFolder, write_bytes, write_json
+    from artifixer.runtime.run_folder import RunFolder
 
     with RunFolder.open(folder / "run", {"capture": "fox"}, {"steps": {"a": 1}}) as run:
         stages = Stages(run, Progress(output=None))
@@ -435,8 +437,9 @@ def _read_run(folder: Path) -> object:
     from artifixer.evaluation.variant_table import read_variants, variant_lines
     from artifixer.pipeline.run_stages import Stages
     from artifixer.runtime.errors import InputError
+    from artifixer.runtime.files import write_bytes
     from artifixer.runtime.progress import Progress
-    from artifixer.runtime.run_folder import RunFolder, write_bytes
+    from artifixer.runtime.run_folder import RunFolder
     from artifixer.training.watching import MetricsFile
 
     root = folder / "run"
@@ -455,7 +458,8 @@ def _read_run(folder: Path) -> object:
 
 def _make_reconstruction(folder: Path) -> None:
     from artifixer.geometry.camera_file import CameraFrame, write_cameras
-    from artifixer.runtime.run_folder import RunFolder, write_json
+    from artifixer.runtime.json_io import write_json
+    from artifixer.runtime.run_folder import RunFolder
     from artifixer.splats.free_space import STATE_PREFIX
     from artifixer.splats.ply import write_splats
     from artifixer.splats.reconstruct import _save

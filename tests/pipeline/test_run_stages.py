@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from artifixer.pipeline.run_stages import Stages
-from artifixer.runtime.progress import Progress, Stage
+from artifixer.runtime.progress import Progress, ProgressBar
 from artifixer.runtime.run_folder import RunFolder
 
 
@@ -29,7 +29,7 @@ def writing(folder: RunFolder, *names: str, dies_after: int | None = None):
     between.
     """
 
-    def work(stage: Stage) -> None:
+    def work(stage: ProgressBar) -> None:
         for number, name in enumerate(names):
             if number == dies_after:
                 raise Killed

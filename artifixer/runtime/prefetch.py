@@ -1,9 +1,8 @@
-"""Stages of a stream that run beside each other: an iterator moved to a thread of its own, a few
-items ahead.
+"""Prefetching: an iterator that runs in a thread of its own, a few items ahead of its reader.
 
-In: an iterator, and a device. Out: the same items in the same order. On CUDA every stage has a
-stream of its own, and the tensors of an item become visible to the reader's stream without the host
-waiting. Without CUDA nothing is gained by threads: items are made when read.
+In: an iterator, and a device. Out: the same items in the same order. On CUDA every prefetched
+iterator has a stream of its own, and the reader's stream waits for an item's tensors by an event,
+without blocking the host. Without CUDA threads gain nothing: items are computed when read.
 """
 
 from __future__ import annotations
@@ -32,15 +31,14 @@ class _Ended:
     error: BaseException | None
 
 
-def in_background(
+def prefetch(
     items: Iterator[Item],
     device: torch.device,
     ahead: int = 1,
     priority: int = 0,
     threads: bool | None = None,
 ) -> Iterator[Item]:
-    """The items of ``items``, made in another thread up to ``ahead`` items before they are asked
-    for.
+    """The items of ``items``, computed in another thread up to ``ahead`` items before they are read.
 
     The thread works without gradients. Closing the returned iterator stops the thread at the next
     item and closes ``items``; an error in the thread is raised here, after the items before it.
