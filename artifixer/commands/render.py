@@ -8,8 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from artifixer.pipeline.render import RenderJob, render_path
 from artifixer.pipeline.render_panoramas import render_panoramas
-from artifixer.pipeline.render_path import RenderJob, render_path
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 

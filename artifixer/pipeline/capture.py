@@ -19,6 +19,9 @@ DEFAULT_SPLIT = "every_8"
 SMALL_CAPTURE_SPLIT = "every_4"
 SMALL_CAPTURE = 16
 
+#: Folder of resized photos in a run folder.
+CACHE = "cache"
+
 
 @dataclass(frozen=True)
 class CaptureChoice:
@@ -41,7 +44,7 @@ class CaptureChoice:
 
 
 @dataclass(frozen=True)
-class OpenCapture:
+class LoadedCapture:
     """A loaded and resized scene with its split; ``training`` and ``heldout`` index
     ``scene.photos``.
     """
@@ -85,12 +88,12 @@ def check_output(capture: str, out: Path) -> None:
         )
 
 
-def open_capture(
+def load_capture(
     choice: CaptureChoice,
     work_folder: Path | None,
     cache_folder: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
-) -> OpenCapture:
+) -> LoadedCapture:
     """Load the capture, choose its split, and bring photos and cameras to the wanted size.
 
     work_folder: for structure from motion, when the capture has no poses; say: gets a line per step
@@ -100,7 +103,7 @@ def open_capture(
     split = _split(scene, choice)
     scene = resize_scene(scene, choice.size, cache_folder)
     positions = {photo.name: position for position, photo in enumerate(scene.photos)}
-    return OpenCapture(
+    return LoadedCapture(
         scene, split, _indices(split.train, positions), _indices(split.heldout, positions)
     )
 

@@ -138,6 +138,10 @@ class ProgressBar:
         if now - self._last_line >= self._progress.line_seconds:
             self._write_line(now)
 
+    def note(self, text: str) -> None:
+        """One line of text, as ``Progress.note``."""
+        self._progress.note(text)
+
     def advance(self, **fields: Any) -> None:
         """One more step is finished."""
         self.update(self.done + 1, **fields)

@@ -391,18 +391,17 @@ def _read_renders(folder: Path) -> object:
 
 def _make_run(folder: Path) -> None:
     """State of a run: markers, times, figures, and a list of its files."""
-    from artifixer.pipeline.run_stages import Stages
     from artifixer.runtime.files import write_bytes
     from artifixer.runtime.json_io import write_json
     from artifixer.runtime.progress import Progress
     from artifixer.runtime.run_folder import RunFolder
+    from artifixer.runtime.stages import StageFiles, Stages
 
     with RunFolder.open(folder / "run", {"capture": "fox"}, {"steps": {"a": 1}}) as run:
         stages = Stages(run, Progress(output=None))
         stages.complete(
-            "render",
+            StageFiles("render", ("renders",)),
             {"splats": "a"},
-            ["renders"],
             1,
             lambda stage: write_bytes(run.path("renders", "00000.png"), b"png"),
         )
@@ -435,11 +434,11 @@ def _make_run(folder: Path) -> None:
 
 def _read_run(folder: Path) -> object:
     from artifixer.evaluation.variant_table import read_variants, variant_lines
-    from artifixer.pipeline.run_stages import Stages
     from artifixer.runtime.errors import InputError
     from artifixer.runtime.files import write_bytes
     from artifixer.runtime.progress import Progress
     from artifixer.runtime.run_folder import RunFolder
+    from artifixer.runtime.stages import StageFiles, Stages
     from artifixer.training.watching import MetricsFile
 
     root = folder / "run"
@@ -447,10 +446,11 @@ def _read_run(folder: Path) -> object:
     with RunFolder.open(root, {"capture": "fox"}, {"steps": {"a": 1}}) as run:
         stages = _try(Stages, run, Progress(output=None, log_file=root / "log.txt"))
         if isinstance(stages, Stages):
+            files = StageFiles("render", ("renders",))
             work = lambda stage: write_bytes(run.path("renders", "00000.png"), b"png")  # noqa: E731
             for key in ("a", "b"):
-                _try(stages.complete, "render", {"splats": key}, ["renders"], 1, work)
-            _try(stages.discard, "render", ["renders"])
+                _try(stages.complete, files, {"splats": key}, 1, work)
+            _try(stages.discard, files)
         if isinstance(_try(MetricsFile, root / "metrics.jsonl", 3), InputError):
             raise InputError("metrics.jsonl refused")
     return _try(lambda: RunFolder.open(root, {"capture": "plush"}, {}, overwrite=True).close())
@@ -491,11 +491,12 @@ def _make_reconstruction(folder: Path) -> None:
 
 
 def _read_reconstruction(folder: Path) -> object:
-    from artifixer.pipeline.reconstruct_capture import _finished
-    from artifixer.pipeline.render_path import open_source, path_frames
+    from artifixer.pipeline.reconstruct import _result
+    from artifixer.pipeline.render import open_source, path_frames
     from artifixer.recipes.run import RECIPES
     from artifixer.runtime.run_folder import RunFolder
     from artifixer.splats.free_space import FreeSpaceConfig, FreeSpaceLoss
+    from artifixer.splats.ply import read_splats
     from artifixer.splats.reconstruct import _load_or_start
 
     config, capture = RECIPES["tiny"].reconstruct, Any
@@ -510,7 +511,7 @@ def _read_reconstruction(folder: Path) -> object:
 
     _try(continued)
     with RunFolder.open(folder / "run", {}, {}) as run:
-        _try(_finished, run, capture)
+        _try(lambda: _result(run, read_splats(run.root / "splats.ply"), capture))
     source = open_source(folder / "run")
     return path_frames(source, "heldout", 5)
 
@@ -712,13 +713,13 @@ def _read_text_encoder(folder: Path) -> object:
 
 
 def _make_resumed_enhance(folder: Path) -> None:
-    from artifixer.pipeline.enhance_renders import StoreOnDisk
+    from artifixer.pipeline.enhance import StoreOnDisk
 
     StoreOnDisk(folder / "state").save(0, torch.ones(1, 6, 2, 4, 4))
 
 
 def _read_resumed_enhance(folder: Path) -> object:
-    from artifixer.pipeline.enhance_renders import StoreOnDisk
+    from artifixer.pipeline.enhance import StoreOnDisk
 
     return StoreOnDisk(folder / "state").load(0)
 
