@@ -340,7 +340,7 @@ def test_a_run_that_was_killed_three_times_ends_with_the_same_files(
 def test_a_stop_request_ends_the_stage_and_the_same_call_continues(
     finished: Result, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("artifixer.pipeline.run_steps.stop_requested", lambda: True)
+    monkeypatch.setattr("artifixer.pipeline.run_context.stop_requested", lambda: True)
     with pytest.raises(Stopped, match="same command"):
         small_run(tmp_path / "stopped", model, variants=("artifixer",))
     monkeypatch.undo()
