@@ -22,7 +22,65 @@ recipes      F6     named full settings
 cli          F7     one verb per job
 ===========  =====  ==============================================================
 
-Importing this package imports nothing else.
+The public API is in ``artifixer.api``; its names are attributes of this package::
+
+    import artifixer as af
+
+    af.repair("my_capture", out="repaired", views=6)
+
+They are imported when they are first used, so importing this package imports nothing else.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from artifixer.api import (
+        Cameras,
+        EnhanceConfig,
+        FrameBlock,
+        InputError,
+        Renders,
+        Result,
+        Scene,
+        Splats,
+        choose_references,
+        enhance_renders,
+        evaluate,
+        load_model,
+        load_scene,
+        reconstruct,
+        render,
+        repair,
+    )
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Cameras",
+    "EnhanceConfig",
+    "FrameBlock",
+    "InputError",
+    "Renders",
+    "Result",
+    "Scene",
+    "Splats",
+    "choose_references",
+    "enhance_renders",
+    "evaluate",
+    "load_model",
+    "load_scene",
+    "reconstruct",
+    "render",
+    "repair",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("artifixer.api"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -31,6 +31,9 @@ RENDERS, INPUT_RENDERS, RENDERS_3D = "renders", "renders_input", "renders_3d"
 FRAMES = {name: f"frames/{name}" for name in VARIANTS.values()}
 EXPORT = "export"
 
+#: What a depth model says about the camera scale.
+SCALE = "camera_scale.json"
+
 
 # The stages of a run ------------------------------------------------------------------------------
 
@@ -40,7 +43,7 @@ class RunStage:
     """One stage of a run; a row of ``STAGES``."""
 
     files: StageFiles
-    kind: Literal["reconstruct", "free_space", "render", "enhance", "distill", "write"]
+    kind: Literal["reconstruct", "free_space", "scale", "render", "enhance", "distill", "write"]
     """How its time is estimated."""
     reads: tuple[str, ...] = ()
     """Stages whose results it reads, in any configuration."""
@@ -57,6 +60,11 @@ class RunStage:
 
 def _has_input(config: RunConfig) -> bool:
     return config.has_input
+
+
+def _names_depth_model(config: RunConfig) -> bool:
+    """A run may also ask the default depth model, which depends on the capture."""
+    return config.depth_model is not None
 
 
 def _has_3d(config: RunConfig) -> bool:
@@ -83,6 +91,12 @@ STAGES = (
         is_wanted=_has_input,
     ),
     RunStage(
+        StageFiles("camera_scale", (SCALE,)),
+        kind="scale",
+        reads=("reconstruct",),
+        is_wanted=_names_depth_model,
+    ),
+    RunStage(
         StageFiles("render", (RENDERS, "cameras.json")),
         kind="render",
         reads=("reconstruct",),
@@ -96,7 +110,7 @@ STAGES = (
     RunStage(
         StageFiles("enhance", (FRAMES["artifixer"],), (f"{FRAMES['artifixer']}.state",)),
         kind="enhance",
-        reads=("render", "render_input"),
+        reads=("render", "render_input", "camera_scale"),
     ),
     RunStage(
         StageFiles("distill", (DISTILLED,), ("splats/artifixer3d.checkpoint",)),
@@ -157,14 +171,15 @@ def wanted_stages(config: RunConfig) -> tuple[RunStage, ...]:
     return tuple(stage for stage in STAGES if stage.is_wanted(config))
 
 
-def outdated_stages(config: RunConfig, executed: Collection[str]) -> Iterator[RunStage]:
-    """Stages that a run does not have and whose results of an earlier run must go, after the stages
-    ``executed`` have run.
+def outdated_stages(
+    config: RunConfig, completed: Collection[str], executed: Collection[str]
+) -> Iterator[RunStage]:
+    """Stages that a run does not have and whose results of an earlier run must go, after it has
+    ``completed`` stages, ``executed`` of them by itself.
     """
     for stage in STAGES:
-        if not stage.is_wanted(config) and not (
-            stage.outlives and _upstream(stage).isdisjoint(executed)
-        ):
+        is_kept = stage.outlives and _upstream(stage).isdisjoint(executed)
+        if not stage.is_wanted(config) and stage.name not in completed and not is_kept:
             yield stage
 
 
@@ -328,6 +343,8 @@ def _estimate(
         case "distill":
             iterations = config.distill.reconstruct.iterations
             return f"{iterations:,} iterations", iterations * per_iteration
+        case "scale":
+            return config.depth_model or "none", 0
         case "render":
             per_frame = rates.render[0] + rates.render[1] * megapixels
             return f"{frames} frames", frames * per_frame

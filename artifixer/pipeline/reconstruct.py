@@ -16,6 +16,7 @@ import torch
 
 from artifixer.geometry.camera_file import CameraFrame, write_cameras
 from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.local_origin import Origin
 from artifixer.imaging.metrics import psnr, ssim
 from artifixer.pipeline.capture import (
     CACHE,
@@ -36,11 +37,12 @@ from artifixer.runtime.seeds import generator
 from artifixer.runtime.stages import StageFiles, Stages
 from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
 from artifixer.scenes.formats import brings_poses
+from artifixer.scenes.point_cloud import read_points
 from artifixer.scenes.references import select_references
 from artifixer.scenes.scene import Photo
-from artifixer.splats.files import export_splats, read_splat_file
+from artifixer.splats.files import export_splats, placement_note, read_splat_file
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
-from artifixer.splats.ply import read_points, read_splats, write_splats
+from artifixer.splats.ply import read_splats, write_splats
 from artifixer.splats.reconstruct import (
     ReconstructConfig,
     TrainingViews,
@@ -125,8 +127,8 @@ def reconstruct_capture(
             if not stages.is_done(EVALUATE):
                 _read_photos(capture)
         _fit(stages, run, job, capture, progress)
-        splats = read_splats(run.root / "splats.ply")
-        _export(run, job, splats)
+        splats = read_splats(run.root / "splats.ply", capture.scene.origin)
+        _export(run, job, splats, capture.scene.origin, progress)
         total = len(capture.training) + len(capture.heldout)
         stages.complete(
             EVALUATE, {}, total, lambda bar: _evaluate(run, capture, splats, job.device, bar)
@@ -139,14 +141,16 @@ def initial_splats(job: ReconstructionJob, capture: LoadedCapture) -> tuple[Spla
     scene, config = capture.scene, job.config
     cameras = [scene.cameras[i] for i in capture.training]
     if job.initial_points is not None:
-        points = ColoredPoints.of(*read_points(job.initial_points))
+        points = ColoredPoints.of(*read_points(job.initial_points, scene.origin))
+        if not len(points):
+            raise InputError(f"{job.initial_points}: the PLY has no vertices, expected points")
     elif scene.points is not None:
         points = seen_points(scene.points, capture.training, config.initial.observed_by)
     else:
         points = ColoredPoints(torch.zeros(0, 3), torch.zeros(0, 3))
     extent = scene_extent(cameras, points)
     if job.warm_start is not None:
-        return read_splat_file(job.warm_start).splats, extent
+        return read_splat_file(job.warm_start, scene.origin).splats, extent
     photos = [scene.photos[i] for i in capture.training]
     points = add_pixels(
         points, photos, cameras, config.initial, generator(job.seed, "initial points")
@@ -256,17 +260,21 @@ def _fit(
                 report.iteration, loss=report.loss, PSNR=report.psnr, Gaussians=report.gaussians
             ),
         )
-        write_splats(run.path("splats.ply"), splats)
+        write_splats(run.path("splats.ply"), splats, capture.scene.origin)
 
     stages.complete(FIT, {}, job.config.iterations, work)
 
 
-def _export(run: RunFolder, job: ReconstructionJob, splats: Splats) -> None:
+def _export(
+    run: RunFolder, job: ReconstructionJob, splats: Splats, origin: Origin, progress: Progress
+) -> None:
     """The splats in the formats that the user asked for; formats of earlier calls stay, as the
     splats are the same.
     """
     if job.export and not run.is_done("export", list(job.export)):
-        files = export_splats(run.path(EXPORT), "splats", splats, job.export)
+        files = export_splats(run.path(EXPORT), "splats", splats, job.export, origin)
+        for note in placement_note(job.export, origin):
+            progress.note(note)
         run.mark_done("export", list(job.export), files)
 
 
@@ -293,6 +301,7 @@ def _evaluate(
     write_cameras(
         run.path("cameras.json"),
         [CameraFrame(scene.cameras[i], scene.photos[i].name) for i in sorted(roles)],
+        origin=scene.origin,
     )
     write_json(
         run.path("split.json"),
@@ -312,6 +321,7 @@ def _evaluate(
             (CameraFrame(scene.cameras[names[name]], name), scene.photos[names[name]].read())
             for name in references
         ],
+        scene.origin,
     )
     _write_preview(run.path("preview.png"), [scene.photos[i] for i in shown], frames)
     write_json(

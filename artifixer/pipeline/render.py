@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from artifixer.geometry.camera_file import CameraFrame, read_cameras
+from artifixer.geometry.camera_file import CameraFrame, read_origin
 from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.local_origin import WORLD, Origin, local_origin, points_to_local
 from artifixer.geometry.paths import CameraPath, alike, orbit, spline, tour
 from artifixer.geometry.transforms import invert_rigid, look_at
 from artifixer.imaging.resize import fit_size
@@ -30,7 +31,7 @@ from artifixer.runtime.progress import Progress, ProgressBar
 from artifixer.runtime.run_folder import RunFolder, is_run_folder
 from artifixer.runtime.stages import StageFiles, Stages
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
-from artifixer.scenes.camera_path_file import read_camera_path
+from artifixer.scenes.camera_path_file import path_origin, read_camera_path
 from artifixer.scenes.scale import DepthView
 from artifixer.splats.files import read_splat_file
 from artifixer.splats.ply import read_splats
@@ -87,6 +88,8 @@ class SplatSource:
     all: tuple[CameraFrame, ...]
     references: tuple[Reference, ...]
     """Photos for the video model to attend to."""
+    origin: Origin = WORLD
+    """What all of them are relative to."""
 
 
 def render_path(job: RenderJob, out: Path, overwrite: bool = False) -> int:
@@ -117,7 +120,7 @@ def render_path(job: RenderJob, out: Path, overwrite: bool = False) -> int:
                 bar.update(index + 1)
                 stop_between_frames(out, index + 1, len(frames))
             references = [(each.frame, each.photo()) for each in source.references]
-            finish_render_folder(out, frames, references)
+            finish_render_folder(out, frames, references, source.origin)
             _write_video(out, frames, job.fps)
 
         Stages(run, progress, write_timing=False).complete(RENDER, {}, len(frames), work)
@@ -137,8 +140,16 @@ def open_source(path: Path, cameras: Path | None = None) -> SplatSource:
     name a file.
     """
     if path.is_file():
-        known = tuple(read_camera_path(cameras)) if cameras is not None else ()
-        return SplatSource(read_splat_file(path).splats, known, known, ())
+        found = read_splat_file(path)
+        splats, origin = found.splats, found.origin
+        if origin == WORLD and cameras is not None:
+            found = read_splat_file(path, path_origin(cameras))
+            splats, origin = found.splats, found.origin
+        elif origin == WORLD:
+            origin = local_origin(splats.means.to(torch.float64).numpy())
+            splats = replace(splats, means=points_to_local(splats.means, origin))
+        known = tuple(read_camera_path(cameras, origin)) if cameras is not None else ()
+        return SplatSource(splats, known, known, (), origin)
     if not path.exists():
         raise InputError(
             f"{path}: does not exist, expected a run folder of reconstruct or a splat PLY file"
@@ -152,16 +163,17 @@ def open_source(path: Path, cameras: Path | None = None) -> SplatSource:
             f"{path}: holds no finished reconstruction (splats.ply, cameras.json); run artifixer "
             "reconstruct first"
         )
-    everything = tuple(
-        read_camera_path(cameras) if cameras is not None else read_cameras(path / "cameras.json")
-    )
+    origin = read_origin(path / "cameras.json")
+    everything = tuple(read_camera_path(cameras or path / "cameras.json", origin))
     heldout = _heldout(path / "split.json") if cameras is None else set()
     targets = tuple(frame for frame in everything if frame.photo in heldout) or everything
     folder = path / "renders" / "heldout"
     references = (
-        read_render_folder(folder).references if (folder / "cameras.json").is_file() else ()
+        read_render_folder(folder, origin).references if (folder / "cameras.json").is_file() else ()
     )
-    return SplatSource(read_splats(path / "splats.ply"), targets, everything, references)
+    return SplatSource(
+        read_splats(path / "splats.ply", origin), targets, everything, references, origin
+    )
 
 
 def _heldout(path: Path) -> set[str]:
@@ -180,7 +192,7 @@ def path_frames(source: SplatSource, path: str, orbit_frames: int) -> list[Camer
             raise InputError(
                 f"--path {path}: neither one of {', '.join(PATHS)} nor a file of cameras"
             )
-        return read_camera_path(Path(path))
+        return read_camera_path(Path(path), source.origin)
     if not source.all:
         if path != "orbit":
             raise InputError(

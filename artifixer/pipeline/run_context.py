@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.local_origin import Origin
 from artifixer.imaging.metrics import psnr
 from artifixer.pipeline.capture import CaptureChoice, LoadedCapture
 from artifixer.pipeline.run_config import RunConfig
@@ -78,9 +79,15 @@ class RunContext:
             scene.cameras[i] for i in self.capture.training
         ]
 
+    @property
+    def origin(self) -> Origin:
+        """What cameras, points and splats are relative to."""
+        return self.capture.scene.origin
+
     def splats(self, file: str) -> Splats:
         """Splats of the run folder, on the device."""
-        return read_splats(self.root / file).map(lambda tensor: tensor.to(self.device))
+        splats = read_splats(self.root / file, self.origin)
+        return splats.map(lambda tensor: tensor.to(self.device))
 
     def stop_if_asked(self) -> None:
         """Raise ``Stopped`` when SIGTERM arrived; what a stage has written so far is good."""
@@ -118,12 +125,8 @@ def check_pixels(config: RunConfig, capture: LoadedCapture) -> None:
         capture.scene.photos[index].read()
         stop_if_requested("while reading photos")
     if config.from_splats is not None:
-        check_splats(
-            read_splat_file(config.from_splats).splats,
-            capture,
-            f"--from-splats {config.from_splats}",
-            config.device,
-        )
+        splats = read_splat_file(config.from_splats, capture.scene.origin).splats
+        check_splats(splats, capture, f"--from-splats {config.from_splats}", config.device)
 
 
 def make_context(config: RunConfig, inputs: RunInputs, folder: RunFolder) -> RunContext:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 
 from artifixer.enhance.enhance import EnhanceConfig
 from artifixer.evaluation.evaluate import PerceptualMetrics
@@ -18,6 +19,7 @@ from artifixer.pipeline.plan import (
     INPUT_RENDERS,
     RENDERS,
     RENDERS_3D,
+    SCALE,
     outdated_stages,
     stage_files,
 )
@@ -38,10 +40,21 @@ from artifixer.pipeline.run_steps import (
 )
 from artifixer.pipeline.target_path import heldout_frames
 from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import to_json, write_json
 from artifixer.runtime.progress import Progress, ProgressBar
 from artifixer.runtime.stages import Stages
 from artifixer.scenes.depth_models import metric_depth_model
-from artifixer.scenes.scale import SPARSE_POINTS, CameraScale, DepthView, camera_scale, point_depths
+from artifixer.scenes.identity import sampled_fingerprint
+from artifixer.scenes.scale import (
+    SPARSE_POINTS,
+    CameraScale,
+    DepthView,
+    camera_scale,
+    point_depths,
+    read_scale,
+    scale_depth_model,
+)
+from artifixer.splats.files import placement_note
 from artifixer.splats.reconstruct import ReconstructConfig
 from artifixer.video.models import Model, ModelFiles, load_model
 
@@ -92,7 +105,7 @@ class RunGraph:
             keys["artifixer3d_plus"] = self._enhance(
                 "enhance_3d", keys["artifixer3d"], scale, RENDERS_3D, "artifixer3d_plus"
             )
-        for stage in outdated_stages(config, self.stages.executed):
+        for stage in outdated_stages(config, self.stages.completed, self.stages.executed):
             self.stages.discard(stage.files)
         self._model = None
         pictures |= {name: FRAMES[name] for name in keys if name in FRAMES}
@@ -164,17 +177,48 @@ class RunGraph:
         return self._complete(name, key, len(context.frames), work)
 
     def _camera_scale(self) -> CameraScale:
+        """The video model's scale. What a depth model says is a stage of its own, so that a
+        continued run does not ask it again.
+        """
+        config, kind, scene = (
+            self.config,
+            self.files.config.camera_scale,
+            self.context.capture.scene,
+        )
+        asked = scale_depth_model(
+            kind, config.camera_scale, scene.metres_per_unit, config.depth_model
+        )
+        if asked is None:
+            return self._find_scale(None)
+        key = {
+            "depth model": [asked, *sampled_fingerprint(Path(asked))[:1]]
+            if Path(asked).exists()
+            else [asked],
+            "photos": self._photos_key,
+            "sparse points": fingerprint(vars(scene.points) if scene.points is not None else None),
+            "splats": fingerprint(self.context.root / INITIAL),
+        }
+        path = self.context.root / SCALE
+        self._complete(
+            "camera_scale", key, 1, lambda bar: write_json(path, to_json(self._find_scale(asked)))
+        )
+        return read_scale(path, kind)
+
+    def _find_scale(self, depth_model: str | None) -> CameraScale:
         """From the sparse points that the training views see, or from the splats where there are
         none.
         """
         config, kind, capture = self.config, self.files.config.camera_scale, self.context.capture
-        depth_model = None
-        if kind == "metric" and config.depth_model is not None and config.camera_scale is None:
-            depth_model = metric_depth_model(config.depth_model, self.context.device)
         views, where = point_depths(capture.scene, capture.training), SPARSE_POINTS
         if not any(len(view.depths) for view in views) and config.camera_scale is None:
             views, where = self._splat_depths(), "the training views' renders"
-        return camera_scale(kind, views, where, depth_model, config.camera_scale)
+        network = (
+            None if depth_model is None else metric_depth_model(depth_model, self.context.device)
+        )
+        metric_depth_model.cache_clear()  # the video model needs the memory
+        return camera_scale(
+            kind, views, where, network, config.camera_scale, capture.scene.metres_per_unit
+        )
 
     def _splat_depths(self) -> list[DepthView]:
         capture, splats = self.context.capture, self.context.splats(INITIAL)
@@ -241,6 +285,8 @@ class RunGraph:
 
     def _export(self, splats: str) -> None:
         context, formats = self.context, self.config.export
+        for note in placement_note(formats, context.origin):
+            self._warn(note)
         if formats:
             self._complete(
                 "export",

@@ -64,18 +64,18 @@ def fit_initial(
         device=run.device,
         report=_shown_on(bar),
     )
-    write_splats(run.root / file, splats)
+    write_splats(run.root / file, splats, run.origin)
 
 
 def copy_splats(run: RunContext, source: Path, file: str, bar: ProgressBar) -> tuple[str, ...]:
     """Splats of another tool: a PLY byte for byte, other formats and damaged files as the PLY of
     what was read; returns remarks.
     """
-    found = read_splat_file(source)
+    found = read_splat_file(source, run.origin)
     if found.format == "ply" and not found.notes:
         write_bytes(run.root / file, source.read_bytes())
     else:
-        write_splats(run.root / file, found.splats)
+        write_splats(run.root / file, found.splats, run.origin)
     bar.update(1)
     return found.notes
 
@@ -84,12 +84,8 @@ def export_last(
     run: RunContext, splats_file: str, folder: str, formats: Sequence[str], bar: ProgressBar
 ) -> None:
     """The splats in the formats that the user asked for."""
-    export_splats(
-        run.root / folder,
-        Path(splats_file).stem,
-        read_splats(run.root / splats_file),
-        formats,
-    )
+    splats = read_splats(run.root / splats_file, run.origin)
+    export_splats(run.root / folder, Path(splats_file).stem, splats, formats, run.origin)
     bar.update(len(formats))
 
 
@@ -111,7 +107,7 @@ def fit_to_frames(
     views = DistillViews(photos, cameras, generated, [frame.camera for frame in run.frames])
     splats = distill(
         views,
-        read_splats(run.root / source),
+        read_splats(run.root / source, run.origin),
         sparse_points(run, config.reconstruct),
         config,
         run.seed,
@@ -119,7 +115,7 @@ def fit_to_frames(
         device=run.device,
         report=_shown_on(bar),
     )
-    write_splats(run.root / file, splats)
+    write_splats(run.root / file, splats, run.origin)
 
 
 def sparse_points(run: RunContext, config: ReconstructConfig) -> ColoredPoints:
@@ -163,12 +159,12 @@ def render_along(
             )
         bar.update(index + 1)
         run.stop_if_asked()
-    finish_render_folder(root / folder, run.renders, run.references)
+    finish_render_folder(root / folder, run.renders, run.references, run.origin)
 
 
 def write_target_cameras(run: RunContext) -> None:
     """The target cameras at the frames' size."""
-    write_cameras(run.root / "cameras.json", run.frames)
+    write_cameras(run.root / "cameras.json", run.frames, origin=run.origin)
 
 
 def enhance_along(

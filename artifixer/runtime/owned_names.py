@@ -18,7 +18,14 @@ from artifixer.runtime.json_io import LARGEST_JSON
 #: or ``overwrite`` will leave it.
 OUTPUT_NAMES = (
     # files
-    *("cameras.json", "index.json", "manifest.json", "metrics.json", "metrics.jsonl"),
+    *(
+        "camera_scale.json",
+        "cameras.json",
+        "index.json",
+        "manifest.json",
+        "metrics.json",
+        "metrics.jsonl",
+    ),
     *("split.json", "timing.json", "transforms.json", "log.txt", "preview.png", "report.html"),
     *("video.mp4", "splats.*", "checkpoint.safetensors", "pairs-*.tar"),
     # folders

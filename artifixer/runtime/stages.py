@@ -47,12 +47,14 @@ class StageFiles:
 class Stages:
     """Runs the stages of one run folder.
 
-    ``executed``: names of the stages that this process ran. ``seconds``: of all stages, those of
+    ``completed``: names of the stages that this process ran or found done; ``executed``: of those
+    that it ran. ``seconds``: of all stages, those of
     earlier processes included; written to ``timing.json`` with the peak memory where
     ``write_timing``. Raises ``InputError`` for a damaged ``timing.json``.
     """
 
     def __init__(self, run: RunFolder, progress: Progress, write_timing: bool = True) -> None:
+        self.completed: list[str] = []
         self.executed: list[str] = []
         self.seconds: dict[str, float] = {}
         self._run, self._progress, self._write_timing = run, progress, write_timing
@@ -77,6 +79,7 @@ class Stages:
             # of a process that was killed when it had marked the stage
             self._delete(stage.scratch)
             self._progress.note(f"{stage.name}: done before, kept")
+            self.completed.append(stage.name)
             return fingerprint(key)
         stop_if_requested(f"before {stage.name}")
         self._begin(stage, key)
@@ -144,6 +147,7 @@ class Stages:
         self.seconds, self._peak_memory = seconds, memory
 
     def _record(self, name: str, seconds: float) -> None:
+        self.completed.append(name)
         self.executed.append(name)
         self.seconds[name] = round(seconds, 3)
         self._peak_memory = max(self._peak_memory, peak_memory() / 1024**2)
