@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 import tyro
 
 from artifixer.curation.caption import CaptionConfig, check_captioner
-from artifixer.curation.jobs import CurationConfig, Source, curate, expand_sources
+from artifixer.curation.jobs import curate
+from artifixer.curation.make_scene import CurationConfig
+from artifixer.curation.sources import Source, expand_sources
 from artifixer.curation.workers import worker_devices
 from artifixer.imaging.resize import GRID
 from artifixer.recipes.curate import RECIPES

@@ -6,7 +6,7 @@
 
 from dataclasses import replace
 
-from artifixer.curation.jobs import CurationConfig
+from artifixer.curation.make_scene import CurationConfig
 from artifixer.curation.sparse_splats import SparseConfig
 from artifixer.recipes.reconstruct import RECIPES as RECONSTRUCT
 from artifixer.splats.free_space import FreeSpaceConfig

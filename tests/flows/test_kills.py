@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from artifixer.cli import main
-from artifixer.curation import jobs
+from artifixer.curation import pair_folder
 from artifixer.recipes import curate as curate_recipes
 from artifixer.recipes import train as train_recipes
 from artifixer.splats import reconstruct as reconstruct_module
@@ -101,7 +101,7 @@ def verbs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reconstruct_module, "SECONDS_BETWEEN_CHECKPOINTS", 0)
         patch.setattr(reconstruct_module, "SHARE_OF_SAVING", 1e9)
-        patch.setattr(jobs, "SCENES_PER_SHARD", 2)
+        patch.setattr(pair_folder, "SCENES_PER_SHARD", 2)
         patch.setitem(train_recipes.RECIPES, "tiny", small_recipe())
         patch.setitem(curate_recipes.RECIPES, "tiny", SHORT_FITS)
         assert reconstruct_into(inputs / "loads_the_kernels") == 0

@@ -567,14 +567,16 @@ def _read_with_right_checksums(folder: Path) -> object:
 
 def _make_curation(folder: Path) -> None:
     """A folder with one scene waiting for its shard."""
-    from artifixer.curation.jobs import MadeScene, PairFigures, Source, _PairFolder
+    from artifixer.curation.make_scene import MadeScene, PairFigures
+    from artifixer.curation.pair_folder import PairFolder
+    from artifixer.curation.sources import Source
     from artifixer.pairs.shards import describe, encode_sample
     from artifixer.runtime.run_folder import RunFolder
 
     sources = [Source(f"procedural:{number}", f"procedural:{number}") for number in range(20)]
     figures = PairFigures("a", 3, 10, 100, 20.0, 20.0, 0.5, 0.5)
     with RunFolder.open(folder / "pairs", {}, {}) as run:
-        made = _PairFolder(run, sources)
+        made = PairFolder(run, sources)
         for number in (*range(16), 17):
             pair = small_pair(f"{number:06d}_0", height=8, width=16, frames=5, views=1)
             data = encode_sample(pair)
@@ -592,12 +594,14 @@ def _make_curation(folder: Path) -> None:
 
 
 def _read_curation(folder: Path) -> object:
-    from artifixer.curation.jobs import MadeScene, Source, _PairFolder
+    from artifixer.curation.make_scene import MadeScene
+    from artifixer.curation.pair_folder import PairFolder
+    from artifixer.curation.sources import Source
     from artifixer.runtime.run_folder import RunFolder
 
     sources = [Source(f"procedural:{number}", f"procedural:{number}") for number in range(20)]
     with RunFolder.open(folder / "pairs", {}, {}) as run:
-        found = _PairFolder(run, sources)
+        found = PairFolder(run, sources)
         for number in range(20):
             if number not in found.records:
                 found.add(number, MadeScene((), (), 1.0, "no photos"))
