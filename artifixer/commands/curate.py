@@ -135,8 +135,8 @@ def _depth_model(kind: ScaleKind, named: str | None, sources: Sequence[Source]) 
     """
     if named is not None and kind != "metric":
         raise InputError(
-            f"--depth-model {named}: camera scale {kind} needs none; expected --camera-scale metric "
-            "beside it"
+            f"--depth-model {named}: camera scale {kind} needs none; expected "
+            "--camera-scale metric beside it"
         )
     captures = [source.name for source in sources if not source.is_procedural]
     found = named or (default_depth_model() if kind == "metric" and captures else None)

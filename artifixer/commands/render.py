@@ -1,4 +1,6 @@
-"""``artifixer render``: Gaussian splats -> images, opacity, depth and a video along a camera path."""
+"""``artifixer render``: Gaussian splats -> images, opacity, depth and a video along a camera
+path.
+"""
 
 from __future__ import annotations
 

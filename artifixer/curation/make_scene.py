@@ -1,7 +1,7 @@
 """One scene -> its training pairs (paper section 4.1, appendix B).
 
-In: a ``Source``, settings, a seed. Out: encoded pairs with their figures, or the error. What a scene
-gives depends on these alone. Runs in a worker process.
+In: a ``Source``, settings, a seed. Out: encoded pairs with their figures, or the error. What a
+scene gives depends on these alone. Runs in a worker process.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 ::
 
-    pairs-00000.tar ... index.json   see ``pairs/shards.py``; a shard holds the pairs of ``SCENES_PER_SHARD`` scenes in a row
+    pairs-00000.tar ... index.json   see ``pairs/shards.py``; a shard holds the pairs of
+                                     ``SCENES_PER_SHARD`` scenes in a row
     manifest.json                    per scene: state, error, and figures about its pairs
     timing.json                      per scene: seconds
     .scenes/000012.json, .tar        scenes whose shard is not full yet

@@ -117,7 +117,9 @@ class Cameras:
         return self.camera_to_world[:, :3, 3]
 
     def resized(self, width: int, height: int) -> Cameras:
-        """The same views for images resized to ``width`` x ``height``; intrinsics scale per axis."""
+        """The same views for images resized to ``width`` x ``height``; intrinsics scale per
+        axis.
+        """
         factors = self.Ks.new_tensor([width / self.width, height / self.height, 1.0])
         return replace(self, Ks=self.Ks * factors[None, :, None], width=width, height=height)
 

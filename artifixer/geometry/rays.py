@@ -1,7 +1,7 @@
 """Rays through the centres of pixels.
 
-In: ``Cameras``. Out: pixel centres, unit directions in camera axes, rays in world axes, through each
-camera's own lens distortion.
+In: ``Cameras``. Out: pixel centres, unit directions in camera axes, rays in world axes, through
+each camera's own lens distortion.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A render folder -> clean frames and a video in a folder, block by block, resumable.
 
 ``OUT/`` holds ``frames/%05d.png``, written as they come, ``video.mp4``, ``timing.json`` and
-``log.txt``. A killed run continues with the same command and ends with the same frames: ``state/`` holds for
-each block the input of the network's last call, which is repeated to refill the cache; no other call
-and no written frame is repeated. It is removed when the run is done.
+``log.txt``. A killed run continues with the same command and ends with the same frames: ``state/``
+holds for each block the input of the network's last call, which is repeated to refill the cache; no
+other call and no written frame is repeated. It is removed when the run is done.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The stages of a run in one table, and ``artifixer run --plan``: frames, stages, memory and minutes
-of a run, without doing or writing anything.
+"""The stages of a run in one table, and ``artifixer run --plan``: frames, stages, memory and
+minutes of a run, without doing or writing anything.
 
 ``STAGES`` is what the plan prints, what the progress display counts, which files each stage leaves
 and continues from, and what is discarded when a run no longer has a stage.

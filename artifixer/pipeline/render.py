@@ -186,7 +186,9 @@ def _heldout(path: Path) -> set[str]:
 
 
 def path_frames(source: SplatSource, path: str, orbit_frames: int) -> list[CameraFrame]:
-    """The frames of a path. Frames that stand exactly at a known camera keep the name of its photo."""
+    """The frames of a path. Frames that stand exactly at a known camera keep the name of its
+    photo.
+    """
     if path not in PATHS:
         if not Path(path).is_file():
             raise InputError(

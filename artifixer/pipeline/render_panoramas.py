@@ -4,9 +4,11 @@
 
     rgb/%05d.png         all directions from one place, 2:1; premultiplied by opacity, on black
     opacity/%05d.png     255 = opaque
-    depth/%05d.npy       distance from the camera's centre (not camera z), world units, NaN where nothing is
+    depth/%05d.npy       distance from the camera's centre (not camera z), world units, NaN where
+                         nothing is
     video.mp4
-    transforms.json      the poses (camera_model EQUIRECTANGULAR): the folder is a capture of 360 degree photos like any other
+    transforms.json      the poses (camera_model EQUIRECTANGULAR): the folder is a capture of 360
+                         degree photos like any other
 
 Each picture is put together from the six sides of a cube, rendered with a little overlap at the
 resolution of the picture's middle.

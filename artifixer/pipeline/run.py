@@ -15,8 +15,8 @@ metrics and report, in one folder.
     metrics.json  timing.json  report.html  config.json
 
 Every stage is done once for what it depends on (``plan.STAGES``, ``runtime/stages``): the same call
-continues where it was killed and ends with the same bytes; another setting reruns what depends on it. Only
-``timing.json``, ``config.json`` and the hidden ``.run`` differ between two runs.
+continues where it was killed and ends with the same bytes; another setting reruns what depends on
+it. Only ``timing.json``, ``config.json`` and the hidden ``.run`` differ between two runs.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ def _summary(context: RunContext) -> str:
     return (
         f"{len(capture.training)} training photos, {len(capture.heldout)} held out "
         f"({capture.split.name}); "
-        f"{len(context.frames)} target frames of {width}x{height}, {len(context.references)} reference "
-        "photos"
+        f"{len(context.frames)} target frames of {width}x{height}, "
+        f"{len(context.references)} reference photos"
     )
 
 

@@ -52,7 +52,8 @@ class RunConfig:
     export: tuple[str, ...] = ()
     """Names of ``files.EXPORTS``: formats in which the last splats are written as well."""
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
-    """Of the first fit. With a free-space loss there is a second fit, whose render the model gets."""
+    """Of the first fit. With a free-space loss there is a second fit, whose render the model gets.
+    """
     distill: DistillConfig = field(default_factory=DistillConfig)
     fps: float = 24.0
     """Frames per second of the videos."""
@@ -147,7 +148,9 @@ def parse_variants(text: str) -> tuple[str, ...]:
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
-    """Every setting that a result depends on; where the folder and the files lie is none of them."""
+    """Every setting that a result depends on; where the folder and the files lie is none of
+    them.
+    """
     content = asdict(
         replace(
             config,

@@ -1,7 +1,7 @@
 """What a run reads, checked before any heavy work, and what all its stages share.
 
-In: ``RunConfig``. Out: ``RunContext``: capture, target cameras, reference photos. ``InputError`` for
-a path, a photo, splats or memory that cannot do.
+In: ``RunConfig``. Out: ``RunContext``: capture, target cameras, reference photos. ``InputError``
+for a path, a photo, splats or memory that cannot do.
 """
 
 from __future__ import annotations

@@ -70,7 +70,8 @@ def write_run_report(run: RunContext, facts: RunFacts, bar: ProgressBar) -> None
     with tempfile.TemporaryDirectory() as pictures:
         report = Report(
             title=capture.scene.name,
-            subtitle=f"{len(capture.training)} training photos, {len(run.frames)} frames of {run.size[0]}x{run.size[1]}",
+            subtitle=f"{len(capture.training)} training photos, {len(run.frames)} frames of "
+            f"{run.size[0]}x{run.size[1]}",
             facts=_rows(run, facts, splats),
             variants=quality if any(variant.per_view for variant in quality.values()) else {},
             views=_views(run, facts, Path(pictures)),
@@ -114,7 +115,9 @@ def _rows(run: RunContext, facts: RunFacts, splats: list[str]) -> list[tuple[str
 
 
 def _views(run: RunContext, facts: RunFacts, folder: Path) -> list[ReportView]:
-    """Held-out photos beside all variants; frames spread over the path where nothing is held out."""
+    """Held-out photos beside all variants; frames spread over the path where nothing is held
+    out.
+    """
     renders = read_render_folder(run.root / facts.generator_input)
     chosen: list[tuple[int, Photo | None]] = [*heldout_frames(run.frames, run.capture)]
     if not chosen:

@@ -1,6 +1,7 @@
 """Named settings for ``artifixer curate``.
 
-``tiny``   clips of 45 frames around 100 pixels, with fits of a few seconds and a free-space loss: for the small model, on a CPU.
+``tiny``   clips of 45 frames around 100 pixels, with fits of a few seconds and a free-space loss:
+           for the small model, on a CPU.
 ``paper``  clips of 81 frames at 1024x576 from full reconstructions: for a GPU.
 """
 

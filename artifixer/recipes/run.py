@@ -1,8 +1,8 @@
 """Named settings for ``artifixer run``: how the first splats and the distilled ones are fitted.
 
-``paper``    10,000 iterations (paper, appendix B) for either fit, and all frames; for a GPU. Frames count by ``evidence`` (the paper:
-             ``uniform``), because that was better where it was measured
-             (``benchmarks/distillation.py``)
+``paper``    10,000 iterations (paper, appendix B) for either fit, and all frames; for a GPU.
+             Frames count by ``evidence`` (the paper: ``uniform``), because that was better where
+             it was measured (``benchmarks/distillation.py``)
 ``release``  as the public release: no regularisers; frames enter the distillation by LPIPS alone,
              30,000 iterations; needs the extra ``metrics``
 ``tiny``     a few minutes on two CPU cores at sizes around 200 pixels

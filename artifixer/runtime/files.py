@@ -1,9 +1,10 @@
 """Checked reading and atomic writing of files.
 
 In: paths, and names that files list. Out: paths that stay inside a folder, open files, bytes, files
-that appear whole or not at all; ``InputError`` naming the file otherwise. A received folder can hold
-links to other places, FIFOs that block a reader, and endless devices. Reading follows links, which
-are the user's own way to share photos and weights; writing and deleting never do (``refuse_links``).
+that appear whole or not at all; ``InputError`` naming the file otherwise. A received folder can
+hold links to other places, FIFOs that block a reader, and endless devices. Reading follows links,
+which are the user's own way to share photos and weights; writing and deleting never do
+(``refuse_links``).
 """
 
 from __future__ import annotations
@@ -208,7 +209,9 @@ def read_whole(path: Path, expected: str, most: int | None = None) -> bytes:
 
 
 def reason(error: BaseException) -> str:
-    """One short line of another library's message, without the path that stands before it in ours."""
+    """One short line of another library's message, without the path that stands before it in
+    ours.
+    """
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(re.split(r"[\r\n]", text)[0].split())[:160]
 

@@ -1,8 +1,8 @@
 """JSON files, and checks of values read from them.
 
-In: values, paths. Out: files with the same bytes for the same value; plain data; ``InputError`` naming
-the file for anything else. JSON as Python reads it has NaN, infinity, and integers too long for a
-float: ``is_number`` and ``is_whole`` refuse them.
+In: values, paths. Out: files with the same bytes for the same value; plain data; ``InputError``
+naming the file for anything else. JSON as Python reads it has NaN, infinity, and integers too long
+for a float: ``is_number`` and ``is_whole`` refuse them.
 """
 
 from __future__ import annotations
@@ -153,7 +153,9 @@ def _is_deeper(value: Any, levels: int) -> bool:
 
 
 def json_key(key: object) -> str:
-    """A mapping's key as a key of a JSON object; raises ``TypeError`` for others than str, int, enum."""
+    """A mapping's key as a key of a JSON object; raises ``TypeError`` for others than str, int,
+    enum.
+    """
     if isinstance(key, enum.Enum):
         return key.name
     if isinstance(key, (str, int)) and not isinstance(key, bool):

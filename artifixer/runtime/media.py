@@ -350,7 +350,9 @@ def _rgb(path: Path, image: Image) -> UInt8[np.ndarray, "height width 3"]:
 
 
 def _orientation(image: Image) -> int:
-    """EXIF orientation, 1-8, as far as the header tells; 1 (upright) when absent or no such number."""
+    """EXIF orientation, 1-8, as far as the header tells; 1 (upright) when absent or no such
+    number.
+    """
     from PIL import Image
 
     try:

@@ -14,8 +14,8 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import read_whole
 from artifixer.runtime.json_io import LARGEST_JSON
 
-#: First parts of the paths that the verbs write into their folders. A new output gets its line here,
-#: or ``overwrite`` will leave it.
+#: First parts of the paths that the verbs write into their folders. A new output gets its line
+#: here, or ``overwrite`` will leave it.
 OUTPUT_NAMES = (
     # files
     *(

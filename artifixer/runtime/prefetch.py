@@ -38,7 +38,8 @@ def prefetch(
     priority: int = 0,
     threads: bool | None = None,
 ) -> Iterator[Item]:
-    """The items of ``items``, computed in another thread up to ``ahead`` items before they are read.
+    """The items of ``items``, computed in another thread up to ``ahead`` items before they are
+    read.
 
     The thread works without gradients. Closing the returned iterator stops the thread at the next
     item and closes ``items``; an error in the thread is raised here, after the items before it.

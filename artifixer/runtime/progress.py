@@ -34,11 +34,10 @@ REDRAW_SECONDS = 0.2
 class Progress:
     """The one progress display of a process.
 
-    stages: names of all stages in order, so that a stage is shown as "2/5"; stages outside this list
-    have no number. log_file: plain lines are appended to it.
-    line_seconds: time between plain lines of one stage.
-    output: where to show progress; standard error as it is now by default, None for nowhere. A live
-    bar is drawn when it is a terminal.
+    stages: names of all stages in order, so that a stage is shown as "2/5"; stages outside this
+    list have no number. log_file: plain lines are appended to it. line_seconds: time between plain
+    lines of one stage. output: where to show progress; standard error as it is now by default, None
+    for nowhere. A live bar is drawn when it is a terminal.
     """
 
     def __init__(
@@ -72,8 +71,8 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[ProgressBar]:
-        """The bar of one stage of ``total`` steps; 0: unknown yet, to be set later. Stages follow each
-        other and are not nested.
+        """The bar of one stage of ``total`` steps; 0: unknown yet, to be set later. Stages follow
+        each other and are not nested.
         """
         bar = ProgressBar(self, self._title(name), total)
         yield bar
@@ -168,7 +167,8 @@ class ProgressBar:
 
     def _text(self, now: float) -> str:
         percent = f" {100 * self.done // self.total}%" if self.total else ""
-        return f"{self.title} {self.done}{f'/{self.total}' if self.total else ''}{percent} {self._detail(now)}".rstrip()
+        total = f"/{self.total}" if self.total else ""
+        return f"{self.title} {self.done}{total}{percent} {self._detail(now)}".rstrip()
 
     def _detail(self, now: float) -> str:
         parts = [f"{name}={_shown(value)}" for name, value in self._fields.items()]

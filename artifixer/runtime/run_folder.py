@@ -154,7 +154,9 @@ class RunFolder:
         return all(output.exists() for output in outputs)
 
     def key_of(self, stage: str) -> Any | None:
-        """The key (JSON data) with which ``stage`` was finished, or None; its outputs may be gone."""
+        """The key (JSON data) with which ``stage`` was finished, or None; its outputs may be
+        gone.
+        """
         content = self._read_marker(stage)
         return None if content is None else content["key"]
 

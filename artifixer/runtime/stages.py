@@ -1,4 +1,5 @@
-"""Stages of a verb in its run folder: each one is done once for what it depends on, whole or absent.
+"""Stages of a verb in its run folder: each one is done once for what it depends on, whole or
+absent.
 
 In: a stage's files, the values and fingerprints it depends on, and the function that does it. Out:
 its outputs in the run folder. A stage that is marked done with the same dependencies is kept;

@@ -110,7 +110,8 @@ def read_origin(path: Path) -> Origin:
         x = y = z = math.nan
     if not max(abs(x), abs(y), abs(z)) <= LARGEST_POSITION:
         raise InputError(
-            f"{path}: the header says {comment[:80].decode(errors='replace')!r}; expected three numbers"
+            f"{path}: the header says {comment[:80].decode(errors='replace')!r}; expected "
+            "three numbers"
         )
     return x, y, z
 

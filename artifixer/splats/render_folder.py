@@ -5,7 +5,8 @@ too.
 
     rgb/%05d.png         8-bit colour, premultiplied by opacity, on black
     opacity/%05d.png     8-bit grey, 255 = opaque
-    depth/%05d.npy       float32 camera z in world units, NaN where nothing is (optional for readers)
+    depth/%05d.npy       float32 camera z in world units, NaN where nothing is
+                         (optional for readers)
     cameras.json         the frames' cameras, and the reference photos with theirs
     references/%05d.png  photos of the same place
 """
@@ -43,7 +44,9 @@ class Reference:
 
 @dataclass(frozen=True)
 class RenderFolder:
-    """A render folder on disk; images are read when asked for. ``frames``: cameras in path order."""
+    """A render folder on disk; images are read when asked for. ``frames``: cameras in path
+    order.
+    """
 
     path: Path
     frames: tuple[CameraFrame, ...]

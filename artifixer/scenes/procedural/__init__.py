@@ -1,5 +1,5 @@
-"""Procedural captures: random rooms and yards, photographed along smooth paths, with exact depth and
-visibility. For tests, training pairs and demonstrations.
+"""Procedural captures: random rooms and yards, photographed along smooth paths, with exact depth
+and visibility. For tests, training pairs and demonstrations.
 """
 
 from artifixer.scenes.procedural.camera_paths import PathSettings, sample_path

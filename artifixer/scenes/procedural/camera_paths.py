@@ -1,7 +1,7 @@
 """Camera paths through a procedural world.
 
-In: a ``World`` and a numpy generator. Out: ``Cameras`` on a smooth curve in free space, clear of all
-solids and not too close to what they see.
+In: a ``World`` and a numpy generator. Out: ``Cameras`` on a smooth curve in free space, clear of
+all solids and not too close to what they see.
 """
 
 from __future__ import annotations

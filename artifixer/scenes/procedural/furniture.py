@@ -1,6 +1,7 @@
 """Furniture and small objects, used in rooms and yards.
 
-In: a ``Builder`` and a ``Frame``. Furniture stands with its back at y = 0 of its frame and faces +y.
+In: a ``Builder`` and a ``Frame``. Furniture stands with its back at y = 0 of its frame and faces
++y.
 """
 
 from __future__ import annotations

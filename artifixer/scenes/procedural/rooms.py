@@ -1,6 +1,7 @@
 """Rooms: walls, windows, furniture along the walls and in the middle, lamps.
 
-In: a ``Builder``. Out: a finished ``World`` with light, exposure, free space and points of interest.
+In: a ``Builder``. Out: a finished ``World`` with light, exposure, free space and points of
+interest.
 """
 
 from __future__ import annotations

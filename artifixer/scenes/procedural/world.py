@@ -1,4 +1,5 @@
-"""Assembling a procedural world: materials sampled from a shared pool, solids placed in frames, sky.
+"""Assembling a procedural world: materials sampled from a shared pool, solids placed in frames,
+sky.
 
 In: a numpy generator and calls such as ``builder.box(at, centre, half, builder.look("wood"))``.
 Out: a ``World``. World axes: x and y along the ground, z up, metres.

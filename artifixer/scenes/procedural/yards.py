@@ -1,6 +1,7 @@
 """Yards: a lawn or court with a house, a fence, trees, beds and garden furniture.
 
-In: a ``Builder``. Out: a finished ``World`` with light, exposure, free space and points of interest.
+In: a ``Builder``. Out: a finished ``World`` with light, exposure, free space and points of
+interest.
 """
 
 from __future__ import annotations
