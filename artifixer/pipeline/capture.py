@@ -25,22 +25,25 @@ CACHE = "cache"
 
 @dataclass(frozen=True)
 class CaptureChoice:
-    """Which photos of which capture, at which size.
-
-    capture: a folder, a video file, or ``procedural:SEED``.
-    split, views, train_list, all_views: at most one of them; how photos divide into training and
-    held-out ones. size: longest side in pixels or ``WxH``; None keeps the photos' own size.
-    faces: perspective views of each equirectangular photo; None for the default where photos are
-    recognised as such.
+    """Which photos of which capture, at which size. At most one of ``split``, ``views``,
+    ``train_list`` and ``all_views`` is given: how photos divide into training and held-out ones.
     """
 
     capture: str
+    """A folder, a video file, or ``procedural:SEED``."""
     split: str | None = None
+    """A named split."""
     views: int | None = None
+    """Train on this many photos."""
     train_list: Path | None = None
+    """A file with the names of the training photos."""
     all_views: bool = False
+    """Train on all photos."""
     size: str | None = None
+    """Longest side in pixels or ``WxH``; None keeps the photos' own size."""
     faces: int | None = None
+    """Perspective views of each equirectangular photo; None for the default where photos are
+    recognised as such."""
 
 
 @dataclass(frozen=True)

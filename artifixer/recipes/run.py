@@ -20,12 +20,13 @@ from artifixer.splats.reconstruct import ReconstructConfig
 
 @dataclass(frozen=True)
 class RunRecipe:
-    """Settings of both fits, and the longest side of the photos in pixels where the user gives none
-    (None: the model's, if it has one, else as they are)."""
+    """Settings of both fits."""
 
     reconstruct: ReconstructConfig
     distill: DistillConfig
     size: str | None = None
+    """Longest side of the photos in pixels where the user gives none. None: the model's, if it has
+    one, else as they are."""
 
 
 RECIPES = {
