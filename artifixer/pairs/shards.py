@@ -43,7 +43,8 @@ from artifixer.runtime.json_io import (
     to_json,
     write_json,
 )
-from artifixer.runtime.media import MOST_PIXELS, opened_image, read_npy_stream
+from artifixer.runtime.media import MOST_PIXELS, opened_image
+from artifixer.runtime.npy import read_npy_stream
 
 FORMAT = "artifixer pairs"
 VERSION = 2

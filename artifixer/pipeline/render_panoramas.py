@@ -33,7 +33,8 @@ from artifixer.pipeline.render import RenderJob, open_source, path_frames, stop_
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.json_io import write_json
-from artifixer.runtime.media import VideoWriter, read_image, write_npy, write_png
+from artifixer.runtime.media import VideoWriter, read_image, write_png
+from artifixer.runtime.npy import write_npy
 from artifixer.runtime.progress import Progress, ProgressBar
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stages import StageFiles, Stages

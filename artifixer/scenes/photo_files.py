@@ -27,7 +27,8 @@ from artifixer.runtime.files import is_regular
 # loaders import it from here, beside the bounds
 from artifixer.runtime.files import path_inside as path_inside
 from artifixer.runtime.fingerprint import fingerprint
-from artifixer.runtime.media import exif_orientation, image_size, read_image, read_npy, write_npy
+from artifixer.runtime.media import exif_orientation, image_size, read_image
+from artifixer.runtime.npy import read_npy, write_npy
 from artifixer.scenes.scene import Photo, Scene
 
 #: File endings taken for photos, lower case, in the order in which they are tried for names without

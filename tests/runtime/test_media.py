@@ -9,15 +9,8 @@ import pytest
 from PIL import Image
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.media import (
-    VideoWriter,
-    image_size,
-    read_image,
-    read_npy,
-    read_video,
-    write_npy,
-    write_png,
-)
+from artifixer.runtime.media import VideoWriter, image_size, read_image, read_video, write_png
+from artifixer.runtime.npy import read_npy, write_npy
 
 # levels: quantisation of H.264 at its quality setting, and halved colour resolution, on a smooth
 # picture
