@@ -25,12 +25,11 @@ from jaxtyping import UInt8
 
 from artifixer.evaluation.evaluate import (
     BASELINES,
-    EMPTY_BELOW,
-    OPAQUE_ABOVE,
     VARIANT_TITLES,
     VariantQuality,
     gain,
 )
+from artifixer.imaging.quality import EMPTY_BELOW, OPAQUE_ABOVE
 from artifixer.runtime.files import write_bytes
 from artifixer.runtime.json_io import to_json
 from artifixer.runtime.media import read_image

@@ -23,8 +23,8 @@ from artifixer.pipeline.target_path import (
 )
 from artifixer.runtime.stages import StageFiles
 from artifixer.scenes.formats import brings_poses
-from artifixer.video.memory import GIGABYTE, default_plan, memory_estimate, parameter_count
-from artifixer.video.models import ModelFiles
+from artifixer.video.checkpoints.files import ModelFiles
+from artifixer.video.memory_estimate import GIGABYTE, default_plan, memory_estimate, parameter_count
 
 INITIAL, INPUT, DISTILLED = "splats/initial.ply", "splats/input.ply", "splats/artifixer3d.ply"
 RENDERS, INPUT_RENDERS, RENDERS_3D = "renders", "renders_input", "renders_3d"

@@ -42,7 +42,7 @@ from artifixer.runtime.stages import Stages
 from artifixer.runtime.stopping import stop_on_sigterm
 from artifixer.scenes.formats import brings_poses
 from artifixer.scenes.scale import CameraScale
-from artifixer.video.models import ModelFiles
+from artifixer.video.checkpoints.files import ModelFiles
 
 
 @dataclass(frozen=True)

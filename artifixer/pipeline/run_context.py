@@ -30,8 +30,8 @@ from artifixer.splats.files import read_splat_file
 from artifixer.splats.ply import read_splats
 from artifixer.splats.render import render
 from artifixer.splats.splats import Splats
-from artifixer.video.memory import check_memory, default_plan
-from artifixer.video.models import ModelFiles
+from artifixer.video.checkpoints.files import ModelFiles
+from artifixer.video.memory_estimate import check_memory, default_plan
 
 #: Splats and cameras of one world give at least this PSNR at the training cameras, dB.
 LEAST_TRAINING_PSNR = 12.0

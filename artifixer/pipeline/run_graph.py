@@ -56,7 +56,9 @@ from artifixer.scenes.scale import (
 )
 from artifixer.splats.files import placement_note
 from artifixer.splats.reconstruct import ReconstructConfig
-from artifixer.video.models import Model, ModelFiles, load_model
+from artifixer.video.checkpoints.files import ModelFiles
+from artifixer.video.model import Model
+from artifixer.video.model_files import load_model
 
 
 class RunGraph:

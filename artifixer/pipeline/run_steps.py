@@ -41,7 +41,7 @@ from artifixer.splats.render_folder import (
     read_render_folder,
     write_frame,
 )
-from artifixer.video.models import Model
+from artifixer.video.model import Model
 
 # Splats -------------------------------------------------------------------------------------------
 
