@@ -21,7 +21,7 @@ from torch import Tensor
 from artifixer.cli import main
 from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_STOPPED
 from artifixer.video.checkpoints.ours import save_model
-from tests.pipeline.test_enhance import frames_in, write_renders
+from tests.pipeline.test_enhance_verb import frames_in, write_renders
 from tests.video.made_models import SMALL, WAN_LIKE, made_model, save_text_encoder
 
 FRAMES = 24

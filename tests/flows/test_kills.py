@@ -25,7 +25,7 @@ from artifixer.splats import reconstruct as reconstruct_module
 from artifixer.video.checkpoints.ours import save_model
 from tests.flows.kills import Point, Write, in_process, killed_at, watched_writes
 from tests.flows.made_runs import CAPTURE, results, small_run
-from tests.pipeline.test_enhance import write_renders
+from tests.pipeline.test_enhance_verb import write_renders
 from tests.video.made_models import made_model
 
 #: Files that are kept for continuing, and whose loss at a wrong moment would matter: markers of
