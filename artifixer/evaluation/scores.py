@@ -34,9 +34,8 @@ from artifixer.evaluation.profiles import (
 from artifixer.imaging.perceptual import KD_CROPS, frechet_distance, kernel_distance
 from artifixer.imaging.quality import EMPTY_BELOW, OPAQUE_ABOVE
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import PARSER_ERRORS, read_whole, reason
-from artifixer.runtime.json_io import as_object, is_number
-from artifixer.runtime.run_folder import read_json, to_json, write_bytes, write_json
+from artifixer.runtime.files import PARSER_ERRORS, read_whole, reason, write_bytes
+from artifixer.runtime.json_io import as_object, is_number, read_json, to_json, write_json
 from artifixer.runtime.stopping import stop_if_requested
 
 #: Regions of pixels with a pooled PSNR, by the opacity of the render that the generator gets.

@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import PARSER_ERRORS, is_regular, reason
-from artifixer.runtime.json_io import is_number, shown
+from artifixer.runtime.files import PARSER_ERRORS, is_regular, reason, write_bytes
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import is_number, read_json, shown, write_json
 from artifixer.runtime.media import (
     exif_orientation,
     image_format,
@@ -38,7 +39,6 @@ from artifixer.runtime.media import (
     read_image,
     write_png,
 )
-from artifixer.runtime.run_folder import fingerprint, read_json, write_bytes, write_json
 from artifixer.runtime.stopping import handlers_kept, stop_at_once
 from artifixer.runtime.system import link_or_copy
 from artifixer.scenes import colmap

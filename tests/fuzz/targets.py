@@ -191,7 +191,7 @@ def _make_structure_from_motion(folder: Path) -> None:
     """A work folder as an earlier structure from motion leaves it."""
     import pycolmap
 
-    from artifixer.runtime.run_folder import fingerprint
+    from artifixer.runtime.fingerprint import fingerprint
     from artifixer.scenes.photos import SfmConfig
 
     write_colmap(folder / "capture", "SIMPLE_RADIAL", views=4)
@@ -445,16 +445,17 @@ def _read_renders(folder: Path) -> object:
 
 def _make_run(folder: Path) -> None:
     """State of a run: markers, times, figures, and a list of its files."""
-    from artifixer.pipeline.run_stages import Stages
+    from artifixer.runtime.files import write_bytes
+    from artifixer.runtime.json_io import write_json
     from artifixer.runtime.progress import Progress
-    from artifixer.runtime.run_folder import RunFolder, write_bytes, write_json
+    from artifixer.runtime.run_folder import RunFolder
+    from artifixer.runtime.stages import StageFiles, Stages
 
     with RunFolder.open(folder / "run", {"capture": "fox"}, {"steps": {"a": 1}}) as run:
         stages = Stages(run, Progress(output=None))
         stages.complete(
-            "render",
+            StageFiles("render", ("renders",)),
             {"splats": "a"},
-            ["renders"],
             1,
             lambda stage: write_bytes(run.path("renders", "00000.png"), b"png"),
         )
@@ -487,10 +488,11 @@ def _make_run(folder: Path) -> None:
 
 def _read_run(folder: Path) -> object:
     from artifixer.evaluation.variant_table import read_variants, variant_lines
-    from artifixer.pipeline.run_stages import Stages
     from artifixer.runtime.errors import InputError
+    from artifixer.runtime.files import write_bytes
     from artifixer.runtime.progress import Progress
-    from artifixer.runtime.run_folder import RunFolder, write_bytes
+    from artifixer.runtime.run_folder import RunFolder
+    from artifixer.runtime.stages import StageFiles, Stages
     from artifixer.training.watching import MetricsFile
 
     root = folder / "run"
@@ -498,10 +500,11 @@ def _read_run(folder: Path) -> object:
     with RunFolder.open(root, {"capture": "fox"}, {"steps": {"a": 1}}) as run:
         stages = _try(Stages, run, Progress(output=None, log_file=root / "log.txt"))
         if isinstance(stages, Stages):
+            files = StageFiles("render", ("renders",))
             work = lambda stage: write_bytes(run.path("renders", "00000.png"), b"png")  # noqa: E731
             for key in ("a", "b"):
-                _try(stages.complete, "render", {"splats": key}, ["renders"], 1, work)
-            _try(stages.discard, "render", ["renders"])
+                _try(stages.complete, files, {"splats": key}, 1, work)
+            _try(stages.discard, files)
         if isinstance(_try(MetricsFile, root / "metrics.jsonl", 3), InputError):
             raise InputError("metrics.jsonl refused")
     return _try(lambda: RunFolder.open(root, {"capture": "plush"}, {}, overwrite=True).close())
@@ -509,7 +512,8 @@ def _read_run(folder: Path) -> object:
 
 def _make_reconstruction(folder: Path) -> None:
     from artifixer.geometry.camera_file import CameraFrame, write_cameras
-    from artifixer.runtime.run_folder import RunFolder, write_json
+    from artifixer.runtime.json_io import write_json
+    from artifixer.runtime.run_folder import RunFolder
     from artifixer.splats.free_space import STATE_PREFIX
     from artifixer.splats.ply import write_splats
     from artifixer.splats.reconstruct import _save
@@ -541,11 +545,12 @@ def _make_reconstruction(folder: Path) -> None:
 
 
 def _read_reconstruction(folder: Path) -> object:
-    from artifixer.pipeline.reconstruct_capture import _finished
-    from artifixer.pipeline.render_path import open_source, path_frames
+    from artifixer.pipeline.reconstruct import _result
+    from artifixer.pipeline.render import open_source, path_frames
     from artifixer.recipes.run import RECIPES
     from artifixer.runtime.run_folder import RunFolder
     from artifixer.splats.free_space import FreeSpaceConfig, FreeSpaceLoss
+    from artifixer.splats.ply import read_splats
     from artifixer.splats.reconstruct import _load_or_start
 
     config = RECIPES["tiny"].reconstruct
@@ -561,7 +566,7 @@ def _read_reconstruction(folder: Path) -> object:
 
     _try(continued)
     with RunFolder.open(folder / "run", {}, {}) as run:
-        _try(_finished, run, capture)
+        _try(lambda: _result(run, read_splats(run.root / "splats.ply"), capture))
     source = open_source(folder / "run")
     return path_frames(source, "heldout", 5)
 
@@ -617,14 +622,16 @@ def _read_with_right_checksums(folder: Path) -> object:
 
 def _make_curation(folder: Path) -> None:
     """A folder with one scene waiting for its shard."""
-    from artifixer.curation.jobs import MadeScene, PairFigures, Source, _PairFolder
+    from artifixer.curation.make_scene import MadeScene, PairFigures
+    from artifixer.curation.pair_folder import PairFolder
+    from artifixer.curation.sources import Source
     from artifixer.pairs.shards import describe, encode_sample
     from artifixer.runtime.run_folder import RunFolder
 
     sources = [Source(f"procedural:{number}", f"procedural:{number}") for number in range(20)]
     figures = PairFigures("a", 3, 10, 100, 20.0, 20.0, 0.5, 0.5)
     with RunFolder.open(folder / "pairs", {}, {}) as run:
-        made = _PairFolder(run, sources)
+        made = PairFolder(run, sources)
         for number in (*range(16), 17):
             pair = small_pair(f"{number:06d}_0", height=8, width=16, frames=5, views=1)
             data = encode_sample(pair)
@@ -642,12 +649,14 @@ def _make_curation(folder: Path) -> None:
 
 
 def _read_curation(folder: Path) -> object:
-    from artifixer.curation.jobs import MadeScene, Source, _PairFolder
+    from artifixer.curation.make_scene import MadeScene
+    from artifixer.curation.pair_folder import PairFolder
+    from artifixer.curation.sources import Source
     from artifixer.runtime.run_folder import RunFolder
 
     sources = [Source(f"procedural:{number}", f"procedural:{number}") for number in range(20)]
     with RunFolder.open(folder / "pairs", {}, {}) as run:
-        found = _PairFolder(run, sources)
+        found = PairFolder(run, sources)
         for number in range(20):
             if number not in found.records:
                 found.add(number, MadeScene((), (), 1.0, "no photos"))
@@ -764,13 +773,13 @@ def _read_text_encoder(folder: Path) -> object:
 
 
 def _make_resumed_enhance(folder: Path) -> None:
-    from artifixer.pipeline.enhance_renders import StoreOnDisk
+    from artifixer.pipeline.enhance import StoreOnDisk
 
     StoreOnDisk(folder / "state").save(0, torch.ones(1, 6, 2, 4, 4))
 
 
 def _read_resumed_enhance(folder: Path) -> object:
-    from artifixer.pipeline.enhance_renders import StoreOnDisk
+    from artifixer.pipeline.enhance import StoreOnDisk
 
     return StoreOnDisk(folder / "state").load(0)
 
