@@ -18,6 +18,7 @@ from artifixer.runtime.media import read_video
 from artifixer.scenes import photos, transforms_json
 from artifixer.scenes.formats import PROCEDURAL_PREFIX, VIDEO, find_format, load_scene
 from artifixer.scenes.photo_files import open_photo
+from artifixer.scenes.pose_check import check_poses
 from artifixer.scenes.scale import observed_depths
 from artifixer.scenes.scene import Photo, Scene, SparsePoints
 from artifixer.scenes.video_file import VideoConfig
@@ -133,6 +134,7 @@ def inspect_scene(scene: Scene, *, read_photos: bool = True) -> Inspection:
     problems = [
         *_camera_problems(scene),
         *_point_problems(scene, points),
+        *(problem.text for problem in check_poses(scene, read_photos=read_photos)),
         *(_photo_problems(scene.photos) if read_photos else ()),
     ]
     centers = torch.cat([camera.centers for camera in scene.cameras])

@@ -12,12 +12,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from artifixer.geometry.local_origin import WORLD
 from tests.pairs.small_pairs import small_pair, write_pairs
 from tests.scenes.capture_files import (
     HEIGHT,
@@ -494,7 +496,8 @@ def _read_reconstruction(folder: Path) -> object:
     from artifixer.splats.free_space import FreeSpaceConfig, FreeSpaceLoss
     from artifixer.splats.reconstruct import _load_or_start
 
-    config, capture = RECIPES["tiny"].reconstruct, Any
+    config = RECIPES["tiny"].reconstruct
+    capture = SimpleNamespace(scene=SimpleNamespace(origin=WORLD))
     pull = FreeSpaceLoss([_cameras(1, 16, 12)], 1.0, 0.01, FreeSpaceConfig())
 
     def continued() -> None:
