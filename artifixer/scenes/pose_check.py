@@ -42,6 +42,9 @@ CLEARLY_SEEN, UNSEEN = 0.1, 0.01
 #: when another sees ``CLEARLY_SEEN`` and they see less than ``POINT_FACTOR`` of it.
 POINT_RIVAL, POINT_FACTOR = 0.3, 0.1
 
+#: Conventions that see nearly as many points as the best one cannot be told from it.
+POINT_TIE = 0.9
+
 #: Distance from the epipolar line in pixels of the small pictures at which a match agrees.
 EPIPOLAR_PIXELS = 1.5
 
@@ -96,8 +99,13 @@ def check_poses(scene: Scene, *, read_photos: bool = True) -> list[PoseProblem]:
         assert points is not None
         return _point_parallax(scene, points)
     pairs = match_photos(scene) if read_photos else []
-    found = _by_photos(scene, poses, pairs)
-    return _by_points(scene, seen) if found is None and seen else found or []
+    by_photos = _by_photos(scene, poses, pairs)
+    if by_photos == []:
+        return []
+    by_points = _by_points(seen) if seen else []
+    if by_photos is None or any(problem.is_certain for problem in by_points):
+        return by_points
+    return by_photos
 
 
 # Conventions --------------------------------------------------------------------------------------
@@ -132,9 +140,9 @@ def conventions(format: str) -> Mapping[str, _Change]:
             "camera_to_world poses in OpenGL axes in a model of world_to_camera": lambda V: (
                 _FLIP @ np.linalg.inv(V)
             ),
-            "camera centres in place of the translations": _with_centres,
+            "camera centres in place of the translations": lambda V: _with_centres(V, V),
             "camera centres in place of the translations, in OpenGL axes": lambda V: _with_centres(
-                _FLIP @ V
+                _FLIP @ V, V
             ),
         }
     return own | {
@@ -151,10 +159,10 @@ def _with_translation(viewmats: np.ndarray, other: np.ndarray) -> np.ndarray:
     return changed
 
 
-def _with_centres(viewmats: np.ndarray) -> np.ndarray:
-    """What stands as translation is the camera's position."""
+def _with_centres(viewmats: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """The rotations with cameras that stand where the other ones' translations say."""
     changed = viewmats.copy()
-    changed[..., :3, 3:] = -viewmats[..., :3, :3] @ viewmats[..., :3, 3:]
+    changed[..., :3, 3:] = -viewmats[..., :3, :3] @ centres[..., :3, 3:]
     return changed
 
 
@@ -282,15 +290,15 @@ def _is_clear(seen: Mapping[str, float]) -> bool:
     return max(rivals) < POINT_RIVAL * seen[""]
 
 
-def _by_points(scene: Scene, seen: Mapping[str, float]) -> list[PoseProblem]:
-    """Photos said nothing."""
+def _by_points(seen: Mapping[str, float]) -> list[PoseProblem]:
+    """Where photos do not name a convention."""
     others = {name: share for name, share in seen.items() if name}
-    name = max(others, key=lambda name: others[name])
-    if seen[""] < POINT_FACTOR * others[name] and others[name] >= CLEARLY_SEEN:
-        evidence = (
-            f"with those a camera sees {others[name]:.0%} of the points, as given {seen['']:.1%}"
-        )
-        return [_looks_like(name, evidence)]
+    names = sorted(others, key=lambda name: -others[name])
+    best = others[names[0]]
+    if seen[""] < POINT_FACTOR * best and best >= CLEARLY_SEEN:
+        likely = [name for name in names if others[name] > POINT_TIE * best]
+        evidence = f"with those a camera sees {best:.0%} of the points, as given {seen['']:.1%}"
+        return [_looks_like(" or ".join(likely[:2]), evidence)]
     if seen[""] < UNSEEN:
         return [
             PoseProblem(
