@@ -14,7 +14,8 @@ from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
 from artifixer.pipeline.capture import OpenCapture
 from artifixer.pipeline.run_config import RunConfig
-from artifixer.pipeline.run_work import Job, check_splats
+from artifixer.pipeline.run_work import Job
+from artifixer.pipeline.same_frame import check_same_frame
 from artifixer.pipeline.target_path import render_frames, target_frames
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import RunFolder
@@ -56,7 +57,7 @@ def check_pixels(config: RunConfig, capture: OpenCapture) -> None:
         stop_if_requested("while reading photos")
     if config.from_splats is not None:
         splats = read_splat_file(config.from_splats, capture.scene.origin).splats
-        check_splats(splats, capture, f"--from-splats {config.from_splats}", config.device)
+        check_same_frame(splats, capture, f"--from-splats {config.from_splats}", config.device)
 
 
 def make_job(config: RunConfig, inputs: RunInputs, folder: RunFolder) -> Job:

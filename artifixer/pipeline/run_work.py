@@ -4,7 +4,6 @@ the run folder out.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,13 +28,12 @@ from artifixer.evaluation.inpainting import METHODS, inpaint
 from artifixer.geometry.camera_file import CameraFrame, write_cameras
 from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.geometry.local_origin import Origin
-from artifixer.imaging.metrics import psnr
 from artifixer.imaging.resize import resize_bilinear
 from artifixer.pipeline.capture import CaptureChoice, OpenCapture
 from artifixer.pipeline.enhance_renders import StoreOnDisk
 from artifixer.pipeline.reconstruct_capture import ReconstructionJob, initial_splats
 from artifixer.pipeline.target_path import heldout_frames
-from artifixer.runtime.errors import InputError, Stopped
+from artifixer.runtime.errors import Stopped
 from artifixer.runtime.media import VideoWriter, read_image, write_png
 from artifixer.runtime.progress import Stage
 from artifixer.runtime.run_folder import RunFolder, write_bytes, write_json
@@ -59,12 +57,6 @@ from artifixer.splats.render_folder import (
 )
 from artifixer.splats.splats import Splats
 from artifixer.video.models import Model
-
-#: Splats and cameras of one world give at least this PSNR at the training cameras, dB.
-LEAST_TRAINING_PSNR = 12.0
-
-#: Most training cameras that are rendered for that check.
-MOST_CHECKED_CAMERAS = 16
 
 
 @dataclass(frozen=True)
@@ -120,28 +112,6 @@ class Job:
 
 
 # Splats -------------------------------------------------------------------------------------------
-
-
-def check_splats(splats: Splats, capture: OpenCapture, name: str, device: str) -> float:
-    """Mean PSNR of the training photos against renders of their cameras, dB; ``InputError`` when
-    they show different places.
-    """
-    count = min(MOST_CHECKED_CAMERAS, len(capture.training))
-    chosen = [capture.training[k * len(capture.training) // count] for k in range(count)]
-    splats = splats.map(lambda tensor: tensor.to(device))
-    values = []
-    for index in chosen:
-        with torch.no_grad():
-            image = render(splats, capture.scene.cameras[index].to(device)).rgb[0].clamp(0, 1).cpu()
-        values.append(float(psnr(image, capture.scene.photos[index].pixels())))
-    mean = math.fsum(values) / count
-    if mean < LEAST_TRAINING_PSNR:
-        raise InputError(
-            f"{name}: PLY and cameras are not in the same frame: {count} training photos match its "
-            f"renders with {mean:.1f} dB, "
-            f"expected at least {LEAST_TRAINING_PSNR:g} dB"
-        )
-    return mean
 
 
 def fit_initial(
