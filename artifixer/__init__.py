@@ -14,12 +14,14 @@ splats       F2     ``Scene`` -> ``Splats`` -> ``Renders``
 pairs        F2     what training reads
 enhance      F3     renders -> clean frames -> splats again
 curation     F3     scenes -> training pairs
-training     F3     one loop, four stages
+training     F3     one loop, one file per stage
 evaluation   F4     protocols, metrics, reports
 viewer       F4     look around in a scene
 pipeline     F5     whole jobs: capture -> report
 recipes      F6     named full settings
+commands     F7     one file per verb
 cli          F7     one verb per job
+api          F8     the functions of ``import artifixer``
 ===========  =====  ==============================================================
 
 The public API is in ``artifixer.api``; its names are attributes of this package::
