@@ -266,3 +266,14 @@ def _panning() -> Scene:
         viewmat[:3, :3] = torch.from_numpy(turn)
         cameras.append(Cameras.pinhole(viewmat[None], torch.from_numpy(K).float()[None], 320, 240))
     return Scene("panning", "colmap", tuple(photos), tuple(cameras))
+
+
+def test_photos_without_poses_from_one_place_are_refused(tmp_path):
+    """Structure from motion invented six poses for ten such photos."""
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    for photo in _panning().photos:
+        Image.fromarray(photo.read()).save(tmp_path / "images" / photo.name)
+    with pytest.raises(InputError, match="no parallax: turning the camera explains all matches"):
+        load_scene(tmp_path)
