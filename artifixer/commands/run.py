@@ -17,7 +17,8 @@ from artifixer.recipes.run import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 from artifixer.splats.files import parse_exports
-from artifixer.video.models import Mode, locate_model
+from artifixer.video.model import Mode
+from artifixer.video.model_files import locate_model
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,9 @@ from artifixer.scenes.scale import (
 )
 from artifixer.splats.files import placement_note
 from artifixer.splats.reconstruct import ReconstructConfig
-from artifixer.video.models import Model, ModelFiles, load_model
+from artifixer.video.checkpoints.files import ModelFiles
+from artifixer.video.model import Model
+from artifixer.video.model_files import load_model
 
 INITIAL, INPUT, DISTILLED = "splats/initial.ply", "splats/input.ply", "splats/artifixer3d.ply"
 RENDERS, INPUT_RENDERS, RENDERS_3D = "renders", "renders_input", "renders_3d"

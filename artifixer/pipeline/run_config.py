@@ -16,7 +16,9 @@ from artifixer.runtime.run_folder import LARGEST_JSON
 from artifixer.scenes.references import REFERENCE_COUNT
 from artifixer.scenes.scale import check_scale_options
 from artifixer.splats.reconstruct import ReconstructConfig
-from artifixer.video.models import Mode, ModelFiles, locate_model
+from artifixer.video.checkpoints.files import ModelFiles
+from artifixer.video.model import Mode
+from artifixer.video.model_files import locate_model
 
 #: What ``--variants`` calls them, and their names in files; each needs the ones before it.
 VARIANTS = {"artifixer": "artifixer", "3d": "artifixer3d", "3d+": "artifixer3d_plus"}

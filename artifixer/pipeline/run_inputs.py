@@ -22,8 +22,8 @@ from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stopping import stop_if_requested
 from artifixer.scenes.references import select_references
 from artifixer.splats.files import read_splat_file
-from artifixer.video.memory import check_memory, default_plan
-from artifixer.video.models import ModelFiles
+from artifixer.video.checkpoints.files import ModelFiles
+from artifixer.video.memory_estimate import check_memory, default_plan
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ from artifixer.splats.render_folder import (
     write_frame,
 )
 from artifixer.splats.splats import Splats
-from artifixer.video.models import Model
+from artifixer.video.model import Model
 
 
 @dataclass(frozen=True)

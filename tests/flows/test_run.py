@@ -35,7 +35,7 @@ from artifixer.scenes.formats import load_scene
 from artifixer.scenes.scale import METRIC_FACTOR
 from artifixer.splats.ply import read_splats, write_splats
 from artifixer.splats.render_folder import read_render_folder
-from artifixer.video.models import save_model
+from artifixer.video.checkpoints.ours import save_model
 from tests.scenes.capture_files import transforms_content, write_transforms
 from tests.scenes.test_depth_models import MAKERS as DEPTH_MODELS
 from tests.video.made_models import SMALL, made_model
