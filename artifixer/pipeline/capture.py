@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.formats import PROCEDURAL_PREFIX, load_scene, readable
 from artifixer.scenes.identity import capture_fingerprint
 from artifixer.scenes.photo_files import resize_scene
+from artifixer.scenes.pose_check import check_poses
 from artifixer.scenes.scene import Scene, Split
 from artifixer.scenes.splits import choose_split
 
@@ -114,12 +115,24 @@ def load_capture(
         sparse_model=choice.sparse_model,
         ignore_masks=choice.ignore_masks,
     )
+    scene = _with_checked_poses(scene, choice.capture)
     split = _split(scene, choice)
     scene = resize_scene(scene, choice.size, cache_folder)
     positions = {photo.name: position for position, photo in enumerate(scene.photos)}
     return LoadedCapture(
         scene, split, _indices(split.train, positions), _indices(split.heldout, positions)
     )
+
+
+def _with_checked_poses(scene: Scene, capture: str) -> Scene:
+    """The scene with a note for each doubt about its poses; ``InputError`` when they are certainly
+    of another convention.
+    """
+    problems = check_poses(scene)
+    for problem in problems:
+        if problem.is_certain:
+            raise InputError(f"{capture}: {problem.text}")
+    return replace(scene, notes=(*scene.notes, *(problem.text for problem in problems)))
 
 
 def _split(scene: Scene, choice: CaptureChoice) -> Split:

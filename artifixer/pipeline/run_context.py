@@ -6,7 +6,6 @@ for a path, a photo, splats or memory that cannot do.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +16,10 @@ from jaxtyping import UInt8
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import Origin
-from artifixer.imaging.metrics import psnr
 from artifixer.pipeline.capture import CaptureChoice, LoadedCapture
 from artifixer.pipeline.reconstruct import read_photos
 from artifixer.pipeline.run_config import RunConfig
+from artifixer.pipeline.same_frame import check_same_frame
 from artifixer.pipeline.target_path import render_frames, target_frames
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.run_folder import RunFolder
@@ -29,16 +28,9 @@ from artifixer.scenes.references import select_references
 from artifixer.scenes.scene import Photo
 from artifixer.splats.files import read_splat_file
 from artifixer.splats.ply import read_splats
-from artifixer.splats.render import render
 from artifixer.splats.splats import Splats
 from artifixer.video.checkpoints.files import ModelFiles
 from artifixer.video.memory_estimate import check_memory, default_plan
-
-#: Splats and cameras of one world give at least this PSNR at the training cameras, dB.
-LEAST_TRAINING_PSNR = 12.0
-
-#: Most training cameras that are rendered for that check.
-MOST_CHECKED_CAMERAS = 16
 
 
 @dataclass(frozen=True)
@@ -125,7 +117,7 @@ def check_pixels(config: RunConfig, capture: LoadedCapture) -> None:
     read_photos(capture)
     if config.from_splats is not None:
         splats = read_splat_file(config.from_splats, capture.scene.origin).splats
-        check_splats(splats, capture, f"--from-splats {config.from_splats}", config.device)
+        check_same_frame(splats, capture, f"--from-splats {config.from_splats}", config.device)
 
 
 def make_context(config: RunConfig, inputs: RunInputs, folder: RunFolder) -> RunContext:
@@ -140,29 +132,6 @@ def make_context(config: RunConfig, inputs: RunInputs, folder: RunFolder) -> Run
         seed=config.seed,
         device=config.device,
     )
-
-
-def check_splats(splats: Splats, capture: LoadedCapture, name: str, device: str) -> float:
-    """Mean PSNR of the training photos against renders of their cameras, dB; ``InputError`` when
-    they show different places.
-    """
-    count = min(MOST_CHECKED_CAMERAS, len(capture.training))
-    chosen = [capture.training[k * len(capture.training) // count] for k in range(count)]
-    splats = splats.map(lambda tensor: tensor.to(device))
-    values = []
-    for index in chosen:
-        with torch.no_grad():
-            image = render(splats, capture.scene.cameras[index].to(device)).rgb[0].clamp(0, 1).cpu()
-        photo = capture.scene.photos[index]
-        values.append(float(psnr(image, photo.pixels(), photo.weights())))
-    mean = math.fsum(values) / count
-    if mean < LEAST_TRAINING_PSNR:
-        raise InputError(
-            f"{name}: PLY and cameras are not in the same frame: {count} training photos match its "
-            f"renders with {mean:.1f} dB, "
-            f"expected at least {LEAST_TRAINING_PSNR:g} dB"
-        )
-    return mean
 
 
 def _needs_offload(

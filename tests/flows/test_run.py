@@ -440,9 +440,7 @@ def test_splats_of_the_same_run_give_the_same_frames(
 def test_splats_in_another_frame_are_refused(finished: Result, model: Path, tmp_path: Path) -> None:
     splats = read_splats(finished.out / "splats" / "initial.ply")
     write_splats(tmp_path / "moved.ply", replace(splats, means=splats.means + 100))
-    with pytest.raises(
-        InputError, match=r"moved.ply: PLY and cameras are not in the same frame: .* dB"
-    ):
+    with pytest.raises(InputError, match=r"moved.ply: PLY and cameras are not in the same frame"):
         small_run(tmp_path / "run", model, from_splats=tmp_path / "moved.ply")
     assert not (tmp_path / "run").exists()
 

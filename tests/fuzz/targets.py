@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from artifixer.geometry.local_origin import WORLD
 from tests.pairs.small_pairs import small_pair, write_pairs
 from tests.scenes.capture_files import (
     HEIGHT,
@@ -554,7 +555,7 @@ def _read_reconstruction(folder: Path) -> object:
     from artifixer.splats.reconstruct import _load_or_start
 
     config = RECIPES["tiny"].reconstruct
-    capture: Any = SimpleNamespace(scene=SimpleNamespace(origin=(0.0, 0.0, 0.0)))
+    capture: Any = SimpleNamespace(scene=SimpleNamespace(origin=WORLD))
     pull = FreeSpaceLoss([_cameras(1, 16, 12)], 1.0, 0.01, FreeSpaceConfig())
 
     def continued() -> None:
