@@ -139,6 +139,8 @@ OUTPUT_NAMES = (
     ),
     *("renders", "renders_3d", "renders_input"),
     *("sfm", "splats", "state", "tensorboard", "validation", "videos", ".scenes"),
+    *("scenes", "results.json", "table.md", "table.csv", "table.tex"),
+    *("capture", "run", "scores", "pictures", "consistency.json", "scene.json"),
 )
 
 #: Links that the verbs make in their folders: photos for structure from motion, and the text
