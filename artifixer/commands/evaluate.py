@@ -96,7 +96,7 @@ class Command:
     path: str | None = None
     """Cameras of the run: tour or heldout. Default: the benchmark's."""
     fid_antialias: bool = True
-    """False resizes for FID as torchmetrics did before 1.8."""
+    """The other way resizes for FID as torchmetrics did before 1.8."""
     require_weights: bool = False
     """Refuse to work without the networks of the benchmark's table."""
     model: str = "tiny"

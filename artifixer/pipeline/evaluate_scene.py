@@ -309,7 +309,6 @@ class _Scoring:
         sizes = {f"{photo.width}x{photo.height}" for photo in self.photos.values()}
         return {
             "scene": self.scene.name,
-            "capture": self.scene.capture,
             "train": self.scene.train,
             "heldout": self.scene.heldout,
             "sizes": sorted(sizes),
