@@ -18,7 +18,8 @@ from artifixer.pipeline.run_config import parse_variants
 from artifixer.recipes.run import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
-from artifixer.video.models import Mode, locate_model
+from artifixer.video.model import Mode
+from artifixer.video.model_files import locate_model
 
 #: Options that only some protocols take, by the name in ``Options``.
 _PROTOCOL_OPTIONS = {

@@ -4,30 +4,25 @@ In: a stream of held-out views (the photo, the prediction, the opacity of the re
 got), all uint8. Out: one ``VariantQuality`` per variant, from running sums, so memory does not grow
 with the number of views.
 
-Means over frames are dominated by easy frames; ``psnr_pooled`` (one squared error over all pixels
-of all views) is dominated by the hard ones, and ``psnr_opaque`` / ``psnr_empty`` say where a
-variant gains: what that render showed, and what it left open. Definitions of PSNR and SSIM:
-``imaging/metrics``; of LPIPS: ``imaging/perceptual``.
+The figures are defined in ``imaging/quality``, PSNR and SSIM in ``imaging/metrics``, LPIPS in
+``imaging/perceptual``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from artifixer.imaging.metrics import psnr, ssim
 from artifixer.imaging.perceptual import Lpips, load_lpips
-
-#: Pixels of the render that the model gets which count as shown / as empty (opacity above / below).
-OPAQUE_ABOVE = 0.9
-EMPTY_BELOW = 0.1
+from artifixer.imaging.quality import RegionErrors, ViewQuality, is_empty
 
 #: Renders of fits to the photos alone: what every other variant is compared with. ``3dgut``: the
 #: plain fit; ``input``: another one that the model gets, where there is one.
@@ -71,23 +66,6 @@ class HeldoutView:
         assert self.truth.shape == (*self.opacity.shape, 3), (
             f"{self.photo}: {self.truth.shape} with opacity {self.opacity.shape}"
         )
-
-
-@dataclass(frozen=True)
-class ViewQuality:
-    """One view. PSNR in dB, infinite where prediction and photo are equal; LPIPS None where it
-    cannot be computed.
-
-    empty: share of the pixels that the render that the model gets leaves empty (opacity <
-    ``EMPTY_BELOW``).
-    """
-
-    photo: str
-    psnr: float
-    ssim: float
-    lpips_vgg01: float | None
-    lpips_alex: float | None
-    empty: float
 
 
 @dataclass(frozen=True)
@@ -136,23 +114,23 @@ def evaluate(
     None leaves LPIPS out.
     """
     perceptual = perceptual or PerceptualMetrics()
-    everything, opaque, empty = _SquaredError(), _SquaredError(), _SquaredError()
+    errors = RegionErrors()
     per_view = []
     for view in views:
-        squared = (view.truth.astype(np.int64) - view.prediction.astype(np.int64)) ** 2
-        is_empty = view.opacity < EMPTY_BELOW * 255
-        everything.add(squared, np.ones_like(is_empty))
-        opaque.add(squared, view.opacity > OPAQUE_ABOVE * 255)
-        empty.add(squared, is_empty)
-        per_view.append(_view_quality(view, float(is_empty.mean()), perceptual, device))
+        prediction, truth, opacity = (
+            torch.tensor(pixels) for pixels in (view.prediction, view.truth, view.opacity)
+        )
+        errors.add(prediction, truth, opacity)
+        empty = float(is_empty(opacity).double().mean())
+        per_view.append(_view_quality(view, empty, perceptual, device))
     return VariantQuality(
         psnr=_mean([view.psnr for view in per_view]),
         ssim=_mean([view.ssim for view in per_view]),
         lpips_vgg01=_mean([view.lpips_vgg01 for view in per_view]),
         lpips_alex=_mean([view.lpips_alex for view in per_view]),
-        psnr_pooled=everything.psnr(),
-        psnr_opaque=opaque.psnr(),
-        psnr_empty=empty.psnr(),
+        psnr_pooled=errors.pooled.psnr(),
+        psnr_opaque=errors.opaque.psnr(),
+        psnr_empty=errors.empty.psnr(),
         per_view=tuple(per_view),
     )
 
@@ -194,26 +172,6 @@ def gain(variants: Mapping[str, VariantQuality], name: str, field: str) -> float
     if ours is None or not theirs or not math.isfinite(ours) or not math.isfinite(max(theirs)):
         return None
     return float(ours - max(theirs))
-
-
-@dataclass
-class _SquaredError:
-    """Exact sums of squared errors of 8-bit values over chosen pixels, all channels."""
-
-    total: int = field(default=0)
-    values: int = field(default=0)
-
-    def add(
-        self, squared: Int[np.ndarray, "height width 3"], where: Bool[np.ndarray, "height width"]
-    ) -> None:
-        self.total += int(squared.sum(axis=2)[where].sum())
-        self.values += 3 * int(where.sum())
-
-    def psnr(self) -> float | None:
-        """10 log10(255^2 / mean squared error); None without pixels, infinite without error."""
-        if not self.values:
-            return None
-        return 10 * math.log10(255**2 * self.values / self.total) if self.total else math.inf
 
 
 def _view_quality(

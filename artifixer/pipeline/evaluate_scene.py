@@ -70,7 +70,7 @@ from artifixer.scenes.identity import capture_fingerprint
 from artifixer.scenes.references import REFERENCE_COUNT
 from artifixer.splats.reconstruct import ReconstructConfig
 from artifixer.splats.render_folder import RenderFolder, read_render_folder
-from artifixer.video.models import Mode
+from artifixer.video.model import Mode
 
 Resize = Literal["bicubic", "lanczos", "area"]
 RESIZES: tuple[str, ...] = get_args(Resize)

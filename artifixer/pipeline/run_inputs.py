@@ -21,8 +21,8 @@ from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stopping import stop_if_requested
 from artifixer.scenes.references import select_references
 from artifixer.splats.files import read_splat_file
-from artifixer.video.memory import check_memory, default_plan
-from artifixer.video.models import ModelFiles
+from artifixer.video.checkpoints.files import ModelFiles
+from artifixer.video.memory_estimate import check_memory, default_plan
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,8 @@ def check_pixels(config: RunConfig, capture: OpenCapture) -> None:
         capture.scene.photos[index].read()
         stop_if_requested("while reading photos")
     if config.from_splats is not None:
-        check_splats(
-            read_splat_file(config.from_splats).splats,
-            capture,
-            f"--from-splats {config.from_splats}",
-            config.device,
-        )
+        splats = read_splat_file(config.from_splats, capture.scene.origin).splats
+        check_splats(splats, capture, f"--from-splats {config.from_splats}", config.device)
 
 
 def make_job(config: RunConfig, inputs: RunInputs, folder: RunFolder) -> Job:

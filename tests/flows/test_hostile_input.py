@@ -24,7 +24,7 @@ from artifixer.runtime.run_folder import read_json, write_json
 from artifixer.splats.ply import write_splats
 from artifixer.splats.splats import Splats
 from artifixer.training.watching import MetricsFile
-from artifixer.video.models import save_model
+from artifixer.video.checkpoints.ours import save_model
 from tests.flows.test_bad_input import (
     QUICK,
     assert_refused,
@@ -448,7 +448,7 @@ def test_hostile_models(
 )
 def test_an_index_of_weights_names_files_of_its_own_folder(tmp_path: Path, target: object) -> None:
     from artifixer.runtime.errors import InputError
-    from artifixer.video.weights import open_tensors
+    from artifixer.video.checkpoints.tensor_files import open_tensors
 
     write_json(tmp_path / "x.safetensors.index.json", {"weight_map": {"a": target}})
     with pytest.raises(InputError, match=r"index\.json: (names the file|the path)"):

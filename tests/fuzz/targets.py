@@ -278,7 +278,7 @@ def _read_ply(folder: Path) -> object:
 
     for name in ("binary.ply", "text.ply", "splats.ply"):
         _try(point_cloud.read_points, folder / name)
-        _try(ply.read_points, folder / name)
+        _try(ply.read_origin, folder / name)
     return ply.read_splats(folder / "splats.ply")
 
 
@@ -383,7 +383,7 @@ def _read_renders(folder: Path) -> object:
     cameras = alike_cameras(found.frames, str(folder))
     source = checked_source(found, cameras)
     _try(sampled_depths, found, cameras)
-    return read_frames(source, cameras, 0, len(cameras), 32, 32)
+    return read_frames(source, cameras, 0, len(cameras))
 
 
 # Run folders -------------------------------------------------------------------------------------
@@ -603,19 +603,19 @@ def _read_curation(folder: Path) -> object:
 
 
 def _make_model(folder: Path) -> None:
-    from artifixer.video.models import save_model
+    from artifixer.video.checkpoints.ours import save_model
 
     save_model(folder, made_model(SMALL))
 
 
 def _make_wan_like(folder: Path) -> None:
-    from artifixer.video.models import save_model
+    from artifixer.video.checkpoints.ours import save_model
 
     save_model(folder, made_model(WAN_LIKE), part_bytes=100_000)
 
 
 def _make_release(folder: Path) -> None:
-    from artifixer.video.weights import release_name
+    from artifixer.video.checkpoints.release_names import release_name
 
     transformer = replace(
         WAN_LIKE.transformer, width=256, ffn_width=16, heads=2, layers=1, text_tokens=512
@@ -632,7 +632,8 @@ def _make_wan(folder: Path) -> None:
     """A folder of diffusers, with an index of its parts."""
     from safetensors.torch import save_file
 
-    from artifixer.video.weights import is_added_layer, release_name
+    from artifixer.video.checkpoints.release_names import release_name
+    from artifixer.video.initialise import is_added_layer
 
     model = made_model(WAN_LIKE)
     (folder / "transformer").mkdir()
@@ -677,8 +678,8 @@ def _make_wan(folder: Path) -> None:
 
 
 def _read_model(folder: Path) -> object:
-    from artifixer.video.memory import check_memory, default_plan
-    from artifixer.video.models import load_model, locate_model
+    from artifixer.video.memory_estimate import check_memory, default_plan
+    from artifixer.video.model_files import load_model, locate_model
 
     files = locate_model(folder)
     files.check_prompt("")

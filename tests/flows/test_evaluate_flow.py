@@ -32,7 +32,7 @@ from artifixer.runtime.errors import (
 )
 from artifixer.runtime.media import read_image
 from artifixer.runtime.run_folder import RunFolder
-from artifixer.video.models import save_model
+from artifixer.video.checkpoints.ours import save_model
 from tests.evaluation.made_benchmarks import (
     HEIGHT,
     WIDTH,
