@@ -32,6 +32,9 @@ OUTPUT_NAMES = (
     *("cache", "checkpoints", "dataset", "export", "frames", "model", "opacity", "depth"),
     *("references", "rgb", "renders", "renders_3d", "renders_input", "sfm", "splats", "state"),
     *("tensorboard", "validation", "videos", ".scenes"),
+    # evaluation
+    *("scenes", "results.json", "table.md", "table.csv", "table.tex"),
+    *("capture", "run", "scores", "pictures", "consistency.json", "scene.json"),
 )
 
 #: Links that the verbs make in their folders: photos for structure from motion, and the text

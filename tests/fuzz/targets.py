@@ -848,6 +848,85 @@ def _read_depth_model(folder: Path) -> object:
     return metric_depth_model(str(folder))(noise(WIDTH, HEIGHT), _cameras(1))
 
 
+DL3DV_SCENE = "a" * 64
+
+
+def _make_dl3dv(folder: Path) -> None:
+    from tests.evaluation.made_benchmarks import dl3dv_files, write_zip
+
+    files, _ = dl3dv_files(DL3DV_SCENE, 3)
+    write_zip(folder / "1K" / f"{DL3DV_SCENE}.zip", files)
+    for name, content in files.items():
+        path = folder / "unpacked" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _read_dl3dv(folder: Path) -> object:
+    from artifixer.scenes.dl3dv import find_scene, open_scene
+
+    found = []
+    for root in (folder, folder / "unpacked"):
+        path = find_scene(root, DL3DV_SCENE)
+        if path is not None:
+            scene = open_scene(path, DL3DV_SCENE)
+            found.append([scene.read(name) for name in scene.names])
+    return found
+
+
+def _make_benchmarks(folder: Path) -> None:
+    """Nerfbusters with masks, the split of DL3DV's authors, and frames of another method."""
+    from tests.evaluation.made_benchmarks import dl3dv_files, write, write_nerfbusters, write_zip
+
+    _, heldout = write_nerfbusters(folder / "data", "art", folder / "masks")
+    for rank in range(len(heldout)):
+        write(folder / "frames" / f"{rank:05d}.png", b"\x89PNG")
+    scene = _difix_scene()
+    files, _ = dl3dv_files(scene, 4)
+    write_zip(folder / "data" / f"{scene}.zip", files)
+    write(folder / "ids" / scene / "difix_train_ids.json", "[0, 2]")
+
+
+def _read_benchmarks(folder: Path) -> object:
+    from artifixer.evaluation.frames import find_frames
+    from artifixer.evaluation.protocols import Options, protocol, read_mask
+
+    options = Options(masks=folder / "masks", train_ids=folder / "ids")
+    data, work = folder / "data", folder / "work"
+    scene = protocol("nerfbusters").open(data, "art", options, work / "capture")
+    for mask in scene.masks.values():
+        read_mask(mask, WIDTH, HEIGHT)
+    find_frames("mine", folder / "frames", "art", scene.photos, scene.heldout, "rank")
+    name = _difix_scene()
+    if protocol("dl3dv-difix").find(data, name) is None:
+        return scene.heldout
+    return protocol("dl3dv-difix").open(data, name, replace(options, masks=None), work / "other")
+
+
+def _difix_scene() -> str:
+    from tests.evaluation.made_benchmarks import plain_dl3dv_scene
+
+    return plain_dl3dv_scene("difix")
+
+
+def _make_scores(folder: Path) -> None:
+    from artifixer.evaluation.profiles import Networks
+    from artifixer.evaluation.scores import View, score_scene, write_scores
+
+    pixels = noise(WIDTH, HEIGHT)
+    scores = score_scene(
+        [View("a.png", pixels, pixels[::-1].copy(), "b.png", "a.png")], ["genfusion"], Networks()
+    )
+    scores = replace(scores, features={"kd_ours": np.ones((2, 3), np.float32)})
+    write_scores(folder / "scores.json", scores)
+
+
+def _read_scores(folder: Path) -> object:
+    from artifixer.evaluation.scores import read_scores, summarise
+
+    return summarise({"scene": read_scores(folder / "scores.json")}, {})
+
+
 TARGETS: dict[str, Target] = {
     "colmap binary": Target(
         lambda folder: write_colmap(folder, "OPENCV", ".bin", views=3) and None, _inspect, 3
@@ -881,6 +960,9 @@ TARGETS: dict[str, Target] = {
     "training": Target(_make_training, _read_training, 2),
     "depth model": Target(_make_depth_model, _read_depth_model, 1),
     "resumed enhance": Target(_make_resumed_enhance, _read_resumed_enhance, 1),
+    "dl3dv": Target(_make_dl3dv, _read_dl3dv, 3),
+    "benchmarks": Target(_make_benchmarks, _read_benchmarks, 2),
+    "scores": Target(_make_scores, _read_scores, 1),
 }
 
 if __name__ == "__main__":  # makes the folders of all targets: python -m tests.fuzz.targets FOLDER
