@@ -49,8 +49,21 @@ class Command:
     """Folders of training pairs (artifixer curate)."""
     out: Path
     """Run folder to create or continue."""
-    recipe: Literal["tiny", "small", "paper", "release"] = "tiny"
-    """tiny for a CPU; small for one GPU; paper and release for many."""
+    recipe: Literal[
+        "tiny",
+        "small",
+        "paper",
+        "release",
+        "paper-diagnostic",
+        "paper-diagnostic-direct",
+        "paper-diagnostic-concatenation",
+        "reproduce",
+        "reproduce-direct",
+        "reproduce-concatenation",
+    ] = "tiny"
+    """tiny for a CPU; small for one GPU; paper and release for many; the others for the
+    comparisons of the paper's Table 4: its truncated schedule, and networks of tiny's size.
+    """
     init: Path | None = None
     """Model or run folder to start from; for the recipes paper and release also a folder of Wan
     2.1.

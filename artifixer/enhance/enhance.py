@@ -45,6 +45,7 @@ from artifixer.scenes.scale import (
 from artifixer.splats.render import Renders
 from artifixer.video.conditions import RolloutContext
 from artifixer.video.finish import FinishConfig
+from artifixer.video.flow import SourceKind
 from artifixer.video.model import CameraScaleRule, Mode, Model
 from artifixer.video.network_timer import NetworkTimer
 from artifixer.video.rollout import (
@@ -61,7 +62,7 @@ from artifixer.video.vae import frames_to_video
 #: Renders whose depth is looked at to find the scene's unit of length, evenly spread over the clip.
 DEPTH_SAMPLES = 8
 
-Drop = Literal["renders", "references", "text"]
+Drop = Literal["renders", "references", "text", "rays", "opacity"]
 
 #: ``blocks``: the few-step generator, block by block. ``teacher``: the bidirectional network, clip
 #: by clip, in many steps with guidance.
@@ -73,9 +74,11 @@ class EnhanceConfig:
     """How to run a model; what is None is the model's own choice.
 
     mode: where the flow starts, and with it the model's own number of steps, see
-    ``ModelConfig.in_mode`` and ``steps_in``. steps: network calls per block; ``adaptive`` takes
+    ``ModelConfig.in_mode`` and ``steps_in``. source: another start of the flow, to compare with;
+    not for models that read the render on other channels. steps: network calls per block; ``adaptive`` takes
     fewer where the render is opaque. prompt: what the scene shows. drop: what the model does not
-    get to see. keep_residual: see ``ModelConfig``. strength: share, 0 to 1, of what the model
+    get to see; rays and opacity are zeros to the network, and the source keeps the opacity.
+    keep_residual: see ``ModelConfig``. strength: share, 0 to 1, of what the model
     changes where the render is opaque. camera_scale: world units to the model's units; None finds
     it from the renders' depth, in metres by the depth model of this name (``scenes/scale.py``).
     overlap: whether encoding and decoding run in threads beside the network; None for on a GPU
@@ -100,6 +103,7 @@ class EnhanceConfig:
     guidance: float | None = None
     negative_prompt: str | None = None
     overlap: bool | None = None
+    source: SourceKind | None = None
 
 
 @dataclass(frozen=True)
@@ -195,14 +199,26 @@ def rollout_config(model: Model, config: EnhanceConfig, report: EnhanceReport) -
 def sample_config(model: Model, config: EnhanceConfig) -> SampleConfig:
     """Settings of the few-step generator: the model's own in this mode, and the steps asked for."""
     own = model.config.sampling(config.mode)
-    return replace(own, steps=config.steps or own.steps)
+    return replace(own, steps=config.steps or own.steps, source=source_of(model, config))
+
+
+def source_of(model: Model, config: EnhanceConfig) -> SourceKind:
+    """Where the flow starts. Raises ``InputError`` for a source that the network cannot start at."""
+    own = model.config.in_mode(config.mode).source
+    wanted = config.source or own
+    if (wanted == "noise") != (own == "noise"):
+        raise InputError(
+            f"source {wanted}: model {model.config.name} starts at {own}; models start at noise "
+            "where they read the render on other channels, and nowhere else"
+        )
+    return wanted
 
 
 def teacher_config(model: Model, config: EnhanceConfig) -> TeacherConfig:
     """Settings of the teacher: the release's unless others are asked for. Raises ``InputError`` for
     adaptive steps.
     """
-    own = TeacherConfig(source=model.config.in_mode(config.mode).source)
+    own = TeacherConfig(source=source_of(model, config))
     if config.steps == "adaptive":
         raise InputError(
             "--steps adaptive: the teacher takes a number of steps; expected one such as "
@@ -283,6 +299,8 @@ def _context(
         camera_scale=report.camera_scale,
         temporal_factor=model.config.vae.temporal_factor,
         text=prompt.embedding,
+        hides_rays="rays" in config.drop,
+        hides_opacity="opacity" in config.drop,
     )
     if not model.config.takes_references:
         return context

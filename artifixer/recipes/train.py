@@ -6,9 +6,18 @@
              self-forcing steps, on 128 processes
 ``release``  as the public release: 25,000, 10,000 and 400 steps, its drop-outs and
              numbers of references
+
+For diagnostics (paper section 5.4, Table 4), each in three forms: opacity mixing, ``-direct`` (the
+flow starts at the render) and ``-concatenation`` (it starts at noise, the render's latents stand
+beside the noisy ones). The variant without a Diffusion Forcing start needs no form of its own:
+self-forcing is started with ``--init`` of a bidirectional model.
+
+``paper-diagnostic``  as ``paper``, with the truncated schedule: 10,000, 2,000 and 600 steps
+``reproduce``         networks of the size of ``tiny``, with one source each and the paper's 4 steps
 """
 
 from dataclasses import replace
+from typing import Any
 
 from artifixer.training.autoencoder import AutoencoderTraining
 from artifixer.training.clips import ClipConfig
@@ -19,6 +28,7 @@ from artifixer.training.recipe import TrainingRecipe
 from artifixer.training.self_forcing import SelfForcingTraining
 from artifixer.training.small_model import SmallFlowTraining, SmallSelfForcingTraining
 from artifixer.training.validation import ValidationConfig
+from artifixer.video.flow import SourceKind
 from artifixer.video.model import ModelConfig
 from artifixer.video.model_zoo import NAMED_MODELS
 from artifixer.video.small_autoencoder import SmallAutoencoderConfig
@@ -180,7 +190,69 @@ SMALL = replace(
     parallel=ParallelConfig(),
 )
 
+
+def with_source(recipe: TrainingRecipe, source: SourceKind) -> TrainingRecipe:
+    """The recipe with another start of the flow; nothing else is changed."""
+    model = recipe.model
+    network = replace(model.transformer, concatenate_render=source == "noise")
+    changes: dict[str, Any] = {
+        "model": replace(model, transformer=network, source=source),
+        "self_forcing": replace(recipe.self_forcing, matches_direct=source == "direct"),
+    }
+    for stage in ("bidirectional", "diffusion_forcing"):
+        settings = getattr(recipe, stage)
+        if isinstance(settings, SmallFlowTraining):
+            changes[stage] = replace(settings, source=source)
+    teacher = recipe.bidirectional_validation
+    if teacher is not None and teacher.teacher is not None:
+        own = replace(teacher, teacher=replace(teacher.teacher, source=source))
+        changes["bidirectional_validation"] = own
+    return replace(recipe, **changes)
+
+
+PAPER_DIAGNOSTIC = _large(ClipConfig(), (10_000, 2_000, 600))
+
+#: One source per network and the paper's four steps, so that the variants of Table 4 differ in
+#: nothing else. The direct source has a distribution matched too, as in the paper's variant.
+REPRODUCE_FLOW = SmallFlowTraining(
+    replace(TINY_CLIPS, frames=(13,)),
+    source="mixing",
+    source_fraction=0.25,
+    learning_rate=1.2e-3,
+    betas=(0.9, 0.98),
+    ema_decay=0.98,
+    ema_warm=True,
+)
+
+REPRODUCE = replace(
+    TINY,
+    model=replace(
+        TINY_MODEL,
+        name="reproduce",
+        source="mixing",
+        steps=4,
+        smooth_cells=0,
+        second_strength=1.0,
+        adapts_steps=False,
+    ),
+    autoencoder_loop=replace(TINY.autoencoder_loop, steps=300),
+    bidirectional=REPRODUCE_FLOW,
+    bidirectional_loop=replace(TINY.bidirectional_loop, steps=400, validate_every=0),
+    diffusion_forcing=REPRODUCE_FLOW,
+    diffusion_forcing_loop=replace(TINY.diffusion_forcing_loop, steps=400, validate_every=0),
+    self_forcing=replace(
+        TINY_SELF_FORCING, clips=REPRODUCE_FLOW.clips, mixing_fraction=0.0, ema_decay=0.98
+    ),
+    self_forcing_loop=replace(TINY.self_forcing_loop, steps=100, validate_every=0),
+)
+
 RECIPES = {
+    "paper-diagnostic": PAPER_DIAGNOSTIC,
+    "paper-diagnostic-direct": with_source(PAPER_DIAGNOSTIC, "direct"),
+    "paper-diagnostic-concatenation": with_source(PAPER_DIAGNOSTIC, "noise"),
+    "reproduce": REPRODUCE,
+    "reproduce-direct": with_source(REPRODUCE, "direct"),
+    "reproduce-concatenation": with_source(REPRODUCE, "noise"),
     "tiny": TINY,
     "small": SMALL,
     "paper": _large(ClipConfig(), (15_000, 5_000, 2_000)),

@@ -108,6 +108,7 @@ class FlowMatchingStage:
             compute,
         )
         self.schedule = FlowSchedule(shift=model.config.shift)
+        self.source = model.config.source
         optimizer = torch.optim.AdamW(
             self.transformer.parameters(),
             lr=settings.learning_rate,
@@ -194,9 +195,11 @@ class FlowMatchingStage:
         return drawn.clips
 
     def _source(self, encoded: EncodedClips, drawn: DrawnClips) -> Latents:
-        """Opacity mixing (section 4.1): the render where it is opaque, noise where it is empty."""
+        """The model's own source; the paper's is opacity mixing (section 4.1): the render where it
+        is opaque, noise where it is empty.
+        """
         noise = drawn.noise.to(encoded.clean_latents)
-        return source_latents(encoded.render_latents, encoded.latent_opacity, noise, "mixing")
+        return source_latents(encoded.render_latents, encoded.latent_opacity, noise, self.source)
 
     def _velocity(self, noisy: Latents, sigma: Tensor, encoded: EncodedClips) -> Latents:
         """The network's prediction. sigma: per clip and block."""
@@ -206,6 +209,7 @@ class FlowMatchingStage:
             encoded.conditions,
             block_frames=self.block_frames,
             source_skip=encoded.source_skip,
+            render_latents=encoded.render_latents,
         )
         return predicted
 

@@ -40,6 +40,8 @@ def initial_model(
     check_is_model(init, option)
     loaded = load_model(model_folder(init), "cpu", torch.float32)
     loaded.vae.to(device)
+    if config.transformer.concatenate_render and not loaded.config.transformer.concatenate_render:
+        loaded = with_concatenation(loaded)
     for part in ("transformer", "vae"):
         ours, theirs = getattr(config, part), getattr(loaded.config, part)
         if type(ours) is not type(theirs):
@@ -60,6 +62,25 @@ def initial_model(
             f"{config.camera_scale}; weights know one unit of length"
         )
     return replace(loaded, config=replace(config, vae=loaded.config.vae))
+
+
+def with_concatenation(model: Model) -> Model:
+    """The same model with channels for the render's latents, whose weights are zeros: the network
+    computes what it computed before, until they are trained.
+    """
+    config = replace(model.config.transformer, concatenate_render=True)
+    with torch.device("meta"):
+        transformer = VideoTransformer(config)
+    tensors = dict(model.transformer.state_dict())
+    weight = tensors["patch_embedding.weight"]
+    tensors["patch_embedding.weight"] = torch.cat([weight, torch.zeros_like(weight)], dim=1)
+    transformer.load_state_dict(tensors, assign=True)
+    transformer.requires_grad_(False).eval()
+    return replace(
+        model,
+        config=replace(model.config, transformer=config, source="noise"),
+        transformer=transformer,
+    )
 
 
 def model_folder(path: Path) -> Path:

@@ -25,7 +25,13 @@ from artifixer.training.clips import Clip, ClipConfig, EncodedClips, draw_batch,
 from artifixer.training.ema import Ema
 from artifixer.training.parallel import at_least_float32, autocast
 from artifixer.video.conditions import Conditions
-from artifixer.video.flow import clean_from_velocity, noisy_latents, source_latents, timestep
+from artifixer.video.flow import (
+    SourceKind,
+    clean_from_velocity,
+    noisy_latents,
+    source_latents,
+    timestep,
+)
 from artifixer.video.flow import velocity as flow_velocity
 from artifixer.video.sample import BlockInput, SampleConfig, sample_blocks
 from artifixer.video.text import TextConfig
@@ -81,6 +87,10 @@ class SelfForcingTraining:
     ema_copy_updates: int = 40
     """First updates in which the average is a copy."""
 
+    matches_direct: bool = False
+    """Match distributions of clips that start at the direct source, which has no noise: the
+    paper's diagnostic without opacity mixing (section 5.4)."""
+
 
 class SelfForcingStage:
     """See ``training/loop.py`` for what the loop asks of a stage."""
@@ -111,6 +121,8 @@ class SelfForcingStage:
         self.teacher = teacher.requires_grad_(False).eval()
         self.vae, self.settings, self.sampling = vae, settings, sampling
         self.seed, self.compute, self.negative_text = seed, compute, negative_text
+        #: Source of the clips whose distributions are matched, and that the critic learns.
+        self.matched_source = self._source_to_match(sampling)
         self.modules: Mapping[str, nn.Module] = {"student": student, "critic": critic}
         rates = {
             "student": settings.student_learning_rate,
@@ -180,10 +192,13 @@ class SelfForcingStage:
 
     def _check(self, settings: SelfForcingTraining, sampling: SampleConfig) -> None:
         """Assert that the settings fit each other."""
-        assert sampling.source == "mixing", (
+        assert sampling.source != "direct" or settings.matches_direct, (
             f"rollouts start at the {sampling.source} source; there is a distribution to match "
-            "only from mixing"
+            "only from mixing or noise"
         )
+
+    def _source_to_match(self, sampling: SampleConfig) -> SourceKind:
+        return sampling.source
 
     def _trains_student(self, step: int) -> bool:
         return step % self.settings.student_interval == 0
@@ -221,7 +236,11 @@ class SelfForcingStage:
         """
         noisy, sigma, source = self._noised(encoded, generated, generators)
         predicted = self.critic(
-            noisy, timestep(sigma), encoded.conditions, source_skip=encoded.source_skip
+            noisy,
+            timestep(sigma),
+            encoded.conditions,
+            source_skip=encoded.source_skip,
+            render_latents=encoded.render_latents,
         )
         return (
             (at_least_float32(predicted) - at_least_float32(flow_velocity(source, generated)))
@@ -273,7 +292,9 @@ class SelfForcingStage:
         sigma = schedule.shift * even / (1 + (schedule.shift - 1) * even)
         sigma = sigma.clamp(settings.min_sigma, settings.max_sigma)
         noise = _noise(generated.shape, generators).to(encoded.render_latents)
-        source = source_latents(encoded.render_latents, encoded.latent_opacity, noise, "mixing")
+        source = source_latents(
+            encoded.render_latents, encoded.latent_opacity, noise, self.matched_source
+        )
         return noisy_latents(generated, source, sigma), sigma, source
 
     def _denoised(
@@ -287,7 +308,13 @@ class SelfForcingStage:
 
         def predicted(conditions: Conditions) -> Tensor:
             return at_least_float32(
-                network(noisy, timestep(sigma), conditions, source_skip=encoded.source_skip)
+                network(
+                    noisy,
+                    timestep(sigma),
+                    conditions,
+                    source_skip=encoded.source_skip,
+                    render_latents=encoded.render_latents,
+                )
             )
 
         velocity = predicted(encoded.conditions)

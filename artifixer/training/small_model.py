@@ -112,6 +112,9 @@ class SmallFlowStage(FlowMatchingStage):
         assert not settings.second_fraction or settings.source == "direct", (
             "a clip's own first result starts at the direct source"
         )
+        assert (settings.source == "noise") == model.config.transformer.concatenate_render, (
+            f"source {settings.source}: the flow starts at noise where the render is concatenated"
+        )
         self.settings = settings
         if settings.ema_decay:
             self.ema = Ema(self.transformer, settings.ema_decay, warm=settings.ema_warm)
@@ -224,13 +227,17 @@ class SmallSelfForcingStage(SelfForcingStage):
 
     def _check(self, settings: SelfForcingTraining, sampling: SampleConfig) -> None:
         assert isinstance(settings, SmallSelfForcingTraining)
-        is_mixing = sampling.source == "mixing"
+        is_mixing = sampling.source != "direct"
         assert settings.student_interval == 1 or is_mixing, (
             "where the critic is not trained every step must be the student's"
         )
         assert settings.clean_weight or is_mixing, (
             "rollouts from another source than mixing need a goal of their own"
         )
+
+    def _source_to_match(self, sampling: SampleConfig) -> SourceKind:
+        is_other = sampling.source == "direct" and not self.settings.matches_direct
+        return "mixing" if is_other else sampling.source
 
     def _sampling(self, step: int) -> SampleConfig:
         drawn = torch.rand((), generator=keyed_generator(self.seed, "source", step))
@@ -239,7 +246,7 @@ class SmallSelfForcingStage(SelfForcingStage):
         return replace(self.sampling, source="mixing", steps=MIXING_STEPS)
 
     def _is_matched(self, sampling: SampleConfig) -> bool:
-        return sampling.source == "mixing"
+        return sampling.source == self.matched_source
 
     def _student_losses(
         self,

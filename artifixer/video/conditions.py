@@ -46,6 +46,8 @@ class Conditions:
     batch takes from its references, 1 or 0; None is 1 for all. reference_counts: how many of the
     references of each sample are its own; those after are padding that nothing attends to. None
         is all. Plain numbers, so that nobody waits for the device.
+    use_opacity: factor on the opacity that the network reads, 1 or 0 for each sample of the batch;
+    None is 1 for all. The source of the flow has all of it in any case.
     """
 
     opacity: Float[Tensor, "batch frames height width"]
@@ -58,6 +60,7 @@ class Conditions:
     reference_Ks: Float[Tensor, "batch views 3 3"] | None = None
     use_references: Float[Tensor, " batch"] | None = None
     reference_counts: tuple[int, ...] | None = None
+    use_opacity: Float[Tensor, " batch"] | None = None
 
     def __post_init__(self) -> None:
         batch, latent_frames = self.rays.shape[:2]
@@ -100,15 +103,22 @@ class Conditions:
         renders: bool | Bool[Tensor, " batch"] = False,
         text: bool | Bool[Tensor, " batch"] = False,
         references: bool | Bool[Tensor, " batch"] = False,
+        rays: bool = False,
+        opacity: bool = False,
     ) -> Conditions:
         """The same conditions without some of them, for all clips or for the marked ones of the
         batch.
 
         Dropped renders have opacity 0 (the caller passes latents of black frames beside it),
         dropped text is zeros. Dropping the references of all clips removes them; of some, sets
-        their factor to 0, so that weights get gradients from every batch.
+        their factor to 0, so that weights get gradients from every batch. Dropped rays and dropped
+        opacity are zeros to the network; the source of the flow keeps the opacity.
         """
         dropped = self
+        if opacity:
+            dropped = replace(dropped, use_opacity=self.text.new_zeros(self.text.shape[0]))
+        if rays:
+            dropped = replace(dropped, rays=torch.zeros_like(self.rays))
         if renders is not False:
             dropped = replace(dropped, opacity=_zeroed(self.opacity, renders))
         if text is not False:
@@ -179,7 +189,7 @@ class RolloutContext:
 
     first_camera: of the roll-out's frame 0 in roll-out order, one view. camera_scale: world units
     to the weights' units. The rest as in ``Conditions``, with a batch of one. reference_cameras: as
-    they are in the capture's world.
+    they are in the capture's world. hides_rays, hides_opacity: see ``Conditions.drop``.
     """
 
     first_camera: Cameras
@@ -190,6 +200,8 @@ class RolloutContext:
     reference_viewmats: Float[Tensor, "1 views 4 4"] | None = None
     reference_Ks: Float[Tensor, "1 views 3 3"] | None = None
     reference_cameras: Cameras | None = None
+    hides_rays: bool = False
+    hides_opacity: bool = False
 
     def starting_at(self, first_camera: Cameras) -> RolloutContext:
         """The same for a roll-out that starts at another camera."""
@@ -238,7 +250,7 @@ class RolloutContext:
             reference_latents=self.reference_latents,
             reference_viewmats=self.reference_viewmats,
             reference_Ks=self.reference_Ks,
-        )
+        ).drop(rays=self.hides_rays, opacity=self.hides_opacity)
 
 
 def clip_conditions(

@@ -17,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 #: ``mixing``: the render where it is opaque, noise where it is empty. ``direct``: the render alone.
-SourceKind = Literal["mixing", "direct"]
+#: ``noise``: noise alone, for models that read the render on other channels.
+SourceKind = Literal["mixing", "direct", "noise"]
 
 #: One noise level for all latents, or one per clip, or one per clip and latent frame.
 Sigma = float | Float[Tensor, " batch"] | Float[Tensor, "batch latent_frames"]
@@ -59,7 +60,9 @@ def source_latents(
     """
     if source == "direct":
         return render_latents
-    assert noise is not None, "mixing needs noise"
+    assert noise is not None, f"the source {source} needs noise"
+    if source == "noise":
+        return noise
     opacity = latent_opacity.to(render_latents.dtype)
     return opacity * render_latents + (1 - opacity) * noise
 

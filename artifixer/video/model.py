@@ -23,7 +23,8 @@ PROMPT_MODELS = ("1.3b", "14b")
 CameraScaleRule = Literal["metric", "median_depth"]
 
 #: ``improve``: the model's own source and steps, the default. ``generate``: opacity mixing, so that
-#: empty parts are generated from noise and another seed generates other content.
+#: empty parts are generated from noise and another seed generates other content; models that read
+#: the render on other channels start at noise in both.
 Mode = Literal["improve", "generate"]
 
 
@@ -103,6 +104,10 @@ class ModelConfig:
             )
         for steps in (self.steps, self.generate_steps):
             assert steps >= 1, f"{steps} steps"
+        assert (self.source == "noise") == self.transformer.concatenate_render, (
+            f"source {self.source}: the flow starts at noise where the render is concatenated, and "
+            "nowhere else"
+        )
         assert self.default_size is None or self.default_size >= 1, (
             f"default size {self.default_size}, expected at least 1"
         )
@@ -119,9 +124,10 @@ class ModelConfig:
 
     def in_mode(self, mode: Mode) -> ModelConfig:
         """The same model with the source and the number of steps of a mode."""
-        return (
-            self if mode == "improve" else replace(self, source="mixing", steps=self.generate_steps)
-        )
+        if mode == "improve":
+            return self
+        source: SourceKind = "noise" if self.transformer.concatenate_render else "mixing"
+        return replace(self, source=source, steps=self.generate_steps)
 
     def steps_in(self, mode: Mode) -> int | Literal["adaptive"]:
         """Denoising steps per block in a mode."""

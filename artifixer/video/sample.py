@@ -249,7 +249,7 @@ class _RollOut:
                 if known is None:
                     drawn = (
                         self.noise(index, step, render.shape)
-                        if self.config.source == "mixing"
+                        if self.config.source != "direct"
                         else None
                     )
                     # new noise at every step, as in training
@@ -268,6 +268,7 @@ class _RollOut:
                     cache=self.cache,
                     cross_attention_cache=None if has_gradients else self.cross_attention_cache,
                     source_skip=skip,
+                    render_latents=render,
                 )
                 clean = clean_from_velocity(noisy, velocity, sigma)
             if self.observe is not None:

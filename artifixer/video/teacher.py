@@ -69,7 +69,7 @@ def sample_bidirectional(
             network.config.spatial_factor,
             is_first=True,
         )
-        drawn = noise(clip, 0, render_latents.shape) if config.source == "mixing" else None
+        drawn = noise(clip, 0, render_latents.shape) if config.source != "direct" else None
         latents = source_latents(render_latents, opacity, drawn, config.source)
         skip = source_skip_of(network, opacity, render_latents)
         branches = [(conditions, network.cross_attention_cache(conditions))]
@@ -85,7 +85,14 @@ def sample_bidirectional(
             sigma = float(solver.sigmas[step])
             timesteps = time.to(torch.float32).expand(len(latents))
             predictions = [
-                network(latents, timesteps, branch, cross_attention_cache=cached, source_skip=skip)
+                network(
+                    latents,
+                    timesteps,
+                    branch,
+                    cross_attention_cache=cached,
+                    source_skip=skip,
+                    render_latents=render_latents,
+                )
                 for branch, cached in branches
             ]
             velocity = (

@@ -77,6 +77,7 @@ class VideoTransformer(nn.Module):
         cross_attention_cache: CrossAttentionCache | None = None,
         block_frames: int | None = None,
         source_skip: Float[Tensor, "batch channels frames h w"] | None = None,
+        render_latents: Float[Tensor, "batch channels frames h w"] | None = None,
     ) -> Float[Tensor, "batch channels frames h w"]:
         """Velocity at the given noise levels, in the type of ``noisy_latents``.
 
@@ -88,11 +89,13 @@ class VideoTransformer(nn.Module):
         cross_attention_cache: from ``cross_attention_cache``, for the same text and references.
         block_frames: latent frames per block; every frame then sees its own and earlier blocks
         only. source_skip: latent opacity times render latents, for models with ``noise_free_skip``.
+        render_latents: of these latent frames, for models with ``concatenate_render``; the others
+        read neither.
         """
         assert cache is None or block_frames is None, "through a cache the latents are one block"
         frames = noisy_latents.shape[2]
         dtype = self.patch_embedding.weight.dtype
-        tokens = self.patch_embedding(noisy_latents.to(dtype))
+        tokens = self.patch_embedding(self._with_render(noisy_latents, render_latents).to(dtype))
         rows, columns = tokens.shape[2:4]
         hidden = tokens.flatten(1, 3)
 
@@ -134,8 +137,12 @@ class VideoTransformer(nn.Module):
             noisy_latents.dtype
         )
         if self.config.noise_free_skip:
-            assert source_skip is not None, "this model needs latent opacity times render latents"
-            velocity = velocity + noisy_latents - source_skip
+            velocity = velocity + noisy_latents
+            if not self.config.concatenate_render:
+                assert source_skip is not None, (
+                    "this model needs latent opacity times render latents"
+                )
+                velocity = velocity - source_skip
         return velocity
 
     @torch.no_grad()
@@ -145,6 +152,13 @@ class VideoTransformer(nn.Module):
         """
         cross = self._cross_tokens(conditions)
         return CrossAttentionCache(tuple(layer.keys_and_values(cross) for layer in self._layers()))
+
+    def _with_render(self, noisy_latents: Tensor, render_latents: Tensor | None) -> Tensor:
+        """The video's input on the channel axis."""
+        if not self.config.concatenate_render:
+            return noisy_latents
+        assert render_latents is not None, "this model needs the render's latents"
+        return torch.cat([noisy_latents, render_latents.to(noisy_latents)], dim=1)
 
     def _layers(self) -> Iterator[Layer]:
         if self.streamed_layers is not None:
@@ -208,6 +222,8 @@ class VideoTransformer(nn.Module):
             self.config.temporal_factor,
             self.config.token_pixels,
         )
+        if conditions.use_opacity is not None:
+            opacity = opacity * conditions.use_opacity.to(dtype).view(-1, 1, 1, 1)
         if first_latent_frame == 0:
             opacity = torch.cat([opacity[:, :1].expand(-1, factor - 1, -1, -1), opacity], dim=1)
         assert opacity.shape[1] == factor * conditions.latent_frames, (

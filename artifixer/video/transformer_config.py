@@ -19,6 +19,10 @@ class VideoTransformerConfig:
     which leaves Wan 2.1 with references.
     noise_free_skip: the network predicts velocity - noisy latents + opacity * render latents, which
     has no noise in it at sigma 1.
+    concatenate_render: channel concatenation, which the paper compares opacity mixing with (section
+    5.4): the render's latents stand beside the noisy latents on the channel axis, and the flow
+    starts at noise. The render enters nowhere else: with ``noise_free_skip`` the network then
+    predicts velocity - noisy latents.
     """
 
     width: int
@@ -34,6 +38,7 @@ class VideoTransformerConfig:
     temporal_factor: int = 4
     conditioning_place: Literal["before_attention", "after_attention", "none"] = "before_attention"
     noise_free_skip: bool = False
+    concatenate_render: bool = False
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -55,6 +60,11 @@ class VideoTransformerConfig:
     @property
     def head_width(self) -> int:
         return self.width // self.heads
+
+    @property
+    def input_channels(self) -> int:
+        """Channels per latent that the input projection of the video reads."""
+        return self.latent_channels * (2 if self.concatenate_render else 1)
 
     @property
     def token_pixels(self) -> int:

@@ -215,8 +215,9 @@ class CrossAttention(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """One token per latent frame and patch; the same for the video and for references. A
-    convolution's weights, used as a matrix.
+    """One token per latent frame and patch; the same for the video and for references, which have
+    the first ``latent_channels`` alone where renders are concatenated. A convolution's weights,
+    used as a matrix.
     """
 
     def __init__(self, config: VideoTransformerConfig) -> None:
@@ -224,7 +225,7 @@ class PatchEmbedding(nn.Module):
         self.patch_size = config.patch_size
         self.weight = nn.Parameter(
             torch.empty(
-                config.width, config.latent_channels, 1, config.patch_size, config.patch_size
+                config.width, config.input_channels, 1, config.patch_size, config.patch_size
             )
         )
         self.bias = nn.Parameter(torch.empty(config.width))
@@ -242,7 +243,8 @@ class PatchEmbedding(nn.Module):
             .permute(0, 2, 3, 5, 1, 4, 6)
             .flatten(4)
         )
-        return F.linear(patches, self.weight.flatten(1), self.bias)
+        weight = self.weight[:, : latents.shape[1]]  # absent channels count as zeros
+        return F.linear(patches, weight.flatten(1), self.bias)
 
 
 class MLP(nn.Module):

@@ -188,7 +188,7 @@ def test_rollouts_from_another_source_than_mixing_are_refused():
     pairs = MadePairs(count=1)
     student, teacher = made_model(pairs), made_model(pairs)
     sampling = replace(CONFIG.sampling(), source="direct", steps=1)
-    with pytest.raises(AssertionError, match="distribution to match only from mixing"):
+    with pytest.raises(AssertionError, match="distribution to match only from mixing or noise"):
         SelfForcingStage(
             student.transformer,
             deepcopy(teacher.transformer),

@@ -93,6 +93,7 @@ class FakeNetwork(nn.Module):
         cache=None,
         cross_attention_cache=None,
         source_skip=None,
+        render_latents=None,
     ) -> Tensor:
         seen = tokens = self.gain * noisy.flatten(2).mT[:, :, None]
         if cache is not None:
@@ -596,6 +597,7 @@ class StraightNetwork(FakeNetwork):
         cache=None,
         cross_attention_cache=None,
         source_skip=None,
+        render_latents=None,
     ) -> Tensor:
         return self.source - self.target + cross_attention_cache
 

@@ -65,7 +65,9 @@ def save_release_checkpoint(path: Path, files: ModelFiles, dtype: torch.dtype | 
     """
     config, network = files.config, files.config.transformer
     has_their_parts = (
-        network.conditioning_place == "before_attention" and not network.noise_free_skip
+        network.conditioning_place == "before_attention"
+        and not network.noise_free_skip
+        and not network.concatenate_render
     )
     is_theirs = has_their_parts and network.head_width == WAN_HEAD_WIDTH
     if not is_theirs or not isinstance(config.vae, VaeConfig):
