@@ -13,6 +13,7 @@ import tyro
 from artifixer.evaluation.protocols import Options, protocol
 from artifixer.evaluation.tables import markdown
 from artifixer.pipeline.evaluate import evaluate
+from artifixer.pipeline.evaluate_diagnostics import read_prompts
 from artifixer.pipeline.evaluate_scene import EvaluateConfig
 from artifixer.pipeline.run_config import parse_variants
 from artifixer.recipes.run import RECIPES
@@ -46,6 +47,8 @@ class Command:
     Examples:
       artifixer evaluate heldout my_captures --out scores --views 6
       artifixer evaluate mipnerf360-3 360_v2 --out scores --scenes garden stump
+      artifixer evaluate heldout my_captures --out scores --path heldout --diagnostics
+          --diagnostic-models concatenation=runs/concatenation
       artifixer evaluate nerfbusters data --out scores --masks masks --variants none --frames
           mine=renders
     """
@@ -120,6 +123,16 @@ class Command:
     """The same seed gives the same figures."""
     device: str = "auto"
     """cpu, cuda, cuda:1 ... auto takes a GPU when there is one."""
+    diagnostics: bool = False
+    """Also enhance the renders of every scene's run with other starts of the flow, without some of
+    the inputs and in 1 to 4 steps: the rows of the paper's Table 4, section 5.4 and appendix A.
+    """
+    diagnostic_models: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=FOLDER, may be repeated: a model trained as a variant of Table 4: concatenation, direct,
+    no-forcing or mixing. Without one, direct and mixing take --model, and the others are left out.
+    """
+    prompts: Path | None = None
+    """JSON file of scene: text, for models that read prompts."""
     workers: int = 1
     """Scenes at a time, each in a process of its own, and with a GPU of its own for cuda."""
     ray: str | None = None
@@ -182,6 +195,11 @@ def evaluate_config(command: Command) -> EvaluateConfig:
         options=options,
         variants=() if command.variants == "none" else parse_variants(command.variants),
         frames=dict(_frames(text) for text in command.frames),
+        diagnostics=command.diagnostics,
+        diagnostic_models=dict(
+            _frames(text, "--diagnostic-models") for text in command.diagnostic_models
+        ),
+        prompts={} if command.prompts is None else read_prompts(command.prompts),
         naming=command.naming,
         side_by_side=command.side_by_side,
         resize=command.resize,
@@ -208,8 +226,8 @@ def _pair(text: str) -> tuple[str, str]:
     return (scene, name) if sign else ("", text)
 
 
-def _frames(text: str) -> tuple[str, Path]:
+def _frames(text: str, option: str = "--frames") -> tuple[str, Path]:
     name, sign, folder = text.partition("=")
     if not sign or not name or not folder:
-        raise InputError(f"--frames {text}: expected NAME=FOLDER")
+        raise InputError(f"{option} {text}: expected NAME=FOLDER")
     return name, Path(folder)

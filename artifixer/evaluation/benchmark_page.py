@@ -16,7 +16,14 @@ from typing import Any
 from artifixer.evaluation.files import method_file, scene_folder
 from artifixer.evaluation.profiles import PROFILES
 from artifixer.evaluation.protocols import short
-from artifixer.evaluation.tables import Table, facts, method_title, number, tables
+from artifixer.evaluation.tables import (
+    Table,
+    facts,
+    method_title,
+    number,
+    tables,
+    without_diagnostics,
+)
 from artifixer.runtime.files import is_regular, read_whole, write_bytes
 
 #: Bytes of embedded pictures at most; further views are left out.
@@ -36,8 +43,9 @@ _WIDTH, _HEIGHT, _MARGIN = 960, 240, 44
 
 def write_page(path: Path, results: Mapping[str, Any], out: Path) -> None:
     """Write the page atomically. out: the evaluation's folder."""
+    shown, results = [*map(_table, tables(results))], without_diagnostics(results)
     sections = [
-        *map(_table, tables(results)),
+        *shown,
         '<h2>Every held-out view</h2><div class="card">',
         *(_plot(results, scene) for scene in results["scenes"]),
         _legend(results),

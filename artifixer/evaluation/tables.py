@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from artifixer.evaluation.diagnostics import PREFIX, TITLES
 from artifixer.evaluation.evaluate import VARIANT_TITLES
 from artifixer.evaluation.profiles import FID, KD, PROFILES, ST_LPIPS, Figure
 from artifixer.evaluation.protocols import data, protocol, short
@@ -42,14 +43,26 @@ class Table:
 
 def method_title(name: str) -> str:
     """What people read for a method."""
-    return VARIANT_TITLES.get(name, "Photos" if name == "photos" else name)
+    return VARIANT_TITLES.get(name, "Photos" if name == "photos" else TITLES.get(name, name))
+
+
+def without_diagnostics(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The results with the methods that stand in every table."""
+    methods = results["methods"].items()
+    return {
+        **results,
+        "methods": {name: method for name, method in methods if not name.startswith(PREFIX)},
+    }
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
     """All tables of an evaluation."""
+    diagnostics = _diagnostics_table(results)
+    results = without_diagnostics(results)
     found = [_profile_table(results, name) for name in results["profiles"]]
     return [
         *(table for table in found if table is not None),
+        *([] if diagnostics is None else [diagnostics]),
         _general_table(results),
         *_consistency_tables(results),
         *_scene_tables(results),
@@ -181,6 +194,69 @@ def _profile_table(results: Mapping[str, Any], name: str) -> Table | None:
         tuple(rows),
         tuple(notes),
     )
+
+
+def _diagnostics_table(results: Mapping[str, Any]) -> Table | None:
+    """Renders, the evaluated model and all rows of ``evaluation/diagnostics``, in the first profile
+    that has them; published rows of Table 4 beside those of its data set.
+    """
+    if not results["diagnostics"]:
+        return None
+    methods = {name: method["summary"] for name, method in results["methods"].items()}
+    reference = next(iter(methods.values()))
+    profile = PROFILES[
+        next(name for name in results["profiles"] if name in reference[PROFILES[name].averaging])
+    ]
+    order = profile.averaging
+    regions = ("all", "opaque", "empty")
+    columns = [*profile.figures, *([FID] if profile.has_fid else [])]
+
+    def values(summary: Mapping[str, Any] | None) -> tuple[float | None, ...]:
+        if summary is None:
+            return (None,) * (len(columns) + len(regions))
+        figures = [
+            summary["fid"].get(profile.name, {}).get("value")
+            if figure is FID
+            else summary[order][profile.name].get(figure.name)
+            for figure in columns
+        ]
+        return (*figures, *(summary["pooled"][region] for region in regions))
+
+    rows: list[tuple[str, tuple[float | None, ...], bool]] = []
+    notes = [
+        f"Mean over {'all frames' if order == 'frames' else 'the scenes'}; {profile.title}; then "
+        "PSNR pooled over all, opaque and empty pixels. One reconstruction per scene: all rows "
+        "enhance the same renders. Inputs are left out of weights that were trained with them."
+    ]
+    if results["protocol"].startswith("mipnerf360-"):
+        for published in data("published")["rows"]:
+            if published["table"] == 4:
+                found = (*_published(columns, published), *(None,) * len(regions))
+                rows.append((f"{published['method']} (paper){NOT_COMPARABLE}", found, False))
+        notes.append(
+            f"{NOT_COMPARABLE} not comparable: means over 3, 6 and 9 views, models trained in "
+            "10,000 + 2,000 + 600 steps."
+        )
+    for name in ("3dgut", "input", "artifixer"):
+        if name in methods:
+            title = method_title(name) + (", all inputs" if name == "artifixer" else "")
+            rows.append((title, values(methods[name]), True))
+    for row in results["diagnostics"]:
+        rows.append((_diagnostic_label(row), values(methods.get(row["method"])), True))
+        if row["absent"] is not None:
+            notes.append(f"- {row['title']}: absent, {row['absent']}.")
+    notes += _absent(results, columns)
+    titles = [(figure.title, figure.digits, figure.larger_is_better) for figure in columns]
+    pooled = [("PSNR pooled", 2, True), ("opaque", 2, True), ("empty", 2, True)]
+    return Table("Diagnostics", (*titles, *pooled), tuple(rows), tuple(notes))
+
+
+def _diagnostic_label(row: Mapping[str, Any]) -> str:
+    if row["absent"] is not None or row["group"] == "steps":
+        return str(row["title"])
+    trained = "trained so" if row["trained_for"] else "the evaluated model"
+    steps = f"{row['steps']} step{'' if row['steps'] == 1 else 's'}"
+    return f"{row['title']} ({trained}, {steps})" if row["group"] == "start" else str(row["title"])
 
 
 def _published(columns: Sequence[Figure], row: Mapping[str, Any]) -> tuple[float | None, ...]:

@@ -9,11 +9,14 @@ Ray cluster; each is resumed where it was killed, and the tables are made again 
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from artifixer.curation.workers import (
     ProcessWorkers,
@@ -23,7 +26,8 @@ from artifixer.curation.workers import (
     worker_devices,
 )
 from artifixer.evaluation.benchmark_page import write_page
-from artifixer.evaluation.files import method_file, scene_folder
+from artifixer.evaluation.diagnostics import DIAGNOSTICS, PREFIX
+from artifixer.evaluation.files import method_file, scene_folder, without_places
 from artifixer.evaluation.profiles import PROFILES, Networks
 from artifixer.evaluation.protocols import Protocol, find_scenes
 from artifixer.evaluation.scores import SceneScores, mean, read_scores, summarise
@@ -33,6 +37,7 @@ from artifixer.pipeline.evaluate_scene import (
     PHOTOS_ROW,
     EvaluateConfig,
     check_scene,
+    diagnostic_rows,
     evaluate_scene,
 )
 from artifixer.runtime.errors import InputError
@@ -112,7 +117,12 @@ def settings_of(config: EvaluateConfig) -> dict[str, Any]:
     content = asdict(config)
     for name in ("out", "data"):
         content.pop(name)
-    content["frames"] = sorted(config.frames)
+    for name in ("frames", "diagnostic_models"):
+        content[name] = sorted(content[name])
+    for name in ("model", "depth_model", "path"):
+        value = content[name]
+        if value is not None and Path(value).exists():
+            content[name] = Path(value).resolve().name
     options = content["options"]
     for name in ("masks", "train_ids"):
         options[name] = options[name] is not None
@@ -123,6 +133,15 @@ def settings_of(config: EvaluateConfig) -> dict[str, Any]:
 
 def _check(config: EvaluateConfig, places: Mapping[str, Path]) -> None:
     """What can be found wrong without reading a scene."""
+    if config.diagnostics:
+        if not config.variants:
+            raise InputError("--diagnostics: needs a run; give --variants, at least artifixer")
+        diagnostic_rows(config)
+    elif config.diagnostic_models:
+        raise InputError("--diagnostic-models: has no meaning without --diagnostics")
+    lacking = [name for name in places if config.prompts and name not in config.prompts]
+    if lacking:
+        raise InputError(f"--prompts: has no text of {', '.join(lacking)}; expected all scenes")
     if not config.variants and not config.frames:
         raise InputError(
             "nothing to evaluate: give --variants, --frames NAME=FOLDER, or both; --variants none "
@@ -132,7 +151,8 @@ def _check(config: EvaluateConfig, places: Mapping[str, Path]) -> None:
     names = [method_file(name) for name in config.frames]
     known = {"3dgut", "input", "artifixer", "artifixer3d", "artifixer3d_plus", PHOTOS_ROW}
     for name, file in zip(config.frames, names, strict=True):
-        if names.count(file) > 1 or file in known or file.startswith("inpainting_"):
+        is_ours = file in known or file.startswith(("inpainting_", PREFIX))
+        if names.count(file) > 1 or is_ours:
             raise InputError(f"--frames {name}=...: the name is taken, expected another")
     out = config.out.resolve()
     for place in places.values():
@@ -174,7 +194,10 @@ def _all_scenes(
 def collect(config: EvaluateConfig, scenes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What ``results.json`` holds, from the scenes' folders."""
     entry = config.entry
-    missing = Networks.load(config.device, antialias=config.antialias).missing
+    missing = {
+        name: without_places(why, _places())
+        for name, why in Networks.load(config.device, antialias=config.antialias).missing.items()
+    }
     first = next(iter(scenes.values()))
     methods = {}
     for name, facts in first["methods"].items():
@@ -218,8 +241,37 @@ def collect(config: EvaluateConfig, scenes: Mapping[str, Mapping[str, Any]]) -> 
             for name, scene in scenes.items()
         },
         "photo_consistency": _consistency(scenes, PHOTOS_ROW),
+        "diagnostics": _diagnostics(config),
         "methods": methods,
     }
+
+
+def _diagnostics(config: EvaluateConfig) -> list[dict[str, Any]]:
+    """One record per row: how its frames are made, or why there are none."""
+    rows = diagnostic_rows(config)
+    if rows is None:
+        return []
+    records = []
+    for row in DIAGNOSTICS:
+        record: dict[str, Any] = {"title": row.title, "group": row.group, "method": row.method}
+        record["absent"] = rows.reason(row)
+        if record["absent"] is None:
+            model, settings = rows.files_of(row).config, rows.settings(row)
+            record["trained_for"] = row.role if row.role in rows.models else ""
+            record["model"] = model.name
+            record["source"] = settings.source or model.in_mode(settings.mode).source
+            record["steps"] = settings.steps or model.steps_in(settings.mode)
+            record["drop"] = list(settings.drop)
+        records.append(record)
+    return records
+
+
+def _places() -> dict[str, str]:
+    """Folders of this machine that messages about absent networks may name."""
+    hub = torch.hub.get_dir()
+    found = {hub: "$TORCH_HOME/hub", str(Path(hub).resolve()): "$TORCH_HOME/hub"}
+    found |= {path: "site-packages" for path in sys.path if Path(path).is_absolute()}
+    return found | {sys.prefix: "environment", str(Path.home()): "~"}
 
 
 def _records(scores: Mapping[str, SceneScores]) -> list[dict[str, Any]]:

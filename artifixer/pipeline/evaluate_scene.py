@@ -5,6 +5,7 @@ Layout of ``OUT/scenes/SCENE``, a run folder of its own::
     capture/             the photos that count, with transforms.json (benchmarks in a layout of their own)
     split.json           names of the training and of the held-out photos
     run/                 ``artifixer run`` on it, where variants are wanted
+    diagnostics/ROW/     frames of the rows of ``--diagnostics``
     scores/METHOD.json   figures of every held-out view, and features for FID and KD
     pictures/METHOD/     its worst and its best view by PSNR, beside the photo
     scene.json           split, caveats, and the consistency of every method
@@ -36,7 +37,7 @@ from artifixer.evaluation.consistency import (
     revisit_warps,
 )
 from artifixer.evaluation.evaluate import VARIANT_TITLES
-from artifixer.evaluation.files import method_file, scene_folder
+from artifixer.evaluation.files import method_file, relative_to_any, scene_folder
 from artifixer.evaluation.frames import FrameSource, Naming, SideBySide, find_frames
 from artifixer.evaluation.inpainting import METHODS, inpaint
 from artifixer.evaluation.profiles import Networks
@@ -52,6 +53,8 @@ from artifixer.evaluation.scores import SceneScores, View, score_scene, write_sc
 from artifixer.geometry.camera_file import read_cameras
 from artifixer.imaging.resize import resize_bilinear
 from artifixer.pipeline.capture import CaptureChoice, LoadedCapture, load_capture
+from artifixer.pipeline.evaluate_diagnostics import FOLDER as DIAGNOSTICS_FOLDER
+from artifixer.pipeline.evaluate_diagnostics import DiagnosticRows, find_models, make_frames
 from artifixer.pipeline.run import run
 from artifixer.pipeline.run_config import RunConfig, check_config
 from artifixer.runtime.errors import InputError
@@ -80,7 +83,7 @@ VERSION = 1
 #: What lies in the folder of a scene.
 SCENE_OUTPUTS = (
     *("capture", "split.json", "run", "cache", "scores", "pictures"),
-    *("consistency.json", "scene.json"),
+    *("consistency.json", "scene.json", DIAGNOSTICS_FOLDER),
 )
 
 #: Longest side of the pictures for the page, pixels, and their quality on WebP's scale to 100.
@@ -96,7 +99,9 @@ class EvaluateConfig:
     naming, side_by_side: see ``evaluation/frames``. resize: how frames of another size are brought
     to the photo's; None refuses them. own_truth: score against the photos that lie beside a
     method's frames. size: of the photos, None as they are. path: of the run, None for the
-    benchmark's. antialias: of FID's second resizing. The rest as for ``run``.
+    benchmark's. antialias: of FID's second resizing. diagnostics: make the rows of
+    ``evaluation/diagnostics`` as well. diagnostic_models: folders by what they were trained for.
+    prompts: text by scene. The rest as for ``run``.
     """
 
     protocol: str
@@ -123,6 +128,9 @@ class EvaluateConfig:
     distill: DistillConfig = field(default_factory=DistillConfig)
     seed: int = 0
     device: str = "cpu"
+    diagnostics: bool = False
+    diagnostic_models: Mapping[str, Path] = field(default_factory=dict)
+    prompts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def entry(self) -> Protocol:
@@ -137,6 +145,7 @@ def run_config(config: EvaluateConfig, scene: BenchmarkScene, folder: Path) -> R
         path=config.path or config.entry.path,
         model=config.model,
         variants=config.variants,
+        prompt=config.prompts.get(scene.name, ""),
         mode=config.mode,
         steps=config.steps,
         references=config.references,
@@ -165,6 +174,17 @@ def open_benchmark_scene(config: EvaluateConfig, name: str, folder: Path) -> Ben
     return scene
 
 
+def diagnostic_rows(config: EvaluateConfig) -> DiagnosticRows | None:
+    """The rows of the evaluation; None without them. Raises InputError for models that are not
+    there or were trained for something else.
+    """
+    if not config.diagnostics:
+        return None
+    models = find_models(config.model, config.diagnostic_models)
+    steps = config.steps
+    return DiagnosticRows(models, config.mode, steps, config.references, bool(config.prompts))
+
+
 def evaluate_scene(config: EvaluateConfig, name: str, device: str = "") -> dict[str, Any]:
     """Everything about one scene; returns what its ``scene.json`` holds. device: takes the place of
     the config's.
@@ -174,13 +194,18 @@ def evaluate_scene(config: EvaluateConfig, name: str, device: str = "") -> dict[
     config = replace(config, device=device or config.device)
     with _opened(config, name) as (files, scene):
         folder = files.root
+        diagnostics: dict[str, Path] = {}
         if config.variants:
-            run(run_config(config, scene, folder))
+            scale = run(run_config(config, scene, folder)).camera_scale.value
+            rows = diagnostic_rows(config)
+            if rows is not None:
+                prompt = config.prompts.get(scene.name, "")
+                diagnostics = make_frames(rows, files, scale, prompt, config.seed, config.device)
         capture = load_capture(
             _choice(config, scene, folder), work_folder=None, cache_folder=folder / "cache"
         )
         networks = _networks(config.device, config.antialias)
-        content = _Scoring(config, scene, capture, networks, files).finish()
+        content = _Scoring(config, scene, capture, networks, files, diagnostics).finish()
         write_json(folder / "scene.json", content)
         # as JSON has it, so that a result that comes from the file is the same
         return dict(to_json(content))
@@ -279,7 +304,9 @@ class _Scoring:
         capture: LoadedCapture,
         networks: Networks,
         files: RunFolder,
+        diagnostics: Mapping[str, Path],
     ) -> None:
+        self.diagnostics = diagnostics
         self.config, self.scene, self.networks, self.files = config, scene, networks, files
         self.photos = {
             capture.scene.photos[index].name: capture.scene.photos[index]
@@ -364,7 +391,7 @@ class _Scoring:
             for name, folder in folders.items()
             if name not in ("3dgut", "input")
         ]
-        return methods
+        return [*methods, *(self._stored(*row) for row in self.diagnostics.items())]
 
     def _stored(self, name: str, folder: Path) -> _Method:
         def file(index: int) -> Path:
@@ -402,7 +429,11 @@ class _Scoring:
             _Method(
                 source.name,
                 source.prediction,
-                functools.partial(lambda files, photo: str(files[photo]), source.files),
+                functools.partial(
+                    lambda files, root, photo: relative_to_any(files[photo], root),
+                    source.files,
+                    (self.config.frames[source.name],),
+                ),
                 [
                     [table.get(photo) for photo in sorted(self.photos)]
                     for table in (source.files, source.truths, source.opacities, source.depths)
@@ -472,7 +503,7 @@ class _Scoring:
                 method.path(name),
                 truth_path,
                 mask,
-                "" if mask_path is None else str(mask_path),
+                "" if mask_path is None else self._relative(mask_path),
                 self._opacity(name, width, height),
                 source.opacity(name) if source else None,
                 self._depth(source, name, width, height) if source else None,
@@ -583,9 +614,10 @@ class _Scoring:
         )
 
     def _relative(self, path: Path) -> str:
-        """Paths of the evaluation's own files do not depend on where its folder lies."""
-        root = self.config.out
-        return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+        """Paths do not depend on where the folders of the evaluation lie."""
+        config = self.config
+        roots = (config.out, Path(config.data), config.options.masks)
+        return relative_to_any(path, [root for root in roots if root is not None])
 
 
 def _picture(pair: UInt8[np.ndarray, "height width 3"]) -> bytes:

@@ -122,7 +122,7 @@ def test_nerfbusters_with_masks_through_the_command_line(
     found = results_of(tmp_path / "out")
     record = found["methods"]["3dgut"]["views"][0]
     assert list(record["figures"]) == ["difix", "genfusion", "nerfbusters"]
-    assert record["mask"] == str(tmp_path / "masks" / "art" / "00000.png")
+    assert record["mask"] == "art/00000.png", "below --masks"
     coverage = [
         view["figures"]["nerfbusters"]["coverage"] for view in found["methods"]["3dgut"]["views"]
     ]
@@ -244,7 +244,9 @@ def test_frames_of_another_method_stand_beside_ours(evaluated: EvaluateConfig) -
 
     expected = float(psnr(torch.from_numpy(ours), torch.from_numpy(theirs)))
     assert changed[0]["figures"]["genfusion"]["psnr"] == pytest.approx(expected, abs=1e-4)
-    assert changed[0]["prediction"] == str(frame)
+    assert changed[0]["prediction"] == "aloe/rgb/00002.png", "below the folder of --frames"
+    truth = "scenes/aloe/capture/images/frame_1_00003.png"
+    assert changed[0]["truth"] == truth, "below OUT"
     equal = next(view for view in mine["views"] if not view["squared"][0])
     assert equal["figures"]["genfusion"]["psnr"] is None, "infinite, and no JSON number"
 
@@ -326,6 +328,26 @@ def test_own_photos_are_marked(evaluated: EvaluateConfig, tmp_path: Path) -> Non
     assert "| mine; own photos |" in (tmp_path / "out" / "table.md").read_text()
     with pytest.raises(InputError, match="has no photos beside its frames"):
         evaluate(replace(own, out=tmp_path / "other", frames=evaluated.frames))
+
+
+def test_results_name_no_place_of_the_machine(
+    evaluated: EvaluateConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The same evaluation on another machine gives the same files."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    again = replace(evaluated, out=tmp_path / "out", variants=())
+    found = json.dumps(evaluate(again).results)
+    assert "$TORCH_HOME/hub" in found, "the absent networks say where they belong"
+    for out in (again.out, evaluated.out):
+        for file in ("results.json", "table.md", "table.csv", "table.tex", "report.html"):
+            text = (out / file).read_text()
+            for place in (
+                evaluated.out.parent,
+                Path(evaluated.model).parent,
+                tmp_path,
+                Path.home(),
+            ):
+                assert str(place) not in text, f"{file} names {place}"
 
 
 # Continuing ---------------------------------------------------------------------------------------

@@ -1,0 +1,183 @@
+"""The diagnostic rows of one scene: its run's renders enhanced again, each row in a folder.
+
+``SCENE/diagnostics/ROW/%05d.png`` are frames along the run's path at its size. One stage per row,
+continued inside the clip; nothing is reconstructed or rendered again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from artifixer.enhance.enhance import EnhanceConfig, enhance
+from artifixer.enhance.sources import ReferencePhoto, alike_cameras
+from artifixer.evaluation.diagnostics import (
+    DIAGNOSTICS,
+    ROLES,
+    Diagnostic,
+    absent,
+    settings_of_row,
+)
+from artifixer.geometry.camera_file import read_cameras
+from artifixer.pipeline.enhance import StoreOnDisk
+from artifixer.pipeline.run_steps import at_size
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import as_object, read_json
+from artifixer.runtime.media import write_png
+from artifixer.runtime.progress import Progress, ProgressBar
+from artifixer.runtime.run_folder import RunFolder
+from artifixer.runtime.stages import StageFiles, Stages
+from artifixer.runtime.stopping import stop_if_requested
+from artifixer.splats.render_folder import read_render_folder
+from artifixer.video.checkpoints.files import ModelFiles
+from artifixer.video.model import Mode, Model, ModelConfig
+from artifixer.video.model_files import load_model, locate_model
+
+FOLDER = "diagnostics"
+
+#: Longest text of a scene, characters.
+LONGEST_PROMPT = 10_000
+
+
+@dataclass(frozen=True)
+class DiagnosticRows:
+    """The rows of an evaluation. models: files by role, the evaluated model's as ""."""
+
+    models: Mapping[str, ModelFiles]
+    mode: Mode
+    steps: int | str | None
+    references: int
+    has_prompts: bool
+
+    @cached_property
+    def configs(self) -> dict[str, ModelConfig]:
+        return {role: files.config for role, files in self.models.items()}
+
+    def reason(self, row: Diagnostic) -> str | None:
+        """Why the row is absent."""
+        return absent(row, self.configs, self.has_prompts, self.references)
+
+    @property
+    def present(self) -> list[Diagnostic]:
+        return [row for row in DIAGNOSTICS if self.reason(row) is None]
+
+    def files_of(self, row: Diagnostic) -> ModelFiles:
+        return self.models.get(row.role, self.models[""])
+
+    def settings(self, row: Diagnostic) -> EnhanceConfig:
+        steps = self.steps if isinstance(self.steps, int) else None
+        chosen: int | None = steps
+        return settings_of_row(row, self.files_of(row).config, self.mode, chosen)
+
+
+def find_models(model: str, given: Mapping[str, Path]) -> dict[str, ModelFiles]:
+    """The models by role. Raises ``InputError`` for unknown roles and models that are not there."""
+    found = {"": locate_model(model)}
+    for role, folder in given.items():
+        if role not in ROLES:
+            raise InputError(
+                f"--diagnostic-models {role}=...: unknown, expected some of {', '.join(ROLES)}"
+            )
+        place = folder / "model" if (folder / "model" / "config.json").is_file() else folder
+        found[role] = locate_model(str(place))
+        found[role].check_weights()
+        starts_at_noise = found[role].config.source == "noise"
+        if (role == "concatenation") != starts_at_noise:
+            raise InputError(
+                f"--diagnostic-models {role}={folder}: model {found[role].config.name} starts at "
+                f"{found[role].config.source}; expected "
+                f"{'noise' if role == 'concatenation' else 'mixing or direct'}"
+            )
+    return found
+
+
+def read_prompts(path: Path) -> dict[str, str]:
+    """``--prompts``: a JSON object of scene -> text. Raises ``InputError`` for anything else."""
+    content = as_object(read_json(path), path)
+    for name, text in content.items():
+        if not isinstance(text, str) or len(text) > LONGEST_PROMPT:
+            raise InputError(f"{path}: {name[:60]!r} is no text of at most {LONGEST_PROMPT:,}")
+    return content
+
+
+def make_frames(
+    rows: DiagnosticRows,
+    files: RunFolder,
+    camera_scale: float,
+    prompt: str,
+    seed: int,
+    device: str,
+) -> dict[str, Path]:
+    """Frames of all rows of a scene by method, from the renders of its finished run."""
+    run = files.root / "run"
+    shown = run / "renders_input"
+    renders = read_render_folder(shown if shown.is_dir() else run / "renders")
+    cameras = alike_cameras(renders.frames, str(renders.path))
+    target = read_cameras(run / "cameras.json")[0].camera
+    references = [ReferencePhoto(each.frame.camera, each.photo()) for each in renders.references]
+    pictures = [
+        renders.path / kind / f"{index:05d}.png"
+        for kind in ("rgb", "opacity")
+        for index in range(len(renders))
+    ]
+    shared = {
+        "renders": fingerprint(renders.path / "cameras.json", *pictures),
+        "references": fingerprint([each.file for each in renders.references]),
+        "size": [target.width, target.height],
+    }
+    loaded: list[tuple[str, Model]] = []
+
+    def model_at(place: ModelFiles) -> Model:
+        if not loaded or loaded[0][0] != place.identity:
+            loaded.clear()
+            loaded.append((place.identity, load_model(place, device)))
+        return loaded[0][1]
+
+    found = {}
+    with Progress([row.name for row in rows.present]) as progress:
+        stages = Stages(files, progress, write_timing=False)
+        for row in rows.present:
+            place = rows.files_of(row)
+            settings = replace(
+                rows.settings(row),
+                seed=seed,
+                camera_scale=camera_scale,
+                prompt=prompt if place.config.takes_text else "",
+            )
+            folder, state = f"{FOLDER}/{row.name}", f"{FOLDER}/{row.name}.state"
+
+            def work(
+                bar: ProgressBar,
+                place: ModelFiles = place,
+                settings: EnhanceConfig = settings,
+                folder: str = folder,
+                state: str = state,
+            ) -> None:
+                store = StoreOnDisk(files.root / state)
+                blocks = enhance(
+                    renders, cameras, references, model_at(place), settings, store=store
+                )
+                with closing(blocks):  # type: ignore[type-var]
+                    for block in blocks:
+                        for index, frame in enumerate(block.frames, start=block.first_index):
+                            path = files.root / folder / f"{index:05d}.png"
+                            if not path.is_file():
+                                write_png(path, at_size(frame, target.width, target.height))
+                        bar.update(block.first_index + len(block.frames))
+                        stop_if_requested("between frames; run the same command to continue")
+
+            key = {**shared, "model": place.identity, "settings": asdict(settings)}
+            stage = StageFiles(f"diagnostic_{row.name}", (folder,), (state,))
+            stages.complete(stage, key, len(cameras), work)
+            found[row.method] = files.root / folder
+        for row in DIAGNOSTICS:
+            if row.method not in found:
+                folder = f"{FOLDER}/{row.name}"
+                stages.discard(
+                    StageFiles(f"diagnostic_{row.name}", (folder,), (f"{folder}.state",))
+                )
+    return found
