@@ -1,4 +1,6 @@
-"""Walls and what is in them: openings, windows, curtains, doors. Positions are metres along a wall."""
+"""Walls and their openings: windows, curtains, doors. Positions are metres along a wall."""
+
+import itertools
 
 import numpy as np
 from scene import Opening, Scene, Wall
@@ -12,7 +14,7 @@ def add_wall(scene: Scene, wall: Wall, height, cuts, mat, tile, texel) -> None:
     ends = {min(max(c[i], 0), wall.length) for c in cuts for i in (0, 1)}
     edges = sorted({0.0, wall.length, *ends})
     flip = np.cross(np.append(wall.t, 0), [0, 0, 1]) @ np.append(wall.n, 0) < 0
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in itertools.pairwise(edges):
         spans = [(0.0, height)]
         for s0, s1, low, high in cuts:
             if s0 <= a + 1e-6 and s1 >= b - 1e-6:

@@ -3,6 +3,7 @@
 Out: OpenGL camera-to-world poses (x right, y up, looking along -z).
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,7 +163,7 @@ def _walkway(floor: Floor, rng, frames: int) -> tuple[np.ndarray, float]:
         distance = np.linalg.norm(far - points[-1], axis=1) * rng.uniform(0.5, 1, 12)
         points.append(far[np.argmax(distance)])
     track = []
-    for a, b in zip(points, points[1:], strict=False):
+    for a, b in itertools.pairwise(points):
         path = floor.route(a, b)
         if path is not None:
             track.append(path[1:] if track else path)
