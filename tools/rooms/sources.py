@@ -4,6 +4,7 @@ README.md says how the folder is filled. ROOMS_LIBRARY and ROOMS_BPY override tw
 """
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +20,12 @@ class Sources:
 
     @classmethod
     def from_environment(cls) -> "Sources":
-        """Raises SystemExit if ROOMS_SOURCES is not set or no folder."""
+        """Exit code 2 if ROOMS_SOURCES is not set or no folder."""
         value = os.environ.get("ROOMS_SOURCES", "")
         if not value or not Path(value).is_dir():
-            raise SystemExit(f"ROOMS_SOURCES must name the folder that README.md fills: '{value}'")
+            message = f"ROOMS_SOURCES must name the folder that README.md fills: '{value}'"
+            print(message, file=sys.stderr)
+            raise SystemExit(2)
         return cls(Path(value))
 
     @property
