@@ -17,7 +17,17 @@ from hypothesis import strategies as st
 
 ROOMS = Path(__file__).parents[2] / "tools" / "rooms"
 #: Modules that need neither the library nor the tool's own environment.
-MODULES = ("capture", "catalog", "scene", "surfaces", "openings", "credits", "panoramas", "sources")
+MODULES = (
+    "capture",
+    "catalog",
+    "check_capture",
+    "credits",
+    "openings",
+    "panoramas",
+    "scene",
+    "sources",
+    "surfaces",
+)
 WALL_LENGTH, WALL_HEIGHT = 4.0, 2.6
 
 
@@ -131,6 +141,16 @@ def test_points_lie_on_the_walls_of_the_box(rooms) -> None:
     points, _ = rooms.capture.sparse_points(box_room_views(rooms), np.random.default_rng(1))
     distance = np.minimum(np.abs(points), np.abs(points - [6.0, 5.0, 3.0])).min(1)
     assert distance.max() < 1e-5  # float32 depth
+
+
+def test_the_check_finds_a_depth_of_another_scale(rooms, tmp_path) -> None:
+    write(rooms, tmp_path / "good", 1.0)
+    assert rooms.check_capture.agreement_of_points(tmp_path / "good") > 0.99
+    write(rooms, tmp_path / "bad", 1.0)
+    path = tmp_path / "bad/transforms.json"
+    meta = json.loads(path.read_text())
+    path.write_text(json.dumps({**meta, "depth_unit_scale_factor": 0.0011}))
+    assert rooms.check_capture.agreement_of_points(tmp_path / "bad") < 0.5
 
 
 def test_an_interrupted_capture_leaves_no_folder(rooms, tmp_path) -> None:

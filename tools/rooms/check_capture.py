@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import maximum_filter, minimum_filter
 
 POINT = np.dtype([("position", "<f4", 3), ("color", "u1", 3)])
 LEAST_AGREEMENT = 0.95
@@ -42,10 +43,13 @@ def agreement_of_points(folder: Path) -> float:
         d = np.maximum(-back, 1e-6)
         u, v = meta["fl_x"] * x / d + meta["cx"], -meta["fl_y"] * y / d + meta["cy"]
         inside = (-back > 0.05) & (u >= 0) & (u < meta["w"]) & (v >= 0) & (v < meta["h"])
-        gap = d[inside] - z[v[inside].astype(int), u[inside].astype(int)]
+        at = v[inside].astype(int), u[inside].astype(int)
         tolerance = 0.02 + 0.01 * d[inside]
-        on_surface += (np.abs(gap) < tolerance).sum()
-        visible += (gap < tolerance).sum()
+        # against the pixel and its neighbours: small photos have large pixels
+        before_far = d[inside] < maximum_filter(z, 3)[at] + tolerance
+        behind_near = d[inside] > minimum_filter(z, 3)[at] - tolerance
+        on_surface += (before_far & behind_near).sum()
+        visible += before_far.sum()
     return float(on_surface / max(visible, 1))
 
 
