@@ -22,6 +22,7 @@ MODULES = (
     "catalog",
     "check_capture",
     "credits",
+    "layers",
     "openings",
     "panoramas",
     "scene",
@@ -229,6 +230,21 @@ def test_pictures_come_from_the_seed_alone(rooms, library) -> None:
 
     assert np.array_equal(pictures(5), pictures(5))
     assert not np.array_equal(pictures(5), pictures(6))
+
+
+def test_a_models_picture_lies_in_the_furniture_folder(rooms, library) -> None:
+    scene = empty_scene(rooms, library, 0)
+    folder = scene.surfaces.sources.furniture
+    folder.mkdir(exist_ok=True)
+    red = np.full((4, 4, 3), [255, 0, 0], np.uint8)
+    rooms.layers.Image.fromarray(red).save(folder / "red.png")
+    scene.material(image="red.png")
+    assert rooms.layers.load_layers(scene).shape == (1, 512, 512, 4)
+    assert scene.materials[0].layer == 0
+    assert scene.materials[0].mean == pytest.approx([0.88, 0.01, 0.01])
+    scene.material(image="furn/red.png")  # a library made for another folder
+    with pytest.raises(RuntimeError, match=r"red\.png is missing"):
+        rooms.layers.load_layers(scene)
 
 
 def test_every_texture_has_a_permissive_licence_and_a_creator(rooms) -> None:

@@ -185,7 +185,7 @@ def material_record(material, root: Path) -> dict:
     source = base.links[0].from_node if base.is_linked else None
     if source is not None and source.type == "TEX_IMAGE" and source.image:
         path = Path(bpy.path.abspath(source.image.filepath)).resolve()
-        if path.is_relative_to(root.resolve()):
+        if path.is_relative_to(root.resolve()) and path.is_file():
             out["image"] = path.relative_to(root.resolve()).as_posix()
     for key, name in (("rough", "Roughness"), ("metal", "Metallic"), ("alpha", "Alpha")):
         out[key] = float(node.inputs[name].default_value)

@@ -20,11 +20,11 @@ import light
 import numpy as np
 import probes
 import rooms
-import triangles
 import walk
 from capture import Views, sentence, write_capture
 from catalog import Catalog
 from draw import Painter
+from layers import load_layers
 from scene import Scene
 from sources import Sources
 
@@ -60,7 +60,7 @@ def make_capture(seed: int, folder: Path, sources: Sources, catalog: Catalog, se
     clock = Clock()
     scene = rooms.compose(seed, sources, catalog)
     rng = np.random.default_rng(seed + 1000003)
-    layers = triangles.load_layers(scene)
+    pictures = load_layers(scene)
     clock.lap("compose")
     geometry = probes.flatten(scene)
     clock.lap("geometry")
@@ -78,7 +78,7 @@ def make_capture(seed: int, folder: Path, sources: Sources, catalog: Catalog, se
     clock.lap("bake")
     lit = light.filter_light(scene, geometry, raw)
     clock.lap("filter")
-    painter = Painter(scene, geometry, lit, layers, sky, settings.size, settings.oversample)
+    painter = Painter(scene, geometry, lit, pictures, sky, settings.size, settings.oversample)
     expose(painter, scene, poses, tangent, lit[0], sky, rng)
     clock.lap("exposure")
     photos, depths = zip(*(painter.photo(pose, tangent) for pose in poses), strict=True)

@@ -5,7 +5,6 @@ Units are metres, z points up. Everything random comes from ``Scene.rng``, in a 
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from catalog import Catalog
@@ -24,9 +23,9 @@ class Material:
     emit: float
     metal: float
     layer: int = -1
-    """Index into the picture layers, -1 without a picture; set by ``triangles.load_layers``."""
+    """Index into the picture layers, -1 without a picture; set by ``layers.load_layers``."""
     mean: list[float] = field(default_factory=list)
-    """Mean linear colour, for baking; set by ``triangles.load_layers``."""
+    """Mean linear colour, for baking; set by ``layers.load_layers``."""
 
 
 @dataclass
@@ -338,8 +337,3 @@ class Scene:
             quarter = rng.integers(4) * math.pi / 2 * (model not in self.catalog["screens"])
             lit = power if "light" in self.catalog.models[model] else 0.0
             self.put(model, x, y, max(tops), turn + quarter, lit)
-
-
-def picture_path(furniture: Path, image: str) -> Path:
-    """A model's picture: relative to the furniture folder in the library's index."""
-    return furniture / image

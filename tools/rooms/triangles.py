@@ -1,4 +1,4 @@
-"""Triangles of a scene: ray casts, subdivision, rectangles as triangles, picture layers.
+"""Triangles of a scene: ray casts, subdivision, rectangles as triangles.
 
 Short names of arrays, here and in probes.py: p points, n normals, t texture coordinates,
 m materials, e emission.
@@ -7,9 +7,7 @@ m materials, e emission.
 import numpy as np
 from embreex import rtcore_scene
 from embreex.mesh_construction import TriangleMesh
-from PIL import Image
-from scene import Scene, picture_path
-from surfaces import SIZE
+from scene import Scene
 
 #: A mesh is not subdivided beyond this number of triangles.
 MAX_TRIANGLES = 60000
@@ -97,34 +95,3 @@ def rect_triangles(scene: Scene):
         uvs.append(r.uv[order])
         mats += [r.material] * 2
     return *(np.concatenate(a) for a in (points, normals, uvs)), np.array(mats)
-
-
-def load_layers(scene: Scene) -> np.ndarray:
-    """All pictures of the scene as [layers, 512, 512, 4] uint8; sets each material's layer and
-    mean linear colour. A picture that cannot be read leaves the plain colour.
-    """
-    layers, index = [], {"": -1}
-    for mat in scene.materials:
-        if mat.image not in index:
-            picture = scene.surfaces.pictures.get(mat.image)
-            if picture is None:
-                picture = _read(scene, mat.image)
-            index[mat.image] = -1 if picture is None else len(layers)
-            if picture is not None:
-                layers.append(picture)
-        mat.layer = index[mat.image]
-        linear = np.array(mat.color) ** 2.2
-        if mat.layer >= 0:
-            a = layers[mat.layer].astype(np.float32) / 255
-            w = (a[..., 3:] > 0.5) + 1e-6
-            linear = linear * ((a[..., :3] ** 2.2) * w).sum((0, 1)) / w.sum()
-        mat.mean = np.clip(linear, 0.01, 0.88).tolist()
-    return np.stack(layers) if layers else np.full((1, SIZE, SIZE, 4), 255, np.uint8)
-
-
-def _read(scene: Scene, image: str) -> np.ndarray | None:
-    try:
-        with Image.open(picture_path(scene.surfaces.sources.furniture, image)) as file:
-            return np.asarray(file.convert("RGBA").resize((SIZE, SIZE), Image.LANCZOS))
-    except OSError:
-        return None
