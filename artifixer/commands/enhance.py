@@ -10,11 +10,11 @@ from typing import Annotated, Literal, get_args
 import tyro
 
 from artifixer.enhance.enhance import Drop, EnhanceConfig, Sampler
-from artifixer.pipeline.enhance_renders import EnhanceJob, enhance_renders
+from artifixer.pipeline.enhance import EnhanceJob, enhance_renders
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.references import REFERENCE_COUNT
-from artifixer.video.models import Mode
+from artifixer.video.model import Mode
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class Command:
     """
     depth_model: str | None = None
     """For models that want metres: folder or hub name of a metric depth model (Depth Anything V2
-    metric, Depth Pro, ZoeDepth, MoGe-2).
+    metric, Depth Pro, ZoeDepth, MoGe-2). Default: MoGe-2 where its package is installed; else a
+    median depth of 3 m is assumed, with a warning.
     """
     residual: Literal["auto", "keep", "leave"] = "auto"
     """Whether detail that the autoencoder loses comes back where renders are opaque. auto: as the

@@ -17,7 +17,8 @@ from artifixer.recipes.run import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 from artifixer.splats.files import parse_exports
-from artifixer.video.models import Mode, locate_model
+from artifixer.video.model import Mode
+from artifixer.video.model_files import locate_model
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ class Command:
     """Perspective views of each equirectangular (360 degree) photo or frame: 6, 8 or 14. Default: 8
     where they look like that.
     """
+    sparse_model: int | None = None
+    """Number of the COLMAP model, where a capture has several (sparse/0, sparse/1 ...). Default: the
+    largest.
+    """
+    ignore_masks: bool = False
+    """Use whole photos where masks or alpha channels say which pixels count."""
     path: str | None = None
     """heldout, tour, orbit, spline, or a file of cameras. Default: tour through the held-out
     cameras; spline without any.
@@ -89,7 +96,8 @@ class Command:
     """
     depth_model: str | None = None
     """For models that want metres: folder or hub name of a metric depth model (Depth Anything V2
-    metric, Depth Pro, ZoeDepth, MoGe-2). Default: a median depth of 3 m is assumed, with a warning.
+    metric, Depth Pro, ZoeDepth, MoGe-2). Default: MoGe-2 where its package is installed; else a
+    median depth of 3 m is assumed, with a warning. Procedural captures know their metres.
     """
     from_splats: Path | None = None
     """Splat file of any tool (PLY, compressed PLY, SPZ, SOG, .splat), in the capture's world,
@@ -153,6 +161,8 @@ def run_config(command: Command) -> RunConfig:
             command.all_views,
             size,
             command.faces,
+            command.sparse_model,
+            command.ignore_masks,
         ),
         out=command.out,
         path=command.path,

@@ -18,9 +18,10 @@ from artifixer.pairs.loader import PairSet, open_pairs
 from artifixer.recipes.train import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
-from artifixer.training.job import StageName, TrainingJob, TrainingRecipe, run_training
+from artifixer.training.job import run_training
 from artifixer.training.loop import LoopConfig
-from artifixer.training.validation import Rival
+from artifixer.training.recipe import StageName, TrainingJob, TrainingRecipe
+from artifixer.training.validation import Baseline
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ class Command:
 
 def run_command(command: Command) -> None:
     recipe = with_overrides(RECIPES[command.recipe], command)
-    rivals: Mapping[str, Rival] = {method: partial(inpaint, method=method) for method in METHODS}
+    baselines: Mapping[str, Baseline] = {
+        method: partial(inpaint, method=method) for method in METHODS
+    }
     job = TrainingJob(
         stage=command.stage,
         recipe=recipe,
@@ -100,7 +103,7 @@ def run_command(command: Command) -> None:
         if command.validation is None
         else _reported(open_pairs(command.validation, skip_broken=command.skip_broken)),
         device=resolve_device(command.device),
-        rivals=rivals,
+        baselines=baselines,
     )
     model = run_training(job, command.out, command.overwrite)
     if os.environ.get("RANK", "0") == "0":

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import LARGEST_TEXT, read_whole
+from artifixer.runtime.files import LARGEST_TEXT, append_text, read_whole, write_bytes
 from artifixer.runtime.json_io import is_whole
 from artifixer.runtime.media import write_png
-from artifixer.runtime.run_folder import append_text, write_bytes
 
 
 class MetricsFile:
@@ -86,23 +84,6 @@ def _step(line: bytes) -> int | None:
 def write_grid(path: Path, columns: Sequence[UInt8[Tensor, "rows height width 3"]]) -> None:
     """One picture: columns side by side, their images one below the other."""
     write_png(path, torch.cat([column.flatten(0, 1) for column in columns], dim=1).numpy())
-
-
-def _step_of(path: Path, line: bytes, is_last: bool) -> float:
-    """The step that a line is of; infinity for the last one where a power loss has torn it.
-    ``InputError`` for other damage.
-    """
-    try:
-        step = json.loads(line)["step"]
-        if isinstance(step, int) and line.endswith(b"\n"):
-            return step
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
-    if is_last:
-        return math.inf
-    raise InputError(
-        f"{path}: damaged before its last line; expected an object with a step in each"
-    )
 
 
 def _board(folder: Path, step: int) -> Any:

@@ -5,6 +5,7 @@ with their scene.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,14 +20,20 @@ import torch
 from short_fits import CONFIG
 
 from artifixer.cli import main
-from artifixer.curation import jobs
-from artifixer.curation.jobs import CurationResult, Source, curate, expand_sources, make_scene
+from artifixer.curation import jobs, pair_folder
+from artifixer.curation.jobs import curate
+from artifixer.curation.make_scene import MadeScene, make_scene
+from artifixer.curation.pair_folder import CurationResult
+from artifixer.curation.sources import SCENES_PER_SEED, Source, expand_sources
 from artifixer.pairs.loader import open_pairs
 from artifixer.pairs.pair import TrainingPair
 from artifixer.pairs.shards import SampleEntry, decode_sample, is_complete
+from artifixer.recipes.curate import RECIPES
 from artifixer.runtime.errors import InputError, Stopped
-from artifixer.runtime.run_folder import read_json
+from artifixer.runtime.json_io import read_json
+from artifixer.scenes.depth_models import default_depth_model
 from artifixer.scenes.formats import load_scene
+from artifixer.scenes.scale import METRIC_FACTOR
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +41,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three scenes in two shards."""
     folder = tmp_path_factory.mktemp("pairs") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "SCENES_PER_SHARD", 2)
+        patch.setattr(pair_folder, "SCENES_PER_SHARD", 2)
         result = curate(expand_sources(["procedural:3:5"]), CONFIG, seed=1, out=folder, workers=1)
     assert result == CurationResult(scenes=3, pairs=3, failed=())
     return folder
 
 
 def shard_bytes(folder: Path) -> dict[str, bytes]:
-    return {
-        path.name: path.read_bytes()
-        for path in [*sorted(folder.glob("pairs-*.tar")), folder / "index.json"]
-    }
+    """Everything that inputs, settings and seed decide."""
+    lists = [folder / "index.json", folder / "manifest.json"]
+    return {path.name: path.read_bytes() for path in [*sorted(folder.glob("pairs-*.tar")), *lists]}
 
 
 def test_pairs_show_the_scene_and_its_renders(made: Path) -> None:
@@ -72,17 +78,20 @@ def test_pairs_show_the_scene_and_its_renders(made: Path) -> None:
 
 def test_the_camera_scale_makes_the_median_depth_one(made: Path) -> None:
     pair = open_pairs(made)[0].read()
-    scene = load_scene(f"procedural:{5 * jobs.SCENES_PER_SEED}:frames=8,width=32,height=16")
+    scene = load_scene(f"procedural:{5 * SCENES_PER_SEED}:frames=8,width=32,height=16")
     assert scene.points is not None
     # Another draw of points and path of the same world: the same size of room, roughly.
     depths = (scene.points.xyz - scene.cameras[0].centers[0]).norm(dim=1)
     assert 0.2 < pair.camera_scale * float(depths.median()) < 5
 
 
-def test_the_manifest_tells_state_time_and_what_pairs_are_like(made: Path) -> None:
+def test_the_manifest_tells_state_and_what_pairs_are_like_and_times_lie_apart(made: Path) -> None:
     scenes = read_json(made / "manifest.json")["scenes"]
     assert [scene["state"] for scene in scenes] == ["done"] * 3
-    assert all(scene["seconds"] > 0 and scene["error"] is None for scene in scenes)
+    assert all("seconds" not in scene and scene["error"] is None for scene in scenes)
+    seconds = read_json(made / "timing.json")["seconds"]
+    assert list(seconds) == ["000000", "000001", "000002"]
+    assert all(value > 0 for value in seconds.values())
     for scene, stored in zip(scenes, open_pairs(made).pairs, strict=True):
         (figures,) = scene["pairs"]
         pair = stored.read()
@@ -91,6 +100,57 @@ def test_the_manifest_tells_state_time_and_what_pairs_are_like(made: Path) -> No
         assert figures["opaque"] == pytest.approx(
             float((pair.opacity > 0.9 * 255).double().mean()), abs=1e-3
         )
+
+
+@pytest.mark.parametrize("damage", ["[]", '{"seconds": {"000009": 1}}', '{"seconds": {"0": "x"}}'])
+def test_damaged_times_are_named_and_may_be_deleted(
+    made: Path, tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pair_folder, "SCENES_PER_SHARD", 2)
+    out = Path(shutil.copytree(made, tmp_path / "pairs"))
+    (out / "timing.json").write_text(damage)
+    sources = expand_sources(["procedural:3:5"])
+    with pytest.raises(InputError, match=r"timing.json: not the times of 3 scenes; delete it"):
+        curate(sources, CONFIG, 1, out, workers=1)
+    (out / "timing.json").unlink()
+    assert curate(sources, CONFIG, 1, out, workers=1).pairs == 3
+    assert shard_bytes(out) == shard_bytes(made)
+
+
+def test_drawn_scenes_know_their_metres(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe paper once refused them without a depth model."""
+    assert RECIPES["paper"].camera_scale == "metric"
+    metric = replace(CONFIG, camera_scale="metric", normalised_groups=False)
+    monkeypatch.setitem(RECIPES, "paper", metric)
+    words = ["curate", "procedural:2:5", "--recipe", "paper", "--out", str(tmp_path / "pairs")]
+    assert main(words) == 0
+    for stored in open_pairs(tmp_path / "pairs").pairs:
+        pair = stored.read()
+        assert (pair.camera_scale, pair.camera_scale_kind) == (METRIC_FACTOR, "metric")
+        assert stored.entry.camera_scale_kind == "metric"
+
+
+def test_captures_in_metres_need_a_depth_model_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if default_depth_model() is not None:
+        pytest.skip("MoGe-2 is installed and is asked")
+    capture = tmp_path / "capture"
+    capture.mkdir()
+    words = ["curate", "procedural:1", str(capture), "--recipe", "paper"]
+    assert main([*words, "--out", str(tmp_path / "pairs")]) == 2
+    error = capsys.readouterr().err
+    assert f"{capture} does not tell how long a metre is; give --depth-model" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "pairs").exists()
+
+
+def test_pairs_in_metres_are_never_a_guess(captures_folder: Path) -> None:
+    if default_depth_model() is not None:
+        pytest.skip("MoGe-2 is installed and is asked")
+    source = Source(str(captures_folder / "plush"), "plush")
+    scene = make_scene(3, source, replace(CONFIG, camera_scale="metric"), seed=0)
+    assert "nothing tells how long a metre is" in str(scene.error)
 
 
 def test_both_groups_of_a_scene_share_the_clip() -> None:
@@ -134,11 +194,11 @@ def _decoded(sample: tuple[SampleEntry, bytes]) -> TrainingPair:
 def test_an_interrupted_run_continues_to_the_same_bytes(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "SCENES_PER_SHARD", 2)
+    monkeypatch.setattr(pair_folder, "SCENES_PER_SHARD", 2)
     sources, out = expand_sources(["procedural:3:5"]), tmp_path / "pairs"
     whole, calls = jobs.make_scene, []
 
-    def interrupted(number: int, *rest: object) -> jobs.MadeScene:
+    def interrupted(number: int, *rest: object) -> MadeScene:
         calls.append(number)
         if len(calls) in (2, 4):
             raise KeyboardInterrupt
@@ -160,10 +220,10 @@ def test_a_kill_between_the_last_writes_loses_nothing(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     """The shard is there, but one of the lists is not."""
-    monkeypatch.setattr(jobs, "SCENES_PER_SHARD", 2)
+    monkeypatch.setattr(pair_folder, "SCENES_PER_SHARD", 2)
     sources, out = expand_sources(["procedural:3:5"]), tmp_path / "pairs"
     writer = "write_index" if lost == "index.json" else "write_json"
-    real: Callable[..., None] = getattr(jobs, writer)
+    real: Callable[..., None] = getattr(pair_folder, writer)
 
     class Killed(BaseException):
         pass
@@ -174,7 +234,7 @@ def test_a_kill_between_the_last_writes_loses_nothing(
         real(path, *rest, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, writer, killed)
+        patch.setattr(pair_folder, writer, killed)
         with pytest.raises(Killed):
             curate(sources, CONFIG, 1, out, workers=1)
     assert (out / "pairs-00000.tar").is_file()
@@ -186,7 +246,7 @@ def test_a_kill_between_the_last_writes_loses_nothing(
 def test_a_failing_scene_leaves_the_others_as_they_are(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "SCENES_PER_SHARD", 2)
+    monkeypatch.setattr(pair_folder, "SCENES_PER_SHARD", 2)
     empty = tmp_path / "no_capture"
     empty.mkdir()
     procedural = expand_sources(["procedural:3:5"])
@@ -206,7 +266,7 @@ def test_a_failing_scene_leaves_the_others_as_they_are(
 def test_sigterm_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = jobs.make_scene
 
-    def terminated(*arguments: object) -> jobs.MadeScene:
+    def terminated(*arguments: object) -> MadeScene:
         made = whole(*arguments)  # type: ignore[arg-type]
         os.kill(os.getpid(), signal.SIGTERM)
         return made
@@ -230,9 +290,10 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from short_fits import CONFIG
-from artifixer.curation import jobs
-jobs.SCENES_PER_SHARD = 2
-jobs.curate(jobs.expand_sources(["procedural:3:5"]), CONFIG, 1, Path(sys.argv[2]), workers=2)
+from artifixer.curation import jobs, pair_folder
+from artifixer.curation.sources import expand_sources
+pair_folder.SCENES_PER_SHARD = 2
+jobs.curate(expand_sources(["procedural:3:5"]), CONFIG, 1, Path(sys.argv[2]), workers=2)
 """
 
 
@@ -252,7 +313,7 @@ def test_processes_that_are_killed_leave_nothing_running_and_change_nothing(
         process.kill()
         process.wait()
     _wait_for(lambda: not _members(process.pid))
-    monkeypatch.setattr(jobs, "SCENES_PER_SHARD", 2)
+    monkeypatch.setattr(pair_folder, "SCENES_PER_SHARD", 2)
     assert curate(expand_sources(["procedural:3:5"]), CONFIG, 1, out, workers=1).pairs == 3
     assert shard_bytes(out) == shard_bytes(made)
 
@@ -281,6 +342,14 @@ def test_the_command_makes_readable_pairs(
         (["procedural:1", "--frames", "29..9"], "--frames 29..9"),
         (["procedural:1", "--size", "8"], "--size 8: expected at least 32"),
         (["procedural:1", "--workers", "0"], "--workers 0"),
+        (
+            ["procedural:1", "--depth-model", "some"],
+            "--depth-model some: camera scale median_depth",
+        ),
+        (
+            ["procedural:1", "--recipe", "paper", "--depth-model", "nowhere/at/all"],
+            "depth model nowhere/at/all: ",
+        ),
         (["nowhere"], "nowhere: does not exist"),
     ],
 )

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from artifixer.cli import main
 from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_STOPPED
-from artifixer.video.models import save_model
-from tests.pipeline.test_enhance_renders import frames_in, write_renders
+from artifixer.video.checkpoints.ours import save_model
+from tests.pipeline.test_enhance_verb import frames_in, write_renders
 from tests.video.made_models import SMALL, WAN_LIKE, made_model, save_text_encoder
 
 FRAMES = 24
@@ -54,16 +54,16 @@ def words(inputs: tuple[Path, Path], out: Path, *more: str) -> list[str]:
 SIGNALLED = """
 import os, sys
 from artifixer.cli import main
-from artifixer.pipeline import enhance_renders
+from artifixer.pipeline import enhance
 
-write = enhance_renders.write_png
+write = enhance.write_png
 
 def write_png(path, pixels):
     write(path, pixels)
     if path.name == "00015.png":
         os.kill(os.getpid(), int(sys.argv[1]))
 
-enhance_renders.write_png = write_png
+enhance.write_png = write_png
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -102,7 +102,7 @@ def test_killed_and_stopped_runs_end_with_the_frames_of_an_undisturbed_one(
         (("--drop", "renders,tests"), "--drop tests: expected renders, references, text"),
         (("--references", "-1"), "--references -1"),
         (("--prompt", "a house"), "takes no text; models that do: 1.3b, 14b"),
-        (("--camera-scale", "0"), "camera scale 0"),
+        (("--camera-scale", "0"), "--camera-scale 0: expected a positive finite number"),
         (
             ("--guidance", "5"),
             "--guidance 5.0: blocks are made without guidance; expected --sampler teacher beside "
@@ -335,7 +335,9 @@ def test_a_model_that_does_not_fit_is_one_line(
             "cpu has 0.00105 GB free: 2.46e-06 GB too much; what would fit: --references 2",
         ),
     ):
-        monkeypatch.setattr("artifixer.video.memory.free_memory", lambda device, free=free: free)
+        monkeypatch.setattr(
+            "artifixer.video.memory_estimate.free_memory", lambda device, free=free: free
+        )
         assert_refused(words(inputs, tmp_path / "out"), message, capsys)
     assert not (tmp_path / "out").exists()
 

@@ -1,4 +1,6 @@
-"""Shards: there and back, plain tar, the same bytes for the same pairs, and damage that is named."""
+"""Shards: there and back, plain tar, the same bytes for the same pairs, and damage that
+is named.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from artifixer.pairs.shards import (
     read_sample,
 )
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import read_json, write_json
+from artifixer.runtime.json_io import read_json, write_json
 
 
 @pytest.mark.parametrize("views", [0, 3])

@@ -1,0 +1,221 @@
+"""A render folder -> clean frames and a video in a folder, block by block, resumable.
+
+``OUT/`` holds ``frames/%05d.png``, written as they come, ``video.mp4``, ``timing.json`` and
+``log.txt``. A killed run continues with the same command and ends with the same frames: ``state/``
+holds for each block the input of the network's last call, which is repeated to refill the cache; no
+other call and no written frame is repeated. It is removed when the run is done.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance
+from artifixer.enhance.sources import ReferencePhoto, alike_cameras, check_finite
+from artifixer.pipeline.render import stop_between_frames
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import write_json
+from artifixer.runtime.media import VideoWriter, read_image, write_png
+from artifixer.runtime.progress import Progress, ProgressBar
+from artifixer.runtime.run_folder import RunFolder
+from artifixer.runtime.stages import StageFiles, Stages
+from artifixer.runtime.stopping import stop_at_once, stop_on_sigterm
+from artifixer.scenes.references import REFERENCE_COUNT, select_references
+from artifixer.scenes.scale import check_scale_options
+from artifixer.splats.render_folder import Reference, RenderFolder, read_render_folder
+from artifixer.video.checkpoints.files import ModelFiles
+from artifixer.video.checkpoints.loading import is_finite
+from artifixer.video.checkpoints.tensor_files import open_tensors, save_tensors
+from artifixer.video.memory_estimate import check_memory, default_plan
+from artifixer.video.model_files import default_dtype, load_model, locate_model
+from artifixer.video.teacher import TEACHER_FRAMES
+
+#: Its one stage; a folder belongs to one set of settings, so that the stage has no key.
+ENHANCE = StageFiles("enhance", ("frames", "video.mp4", "timing.json"), ("state",))
+
+
+@dataclass(frozen=True)
+class EnhanceJob:
+    """Everything that enhanced frames depend on."""
+
+    renders: Path
+    """A render folder."""
+    model: str
+    """Name or path."""
+    config: EnhanceConfig
+    references: int = REFERENCE_COUNT
+    """At most this many of the folder's reference photos."""
+    fps: float = 24.0
+    """Frames per second of the video."""
+    device: str = "cpu"
+    offload: bool = False
+    """Whether the model's layers stay in host memory and are copied to the GPU when needed."""
+
+
+def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> EnhanceReport:
+    """Run the job into the folder ``out``; the same call continues an interrupted one, or returns
+    at once when it is done.
+
+    Everything is checked before weights are loaded. Raises ``InputError`` for unusable renders, a
+    model that is missing or does not fit the device, a prompt for a model that takes none, or a
+    folder that holds something else; ``Stopped`` after SIGTERM.
+    """
+    folder = read_render_folder(job.renders)
+    cameras = alike_cameras(folder.frames, str(job.renders))
+    check_finite(cameras, "target camera")
+    chosen = [] if "references" in job.config.drop else chosen_references(folder, job.references)
+    device = torch.device(job.device)
+    files = locate_model(job.model)
+    files.check_prompt("" if "text" in job.config.drop else job.config.prompt)
+    files.check_prompt(job.config.negative_prompt or "")
+    check_scale_options(
+        files.config.camera_scale,
+        job.config.camera_scale,
+        job.config.depth_model,
+        files.config.name,
+    )
+    plan = default_plan(
+        files.config, cameras.width, cameras.height, len(chosen), device, job.offload
+    )
+    if job.config.sampler == "teacher":
+        plan = replace(plan, clip_frames=min(TEACHER_FRAMES, len(cameras)))
+    check_memory(files.config, plan, device)
+    files.check_weights()
+    with (
+        RunFolder.open(
+            out, _identity(folder, chosen, files), _settings(job), overwrite, device=job.device
+        ) as run,
+        stop_on_sigterm(),
+        Progress(("enhance",), log_file=run.path("log.txt")) as progress,
+    ):
+        frames, report = out / "frames", EnhanceReport()
+
+        def work(bar: ProgressBar) -> None:
+            references = [ReferencePhoto(each.frame.camera, each.photo()) for each in chosen]
+            before = len(list(frames.glob("*.png")))
+            with stop_at_once():
+                model = load_model(files, device, default_dtype(device), job.offload)
+            state = StoreOnDisk(run.path("state"))
+            blocks = enhance(folder, cameras, references, model, job.config, report, state)
+            for warning in report.warnings:
+                progress.note(f"warning: {warning}")
+            progress.note(
+                f"{report.width}x{report.height}, camera scale {report.camera_scale:.4g} "
+                f"({report.camera_scale_source})"
+            )
+            with closing(blocks):  # type: ignore[type-var]
+                for block in blocks:
+                    for number, frame in enumerate(block.frames, start=block.first_index):
+                        path = frames / f"{number:05d}.png"
+                        if not path.is_file():
+                            write_png(path, frame)
+                    done = block.first_index + len(block.frames)
+                    bar.update(done)
+                    if done < len(cameras):
+                        stop_between_frames(out, done, len(cameras))
+            write_video(out / "video.mp4", frames, len(cameras), job.fps)
+            times = timing(report, len(cameras)) | {"frames_from_before": before}
+            write_json(out / "timing.json", times)
+
+        # timing.json is the stage's own: it has the figures of the model's calls
+        Stages(run, progress, write_timing=False).complete(ENHANCE, {}, len(cameras), work)
+    return report
+
+
+@dataclass(frozen=True)
+class StoreOnDisk:
+    """A ``RolloutStore`` of one file per block."""
+
+    folder: Path
+
+    def load(self, block: int) -> Tensor | None:
+        path = self._path(block)
+        if not path.exists():
+            return None
+        stored = open_tensors(path)
+        latents = stored.read("noisy_latents") if "noisy_latents" in stored.shapes else None
+        if latents is None or not latents.is_floating_point() or not is_finite(latents):
+            raise InputError(
+                f"{path}: holds no finite noisy_latents; delete it to have them made again"
+            )
+        return latents
+
+    def save(self, block: int, noisy_latents: Tensor) -> None:
+        save_tensors(self._path(block), {"noisy_latents": noisy_latents})
+
+    def _path(self, block: int) -> Path:
+        return self.folder / f"{block:05d}.safetensors"
+
+
+def chosen_references(folder: RenderFolder, count: int) -> list[Reference]:
+    """At most ``count`` of a render folder's reference photos, evenly spread over them in the order
+    of their names.
+    """
+    named = {
+        reference.frame.photo or reference.file.name: reference for reference in folder.references
+    }
+    return (
+        [named[name] for name in select_references(list(named), count)] if named and count else []
+    )
+
+
+def timing(report: EnhanceReport, frames: int) -> dict[str, object]:
+    """What timing.json says of a run."""
+    return {
+        "frames": frames,
+        "model_size": f"{report.width}x{report.height}",
+        "seconds": report.seconds,
+        "frames_per_second": frames / report.seconds if report.seconds else None,
+        "network_seconds": report.network_seconds,
+        "network_frames_per_second": frames / report.network_seconds
+        if report.network_seconds
+        else None,
+        "network_calls": report.network_calls,
+        "blocks": report.blocks,
+        "first_frame_seconds": report.first_frame_seconds,
+        "peak_memory_mb": report.peak_memory / 1e6,
+        "camera_scale": report.camera_scale,
+        "camera_scale_source": report.camera_scale_source,
+        "warnings": report.warnings,
+    }
+
+
+def write_video(path: Path, frames: Path, count: int, fps: float) -> None:
+    """``count`` numbered images of one size as an MP4."""
+    first = read_image(frames / "00000.png")
+    with VideoWriter(path, first.shape[1], first.shape[0], fps) as video:
+        for index in range(count):
+            video.add(read_image(frames / f"{index:05d}.png"))
+
+
+def _identity(
+    folder: RenderFolder, chosen: list[Reference], files: ModelFiles
+) -> dict[str, object]:
+    """Which inputs: changed renders, cameras, references or weights belong to another run."""
+    images = [
+        folder.path / kind / f"{index:05d}.png"
+        for kind in ("rgb", "opacity")
+        for index in range(len(folder))
+    ]
+    return {
+        "renders": fingerprint(folder.path / "cameras.json", *images),
+        "references": fingerprint(*(reference.file for reference in chosen)),
+        "model": files.identity,
+    }
+
+
+def _settings(job: EnhanceJob) -> dict[str, object]:
+    """What else decides about the frames and the video."""
+    config = asdict(replace(job.config, overlap=None))
+    return {
+        "config": config,
+        "references": job.references,
+        "fps": job.fps,
+        "dtype": str(default_dtype(job.device)),
+    }

@@ -1,0 +1,385 @@
+"""Capture -> splats, held-out renders and their quality, in a run folder that resumes.
+
+``RUN/`` holds ``splats.ply``, ``cameras.json``, ``split.json``, ``metrics.json``, ``timing.json``,
+``renders/heldout/`` (a render folder), ``preview.png`` (photo | render | opacity), ``export/``
+(other formats of the splats) and ``log.txt``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from artifixer.geometry.camera_file import CameraFrame, write_cameras
+from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.local_origin import Origin
+from artifixer.imaging.metrics import psnr, ssim
+from artifixer.pipeline.capture import (
+    CACHE,
+    CaptureChoice,
+    LoadedCapture,
+    check_output,
+    identify,
+    load_capture,
+)
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import reason
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import is_number, read_json, shown, write_json
+from artifixer.runtime.media import write_png
+from artifixer.runtime.progress import Progress, ProgressBar
+from artifixer.runtime.run_folder import RunFolder
+from artifixer.runtime.seeds import generator
+from artifixer.runtime.stages import StageFiles, Stages
+from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
+from artifixer.scenes.formats import brings_poses
+from artifixer.scenes.point_cloud import read_points
+from artifixer.scenes.references import select_references
+from artifixer.scenes.scene import Photo
+from artifixer.splats.files import export_splats, placement_note, read_splat_file
+from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
+from artifixer.splats.ply import read_splats, write_splats
+from artifixer.splats.reconstruct import (
+    ReconstructConfig,
+    TrainingViews,
+    reconstruct,
+)
+from artifixer.splats.render import Renders, render
+from artifixer.splats.render_folder import to_uint8, write_render_folder
+from artifixer.splats.splats import Splats
+
+#: Rows of the preview picture.
+PREVIEW_VIEWS = 4
+
+#: Its stages; a run folder belongs to one set of settings, so that none of them has a key.
+FIT = StageFiles("reconstruct", ("splats.ply",), ("checkpoint.safetensors",))
+EVALUATE = StageFiles(
+    "evaluate", ("cameras.json", "split.json", "renders/heldout", "preview.png", "metrics.json")
+)
+
+#: Folder of the splats in other formats.
+EXPORT = "export"
+
+
+@dataclass(frozen=True)
+class ReconstructionJob:
+    """Everything a reconstruction depends on."""
+
+    choice: CaptureChoice
+    config: ReconstructConfig
+    seed: int = 0
+    device: str = "cpu"
+    initial_points: Path | None = None
+    """A PLY whose points replace the capture's sparse points."""
+    warm_start: Path | None = None
+    """A splat file to continue from."""
+    export: tuple[str, ...] = ()
+    """Names of ``files.EXPORTS``: formats in which the splats are written as well."""
+
+
+@dataclass(frozen=True)
+class ViewQuality:
+    """How one render compares with its photo: PSNR in dB, SSIM."""
+
+    photo: str
+    psnr: float
+    ssim: float
+
+
+@dataclass(frozen=True)
+class ReconstructionResult:
+    """Splats, the loaded capture, and the quality per view of both halves of its split."""
+
+    splats: Splats
+    capture: LoadedCapture
+    train: tuple[ViewQuality, ...]
+    heldout: tuple[ViewQuality, ...]
+
+
+def reconstruct_capture(
+    job: ReconstructionJob, out: Path, overwrite: bool = False
+) -> ReconstructionResult:
+    """Run the whole job into the folder ``out``; calling it again with the same job continues, or
+    returns at once when all is done.
+
+    Raises ``InputError`` for a bad capture or a folder that belongs to another job, ``Stopped``
+    after SIGTERM.
+    """
+    check_output(job.choice.capture, out)
+    inputs = {**identify(job.choice.capture), **_input_files(job)}
+    capture = None
+    if brings_poses(job.choice.capture):  # what is wrong with it shows before anything is written
+        capture = load_capture(job.choice, work_folder=None, cache_folder=out / CACHE)
+    with (
+        _open_run(job, inputs, out, overwrite) as run,
+        stop_on_sigterm(),
+        Progress(("reconstruct", "evaluate"), log_file=run.path("log.txt")) as progress,
+    ):
+        cache = run.path(CACHE)
+        with run.discarded_on_bad_input():
+            if capture is None:
+                capture = load_capture(job.choice, run.path("sfm"), cache, progress.note)
+            stages = Stages(run, progress)
+            if not stages.is_done(EVALUATE):
+                read_photos(capture)
+        _fit(stages, run, job, capture, progress)
+        splats = read_splats(run.root / "splats.ply", capture.scene.origin)
+        _export(run, job, splats, capture.scene.origin, progress)
+        total = len(capture.training) + len(capture.heldout)
+        stages.complete(
+            EVALUATE, {}, total, lambda bar: _evaluate(run, capture, splats, job.device, bar)
+        )
+        return _result(run, splats, capture)
+
+
+def initial_splats(job: ReconstructionJob, capture: LoadedCapture) -> tuple[Splats, float]:
+    """Where the fit starts, and the scene's extent in world units."""
+    scene, config = capture.scene, job.config
+    cameras = [scene.cameras[i] for i in capture.training]
+    if job.initial_points is not None:
+        points = ColoredPoints.of(*read_points(job.initial_points, scene.origin))
+        if not len(points):
+            raise InputError(f"{job.initial_points}: the PLY has no vertices, expected points")
+    elif scene.points is not None:
+        points = seen_points(scene.points, capture.training, config.initial.observed_by)
+    else:
+        points = ColoredPoints(torch.zeros(0, 3), torch.zeros(0, 3))
+    extent = scene_extent(cameras, points)
+    if job.warm_start is not None:
+        return read_splat_file(job.warm_start, scene.origin).splats, extent
+    photos = [scene.photos[i] for i in capture.training]
+    points = add_pixels(
+        points, photos, cameras, config.initial, generator(job.seed, "initial points")
+    )
+    return splats_at(points, config.sh_degree, extent, config.initial), extent
+
+
+def view_quality(
+    splats: Splats, photos: Sequence[Photo], cameras: Sequence[Cameras]
+) -> Iterator[tuple[ViewQuality, Renders]]:
+    """Render each photo's camera and compare, both at 8 bit."""
+    for photo, camera in zip(photos, cameras, strict=True):
+        with torch.no_grad():
+            renders = render(splats, camera.to(splats.means.device))
+        prediction = to_uint8(renders.rgb[0]).to(torch.float32) / 255
+        target, mask = photo.pixels(), photo.weights()
+        if mask is not None:  # what is masked is black in both, so SSIM's windows do not see it
+            prediction, target = prediction * mask[..., None], target * mask[..., None]
+        yield (
+            ViewQuality(
+                photo.name,
+                float(psnr(prediction, target, mask)),
+                float(ssim(prediction, target, mask)),
+            ),
+            renders,
+        )
+
+
+def _open_run(
+    job: ReconstructionJob, inputs: dict[str, str], out: Path, overwrite: bool
+) -> RunFolder:
+    settings = {
+        "choice": asdict(job.choice) | {"capture": None},
+        "config": asdict(job.config),
+        "seed": job.seed,
+    }
+    return RunFolder.open(out, inputs, settings, overwrite, device=job.device)
+
+
+def _input_files(job: ReconstructionJob) -> dict[str, str]:
+    files = {
+        "initial_points": job.initial_points,
+        "warm_start": job.warm_start,
+        "train_list": job.choice.train_list,
+    }
+    return {name: fingerprint(path) for name, path in files.items() if path is not None}
+
+
+def read_photos(capture: LoadedCapture) -> None:
+    """Decode and resize every photo of the split once, with its mask, so that a damaged one is found
+    now and not after the reconstruction. Raises ``InputError`` where all that trains is masked.
+    """
+    counts = []
+    for index in (*capture.training, *capture.heldout):
+        photo = capture.scene.photos[index]
+        photo.read()
+        mask = photo.mask() if photo.mask is not None else None
+        if index in capture.training:
+            counts.append(mask is None or bool(mask.any()))
+        stop_if_requested("while reading photos")
+    if not any(counts):
+        raise InputError(
+            f"{capture.scene.name}: the masks cover all of the {len(counts)} training photos; "
+            "expected masks that are white where photos count (--ignore-masks uses whole photos)"
+        )
+
+
+def _result(run: RunFolder, splats: Splats, capture: LoadedCapture) -> ReconstructionResult:
+    """The result of a run that has all its files."""
+    path = run.root / "metrics.json"
+    metrics = read_json(path)
+    try:
+        halves = [
+            tuple(ViewQuality(**view) for view in metrics[half]["per_view"])
+            for half in ("train", "heldout")
+        ]
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: not the metrics of a reconstruction ({reason(error)}); use --overwrite to "
+            "start anew"
+        ) from error
+    for view in (view for half in halves for view in half):
+        if not isinstance(view.photo, str) or not all(
+            value is None or is_number(value, 1e12) for value in (view.psnr, view.ssim)
+        ):
+            raise InputError(
+                f"{path}: {shown(view)} is no quality of a view; use --overwrite to start anew"
+            )
+    return ReconstructionResult(splats, capture, halves[0], halves[1])
+
+
+def _fit(
+    stages: Stages,
+    run: RunFolder,
+    job: ReconstructionJob,
+    capture: LoadedCapture,
+    progress: Progress,
+) -> None:
+    """The long stage: kept, continued from its checkpoint, or begun."""
+
+    def work(bar: ProgressBar) -> None:
+        with run.discarded_on_bad_input():
+            initial, extent = initial_splats(job, capture)
+        photos = [capture.scene.photos[i] for i in capture.training]
+        for note in capture.scene.notes:
+            progress.note(note)
+        progress.note(
+            f"{len(photos)} training photos, {len(capture.heldout)} held out "
+            f"({capture.split.name}), {photos[0].width}x{photos[0].height}, "
+            f"{len(initial):,} initial Gaussians, extent {extent:.3g}"
+        )
+        splats = reconstruct(
+            TrainingViews.of_photos(photos, [capture.scene.cameras[i] for i in capture.training]),
+            initial,
+            extent,
+            job.config,
+            job.seed,
+            checkpoint=run.path("checkpoint.safetensors"),
+            device=job.device,
+            report=lambda report: bar.update(
+                report.iteration, loss=report.loss, PSNR=report.psnr, Gaussians=report.gaussians
+            ),
+        )
+        write_splats(run.path("splats.ply"), splats, capture.scene.origin)
+
+    stages.complete(FIT, {}, job.config.iterations, work)
+
+
+def _export(
+    run: RunFolder, job: ReconstructionJob, splats: Splats, origin: Origin, progress: Progress
+) -> None:
+    """The splats in the formats that the user asked for; formats of earlier calls stay, as the
+    splats are the same.
+    """
+    if job.export and not run.is_done("export", list(job.export)):
+        files = export_splats(run.path(EXPORT), "splats", splats, job.export, origin)
+        for note in placement_note(job.export, origin):
+            progress.note(note)
+        run.mark_done("export", list(job.export), files)
+
+
+def _evaluate(
+    run: RunFolder, capture: LoadedCapture, splats: Splats, device: str, bar: ProgressBar
+) -> None:
+    """Quality of both halves, held-out renders, preview and cameras on disk."""
+    scene = capture.scene
+    splats = splats.map(lambda tensor: tensor.to(device))
+    quality: dict[str, list[ViewQuality]] = {"train": [], "heldout": []}
+    frames: list[Renders] = []
+    for half, indices in (("train", capture.training), ("heldout", capture.heldout)):
+        photos = [scene.photos[i] for i in indices]
+        for result, renders in view_quality(splats, photos, [scene.cameras[i] for i in indices]):
+            quality[half].append(result)
+            if half == "heldout" or not capture.heldout:
+                frames.append(
+                    Renders(renders.rgb.cpu(), renders.opacity.cpu(), renders.depth.cpu())
+                )
+            bar.advance(PSNR=result.psnr)
+            stop_if_requested("while measuring quality")
+    shown = capture.heldout or capture.training
+    roles = {i: "train" for i in capture.training} | {i: "heldout" for i in capture.heldout}
+    write_cameras(
+        run.path("cameras.json"),
+        [CameraFrame(scene.cameras[i], scene.photos[i].name) for i in sorted(roles)],
+        origin=scene.origin,
+    )
+    write_json(
+        run.path("split.json"),
+        {
+            "name": capture.split.name,
+            "train": capture.split.train,
+            "heldout": capture.split.heldout,
+        },
+    )
+    references = select_references([scene.photos[i].name for i in capture.training])
+    names = {photo.name: position for position, photo in enumerate(scene.photos)}
+    write_render_folder(
+        run.path("renders", "heldout"),
+        frames,
+        [CameraFrame(scene.cameras[i], scene.photos[i].name) for i in shown],
+        [
+            (CameraFrame(scene.cameras[names[name]], name), scene.photos[names[name]].read())
+            for name in references
+        ],
+        scene.origin,
+    )
+    _write_preview(run.path("preview.png"), [scene.photos[i] for i in shown], frames)
+    write_json(
+        run.path("metrics.json"),
+        {half: _summary(results) for half, results in quality.items()} | {"gaussians": len(splats)},
+    )
+    for half, results in quality.items():
+        if results:
+            summary = _summary(results)
+            bar.note(
+                f"{half}: PSNR {summary['psnr']:.2f} dB, SSIM {summary['ssim']:.3f} over "
+                f"{len(results)} photos"
+            )
+
+
+def _summary(results: Sequence[ViewQuality]) -> dict[str, Any]:
+    if not results:
+        return {"psnr": None, "ssim": None, "per_view": []}
+    counted = [result for result in results if not math.isnan(result.psnr)]  # else all is masked
+    mean_psnr = sum(result.psnr for result in counted) / max(len(counted), 1)
+    mean_ssim = sum(result.ssim for result in counted) / max(len(counted), 1)
+    if not counted:
+        mean_psnr = mean_ssim = math.nan
+    return {
+        "psnr": mean_psnr,
+        "ssim": mean_ssim,
+        "per_view": [asdict(result) for result in results],
+    }
+
+
+def _write_preview(path: Path, photos: Sequence[Photo], frames: Sequence[Renders]) -> None:
+    """Rows of photo | render | opacity for a few evenly spaced views of the first view's size."""
+    size = (photos[0].height, photos[0].width)
+    same = [i for i, photo in enumerate(photos) if (photo.height, photo.width) == size]
+    chosen = sorted(
+        {same[k * (len(same) - 1) // max(1, PREVIEW_VIEWS - 1)] for k in range(PREVIEW_VIEWS)}
+    )
+    rows = []
+    for i in chosen:
+        opacity = to_uint8(frames[i].opacity[0])[..., None].expand(-1, -1, 3)
+        rows.append(
+            torch.cat(
+                [torch.from_numpy(photos[i].read()), to_uint8(frames[i].rgb[0]), opacity], dim=1
+            )
+        )
+    write_png(path, torch.cat(rows, dim=0).numpy())

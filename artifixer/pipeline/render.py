@@ -1,0 +1,292 @@
+"""Splats -> a render folder and a video along a camera path, frame by frame, resumable.
+
+The splats come from a run folder of ``reconstruct`` (which brings cameras and reference photos) or
+from a splat file of any tool.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from artifixer.geometry.camera_file import CameraFrame, read_origin
+from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.local_origin import WORLD, Origin, local_origin, points_to_local
+from artifixer.geometry.paths import CameraPath, alike, orbit, spline, tour
+from artifixer.geometry.transforms import invert_rigid, look_at
+from artifixer.imaging.resize import fit_size
+from artifixer.runtime.errors import InputError, Stopped
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import read_json, shown
+from artifixer.runtime.media import VideoWriter, read_image
+from artifixer.runtime.progress import Progress, ProgressBar
+from artifixer.runtime.run_folder import RunFolder, is_run_folder
+from artifixer.runtime.stages import StageFiles, Stages
+from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
+from artifixer.scenes.camera_path_file import path_origin, read_camera_path
+from artifixer.scenes.scale import DepthView
+from artifixer.splats.files import read_splat_file
+from artifixer.splats.ply import read_splats
+from artifixer.splats.render import render
+from artifixer.splats.render_folder import (
+    Reference,
+    finish_render_folder,
+    read_render_folder,
+    to_uint8,
+    write_frame,
+)
+from artifixer.splats.splats import Splats
+
+#: Paths by name; anything else is a file of cameras.
+PATHS = ("heldout", "tour", "orbit", "spline")
+
+#: Its one stage; a folder belongs to one set of settings, so that the stage has no key.
+RENDER = StageFiles("render", ("rgb", "opacity", "depth", "cameras.json", "video.mp4"))
+
+#: Without any camera a PLY is seen by this one: pixels, and the vertical field of view in radians.
+DEFAULT_SIZE = (640, 480)
+DEFAULT_FIELD_OF_VIEW = math.radians(50)
+
+#: Longest side of the renders from which the scene's distance is measured.
+PROBE_SIZE = 96
+
+
+@dataclass(frozen=True)
+class RenderJob:
+    """Everything that renders along a path depend on."""
+
+    source: Path
+    """A run folder of ``reconstruct`` or a splat file."""
+    path: str = "tour"
+    """One of ``PATHS`` or a file of cameras."""
+    cameras: Path | None = None
+    """A file of cameras that belongs to a splat file."""
+    size: str | None = None
+    """Longest side in pixels or ``WxH``; None keeps the cameras' own."""
+    frames: int = 120
+    """Frames of an orbit."""
+    fps: float = 24.0
+    """Frames per second of the video."""
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class SplatSource:
+    """Splats and the cameras known with them."""
+
+    splats: Splats
+    targets: tuple[CameraFrame, ...]
+    """Held-out cameras, or all when none is held out."""
+    all: tuple[CameraFrame, ...]
+    references: tuple[Reference, ...]
+    """Photos for the video model to attend to."""
+    origin: Origin = WORLD
+    """What all of them are relative to."""
+
+
+def render_path(job: RenderJob, out: Path, overwrite: bool = False) -> int:
+    """Render the path into the folder ``out`` and return the number of frames; the same call
+    continues an interrupted one.
+
+    Writes a render folder and ``video.mp4`` (frames of the first frame's size). Raises
+    ``InputError`` for unusable splats or cameras or a folder that holds something else, ``Stopped``
+    after SIGTERM.
+    """
+    source = open_source(job.source, job.cameras)
+    frames = [_resized(frame, job.size) for frame in path_frames(source, job.path, job.frames)]
+    identity = {"splats": fingerprint(*vars(source.splats).values())}
+    settings = {"path": job.path, "size": job.size, "fps": job.fps, "cameras": fingerprint(frames)}
+    with (
+        RunFolder.open(out, identity, settings, overwrite, device=job.device) as run,
+        stop_on_sigterm(),
+        Progress(("render",)) as progress,
+    ):
+        run.path("references")  # only where the source has some
+        splats = source.splats.map(lambda tensor: tensor.to(job.device))
+
+        def work(bar: ProgressBar) -> None:
+            for index, frame in enumerate(frames):
+                if not (out / "depth" / f"{index:05d}.npy").is_file():  # a frame's last file
+                    with torch.no_grad():
+                        write_frame(out, index, render(splats, frame.camera.to(job.device)))
+                bar.update(index + 1)
+                stop_between_frames(out, index + 1, len(frames))
+            references = [(each.frame, each.photo()) for each in source.references]
+            finish_render_folder(out, frames, references, source.origin)
+            _write_video(out, frames, job.fps)
+
+        Stages(run, progress, write_timing=False).complete(RENDER, {}, len(frames), work)
+    return len(frames)
+
+
+def stop_between_frames(out: Path, done: int, total: int) -> None:
+    """Raise ``Stopped`` after SIGTERM; the same command then continues with the next frame."""
+    if stop_requested():
+        raise Stopped(
+            f"{out}: stopped after frame {done} of {total}; run the same command to continue"
+        )
+
+
+def open_source(path: Path, cameras: Path | None = None) -> SplatSource:
+    """Splats from a run folder of ``reconstruct`` or from a PLY file, for which ``cameras`` may
+    name a file.
+    """
+    if path.is_file():
+        found = read_splat_file(path)
+        splats, origin = found.splats, found.origin
+        if origin == WORLD and cameras is not None:
+            found = read_splat_file(path, path_origin(cameras))
+            splats, origin = found.splats, found.origin
+        elif origin == WORLD:
+            origin = local_origin(splats.means.to(torch.float64).numpy())
+            splats = replace(splats, means=points_to_local(splats.means, origin))
+        known = tuple(read_camera_path(cameras, origin)) if cameras is not None else ()
+        return SplatSource(splats, known, known, (), origin)
+    if not path.exists():
+        raise InputError(
+            f"{path}: does not exist, expected a run folder of reconstruct or a splat PLY file"
+        )
+    if (
+        not is_run_folder(path)
+        or not (path / "splats.ply").is_file()
+        or not (path / "cameras.json").is_file()
+    ):
+        raise InputError(
+            f"{path}: holds no finished reconstruction (splats.ply, cameras.json); run artifixer "
+            "reconstruct first"
+        )
+    origin = read_origin(path / "cameras.json")
+    everything = tuple(read_camera_path(cameras or path / "cameras.json", origin))
+    heldout = _heldout(path / "split.json") if cameras is None else set()
+    targets = tuple(frame for frame in everything if frame.photo in heldout) or everything
+    folder = path / "renders" / "heldout"
+    references = (
+        read_render_folder(folder, origin).references if (folder / "cameras.json").is_file() else ()
+    )
+    return SplatSource(
+        read_splats(path / "splats.ply", origin), targets, everything, references, origin
+    )
+
+
+def _heldout(path: Path) -> set[str]:
+    """Names of the held-out photos in the ``split.json`` of a reconstruction."""
+    content = read_json(path)
+    names = content.get("heldout") if isinstance(content, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f'{path}: "heldout" is {shown(names)}, expected a list of photos')
+    return set(names)
+
+
+def path_frames(source: SplatSource, path: str, orbit_frames: int) -> list[CameraFrame]:
+    """The frames of a path. Frames that stand exactly at a known camera keep the name of its
+    photo.
+    """
+    if path not in PATHS:
+        if not Path(path).exists():
+            raise InputError(
+                f"--path {path}: neither one of {', '.join(PATHS)} nor a file of cameras"
+            )
+        known = source.all[0].camera if source.all else None
+        size = None if known is None else (known.width, known.height)
+        return read_camera_path(Path(path), source.origin, size)
+    if not source.all:
+        if path != "orbit":
+            raise InputError(
+                f"--path {path}: a PLY file alone has no cameras; give --cameras FILE, or --path "
+                "orbit"
+            )
+        return _frames(orbit(_around(source.splats), orbit_frames), ())
+    if path == "heldout":
+        return list(source.targets)
+    if path == "orbit":
+        return _frames(orbit(alike([frame.camera for frame in source.all]), orbit_frames), ())
+    chosen = source.targets if path == "tour" else source.all
+    views = alike([frame.camera for frame in chosen])
+    distance = seen_distance(source.splats, views)
+    return _frames(tour(views, distance) if path == "tour" else spline(views, distance), chosen)
+
+
+def seen_distance(splats: Splats, views: Cameras) -> float:
+    """Median camera z of what up to 16 of the views see of the splats, world units; raises
+    ``InputError`` when they see nothing.
+    """
+    seen = splat_depths(splats, views)
+    if not seen:
+        raise InputError(
+            "the cameras see none of the splats: PLY and cameras are not in the same frame"
+        )
+    return float(torch.cat([view.depths for view in seen]).median())
+
+
+def splat_depths(splats: Splats, views: Cameras) -> list[DepthView]:
+    """Depth of the pixels of up to 16 small renders that are more opaque than not; views that see
+    nothing are left out.
+    """
+    probes = views.resized(*fit_size(views.width, views.height, PROBE_SIZE))
+    probes = probes[torch.linspace(0, len(views) - 1, min(16, len(views))).round().long()]
+    with torch.no_grad():
+        renders = render(splats, probes)
+    seen = []
+    for index in range(len(probes)):
+        rows, columns = (renders.opacity[index] > 0.5).nonzero(as_tuple=True)
+        if len(rows):
+            picture = partial(_as_bytes, renders.rgb[index])
+            pixels = torch.stack([columns, rows], dim=-1).cpu() + 0.5
+            seen.append(
+                DepthView(probes[index], picture, pixels, renders.depth[index, rows, columns].cpu())
+            )
+    return seen
+
+
+def _as_bytes(rgb: Float[Tensor, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
+    return to_uint8(rgb).cpu().numpy()
+
+
+def _frames(path: CameraPath, stops: Sequence[CameraFrame]) -> list[CameraFrame]:
+    return [
+        CameraFrame(path.cameras[index], None if stop is None else stops[stop].photo)
+        for index, stop in enumerate(path.stops)
+    ]
+
+
+def _around(splats: Splats) -> Cameras:
+    """Two cameras that look at the bulk of the splats, for files that come without any: up is -y,
+    as in most captures' worlds.
+    """
+    center = splats.means.median(dim=0).values
+    # quantile takes at most 16 million
+    radius = (splats.means[:: 1 + len(splats) // 1_000_000] - center).norm(dim=1).quantile(0.8)
+    width, height = DEFAULT_SIZE
+    focal = 0.5 * height / math.tan(DEFAULT_FIELD_OF_VIEW / 2)
+    eye = center + torch.tensor([0.0, -0.5, -2.0]) * radius
+    K = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    # a second view, so that the two axes meet at the centre
+    beside = center + torch.tensor([2.0, -0.5, 0.0]) * radius
+    eyes = torch.stack([eye, beside])
+    viewmats = invert_rigid(look_at(eyes, center.expand_as(eyes), torch.tensor([0.0, -1.0, 0.0])))
+    return Cameras.pinhole(viewmats, K.expand(2, 3, 3), width, height)
+
+
+def _resized(frame: CameraFrame, size: str | None) -> CameraFrame:
+    return CameraFrame(
+        frame.camera.resized(
+            *fit_size(frame.camera.width, frame.camera.height, size, enlarge=True)
+        ),
+        frame.photo,
+    )
+
+
+def _write_video(folder: Path, frames: Sequence[CameraFrame], fps: float) -> None:
+    first = frames[0].camera
+    with VideoWriter(folder / "video.mp4", first.width, first.height, fps) as video:
+        for index, frame in enumerate(frames):
+            if (frame.camera.width, frame.camera.height) == (first.width, first.height):
+                video.add(read_image(folder / "rgb" / f"{index:05d}.png"))
