@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
-from artifixer.pipeline.run_config import VARIANTS
 from artifixer.pipeline.view_scene import ViewSource, open_view, splat_stamp, stored_settings
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.stopping import stop_requested
 from artifixer.runtime.system import is_alive
+from artifixer.scenes.formats import brings_poses
 from artifixer.splats.reconstruct import ReconstructConfig
 from artifixer.video.memory import check_memory, default_plan
 from artifixer.video.models import ModelFiles, load_model, locate_model
@@ -131,8 +131,8 @@ def _wait(job: ViewJob, files: ModelFiles, viewer: Viewer) -> None:
 
 def _run_arguments(
     source: ViewSource, model: str, recipes: dict[str, ReconstructConfig]
-) -> tuple[Callable[[Path], list[str]] | None, str]:
-    """The command line of ``run`` along a path file; or why there is none."""
+) -> tuple[Callable[[Path, str], list[str]] | None, str]:
+    """The command line of ``run`` along a path file up to a variant; or why there is none."""
     folder = source.source
     if source.is_watched:
         return None, "a job works in this folder; start a run when it has ended"
@@ -149,11 +149,15 @@ def _run_arguments(
         splats = folder / "splats.ply"
         seed = ["--seed", str(settings.get("seed", 0)), "--model", model]
         out = ["--out", str(folder / RUN_FOLDER), "--from-splats", str(splats)]
-        return lambda path: [*common, *out, *seed, "--path", str(path)], ""
+        return lambda path, last: [*common, *out, *seed, *_along(path, last)], ""
     if settings.get("from_splats") is not None:
         return None, "the run's splats came from a file; use artifixer run with --from-splats"
     options = [*common, "--out", str(folder), *_run_options(settings, recipes)]
-    return lambda path: [*options, "--path", str(path)], ""
+    return lambda path, last: [*options, *_along(path, last)], ""
+
+
+def _along(path: Path, last: str) -> list[str]:
+    return ["--path", str(path), "--variants", last]
 
 
 def _choice_options(choice: dict[str, Any]) -> list[str]:
@@ -171,9 +175,6 @@ def _run_options(settings: dict[str, Any], recipes: dict[str, ReconstructConfig]
         value = settings.get(name)
         if value not in (None, ""):
             options += [f"--{name.replace('_', '-')}", str(value)]
-    names = {value: name for name, value in VARIANTS.items()}
-    variants = [names[name] for name in settings.get("variants", ()) if name in names]
-    options += ["--variants", ",".join(variants)] if variants else []
     options += ["--seed", str(settings.get("seed", 0))]
     fit = settings.get("reconstruct")
     fit = fit if isinstance(fit, dict) else {}
@@ -190,9 +191,12 @@ def _run_options(settings: dict[str, Any], recipes: dict[str, ReconstructConfig]
 
 
 @contextlib.contextmanager
-def viewed(out: Path, is_wanted: bool) -> Iterator[None]:
+def viewed(out: Path, is_wanted: bool, capture: str | None = None) -> Iterator[None]:
     """While a job works in ``out``, a viewer of it in a process of its own. It reads the job's
-    files and nothing else, so that the job's results are the same bytes; it ends with the job.
+    files and the capture and writes nothing, so that the job's results are the same bytes; it ends
+    with the job.
+
+    capture: for cameras and photos; one without poses is left alone.
     """
     if not is_wanted:
         yield
@@ -203,7 +207,11 @@ def viewed(out: Path, is_wanted: bool) -> Iterator[None]:
         from artifixer.viewer.page import MISSING_VISER
 
         raise InputError(f"--view: {MISSING_VISER} ({error})") from None
-    command = ["view", str(out), "--watched-process", str(os.getpid()), "--port", "0"]
+    # on the CPU: the job's GPU is the job's
+    command = ["view", str(out), "--watched-process", str(os.getpid()), "--device", "cpu"]
+    command += ["--port", "0"]
+    if capture is not None and brings_poses(capture):
+        command += ["--capture", capture]
     process = subprocess.Popen(
         [sys.executable, "-m", "artifixer.cli", *command],
         stdin=subprocess.DEVNULL,

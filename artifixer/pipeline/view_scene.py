@@ -90,6 +90,8 @@ def open_view(source: ViewSource, device: str, scale: str = "median_depth") -> V
         found = open_source(path, source.cameras)
         notes = () if found.all else ("no cameras: a default view; give --cameras or --capture",)
         return _completed({path.stem: found.splats}, found.all, (), notes, source, device, scale)
+    if source.is_watched and not path.is_dir():
+        return ViewedScene(path.name, {}, notes=("the job has just begun",))
     if not path.is_dir():
         raise InputError(
             f"{path}: does not exist, expected a folder of run or reconstruct, or a splat file"
@@ -100,7 +102,12 @@ def open_view(source: ViewSource, device: str, scale: str = "median_depth") -> V
             f"{path}: holds no splats (splats.ply, splats/initial.ply); expected a folder of run or "
             "reconstruct, or a splat file"
         )
-    frames = _cameras(path, source.cameras)
+    try:
+        frames = _cameras(path, source.cameras)
+    except InputError:
+        if not source.is_watched:
+            raise
+        frames = ()  # the file is not whole yet
     return _completed(splats, frames, _references(path), (), source, device, scale)
 
 

@@ -43,15 +43,15 @@ USUAL_ASPECT = 1.5
 @dataclass(frozen=True)
 class Abilities:
     """What the page offers beyond looking. load: makes the generator of live repair; None with a
-    reason in no_repair. run_arguments: command line that runs the stages along a path file; None
-    with a reason in no_run. path_file: where the path for it is written. reload: the scene as its
+    reason in no_repair. run_arguments: command line that runs the stages along a path file up to a
+    variant; None with a reason in no_run. path_file: where the path for it is written. reload: the scene as its
     files are now.
     """
 
     reload: Callable[[], ViewedScene]
     load: Callable[[ViewedScene], Generator] | None = None
     no_repair: str = ""
-    run_arguments: Callable[[Path], list[str]] | None = None
+    run_arguments: Callable[[Path, str], list[str]] | None = None
     path_file: Path | None = None
     no_run: str = ""
     size: int = 640
@@ -130,7 +130,9 @@ class Viewer:
     def replace_scene(self, scene: ViewedScene) -> None:
         """Show another state of the scene: new splats, pictures, curves."""
         with self.bell:
-            self._scene = scene
+            had_frames, self._scene = bool(self._scene.frames), scene
+        if not had_frames:
+            self._prepare(self._server)
         for panel in list(self._panels.values()):
             with suppressed_disconnects():
                 panel.scene_changed()

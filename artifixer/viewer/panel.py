@@ -47,7 +47,7 @@ class TabPanel:
         self._points: Any = None
         self._splats: Any = None
         self._status_at = 0.0
-        self._status_timer_text = ""
+        self._had_frames = bool(viewer.scene().frames)
 
     def build(self) -> None:
         """Add all elements, the nodes of the scene, and show the first layer."""
@@ -105,9 +105,13 @@ class TabPanel:
         self._mode = gui.add_dropdown("Mode", ("improve", "generate"))
         self._references = gui.add_slider("References", 0, 6, 1, 3)
         self._prompt = gui.add_text("Prompt", "")
+        still = str(abilities.still_size)
+        self._still_size = gui.add_dropdown(
+            "Size at rest", sorted({*SIZES, still}, key=int), initial_value=still
+        )
         self._seed = gui.add_number("Seed", 0, min=0, max=2**31 - 1, step=1)
         handles = (self._repair, self._steps, self._still_steps, self._block, self._mode)
-        for handle in (*handles, self._references, self._prompt, self._seed):
+        for handle in (*handles, self._still_size, self._references, self._prompt, self._seed):
             handle.on_update(lambda _: self._choose())
 
     def _about(self) -> str:
@@ -124,7 +128,11 @@ class TabPanel:
         return "\n\n".join([*lines, *map(plain, scene.notes)])
 
     def scene_changed(self) -> None:
-        """Layers may have come or gone."""
+        """Layers may have come or gone, and the first cameras."""
+        frames = self.viewer.scene().frames
+        if frames and not self._had_frames:
+            self._had_frames = True
+            self.fly_to(frames[0])
         titles = layer_titles(self.viewer.scene()) or [NOTHING]
         if tuple(titles) != tuple(self._layer.options):
             was_known = self._layer.value in titles and self._layer.value != NOTHING
@@ -156,7 +164,7 @@ class TabPanel:
             prompt=self._prompt.value,
             seed=int(self._seed.value),
             size=self.viewer.abilities.repair_size,
-            still_size=self.viewer.abilities.still_size,
+            still_size=int(self._still_size.value),
         )
         other = self._other.value
         self.tab.changed(

@@ -35,6 +35,9 @@ FORMATS: dict[str, PathFormat] = {
 }
 FILE_NAMES = {"artifixer": "path.json", "nerfstudio": "camera_path.json", "3dgs": "cameras.json"}
 
+#: What a run along the path makes -> its last variant.
+VARIANTS = {"3D+ frames": "3d+", "3D splats": "3d", "repaired frames": "artifixer"}
+
 #: Longest side, pixels, of a path's cameras where no captured camera gives its size.
 DEFAULT_SIZE = 640
 
@@ -68,7 +71,8 @@ class PathPanel:
         self._load = gui.add_upload_button("Load path", mime_type="application/json")
         abilities = self._panel.viewer.abilities
         is_possible = abilities.run_arguments is not None
-        self._run = gui.add_button("Render, enhance, 3D, 3D+ along it", disabled=not is_possible)
+        self._last = gui.add_dropdown("Run up to", tuple(VARIANTS), disabled=not is_possible)
+        self._run = gui.add_button("Run along the path", disabled=not is_possible)
         self._cancel = gui.add_button("Cancel the run", visible=False)
         self._bar = gui.add_progress_bar(0.0, visible=False)
         self._progress = gui.add_markdown(plain(abilities.no_run))
@@ -205,7 +209,7 @@ class PathPanel:
         if job.is_running:
             raise InputError("a run is under way; expected it to end, or to be cancelled, first")
         write_bytes(abilities.path_file, path_bytes(self._trajectory))
-        job.start(abilities.run_arguments(abilities.path_file))
+        job.start(abilities.run_arguments(abilities.path_file, VARIANTS[self._last.value]))
 
     def _set(self, trajectory: Trajectory) -> None:
         with self._lock:
