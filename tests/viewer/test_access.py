@@ -33,13 +33,10 @@ def test_a_foreign_name_for_this_machine_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/../x", "/a/../x", "/%2e%2e/x", "/c:/x", "/a\\b", "//", "x", "/\0", "/a b"]
+    "path", ["/../x", "/a/../x", "/%2e%2e/x", "/c:/x", "/a\\b", "x", "/\0", "/a b"]
 )
 def test_paths_are_plain(path: str) -> None:
-    if path == "//":
-        path = "//evil.example/"
-    decision = HERE.decide(path, {"host": "localhost:8080"})
-    assert decision.status == 404 or path.startswith("//")
+    assert HERE.decide(path, {"host": "localhost:8080"}).status == 404
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:8081", None])
