@@ -38,6 +38,9 @@ FILE_NAMES = {"artifixer": "path.json", "nerfstudio": "camera_path.json", "3dgs"
 #: What a run along the path makes -> its last variant.
 VARIANTS = {"3D+ frames": "3d+", "3D splats": "3d", "repaired frames": "artifixer"}
 
+#: Keyframes that are listed by name.
+MOST_ROWS = 8
+
 #: Longest side, pixels, of a path's cameras where no captured camera gives its size.
 DEFAULT_SIZE = 640
 
@@ -221,10 +224,13 @@ class PathPanel:
         trajectory, client = self._trajectory, self._panel.client
         rows = [
             f"{number}. {plain(key.photo or 'view')}, {key.seconds:.1f} s"
-            for number, key in enumerate(trajectory.keyframes, start=1)
+            for number, key in enumerate(trajectory.keyframes[:MOST_ROWS], start=1)
         ]
         frames = trajectory.frames()
-        total = f"{len(frames)} frames, {len(frames) / trajectory.fps:.1f} s"
+        total = (
+            f"{len(trajectory.keyframes)} keyframes, {len(frames)} frames, "
+            f"{len(frames) / trajectory.fps:.1f} s"
+        )
         self._list.content = "\n".join([*rows, "", total]) if rows else "no keyframes"
         for node in self._nodes:
             node.remove()

@@ -67,11 +67,18 @@ class Page:
     def __init__(self, driver: Any) -> None:
         self.driver = driver
 
-    def open(self, address: str, connects: bool = True) -> None:
+    def open(self, address: str) -> None:
+        """Load the page in the present tab, and wait for the scene."""
+        script = {"source": COUNT_PICTURES}
+        self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", script)
         self.driver.get(address)
-        if connects:
-            self.until(lambda: self.has_text("Layer"), "the panel appears")
-            self.until(lambda: self.pictures(), "a picture arrives")
+        self.until(self.pictures, "a picture arrives")
+        # messages at the edge of the page would be part of the picture
+        self.driver.execute_script(
+            "const style = document.createElement('style');"
+            "style.textContent = '.mantine-Notifications-root { opacity: 0 }';"
+            "document.head.append(style)"
+        )
 
     def until(self, condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
         """Wait for something; fails naming it."""
@@ -161,7 +168,10 @@ class Page:
 
     def _click(self, path: str) -> None:
         def clicked() -> bool:
-            shown = [e for e in self.driver.find_elements("xpath", path) if e is not None]
+            found = self.driver.find_elements("xpath", path)
+            # lists that were open before are still in the page, hidden; so are plain checkboxes
+            shown = [e for e in found if e.is_displayed()] or found[:1]
+            shown = shown if "option" not in path or (shown[:1] and shown[0].is_displayed()) else []
             if not shown:
                 return False
             self.driver.execute_script(
@@ -188,7 +198,6 @@ def browser(folder: Path, size: tuple[int, int] = (1000, 700)) -> Iterator[Page]
     options.add_experimental_option("prefs", downloads)
     driver = webdriver.Chrome(options=options, service=Service(driver_program))
     try:
-        driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": COUNT_PICTURES})
         metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         yield Page(driver)
