@@ -30,6 +30,7 @@ FLOORS = {
     "recipes": 6,
     "commands": 7,
     "cli": 7,
+    "api": 8,
 }
 
 
@@ -90,7 +91,9 @@ def test_every_room_has_a_floor() -> None:
 def test_imports_go_down(path: Path) -> None:
     own_room = path.relative_to(PACKAGE).with_suffix("").parts[0]
     if own_room == "__init__":
-        assert not list(imported_modules(path.read_text())), "the package itself imports nothing"
+        # Names of the public API are imported when they are used; type checkers see them.
+        allowed = {"importlib", "typing", "artifixer.api"}
+        assert {module for _, module in imported_modules(path.read_text())} <= allowed
         return
     if own_room == "__main__":
         return

@@ -10,7 +10,12 @@ from typing import Annotated
 import tyro
 
 from artifixer.runtime.errors import InputError
-from artifixer.splats.files import format_to_write, read_splat_file, write_splat_file
+from artifixer.splats.files import (
+    format_to_write,
+    placement_note,
+    read_splat_file,
+    write_splat_file,
+)
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,12 @@ def run_command(command: Command) -> None:
         if command.source.exists() and command.target.samefile(command.source):
             raise InputError(f"{command.target}: is the file to read; expected another name")
     found = read_splat_file(command.source)
-    for note in found.notes:
+    for note in (
+        *found.notes,
+        *placement_note([format_to_write(command.target).name], found.origin),
+    ):
         print(note, file=sys.stderr)
-    write_splat_file(command.target, found.splats)
+    write_splat_file(command.target, found.splats, found.origin)
     splats = found.splats
     print(
         f"{len(splats):,} Gaussians of degree {splats.sh_degree} in {command.target} "

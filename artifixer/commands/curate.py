@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from artifixer.curation.caption import CaptionConfig
-from artifixer.curation.jobs import CurationConfig, curate, expand_sources
+from artifixer.curation.caption import CaptionConfig, check_captioner
+from artifixer.curation.jobs import CurationConfig, Source, curate, expand_sources
 from artifixer.curation.workers import worker_devices
 from artifixer.imaging.resize import GRID
 from artifixer.recipes.curate import RECIPES
 from artifixer.runtime.errors import InputError
+from artifixer.scenes.depth_models import check_depth_model, default_depth_model
+from artifixer.scenes.scale import ScaleKind
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,9 @@ class Command:
     shows them.
 
     SOURCE is a capture (folder or video), or procedural:COUNT or procedural:COUNT:SEED for COUNT
-    drawn scenes. The folder PAIRS receives tar shards, index.json and manifest.json (state, time
-    and error of every scene). The same command continues an interrupted run and ends with the same
-    shards. A scene that fails is reported and skipped.
+    drawn scenes. The folder PAIRS receives tar shards, index.json, manifest.json (state, figures
+    and error of every scene) and timing.json. The same command continues an interrupted run and
+    ends with the same shards. A scene that fails is reported and skipped.
 
     Examples:
       artifixer curate procedural:500 --out pairs --workers 2
@@ -43,8 +46,8 @@ class Command:
     device: Literal["cpu", "cuda"] = "cpu"
     """Where scenes are reconstructed and rendered."""
     ray: str | None = None
-    """Work on a Ray cluster: auto (the one found from here, else one on this machine) or HOST:PORT.
-    Needs the extra cluster.
+    """Work on a Ray cluster: auto (the one found from here, else local), local (one on this machine
+    for this command alone) or HOST:PORT. Needs the extra cluster.
     """
     size: int | None = None
     """Longest side of the largest clips in pixels. Default: the recipe's."""
@@ -61,19 +64,23 @@ class Command:
     printed). Default: the recipe's.
     """
     camera_scale: Literal["median_depth", "metric"] | None = None
-    """Unit of camera translations: the median depth (our models), or metres by a depth model (the
-    paper's). Default: the recipe's.
+    """Unit of camera translations: the median depth (our models), or metres (the paper's). Default:
+    the recipe's; training refuses another than its model's.
     """
     depth_model: str | None = None
-    """Folder or hub name of a metric depth model (Depth Anything V2 metric, Depth Pro, ZoeDepth,
-    MoGe-2), for --camera-scale metric.
+    """For captures in metres: folder or hub name of a metric depth model (Depth Anything V2 metric,
+    Depth Pro, ZoeDepth, MoGe-2). Default: MoGe-2 where its package is installed. Procedural scenes
+    know their metres.
+    """
+    caption_model: str | None = None
+    """Vision model that describes the clips: folder or hub name for transformers, such as
+    Qwen/Qwen3-VL-2B-Instruct, on --device; with --caption-server, its name there. Default: no
+    captions, or the paper's at the server.
     """
     caption_server: str | None = None
-    """Address up to /v1 of an OpenAI-compatible server with a vision model. Default: no captions.
-    Its key: OPENAI_API_KEY.
+    """Address up to /v1 of an OpenAI-compatible server with a vision model. Its key:
+    OPENAI_API_KEY.
     """
-    caption_model: str = CaptionConfig.model
-    """The vision model's name there."""
     overwrite: bool = False
     """Start anew in a folder that holds other pairs."""
 
@@ -94,15 +101,12 @@ def run_command(command: Command) -> None:
         config = replace(config, windows=command.windows)
     if command.algorithm1 is not None:
         config = replace(config, normalised_groups=command.algorithm1 == "normalised")
-    kind = command.camera_scale or config.camera_scale
-    if (kind == "metric") != (command.depth_model is not None):
-        raise InputError(
-            f"camera scale {kind}: --depth-model goes with --camera-scale metric; give "
-            "--depth-model for it, or neither"
-        )
     caption = CaptionConfig(command.caption_server, command.caption_model)
-    config = replace(config, camera_scale=kind, depth_model=command.depth_model, caption=caption)
+    check_captioner(caption)
     sources = expand_sources(command.sources)
+    kind = command.camera_scale or config.camera_scale
+    depth_model = _depth_model(kind, command.depth_model, sources)
+    config = replace(config, camera_scale=kind, depth_model=depth_model, caption=caption)
     result = curate(
         sources,
         config,
@@ -121,6 +125,28 @@ def run_command(command: Command) -> None:
         raise InputError(
             f"{command.out}: no scene gave a pair; the first error: {result.failed[0].error}"
         )
+
+
+def _depth_model(kind: ScaleKind, named: str | None, sources: Sequence[Source]) -> str | None:
+    """The depth model that captures are measured with; ``InputError`` for one that nothing asks or
+    that cannot be used, and where one is missing. Drawn scenes know their metres.
+    """
+    if named is not None and kind != "metric":
+        raise InputError(
+            f"--depth-model {named}: camera scale {kind} needs none; expected --camera-scale metric "
+            "beside it"
+        )
+    captures = [source.name for source in sources if not source.is_procedural]
+    found = named or (default_depth_model() if kind == "metric" and captures else None)
+    if found is not None:
+        check_depth_model(found)
+    elif kind == "metric" and captures:
+        raise InputError(
+            f"camera scale metric: {captures[0]} does not tell how long a metre is; give "
+            f"--depth-model (MoGe-2, where its package moge is installed, is the default), or "
+            "--camera-scale median_depth"
+        )
+    return found
 
 
 def _resized(config: CurationConfig, longest: int) -> CurationConfig:

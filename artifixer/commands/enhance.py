@@ -71,7 +71,8 @@ class Command:
     """
     depth_model: str | None = None
     """For models that want metres: folder or hub name of a metric depth model (Depth Anything V2
-    metric, Depth Pro, ZoeDepth, MoGe-2).
+    metric, Depth Pro, ZoeDepth, MoGe-2). Default: MoGe-2 where its package is installed; else a
+    median depth of 3 m is assumed, with a warning.
     """
     residual: Literal["auto", "keep", "leave"] = "auto"
     """Whether detail that the autoencoder loses comes back where renders are opaque. auto: as the

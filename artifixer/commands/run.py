@@ -90,7 +90,8 @@ class Command:
     """
     depth_model: str | None = None
     """For models that want metres: folder or hub name of a metric depth model (Depth Anything V2
-    metric, Depth Pro, ZoeDepth, MoGe-2). Default: a median depth of 3 m is assumed, with a warning.
+    metric, Depth Pro, ZoeDepth, MoGe-2). Default: MoGe-2 where its package is installed; else a
+    median depth of 3 m is assumed, with a warning. Procedural captures know their metres.
     """
     from_splats: Path | None = None
     """Splat file of any tool (PLY, compressed PLY, SPZ, SOG, .splat), in the capture's world,

@@ -1,27 +1,37 @@
-"""Words about a clip: an interface, nothing by default, and one captioner.
+"""Captions of clips by a vision model; none by default.
 
-The paper's model is trained with captions of 80 to 100 words that say nothing about camera motion.
-The embedded model reads no text; whoever trains a larger one names a server that speaks the chat
-protocol of OpenAI (vLLM, llama.cpp, Ollama and others serve vision models so), or passes a function
-of their own from frames to words.
+The paper's model is trained with captions of 80 to 100 words that say nothing about camera motion
+(appendix B). The embedded model reads no text; whoever trains a larger one names a model that
+transformers loads (``AutoModelForImageTextToText``, such as Qwen3-VL of any size), or a server that
+speaks the chat protocol of OpenAI (vLLM, llama.cpp, Ollama and others serve vision models so), or
+passes a function of their own from frames to words.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import json
 import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import reason
+from artifixer.video.weights import check_pretrained, check_settings_files, is_finite
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 #: Frames of a clip -> words about the scene.
 Captioner = Callable[[UInt8[Tensor, "frames height width 3"]], str]
@@ -38,6 +48,13 @@ SHOWN_SIZES = (448, 1024)
 
 #: Room for 100 words, with some for a model that counts badly.
 CAPTION_TOKENS = 320
+
+#: The paper's captioner, as servers call it.
+PAPER_CAPTIONER = "Qwen/Qwen3-VL-30B-A3B-Instruct"
+
+#: Lengths of texts and base frequencies in a vision model's configuration, which are larger than
+#: any side of its weights.
+LARGEST_POSITIONS = 1 << 30
 
 #: In our words, what the six rules of the paper's appendix B ask for.
 REQUEST = (
@@ -59,20 +76,29 @@ REQUEST = (
 
 @dataclass(frozen=True)
 class CaptionConfig:
-    """server: address up to ``/v1`` of an OpenAI-compatible server; None for no captions. model:
-    its name there. seconds: to wait.
+    """server: address up to ``/v1`` of an OpenAI-compatible server; None for none. model: its name
+    there, None for the paper's; without a server a folder or hub name for transformers, None for no
+    captions. seconds: to wait for a server.
     """
 
     server: str | None = None
-    model: str = "Qwen/Qwen3-VL-30B-A3B-Instruct"
+    model: str | None = None
     seconds: float = 300.0
 
 
-def captioner(config: CaptionConfig) -> Captioner | None:
-    """The captioner of a configuration; None for none."""
-    if config.server is None:
-        return None
-    return lambda frames: ask_server(frames, config)
+def captioner(config: CaptionConfig, device: str = "cpu") -> Captioner | None:
+    """The captioner of a configuration; None for none. device: of a local model. Raises
+    ``InputError`` as ``local_captioner`` does.
+    """
+    if config.server is not None:
+        return lambda frames: ask_server(frames, config)
+    return None if config.model is None else local_captioner(config.model, device)
+
+
+def check_captioner(config: CaptionConfig) -> None:
+    """Raise ``InputError`` for a local model that cannot caption, as far as its settings tell."""
+    if config.server is None and config.model is not None:
+        _processor(config.model)
 
 
 def caption_clip(
@@ -94,6 +120,110 @@ def caption_clip(
     return " ".join(captioner(frames[chosen]).split()) or None
 
 
+# A model of transformers --------------------------------------------------------------------------
+
+
+@functools.cache
+def local_captioner(name: str, device: str = "cpu") -> Captioner:
+    """A vision model of transformers, by folder or hub name; it answers greedily, so that the same
+    frames give the same words.
+
+    bfloat16 on a GPU. Raises ``InputError`` when it cannot be loaded or has no chat template.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    processor = _processor(name)
+    dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
+    if Path(name).is_dir():
+        check_pretrained(Path(name), dict.fromkeys(("position", "theta"), LARGEST_POSITIONS))
+    try:
+        # Weights in safetensors alone, and no code that a folder brings.
+        model: Any = AutoModelForImageTextToText.from_pretrained(
+            name, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+    except Exception as error:  # safetensors and transformers raise errors of their own
+        raise InputError(f"captioner {name}: {reason(error)}") from error
+    broken = next(
+        (key for key, tensor in model.state_dict().items() if not is_finite(tensor)), None
+    )
+    if broken is not None:
+        raise InputError(
+            f"captioner {name}: {broken} holds values that are not finite, expected numbers"
+        )
+    model = model.eval().to(device)
+    model.generation_config.update(
+        do_sample=False, temperature=None, top_p=None, top_k=None, max_new_tokens=CAPTION_TOKENS
+    )
+
+    def words(frames: UInt8[Tensor, "frames height width 3"]) -> str:
+        pictures = [{"type": "image", "image": _shown(frame)} for frame in frames]
+        content = [*pictures, {"type": "text", "text": REQUEST}]
+        inputs = processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+        ).to(device, dtype)  # fmt: skip
+        with torch.no_grad():
+            answer = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
+        text = processor.tokenizer.decode(answer, skip_special_tokens=True)
+        return _whole_sentences(text) if len(answer) >= CAPTION_TOKENS else text
+
+    return words
+
+
+@functools.cache
+def _processor(name: str) -> Any:
+    """The model's processor, without its half for videos where that half cannot be loaded.
+
+    Processors of models that read videos too (Qwen-VL) load a video processor, which needs
+    torchvision. Pictures do not: with the image processor that transformers has for Pillow and the
+    tokenizer, the same class makes the same inputs. Raises ``InputError`` when it cannot be loaded
+    or has no chat template.
+    """
+    from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    if Path(name).is_dir():
+        check_settings_files(Path(name))
+    try:
+        try:
+            processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+        except ImportError:
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            whole = PROCESSOR_MAPPING[type(config)]
+
+            class PicturesAlone(whole):  # type: ignore[misc,valid-type]
+                """What a processor consists of are the parameters of its ``__init__``: here without
+                ``video_processor``.
+                """
+
+                def __init__(
+                    self, image_processor: Any, tokenizer: Any, chat_template: str | None
+                ) -> None:
+                    super().__init__(image_processor, tokenizer, None, chat_template=chat_template)
+
+            images = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            processor = PicturesAlone(images, tokenizer, tokenizer.chat_template)
+    except Exception as error:  # tokenizers and transformers raise errors of their own
+        raise InputError(f"captioner {name}: {reason(error)}") from error
+    if getattr(processor, "chat_template", None) is None:
+        raise InputError(
+            f"captioner {name}: has no chat template; expected an instruction-tuned vision model"
+        )
+    return processor
+
+
+def _whole_sentences(text: str) -> str:
+    """A text that was cut off, without its last sentence if that has no end; all of it when it has
+    one sentence only.
+    """
+    ends = [match.end() for match in re.finditer(r"[.!?][\"')\]]*(?=\s|$)", text)]
+    return text[: ends[-1]] if ends else text
+
+
+# A server -----------------------------------------------------------------------------------------
+
+
 def ask_server(frames: UInt8[Tensor, "frames height width 3"], config: CaptionConfig) -> str:
     """Words of a vision model about the frames. Raises ``InputError`` naming the server when it
     gives none.
@@ -103,8 +233,9 @@ def ask_server(frames: UInt8[Tensor, "frames height width 3"], config: CaptionCo
         {"type": "text", "text": REQUEST},
         *({"type": "image_url", "image_url": {"url": _png_url(frame)}} for frame in frames),
     ]
+    model = config.model or PAPER_CAPTIONER
     body = {
-        "model": config.model,
+        "model": model,
         "messages": [{"role": "user", "content": content}],
         "temperature": 0,
         "seed": 0,
@@ -116,29 +247,36 @@ def ask_server(frames: UInt8[Tensor, "frames height width 3"], config: CaptionCo
     try:
         request = urllib.request.Request(address, json.dumps(body).encode(), headers)
         with urllib.request.urlopen(request, timeout=config.seconds) as answer:
-            return str(json.load(answer)["choices"][0]["message"]["content"])
+            choice = json.load(answer)["choices"][0]
+            text = choice["message"]["content"]
+            if not isinstance(text, str):
+                raise TypeError(f"content is {type(text).__name__}, expected text")
+            return _whole_sentences(text) if choice.get("finish_reason") == "length" else text
     except urllib.error.HTTPError as error:
         said = error.read(300).decode(errors="replace")
         raise InputError(
-            f"{address}: {error.code} {error.reason}: {said}; expected captions from model "
-            f"{config.model}"
+            f"{address}: {error.code} {error.reason}: {said}; expected captions from model {model}"
         ) from None
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{address}: no caption from model {config.model}: {type(error).__name__}: {error}"
+            f"{address}: no caption from model {model}: {type(error).__name__}: {error}"
         ) from None
 
 
 def _png_url(frame: UInt8[Tensor, "height width 3"]) -> str:
+    buffer = io.BytesIO()
+    _shown(frame).save(buffer, "png")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _shown(frame: UInt8[Tensor, "height width 3"]) -> Image:
+    """The frame as captioners get it, within ``SHOWN_SIZES``."""
     from PIL import Image
 
-    buffer, picture = io.BytesIO(), Image.fromarray(frame.numpy())
+    picture = Image.fromarray(frame.numpy())
     longest = max(picture.size)
     factor = min(max(longest, SHOWN_SIZES[0]), SHOWN_SIZES[1]) / longest
-    if factor != 1:
-        picture = picture.resize(
-            (max(1, round(picture.width * factor)), max(1, round(picture.height * factor))),
-            Image.Resampling.BICUBIC,
-        )
-    picture.save(buffer, "png")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    if factor == 1:
+        return picture
+    width, height = (max(1, round(side * factor)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.BICUBIC)

@@ -3,7 +3,8 @@
 In: sources (captures, or procedural scenes by number), settings, a seed. Out: in the folder::
 
     pairs-00000.tar ... index.json   see ``pairs/shards.py``; a shard holds the pairs of ``SCENES_PER_SHARD`` scenes in a row
-    manifest.json                    per scene: state, seconds, error, and figures about its pairs
+    manifest.json                    per scene: state, error, and figures about its pairs
+    timing.json                      per scene: seconds
     .scenes/000012.json, .tar        scenes whose shard is not full yet
 
 A scene's pairs depend on the scene, the settings and the seed alone, and a shard on which scenes it
@@ -79,7 +80,13 @@ from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
 from artifixer.scenes.depth_models import metric_depth_model
 from artifixer.scenes.formats import PROCEDURAL_PREFIX, load_scene, readable
 from artifixer.scenes.identity import sampled_fingerprint
-from artifixer.scenes.scale import METRIC_FACTOR, ScaleKind, camera_scale, point_depths
+from artifixer.scenes.scale import (
+    METRIC_FACTOR,
+    ScaleKind,
+    camera_scale,
+    point_depths,
+    scale_depth_model,
+)
 from artifixer.scenes.scene import Scene
 
 #: A shard is the unit of what is readable: 16 scenes at the tiny recipe's size are about 40 MB.
@@ -94,7 +101,11 @@ WORKER_DIED = f"its worker died {ATTEMPTS} times (killed, or out of memory?); fe
 #: Photos that tell how long a capture's unit of length is, for Algorithm 1 on metres.
 UNIT_PHOTOS = 12
 
+#: Seconds of a scene in ``timing.json``, at most.
+MOST_SECONDS = 1e12
+
 MANIFEST_FILE = "manifest.json"
+TIMING_FILE = "timing.json"
 _WAITING = ".scenes"
 
 
@@ -184,7 +195,6 @@ class SceneRecord:
     """A finished scene in the manifest; ``error`` is None for one that gave pairs."""
 
     scene: str
-    seconds: float
     error: str | None
     pairs: tuple[PairFigures, ...]
 
@@ -322,8 +332,9 @@ def scene_pairs(
         clips: tuple[tuple[int, ...], ...] = (draw_clip(captured, frames, rng),)
     else:
         clips = spread_clips(captured, frames, config.windows, rng)
-    depth_model = None if config.depth_model is None else metric_depth_model(config.depth_model)
-    unit = 1.0
+    name = scale_depth_model(config.camera_scale, None, scene.metres_per_unit, config.depth_model)
+    depth_model = None if name is None else metric_depth_model(name, device)
+    metres, unit = scene.metres_per_unit, 1.0
     if not config.normalised_groups and config.camera_scale == "metric":
         some = sorted(
             {
@@ -331,15 +342,14 @@ def scene_pairs(
                 for position in np.linspace(0, len(captured) - 1, UNIT_PHOTOS)
             }
         )
-        unit = (
-            camera_scale("metric", point_depths(scene, some), depth_model=depth_model).value
-            / METRIC_FACTOR
-        )
+        views = point_depths(scene, some)
+        found = camera_scale("metric", views, depth_model=depth_model, metres_per_unit=metres)
+        unit = found.value / METRIC_FACTOR
     groups = training_groups(scene, captured, normalise=config.normalised_groups, unit=unit)
     if not groups:
         raise InputError(f"{source.name}: {len(captured)} photos; no group of Algorithm 1 has two")
     groups = tuple(groups[index] for index in rng.permutation(len(groups))[: config.groups])
-    describe_clip = captioner(config.caption)
+    describe_clip = captioner(config.caption, device)
     for position, group in enumerate(groups):
         fit = draw_fit(config.sparse, rng)
         training = tuple(sorted(group[: fit.views]))
@@ -350,8 +360,16 @@ def scene_pairs(
             photographed, training, photos_used, fit.config, int(rng.integers(2**31)), device
         )
         scale = camera_scale(
-            config.camera_scale, point_depths(scene, training), depth_model=depth_model
+            config.camera_scale,
+            point_depths(scene, training),
+            depth_model=depth_model,
+            metres_per_unit=metres,
         )
+        if scale.is_guess:
+            raise InputError(
+                f"{source.name}: nothing tells how long a metre is; expected a metric depth model, "
+                "or camera scale median_depth"
+            )
         for window, clip in enumerate(clips):
             name = (
                 f"{number:06d}_{position}"
@@ -391,7 +409,7 @@ class _PairFolder:
 
     def __init__(self, run: RunFolder, sources: Sequence[Source]) -> None:
         self._run, self._sources = run, sources
-        for name in (INDEX_FILE, MANIFEST_FILE, _WAITING):
+        for name in (INDEX_FILE, MANIFEST_FILE, TIMING_FILE, _WAITING):
             run.path(name)
         self._shards = (
             {shard.file: shard for shard in read_index(run.root)}
@@ -399,6 +417,8 @@ class _PairFolder:
             else {}
         )
         self.records: dict[int, SceneRecord] = {}
+        timing = run.root / TIMING_FILE
+        self._seconds = _read_timing(timing, len(sources)) if timing.is_file() else {}
         if (run.root / MANIFEST_FILE).is_file():
             for number, record in _read_manifest(run.root / MANIFEST_FILE, len(sources)).items():
                 if self._shard_file(number) in self._shards:
@@ -410,7 +430,10 @@ class _PairFolder:
                     f"{path}: is no scene of this folder, which has {len(sources)}; use "
                     "--overwrite to start anew"
                 )
-            self.records[number] = _record_from_json(path, read_json(path))
+            content = read_json(path)
+            self.records[number] = _record_from_json(path, content)
+            if is_number(content.get("seconds"), MOST_SECONDS):
+                self._seconds[number] = content["seconds"]
 
     @property
     def pairs(self) -> int:
@@ -418,16 +441,19 @@ class _PairFolder:
 
     def add(self, number: int, made: MadeScene) -> None:
         """Keep a scene's pairs, and close its shard when it was the last."""
-        record = SceneRecord(
-            self._sources[number].name, round(made.seconds, 2), made.error, made.figures
-        )
+        record = SceneRecord(self._sources[number].name, made.error, made.figures)
+        seconds = round(made.seconds, 2)
         # The json comes last: it says that the scene is done.
         write_bytes(self._waiting(number, "tar"), b"".join(data for _, data in made.samples))
         write_json(
             self._waiting(number, "json"),
-            {**to_json(record), "samples": [to_json(entry) for entry, _ in made.samples]},
+            {
+                **to_json(record),
+                "seconds": seconds,
+                "samples": [to_json(entry) for entry, _ in made.samples],
+            },
         )
-        self.records[number] = record
+        self.records[number], self._seconds[number] = record, seconds
         self._close_shard(number // SCENES_PER_SHARD)
 
     def finish(self) -> CurationResult:
@@ -483,7 +509,9 @@ class _PairFolder:
             for number, source in enumerate(self._sources)
         ]
         # The manifest first: a shard counts as done when the index has it.
-        write_json(self._run.root / MANIFEST_FILE, {"version": 1, "scenes": scenes})
+        write_json(self._run.root / MANIFEST_FILE, {"version": 2, "scenes": scenes})
+        seconds = {f"{number:06d}": self._seconds.get(number) for number in sorted(self.records)}
+        write_json(self._run.root / TIMING_FILE, {"seconds": seconds})
         is_complete = len(self.records) == len(self._sources)
         write_index(
             self._run.root, [shard for _, shard in sorted(self._shards.items())], is_complete
@@ -562,11 +590,26 @@ def _read_manifest(path: Path, scenes: int) -> dict[int, SceneRecord]:
     }
 
 
+def _read_timing(path: Path, scenes: int) -> dict[int, float]:
+    """Seconds by scene, as far as they are known."""
+    content = read_json(path)
+    seconds = content.get("seconds") if isinstance(content, dict) else None
+    if not isinstance(seconds, dict) or not all(
+        re.fullmatch(r"[0-9]{6,7}", number)
+        and int(number) < scenes
+        and (value is None or is_number(value, MOST_SECONDS))
+        for number, value in seconds.items()
+    ):
+        raise InputError(
+            f"{path}: not the times of {scenes} scenes; delete it, no result depends on it"
+        )
+    return {int(number): value for number, value in seconds.items() if value is not None}
+
+
 def _record_from_json(path: Path, content: Any) -> SceneRecord:
     try:
         record = SceneRecord(
             content["scene"],
-            content["seconds"],
             content["error"],
             tuple(PairFigures(**pair) for pair in content["pairs"]),
         )
@@ -576,13 +619,7 @@ def _record_from_json(path: Path, content: Any) -> SceneRecord:
             "to start anew"
         ) from error
     numbers = [
-        record.seconds,
-        *(
-            value
-            for figures in record.pairs
-            for name, value in vars(figures).items()
-            if name != "name"
-        ),
+        value for figures in record.pairs for name, value in vars(figures).items() if name != "name"
     ]
     words = [record.scene, record.error or "", *(figures.name for figures in record.pairs)]
     if not all(is_number(value, 1e12) for value in numbers) or not all(

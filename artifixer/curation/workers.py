@@ -289,10 +289,11 @@ def _thread_limits() -> Iterator[None]:
 class RayWorkers(Workers):
     """Tasks of a Ray cluster, one CPU each, and one GPU each for the device ``cuda``.
 
-    address: ``auto`` for the cluster that Ray finds from here, or else one on this machine for as
-    long as this lives; or HOST:PORT. Sources and the package have to be at the same paths on all
-    nodes. Raises ``InputError`` when Ray is absent, no cluster answers, or the cluster has no GPU
-    for ``cuda``.
+    address: ``local`` for a cluster on this machine for as long as this lives, whose services
+    listen on the loopback interface alone; ``auto`` for the one that Ray finds from here, or else
+    ``local``; or HOST:PORT. Sources and the package have to be at the same paths on all nodes.
+    Raises ``InputError`` when Ray is absent, no cluster answers, or the cluster has no GPU for
+    ``cuda``.
     """
 
     def __init__(self, function: Callable[..., Any], slots: int, device: str, address: str) -> None:
@@ -350,21 +351,43 @@ class RayWorkers(Workers):
     def _connect(self, address: str) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         with _handlers_restored(), _thread_limits():
-            try:
-                self._ray.init(address=address, **options)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                if address != "auto":
-                    text = " ".join(str(error).split())[:200]
-                    raise InputError(
-                        f"--ray {address}: no Ray cluster answers there, expected auto or "
-                        f"HOST:PORT ({text})"
-                    ) from None
-                # Sockets below have to have short paths.
-                self._temporary = tempfile.mkdtemp(prefix="afx")
+            if address != "local":
+                try:
+                    self._ray.init(address=address, **options)
+                    return
+                except (ConnectionError, ValueError, RuntimeError) as error:
+                    if address != "auto":
+                        text = " ".join(str(error).split())[:200]
+                        raise InputError(
+                            f"--ray {address}: no Ray cluster answers there, expected auto, local "
+                            f"or HOST:PORT ({text})"
+                        ) from None
+            # Sockets below have to have short paths.
+            self._temporary = tempfile.mkdtemp(prefix="afx")
+            with _loopback():
                 self._ray.init(
                     address="local", num_cpus=self.slots, include_dashboard=False, _temp_dir=self._temporary,
                     _node_ip_address="127.0.0.1", object_store_memory=2**29, **options,
                 )  # fmt: skip
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """A cluster started inside has the address 127.0.0.1, and listens there alone.
+
+    On Linux Ray replaces a loopback address that it is given by one of the network and listens on
+    all interfaces, unless its constant says that clusters have one machine, as it does on macOS and
+    Windows; the constant's environment variable is read when Ray is imported, which may be long
+    ago.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _ray_task(function: Callable[..., Any], arguments: tuple[Any, ...], device: str) -> Any:

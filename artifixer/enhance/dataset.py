@@ -7,8 +7,8 @@ In: views (a photo or a generated frame each, with its camera) and points. Out::
     sparse_pc.ply      the points for nerfstudio
     sparse/0/*.txt     the same as a COLMAP model (cameras, images, points3D without tracks)
 
-The world is the capture's own. Numbers are written in full: reading either form gives back the
-cameras to within float32 rounding.
+The world is the capture's own, in float64 where it is georeferenced. Numbers are written in full:
+reading either form gives back the cameras to within float32 rounding.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
+from artifixer.geometry.local_origin import WORLD, Origin, points_to_world, to_world
 from artifixer.geometry.transforms import matrix_to_quaternion
 from artifixer.runtime.media import write_png
 from artifixer.runtime.run_folder import atomic_path, write_bytes, write_json
@@ -62,12 +63,14 @@ def write_dataset(
     folder: Path,
     views: Iterable[DatasetView],
     points: tuple[Float[Tensor, "points 3"], UInt8[Tensor, "points 3"]],
+    origin: Origin = WORLD,
 ) -> None:
     """Write the dataset into ``folder``. ``transforms.json`` comes last, so a folder that has it is
     complete.
 
     points: positions in world units and 8-bit colours, from ``points_of_splats`` or
     ``points_of_capture``.
+    origin: what cameras and positions are relative to.
     """
     files, cameras, sources = [], [], []
     counts = {"photo": 0, "frame": 0}
@@ -81,10 +84,11 @@ def write_dataset(
         )
         write_png(folder / "images" / file, pixels)
         files.append(file)
-        cameras.append(view.camera.to("cpu"))
+        cameras.append(to_world(view.camera.to("cpu"), origin))
         sources.append(view.source)
     assert files, f"{folder}: a dataset without views"
-    xyz, rgb = (tensor.cpu().numpy() for tensor in points)
+    xyz, rgb = points_to_world(points[0], origin).cpu().numpy(), points[1].cpu().numpy()
+    xyz = xyz if origin != WORLD else xyz.astype(np.float32)
     _write_point_cloud(folder / "sparse_pc.ply", xyz, rgb)
     _write_colmap(folder / "sparse" / "0", files, cameras, xyz, rgb)
     _write_transforms(folder / "transforms.json", files, sources, cameras)
@@ -224,7 +228,9 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
 def _write_point_cloud(path: Path, xyz: np.ndarray, rgb: np.ndarray) -> None:
     from plyfile import PlyData, PlyElement
 
-    fields = [(name, "<f4") for name in "xyz"] + [(name, "u1") for name in ("red", "green", "blue")]
+    fields = [(name, "<f4" if xyz.dtype == np.float32 else "<f8") for name in "xyz"] + [
+        (name, "u1") for name in ("red", "green", "blue")
+    ]
     vertices = np.zeros(len(xyz), dtype=fields)
     for column, name in enumerate("xyz"):
         vertices[name] = xyz[:, column]

@@ -43,6 +43,7 @@ from artifixer.scenes.scale import (
     DepthView,
     camera_scale,
     metric_scale,
+    scale_depth_model,
 )
 from artifixer.splats.render import Renders
 from artifixer.video.conditions import RollOutContext
@@ -535,12 +536,15 @@ def render_scale(
     """
     views = sampled_depths(source, cameras)
     if views or config.camera_scale is not None:
-        depth_model = (
-            None
-            if config.depth_model is None or kind != "metric"
-            else metric_depth_model(config.depth_model, device)
-        )
+        name = scale_depth_model(kind, config.camera_scale, None, config.depth_model)
+        depth_model = None if name is None else metric_depth_model(name, device)
+        metric_depth_model.cache_clear()  # the video model needs the memory
         return camera_scale(kind, views, "the renders", depth_model, config.camera_scale)
+    if config.depth_model is not None and kind == "metric":
+        raise InputError(
+            f"--depth-model {config.depth_model}: the renders have no depth to compare with metres; "
+            "expected --camera-scale"
+        )
     ends = concatenate([cameras[0], cameras[len(cameras) // 2], cameras[-1]])
     distance = float((ends.centers - focus_point(ends)).norm(dim=1).median())
     distance = distance if distance > 0 else 1.0

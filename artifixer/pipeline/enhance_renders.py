@@ -25,6 +25,7 @@ from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder, fingerprint, write_json
 from artifixer.runtime.stopping import stop_at_once, stop_on_sigterm, stop_requested
 from artifixer.scenes.references import REFERENCE_COUNT, select_references
+from artifixer.scenes.scale import check_scale_options
 from artifixer.splats.render_folder import Reference, RenderFolder, read_render_folder
 from artifixer.video.memory import check_memory, default_plan
 from artifixer.video.models import ModelFiles, default_dtype, load_model, locate_model
@@ -65,6 +66,12 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
     files = locate_model(job.model)
     files.check_prompt("" if "text" in job.config.drop else job.config.prompt)
     files.check_prompt(job.config.negative_prompt or "")
+    check_scale_options(
+        files.config.camera_scale,
+        job.config.camera_scale,
+        job.config.depth_model,
+        files.config.name,
+    )
     plan = default_plan(
         files.config, cameras.width, cameras.height, len(chosen), device, job.offload
     )

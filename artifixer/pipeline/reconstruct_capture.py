@@ -16,6 +16,7 @@ import torch
 
 from artifixer.geometry.camera_file import CameraFrame, write_cameras
 from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.local_origin import WORLD, Origin
 from artifixer.imaging.metrics import psnr, ssim
 from artifixer.pipeline.capture import (
     CaptureChoice,
@@ -34,11 +35,12 @@ from artifixer.runtime.seeds import generator
 from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
 from artifixer.runtime.system import peak_memory
 from artifixer.scenes.formats import brings_poses
+from artifixer.scenes.point_cloud import read_points
 from artifixer.scenes.references import select_references
 from artifixer.scenes.scene import Photo
-from artifixer.splats.files import export_splats, read_splat_file
+from artifixer.splats.files import export_splats, placement_note, read_splat_file
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
-from artifixer.splats.ply import read_points, read_splats, write_splats
+from artifixer.splats.ply import read_splats, write_splats
 from artifixer.splats.reconstruct import (
     IterationReport,
     ReconstructConfig,
@@ -120,7 +122,7 @@ def reconstruct_capture(
                 capture = open_capture(job.choice, run.path("sfm"), cache, progress.note)
             if run.is_done("evaluate", "1"):
                 finished = _finished(run, capture)
-                _export(run, job, finished.splats)
+                _export(run, job, finished.splats, capture.scene.origin, progress)
                 return finished
             _read_photos(capture)
             initial, extent = initial_splats(job, capture)
@@ -136,8 +138,8 @@ def reconstruct_capture(
         views = TrainingViews.of_photos(
             photos, [capture.scene.cameras[i] for i in capture.training]
         )
-        splats = _fitted(run, job, views, initial, extent, progress)
-        _export(run, job, splats)
+        splats = _fitted(run, job, views, initial, extent, capture.scene.origin, progress)
+        _export(run, job, splats, capture.scene.origin, progress)
         return _evaluated(run, capture, splats, job.device, progress)
 
 
@@ -146,14 +148,16 @@ def initial_splats(job: ReconstructionJob, capture: OpenCapture) -> tuple[Splats
     scene, config = capture.scene, job.config
     cameras = [scene.cameras[i] for i in capture.training]
     if job.initial_points is not None:
-        points = ColoredPoints.of(*read_points(job.initial_points))
+        points = ColoredPoints.of(*read_points(job.initial_points, scene.origin))
+        if not len(points):
+            raise InputError(f"{job.initial_points}: the PLY has no vertices, expected points")
     elif scene.points is not None:
         points = seen_points(scene.points, capture.training, config.initial.observed_by)
     else:
         points = ColoredPoints(torch.zeros(0, 3), torch.zeros(0, 3))
     extent = scene_extent(cameras, points)
     if job.warm_start is not None:
-        return read_splat_file(job.warm_start).splats, extent
+        return read_splat_file(job.warm_start, scene.origin).splats, extent
     photos = [scene.photos[i] for i in capture.training]
     points = add_pixels(
         points, photos, cameras, config.initial, generator(job.seed, "initial points")
@@ -228,7 +232,9 @@ def _finished(run: RunFolder, capture: OpenCapture) -> ReconstructionResult:
             raise InputError(
                 f"{path}: {shown(view)} is no quality of a view; use --overwrite to start anew"
             )
-    return ReconstructionResult(read_splats(run.root / "splats.ply"), capture, halves[0], halves[1])
+    return ReconstructionResult(
+        read_splats(run.root / "splats.ply", capture.scene.origin), capture, halves[0], halves[1]
+    )
 
 
 def _fitted(
@@ -237,6 +243,7 @@ def _fitted(
     views: TrainingViews,
     initial: Splats,
     extent: float,
+    origin: Origin,
     progress: Progress,
 ) -> Splats:
     """The stage that takes the time: from the finished file, from a checkpoint, or from the start."""
@@ -244,7 +251,7 @@ def _fitted(
     if run.is_done("reconstruct", "1"):
         # of a process that was killed when it had marked the stage
         checkpoint.unlink(missing_ok=True)
-        return read_splats(run.path("splats.ply"))
+        return read_splats(run.path("splats.ply"), origin)
     started = time.monotonic()
     with progress.stage("reconstruct", job.config.iterations) as stage:
 
@@ -263,7 +270,7 @@ def _fitted(
             device=job.device,
             report=show,
         )
-    write_splats(run.path("splats.ply"), splats)
+    write_splats(run.path("splats.ply"), splats, origin)
     write_json(
         run.path("timing.json"),
         {
@@ -273,15 +280,21 @@ def _fitted(
     )
     run.mark_done("reconstruct", "1", ["splats.ply"])
     checkpoint.unlink(missing_ok=True)
-    return splats
+    return (
+        splats if origin == WORLD else read_splats(run.path("splats.ply"), origin)
+    )  # rounded alike in a continued run
 
 
-def _export(run: RunFolder, job: ReconstructionJob, splats: Splats) -> None:
+def _export(
+    run: RunFolder, job: ReconstructionJob, splats: Splats, origin: Origin, progress: Progress
+) -> None:
     """The splats in the formats that the user asked for; formats of earlier calls stay, as the
     splats are the same.
     """
     if job.export and not run.is_done("export", list(job.export)):
-        files = export_splats(run.path(EXPORT), "splats", splats, job.export)
+        files = export_splats(run.path(EXPORT), "splats", splats, job.export, origin)
+        for note in placement_note(job.export, origin):
+            progress.note(note)
         run.mark_done("export", list(job.export), files)
 
 
@@ -312,6 +325,7 @@ def _evaluated(
     write_cameras(
         run.path("cameras.json"),
         [CameraFrame(scene.cameras[i], scene.photos[i].name) for i in sorted(roles)],
+        origin=scene.origin,
     )
     write_json(
         run.path("split.json"),
@@ -331,6 +345,7 @@ def _evaluated(
             (CameraFrame(scene.cameras[names[name]], name), scene.photos[names[name]].read())
             for name in references
         ],
+        scene.origin,
     )
     _write_preview(run.path("preview.png"), [scene.photos[i] for i in shown], frames)
     write_json(

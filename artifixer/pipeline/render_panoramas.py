@@ -24,6 +24,7 @@ from jaxtyping import Float
 
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.local_origin import Origin, to_world
 from artifixer.geometry.panorama import CUBE, panorama_of_faces
 from artifixer.imaging.resize import fit_size
 from artifixer.pipeline.render_path import RenderJob, open_source, path_frames
@@ -85,7 +86,7 @@ def render_panoramas(job: RenderJob, out: Path, overwrite: bool = False) -> int:
                     "command to continue"
                 )
         if not run.is_done("render", "1"):
-            write_json(out / FILE_NAME, _transforms(frames, width, height))
+            write_json(out / FILE_NAME, _transforms(frames, source.origin, width, height))
             with VideoWriter(out / "video.mp4", width, height, job.fps) as video:
                 for index in range(len(frames)):
                     video.add(read_image(out / "rgb" / f"{index:05d}.png"))
@@ -147,9 +148,11 @@ def _to_uint8(values: np.ndarray) -> np.ndarray:
     return np.round(values.clip(0, 1) * 255).astype(np.uint8)
 
 
-def _transforms(frames: list[CameraFrame], width: int, height: int) -> dict[str, Any]:
+def _transforms(
+    frames: list[CameraFrame], origin: Origin, width: int, height: int
+) -> dict[str, Any]:
     poses = [
-        frame.camera.to(dtype=torch.float64).camera_to_world[0].numpy() @ _OPENCV_FROM_OPENGL
+        to_world(frame.camera, origin).camera_to_world[0].numpy() @ _OPENCV_FROM_OPENGL
         for frame in frames
     ]
     listed = [

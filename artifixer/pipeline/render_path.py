@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from artifixer.geometry.camera_file import CameraFrame, read_cameras
+from artifixer.geometry.camera_file import CameraFrame, read_origin
 from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.local_origin import WORLD, Origin, local_origin, points_to_local
 from artifixer.geometry.paths import CameraPath, alike, orbit, spline, tour
 from artifixer.geometry.transforms import invert_rigid, look_at
 from artifixer.imaging.resize import fit_size
@@ -28,7 +29,7 @@ from artifixer.runtime.media import VideoWriter, read_image
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder, fingerprint, is_run_folder, read_json
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
-from artifixer.scenes.camera_path_file import read_camera_path
+from artifixer.scenes.camera_path_file import path_origin, read_camera_path
 from artifixer.scenes.scale import DepthView
 from artifixer.splats.files import read_splat_file
 from artifixer.splats.ply import read_splats
@@ -75,12 +76,15 @@ class RenderJob:
 class SplatSource:
     """Splats with what is known of their cameras: those held out (or all, when none is), all of
     them, and reference photos.
+
+    origin: what all of them are relative to.
     """
 
     splats: Splats
     targets: tuple[CameraFrame, ...]
     all: tuple[CameraFrame, ...]
     references: tuple[Reference, ...]
+    origin: Origin = WORLD
 
 
 def render_path(job: RenderJob, out: Path, overwrite: bool = False) -> int:
@@ -119,6 +123,7 @@ def render_path(job: RenderJob, out: Path, overwrite: bool = False) -> int:
                 out,
                 frames,
                 [(reference.frame, reference.photo()) for reference in source.references],
+                source.origin,
             )
             _write_video(out, frames, job.fps)
             run.mark_done("render", "1", ["rgb", "opacity", "depth", "cameras.json", "video.mp4"])
@@ -130,8 +135,16 @@ def open_source(path: Path, cameras: Path | None = None) -> SplatSource:
     name a file.
     """
     if path.is_file():
-        known = tuple(read_camera_path(cameras)) if cameras is not None else ()
-        return SplatSource(read_splat_file(path).splats, known, known, ())
+        found = read_splat_file(path)
+        splats, origin = found.splats, found.origin
+        if origin == WORLD and cameras is not None:
+            found = read_splat_file(path, path_origin(cameras))
+            splats, origin = found.splats, found.origin
+        elif origin == WORLD:
+            origin = local_origin(splats.means.to(torch.float64).numpy())
+            splats = replace(splats, means=points_to_local(splats.means, origin))
+        known = tuple(read_camera_path(cameras, origin)) if cameras is not None else ()
+        return SplatSource(splats, known, known, (), origin)
     if not path.exists():
         raise InputError(
             f"{path}: does not exist, expected a run folder of reconstruct or a splat PLY file"
@@ -145,16 +158,17 @@ def open_source(path: Path, cameras: Path | None = None) -> SplatSource:
             f"{path}: holds no finished reconstruction (splats.ply, cameras.json); run artifixer "
             "reconstruct first"
         )
-    everything = tuple(
-        read_camera_path(cameras) if cameras is not None else read_cameras(path / "cameras.json")
-    )
+    origin = read_origin(path / "cameras.json")
+    everything = tuple(read_camera_path(cameras or path / "cameras.json", origin))
     heldout = _heldout(path / "split.json") if cameras is None else set()
     targets = tuple(frame for frame in everything if frame.photo in heldout) or everything
     folder = path / "renders" / "heldout"
     references = (
-        read_render_folder(folder).references if (folder / "cameras.json").is_file() else ()
+        read_render_folder(folder, origin).references if (folder / "cameras.json").is_file() else ()
     )
-    return SplatSource(read_splats(path / "splats.ply"), targets, everything, references)
+    return SplatSource(
+        read_splats(path / "splats.ply", origin), targets, everything, references, origin
+    )
 
 
 def _heldout(path: Path) -> set[str]:
@@ -173,7 +187,7 @@ def path_frames(source: SplatSource, path: str, orbit_frames: int) -> list[Camer
             raise InputError(
                 f"--path {path}: neither one of {', '.join(PATHS)} nor a file of cameras"
             )
-        return read_camera_path(Path(path))
+        return read_camera_path(Path(path), source.origin)
     if not source.all:
         if path != "orbit":
             raise InputError(

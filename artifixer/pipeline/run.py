@@ -59,17 +59,30 @@ from artifixer.pipeline.run_work import (
 )
 from artifixer.pipeline.target_path import heldout_frames
 from artifixer.runtime.progress import Progress, Stage
-from artifixer.runtime.run_folder import RunFolder, fingerprint
+from artifixer.runtime.run_folder import RunFolder, fingerprint, to_json, write_json
 from artifixer.runtime.stopping import stop_on_sigterm
 from artifixer.scenes.depth_models import metric_depth_model
 from artifixer.scenes.formats import brings_poses
-from artifixer.scenes.scale import SPARSE_POINTS, CameraScale, DepthView, camera_scale, point_depths
+from artifixer.scenes.identity import sampled_fingerprint
+from artifixer.scenes.scale import (
+    SPARSE_POINTS,
+    CameraScale,
+    DepthView,
+    camera_scale,
+    point_depths,
+    read_scale,
+    scale_depth_model,
+)
+from artifixer.splats.files import placement_note
 from artifixer.splats.reconstruct import ReconstructConfig
 from artifixer.video.models import Model, ModelFiles, load_model
 
 INITIAL, INPUT, DISTILLED = "splats/initial.ply", "splats/input.ply", "splats/artifixer3d.ply"
 RENDERS, INPUT_RENDERS, RENDERS_3D = "renders", "renders_input", "renders_3d"
 FRAMES = {name: f"frames/{name}" for name in VARIANTS.values()}
+
+#: What a depth model says about the camera scale.
+SCALE = "camera_scale.json"
 
 #: Folder of the splats in other formats.
 EXPORT = "export"
@@ -292,17 +305,45 @@ class _Run:
         return self.stages.complete(name, key, [folder, *more_outputs], len(job.frames), work)
 
     def _camera_scale(self) -> CameraScale:
+        """The video model's scale. What a depth model says is kept in a file, so that a continued
+        run does not ask it again.
+        """
+        config, kind, scene = self.config, self.files.config.camera_scale, self.job.capture.scene
+        asked = scale_depth_model(
+            kind, config.camera_scale, scene.metres_per_unit, config.depth_model
+        )
+        if asked is None:
+            self.stages.discard("camera_scale", [SCALE])
+            return self._found_scale(None)
+        key = {
+            "depth model": [asked, *sampled_fingerprint(Path(asked))[:1]]
+            if Path(asked).exists()
+            else [asked],
+            "photos": self._photos_key,
+            "sparse points": fingerprint(vars(scene.points) if scene.points is not None else None),
+            "splats": fingerprint(self.job.run.root / INITIAL),
+        }
+        path = self.job.run.root / SCALE
+
+        def find(stage: Stage) -> None:
+            write_json(path, to_json(self._found_scale(asked)))
+
+        self.stages.complete("camera_scale", key, [SCALE], 1, find)
+        return read_scale(path, kind)
+
+    def _found_scale(self, depth_model: str | None) -> CameraScale:
         """Of what the training views see: of the sparse points, or of the splats where there are
         none.
         """
         config, kind, capture = self.config, self.files.config.camera_scale, self.job.capture
-        depth_model = None
-        if kind == "metric" and config.depth_model is not None and config.camera_scale is None:
-            depth_model = metric_depth_model(config.depth_model, self.job.device)
         views, where = point_depths(capture.scene, capture.training), SPARSE_POINTS
         if not any(len(view.depths) for view in views) and config.camera_scale is None:
             views, where = self._splat_depths(), "the training views' renders"
-        return camera_scale(kind, views, where, depth_model, config.camera_scale)
+        network = None if depth_model is None else metric_depth_model(depth_model, self.job.device)
+        metric_depth_model.cache_clear()  # the video model needs the memory
+        return camera_scale(
+            kind, views, where, network, config.camera_scale, capture.scene.metres_per_unit
+        )
 
     def _splat_depths(self) -> list[DepthView]:
         capture, splats = self.job.capture, self.job.splats(INITIAL)
@@ -373,6 +414,8 @@ class _Run:
 
     def _exported(self, splats: str) -> None:
         job, formats = self.job, self.config.export
+        for note in placement_note(formats, job.origin):
+            self._warn(note)
         if formats:
             key = {"splats": fingerprint(job.run.root / splats), "formats": list(formats)}
             self.stages.complete(
@@ -519,10 +562,11 @@ def stage_names(config: RunConfig) -> tuple[str, ...]:
         "artifixer3d": ("distill", "render_3d"),
         "artifixer3d_plus": ("distill", "render_3d", "enhance_3d"),
     }
+    scale = ("camera_scale",) if config.depth_model is not None else ()
     first = (
-        ("reconstruct", "reconstruct_input", "render", "render_input")
+        ("reconstruct", "reconstruct_input", *scale, "render", "render_input")
         if config.has_input
-        else ("reconstruct", "render")
+        else ("reconstruct", *scale, "render")
     )
     exports = ("export",) if config.export else ()
     return (

@@ -4,7 +4,6 @@ one set of settings from another.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,6 +14,7 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import read_whole
 from artifixer.runtime.run_folder import LARGEST_JSON
 from artifixer.scenes.references import REFERENCE_COUNT
+from artifixer.scenes.scale import check_scale_options
 from artifixer.splats.reconstruct import ReconstructConfig
 from artifixer.video.models import Mode, ModelFiles, locate_model
 
@@ -83,10 +83,6 @@ def check_config(config: RunConfig) -> ModelFiles:
             raise InputError(f"{name} {value}: expected at least {least}")
     if isinstance(config.steps, int) and config.steps < 1:
         raise InputError(f"--steps {config.steps}: expected at least 1")
-    if config.camera_scale is not None and not 0 < config.camera_scale < math.inf:
-        raise InputError(
-            f"--camera-scale {config.camera_scale:g}: expected a positive finite number"
-        )
     if config.mode not in get_args(Mode):
         raise InputError(f"--mode {config.mode}: expected {' or '.join(get_args(Mode))}")
     unknown = [name for name in config.variants if name not in VARIANTS.values()]
@@ -97,6 +93,9 @@ def check_config(config: RunConfig) -> ModelFiles:
     files = locate_model(config.model)
     files.check_prompt(config.prompt)
     files.check_weights()
+    check_scale_options(
+        files.config.camera_scale, config.camera_scale, config.depth_model, files.config.name
+    )
     check_distillation(config.distill)
     check_output(config.choice.capture, config.out)
     if config.from_splats is not None:

@@ -55,12 +55,8 @@ def check_pixels(config: RunConfig, capture: OpenCapture) -> None:
         capture.scene.photos[index].read()
         stop_if_requested("while reading photos")
     if config.from_splats is not None:
-        check_splats(
-            read_splat_file(config.from_splats).splats,
-            capture,
-            f"--from-splats {config.from_splats}",
-            config.device,
-        )
+        splats = read_splat_file(config.from_splats, capture.scene.origin).splats
+        check_splats(splats, capture, f"--from-splats {config.from_splats}", config.device)
 
 
 def make_job(config: RunConfig, inputs: RunInputs, folder: RunFolder) -> Job:

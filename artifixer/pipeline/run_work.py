@@ -28,6 +28,7 @@ from artifixer.evaluation.evaluate import (
 from artifixer.evaluation.inpainting import METHODS, inpaint
 from artifixer.geometry.camera_file import CameraFrame, write_cameras
 from artifixer.geometry.cameras import Cameras, concatenate
+from artifixer.geometry.local_origin import Origin
 from artifixer.imaging.metrics import psnr
 from artifixer.imaging.resize import resize_bilinear
 from artifixer.pipeline.capture import CaptureChoice, OpenCapture
@@ -101,9 +102,16 @@ class Job:
             scene.cameras[i] for i in self.capture.training
         ]
 
+    @property
+    def origin(self) -> Origin:
+        """What cameras, points and splats are relative to."""
+        return self.capture.scene.origin
+
     def splats(self, file: str) -> Splats:
         """Splats of the run folder, on the device."""
-        return read_splats(self.run.root / file).map(lambda tensor: tensor.to(self.device))
+        return read_splats(self.run.root / file, self.origin).map(
+            lambda tensor: tensor.to(self.device)
+        )
 
     def stop_if_asked(self) -> None:
         """Raise ``Stopped`` when SIGTERM arrived; what a stage has written so far is good."""
@@ -154,18 +162,18 @@ def fit_initial(
         device=job.device,
         report=_shown_on(stage),
     )
-    write_splats(job.run.root / file, splats)
+    write_splats(job.run.root / file, splats, job.origin)
 
 
 def copy_splats(job: Job, source: Path, file: str, stage: Stage) -> tuple[str, ...]:
     """Splats of another tool: a PLY byte for byte, other formats and damaged files as the PLY of
     what was read; returns remarks.
     """
-    found = read_splat_file(source)
+    found = read_splat_file(source, job.origin)
     if found.format == "ply" and not found.notes:
         write_bytes(job.run.root / file, source.read_bytes())
     else:
-        write_splats(job.run.root / file, found.splats)
+        write_splats(job.run.root / file, found.splats, job.origin)
     stage.update(1)
     return found.notes
 
@@ -174,12 +182,8 @@ def export_last(
     job: Job, splats_file: str, folder: str, formats: Sequence[str], stage: Stage
 ) -> None:
     """The splats in the formats that the user asked for."""
-    export_splats(
-        job.run.root / folder,
-        Path(splats_file).stem,
-        read_splats(job.run.root / splats_file),
-        formats,
-    )
+    splats = read_splats(job.run.root / splats_file, job.origin)
+    export_splats(job.run.root / folder, Path(splats_file).stem, splats, formats, job.origin)
     stage.update(len(formats))
 
 
@@ -201,7 +205,7 @@ def fit_to_frames(
     views = DistillViews(photos, cameras, generated, [frame.camera for frame in job.frames])
     splats = distill(
         views,
-        read_splats(job.run.root / source),
+        read_splats(job.run.root / source, job.origin),
         sparse_points(job, config.reconstruct),
         config,
         job.seed,
@@ -209,7 +213,7 @@ def fit_to_frames(
         device=job.device,
         report=_shown_on(stage),
     )
-    write_splats(job.run.root / file, splats)
+    write_splats(job.run.root / file, splats, job.origin)
 
 
 def sparse_points(job: Job, config: ReconstructConfig) -> ColoredPoints:
@@ -253,12 +257,12 @@ def render_along(
             )
         stage.update(index + 1)
         job.stop_if_asked()
-    finish_render_folder(root / folder, job.renders, job.references)
+    finish_render_folder(root / folder, job.renders, job.references, job.origin)
 
 
 def write_target_cameras(job: Job) -> None:
     """The target cameras at the frames' size."""
-    write_cameras(job.run.root / "cameras.json", job.frames)
+    write_cameras(job.run.root / "cameras.json", job.frames, origin=job.origin)
 
 
 def enhance_along(
@@ -359,9 +363,8 @@ def write_training_dataset(job: Job, frames: str, splats_file: str, stage: Stage
                 _frame_photo(job.run.root / frames, index, frame.camera).read,
             )
 
-    write_dataset(
-        job.run.root / "dataset", views(), points_of_splats(read_splats(job.run.root / splats_file))
-    )
+    points = points_of_splats(read_splats(job.run.root / splats_file, job.origin))
+    write_dataset(job.run.root / "dataset", views(), points, job.origin)
 
 
 def write_metrics(

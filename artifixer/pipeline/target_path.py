@@ -50,7 +50,7 @@ def target_frames(
             raise InputError(
                 f"--path {chosen}: neither one of {', '.join(PATHS)} nor a file of cameras"
             )
-        frames = [_resized(frame, size) for frame in read_camera_path(Path(chosen))]
+        frames = [_resized(frame, size) for frame in read_camera_path(Path(chosen), scene.origin)]
         views = alike([frame.camera for frame in frames])
         frames = [CameraFrame(views[index], frame.photo) for index, frame in enumerate(frames)]
     else:

@@ -17,7 +17,13 @@ import numpy as np
 import torch
 
 from artifixer.enhance.sources import ReferencePhoto
-from artifixer.geometry.camera_file import CameraFrame, read_cameras, read_references
+from artifixer.geometry.camera_file import (
+    CameraFrame,
+    read_cameras,
+    read_origin,
+    read_references,
+)
+from artifixer.geometry.local_origin import WORLD, Origin
 from artifixer.geometry.paths import alike, focus_point
 from artifixer.pipeline.capture import CaptureChoice, OpenCapture, open_capture
 from artifixer.pipeline.render_path import open_source, seen_distance, splat_depths
@@ -26,9 +32,10 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import LARGEST_TEXT, PARSER_ERRORS, read_whole
 from artifixer.runtime.media import read_image
 from artifixer.runtime.run_folder import is_run_folder, read_json
-from artifixer.scenes.camera_path_file import read_camera_path
+from artifixer.scenes.camera_path_file import path_origin, read_camera_path
 from artifixer.scenes.references import select_references
 from artifixer.scenes.scale import ASSUMED_MEDIAN_DEPTH, metric_scale
+from artifixer.splats.files import read_splat_file
 from artifixer.splats.ply import read_splats
 from artifixer.splats.render_folder import Reference
 from artifixer.splats.splats import Splats
@@ -87,28 +94,37 @@ def open_view(source: ViewSource, device: str, scale: str = "median_depth") -> V
     """
     path = source.source
     if path.is_file():
+        if source.cameras is None and source.capture is not None:
+            there = _captured(source)
+            alone = read_splat_file(path, there.scene.origin).splats
+            return _completed({path.stem: alone}, (), (), (), source, device, scale, there)
         found = open_source(path, source.cameras)
         notes = () if found.all else ("no cameras: a default view; give --cameras or --capture",)
-        return _completed({path.stem: found.splats}, found.all, (), notes, source, device, scale)
+        known = {path.stem: found.splats}
+        origin = found.origin
+        return _completed(known, found.all, (), notes, source, device, scale, origin=origin)
     if source.is_watched and not path.is_dir():
         return ViewedScene(path.name, {}, notes=("the job has just begun",))
     if not path.is_dir():
         raise InputError(
             f"{path}: does not exist, expected a folder of run or reconstruct, or a splat file"
         )
-    splats = dict(_folder_splats(path))
+    capture = None if source.capture is None else _captured(source)
+    try:
+        origin = _origin(path, source.cameras) if capture is None else capture.scene.origin
+        frames = _cameras(path, source.cameras, origin)
+    except InputError:
+        if not source.is_watched:
+            raise
+        origin, frames = WORLD, ()  # the file is not whole yet
+    splats = dict(_folder_splats(path, origin))
     if not source.is_watched and (not is_run_folder(path) or not splats):
         raise InputError(
             f"{path}: holds no splats (splats.ply, splats/initial.ply); expected a folder of run or "
             "reconstruct, or a splat file"
         )
-    try:
-        frames = _cameras(path, source.cameras)
-    except InputError:
-        if not source.is_watched:
-            raise
-        frames = ()  # the file is not whole yet
-    return _completed(splats, frames, _references(path), (), source, device, scale)
+    references = _references(path, origin)
+    return _completed(splats, frames, references, (), source, device, scale, capture, origin)
 
 
 def splat_stamp(path: Path) -> tuple[object, ...]:
@@ -133,12 +149,12 @@ def _completed(
     source: ViewSource,
     device: str,
     scale: str,
+    capture: OpenCapture | None = None,
+    origin: Origin = WORLD,
 ) -> ViewedScene:
     """With photos, points, references and units."""
-    capture = None
-    if source.capture is not None:
-        capture = open_capture(_choice(source), work_folder=None)
-        scene = capture.scene
+    if capture is not None:
+        scene, origin = capture.scene, capture.scene.origin
         names = [photo.name for photo in scene.photos]
         frames = tuple(
             CameraFrame(camera, name) for camera, name in zip(scene.cameras, names, strict=True)
@@ -176,15 +192,29 @@ def _completed(
         pictures={} if watched is None else dict(_latest(watched)),
         curves={} if watched is None else _curves(watched),
         notes=notes,
+        origin=origin,
     )
 
 
-def _folder_splats(path: Path) -> Iterator[tuple[str, Splats]]:
+def _captured(source: ViewSource) -> OpenCapture:
+    """The capture; nothing of it is written."""
+    return open_capture(_choice(source), work_folder=None)
+
+
+def _origin(path: Path, cameras: Path | None) -> Origin:
+    """What cameras and splats of a folder are read relative to."""
+    file = path / "cameras.json"
+    if file.is_file():
+        return read_origin(file)
+    return WORLD if cameras is None else path_origin(cameras)
+
+
+def _folder_splats(path: Path, origin: Origin) -> Iterator[tuple[str, Splats]]:
     """Finished splats, or those in a checkpoint."""
     for title, names in SPLATS.items():
         found = next((path / name for name in names if (path / name).is_file()), None)
         if found is not None:
-            yield title, read_splats(found)
+            yield title, read_splats(found, origin)
             continue
         for name in CHECKPOINTS[title]:
             if (path / name).is_file() and (growing := _checkpoint(path / name)) is not None:
@@ -205,22 +235,22 @@ def _checkpoint(path: Path) -> Splats | None:
         return None
 
 
-def _cameras(path: Path, cameras: Path | None) -> tuple[CameraFrame, ...]:
+def _cameras(path: Path, cameras: Path | None, origin: Origin) -> tuple[CameraFrame, ...]:
     """Of a reconstruction, all cameras; of a run, the target cameras."""
     if cameras is not None:
-        return tuple(read_camera_path(cameras))
+        return tuple(read_camera_path(cameras, origin))
     file = path / "cameras.json"
-    return tuple(read_cameras(file)) if file.is_file() else ()
+    return tuple(read_cameras(file, origin)) if file.is_file() else ()
 
 
-def _references(path: Path) -> tuple[Reference, ...]:
+def _references(path: Path, origin: Origin) -> tuple[Reference, ...]:
     """Photos that the generator saw, which run and reconstruct leave with their renders."""
     for name in ("renders", "renders/heldout"):
         file = path / name / "cameras.json"
         if file.is_file():
             return tuple(
                 Reference(frame, file.parent / picture)
-                for frame, picture in read_references(file)[:MOST_REFERENCES]
+                for frame, picture in read_references(file, origin)[:MOST_REFERENCES]
                 if (file.parent / picture).is_file()
             )
     return ()

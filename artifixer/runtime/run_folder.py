@@ -107,6 +107,7 @@ LARGEST_JSON = 64 * 1024**2
 #: new output gets its line here, or ``overwrite`` will leave it.
 OUTPUT_NAMES = (
     *(
+        "camera_scale.json",
         "cameras.json",
         "index.json",
         "manifest.json",

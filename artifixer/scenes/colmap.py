@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
+from artifixer.geometry.local_origin import Origin, camera_origin, points_to_local, to_local
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import LARGEST_TEXT, is_regular, open_regular, read_whole
 from artifixer.scenes.photo_files import (
@@ -249,17 +250,25 @@ def load(capture: Path, model_folder: Path) -> Scene:
         views.append(
             fit_camera(photo, to_cameras(model.cameras[image.camera_id], image, source), source)
         )
+    origin = camera_origin([view.camera for view in views])
     points = None
     if model.points is None:
         notes += (f"{model_folder} has no points3D file: no sparse points",)
     else:
-        points = _sparse_points(model.points, [image for image, _ in present], views)
+        points = _sparse_points(model.points, [image for image, _ in present], views, origin)
         if not points.has_tracks:
             notes += (f"{model_folder}: no photo observes a sparse point",)
     photos: tuple[Photo, ...] = tuple(view.photo for view in views)
-    cameras = tuple(view.camera for view in views)
+    cameras = tuple(to_local(view.camera, origin) for view in views)
     return Scene(
-        capture.resolve().name, "colmap", photos, cameras, points, notes=notes, lost_photos=lost
+        capture.resolve().name,
+        "colmap",
+        photos,
+        cameras,
+        points,
+        notes=notes,
+        lost_photos=lost,
+        origin=origin,
     )
 
 
@@ -355,7 +364,7 @@ _LENS_NAMES = tuple(_LENSES)
 
 
 def to_cameras(camera: ColmapCamera, image: ColmapImage, source: Path) -> Cameras:
-    """One image's camera as a batch of one.
+    """One image's camera as a batch of one, in float64.
 
     Raises InputError for lens models that can't be mapped; ``source`` is named in the message.
     """
@@ -375,7 +384,7 @@ def to_cameras(camera: ColmapCamera, image: ColmapImage, source: Path) -> Camera
     K = np.array([[fx, 0, value["cx"]], [0, fy, value["cy"]], [0, 0, 1]])
     distortion = np.array([value.get(name, 0.0) for name in DISTORTION_NAMES])
     one_view = [
-        torch.from_numpy(array[None]).to(torch.float32) for array in (viewmat, K, distortion)
+        torch.from_numpy(array[None].astype(np.float64)) for array in (viewmat, K, distortion)
     ]
     return Cameras(one_view[0], one_view[1], camera.width, camera.height, lens.model, one_view[2])
 
@@ -396,9 +405,11 @@ def _rotation(quaternion: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "3 3"]:
 
 
 def _sparse_points(
-    points: ColmapPoints, images: Sequence[ColmapImage], views: Sequence[FittedView]
+    points: ColmapPoints, images: Sequence[ColmapImage], views: Sequence[FittedView], origin: Origin
 ) -> SparsePoints:
-    """Points with the observations of ``images``, whose photos are the scene's views in this order."""
+    """Points relative to ``origin`` with the observations of ``images``, whose photos are the
+    scene's views in this order.
+    """
     by_id = np.argsort(points.ids, kind="stable")
     point_rows, view_rows, pixels = (
         [np.zeros(0, np.int64)],
@@ -415,7 +426,7 @@ def _sparse_points(
             image.keypoints[observing] @ fitted.pixel_map[:, :2].T + fitted.pixel_map[:, 2]
         )
     return SparsePoints(
-        xyz=torch.from_numpy(points.xyz).to(torch.float32),
+        xyz=points_to_local(points.xyz, origin),
         rgb=torch.from_numpy(points.rgb),
         observed_point=torch.from_numpy(np.concatenate(point_rows)),
         observed_view=torch.from_numpy(np.concatenate(view_rows)),

@@ -33,6 +33,9 @@ MetricDepth = Callable[
     [UInt8[np.ndarray, "height width 3"], Cameras], Float[np.ndarray, "height width"]
 ]
 
+#: MoGe-2, which the paper's metric scale is from.
+MOGE_2 = "Ruicheng/moge-2-vitl-normal"
+
 #: Classes of transformers whose output is in metres.
 METRIC_CLASSES = (
     "DepthAnythingForDepthEstimation",
@@ -51,6 +54,11 @@ LARGEST_SIDE = 4096
 INVERSE_DEPTH_RANGE = (1e-4, 1e4)
 
 
+def default_depth_model() -> str | None:
+    """MoGe-2 where its package is installed, else None."""
+    return MOGE_2 if importlib.util.find_spec("moge") is not None else None
+
+
 @functools.cache
 def metric_depth_model(name: str, device: str = "cpu") -> MetricDepth:
     """The depth model of a folder or hub name, such as
@@ -59,8 +67,25 @@ def metric_depth_model(name: str, device: str = "cpu") -> MetricDepth:
     A name with ``moge`` in it goes to MoGe's own package. Raises ``InputError`` when the model
     cannot be loaded, or is of a class that does not give metres.
     """
-    if "moge" in Path(name).name.lower():
-        return _moge(name, device)
+    class_name = check_depth_model(name)
+    if class_name is None:
+        return _checked(name, _moge(name, device))
+    return _checked(name, _of_transformers(name, class_name, device))
+
+
+def check_depth_model(name: str) -> str | None:
+    """Class of a depth model of transformers, None for MoGe-2; reads settings, no weights.
+
+    Raises ``InputError`` when the model is not there, its package is not installed, or it is of a
+    class that does not give metres.
+    """
+    if _is_moge(name):
+        if importlib.util.find_spec("moge") is None:
+            raise InputError(
+                f"depth model {name}: the package moge is not installed; install it, or name a "
+                "metric model of transformers"
+            )
+        return None
     from transformers import AutoConfig
 
     if Path(name).is_dir():
@@ -83,7 +108,11 @@ def metric_depth_model(name: str, device: str = "cpu") -> MetricDepth:
         settings = Path(name) / "preprocessor_config.json"
         if settings.exists():
             check_numbers(settings, as_object(read_json(settings), settings), LARGEST_SIDE, {})
-    return _checked(name, _of_transformers(name, named, device))
+    return named
+
+
+def _is_moge(name: str) -> bool:
+    return "moge" in Path(name).name.lower()
 
 
 def _checked(name: str, model: MetricDepth) -> MetricDepth:
@@ -227,17 +256,19 @@ def _without_padding(
 
 def _moge(name: str, device: str) -> MetricDepth:
     """MoGe-2 by its own package (``moge``); pixels outside its mask and the sky are NaN."""
-    if importlib.util.find_spec("moge") is None:
-        raise InputError(
-            f"depth model {name}: the package moge is not installed; install it, or name a metric "
-            "model of transformers"
-        )
     from moge.model.v2 import MoGeModel  # type: ignore[import-not-found]
 
     try:
         network = MoGeModel.from_pretrained(name).eval().to(device)
-    except PARSER_ERRORS as error:
-        raise InputError(f"depth model {name}: {reason(error)}") from error
+    except Exception as error:  # the hub and pickles raise errors of their own
+        raise InputError(
+            f"depth model {name}: {reason(error)}; expected MoGe-2, such as {MOGE_2}"
+        ) from error
+    if getattr(network, "scale_head", None) is None:
+        raise InputError(
+            f"depth model {name}: this MoGe gives depth up to a scale, not metres; expected MoGe-2, "
+            f"such as {MOGE_2}"
+        )
 
     def depth(
         photo: UInt8[np.ndarray, "height width 3"], camera: Cameras
@@ -245,9 +276,10 @@ def _moge(name: str, device: str) -> MetricDepth:
         pixels = torch.from_numpy(photo).permute(2, 0, 1).to(device, torch.float32) / 255
         field = math.degrees(2 * math.atan(photo.shape[1] / (2 * float(camera.Ks[0, 0, 0]))))
         with torch.no_grad():
-            output = network.infer(pixels, fov_x=field)
+            # Half precision, its default, is for GPUs.
+            output = network.infer(pixels, fov_x=field, use_fp16=device.startswith("cuda"))
         metres = torch.where(
-            output["mask"] & output["depth"].isfinite(), output["depth"], torch.nan
+            output["mask"].bool() & output["depth"].isfinite(), output["depth"], torch.nan
         )
         return metres.float().cpu().numpy()
 

@@ -1,6 +1,6 @@
 """Camera paths of other tools: nerfstudio's ``camera_path.json`` and 3DGS' ``cameras.json``.
 
-In: parsed JSON. Out: camera frames, and back. Both tools' worlds are taken to be the capture's.
+In: parsed JSON. Out: camera frames of the world in float64, and back. Both tools' worlds are taken to be the capture's.
 nerfstudio (viewer): per camera ``camera_to_world`` as 16 numbers row by row in OpenGL axes, the
 vertical ``fov`` in degrees and ``aspect``; one ``render_width`` and ``render_height``. 3DGS: a list
 with ``position`` and ``rotation`` (camera to world, OpenCV axes), ``fx``, ``fy`` in pixels of
@@ -25,6 +25,7 @@ from artifixer.geometry.camera_file import (
     CameraFrame,
 )
 from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.local_origin import WORLD, Origin, to_world
 from artifixer.geometry.transforms import invert_rigid
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.json_io import is_number, is_whole, shown
@@ -94,13 +95,17 @@ def read_gaussian_cameras(path: Path, content: list[Any]) -> list[CameraFrame]:
     return frames
 
 
-def nerfstudio_path(frames: Sequence[CameraFrame], fps: float) -> dict[str, Any]:
-    """A path for nerfstudio's renderer; distortion and principal points are left out."""
+def nerfstudio_path(
+    frames: Sequence[CameraFrame], fps: float, origin: Origin = WORLD
+) -> dict[str, Any]:
+    """A path for nerfstudio's renderer; distortion and principal points are left out. origin: what
+    the frames' cameras are relative to.
+    """
     first = frames[0].camera
     entries = []
     for frame in frames:
-        camera = frame.camera
-        pose = camera.to(dtype=torch.float64).camera_to_world[0] @ _FLIP
+        camera = to_world(frame.camera, origin)
+        pose = camera.camera_to_world[0] @ _FLIP
         fov = 2 * math.atan(0.5 * camera.height / float(camera.Ks[0, 1, 1]))
         entries.append(
             {
@@ -119,11 +124,13 @@ def nerfstudio_path(frames: Sequence[CameraFrame], fps: float) -> dict[str, Any]
     }
 
 
-def gaussian_cameras(frames: Sequence[CameraFrame]) -> list[dict[str, Any]]:
-    """A 3DGS ``cameras.json``; distortion and principal points are left out."""
+def gaussian_cameras(frames: Sequence[CameraFrame], origin: Origin = WORLD) -> list[dict[str, Any]]:
+    """A 3DGS ``cameras.json``; distortion and principal points are left out. origin: what the
+    frames' cameras are relative to.
+    """
     entries = []
     for number, frame in enumerate(frames):
-        camera = frame.camera
+        camera = to_world(frame.camera, origin)
         pose = camera.camera_to_world[0]
         entries.append(
             {
@@ -155,9 +162,9 @@ def _frame(
         raise InputError(f"{path}: {label} has a pose that is not rigid; expected a rotation")
     if min(focal) < SMALLEST_FOCAL_LENGTH:
         raise InputError(f"{path}: {label} has focal lengths {focal}; expected positive ones")
-    K = torch.tensor([[focal[0], 0, width / 2], [0, focal[1], height / 2], [0, 0, 1]])
-    viewmat = invert_rigid(pose).to(torch.float32)
-    return CameraFrame(Cameras.pinhole(viewmat[None], K[None], width, height), photo)
+    rows = [[focal[0], 0, width / 2], [0, focal[1], height / 2], [0, 0, 1]]
+    K = torch.tensor(rows, dtype=torch.float64)
+    return CameraFrame(Cameras.pinhole(invert_rigid(pose)[None], K[None], width, height), photo)
 
 
 def _object(path: Path, label: str, entry: object) -> dict[str, Any]:

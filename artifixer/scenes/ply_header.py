@@ -29,6 +29,9 @@ _SIZES = {
     **dict.fromkeys(("double", "float64"), 8),
 }
 
+#: Begins the line of a float32 property that is no list.
+_FLOAT = re.compile(rb"^(\s*property\s+)float(32)?(?=\s)")
+
 
 @dataclass
 class _Element:
@@ -61,6 +64,9 @@ def vertex_stream(path: Path) -> BytesIO:
         file.seek(len(header))
         body = file.read(length)
     kept = [line for element in elements for line in element.lines]
+    if any(line.split()[:2] == [b"format", b"ascii"] for line in preamble):
+        # text may hold more digits than float32 has, as georeferenced positions do
+        kept = [_FLOAT.sub(rb"\1double", line) for line in kept]
     return BytesIO(newline.join([*preamble, *kept, b"end_header", b""]) + body)
 
 

@@ -1,7 +1,13 @@
-"""Point clouds in PLY files (``x y z`` and, if there, ``red green blue``) -> positions and colours."""
+"""Point clouds in PLY files -> positions and colours.
+
+Colours are ``red green blue`` (``diffuse_red ...`` or ``r g b`` in some exports), or the base
+colours of a Gaussian-splat file. Integers go to 255, or to 65535 where one of them is larger than
+255; floating-point numbers go to 1, or to 255 where one of them is larger than 1.
+"""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from artifixer.geometry.local_origin import WORLD, Origin, points_to_local
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, reason
 from artifixer.scenes.photo_files import LARGEST_POSITION
@@ -17,9 +24,22 @@ from artifixer.scenes.ply_header import vertex_stream
 #: Colour of points in files without colours.
 GREY = 128
 
+#: Names of colours, the usual ones first.
+_COLOURS = (
+    ("red", "green", "blue"),
+    ("diffuse_red", "diffuse_green", "diffuse_blue"),
+    ("r", "g", "b"),
+)
 
-def read_points(path: Path) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "points 3"]]:
-    """Positions (float32) and colours (uint8) of the vertices in a PLY file, ASCII or binary.
+#: Names of the constant harmonics of splats: colour = value / (2 sqrt(pi)) + 0.5.
+_BASE_COLOURS = ("f_dc_0", "f_dc_1", "f_dc_2")
+
+
+def read_points(
+    path: Path, origin: Origin = WORLD
+) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "points 3"]]:
+    """Positions relative to ``origin`` (float32) and colours (uint8) of the vertices in a PLY file,
+    ASCII or binary.
 
     Raises InputError when the file is missing, damaged, has no positions, or positions that aren't
     finite or absurdly far.
@@ -45,12 +65,27 @@ def read_points(path: Path) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "p
             f"{path}: holds positions that are not numbers of at most {LARGEST_POSITION:g}"
         )
     rgb = np.full(xyz.shape, GREY, np.uint8)
-    if all(name in fields for name in ("red", "green", "blue")):
-        colours = _columns(path, vertices.data, ("red", "green", "blue"))
-        if not ((colours >= 0) & (colours <= 255)).all():
-            raise InputError(f"{path}: holds colours outside 0 to 255")
-        rgb = colours.astype(np.uint8)
-    return torch.from_numpy(xyz).to(torch.float32), torch.from_numpy(rgb)
+    names = next((names for names in _COLOURS if set(names) <= set(fields)), None)
+    if names is not None:
+        rgb = _eight_bit(path, _columns(path, vertices.data, names))
+    elif all(name in fields for name in _BASE_COLOURS):
+        base = _columns(path, vertices.data, _BASE_COLOURS).astype(np.float64)
+        rgb = _eight_bit(path, (base / (2 * math.sqrt(math.pi)) + 0.5).clip(0, 1))
+    return points_to_local(xyz, origin), torch.from_numpy(rgb)
+
+
+def _eight_bit(path: Path, colours: np.ndarray) -> UInt8[np.ndarray, "points 3"]:
+    """Colours of any numeric type; the largest value says how they are scaled."""
+    largest = colours.max(initial=0)
+    factor = 1.0
+    if colours.dtype.kind == "f" and largest <= 1:
+        factor = 255.0
+    elif colours.dtype.kind != "f" and largest > 255:
+        factor = 255 / 65535
+    scaled = colours.astype(np.float64) * factor
+    if not ((scaled >= 0) & (scaled <= 255)).all():  # NaN fails too
+        raise InputError(f"{path}: holds colours outside 0 to 255")
+    return scaled.round().astype(np.uint8)
 
 
 def _columns(path: Path, data: np.ndarray, names: tuple[str, str, str]) -> np.ndarray:

@@ -44,6 +44,9 @@ __all__ = [
 
 PREFIX = "procedural:"
 
+#: Worlds are drawn in metres.
+METRES_PER_UNIT = 1.0
+
 #: ``seen_by`` where a pixel shows the sky.
 NO_SURFACE = -1
 
@@ -127,7 +130,8 @@ def load(name: str) -> Scene:
     points = _sparse_points(
         world, cameras, capture.points_per_photo, _generator(capture.seed, "points")
     )
-    return Scene(name, "procedural", photos, tuple(cameras[i] for i in range(len(cameras))), points)
+    single_views = tuple(cameras[i] for i in range(len(cameras)))
+    return Scene(name, "procedural", photos, single_views, points, metres_per_unit=METRES_PER_UNIT)
 
 
 def world_of(scene: Scene | str) -> World:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -25,7 +26,9 @@ from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
-from artifixer.scenes.depth_models import MetricDepth
+from artifixer.runtime.json_io import as_object, is_number, shown
+from artifixer.runtime.run_folder import read_json
+from artifixer.scenes.depth_models import MetricDepth, check_depth_model, default_depth_model
 from artifixer.scenes.scene import Scene
 
 ScaleKind = Literal["metric", "median_depth"]
@@ -36,6 +39,12 @@ METRIC_FACTOR = 0.01
 #: Median depth, metres, that is assumed where metres are wanted and nothing tells how long the
 #: world's unit is: a room or a yard.
 ASSUMED_MEDIAN_DEPTH = 3.0
+
+#: Largest scale that is read from a file.
+LARGEST_SCALE = 1e12
+
+#: ``CameraScale.source`` where a scene knows its metres.
+KNOWN_METRES = "the capture knows its unit in metres"
 
 #: Where point depths come from, for ``CameraScale.source``.
 SPARSE_POINTS = "the sparse points that the training views see"
@@ -78,18 +87,21 @@ def camera_scale(
     where: str = SPARSE_POINTS,
     depth_model: MetricDepth | None = None,
     given: float | None = None,
+    metres_per_unit: float | None = None,
 ) -> CameraScale:
     """The scale of a kind: ``given`` where the user knows it, else from the views.
 
-    where: what the views' depths are of, for the source. depth_model: metres per pixel, for
-    ``metric``; without it a median depth of ``ASSUMED_MEDIAN_DEPTH`` is assumed and the result is a
-    guess. Raises ``InputError`` for a given scale that is not positive and finite, and where no
-    depth is known.
+    where: what the views' depths are of, for the source. For ``metric``, the first that there is
+    of: metres_per_unit, which the scene itself knows; depth_model, metres per pixel; a median depth
+    of ``ASSUMED_MEDIAN_DEPTH`` is assumed, and the result is a guess. Raises ``InputError`` for a
+    given scale that is not positive and finite, and where no depth is known.
     """
     if given is not None:
         if not 0 < given < math.inf:
             raise InputError(f"camera scale {given:g}: expected a positive finite number")
         return CameraScale(given, kind, "given")
+    if kind == "metric" and metres_per_unit is not None:
+        return CameraScale(metric_scale(metres_per_unit), kind, KNOWN_METRES)
     if kind == "metric" and depth_model is not None:
         metres = _metres_per_unit(views, depth_model, where)
         return CameraScale(metric_scale(metres), kind, f"metric depth of {where}")
@@ -98,6 +110,59 @@ def camera_scale(
         return CameraScale(1 / depth, kind, f"median depth of {where}")
     assumption = f"metres are assumed from a median depth of {ASSUMED_MEDIAN_DEPTH:g} m of {where}"
     return CameraScale(metric_scale(ASSUMED_MEDIAN_DEPTH / depth), kind, assumption, is_guess=True)
+
+
+def scale_depth_model(
+    kind: ScaleKind, given: float | None, metres_per_unit: float | None, depth_model: str | None
+) -> str | None:
+    """Name of the depth model that ``camera_scale`` has to be given: the user's, else the default
+    one where it is installed. None where nothing has to be asked, or there is none.
+    """
+    if kind != "metric" or given is not None or metres_per_unit is not None:
+        return None
+    return depth_model or default_depth_model()
+
+
+def check_scale_options(
+    kind: ScaleKind, given: float | None, depth_model: str | None, model: str
+) -> None:
+    """Raise ``InputError`` for ``--camera-scale`` and ``--depth-model`` that do not fit each other
+    or the video model, and for a depth model that does not give metres, before anything is made.
+    """
+    if given is not None and not 0 < given < math.inf:
+        raise InputError(f"--camera-scale {given:g}: expected a positive finite number")
+    if depth_model is None:
+        return
+    if given is not None:
+        raise InputError(
+            f"--depth-model {depth_model}: --camera-scale {given:g} is given too; expected one of "
+            "them"
+        )
+    if kind != "metric":
+        raise InputError(
+            f"--depth-model {depth_model}: model {model} wants translations over the median depth, "
+            "not metres; expected no --depth-model"
+        )
+    check_depth_model(depth_model)
+
+
+def read_scale(path: Path, kind: ScaleKind) -> CameraScale:
+    """A scale of this kind as ``write_json`` stored it (``to_json``). Raises ``InputError`` naming
+    the file when it holds anything else.
+    """
+    content = as_object(read_json(path), path)
+    value, source = content.get("value"), content.get("source")
+    if not is_number(value, LARGEST_SCALE) or not value > 0:
+        raise InputError(
+            f'{path}: "value" is {shown(value)}, expected a positive finite number; delete the '
+            "file to find the camera scale again"
+        )
+    if content.get("kind") != kind or not isinstance(source, str):
+        raise InputError(
+            f'{path}: holds no camera scale of kind {kind} with its "source"; delete the file to '
+            "find it again"
+        )
+    return CameraScale(value, kind, source)
 
 
 def metric_scale(metres: float) -> float:
@@ -127,8 +192,17 @@ def metres_per_unit(
     observation counts, 0 or more. Depths that are not positive do not count; an infinite metric
     depth (sky that a point was matched in) counts as larger than all others. The weighted median is
     the smallest ratio at which the sum of the weights of all ratios up to it exceeds half of the
-    total: of the two middle ones the upper. Raises InputError when nothing counts.
+    total: of the two middle ones the upper. Raises InputError when nothing counts, as where all
+    weights are 0, and for a weight that is not a finite number of at least 0.
     """
+    if not bool(((weights >= 0) & (weights < math.inf)).all()):  # NaN fails too
+        raise InputError(
+            "metric scale: weights of observations: expected finite numbers, 0 or more"
+        )
+    if len(weights) and not bool((weights > 0).any()):
+        raise InputError(
+            f"metric scale: all {len(weights)} observations have weight 0; expected some that count"
+        )
     is_usable = (weights > 0) & (world_depths > 0) & (metric_depths > 0)  # NaN fails too
     ratios, order = (
         metric_depths[is_usable].to(torch.float64) / world_depths[is_usable].to(torch.float64)

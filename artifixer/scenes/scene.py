@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras, concatenate
+from artifixer.geometry.local_origin import WORLD, Origin
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,14 @@ class Scene:
     photos. points: sparse points, or None.
     splits: splits that the capture itself defines, by name.
     applied_transform: what the capture says was already applied to its world (recorded, never
-    undone), or None. notes: one-line remarks of the loader for the user (missing photos, guessed
-    intrinsics).
+    undone), or None.
+    notes: one-line remarks of the loader for the user (missing photos, guessed intrinsics).
     lost_photos: names of photos that the capture lists and the scene lacks: the file is missing, or
     no pose was found.
+    origin: cameras and points are relative to this place of the capture's world; (0, 0, 0) but for
+    georeferenced captures.
+    metres_per_unit: where the capture itself knows how long a unit of its world is, as drawn scenes
+    do.
     """
 
     name: str
@@ -110,6 +115,8 @@ class Scene:
     applied_transform: Float[Tensor, "3 4"] | None = None
     notes: tuple[str, ...] = ()
     lost_photos: tuple[str, ...] = ()
+    origin: Origin = WORLD
+    metres_per_unit: float | None = None
 
     def __post_init__(self) -> None:
         assert len(self.photos) == len(self.cameras), (

@@ -23,6 +23,8 @@ from torch import Tensor
 
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
+from artifixer.geometry.local_origin import Origin, camera_origin, to_local
+from artifixer.geometry.radial_polynomial import rational_coefficients
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.media import MOST_PIXELS, read_image
@@ -134,22 +136,24 @@ def load(capture: Path, path: Path, faces: int | None = None) -> Scene:
         view for entry in existing for view in _views(entry, whole, faces or DEFAULT_FACES, recent)
     ]
     photos = tuple(view.photo for view in views)
+    origin = camera_origin([view.camera for view in views])
     return Scene(
         name=capture.resolve().name,
         format="transforms_json",
         photos=photos,
-        cameras=tuple(view.camera for view in views),
-        points=_points(capture, whole),
+        cameras=tuple(to_local(view.camera, origin) for view in views),
+        points=_points(capture, whole, origin),
         splits=_panorama_splits(listed, whole, photos) or _splits(capture, whole, photos),
         applied_transform=_applied_transform(whole),
         notes=notes,
         lost_photos=lost,
+        origin=origin,
     )
 
 
 def read_path(path: Path) -> list[CameraFrame]:
-    """The cameras of a transforms file as a path, in the file's order; photos are not looked for,
-    so sizes must stand in the file.
+    """The cameras of a transforms file as a path, in the file's order and world, in float64; photos
+    are not looked for, so sizes must stand in the file.
 
     Raises InputError as ``load`` does, for sizes that are missing too.
     """
@@ -161,11 +165,8 @@ def read_path(path: Path) -> list[CameraFrame]:
             if not entry.has(key) and not whole.has(key):
                 raise entry.error(key, "a number of pixels here or in the file")
         file_path = entry.values.get("file_path")
-        path_frames.append(
-            CameraFrame(
-                _camera(entry, whole, (0, 0)), file_path if isinstance(file_path, str) else None
-            )
-        )
+        camera = _camera(entry, whole, (0, 0))
+        path_frames.append(CameraFrame(camera, file_path if isinstance(file_path, str) else None))
     return path_frames
 
 
@@ -207,9 +208,7 @@ def _views(
     photo = open_photo(listed.path, listed.name)
     if _is_equirectangular(listed.frame, whole):
         photo = replace(photo, read=functools.partial(read, listed.path))
-        return panorama_views(
-            photo, torch.from_numpy(_viewmat(listed.frame)).to(torch.float32), faces
-        )
+        return panorama_views(photo, torch.from_numpy(_viewmat(listed.frame)), faces)
     return [_view(listed, whole, photo)]
 
 
@@ -224,19 +223,19 @@ def _view(listed: _Listed, whole: _Entry, photo: Photo) -> FittedView:
 
 
 def _camera(frame: _Entry, whole: _Entry, photo_size: tuple[int, int]) -> Cameras:
-    """One view; ``photo_size`` stands in for a size that the file does not tell."""
+    """One view in float64; ``photo_size`` stands in for a size that the file does not tell."""
     intrinsics = _Intrinsics.read(frame, whole, photo_size)
     viewmat = _viewmat(frame)
     return Cameras(
-        viewmats=torch.from_numpy(viewmat[None]).to(torch.float32),
+        viewmats=torch.from_numpy(viewmat[None]),
         Ks=torch.tensor(
             [[[intrinsics.fx, 0, intrinsics.cx], [0, intrinsics.fy, intrinsics.cy], [0, 0, 1]]],
-            dtype=torch.float32,
+            dtype=torch.float64,
         ),
         width=intrinsics.width,
         height=intrinsics.height,
         model=intrinsics.model,
-        distortion=torch.tensor([intrinsics.distortion], dtype=torch.float32),
+        distortion=torch.tensor([intrinsics.distortion], dtype=torch.float64),
     )
 
 
@@ -317,7 +316,7 @@ class _Intrinsics:
         model = _lens(frame if frame.has("camera_model") or frame.has("is_fisheye") else whole)
         used = DISTORTION_NAMES[:4] if model == "fisheye" else DISTORTION_NAMES
         coefficients = {name: _coefficient(frame, whole, name) for name in used}
-        return _Intrinsics(
+        intrinsics = _Intrinsics(
             width,
             height,
             fx,
@@ -327,6 +326,34 @@ class _Intrinsics:
             model,
             tuple(coefficients.get(name, 0.0) for name in DISTORTION_NAMES),
         )
+        lens = frame if frame.has("camera_model") else whole
+        rational = str(lens.values.get("camera_model")).upper() == "FULL_OPENCV"
+        if model == "fisheye" or rational or not coefficients["k4"]:
+            return intrinsics
+        return intrinsics.with_eighth_power(frame if frame.has("k4") else whole)
+
+    def with_eighth_power(self, scope: _Entry) -> _Intrinsics:
+        """The lens whose k4 is nerfstudio's factor of r^8, where OpenCV's divides by 1 + k4 r^2.
+
+        k5 and k6 are OpenCV's alone: with them k4 is too.
+        """
+        k1, k2, k3, k4, k5, k6, p1, p2 = self.distortion
+        if k5 or k6:
+            return self
+        corners = [
+            math.hypot((x - self.cx) / self.fx, (y - self.cy) / self.fy)
+            for x in (0, self.width)
+            for y in (0, self.height)
+        ]
+        radial = rational_coefficients((k1, k2, k3, k4), max(corners), max(self.fx, self.fy))
+        if radial is None:
+            raise scope.error(
+                "k4",
+                "a factor of r^8 (nerfstudio's OPENCV) of a lens that does not fold over in the "
+                "photo and is no wider than about 110 degrees; undistort the photos first, or "
+                "name the lens FULL_OPENCV if k4 divides as in OpenCV",
+            )
+        return replace(self, distortion=(*radial, p1, p2))
 
 
 def _either(frame: _Entry, whole: _Entry, key: str, default: float) -> float:
@@ -395,14 +422,16 @@ def _lens(scope: _Entry) -> LensModel:
 # What stands beside the frames --------------------------------------------------------------------
 
 
-def _points(capture: Path, whole: _Entry) -> SparsePoints | None:
+def _points(capture: Path, whole: _Entry, origin: Origin) -> SparsePoints | None:
     listed = whole.values.get("ply_file_path")
     if listed is None:
         path = capture / "sparse_pc.ply"
-        return SparsePoints.without_tracks(*read_points(path)) if is_regular(path) else None
+        return SparsePoints.without_tracks(*read_points(path, origin)) if is_regular(path) else None
     if not isinstance(listed, str):
         raise whole.error("ply_file_path", "the path of a PLY file")
-    return SparsePoints.without_tracks(*read_points(path_inside(capture, listed, whole.source)))
+    return SparsePoints.without_tracks(
+        *read_points(path_inside(capture, listed, whole.source), origin)
+    )
 
 
 def _applied_transform(whole: _Entry) -> Float[Tensor, "3 4"] | None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from artifixer.geometry.local_origin import WORLD, Origin, points_to_local, points_to_world
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import check_regular
 from artifixer.splats import ply
@@ -77,6 +80,12 @@ FORMATS = (
     SplatFormat("usdz", ".usdz", write=write_usdz, check=check_usd),
 )
 
+#: Writers of the formats that hold positions, or where they lie, in float64.
+_PLACED: dict[str, Callable[[Path, Splats, Origin], None]] = {
+    "ply": ply.write_splats,
+    "usdz": write_usdz,
+}
+
 #: Names that ``--export`` takes.
 EXPORTS = tuple(entry.name for entry in FORMATS if entry.write is not None)
 
@@ -96,15 +105,23 @@ CONVERTERS = {
 
 @dataclass(frozen=True)
 class SplatFile:
-    """Finite Gaussians of a file, the name of its format, and remarks on what was left out."""
+    """Finite Gaussians of a file, the name of its format, remarks on what was left out, and what
+    ``means`` are relative to.
+    """
 
     splats: Splats
     format: str
     notes: tuple[str, ...] = ()
+    origin: Origin = WORLD
 
 
-def read_splat_file(path: Path) -> SplatFile:
-    """The Gaussians of a splat file in any format of the table.
+def read_splat_file(path: Path, origin: Origin | None = None) -> SplatFile:
+    """The Gaussians of a splat file in any format of the table, relative to ``origin`` (None: what
+    the file says, a PLY in a comment).
+
+    Files without a comment whose Gaussians lie nearer to zero than to ``origin`` are taken as
+    relative to it already, with a note: float32 formats hold georeferenced splats that way
+    (``placement_note``), and most tools shift such captures.
 
     Gaussians with values that are not finite are left out and named in a note; opacities of exactly
     0 or 1 and flat sides, which some tools store as infinities, are none of them. Raises
@@ -112,9 +129,33 @@ def read_splat_file(path: Path) -> SplatFile:
     """
     entry = find_format(path)
     assert entry.read is not None, f"{entry.name} is not read"
-    found = _checked(path, entry.read(path), entry.name)
+    is_ply = entry.name == "ply"
+    splats, place = ply.read_placed_splats(path) if is_ply else (entry.read(path), WORLD)
+    notes: tuple[str, ...] = ()
+    if origin is not None and origin != place:
+        if place == WORLD and _is_near_zero(splats.means, origin):
+            notes = (f"{path.name}: positions are near zero and taken as {_relative(origin)}",)
+        else:
+            world = points_to_world(splats.means, place)
+            splats = replace(splats, means=points_to_local(world, origin))
+        place = origin
+    found = _checked(path, splats, entry.name)
     ply.check_extent(path, found.splats)
-    return found
+    return replace(found, origin=place, notes=(*notes, *found.notes))
+
+
+def _is_near_zero(positions: Float[Tensor, "points 3"], origin: Origin) -> bool:
+    """Whether the middle of the positions is nearer to zero than to ``origin``."""
+    finite = positions[torch.isfinite(positions).all(dim=1)].to(torch.float64)
+    if not len(finite):
+        return False
+    middle = finite.median(dim=0).values
+    return bool(middle.norm() < (middle - torch.tensor(origin, dtype=torch.float64)).norm())
+
+
+def _relative(origin: Origin) -> str:
+    x, y, z = origin
+    return f"relative to ({x:.15g}, {y:.15g}, {z:.15g}) of the world"
 
 
 def find_format(path: Path) -> SplatFormat:
@@ -146,11 +187,13 @@ def find_format(path: Path) -> SplatFormat:
     raise InputError(f"{path}: not a splat file of a known format, expected {_readable()}")
 
 
-def write_splat_file(path: Path, splats: Splats) -> None:
-    """Write splats in the format that the ending names. Raises ``InputError`` for other endings and
-    for extras that are missing.
+def write_splat_file(path: Path, splats: Splats, origin: Origin = WORLD) -> None:
+    """Write splats in the format that the ending names. ``origin``: what ``means`` are relative to,
+    see ``placement_note``.
+
+    Raises ``InputError`` for other endings and for extras that are missing.
     """
-    format_to_write(path).write(path, splats)  # type: ignore[misc]
+    _write(format_to_write(path), path, splats, origin)
 
 
 def format_to_write(path: Path) -> SplatFormat:
@@ -185,18 +228,40 @@ def parse_exports(text: str) -> tuple[str, ...]:
     return tuple(entry.name for entry in chosen)
 
 
-def export_splats(folder: Path, stem: str, splats: Splats, formats: Sequence[str]) -> list[Path]:
+def export_splats(
+    folder: Path, stem: str, splats: Splats, formats: Sequence[str], origin: Origin = WORLD
+) -> list[Path]:
     """Write ``folder/stem.*`` in all the formats that are not there yet; returns the files. Raises
     ``InputError`` as the writers do.
+
+    origin: what ``means`` are relative to, see ``placement_note``.
     """
     files = []
     for entry in FORMATS:
         if entry.name in formats and entry.write is not None:
             path = folder / f"{stem}{entry.suffix}"
             if not path.is_file():
-                entry.write(path, splats)
+                _write(entry, path, splats, origin)
             files.append(path)
     return files
+
+
+def placement_note(formats: Sequence[str], origin: Origin) -> tuple[str, ...]:
+    """A remark for georeferenced splats in formats of float32: their positions are relative to the
+    origin, not of the world.
+    """
+    local = [name for name in formats if name not in _PLACED]
+    if origin == WORLD or not local:
+        return ()
+    return (f"{', '.join(local)}: positions are {_relative(origin)}, which float32 cannot hold",)
+
+
+def _write(entry: SplatFormat, path: Path, splats: Splats, origin: Origin) -> None:
+    assert entry.write is not None, f"{entry.name} is not written"
+    if entry.name in _PLACED:
+        _PLACED[entry.name](path, splats, origin)
+    else:
+        entry.write(path, splats)
 
 
 def _readable() -> str:

@@ -1,11 +1,14 @@
-"""Splats and points as PLY files.
+"""Splats as PLY files.
 
-Splats use the field names and order of the original 3D Gaussian Splatting code (Kerbl et al. 2023),
+They use the field names and order of the original 3D Gaussian Splatting code (Kerbl et al. 2023),
 which viewers and editors read: ``x y z nx ny nz f_dc_0..2 f_rest_* opacity scale_0..2 rot_0..3``,
 all float32, little endian. Stored values are the optimised ones (log scales, opacity logits,
 quaternions wxyz as they are), so writing and reading back is bit-exact. Higher spherical-harmonics
 coefficients are stored channel by channel: ``f_rest_k`` = coefficient ``1 + k % n`` of channel ``k
 // n``, with n the number of coefficients above degree 0.
+
+Georeferenced splats (``local_origin``) are written in the world's coordinates: ``x y z`` are
+doubles then, and a comment ``origin X Y Z`` tells what they are read relative to.
 """
 
 from __future__ import annotations
@@ -16,15 +19,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from artifixer.geometry.local_origin import (
+    WORLD,
+    Origin,
+    local_origin,
+    points_to_local,
+    points_to_world,
+)
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import PARSER_ERRORS, reason
+from artifixer.runtime.files import PARSER_ERRORS, open_regular, reason
 from artifixer.runtime.run_folder import atomic_path
 from artifixer.scenes.photo_files import LARGEST_POSITION
-from artifixer.scenes.ply_header import vertex_stream
-from artifixer.splats.splats import SH_BASE, SH_COEFFICIENTS, Splats
+from artifixer.scenes.ply_header import LONGEST_HEADER, vertex_stream
+from artifixer.splats.splats import SH_COEFFICIENTS, Splats
 
 POSITION = ("x", "y", "z")
 NORMAL = ("nx", "ny", "nz")
@@ -32,15 +41,18 @@ BASE_COLOR = ("f_dc_0", "f_dc_1", "f_dc_2")
 SCALE = ("scale_0", "scale_1", "scale_2")
 ROTATION = ("rot_0", "rot_1", "rot_2", "rot_3")
 
+#: Begins the header's line that names the origin.
+ORIGIN_COMMENT = "comment origin"
+
 #: Largest colour coefficient and opacity logit: beyond it products are not finite in float32.
 LARGEST_VALUE = 1e15
 
 
-def write_splats(path: Path, splats: Splats) -> None:
+def write_splats(path: Path, splats: Splats, origin: Origin = WORLD) -> None:
     """Write the splats as a standard 3DGS PLY, atomically. Normals, which Gaussians do not have,
     are zeros.
 
-    Raises ``InputError`` when there are none.
+    origin: what ``means`` are relative to. Raises ``InputError`` when there are none.
     """
     count, coefficients = splats.sh.shape[:2]
     if count == 0:
@@ -53,7 +65,6 @@ def write_splats(path: Path, splats: Splats) -> None:
     names = (*POSITION, *NORMAL, *BASE_COLOR, *rest, "opacity", *SCALE, *ROTATION)
     columns = torch.cat(
         [
-            splats.means,
             torch.zeros_like(splats.means),
             splats.sh[:, 0],
             splats.sh[:, 1:].mT.reshape(count, -1),
@@ -64,20 +75,56 @@ def write_splats(path: Path, splats: Splats) -> None:
         dim=1,
     )
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {count}"]
-    header += [f"property float {name}" for name in names] + ["end_header", ""]
+    kind, means = "float", splats.means
+    if origin != WORLD:
+        header.insert(2, f"{ORIGIN_COMMENT} {' '.join(repr(value) for value in origin)}")
+        kind, means = "double", points_to_world(splats.means, origin)
+    header += [f"property {kind if name in POSITION else 'float'} {name}" for name in names] + [
+        "end_header",
+        "",
+    ]
+    rows = np.zeros(
+        count,
+        [("position", "<f4" if kind == "float" else "<f8", 3), ("rest", "<f4", columns.shape[1])],
+    )
+    rows["position"] = means.detach().cpu().numpy()
+    rows["rest"] = columns.detach().cpu().to(torch.float32).numpy()
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write("\n".join(header).encode("ascii"))
-        file.write(columns.detach().cpu().to(torch.float32).numpy().astype("<f4").tobytes())
+        file.write(rows.tobytes())
 
 
-def read_splats(path: Path) -> Splats:
+def read_origin(path: Path) -> Origin:
+    """The origin that a PLY's comment names; ``WORLD`` when none does. Raises ``InputError`` for
+    unreadable files and other values.
+    """
+    with open_regular(path, "a PLY file") as file:
+        lines = file.read(LONGEST_HEADER).partition(b"end_header")[0].splitlines()
+    comment = next(
+        (line for line in lines if line.startswith(ORIGIN_COMMENT.encode() + b" ")), None
+    )
+    if comment is None or not lines[0].startswith(b"ply"):
+        return WORLD
+    try:
+        x, y, z = (float(word) for word in comment.split()[2:])
+    except ValueError:
+        x = y = z = math.nan
+    if not max(abs(x), abs(y), abs(z)) <= LARGEST_POSITION:
+        raise InputError(
+            f"{path}: the header says {comment[:80].decode(errors='replace')!r}; expected three numbers"
+        )
+    return x, y, z
+
+
+def read_splats(path: Path, origin: Origin | None = None) -> Splats:
     """Read a 3DGS PLY of spherical-harmonics degree 0 to 3, binary or text; fields may come in any
     order.
 
-    For a run's own files. Raises ``InputError`` when the file is no PLY, lacks a field, or holds
-    values that are not finite.
+    origin: what ``means`` are to be relative to; None for what the file says. For a run's own
+    files. Raises ``InputError`` when the file is no PLY, lacks a field, or holds values that are
+    not finite.
     """
-    splats = read_unchecked_splats(path)
+    splats = read_unchecked_splats(path, origin)
     for name, values in vars(splats).items():
         finite = torch.isfinite(values.reshape(len(splats), -1)).all(dim=1)
         if not finite.all():
@@ -90,8 +137,19 @@ def read_splats(path: Path) -> Splats:
     return splats
 
 
-def read_unchecked_splats(path: Path) -> Splats:
-    """The same without a look at the values, for files of other tools (``files.py``)."""
+def read_unchecked_splats(path: Path, origin: Origin | None = None) -> Splats:
+    """The same without a look at the values."""
+    return _read_splats(path, origin, measured=False)[0]
+
+
+def read_placed_splats(path: Path) -> tuple[Splats, Origin]:
+    """The same for files of other tools (``files.py``), and what ``means`` are relative to: the
+    origin that the file names, or where it holds positions in float64 their ``local_origin``.
+    """
+    return _read_splats(path, None, measured=True)
+
+
+def _read_splats(path: Path, origin: Origin | None, measured: bool) -> tuple[Splats, Origin]:
     vertices = _read_vertices(path)
     present = vertices.dtype.names or ()
     required = (*POSITION, *BASE_COLOR, "opacity", *SCALE, *ROTATION)
@@ -116,18 +174,22 @@ def read_unchecked_splats(path: Path) -> Splats:
                 np.stack([vertices[name].astype(np.float32) for name in names], axis=1)
             )
 
+    positions = np.stack([vertices[name] for name in POSITION], axis=1)
+    if origin is None:
+        origin = read_origin(path)
+        if measured and origin == WORLD and positions.dtype == np.float64:
+            origin = local_origin(positions)
+    with np.errstate(over="ignore", invalid="ignore"):
+        means = points_to_local(positions, origin)
     count = len(vertices)
     sh = columns(BASE_COLOR)[:, None]
     if rest:
         ordered = [f"f_rest_{k}" for k in range(len(rest))]
         sh = torch.cat([sh, columns(ordered).reshape(count, 3, -1).mT], dim=1)
-    return Splats(
-        columns(POSITION),
-        columns(ROTATION),
-        columns(SCALE),
-        columns(["opacity"])[:, 0],
-        sh.contiguous(),
+    splats = Splats(
+        means, columns(ROTATION), columns(SCALE), columns(["opacity"])[:, 0], sh.contiguous()
     )
+    return splats, origin
 
 
 def check_extent(path: Path, splats: Splats) -> None:
@@ -149,46 +211,6 @@ def check_extent(path: Path, splats: Splats) -> None:
         )
         if largest > limit:
             raise InputError(f"{path}: {name} of {largest:g}, expected at most {limit:g}")
-
-
-def read_points(path: Path) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "points 3"]]:
-    """Positions and colours of a point-cloud PLY; grey where the file has no colours.
-
-    Also takes a Gaussian-splat PLY, whose base colours are used. Raises ``InputError`` on
-    unreadable files and non-finite positions.
-    """
-    vertices = _read_vertices(path)
-    present = vertices.dtype.names or ()
-    missing = [name for name in POSITION if name not in present]
-    if missing:
-        raise InputError(f"{path}: points need x, y and z; missing: {', '.join(missing)}")
-    with np.errstate(over="ignore"):
-        xyz = torch.from_numpy(
-            np.stack([vertices[name].astype(np.float32) for name in POSITION], axis=1)
-        )
-    if not torch.isfinite(xyz).all():
-        raise InputError(
-            f"{path}: {int((~torch.isfinite(xyz).all(dim=1)).sum())} points have positions that "
-            "are not finite"
-        )
-    if len(xyz) and float(xyz.abs().max()) > LARGEST_POSITION:
-        raise InputError(
-            f"{path}: positions of {float(xyz.abs().max()):g}, expected at most "
-            f"{LARGEST_POSITION:g}"
-        )
-    if all(name in present for name in ("red", "green", "blue")):
-        rgb = np.stack([vertices[name] for name in ("red", "green", "blue")], axis=1)
-        if rgb.dtype.kind == "f":
-            rgb = np.clip(rgb * 255, 0, 255).round()
-        if not ((rgb >= 0) & (rgb <= 255)).all():  # NaN fails too
-            raise InputError(f"{path}: holds colours outside 0 to 255")
-        return xyz, torch.from_numpy(rgb.astype(np.uint8))
-    if all(name in present for name in BASE_COLOR):
-        base = np.stack([vertices[name].astype(np.float32) for name in BASE_COLOR], axis=1)
-        return xyz, torch.from_numpy(
-            (np.clip(base * SH_BASE + 0.5, 0, 1) * 255).round().astype(np.uint8)
-        )
-    return xyz, torch.full((len(xyz), 3), 128, dtype=torch.uint8)
 
 
 def _read_vertices(path: Path) -> Any:

@@ -22,6 +22,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from artifixer.geometry.camera_file import CameraFrame, read_cameras, read_references, write_cameras
+from artifixer.geometry.local_origin import WORLD, Origin
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.media import image_size, read_image, read_npy, write_npy, write_png
@@ -83,8 +84,8 @@ class RenderFolder:
         return image
 
 
-def read_render_folder(folder: Path) -> RenderFolder:
-    """Open a render folder.
+def read_render_folder(folder: Path, origin: Origin | None = None) -> RenderFolder:
+    """Open a render folder; cameras are relative to ``origin`` (None: what its file says).
 
     Raises ``InputError`` when the cameras are unusable, or when an image is missing, superfluous,
     or of another size than its camera.
@@ -94,7 +95,7 @@ def read_render_folder(folder: Path) -> RenderFolder:
             f"{folder}: has no cameras.json; expected a render folder (rgb/, opacity/, "
             "cameras.json)"
         )
-    frames = read_cameras(folder / "cameras.json")
+    frames = read_cameras(folder / "cameras.json", origin)
     if not frames:
         raise InputError(f"{folder / 'cameras.json'}: lists no frames; expected at least one")
     for kind in ("rgb", "opacity"):
@@ -113,7 +114,8 @@ def read_render_folder(folder: Path) -> RenderFolder:
                 )
                 raise InputError(f"{path}: {width}x{height} pixels; expected {expected}")
     references = tuple(
-        Reference(frame, folder / file) for frame, file in read_references(folder / "cameras.json")
+        Reference(frame, folder / file)
+        for frame, file in read_references(folder / "cameras.json", origin)
     )
     for reference in references:
         if not reference.file.is_file():
@@ -128,14 +130,17 @@ def write_render_folder(
     renders: Sequence[Renders],
     frames: Sequence[CameraFrame],
     references: Sequence[tuple[CameraFrame, UInt8[np.ndarray, "height width 3"]]] = (),
+    origin: Origin = WORLD,
 ) -> None:
     """Write single-view renders with their cameras; ``cameras.json`` comes last, so a folder that
     has it is complete.
+
+    origin: what the cameras are relative to.
     """
     assert len(renders) == len(frames), f"{len(renders)} renders for {len(frames)} cameras"
     for index, render in enumerate(renders):
         write_frame(folder, index, render)
-    finish_render_folder(folder, frames, references)
+    finish_render_folder(folder, frames, references, origin)
 
 
 def write_frame(folder: Path, index: int, renders: Renders) -> None:
@@ -155,8 +160,11 @@ def finish_render_folder(
     folder: Path,
     frames: Sequence[CameraFrame],
     references: Sequence[tuple[CameraFrame, UInt8[np.ndarray, "height width 3"]]] = (),
+    origin: Origin = WORLD,
 ) -> None:
-    """Write the references and ``cameras.json`` after all frames."""
+    """Write the references and ``cameras.json`` after all frames. ``origin``: what the cameras are
+    relative to.
+    """
     listed = []
     if references:
         (folder / "references").mkdir(parents=True, exist_ok=True)
@@ -164,7 +172,7 @@ def finish_render_folder(
         file = f"references/{index:05d}.png"
         write_png(folder / file, photo)
         listed.append((frame, file))
-    write_cameras(folder / "cameras.json", frames, listed)
+    write_cameras(folder / "cameras.json", frames, listed, origin)
 
 
 def to_uint8(values: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from artifixer.geometry.local_origin import WORLD, Origin
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import write_bytes
 from artifixer.splats.splats import Splats
@@ -52,9 +53,11 @@ def check_usd() -> None:
         )
 
 
-def write_usdz(path: Path, splats: Splats) -> None:
+def write_usdz(path: Path, splats: Splats, origin: Origin = WORLD) -> None:
     """Write the splats as USDZ, atomically; the same splats give the same bytes with the same
     OpenUSD.
+
+    origin: what ``means`` are relative to; it becomes a translation in float64.
     """
     check_usd()
     from pxr import Gf, Usd, UsdGeom, UsdVol, Vt
@@ -67,6 +70,8 @@ def write_usdz(path: Path, splats: Splats) -> None:
     world.AddRotateXOp().Set(180.0)
     stage.SetDefaultPrim(world.GetPrim())
     field = UsdVol.ParticleField3DGaussianSplat.Define(stage, "/World/Splats")
+    if origin != WORLD:
+        field.AddTranslateOp(UsdGeom.XformOp.PrecisionDouble).Set(Gf.Vec3d(*origin))
     field.CreatePositionsAttr().Set(Vt.Vec3fArray.FromNumpy(splats.means.numpy()))
     xyzw = splats.unit_quats[:, [1, 2, 3, 0]].contiguous().numpy()  # the order of Gf's memory
     field.CreateOrientationsAttr().Set(Vt.QuatfArray.FromNumpy(xyzw))

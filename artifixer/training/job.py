@@ -190,8 +190,8 @@ def initial_model(
     drawn ones.
 
     The autoencoder is on the device; the transformer still on the CPU, since it may be too large
-    for one device. Raises ``InputError`` naming ``option`` when ``init`` is no model, and the first
-    difference when it has another architecture.
+    for one device. Raises ``InputError`` naming ``option`` when ``init`` is no model, the first
+    difference when it has another architecture, and when its camera scale is of another kind.
     """
     if init is None:
         transformer = VideoTransformer(config.transformer)
@@ -216,6 +216,12 @@ def initial_model(
                 raise InputError(
                     f"{option} {init}: {part} {name} is {before}, the recipe has {wanted}"
                 )
+    if loaded.config.camera_scale != config.camera_scale:
+        raise InputError(
+            f"{option} {init}: model {loaded.config.name} has camera scale "
+            f"{loaded.config.camera_scale}, the recipe's model {config.name} has "
+            f"{config.camera_scale}; weights know one unit of length"
+        )
     return replace(loaded, config=replace(config, vae=loaded.config.vae))
 
 

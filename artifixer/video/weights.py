@@ -291,9 +291,9 @@ def read_flat_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_pretrained(folder: Path) -> None:
+def check_pretrained(folder: Path, limits: Mapping[str, int] | None = None) -> None:
     """Raise ``InputError`` when the ``config.json`` of a folder of transformers describes more than
-    the weights beside it hold.
+    the weights beside it hold. limits: other bounds, see ``check_numbers``.
 
     Its library builds what the config says before it looks at the weights: a million layers, or
     layers as wide as the memory.
@@ -302,9 +302,14 @@ def check_pretrained(folder: Path) -> None:
     check_settings_files(folder)
     shapes = open_tensors(folder).shapes
     longest = max((side for shape in shapes.values() for side in shape), default=0)
-    limits = dict.fromkeys(("layers", "depths", "blocks"), max(len(shapes), MOST_LAYERS))
-    limits |= {"hidden": longest, "intermediate": longest, "ratio": MOST_LAYERS}
-    check_numbers(path, as_object(read_json(path), path), max(LARGEST_SIZE, longest), limits)
+    by_shape = dict.fromkeys(("layers", "depths", "blocks"), max(len(shapes), MOST_LAYERS))
+    by_shape |= {"hidden": longest, "intermediate": longest, "ratio": MOST_LAYERS}
+    check_numbers(
+        path,
+        as_object(read_json(path), path),
+        max(LARGEST_SIZE, longest),
+        {**(limits or {}), **by_shape},
+    )
 
 
 def check_settings_files(folder: Path) -> None:

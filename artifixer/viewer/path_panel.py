@@ -196,12 +196,13 @@ class PathPanel:
         if not self._trajectory.keyframes:
             raise InputError("the path has no keyframes; expected some to save")
         kind = FORMATS[self._format.value]
-        content = path_bytes(self._trajectory, kind)
+        content = path_bytes(self._trajectory, kind, self._panel.viewer.scene().origin)
         self._panel.client.send_file_download(FILE_NAMES[kind], content, save_immediately=True)
 
     def _loaded(self) -> None:
         uploaded = self._load.value
-        self._set(loaded(uploaded.content, uploaded.name, self._trajectory.fps))
+        origin = self._panel.viewer.scene().origin
+        self._set(loaded(uploaded.content, uploaded.name, self._trajectory.fps, origin))
 
     def _run_clicked(self) -> None:
         abilities, job = self._panel.viewer.abilities, self._panel.viewer.job
@@ -211,7 +212,10 @@ class PathPanel:
         assert abilities.path_file is not None
         if job.is_running:
             raise InputError("a run is under way; expected it to end, or to be cancelled, first")
-        write_bytes(abilities.path_file, path_bytes(self._trajectory))
+        write_bytes(
+            abilities.path_file,
+            path_bytes(self._trajectory, origin=self._panel.viewer.scene().origin),
+        )
         job.start(abilities.run_arguments(abilities.path_file, VARIANTS[self._last.value]))
 
     def _set(self, trajectory: Trajectory) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from artifixer.enhance.sources import ReferencePhoto
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.local_origin import WORLD, Origin
 from artifixer.splats.splats import Splats
 
 Picture = UInt8[np.ndarray, "height width 3"]
@@ -28,7 +29,8 @@ class ViewedScene:
     at hand. points, point_colors: sparse points, uint8 colours. references: photos that the video
     model attends to. camera_scale: world units to the model's units, with its source. distance: of
     what the cameras look at, world units. up: unit vector. pictures: what a job has made last, by
-    title. curves: numbers of a job by name, as (step, value). notes: lines for the reader.
+    title. curves: numbers of a job by name, as (step, value). notes: lines for the reader. origin: what
+    splats, cameras and points are relative to.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ViewedScene:
     pictures: Mapping[str, Picture] = field(default_factory=dict)
     curves: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    origin: Origin = WORLD
 
     @property
     def best(self) -> Splats | None:

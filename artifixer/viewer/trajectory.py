@@ -21,6 +21,7 @@ from torch import Tensor
 
 from artifixer.geometry.camera_file import CameraFrame, write_cameras
 from artifixer.geometry.cameras import Cameras, concatenate
+from artifixer.geometry.local_origin import WORLD, Origin
 from artifixer.geometry.paths import alike, focus_point, short_order, timed
 from artifixer.geometry.transforms import invert_rigid, look_at
 from artifixer.imaging.resize import fit_size
@@ -95,22 +96,26 @@ class Trajectory:
         ]
 
 
-def path_bytes(trajectory: Trajectory, kind: PathFormat = "artifixer") -> bytes:
-    """The path as a file: ours is what ``--path FILE`` takes."""
+def path_bytes(
+    trajectory: Trajectory, kind: PathFormat = "artifixer", origin: Origin = WORLD
+) -> bytes:
+    """The path as a file: ours is what ``--path FILE`` takes. origin: what its cameras are relative
+    to.
+    """
     frames = trajectory.frames()
     if kind == "nerfstudio":
-        return json.dumps(nerfstudio_path(frames, trajectory.fps)).encode()
+        return json.dumps(nerfstudio_path(frames, trajectory.fps, origin)).encode()
     if kind == "3dgs":
-        return json.dumps(gaussian_cameras(frames)).encode()
+        return json.dumps(gaussian_cameras(frames, origin)).encode()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "path.json"
-        write_cameras(file, frames)
+        write_cameras(file, frames, origin=origin)
         return file.read_bytes()
 
 
-def loaded(content: bytes, name: str, fps: float) -> Trajectory:
-    """A trajectory from a path file in any format that is read; its frames become keyframes, few
-    enough to edit.
+def loaded(content: bytes, name: str, fps: float, origin: Origin = WORLD) -> Trajectory:
+    """A trajectory, relative to ``origin``, from a path file in any format that is read; its frames
+    become keyframes, few enough to edit.
 
     Raises ``InputError`` for other files, named ``name``.
     """
@@ -120,7 +125,7 @@ def loaded(content: bytes, name: str, fps: float) -> Trajectory:
         file = Path(folder) / "path.json"
         file.write_bytes(content)
         try:
-            frames = read_camera_path(file)
+            frames = read_camera_path(file, origin)
         except InputError as error:
             raise InputError(str(error).replace(str(file), name[:80])) from None
     step = max(1, -(-(len(frames) - 1) // 24))

@@ -5,6 +5,7 @@ with their scene.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,9 +25,12 @@ from artifixer.curation.jobs import CurationResult, Source, curate, expand_sourc
 from artifixer.pairs.loader import open_pairs
 from artifixer.pairs.pair import TrainingPair
 from artifixer.pairs.shards import SampleEntry, decode_sample, is_complete
+from artifixer.recipes.curate import RECIPES
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.run_folder import read_json
+from artifixer.scenes.depth_models import default_depth_model
 from artifixer.scenes.formats import load_scene
+from artifixer.scenes.scale import METRIC_FACTOR
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +45,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shard_bytes(folder: Path) -> dict[str, bytes]:
-    return {
-        path.name: path.read_bytes()
-        for path in [*sorted(folder.glob("pairs-*.tar")), folder / "index.json"]
-    }
+    """Everything that inputs, settings and seed decide."""
+    lists = [folder / "index.json", folder / "manifest.json"]
+    return {path.name: path.read_bytes() for path in [*sorted(folder.glob("pairs-*.tar")), *lists]}
 
 
 def test_pairs_show_the_scene_and_its_renders(made: Path) -> None:
@@ -79,10 +82,13 @@ def test_the_camera_scale_makes_the_median_depth_one(made: Path) -> None:
     assert 0.2 < pair.camera_scale * float(depths.median()) < 5
 
 
-def test_the_manifest_tells_state_time_and_what_pairs_are_like(made: Path) -> None:
+def test_the_manifest_tells_state_and_what_pairs_are_like_and_times_lie_apart(made: Path) -> None:
     scenes = read_json(made / "manifest.json")["scenes"]
     assert [scene["state"] for scene in scenes] == ["done"] * 3
-    assert all(scene["seconds"] > 0 and scene["error"] is None for scene in scenes)
+    assert all("seconds" not in scene and scene["error"] is None for scene in scenes)
+    seconds = read_json(made / "timing.json")["seconds"]
+    assert list(seconds) == ["000000", "000001", "000002"]
+    assert all(value > 0 for value in seconds.values())
     for scene, stored in zip(scenes, open_pairs(made).pairs, strict=True):
         (figures,) = scene["pairs"]
         pair = stored.read()
@@ -91,6 +97,57 @@ def test_the_manifest_tells_state_time_and_what_pairs_are_like(made: Path) -> No
         assert figures["opaque"] == pytest.approx(
             float((pair.opacity > 0.9 * 255).double().mean()), abs=1e-3
         )
+
+
+@pytest.mark.parametrize("damage", ["[]", '{"seconds": {"000009": 1}}', '{"seconds": {"0": "x"}}'])
+def test_damaged_times_are_named_and_may_be_deleted(
+    made: Path, tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "SCENES_PER_SHARD", 2)
+    out = Path(shutil.copytree(made, tmp_path / "pairs"))
+    (out / "timing.json").write_text(damage)
+    sources = expand_sources(["procedural:3:5"])
+    with pytest.raises(InputError, match=r"timing.json: not the times of 3 scenes; delete it"):
+        curate(sources, CONFIG, 1, out, workers=1)
+    (out / "timing.json").unlink()
+    assert curate(sources, CONFIG, 1, out, workers=1).pairs == 3
+    assert shard_bytes(out) == shard_bytes(made)
+
+
+def test_drawn_scenes_know_their_metres(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe paper once refused them without a depth model."""
+    assert RECIPES["paper"].camera_scale == "metric"
+    metric = replace(CONFIG, camera_scale="metric", normalised_groups=False)
+    monkeypatch.setitem(RECIPES, "paper", metric)
+    words = ["curate", "procedural:2:5", "--recipe", "paper", "--out", str(tmp_path / "pairs")]
+    assert main(words) == 0
+    for stored in open_pairs(tmp_path / "pairs").pairs:
+        pair = stored.read()
+        assert (pair.camera_scale, pair.camera_scale_kind) == (METRIC_FACTOR, "metric")
+        assert stored.entry.camera_scale_kind == "metric"
+
+
+def test_captures_in_metres_need_a_depth_model_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if default_depth_model() is not None:
+        pytest.skip("MoGe-2 is installed and is asked")
+    capture = tmp_path / "capture"
+    capture.mkdir()
+    words = ["curate", "procedural:1", str(capture), "--recipe", "paper"]
+    assert main([*words, "--out", str(tmp_path / "pairs")]) == 2
+    error = capsys.readouterr().err
+    assert f"{capture} does not tell how long a metre is; give --depth-model" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "pairs").exists()
+
+
+def test_pairs_in_metres_are_never_a_guess(captures_folder: Path) -> None:
+    if default_depth_model() is not None:
+        pytest.skip("MoGe-2 is installed and is asked")
+    source = Source(str(captures_folder / "plush"), "plush")
+    scene = make_scene(3, source, replace(CONFIG, camera_scale="metric"), seed=0)
+    assert "nothing tells how long a metre is" in str(scene.error)
 
 
 def test_both_groups_of_a_scene_share_the_clip() -> None:
@@ -281,6 +338,14 @@ def test_the_command_makes_readable_pairs(
         (["procedural:1", "--frames", "29..9"], "--frames 29..9"),
         (["procedural:1", "--size", "8"], "--size 8: expected at least 32"),
         (["procedural:1", "--workers", "0"], "--workers 0"),
+        (
+            ["procedural:1", "--depth-model", "some"],
+            "--depth-model some: camera scale median_depth",
+        ),
+        (
+            ["procedural:1", "--recipe", "paper", "--depth-model", "nowhere/at/all"],
+            "depth model nowhere/at/all: ",
+        ),
         (["nowhere"], "nowhere: does not exist"),
     ],
 )

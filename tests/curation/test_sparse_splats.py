@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -29,6 +31,23 @@ def test_groups_are_those_of_algorithm_1_among_the_captured_photos(scene: Scene)
         torch.cat([scene.cameras[index].camera_to_world for index in captured])
     )
     assert groups == tuple(tuple(position + 4 for position in order) for order in orders)
+
+
+def test_raw_distances_are_those_of_metres_whatever_the_worlds_unit(scene: Scene) -> None:
+    """The paper's formula adds translations to rotations as they are, so that the unit counts: a
+    world in centimetres gives other groups, and with its unit those of metres.
+    """
+    captured = range(len(scene.photos))
+    cameras = []
+    for camera in scene.cameras:
+        viewmats = camera.viewmats.clone()
+        viewmats[:, :3, 3] *= 100
+        cameras.append(replace(camera, viewmats=viewmats))
+    centimetres = scene.with_photos(scene.photos, cameras)
+    metres = training_groups(scene, captured, normalise=False)
+    assert training_groups(centimetres, captured, normalise=False, unit=0.01) == metres
+    assert training_groups(centimetres, captured, normalise=False) != metres
+    assert training_groups(centimetres, captured) == training_groups(scene, captured)
 
 
 def test_a_group_of_one_is_left_out(scene: Scene) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from short_fits import CONFIG
@@ -25,7 +25,6 @@ from artifixer.curation.workers import (
     worker_devices,
 )
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import read_json
 
 #: Larger than the buffer of a pipe, so that a worker can be killed in the middle of sending it.
 LARGE = 30_000_000
@@ -104,29 +103,35 @@ def test_devices_are_shared_out_one_gpu_to_a_worker() -> None:
 
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[str]:
-    """A Ray of two workers on this machine, started once; they find the functions of this file."""
+    """A Ray of two workers on this machine, as ``--ray local`` starts it; they find the functions of
+    this file.
+    """
     ray = pytest.importorskip("ray", reason="Ray is not installed (extra cluster)")
-    folder = tempfile.mkdtemp(prefix="afx")
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv(
-            "PYTHONPATH",
-            os.pathsep.join(
-                [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-            ),
-        )
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        ray.init(
-            address="local", num_cpus=2, include_dashboard=False, _temp_dir=folder, _node_ip_address="127.0.0.1",
-            object_store_memory=2**28, log_to_driver=False, logging_level="ERROR",
-        )  # fmt: skip
+        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        workers = RayWorkers(report, 2, "cpu", "local")
         try:
             yield ray.get_runtime_context().gcs_address
         finally:
-            ray.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+            workers.close()
+
+
+def test_a_local_cluster_listens_on_the_loopback_interface_alone(ray_cluster: str) -> None:
+    """Ray's services run what they are sent. They once listened on all interfaces, although Ray was
+    given a loopback address.
+    """
+    assert ray_cluster.startswith("127.0.0.1:")
+    sockets: dict[str, set[str]] = {}
+    me = psutil.Process()
+    for process in [me, *me.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for socket in process.net_connections("inet"):
+                if socket.status == psutil.CONN_LISTEN:
+                    sockets.setdefault(process.name(), set()).add(socket.laddr.ip)
+    assert {"gcs_server", "raylet"} <= set(sockets), "the services were found"
+    addresses = {address.removeprefix("::ffff:") for found in sockets.values() for address in found}
+    assert addresses <= {"127.0.0.1", "::1"}, sockets
 
 
 def test_a_ray_worker_that_is_killed_costs_its_own_job_only(
@@ -148,18 +153,12 @@ def test_two_processes_and_two_ray_workers_make_the_same_shards(
     for name, cluster in (("processes", None), ("ray", ray_cluster)):
         assert curate(sources, CONFIG, 1, tmp_path / name, workers=2, ray=cluster).pairs == 3
     first, second = (
-        {
-            path.name: path.read_bytes()
-            for path in [*folder.glob("pairs-*.tar"), folder / "index.json"]
-        }
+        {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
         for folder in (tmp_path / "processes", tmp_path / "ray")
     )
-    assert first == second
-    manifests = [read_json(tmp_path / name / "manifest.json") for name in ("processes", "ray")]
-    for manifest in manifests:
-        for scene in manifest["scenes"]:
-            assert scene.pop("seconds") > 0
-    assert manifests[0] == manifests[1]
+    assert set(first) == set(second) >= {"pairs-00000.tar", "index.json", "manifest.json"}
+    undecided = {"log.txt", "timing.json", "config.json"}
+    assert {name for name in first if first[name] != second[name]} <= undecided
 
 
 def test_ray_without_gpu_or_without_cluster_is_bad_input(ray_cluster: str) -> None:

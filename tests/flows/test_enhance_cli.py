@@ -102,7 +102,7 @@ def test_killed_and_stopped_runs_end_with_the_frames_of_an_undisturbed_one(
         (("--drop", "renders,tests"), "--drop tests: expected renders, references, text"),
         (("--references", "-1"), "--references -1"),
         (("--prompt", "a house"), "takes no text; models that do: 1.3b, 14b"),
-        (("--camera-scale", "0"), "camera scale 0"),
+        (("--camera-scale", "0"), "--camera-scale 0: expected a positive finite number"),
         (
             ("--guidance", "5"),
             "--guidance 5.0: blocks are made without guidance; expected --sampler teacher beside "

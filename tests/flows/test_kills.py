@@ -33,7 +33,7 @@ from tests.video.made_models import made_model
 STATE = r"^config\.json$|^\.run/(stages/|owned)|checkpoint|\.state/|^state/|^\.scenes/|^index\.json$|^manifest\.json$|^pairs-"
 
 #: Of which the bytes depend on times.
-UNDECIDED = ("log.txt", "manifest.json", "tensorboard/", "checkpoints/")
+UNDECIDED = ("log.txt", "timing.json", "tensorboard/", "checkpoints/")
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,14 @@ from artifixer.pipeline.run_config import ignored_masks, parse_variants
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.media import image_size, read_image
 from artifixer.runtime.seeds import numpy_generator
+from artifixer.scenes.depth_models import default_depth_model
 from artifixer.scenes.formats import load_scene
+from artifixer.scenes.scale import METRIC_FACTOR
 from artifixer.splats.ply import read_splats, write_splats
 from artifixer.splats.render_folder import read_render_folder
 from artifixer.video.models import save_model
+from tests.scenes.capture_files import transforms_content, write_transforms
+from tests.scenes.test_depth_models import MAKERS as DEPTH_MODELS
 from tests.video.made_models import SMALL, made_model
 
 TARGETS = 6
@@ -523,3 +527,86 @@ def test_the_plan_counts_and_writes_nothing(
         and "GB" in said
     )
     assert list(tmp_path.iterdir()) == []
+
+
+# The unit of length -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def metric_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("metric")
+    save_model(folder, made_model(replace(SMALL, steps=1, camera_scale="metric")))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def depth_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("depth")
+    torch.manual_seed(1)
+    DEPTH_MODELS["DepthAnythingForDepthEstimation"](folder)
+    return folder
+
+
+def test_a_continued_run_does_not_ask_the_depth_model_again(
+    metric_model: Path, depth_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer is kept, and checked when it is read. The capture's own unit is not known."""
+    capture = tmp_path / "capture"
+    write_transforms(capture, transforms_content(6), views=6)
+    settings = {
+        "choice": CaptureChoice(str(capture), views=VIEWS),
+        "variants": ("artifixer",),
+        "depth_model": str(depth_model),
+    }
+    out = tmp_path / "run"
+    first = small_run(out, metric_model, **settings)
+    assert first.executed[:2] == ("reconstruct", "camera_scale")
+    assert (first.camera_scale.kind, first.camera_scale.is_guess) == ("metric", False)
+    assert "metric depth of" in first.report.read_text()
+    before = results(out)
+
+    def asked(*arguments: object) -> None:
+        raise AssertionError("the depth model is asked again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("artifixer.pipeline.run.metric_depth_model", asked)
+        assert small_run(out, metric_model, **settings).executed == ()
+        shutil.rmtree(out / "frames")
+        again = small_run(out, metric_model, **settings)
+        assert "enhance" in again.executed and "camera_scale" not in again.executed
+        assert again.camera_scale == first.camera_scale
+        assert results(out) == before
+    stored = out / "camera_scale.json"
+    stored.write_text(stored.read_text().replace('"value": ', '"value": -'))
+    with pytest.raises(InputError, match=r"camera_scale.json: \"value\" is -.*delete the file"):
+        small_run(out, metric_model, **settings)
+    stored.unlink()
+    assert "camera_scale" in small_run(out, metric_model, **settings).executed
+    assert results(out) == before
+    if default_depth_model() is None:
+        guess = small_run(out, metric_model, **settings | {"depth_model": None})
+        assert guess.camera_scale.is_guess and not stored.exists()
+
+
+def test_a_drawn_capture_knows_its_metres(
+    finished: Result, copied: Path, metric_model: Path
+) -> None:
+    """Released weights once saw 3 m in every scene."""
+    metric = small_run(copied, metric_model, variants=("artifixer",))
+    assert (metric.camera_scale.value, metric.camera_scale.kind) == (METRIC_FACTOR, "metric")
+    assert not metric.camera_scale.is_guess
+    assert finished.camera_scale.kind == "median_depth"
+
+
+def test_scale_options_that_do_not_fit_are_refused_before_anything_is_written(
+    model: Path, metric_model: Path, tmp_path: Path
+) -> None:
+    for weights, changes, message in (
+        (model, {"depth_model": "some"}, "wants translations over the median depth"),
+        (model, {"camera_scale": 0.0}, "--camera-scale 0: expected a positive finite number"),
+        (metric_model, {"depth_model": "some", "camera_scale": 1.0}, "--camera-scale 1 is given"),
+        (metric_model, {"depth_model": str(tmp_path / "absent")}, "depth model .*absent"),
+    ):
+        with pytest.raises(InputError, match=message):
+            small_run(tmp_path / "run", weights, **changes)
+    assert not (tmp_path / "run").exists()

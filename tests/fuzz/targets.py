@@ -278,7 +278,7 @@ def _read_ply(folder: Path) -> object:
 
     for name in ("binary.ply", "text.ply", "splats.ply"):
         _try(point_cloud.read_points, folder / name)
-        _try(ply.read_points, folder / name)
+        _try(ply.read_origin, folder / name)
     return ply.read_splats(folder / "splats.ply")
 
 

@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +19,21 @@ import torch
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
 from artifixer.scenes import procedural
-from artifixer.scenes.depth_models import METRIC_CLASSES, metric_depth_model
-from artifixer.scenes.scale import METRIC_FACTOR, camera_scale, median_depth_scale, point_depths
+from artifixer.scenes.depth_models import (
+    METRIC_CLASSES,
+    MOGE_2,
+    default_depth_model,
+    metric_depth_model,
+)
+from artifixer.scenes.scale import (
+    METRIC_FACTOR,
+    ScaleKind,
+    camera_scale,
+    check_scale_options,
+    median_depth_scale,
+    point_depths,
+    scale_depth_model,
+)
 from artifixer.scenes.scene import Scene
 
 NAME = "procedural:3:frames=4,width=64,height=48,points_per_photo=40"
@@ -270,3 +286,93 @@ def test_moge_without_its_package_is_one_line(tmp_path: Path) -> None:
         pytest.skip("the package moge is installed")
     with pytest.raises(InputError, match="the package moge is not installed"):
         metric_depth_model("Ruicheng/moge-2-vitl-normal")
+
+
+# A package with MoGe-2's interface as its documentation gives it: what the network is asked, and
+# metres of its own. The published package and weights are not here.
+MOGE_PACKAGE = """
+import torch
+
+class MoGeModel:
+    def __init__(self, name):
+        self.name, self.scale_head = name, None if "relative" in name else torch.nn.Identity()
+
+    @classmethod
+    def from_pretrained(cls, name):
+        if "absent" in name:
+            raise OSError(f"{name} is not in the cache\\nand no network")
+        return cls(name)
+
+    def eval(self):
+        return self
+
+    def to(self, device):
+        return self
+
+    def infer(self, image, fov_x=None, use_fp16=True):
+        assert image.shape == (3, 48, 64) and 0 <= image.min() and image.max() <= 1
+        assert not use_fp16, "on a CPU"
+        depth = torch.full(image.shape[1:], float(fov_x))
+        depth[0] = torch.inf
+        mask = torch.ones_like(depth, dtype=torch.bool)
+        mask[1] = False
+        return {"depth": depth, "mask": mask}
+"""
+
+
+@pytest.fixture
+def moge_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if importlib.util.find_spec("moge") is not None:
+        pytest.skip("the package moge is installed")
+    folder = tmp_path / "packages" / "moge" / "model"
+    folder.mkdir(parents=True)
+    for part in (folder.parent, folder):
+        (part / "__init__.py").touch()
+    (folder / "v2.py").write_text(MOGE_PACKAGE)
+    monkeypatch.syspath_prepend(str(folder.parent.parent))
+    metric_depth_model.cache_clear()
+    yield
+    metric_depth_model.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "moge"]:
+        del sys.modules[name]
+
+
+def test_moge_is_the_default_where_its_package_is_installed(
+    scene: Scene, moge_package: None
+) -> None:
+    assert default_depth_model() == MOGE_2
+    assert scale_depth_model("metric", None, None, None) == MOGE_2
+    assert scale_depth_model("metric", None, None, "another") == "another"
+    metres = metric_depth_model(MOGE_2)(scene.photos[0].read(), scene.cameras[0])
+    assert np.isnan(metres[:2]).all(), "sky, and what the mask leaves out"
+    field = 2 * math.degrees(math.atan(32 / float(scene.cameras[0].Ks[0, 0, 0])))
+    assert metres[2:] == pytest.approx(np.full((46, 64), field))
+
+
+def test_a_moge_without_metres_and_one_that_is_not_there_are_refused(moge_package: None) -> None:
+    with pytest.raises(InputError, match=r"this MoGe gives depth up to a scale, not metres"):
+        metric_depth_model("moge-2-relative")
+    with pytest.raises(InputError, match=r"moge-2-absent is not in the cache; expected MoGe-2"):
+        metric_depth_model("moge-2-absent")
+
+
+def test_without_moge_there_is_no_default() -> None:
+    if importlib.util.find_spec("moge") is not None:
+        pytest.skip("the package moge is installed")
+    assert default_depth_model() is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "name", "message"),
+    [
+        ("metric", 0.0, None, "--camera-scale 0: expected a positive finite number"),
+        ("metric", 1.0, "some", "--depth-model some: --camera-scale 1 is given too"),
+        ("median_depth", None, "some", "--depth-model some: model eye wants translations over"),
+        ("metric", None, "/nowhere/at/all", "depth model /nowhere/at/all: "),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    kind: ScaleKind, given: float | None, name: str | None, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        check_scale_options(kind, given, name, "eye")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,42 @@ def test_points_without_colours_are_grey(tmp_path: Path) -> None:
     assert read_points(write_ply(tmp_path / "a.ply", XYZ, [(1, 2, 3)]))[1].tolist() == [[GREY] * 3]
 
 
+@pytest.mark.parametrize(
+    ("kind", "values", "expected"),
+    [
+        ("u1", (10, 20, 255), (10, 20, 255)),
+        ("f4", (0.0, 0.5, 1.0), (0, 128, 255)),
+        ("f8", (0.0, 0.5, 1.0), (0, 128, 255)),
+        ("f4", (0.0, 127.6, 255.0), (0, 128, 255)),
+        ("u2", (0, 32896, 65535), (0, 128, 255)),
+        ("i4", (0, 32896, 65535), (0, 128, 255)),
+        ("u2", (0, 128, 255), (0, 128, 255)),
+        ("i4", (0, 128, 255), (0, 128, 255)),
+    ],
+)
+@pytest.mark.parametrize("text", [True, False])
+@pytest.mark.parametrize("names", ["red green blue", "diffuse_red diffuse_green diffuse_blue"])
+def test_colours_of_every_type_are_read_at_their_scale(
+    tmp_path: Path,
+    kind: str,
+    values: tuple[float, ...],
+    expected: tuple[int, ...],
+    text: bool,
+    names: str,
+) -> None:
+    """Float colours of ``ply_file_path`` came out black."""
+    fields = [*XYZ, *((name, kind) for name in names.split())]
+    path = write_ply(tmp_path / "a.ply", fields, [(1, 2, 3, *values)], text=text)
+    assert tuple(read_points(path)[1][0].tolist()) == expected
+
+
+def test_splats_are_points_of_their_base_colours(tmp_path: Path) -> None:
+    base = [(name, "f4") for name in ("f_dc_0", "f_dc_1", "f_dc_2")]
+    path = write_ply(tmp_path / "a.ply", XYZ + base, [(1, 2, 3, 0.0, 1.0, -9.0)])
+    constant = 0.5 / math.sqrt(math.pi)
+    assert read_points(path)[1][0].tolist() == [128, round(255 * (0.5 + constant)), 0]
+
+
 def test_no_points(tmp_path: Path) -> None:
     xyz, rgb = read_points(write_ply(tmp_path / "a.ply", XYZ + RGB, []))
     assert xyz.shape == rgb.shape == (0, 3)
@@ -67,7 +104,7 @@ def test_no_points(tmp_path: Path) -> None:
         (XYZ, [(1, 2, 1e13)], "positions that are not numbers of at most"),
         (
             [*XYZ, ("red", "i4"), ("green", "i4"), ("blue", "i4")],
-            [(1, 2, 3, 256, 0, 0)],
+            [(1, 2, 3, 65536, 0, 0)],
             "colours outside 0 to 255",
         ),
     ],

@@ -14,8 +14,18 @@ from hypothesis import strategies as st
 from made_scenes import scene_at
 
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.run_folder import to_json, write_json
 from artifixer.scenes.formats import load_scene
-from artifixer.scenes.scale import median_depth, median_depth_scale, metres_per_unit, metric_scale
+from artifixer.scenes.scale import (
+    CameraScale,
+    camera_scale,
+    median_depth,
+    median_depth_scale,
+    metres_per_unit,
+    metric_scale,
+    read_scale,
+    scale_depth_model,
+)
 from artifixer.scenes.scene import SparsePoints
 
 
@@ -57,6 +67,52 @@ def test_depths_that_are_not_positive_do_not_count():
 def test_observations_without_a_metric_depth_are_refused(metric):
     with pytest.raises(InputError, match="observations have a metric depth"):
         metres_per_unit(torch.ones(3), torch.full((3,), metric), torch.ones(3))
+
+
+def test_weights_that_are_all_zero_are_refused():
+    with pytest.raises(InputError, match="all 3 observations have weight 0; expected some"):
+        metres_per_unit(torch.ones(3), torch.ones(3), torch.zeros(3))
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+def test_weights_that_are_no_shares_are_refused(weight):
+    """An infinite weight once was an index error: its half is as large."""
+    with pytest.raises(InputError, match="expected finite numbers, 0 or more"):
+        metres_per_unit(torch.ones(2), torch.ones(2), torch.tensor([1.0, weight]))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1]", "expected a JSON object"),
+        ('{"value": NaN, "kind": "metric", "source": "x"}', '"value" is nan'),
+        ('{"value": 0, "kind": "metric", "source": "x"}', '"value" is 0, expected a positive'),
+        ('{"value": 1, "kind": "median_depth", "source": "x"}', "no camera scale of kind metric"),
+        ('{"value": 1, "kind": "metric", "source": 3}', "no camera scale of kind metric"),
+    ],
+)
+def test_a_stored_scale_that_was_damaged_is_refused(tmp_path, content, message):
+    path = tmp_path / "camera_scale.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message) as error:
+        read_scale(path, "metric")
+    assert str(path) in str(error.value)
+
+
+def test_a_stored_scale_is_read_as_it_was(tmp_path):
+    scale = CameraScale(0.1 + 0.2, "metric", "metric depth of things")
+    write_json(tmp_path / "scale.json", to_json(scale))
+    assert read_scale(tmp_path / "scale.json", "metric") == scale
+
+
+def test_a_scene_that_knows_its_metres_asks_no_depth_model():
+    """Drawn scenes are in metres; the views are not even looked at."""
+    scene = load_scene("procedural:3:frames=2,width=32,height=16")
+    scale = camera_scale("metric", [], metres_per_unit=scene.metres_per_unit)
+    assert (scale.value, scale.is_guess) == (0.01, False)
+    assert scale_depth_model("metric", None, scene.metres_per_unit, "some") is None
+    assert scale_depth_model("metric", None, None, "some") == "some"
+    assert scale_depth_model("median_depth", None, None, None) is None
 
 
 def test_metres_become_centimetres_for_the_released_weights():

@@ -6,7 +6,8 @@ import torch
 from plyfile import PlyData
 
 from artifixer.runtime.errors import InputError
-from artifixer.splats.ply import read_points, read_splats, write_splats
+from artifixer.scenes.point_cloud import read_points
+from artifixer.splats.ply import read_splats, write_splats
 from artifixer.splats.splats import SH_BASE, SH_COEFFICIENTS, Splats
 
 

@@ -21,7 +21,7 @@ from artifixer.pairs.shards import describe, encode_sample, read_index, write_in
 from artifixer.recipes.train import RECIPES, TINY
 from artifixer.runtime.errors import InputError
 from artifixer.training import validation
-from artifixer.training.job import TrainingJob, TrainingRecipe, run_training
+from artifixer.training.job import TrainingJob, TrainingRecipe, initial_model, run_training
 from artifixer.training.parallel import ParallelConfig
 from artifixer.training.validation import ValidationConfig
 from artifixer.video.models import load_model
@@ -365,3 +365,30 @@ def test_pairs_of_another_camera_scale_than_the_models_are_refused_by_name(pairs
     assert not (tmp_path / "t").exists()
     # it sees no cameras
     run_training(replace(job("autoencoder", opened), recipe=metric), tmp_path / "a")
+
+
+def test_initial_weights_of_another_camera_scale_are_refused_by_name(pairs, tmp_path):
+    """They once trained on as if a metre were a median depth, or the other way round."""
+    recipe = small_recipe()
+    weights = run_training(job("autoencoder", open_pairs(pairs)), tmp_path / "weights")
+    metric = replace(recipe, model=replace(recipe.model, camera_scale="metric"))
+    words = "has camera scale median_depth, the recipe's model tiny has metric"
+    for option in ("--init", "--teacher"):
+        with pytest.raises(InputError, match=rf"{option} .*weights.*: model tiny {words}"):
+            initial_model(metric.model, weights, 0, "cpu", option)
+    assert initial_model(recipe.model, weights, 0, "cpu").config.camera_scale == "median_depth"
+
+
+def test_train_with_initial_weights_of_another_camera_scale_exits_with_2(
+    pairs, tmp_path, monkeypatch, capsys
+):
+    recipe = small_recipe()
+    weights = run_training(job("autoencoder", open_pairs(pairs)), tmp_path / "weights")
+    metric = replace(recipe, model=replace(recipe.model, camera_scale="metric"))
+    monkeypatch.setitem(RECIPES, "tiny", metric)
+    words = ["train", "autoencoder", "--pairs", str(pairs), "--init", str(weights)]
+    assert cli.main([*words, "--out", str(tmp_path / "t"), "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert f"--init {weights}: model tiny has camera scale median_depth" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "t").exists()

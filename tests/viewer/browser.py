@@ -127,12 +127,12 @@ class Page:
         """Turn the view with the mouse, as slowly as a hand."""
         from selenium.webdriver.common.action_chains import ActionChains
 
-        size = self.driver.get_window_size()
+        width, height = self.driver.execute_script("return [innerWidth, innerHeight]")
         chain = ActionChains(self.driver, duration=20)
-        chain.w3c_actions.pointer_action.move_to_location(size["width"] // 4, size["height"] // 2)
+        chain.w3c_actions.pointer_action.move_to_location(width // 3, height // 3)
         chain.w3c_actions.pointer_action.pointer_down()
         for _ in range(steps):
-            chain.w3c_actions.pointer_action.move_by(across // steps, down // steps)
+            chain.w3c_actions.pointer_action.move_by(int(across / steps), int(down / steps))
             chain.w3c_actions.pointer_action.pause(0.03)
         chain.w3c_actions.pointer_action.pointer_up()
         chain.perform()

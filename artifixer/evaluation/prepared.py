@@ -1,0 +1,145 @@
+"""A benchmark's scene as a capture of its own: ``transforms.json`` and photos in one folder.
+
+Data sets keep several sizes of their photos, list one and mean another, or lie in zips. Here the
+photos that count are copied byte for byte to ``images/``, beside a ``transforms.json`` that lists
+exactly these, so that every verb of this program, and other programs, read the scene as it is
+evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.run_folder import atomic_path, write_bytes, write_json
+from artifixer.scenes.colmap import ColmapModel, to_cameras
+
+#: Folder of the photos.
+PHOTOS = "images"
+
+#: File of the points that training photos see.
+POINTS = "sparse_pc.ply"
+
+#: Photos that have to see a point for it to count.
+OBSERVING_PHOTOS = 2
+
+
+@dataclass(frozen=True)
+class PointCloud:
+    """Points of structure from motion and the photos that observe them, by name: parallel arrays of
+    the point's row and the photo's position in ``photos``.
+    """
+
+    xyz: Float[np.ndarray, "points 3"]
+    rgb: UInt8[np.ndarray, "points 3"]
+    photos: tuple[str, ...]
+    rows: Int[np.ndarray, " observations"]
+    observers: Int[np.ndarray, " observations"]
+
+
+def write_capture(
+    folder: Path,
+    content: Mapping[str, Any],
+    photos: Mapping[str, Callable[[], bytes]],
+    points: tuple[np.ndarray, np.ndarray] | None = None,
+) -> None:
+    """Write the capture; photos that are there already are kept.
+
+    content: a transforms file whose ``frames`` are those of ``photos``, in the same order. points:
+    positions and colours, for the reconstruction's start.
+    """
+    for name, read in photos.items():
+        path = folder / PHOTOS / name
+        if not path.is_file():
+            write_bytes(path, read())
+    frames = [
+        {**frame, "file_path": f"{PHOTOS}/{name}"}
+        for frame, name in zip(content["frames"], photos, strict=True)
+    ]
+    unlisted = ("ply_file_path", "train_filenames", "val_filenames", "test_filenames")
+    whole = {key: value for key, value in content.items() if key not in unlisted}
+    if points is not None and len(points[0]):
+        _write_points(folder / POINTS, *points)
+    # last: a folder that has it is complete
+    write_json(folder / "transforms.json", whole | {"frames": frames})
+
+
+def camera_entries(model: ColmapModel) -> tuple[dict[str, dict[str, Any]], PointCloud | None]:
+    """The views of a COLMAP model as frames of a transforms file, by the base name of the photo,
+    and its points.
+    """
+    source = model.folder / "images"
+    found: dict[str, dict[str, Any]] = {}
+    for image in model.images:
+        name = PurePosixPath(image.name.replace("\\", "/")).name
+        if not name or name in found:
+            raise InputError(f"{source}: lists {image.name[:80]!r}, expected each photo once")
+        found[name] = _entry(to_cameras(model.cameras[image.camera_id], image, source))
+    if model.points is None:
+        return found, None
+    images = {image.image_id: position for position, image in enumerate(model.images)}
+    known = np.isin(model.points.track_image, list(images))
+    observers = np.array([images[number] for number in model.points.track_image[known]], np.int64)
+    points = PointCloud(
+        model.points.xyz, model.points.rgb, tuple(found), model.points.track_row[known], observers
+    )
+    return found, points
+
+
+def seen_by_training(
+    points: PointCloud, train: Sequence[str]
+) -> tuple[Float[np.ndarray, "seen 3"], UInt8[np.ndarray, "seen 3"]]:
+    """Positions and colours of the points that at least ``OBSERVING_PHOTOS`` training photos see:
+    the others would tell the reconstruction what held-out photos show.
+    """
+    chosen = set(train)
+    is_training = np.array([photo in chosen for photo in points.photos], bool)
+    pairs = np.unique(
+        np.stack([points.rows, points.observers], axis=1)[is_training[points.observers]], axis=0
+    )
+    counts = (
+        np.bincount(pairs[:, 0], minlength=len(points.xyz))
+        if len(pairs)
+        else np.zeros(len(points.xyz), np.int64)
+    )
+    seen = counts >= OBSERVING_PHOTOS
+    return points.xyz[seen], points.rgb[seen]
+
+
+def _entry(camera: Cameras) -> dict[str, Any]:
+    """A view as a frame of a transforms file: camera_to_world in OpenGL axes."""
+    pose = camera.to(dtype=camera.viewmats.dtype).camera_to_world[0].double().numpy()
+    K = camera.Ks[0].double().tolist()
+    names = DISTORTION_NAMES[:4] if camera.model == "fisheye" else DISTORTION_NAMES
+    distortion = dict(zip(DISTORTION_NAMES, camera.distortion[0].double().tolist(), strict=True))
+    return {
+        "transform_matrix": (pose @ np.diag([1.0, -1.0, -1.0, 1.0])).tolist(),
+        "w": camera.width,
+        "h": camera.height,
+        "fl_x": K[0][0],
+        "fl_y": K[1][1],
+        "cx": K[0][2],
+        "cy": K[1][2],
+        "camera_model": "OPENCV_FISHEYE" if camera.model == "fisheye" else "OPENCV",
+        **{name: distortion[name] for name in names},
+    }
+
+
+def _write_points(path: Path, xyz: np.ndarray, rgb: np.ndarray) -> None:
+    from plyfile import PlyData, PlyElement
+
+    fields = [(name, "<f4") for name in "xyz"] + [(name, "u1") for name in ("red", "green", "blue")]
+    rows = np.empty(len(xyz), fields)
+    for axis, name in enumerate("xyz"):
+        rows[name] = xyz[:, axis]
+    for channel, name in enumerate(("red", "green", "blue")):
+        rows[name] = rgb[:, channel]
+    with atomic_path(path) as temporary:
+        PlyData([PlyElement.describe(rows, "vertex")], byte_order="<").write(str(temporary))

@@ -1,0 +1,21 @@
+"""The whole way of training in miniature: scenes -> pairs -> a few steps of the first stage.
+
+    python examples/06_train_a_model.py [OUT]
+
+A real run changes numbers alone: more scenes, the recipe `paper`, many GPUs (docs/training.md).
+"""
+
+import sys
+from pathlib import Path
+
+from artifixer.cli import main
+
+out = Path(sys.argv[1] if len(sys.argv) > 1 else "training")
+
+code = main(["curate", "procedural:1", "--out", f"{out}/pairs"])
+if code == 0:
+    # Starts from the weights of the package; both commands continue where they were interrupted.
+    tiny = Path(__file__).parent.parent / "artifixer" / "weights" / "tiny"
+    stage = ["train", "bidirectional", "--pairs", f"{out}/pairs", "--init", str(tiny)]
+    code = main([*stage, "--out", f"{out}/teacher", "--steps", "4", "--batch", "1"])
+sys.exit(code)
