@@ -22,6 +22,7 @@ import torch
 from artifixer.geometry.transforms import quaternion_to_matrix
 from artifixer.runtime.errors import InputError
 from artifixer.viewer.access import Access, guarded_server
+from artifixer.viewer.layers import thumbnail
 from artifixer.viewer.live_repair import Generator
 from artifixer.viewer.motion import fitting_fov
 from artifixer.viewer.panel import TabPanel
@@ -35,6 +36,9 @@ from artifixer.viewer.tab import Pose, Tab
 MOVING_QUALITY, STILL_QUALITY = 70, 93
 
 MISSING_VISER = "the viewer needs the package viser; install artifixer[viewer]"
+
+#: Longest side, pixels, of the photos beside cameras.
+THUMBNAIL = 72
 
 #: Aspect, width over height, of a window before a browser has told its own.
 USUAL_ASPECT = 1.5
@@ -68,6 +72,7 @@ class Viewer:
         self.bell = threading.Condition()
         self._tabs: dict[int, Tab] = {}
         self._panels: dict[int, TabPanel] = {}
+        self._thumbnails: dict[str, Picture] = {}
         self._server: Any = None
         self._renderer = RenderThread(self.bell, self.tabs, self.scene, self._report)
         self._repairer = (
@@ -83,6 +88,12 @@ class Viewer:
     def tabs(self) -> list[Tab]:
         """Tabs that are open."""
         return list(self._tabs.values())
+
+    def thumbnail(self, name: str, read: Callable[[], Picture]) -> Picture:
+        """A captured photo in small, read once for all tabs."""
+        if name not in self._thumbnails:
+            self._thumbnails[name] = thumbnail(read(), THUMBNAIL)
+        return self._thumbnails[name]
 
     def start(self) -> None:
         """Open the port. Raises ``InputError`` without viser, or when the port was taken since it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.transforms import matrix_to_quaternion
 from artifixer.runtime.errors import InputError
 from artifixer.viewer.client_splats import add_client_splats
-from artifixer.viewer.layers import layer_titles, thumbnail
+from artifixer.viewer.layers import layer_titles
 from artifixer.viewer.motion import fitting_fov
 from artifixer.viewer.path_panel import PathPanel
 from artifixer.viewer.scene import axis_name, plain
@@ -28,9 +29,9 @@ SIZES = ("256", "384", "512", "640", "960", "1280", "1920")
 STEPS = ("model's own", "adaptive", "1", "2", "4", "8")
 BLOCKS = ("model's own", *map(str, range(1, 8)))
 
-#: Photos beside cameras: longest side in pixels; most cameras that are drawn; their size as a share
-#: of the scene's distance; colours of cameras with and without a photo at hand.
-THUMBNAIL, MOST_FRUSTA, FRUSTUM_SIZE = 72, 200, 0.05
+#: Most cameras that are drawn; their size as a share of the scene's distance; colours of cameras
+#: with and without a photo at hand.
+MOST_FRUSTA, FRUSTUM_SIZE = 200, 0.05
 KNOWN_COLOR, PLAIN_COLOR = (90, 170, 255), (150, 150, 150)
 
 #: Seconds between two lines of status.
@@ -44,6 +45,7 @@ class TabPanel:
         self.viewer, self.client, self.tab = viewer, client, tab
         self.paths = PathPanel(self)
         self._frusta: list[Any] = []
+        self._frusta_lock = threading.Lock()
         self._points: Any = None
         self._splats: Any = None
         self._status_at = 0.0
@@ -195,15 +197,18 @@ class TabPanel:
         self._fov.value = min(120, max(10, round(math.degrees(self.client.camera.fov))))
 
     def _show_cameras(self) -> None:
-        for node in self._frusta:
-            node.remove()
-        self._frusta = []
+        """Draw the cameras, or none. Reading photos takes time: a box that is unchecked meanwhile
+        ends it.
+        """
         scene = self.viewer.scene()
-        if not self._cameras.value:
-            return
         step = max(1, -(-len(scene.frames) // MOST_FRUSTA))
-        with self.client.atomic():
+        with self._frusta_lock:
+            for node in self._frusta:
+                node.remove()
+            self._frusta = []
             for index in range(0, len(scene.frames), step):
+                if not self._cameras.value or not self.tab.is_open:
+                    break
                 self._frusta.append(self._frustum(index, scene.frames[index]))
 
     def _frustum(self, index: int, frame: CameraFrame) -> Any:
@@ -214,9 +219,10 @@ class TabPanel:
             fov=2 * math.atan(0.5 * camera.height / float(camera.Ks[0, 1, 1])),
             aspect=camera.width / camera.height,
             scale=FRUSTUM_SIZE * scene.distance,
-            thickness=0.03 * FRUSTUM_SIZE * scene.distance,
+            thickness=1.5,
+            thickness_units="screen",
             color=PLAIN_COLOR if photo is None else KNOWN_COLOR,
-            image=None if photo is None else thumbnail(photo(), THUMBNAIL),
+            image=None if photo is None else self.viewer.thumbnail(frame.photo or "", photo),
             wxyz=matrix_to_quaternion(camera.camera_to_world[0, :3, :3]).double().numpy(),
             position=camera.centers[0].double().numpy(),
         )

@@ -77,6 +77,14 @@ def test_a_layer_switch_changes_pixels(page: Page) -> None:
     assert np.abs(page.settled() - plain).mean() < 4
 
 
+def test_cameras_that_are_switched_off_at_once_are_gone(page: Page) -> None:
+    before = page.settled()
+    page.check("Cameras")
+    page.check("Cameras")
+    time.sleep(1)
+    assert np.abs(page.settled() - before).mean() < 0.5
+
+
 def test_repair_changes_the_empty_part_and_not_the_opaque_part(page: Page) -> None:
     page.choose("Layer", "Plain splats: opacity")
     opacity = page.settled().mean(axis=2) / 255
