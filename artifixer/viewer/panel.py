@@ -86,14 +86,26 @@ class TabPanel:
         self._cameras.on_update(lambda _: self._show_cameras())
         self._has_points.on_update(lambda _: self._show_points())
         self._in_browser.on_update(lambda _: self._show_client_splats())
-        # cameras that the view stands in don't hide it
-        self.client.camera.near = 2 * FRUSTUM_SIZE * scene.distance
+        self.client.camera.near = self._near()
         self.client.camera.far = 1000 * scene.distance
         if scene.frames:
             self.client.camera.fov = fitting_fov(scene.frames[0].camera, self.client.camera.aspect)
             self._fov.value = min(120, max(10, round(math.degrees(self.client.camera.fov))))
         self._choose()
         self._show_curves()
+
+    def _near(self) -> float:
+        """Where drawn things begin: a camera in which the view stands must not hide it. viser keeps
+        the volume of its frusta, so that narrow ones are deeper.
+        """
+        scene = self.viewer.scene()
+        width, height = 1.0, 1.0
+        for frame in scene.frames[:1]:
+            camera, K = frame.camera, frame.camera.Ks[0]
+            width = 0.5 * camera.width / float(K[0, 0])
+            height = 0.5 * camera.height / float(K[1, 1])
+        depth = max(1.0, (width * height) ** (-1 / 3))
+        return 2 * FRUSTUM_SIZE * scene.distance * depth
 
     def _build_repair(self, gui: Any) -> None:
         abilities = self.viewer.abilities
