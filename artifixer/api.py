@@ -38,8 +38,8 @@ from artifixer.splats.reconstruct import IterationReport, TrainingViews
 from artifixer.splats.reconstruct import reconstruct as fit
 from artifixer.splats.render import Renders, render
 from artifixer.splats.splats import Splats
-from artifixer.video import models
-from artifixer.video.models import Model
+from artifixer.video import model_files
+from artifixer.video.model import Model
 
 __all__ = [
     "Cameras",
@@ -134,7 +134,7 @@ def load_model(name: str | Path = "tiny", *, device: str = "auto") -> Model:
 
     Nothing is downloaded; ``InputError`` says which files are missing and where they belong.
     """
-    return models.load_model(models.locate_model(name), resolve_device(device))
+    return model_files.load_model(model_files.locate_model(name), resolve_device(device))
 
 
 def choose_references(scene: Scene, train: Sequence[str], count: int = 6) -> list[ReferencePhoto]:

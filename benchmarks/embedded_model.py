@@ -54,9 +54,11 @@ from artifixer.runtime.errors import (
 )
 from artifixer.runtime.run_folder import write_json
 from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
-from artifixer.training.job import StageName, TrainingJob, TrainingRecipe, run_training
-from artifixer.training.validation import Rival, ValidationConfig, validate
-from artifixer.video.models import load_model, save_model
+from artifixer.training.job import run_training
+from artifixer.training.recipe import StageName, TrainingJob, TrainingRecipe
+from artifixer.training.validation import Baseline, ValidationConfig, validate
+from artifixer.video.checkpoints.ours import save_model
+from artifixer.video.model_files import load_model
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
@@ -173,7 +175,7 @@ def report(
     """Figures of render, inpainting, each stage, the written weights and the embedded model; and
     which of the last two is better.
     """
-    rivals: dict[str, Rival] = {method: partial(inpaint, method=method) for method in METHODS}
+    baselines: dict[str, Baseline] = {method: partial(inpaint, method=method) for method in METHODS}
     rows: dict[str, dict[str, float]] = {}
     models: dict[str, str | Path] = {
         stage: folder for stage, folder in folders.items() if stage != "autoencoder"
@@ -188,7 +190,9 @@ def report(
             grid_pairs=10,
         )
         picture = out / "validation.png" if label == "written" else None
-        figures = validate(model, pairs, config, rivals=None if rows else rivals, picture=picture)
+        figures = validate(
+            model, pairs, config, baselines=None if rows else baselines, picture=picture
+        )
         for key, value in figures.items():
             row, name = key.split("/", 1)
             rows.setdefault(label if row.startswith("steps") else row, {})[name] = value

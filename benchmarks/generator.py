@@ -45,17 +45,12 @@ from artifixer.enhance.sources import ReferencePhoto
 from artifixer.geometry.cameras import Cameras
 from artifixer.imaging.resize import fit_size
 from artifixer.runtime.errors import InputError
-from artifixer.video.memory import MemoryPlan, check_memory, default_plan, memory_estimate
-from artifixer.video.models import (
-    NAMED_MODELS,
-    Model,
-    ModelConfig,
-    load_model,
-    locate_model,
-    random_model,
-)
+from artifixer.video.memory_estimate import MemoryPlan, check_memory, default_plan, memory_estimate
+from artifixer.video.model import Model, ModelConfig
+from artifixer.video.model_files import load_model, locate_model, random_model
+from artifixer.video.model_zoo import NAMED_MODELS
 from artifixer.video.small_autoencoder import SmallAutoencoderConfig
-from artifixer.video.transformer import VideoTransformerConfig
+from artifixer.video.transformer_config import VideoTransformerConfig
 
 #: Stands in for the embedded model with --random-weights where that is not installed.
 SMALL_MODEL = ModelConfig(

@@ -24,9 +24,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is loaded
 import torch
 from torch import Tensor
 
+from artifixer.video.checkpoints.release_names import release_name
 from artifixer.video.conditions import Conditions
-from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig, initialise
-from artifixer.video.weights import release_name
+from artifixer.video.initialise import initialise
+from artifixer.video.transformer import VideoTransformer
+from artifixer.video.transformer_config import VideoTransformerConfig
 
 
 def main() -> None:
@@ -59,17 +61,20 @@ def main() -> None:
     timesteps = torch.tensor([625.0])
     conditions = random_conditions(config, latents.shape, arguments.references, generator)
     text_only = conditions.drop(references=True)
-    memory, text_memory = full.remember(conditions), full.remember(text_only)
+    memory, text_memory = (
+        full.cross_attention_cache(conditions),
+        full.cross_attention_cache(text_only),
+    )
     calls: dict[str, Callable[[], Tensor]] = {
         "diffusers WanTransformer3DModel": lambda: theirs(
             latents, timesteps, conditions.text, return_dict=False
         )[0],
         "ours, the same network": lambda: plain(latents, timesteps, text_only),
         "with opacity and rays, text remembered": lambda: full(
-            latents, timesteps, text_only, memory=text_memory
+            latents, timesteps, text_only, cross_attention_cache=text_memory
         ),
         f"and {arguments.references} references": lambda: full(
-            latents, timesteps, conditions, memory=memory
+            latents, timesteps, conditions, cross_attention_cache=memory
         ),
     }
     with torch.no_grad():

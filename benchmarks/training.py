@@ -71,13 +71,15 @@ from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import EXIT_BAD_INPUT, InputError
 from artifixer.runtime.progress import Progress
 from artifixer.training.autoencoder import AutoencoderStage
-from artifixer.training.bidirectional import bidirectional_stage
-from artifixer.training.diffusion_forcing import diffusion_forcing_stage
-from artifixer.training.job import BATCHES_AHEAD, StageName, TrainingRecipe, initial_model
-from artifixer.training.loop import LoopConfig, PairSource, Stage, train
+from artifixer.training.initial_model import initial_model
+from artifixer.training.job import BATCHES_AHEAD, flow_matching_stage, self_forcing_class
+from artifixer.training.loop import LoopConfig, train
 from artifixer.training.parallel import distribute
+from artifixer.training.recipe import StageName, TrainingRecipe
 from artifixer.training.self_forcing import SelfForcingStage
-from artifixer.video.models import NAMED_MODELS, Model
+from artifixer.training.stage import PairSource, Stage
+from artifixer.video.model import Model
+from artifixer.video.model_zoo import NAMED_MODELS
 from artifixer.video.small_autoencoder import SmallAutoencoder
 from artifixer.video.transformer import VideoTransformer
 
@@ -208,7 +210,7 @@ def measure(case: Case) -> Measured | str:
     else:
         pairs = OrderedPairs(open_pairs(case.folder), loop.seed, loop.batch)
     clock = time.process_time if device.type == "cpu" and case.threads == 1 else time.perf_counter
-    steps = max(1, recipe.self_forcing.student_every) if case.stage == "self_forcing" else 1
+    steps = max(1, recipe.self_forcing.student_interval) if case.stage == "self_forcing" else 1
     try:
         rate = product_rate(device, recipe.parallel.compute, clock)
         stage = built_stage(case.stage, recipe, pairs, case.device)
@@ -279,9 +281,8 @@ def built_stage(name: StageName, recipe: TrainingRecipe, pairs: PairSource, devi
     if name == "self_forcing":
         return _self_forcing_stage(model, recipe, device)
     _prepare(model.transformer, recipe, device)
-    if name == "bidirectional":
-        return bidirectional_stage(model, recipe.bidirectional, seed, compute)
-    return diffusion_forcing_stage(model, recipe.diffusion_forcing, seed, compute)
+    settings = getattr(recipe, name)
+    return flow_matching_stage(name, model, settings, seed, compute)
 
 
 def _self_forcing_stage(model: Model, recipe: TrainingRecipe, device: str) -> SelfForcingStage:
@@ -293,7 +294,7 @@ def _self_forcing_stage(model: Model, recipe: TrainingRecipe, device: str) -> Se
     for network in (student, critic, teacher):
         _prepare(network, recipe, device)
     settings, seed = recipe.self_forcing, recipe.self_forcing_loop.seed
-    return SelfForcingStage(
+    return self_forcing_class(recipe.self_forcing)(
         student,
         critic,
         teacher,

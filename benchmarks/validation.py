@@ -44,22 +44,25 @@ from artifixer.evaluation.inpainting import METHODS, inpaint
 from artifixer.pairs.loader import open_pairs
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.errors import InputError
-from artifixer.training.job import model_folder
-from artifixer.training.validation import (
+from artifixer.training.clip_comparison import (
     BLOCK_CLASSES,
     DriftFigures,
-    Rival,
-    Steps,
-    ValidationConfig,
     block_figures,
     codec_seconds,
     compare_steps,
     drift,
-    made_frames,
+)
+from artifixer.training.initial_model import model_folder
+from artifixer.training.validation import (
+    Baseline,
+    Steps,
+    ValidationConfig,
+    generated_frames,
     validate,
 )
 from artifixer.video.flow import SourceKind
-from artifixer.video.models import Model, load_model
+from artifixer.video.model import Model
+from artifixer.video.model_files import load_model
 from artifixer.video.sample import AdaptiveSteps
 
 COLUMNS = ("psnr_mean", "psnr_pooled", "psnr_hard", "psnr_opaque", "psnr_empty", "ssim")
@@ -174,8 +177,8 @@ def _qualities(
     pairs: Sequence[TrainingPair],
     picture: Path | None,
 ) -> dict[str, dict[str, float]]:
-    """Figures by row: render and rivals once, then every model at each number of steps."""
-    rivals: dict[str, Rival] = {method: partial(inpaint, method=method) for method in METHODS}
+    """Figures by row: render and baselines once, then every model at each number of steps."""
+    baselines: dict[str, Baseline] = {method: partial(inpaint, method=method) for method in METHODS}
     rows: dict[str, dict[str, float]] = {}
     for label, model in models.items():
         is_first = not rows
@@ -183,7 +186,7 @@ def _qualities(
             model,
             pairs,
             configs[label],
-            rivals=rivals if is_first else None,
+            baselines=baselines if is_first else None,
             picture=picture if is_first else None,
         )
         rows |= {_row_name(row, label): values for row, values in _by_row(figures).items()}
@@ -262,7 +265,7 @@ def _print_drift(
     for label, model in models.items():
         for steps in configs[label].steps:
             make = partial(
-                made_frames, model, steps=steps, config=configs[label], compute="float32"
+                generated_frames, model, steps=steps, config=configs[label], compute="float32"
             )
             rows[_row_name(f"steps{steps}", label)] = drift(pairs, make)
     width = max(map(len, rows)) + 2

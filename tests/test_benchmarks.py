@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from artifixer.runtime.errors import InputError
 from artifixer.video.attention import attend
-from artifixer.video.memory import parameter_count, vae_parameter_count
+from artifixer.video.memory_estimate import parameter_count, vae_parameter_count
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -17,6 +17,7 @@ from artifixer.imaging.resize import GRID
 from artifixer.recipes.curate import RECIPES
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.depth_models import check_depth_model, default_depth_model
+from artifixer.scenes.panoramas import check_faces
 from artifixer.scenes.scale import ScaleKind
 
 
@@ -81,6 +82,16 @@ class Command:
     """Address up to /v1 of an OpenAI-compatible server with a vision model. Its key:
     OPENAI_API_KEY.
     """
+    faces: int | None = None
+    """Perspective views of each equirectangular (360 degree) photo or frame: 6, 8 or 14. Default: 8
+    where they look like that.
+    """
+    sparse_model: Annotated[int | None, tyro.conf.arg(aliases=["--model"])] = None
+    """Number of the COLMAP model, where a capture has several (sparse/0, sparse/1 ...). Default: the
+    largest.
+    """
+    ignore_masks: bool = False
+    """Use whole photos where masks or alpha channels say which pixels count."""
     overwrite: bool = False
     """Start anew in a folder that holds other pairs."""
 
@@ -103,6 +114,13 @@ def run_command(command: Command) -> None:
         config = replace(config, normalised_groups=command.algorithm1 == "normalised")
     caption = CaptionConfig(command.caption_server, command.caption_model)
     check_captioner(caption)
+    check_faces(command.faces)
+    config = replace(
+        config,
+        faces=command.faces,
+        sparse_model=command.sparse_model,
+        ignore_masks=command.ignore_masks,
+    )
     sources = expand_sources(command.sources)
     kind = command.camera_scale or config.camera_scale
     depth_model = _depth_model(kind, command.depth_model, sources)

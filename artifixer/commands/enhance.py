@@ -14,7 +14,7 @@ from artifixer.pipeline.enhance_renders import EnhanceJob, enhance_renders
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.references import REFERENCE_COUNT
-from artifixer.video.models import Mode
+from artifixer.video.model import Mode
 
 
 @dataclass(frozen=True)

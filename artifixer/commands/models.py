@@ -16,7 +16,7 @@ from artifixer.imaging.resize import fit_size
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.references import REFERENCE_COUNT
-from artifixer.video.memory import (
+from artifixer.video.memory_estimate import (
     GIGABYTE,
     MemoryPlan,
     free_memory,
@@ -25,13 +25,9 @@ from artifixer.video.memory import (
     part_rows,
     vae_parameter_count,
 )
-from artifixer.video.models import (
-    NAMED_MODELS,
-    ModelConfig,
-    NamedModel,
-    convert_model,
-    locate_model,
-)
+from artifixer.video.model import ModelConfig
+from artifixer.video.model_files import convert_model, locate_model
+from artifixer.video.model_zoo import NAMED_MODELS, NamedModel
 
 #: Largest file of a converted model, bytes.
 PART_BYTES = 5_000_000_000

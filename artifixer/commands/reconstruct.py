@@ -49,6 +49,12 @@ class Command:
     """Perspective views of each equirectangular (360 degree) photo or frame: 6, 8 or 14. Default: 8
     where they look like that.
     """
+    sparse_model: Annotated[int | None, tyro.conf.arg(aliases=["--model"])] = None
+    """Number of the COLMAP model, where a capture has several (sparse/0, sparse/1 ...). Default: the
+    largest.
+    """
+    ignore_masks: bool = False
+    """Use whole photos where masks or alpha channels say which pixels count."""
     recipe: Literal["auto", "tiny", "paper", "release"] = "auto"
     """tiny for a CPU, paper for a GPU; auto chooses by device."""
     iterations: int | None = None
@@ -103,6 +109,8 @@ def run_command(command: Command) -> None:
         command.all_views,
         size,
         command.faces,
+        command.sparse_model,
+        command.ignore_masks,
     )
     export = () if command.export is None else parse_exports(command.export)
     job = ReconstructionJob(

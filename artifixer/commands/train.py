@@ -19,9 +19,10 @@ from artifixer.pipeline.view import viewed
 from artifixer.recipes.train import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
-from artifixer.training.job import StageName, TrainingJob, TrainingRecipe, run_training
+from artifixer.training.job import run_training
 from artifixer.training.loop import LoopConfig
-from artifixer.training.validation import Rival
+from artifixer.training.recipe import StageName, TrainingJob, TrainingRecipe
+from artifixer.training.validation import Baseline
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,9 @@ class Command:
 
 def run_command(command: Command) -> None:
     recipe = with_overrides(RECIPES[command.recipe], command)
-    rivals: Mapping[str, Rival] = {method: partial(inpaint, method=method) for method in METHODS}
+    baselines: Mapping[str, Baseline] = {
+        method: partial(inpaint, method=method) for method in METHODS
+    }
     job = TrainingJob(
         stage=command.stage,
         recipe=recipe,
@@ -103,7 +106,7 @@ def run_command(command: Command) -> None:
         if command.validation is None
         else _reported(open_pairs(command.validation, skip_broken=command.skip_broken)),
         device=resolve_device(command.device),
-        rivals=rivals,
+        baselines=baselines,
     )
     is_first = os.environ.get("RANK", "0") == "0"
     with viewed(command.out, command.view and is_first):

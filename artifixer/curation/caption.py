@@ -28,7 +28,8 @@ from torch import Tensor
 
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import reason
-from artifixer.video.weights import check_pretrained, check_settings_files, is_finite
+from artifixer.video.checkpoints.loading import is_finite
+from artifixer.video.checkpoints.pretrained import check_pretrained, check_settings_files
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -126,7 +126,8 @@ class CurationConfig:
         formula.
     windows: clips per reconstruction. 1: anywhere in the capture, by lot. More: evenly spread over
     its whole path. camera_scale: which scale is stored, see ``scenes/scale.py``. depth_model: for
-    ``metric``, see ``scenes/depth_models.py``.
+    ``metric``, see ``scenes/depth_models.py``. faces, sparse_model, ignore_masks: how captures are
+    read, see ``scenes/formats.py``.
     """
 
     sizes: tuple[tuple[int, int], ...] = ((1024, 576),)
@@ -139,6 +140,9 @@ class CurationConfig:
     windows: int = 1
     camera_scale: ScaleKind = "median_depth"
     depth_model: str | None = None
+    faces: int | None = None
+    sparse_model: int | None = None
+    ignore_masks: bool = False
     caption: CaptionConfig = field(default_factory=CaptionConfig)
     sparse: SparseConfig = field(default_factory=SparseConfig)
     flaws: FlawConfig = field(default_factory=FlawConfig)
@@ -390,7 +394,13 @@ def _load(
 ) -> tuple[Scene, range]:
     """The scene at the size of its clips, and which of its photos count as captured."""
     if not source.is_procedural:
-        scene = sized_for_clips(load_scene(source.name), max(max(size) for size in config.sizes))
+        scene = load_scene(
+            source.name,
+            faces=config.faces,
+            sparse_model=config.sparse_model,
+            ignore_masks=config.ignore_masks,
+        )
+        scene = sized_for_clips(scene, max(max(size) for size in config.sizes))
         return scene, range(len(scene.photos))
     width, height = config.sizes[rng.integers(len(config.sizes))]
     share = rng.uniform(*config.path_share)

@@ -3,7 +3,8 @@
 In: views (a photo or a generated frame each, with its camera) and points. Out::
 
     images/photo_00000.png, images/frame_00000.png ...   8-bit RGB
-    transforms.json    nerfstudio and instant-ngp; poses camera_to_world in OpenGL axes; "source" says which photo or frame a view is
+    transforms.json    nerfstudio and instant-ngp; poses camera_to_world in OpenGL axes; "source"
+                       says which photo or frame a view is
     sparse_pc.ply      the points for nerfstudio
     sparse/0/*.txt     the same as a COLMAP model (cameras, images, points3D without tracks)
 
@@ -211,7 +212,8 @@ def _write_colmap(
 
 def _colmap_intrinsics(camera: Cameras) -> str:
     K, lens = camera.Ks[0].tolist(), _lens_name(camera)
-    return f"{lens} {camera.width} {camera.height} {_words([K[0][0], K[1][1], K[0][2], K[1][2], *_coefficients(camera, lens)])}"
+    values = [K[0][0], K[1][1], K[0][2], K[1][2], *_coefficients(camera, lens)]
+    return f"{lens} {camera.width} {camera.height} {_words(values)}"
 
 
 def _words(values: Sequence[float]) -> str:

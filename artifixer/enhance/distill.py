@@ -7,7 +7,8 @@ renders were enhanced. Out: new splats.
 Photos count fully. How much a pixel of a frame counts is a choice:
 
 ``uniform``   all pixels as much as a photo's (the paper)
-``lpips``     frames are compared by 0.1 LPIPS alone (the public release); needs the extra ``metrics``
+``lpips``     frames are compared by 0.1 LPIPS alone (the public release); needs the extra
+              ``metrics``
 ``evidence``  little where several training views saw the pixel's surface at a consistent depth,
               fully where none did: there the photos say more than the model
 """
@@ -253,7 +254,9 @@ def _lpips_loss(device: str) -> ViewLoss:
 
 
 def with_degree(splats: Splats, degree: int) -> Splats:
-    """The same splats with spherical harmonics of another degree: cut off, or filled up with zeros."""
+    """The same splats with spherical harmonics of another degree: cut off, or filled up
+    with zeros.
+    """
     missing = SH_COEFFICIENTS[degree] - splats.sh.shape[1]
     return replace(
         splats,

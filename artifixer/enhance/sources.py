@@ -120,11 +120,9 @@ def alike_cameras(frames: Sequence[CameraFrame], name: str) -> Cameras:
 
 
 def read_frames(
-    source: RenderSource, cameras: Cameras, first: int, count: int, width: int, height: int
+    source: RenderSource, cameras: Cameras, first: int, count: int
 ) -> tuple[Float[Tensor, "frames height width 3"], Float[Tensor, "frames height width"]]:
-    """Colour and opacity in [0,1] of ``count`` frames at the model's size; frames behind the last
-    one repeat it.
-    """
+    """Colour and opacity in [0,1] of ``count`` frames; frames beyond the last one repeat it."""
     pictures = []
     for index in range(first, first + count):
         frame = min(index, len(cameras) - 1)
@@ -133,9 +131,7 @@ def read_frames(
         torch.from_numpy(np.stack(planes)).to(torch.float32) / 255
         for planes in zip(*pictures, strict=True)
     )
-    return resize_bilinear(rgb, width, height), resize_bilinear(opacity[..., None], width, height)[
-        ..., 0
-    ]
+    return rgb, opacity
 
 
 def read_references(

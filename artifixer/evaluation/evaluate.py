@@ -4,30 +4,25 @@ In: a stream of held-out views (the photo, the prediction, the opacity of the re
 got), all uint8. Out: one ``VariantQuality`` per variant, from running sums, so memory does not grow
 with the number of views.
 
-Means over frames are dominated by easy frames; ``psnr_pooled`` (one squared error over all pixels
-of all views) is dominated by the hard ones, and ``psnr_opaque`` / ``psnr_empty`` say where a
-variant gains: what that render showed, and what it left open. Definitions of PSNR and SSIM:
-``imaging/metrics``; of LPIPS: ``imaging/perceptual``.
+The figures are defined in ``imaging/quality``, PSNR and SSIM in ``imaging/metrics``, LPIPS in
+``imaging/perceptual``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from artifixer.imaging.metrics import psnr, ssim
 from artifixer.imaging.perceptual import Lpips, load_lpips
-
-#: Pixels of the render that the model gets which count as shown / as empty (opacity above / below).
-OPAQUE_ABOVE = 0.9
-EMPTY_BELOW = 0.1
+from artifixer.imaging.quality import RegionErrors, ViewQuality, is_empty
 
 #: Renders of fits to the photos alone: what every other variant is compared with. ``3dgut``: the
 #: plain fit; ``input``: another one that the model gets, where there is one.
@@ -53,13 +48,15 @@ class HeldoutView:
     """One held-out photo beside its prediction, pixels all of one size.
 
     photo: its name. opacity: of the render that enters the model, whatever variant is judged, so
-    that regions are the same for all.
+    that regions are the same for all. mask: 255 where the photo counts, 0 where it does not; None
+    where all of it counts.
     """
 
     photo: str
     truth: UInt8[np.ndarray, "height width 3"]
     prediction: UInt8[np.ndarray, "height width 3"]
     opacity: UInt8[np.ndarray, "height width"]
+    mask: UInt8[np.ndarray, "height width"] | None = None
 
     def __post_init__(self) -> None:
         assert self.truth.dtype == self.prediction.dtype == self.opacity.dtype == np.uint8, (
@@ -71,23 +68,6 @@ class HeldoutView:
         assert self.truth.shape == (*self.opacity.shape, 3), (
             f"{self.photo}: {self.truth.shape} with opacity {self.opacity.shape}"
         )
-
-
-@dataclass(frozen=True)
-class ViewQuality:
-    """One view. PSNR in dB, infinite where prediction and photo are equal; LPIPS None where it
-    cannot be computed.
-
-    empty: share of the pixels that the render that the model gets leaves empty (opacity <
-    ``EMPTY_BELOW``).
-    """
-
-    photo: str
-    psnr: float
-    ssim: float
-    lpips_vgg01: float | None
-    lpips_alex: float | None
-    empty: float
 
 
 @dataclass(frozen=True)
@@ -133,26 +113,32 @@ def evaluate(
     device: torch.device | str = "cpu",
 ) -> VariantQuality:
     """The quality of one variant; ``views`` is read once and may be a generator. ``perceptual``
-    None leaves LPIPS out.
+    None leaves LPIPS out. Masked pixels count in no figure, views without any other pixel are left
+    out.
     """
     perceptual = perceptual or PerceptualMetrics()
-    everything, opaque, empty = _SquaredError(), _SquaredError(), _SquaredError()
+    errors = RegionErrors()
     per_view = []
     for view in views:
-        squared = (view.truth.astype(np.int64) - view.prediction.astype(np.int64)) ** 2
-        is_empty = view.opacity < EMPTY_BELOW * 255
-        everything.add(squared, np.ones_like(is_empty))
-        opaque.add(squared, view.opacity > OPAQUE_ABOVE * 255)
-        empty.add(squared, is_empty)
-        per_view.append(_view_quality(view, float(is_empty.mean()), perceptual, device))
+        prediction, truth, opacity = (
+            torch.tensor(pixels) for pixels in (view.prediction, view.truth, view.opacity)
+        )
+        counts = torch.ones(opacity.shape, dtype=torch.bool)
+        if view.mask is not None:
+            counts = torch.tensor(view.mask) > 127
+        if not counts.any():
+            continue
+        errors.add(prediction, truth, opacity, counts)
+        empty = float(is_empty(opacity)[counts].double().mean())
+        per_view.append(_view_quality(view, empty, perceptual, device))
     return VariantQuality(
         psnr=_mean([view.psnr for view in per_view]),
         ssim=_mean([view.ssim for view in per_view]),
         lpips_vgg01=_mean([view.lpips_vgg01 for view in per_view]),
         lpips_alex=_mean([view.lpips_alex for view in per_view]),
-        psnr_pooled=everything.psnr(),
-        psnr_opaque=opaque.psnr(),
-        psnr_empty=empty.psnr(),
+        psnr_pooled=errors.pooled.psnr(),
+        psnr_opaque=errors.opaque.psnr(),
+        psnr_empty=errors.empty.psnr(),
         per_view=tuple(per_view),
     )
 
@@ -196,35 +182,19 @@ def gain(variants: Mapping[str, VariantQuality], name: str, field: str) -> float
     return float(ours - max(theirs))
 
 
-@dataclass
-class _SquaredError:
-    """Exact sums of squared errors of 8-bit values over chosen pixels, all channels."""
-
-    total: int = field(default=0)
-    values: int = field(default=0)
-
-    def add(
-        self, squared: Int[np.ndarray, "height width 3"], where: Bool[np.ndarray, "height width"]
-    ) -> None:
-        self.total += int(squared.sum(axis=2)[where].sum())
-        self.values += 3 * int(where.sum())
-
-    def psnr(self) -> float | None:
-        """10 log10(255^2 / mean squared error); None without pixels, infinite without error."""
-        if not self.values:
-            return None
-        return 10 * math.log10(255**2 * self.values / self.total) if self.total else math.inf
-
-
 def _view_quality(
     view: HeldoutView, empty: float, perceptual: PerceptualMetrics, device: torch.device | str
 ) -> ViewQuality:
     truth, prediction = _as_float(view.truth, device), _as_float(view.prediction, device)
+    mask = None
+    if view.mask is not None:  # black in both where it is 0, so windows that reach there agree
+        mask = torch.tensor(view.mask > 127, device=device).to(torch.float32)
+        truth, prediction = truth * mask[..., None], prediction * mask[..., None]
     with torch.no_grad():
         return ViewQuality(
             photo=view.photo,
-            psnr=float(psnr(prediction, truth)),
-            ssim=float(ssim(prediction, truth)),
+            psnr=float(psnr(prediction, truth, mask)),
+            ssim=float(ssim(prediction, truth, mask)),
             lpips_vgg01=float(perceptual.vgg01(prediction, truth)) if perceptual.vgg01 else None,
             lpips_alex=float(perceptual.alex(prediction, truth)) if perceptual.alex else None,
             empty=empty,

@@ -1,4 +1,4 @@
-"""Classical inpainting of renders: the cheap rivals that a learned repair has to beat.
+"""Classical inpainting of renders: the cheap baselines that a learned repair has to beat.
 
 In: one render as it lies in a render folder, 8-bit colour premultiplied on black, and its 8-bit
 opacity. Out: 8-bit colour where the pixels that the splats left mostly empty are filled from their

@@ -25,12 +25,11 @@ from jaxtyping import UInt8
 
 from artifixer.evaluation.evaluate import (
     BASELINES,
-    EMPTY_BELOW,
-    OPAQUE_ABOVE,
     VARIANT_TITLES,
     VariantQuality,
     gain,
 )
+from artifixer.imaging.quality import EMPTY_BELOW, OPAQUE_ABOVE
 from artifixer.runtime.media import read_image
 from artifixer.runtime.run_folder import to_json, write_bytes
 

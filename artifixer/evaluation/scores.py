@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 
-from artifixer.evaluation.evaluate import EMPTY_BELOW, OPAQUE_ABOVE
 from artifixer.evaluation.profiles import (
     PROFILES,
     Averaging,
@@ -33,6 +32,7 @@ from artifixer.evaluation.profiles import (
     st_lpips,
 )
 from artifixer.imaging.perceptual import KD_CROPS, frechet_distance, kernel_distance
+from artifixer.imaging.quality import EMPTY_BELOW, OPAQUE_ABOVE
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, read_whole, reason
 from artifixer.runtime.json_io import as_object, is_number

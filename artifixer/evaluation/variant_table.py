@@ -11,9 +11,9 @@ from artifixer.evaluation.evaluate import (
     BASELINES,
     VARIANT_TITLES,
     VariantQuality,
-    ViewQuality,
     gain,
 )
+from artifixer.imaging.quality import ViewQuality
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import reason
 from artifixer.runtime.json_io import is_number

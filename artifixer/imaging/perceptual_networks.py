@@ -191,7 +191,8 @@ def _batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 def _same_size(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    """TensorFlow's SAME padding: the output has ``ceil(side / stride)`` pixels, and of an odd number
+    """TensorFlow's SAME padding: the output has ``ceil(side / stride)`` pixels, and of an odd
+    number
     of padded pixels the larger half is at the end."""
     padding = []
     for axis in (1, 0):  # F.pad begins with the last axis

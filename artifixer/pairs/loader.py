@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -178,24 +178,6 @@ class OrderedPairs:
             with ThreadPoolExecutor(threads) as pool:
                 for _ in pool.map(self.stored_pair, range(len(self.pairs))):
                     pass
-
-    def ahead(self, indices: Iterable[int], count: int = 4) -> Iterator[TrainingPair]:
-        """The pairs at these places in this order, decoded in another thread up to ``count`` before
-        they are asked for.
-        """
-        with ThreadPoolExecutor(1) as pool:
-            upcoming = iter(indices)
-            waiting: list[Future[TrainingPair]] = []
-            try:
-                while True:
-                    while len(waiting) <= count and (index := next(upcoming, None)) is not None:
-                        waiting.append(pool.submit(self.pair, index))
-                    if not waiting:
-                        return
-                    yield waiting.pop(0).result()
-            finally:
-                for future in waiting:
-                    future.cancel()
 
 
 def grouped_order(

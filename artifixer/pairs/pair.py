@@ -91,7 +91,9 @@ class TrainingPair:
         )
 
     def with_references(self, indices: Sequence[int]) -> TrainingPair:
-        """The same clip with the chosen reference photos only, in the given order; none is allowed."""
+        """The same clip with the chosen reference photos only, in the given order; none is
+        allowed.
+        """
         chosen = torch.as_tensor(list(indices), dtype=torch.int64)
         return replace(
             self,

@@ -2,10 +2,12 @@
 
 ::
 
-    index.json          format, version, complete; per shard: file, bytes; per sample: name, place in the shard, checksum, shape
+    index.json          format, version, complete; per shard: file, bytes; per sample: name, place
+                        in the shard, checksum, shape
     pairs-00000.tar     files of one sample share the part of their name before the first dot:
         NAME.json           version, cameras, reference cameras, camera scale, caption
-        NAME.clean.png      the frames one below the other; NAME.render.png, NAME.opacity.png, NAME.reference.png alike
+        NAME.clean.png      the frames one below the other; NAME.render.png, NAME.opacity.png,
+                            NAME.reference.png alike
         NAME.caption.npy    embedding of the caption, if there is one
 
 Only the index is needed to find a sample; only a shard is needed by other WebDataset readers. The

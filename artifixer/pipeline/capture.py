@@ -28,7 +28,8 @@ class CaptureChoice:
     split, views, train_list, all_views: at most one of them; how photos divide into training and
     held-out ones. size: longest side in pixels or ``WxH``; None keeps the photos' own size.
     faces: perspective views of each equirectangular photo; None for the default where photos are
-    recognised as such.
+    recognised as such. sparse_model: number of the COLMAP model, where a capture has several; None
+    for the largest. ignore_masks: use whole photos where masks lie beside them.
     """
 
     capture: str
@@ -38,6 +39,8 @@ class CaptureChoice:
     all_views: bool = False
     size: str | None = None
     faces: int | None = None
+    sparse_model: int | None = None
+    ignore_masks: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,14 @@ def open_capture(
     work_folder: for structure from motion, when the capture has no poses; say: gets a line per step
     of it. cache_folder: for resized photos. None for either leaves nothing behind.
     """
-    scene = load_scene(choice.capture, work_folder=work_folder, say=say, faces=choice.faces)
+    scene = load_scene(
+        choice.capture,
+        work_folder=work_folder,
+        say=say,
+        faces=choice.faces,
+        sparse_model=choice.sparse_model,
+        ignore_masks=choice.ignore_masks,
+    )
     split = _split(scene, choice)
     scene = resize_scene(scene, choice.size, cache_folder)
     positions = {photo.name: position for position, photo in enumerate(scene.photos)}

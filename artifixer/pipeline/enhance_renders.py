@@ -27,10 +27,12 @@ from artifixer.runtime.stopping import stop_at_once, stop_on_sigterm, stop_reque
 from artifixer.scenes.references import REFERENCE_COUNT, select_references
 from artifixer.scenes.scale import check_scale_options
 from artifixer.splats.render_folder import Reference, RenderFolder, read_render_folder
-from artifixer.video.memory import check_memory, default_plan
-from artifixer.video.models import ModelFiles, default_dtype, load_model, locate_model
-from artifixer.video.sample import TEACHER_FRAMES
-from artifixer.video.weights import is_finite, open_tensors, save_tensors
+from artifixer.video.checkpoints.files import ModelFiles
+from artifixer.video.checkpoints.loading import is_finite
+from artifixer.video.checkpoints.tensor_files import open_tensors, save_tensors
+from artifixer.video.memory_estimate import check_memory, default_plan
+from artifixer.video.model_files import default_dtype, load_model, locate_model
+from artifixer.video.teacher import TEACHER_FRAMES
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
 
 @dataclass(frozen=True)
 class StoreOnDisk:
-    """A ``RollOutStore`` of one file per block."""
+    """A ``RolloutStore`` of one file per block."""
 
     folder: Path
 

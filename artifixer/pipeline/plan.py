@@ -18,8 +18,8 @@ from artifixer.pipeline.target_path import (
     target_frames,
 )
 from artifixer.scenes.formats import brings_poses
-from artifixer.video.memory import GIGABYTE, default_plan, memory_estimate, parameter_count
-from artifixer.video.models import ModelFiles
+from artifixer.video.checkpoints.files import ModelFiles
+from artifixer.video.memory_estimate import GIGABYTE, default_plan, memory_estimate, parameter_count
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -124,7 +125,7 @@ def reconstruct_capture(
                 finished = _finished(run, capture)
                 _export(run, job, finished.splats, capture.scene.origin, progress)
                 return finished
-            _read_photos(capture)
+            read_photos(capture)
             initial, extent = initial_splats(job, capture)
         for note in capture.scene.notes:
             progress.note(note)
@@ -173,10 +174,14 @@ def view_quality(
         with torch.no_grad():
             renders = render(splats, camera.to(splats.means.device))
         prediction = to_uint8(renders.rgb[0]).to(torch.float32) / 255
-        target = photo.pixels()
+        target, mask = photo.pixels(), photo.weights()
+        if mask is not None:  # what is masked is black in both, so SSIM's windows do not see it
+            prediction, target = prediction * mask[..., None], target * mask[..., None]
         yield (
             ViewQuality(
-                photo.name, float(psnr(prediction, target)), float(ssim(prediction, target))
+                photo.name,
+                float(psnr(prediction, target, mask)),
+                float(ssim(prediction, target, mask)),
             ),
             renders,
         )
@@ -202,13 +207,23 @@ def _input_files(job: ReconstructionJob) -> dict[str, str]:
     return {name: fingerprint(path) for name, path in files.items() if path is not None}
 
 
-def _read_photos(capture: OpenCapture) -> None:
-    """Decode and resize every photo of the split once, so that a damaged one is found now and not
-    after the reconstruction.
+def read_photos(capture: OpenCapture) -> None:
+    """Decode and resize every photo of the split once, with its mask, so that a damaged one is found
+    now and not after the reconstruction. Raises ``InputError`` where all that trains is masked.
     """
+    counts = []
     for index in (*capture.training, *capture.heldout):
-        capture.scene.photos[index].read()
+        photo = capture.scene.photos[index]
+        photo.read()
+        mask = photo.mask() if photo.mask is not None else None
+        if index in capture.training:
+            counts.append(mask is None or bool(mask.any()))
         stop_if_requested("while reading photos")
+    if not any(counts):
+        raise InputError(
+            f"{capture.scene.name}: the masks cover all of the {len(counts)} training photos; "
+            "expected masks that are white where photos count (--ignore-masks uses whole photos)"
+        )
 
 
 def _finished(run: RunFolder, capture: OpenCapture) -> ReconstructionResult:
@@ -370,8 +385,11 @@ def _evaluated(
 def _summary(results: Sequence[ViewQuality]) -> dict[str, object]:
     if not results:
         return {"psnr": None, "ssim": None, "per_view": []}
-    mean_psnr = sum(result.psnr for result in results) / len(results)
-    mean_ssim = sum(result.ssim for result in results) / len(results)
+    counted = [result for result in results if not math.isnan(result.psnr)]  # else all is masked
+    mean_psnr = sum(result.psnr for result in counted) / max(len(counted), 1)
+    mean_ssim = sum(result.ssim for result in counted) / max(len(counted), 1)
+    if not counted:
+        mean_psnr = mean_ssim = math.nan
     return {
         "psnr": mean_psnr,
         "ssim": mean_ssim,

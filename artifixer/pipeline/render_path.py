@@ -183,11 +183,13 @@ def _heldout(path: Path) -> set[str]:
 def path_frames(source: SplatSource, path: str, orbit_frames: int) -> list[CameraFrame]:
     """The frames of a path. Frames that stand exactly at a known camera keep the name of its photo."""
     if path not in PATHS:
-        if not Path(path).is_file():
+        if not Path(path).exists():
             raise InputError(
                 f"--path {path}: neither one of {', '.join(PATHS)} nor a file of cameras"
             )
-        return read_camera_path(Path(path), source.origin)
+        known = source.all[0].camera if source.all else None
+        size = None if known is None else (known.width, known.height)
+        return read_camera_path(Path(path), source.origin, size)
     if not source.all:
         if path != "orbit":
             raise InputError(

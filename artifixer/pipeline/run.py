@@ -38,7 +38,6 @@ from artifixer.pipeline.run_config import (
     VARIANTS,
     RunConfig,
     check_config,
-    ignored_masks,
     settings_of,
 )
 from artifixer.pipeline.run_inputs import check_inputs, check_pixels, make_job
@@ -75,7 +74,9 @@ from artifixer.scenes.scale import (
 )
 from artifixer.splats.files import placement_note
 from artifixer.splats.reconstruct import ReconstructConfig
-from artifixer.video.models import Model, ModelFiles, load_model
+from artifixer.video.checkpoints.files import ModelFiles
+from artifixer.video.model import Model
+from artifixer.video.model_files import load_model
 
 INITIAL, INPUT, DISTILLED = "splats/initial.ply", "splats/input.ply", "splats/artifixer3d.ply"
 RENDERS, INPUT_RENDERS, RENDERS_3D = "renders", "renders_input", "renders_3d"
@@ -167,7 +168,7 @@ def run(config: RunConfig, overwrite: bool = False, progress: Progress | None = 
                 )
             check_pixels(config, inputs.capture)
         job = make_job(config, inputs, folder)
-        notes = [*inputs.capture.scene.notes, *ignored_masks(config.choice.capture)]
+        notes = list(inputs.capture.scene.notes)
         for note in notes:
             display.note(note)
         display.note(_summary(job))

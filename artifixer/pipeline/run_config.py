@@ -11,12 +11,12 @@ from typing import Any, Literal, get_args
 from artifixer.enhance.distill import DistillConfig, check_distillation
 from artifixer.pipeline.capture import CaptureChoice, check_output
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import read_whole
-from artifixer.runtime.run_folder import LARGEST_JSON
 from artifixer.scenes.references import REFERENCE_COUNT
 from artifixer.scenes.scale import check_scale_options
 from artifixer.splats.reconstruct import ReconstructConfig
-from artifixer.video.models import Mode, ModelFiles, locate_model
+from artifixer.video.checkpoints.files import ModelFiles
+from artifixer.video.model import Mode
+from artifixer.video.model_files import locate_model
 
 #: What ``--variants`` calls them, and their names in files; each needs the ones before it.
 VARIANTS = {"artifixer": "artifixer", "3d": "artifixer3d", "3d+": "artifixer3d_plus"}
@@ -109,30 +109,6 @@ def check_config(config: RunConfig) -> ModelFiles:
                 "or choose another --out"
             )
     return files
-
-
-def ignored_masks(capture: str) -> list[str]:
-    """A warning when masks lie beside the photos: nothing reads them."""
-    root = Path(capture)
-    if not root.is_dir():
-        return []
-    folders = [
-        path
-        for path in (*root.glob("*"), *root.glob("*/*"))
-        if path.is_dir() and path.name.lower() in ("mask", "masks")
-    ]
-    files = [path for path in root.glob("**/*.mask.*") if path.suffix.lower() in (".png", ".jpg")]
-    listed = [
-        path
-        for path in root.glob("transforms*.json")
-        if b'"mask_path"' in read_whole(path, "a transforms file", LARGEST_JSON)
-    ]
-    places = sorted(path.relative_to(root).as_posix() for path in (*folders, *files[:1], *listed))
-    return (
-        [f"masks beside the photos are ignored ({', '.join(places)}): whole photos are used"]
-        if places
-        else []
-    )
 
 
 def parse_variants(text: str) -> tuple[str, ...]:

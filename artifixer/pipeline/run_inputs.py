@@ -13,16 +13,16 @@ from jaxtyping import UInt8
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
 from artifixer.pipeline.capture import OpenCapture
+from artifixer.pipeline.reconstruct_capture import read_photos
 from artifixer.pipeline.run_config import RunConfig
 from artifixer.pipeline.run_work import Job, check_splats
 from artifixer.pipeline.target_path import render_frames, target_frames
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import RunFolder
-from artifixer.runtime.stopping import stop_if_requested
 from artifixer.scenes.references import select_references
 from artifixer.splats.files import read_splat_file
-from artifixer.video.memory import check_memory, default_plan
-from artifixer.video.models import ModelFiles
+from artifixer.video.checkpoints.files import ModelFiles
+from artifixer.video.memory_estimate import check_memory, default_plan
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,7 @@ def check_inputs(config: RunConfig, files: ModelFiles, capture: OpenCapture) -> 
 def check_pixels(config: RunConfig, capture: OpenCapture) -> None:
     """Decode and resize every photo of the split once, so that a damaged one is found now and not
     after the reconstruction; and compare the user's splats with them. Raises ``InputError``."""
-    for index in (*capture.training, *capture.heldout):
-        capture.scene.photos[index].read()
-        stop_if_requested("while reading photos")
+    read_photos(capture)
     if config.from_splats is not None:
         splats = read_splat_file(config.from_splats, capture.scene.origin).splats
         check_splats(splats, capture, f"--from-splats {config.from_splats}", config.device)

@@ -58,7 +58,7 @@ from artifixer.splats.render_folder import (
     write_frame,
 )
 from artifixer.splats.splats import Splats
-from artifixer.video.models import Model
+from artifixer.video.model import Model
 
 #: Splats and cameras of one world give at least this PSNR at the training cameras, dB.
 LEAST_TRAINING_PSNR = 12.0
@@ -133,7 +133,8 @@ def check_splats(splats: Splats, capture: OpenCapture, name: str, device: str) -
     for index in chosen:
         with torch.no_grad():
             image = render(splats, capture.scene.cameras[index].to(device)).rgb[0].clamp(0, 1).cpu()
-        values.append(float(psnr(image, capture.scene.photos[index].pixels())))
+        photo = capture.scene.photos[index]
+        values.append(float(psnr(image, photo.pixels(), photo.weights())))
     mean = math.fsum(values) / count
     if mean < LEAST_TRAINING_PSNR:
         raise InputError(
@@ -414,4 +415,5 @@ def _heldout_views(
             at_size(image, photo.width, photo.height)
             for image in (picture(index), folder.opacity(index))
         )
-        yield HeldoutView(photo.name, photo.read(), prediction, opacity)
+        mask = None if photo.mask is None else photo.mask()
+        yield HeldoutView(photo.name, photo.read(), prediction, opacity, mask)

@@ -46,11 +46,13 @@ def target_frames(
     """
     scene, chosen = capture.scene, path or default_path(capture)
     if chosen not in PATHS:
-        if not Path(chosen).is_file():
+        if not Path(chosen).exists():
             raise InputError(
                 f"--path {chosen}: neither one of {', '.join(PATHS)} nor a file of cameras"
             )
-        frames = [_resized(frame, size) for frame in read_camera_path(Path(chosen), scene.origin)]
+        first = scene.photos[0]
+        known = read_camera_path(Path(chosen), scene.origin, (first.width, first.height))
+        frames = [_resized(frame, size) for frame in known]
         views = alike([frame.camera for frame in frames])
         frames = [CameraFrame(views[index], frame.photo) for index, frame in enumerate(frames)]
     else:

@@ -12,16 +12,18 @@ from dataclasses import replace
 from artifixer.training.autoencoder import AutoencoderTraining
 from artifixer.training.clips import ClipConfig
 from artifixer.training.flow_matching import FlowMatchingTraining
-from artifixer.training.job import TrainingRecipe
 from artifixer.training.loop import LoopConfig
 from artifixer.training.parallel import ParallelConfig
+from artifixer.training.recipe import TrainingRecipe
 from artifixer.training.self_forcing import SelfForcingTraining
+from artifixer.training.small_model import SmallFlowTraining, SmallSelfForcingTraining
 from artifixer.training.validation import ValidationConfig
-from artifixer.video.models import NAMED_MODELS, ModelConfig
-from artifixer.video.sample import TEACHER_FRAMES, TeacherConfig
+from artifixer.video.model import ModelConfig
+from artifixer.video.model_zoo import NAMED_MODELS
 from artifixer.video.small_autoencoder import SmallAutoencoderConfig
+from artifixer.video.teacher import TEACHER_FRAMES, TeacherConfig
 from artifixer.video.text import WAN_NEGATIVE_PROMPT
-from artifixer.video.transformer import VideoTransformerConfig
+from artifixer.video.transformer_config import VideoTransformerConfig
 
 
 def _large(clips: ClipConfig, steps: tuple[int, int, int], model: str = "14b") -> TrainingRecipe:
@@ -97,15 +99,14 @@ TINY_CLIPS = ClipConfig(
 #: One network for both sources. From the direct one almost only the source's level is trained: one
 #: step is best when nothing is drawn at random. Some clips are shown as their own first result, for
 #: ArtiFixer 3D+.
-TINY_FLOW = FlowMatchingTraining(
+TINY_FLOW = SmallFlowTraining(
     TINY_CLIPS,
     source="direct",
-    level_weights="even",
-    source_share=0.9,
-    mixing_share=0.3,
-    mixing_source_share=0.4,
+    source_fraction=0.9,
+    mixing_fraction=0.3,
+    mixing_source_fraction=0.4,
     easy_power=0.5,
-    second_share=0.2,
+    second_fraction=0.2,
     second_from=300,
     learning_rate=1.2e-3,
     betas=(0.9, 0.98),
@@ -118,13 +119,13 @@ TINY_FLOW = FlowMatchingTraining(
 TINY_CAUSAL = replace(TINY_FLOW, easy_power=0.0)
 
 #: From the direct source there is no noise, so that there is no distribution to match: its
-#: roll-outs learn the true clip. Those from the mixing source match the teacher's distribution.
-TINY_SELF_FORCING = SelfForcingTraining(
+#: rollouts learn the true clip. Those from the mixing source match the teacher's distribution.
+TINY_SELF_FORCING = SmallSelfForcingTraining(
     TINY_CLIPS,
-    student_every=1,
+    student_interval=1,
     guidance=1.0,
     matching_weight=0.3,
-    mixing_share=0.3,
+    mixing_fraction=0.3,
     clean_weight=1.0,
     student_learning_rate=1e-4,
     critic_learning_rate=4e-4,
@@ -153,7 +154,6 @@ TINY = TrainingRecipe(
     self_forcing_loop=LoopConfig(
         300, batch=2, warmup=20, cooldown=0.5, save_every=100, validate_every=300
     ),
-    weigh_channels=True,
     # for clips this small PyTorch's CPU kernels are slower backwards
     parallel=ParallelConfig(attention="plain"),
     validation=ValidationConfig(pairs=16, steps=(1,)),

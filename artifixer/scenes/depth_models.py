@@ -25,7 +25,12 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, reason
 from artifixer.runtime.json_io import as_object
 from artifixer.runtime.run_folder import read_json
-from artifixer.video.weights import check_numbers, check_pretrained, check_settings_files, is_finite
+from artifixer.video.checkpoints.loading import is_finite
+from artifixer.video.checkpoints.pretrained import (
+    check_numbers,
+    check_pretrained,
+    check_settings_files,
+)
 
 #: A photo and its camera (one view of the photo's size) -> camera z in metres per pixel, NaN where
 #: unknown.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
@@ -117,9 +117,16 @@ def add_pixels(
     added = [points]
     for position, (photo, camera) in enumerate(zip(photos, cameras, strict=True)):
         count = wanted // len(photos) + (position < wanted % len(photos))
-        pixels = torch.rand(count, 2, generator=generator) * torch.tensor(
-            [camera.width, camera.height]
-        )
+        seen = _shown(photo)
+        if seen is None:
+            pixels = torch.rand(count, 2, generator=generator) * torch.tensor(
+                [camera.width, camera.height]
+            )
+        elif len(seen):
+            chosen = seen[torch.randint(len(seen), (count,), generator=generator)]
+            pixels = chosen + torch.rand(count, 2, generator=generator)
+        else:
+            continue
         depths = _depths_at(pixels, camera, points, fallback, config.depth_neighbours, generator)
         depths = depths * (1 + config.depth_noise * torch.randn(count, generator=generator)).clamp(
             0.5, 1.5
@@ -133,6 +140,15 @@ def add_pixels(
     for more in added[1:]:
         together = together.joined(more)
     return together
+
+
+def _shown(photo: Photo) -> Int[Tensor, "pixels 2"] | None:
+    """Column and row of the pixels that show something that counts; None where all do."""
+    layers = [layer for layer in (photo.mask, photo.opacity) if layer is not None]
+    if not layers:
+        return None
+    counts = torch.stack([torch.from_numpy(layer()) > 127 for layer in layers]).all(dim=0)
+    return counts.nonzero().flip(1)
 
 
 def splats_at(

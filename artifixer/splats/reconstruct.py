@@ -173,9 +173,18 @@ def reconstruct(
     # a photo may be listed several times
     read = {id(photo): torch.from_numpy(photo.read()).to(device) for photo in views.photos}
     pixels = [read[id(photo)] for photo in views.photos]
+    layers = {id(photo): _Layers.of(photo, device) for photo in views.photos}
+    seen = [layers[id(photo)] for photo in views.photos]
     has_own_loss = [loss is not None for loss in views.losses]
     settings = (asdict(config), seed, extent, list(views.weights), has_own_loss)
-    identity = fingerprint(*settings, pixels, list(views.pixel_weights), *vars(initial).values())
+    masks_and_opacities = [(layer.mask, layer.opacity) for layer in seen if layer != _Layers()]
+    identity = fingerprint(
+        *settings,
+        pixels,
+        list(views.pixel_weights),
+        *vars(initial).values(),
+        *([masks_and_opacities] if masks_and_opacities else []),
+    )
     cameras = [camera.to(device) for camera in views.cameras]
     free_space = FreeSpaceLoss(cameras, extent, config.near * extent, config.free_space)
     trainable, start = _load_or_start(
@@ -203,11 +212,14 @@ def reconstruct(
         )
         background = torch.rand(3, generator=generator(seed, "background", iteration)).to(device)
         image = renders.rgb[0] + (1 - renders.opacity[0])[..., None] * background
+        image, target = seen[view].compared(image, photo, background)
         own_loss = views.losses[view] if views.losses else None
         distance = (
-            own_loss(image, photo)
+            own_loss(image, target)
             if own_loss
-            else photometric_loss(image, photo, config.ssim_weight, masks[view])
+            else photometric_loss(
+                image, target, config.ssim_weight, seen[view].weighted(masks[view])
+            )
         )
         loss = views.weights[view] * distance
         (
@@ -230,7 +242,7 @@ def reconstruct(
                 f"the loss is {value} at iteration {iteration} (photo {views.photos[view].name})"
             )
         with torch.no_grad():
-            error = float((renders.rgb[0].detach() - photo).square().mean())
+            error = seen[view].squared_error(renders.rgb[0].detach(), photo)
         report(
             IterationReport(iteration + 1, config.iterations, value, _psnr(error), len(trainable))
         )
@@ -256,6 +268,57 @@ def reconstruct(
     if config.unseen_weight > 0:
         fitted = remove_unseen(fitted, cameras, config, extent)
     return fitted.map(lambda tensor: tensor.cpu())
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """What a photo tells besides its colours: a mask (1 where it counts) and the opacity of what it
+    shows, both ``[height width]`` or None where there is nothing to tell.
+    """
+
+    mask: Float[Tensor, "height width"] | None = None
+    opacity: Float[Tensor, "height width"] | None = None
+
+    @staticmethod
+    def of(photo: Photo, device: str) -> _Layers:
+        mask = photo.weights()
+        opacity = None
+        if photo.opacity is not None:
+            opacity = torch.from_numpy(photo.opacity()).to(device, torch.float32) / 255
+        return _Layers(None if mask is None else mask.to(device), opacity)
+
+    def compared(
+        self,
+        image: Float[Tensor, "height width 3"],
+        photo: Float[Tensor, "height width 3"],
+        background: Float[Tensor, " 3"],
+    ) -> tuple[Float[Tensor, "height width 3"], Float[Tensor, "height width 3"]]:
+        """Render (already over the background) and photo as they enter the loss: the photo over the
+        same background where it is of something over nothing, both black where the photo is masked,
+        so that also a window of SSIM that reaches there sees no difference.
+        """
+        if self.opacity is not None:
+            photo = photo + (1 - self.opacity)[..., None] * background
+        if self.mask is not None:
+            image, photo = image * self.mask[..., None], photo * self.mask[..., None]
+        return image, photo
+
+    def weighted(
+        self, weights: Float[Tensor, "height width"] | None
+    ) -> Float[Tensor, "height width"] | None:
+        """Weights of the pixels, 0 where the photo is masked."""
+        if self.mask is None or weights is None:
+            return weights if self.mask is None else self.mask
+        return weights * self.mask
+
+    def squared_error(
+        self, render: Float[Tensor, "height width 3"], photo: Float[Tensor, "height width 3"]
+    ) -> float:
+        """Mean over the pixels that count; 0 where none does."""
+        squared = (render - photo).square().mean(dim=-1)
+        if self.mask is None:
+            return float(squared.mean())
+        return float((squared * self.mask).sum() / self.mask.sum().clamp(min=1))
 
 
 @torch.no_grad()

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.seeds import generator as keyed_generator
 from artifixer.training.clips import frame_order, with_colours
-from artifixer.training.loop import PairSource
 from artifixer.training.parallel import at_least_float32, autocast
+from artifixer.training.stage import PairSource
 from artifixer.video.small_autoencoder import SmallAutoencoder, SmallAutoencoderConfig
 from artifixer.video.vae import Vae, frames_to_video
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,43 +29,27 @@ from artifixer.runtime.distributed import (
 )
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import read_json, write_json
+from artifixer.training.checkpoint_index import (
+    FORMAT,
+    INDEX,
+    VERSION,
+    PartReader,
+    damaged,
+    dtype_name,
+    part_name,
+    read_index,
+    row_count,
+)
 from artifixer.training.parallel import is_sharded
-from artifixer.video.weights import save_tensors
+from artifixer.video.checkpoints.tensor_files import save_tensors
 
 #: Complete checkpoints that are kept: one to go on from, and one in case the last turns out to be
 #: bad.
 KEPT = 2
 
 MARKER = "complete.json"
-INDEX = "index.json"
-
-FORMAT = "artifixer-training-state"
-VERSION = 1
-
-#: What checkpoints of earlier versions have, whose format needs unpickling.
-PICKLED_INDEX = ".metadata"
 
 _NAME = re.compile(r"^step_(\d{8})$")
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows ``first`` to ``end`` along a tensor's first dimension, in the file of part number
-    ``part``; a scalar is one row.
-    """
-
-    part: int
-    first: int
-    end: int
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """One entry of the index; ``rows`` follow each other and are all of the tensor."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    rows: tuple[Rows, ...]
 
 
 def save_checkpoint(
@@ -94,7 +77,7 @@ def save_checkpoint(
 
     def write_part() -> None:
         save_tensors(
-            target / _part_name(rank() + 1, world_size()),
+            target / part_name(rank() + 1, world_size()),
             {name: values for name, (_, values) in mine.items()},
         )
 
@@ -104,7 +87,7 @@ def save_checkpoint(
 
     _all_write(target, write_part)
     spans = all_ranks_values(
-        {name: (first, first + _row_count(values.shape)) for name, (first, values) in mine.items()}
+        {name: (first, first + row_count(values.shape)) for name, (first, values) in mine.items()}
     )
     _all_write(target, write_index if rank() == 0 else lambda: None)
     if rank() == 0:
@@ -162,10 +145,6 @@ def state_tensors(
     return tensors | {f"extra.{name}": value for name, value in extra.items()}
 
 
-# --------------------------------------------------------------------------------------------------
-# writing
-
-
 def _own_part(tensor: Tensor) -> tuple[int, Tensor] | None:
     """This process's first row of a tensor, and its rows; None where it writes none."""
     first, values = _own_rows(tensor)
@@ -189,10 +168,6 @@ def _own_rows(tensor: Any) -> tuple[int, Tensor]:
     return offsets[0], tensor.detach().to_local()
 
 
-def _row_count(shape: torch.Size | tuple[int, ...]) -> int:
-    return shape[0] if shape else 1
-
-
 def _index(
     tensors: Mapping[str, Tensor], spans: list[dict[str, tuple[int, int]]]
 ) -> dict[str, Any]:
@@ -203,19 +178,11 @@ def _index(
             (*span[name], part) for part, span in enumerate(spans, start=1) if name in span
         )
         entries[name] = {
-            "dtype": _dtype_name(tensor),
+            "dtype": dtype_name(tensor),
             "shape": list(tensor.shape),
             "rows": [[part, first, end] for first, end, part in rows],
         }
     return {"format": FORMAT, "version": VERSION, "parts": len(spans), "tensors": entries}
-
-
-def _dtype_name(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
-def _part_name(number: int, count: int) -> str:
-    return f"part-{number:05d}-of-{count:05d}.safetensors"
 
 
 def _all_write(target: Path, action: Callable[[], None]) -> None:
@@ -236,10 +203,6 @@ def _all_write(target: Path, action: Callable[[], None]) -> None:
         )
 
 
-# --------------------------------------------------------------------------------------------------
-# reading
-
-
 def _load(
     path: Path,
     modules: Mapping[str, nn.Module],
@@ -248,10 +211,8 @@ def _load(
 ) -> dict[str, Any]:
     plain = read_json(path / MARKER)
     if not isinstance(plain, dict) or plain.get("step") != int(path.name.removeprefix("step_")):
-        raise _damaged(
-            path / MARKER, "not the values after as many steps as the folder's name says"
-        )
-    parts, stored = _read_index(path)
+        raise damaged(path / MARKER, "not the values after as many steps as the folder's name says")
+    parts, stored = read_index(path)
     for label, optimizer in optimizers.items():
         optimizer.state.clear()
         if any(name.startswith(f"optimizers.{label}.") for name in stored):
@@ -270,14 +231,14 @@ def _load(
     for name, tensor in tensors.items():
         found, wanted = (
             (stored[name].dtype, stored[name].shape),
-            (_dtype_name(tensor), tuple(tensor.shape)),
+            (dtype_name(tensor), tuple(tensor.shape)),
         )
         if found != wanted:
             raise InputError(
                 f"{path}: holds another training: {name} is {_described(*found)} there, "
                 f"{_described(*wanted)} here"
             )
-    reader = _PartReader(path, parts)
+    reader = PartReader(path, parts)
     for name, tensor in tensors.items():
         first, values = _own_rows(tensor)
         reader.fill(name, stored[name], first, values)
@@ -299,125 +260,6 @@ def _make_state(optimizer: torch.optim.Optimizer) -> None:
         group["lr"] = rate
 
 
-def _read_index(path: Path) -> tuple[int, dict[str, StoredTensor]]:
-    """Number of parts, and the tensors by name."""
-    if not (path / INDEX).exists() and (path / PICKLED_INDEX).exists():
-        raise InputError(
-            f"{path}: was written by an earlier version, in a format whose reader would run code "
-            "in it; it cannot be resumed: "
-            f"use --overwrite to start anew, or another folder"
-        )
-    content = read_json(path / INDEX)
-    if (
-        not isinstance(content, dict)
-        or content.get("format") != FORMAT
-        or content.get("version") != VERSION
-    ):
-        raise _damaged(
-            path / INDEX, f'expected an object of "format": "{FORMAT}", "version": {VERSION}'
-        )
-    parts, entries = content.get("parts"), content.get("tensors")
-    if not isinstance(parts, int) or not _is_count(parts) or not isinstance(entries, dict):
-        raise _damaged(path / INDEX, 'expected "parts", a number, and "tensors", an object')
-    return parts, {
-        name: _stored_tensor(path / INDEX, name, entry, parts) for name, entry in entries.items()
-    }
-
-
-def _stored_tensor(index: Path, name: str, entry: Any, parts: int) -> StoredTensor:
-    """An entry of the index; ``InputError`` unless its rows follow each other from the first to the
-    last.
-    """
-    entry = entry if isinstance(entry, dict) else {}
-    dtype, shape, rows = (entry.get(key) for key in ("dtype", "shape", "rows"))
-    is_formed = (
-        isinstance(dtype, str)
-        and isinstance(shape, list)
-        and isinstance(rows, list)
-        and all(_is_count(size) for size in shape)
-    )
-    if not is_formed or not all(
-        isinstance(row, list) and len(row) == 3 and all(_is_count(value) for value in row)
-        for row in rows
-    ):
-        raise _damaged(
-            index,
-            f'{name}: expected "dtype", "shape" and "rows", the latter of part, first and end row',
-        )
-    stored = StoredTensor(dtype, tuple(shape), tuple(Rows(*row) for row in rows))
-    ends = [0, *(row.end for row in stored.rows)]
-    follows = all(row.first == end for row, end in zip(stored.rows, ends, strict=False))
-    if (
-        not follows
-        or ends[-1] != _row_count(stored.shape)
-        or not all(1 <= row.part <= parts for row in stored.rows)
-    ):
-        raise _damaged(
-            index,
-            f"{name}: its rows are not the tensor's {_row_count(stored.shape)} in {parts} parts",
-        )
-    return stored
-
-
-class _PartReader:
-    """The safetensors files of a checkpoint, each opened when it is first needed."""
-
-    def __init__(self, path: Path, parts: int) -> None:
-        self._path, self._parts = path, parts
-        self._open: dict[int, Any] = {}
-
-    @torch.no_grad()
-    def fill(self, name: str, stored: StoredTensor, first: int, values: Tensor) -> None:
-        """Read rows from ``first`` on into ``values``, as many as it has."""
-        end = first + (_row_count(values.shape) if values.numel() else 0)
-        for rows in stored.rows:
-            low, high = max(first, rows.first), min(end, rows.end)
-            if low < high:
-                found = self._rows(name, stored, rows, low, high)
-                (values[low - first : high - first] if values.ndim else values).copy_(found)
-        if values.is_floating_point() and not bool(torch.isfinite(values).all()):
-            raise _damaged(self._path, f"{name} has values that are not finite")
-
-    def _rows(self, name: str, stored: StoredTensor, rows: Rows, low: int, high: int) -> Tensor:
-        """Rows ``low`` to ``high`` of the tensor, which are among ``rows``."""
-        from safetensors import SafetensorError
-
-        file = self._path / _part_name(rows.part, self._parts)
-        try:
-            piece = self._part(rows.part, file).get_slice(name)
-            shape = [rows.end - rows.first, *stored.shape[1:]] if stored.shape else []
-            if piece.get_shape() != shape:
-                raise _damaged(file, f"{name} is {piece.get_shape()}, the index says {shape}")
-            found: Tensor = piece[low - rows.first : high - rows.first] if shape else piece[...]
-        except (SafetensorError, OSError) as error:
-            raise _damaged(
-                file, f"truncated or damaged ({error}), expected a safetensors file with {name}"
-            ) from error
-        if _dtype_name(found) != stored.dtype:
-            raise _damaged(file, f"{name} is {_dtype_name(found)}, the index says {stored.dtype}")
-        return found
-
-    def _part(self, number: int, file: Path) -> Any:
-        from safetensors import safe_open
-
-        if number not in self._open:
-            if file.is_symlink() or not file.is_file():
-                raise _damaged(file, "does not exist, expected a file of the checkpoint")
-            self._open[number] = safe_open(file, framework="pt")
-        return self._open[number]
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-
-
-def _damaged(file: Path, found: str) -> InputError:
-    return InputError(
-        f"{file}: {found}; without this checkpoint's folder the training goes on from the one "
-        "before"
-    )
-
-
 def _described(dtype: str, shape: tuple[int, ...]) -> str:
     return f"{dtype} of {'x'.join(map(str, shape)) or 'one number'}"
 
@@ -428,10 +270,6 @@ def _parameter_names(modules: Mapping[str, nn.Module]) -> dict[Tensor, str]:
         for label, module in modules.items()
         for name, parameter in module.named_parameters()
     }
-
-
-# --------------------------------------------------------------------------------------------------
-# folders
 
 
 def _complete(folder: Path) -> list[Path]:
@@ -446,7 +284,9 @@ def _remove_incomplete(folder: Path) -> None:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """Folders that are named like checkpoints, complete or not; never links to folders elsewhere."""
+    """Folders that are named like checkpoints, complete or not; never links to folders
+    elsewhere.
+    """
     if not folder.is_dir():
         return []
     return sorted(

@@ -81,7 +81,9 @@ class Clip:
 
 @dataclass(frozen=True)
 class EncodedClips:
-    """A batch as the losses read it; ``latent_opacity`` is that of the conditions at latent rate."""
+    """A batch as the losses read it; ``latent_opacity`` is that of the conditions at
+    latent rate.
+    """
 
     clean_latents: Float[Tensor, "batch channels latent_frames h w"]
     render_latents: Float[Tensor, "batch channels latent_frames h w"]
@@ -217,22 +219,6 @@ def encode_clips(
             conditions.opacity, vae.config.temporal_factor, vae.config.spatial_factor, is_first=True
         )
     return EncodedClips(at_least_float32(clean), at_least_float32(renders), opacity, conditions)
-
-
-def decoded_clips(
-    latents: Float[Tensor, "batch channels latent_frames h w"],
-    encoded: EncodedClips,
-    clips: Sequence[Clip],
-    vae: Vae,
-) -> Float[Tensor, "batch 3 frames height width"]:
-    """The frames of latents as they leave ``enhance`` with the render's residual kept, about
-    [-1,1]; with gradients.
-    """
-    decoded = at_least_float32(vae.decode(latents))
-    with torch.no_grad():
-        renders = torch.cat([frames_to_video(clip.renders, latents.device) for clip in clips])
-        residual = renders - at_least_float32(vae.decode(encoded.render_latents))
-    return decoded + encoded.conditions.opacity[:, None].square() * residual
 
 
 def _with_drop_outs(clip: Clip, config: ClipConfig, generator: torch.Generator) -> Clip:

@@ -13,50 +13,50 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from artifixer.pairs.loader import OrderedPairs, PairSet
 from artifixer.runtime.devices import repeatable
 from artifixer.runtime.distributed import first_rank_value, joined_processes, rank, world_size
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.progress import Progress
-from artifixer.runtime.run_folder import RunFolder, fingerprint, is_run_folder
-from artifixer.runtime.seeds import generator
-from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining, pixel_gains
-from artifixer.training.bidirectional import bidirectional_stage
+from artifixer.runtime.run_folder import RunFolder, fingerprint
+from artifixer.training.autoencoder import AutoencoderStage
 from artifixer.training.captions import CaptionedPairs, with_caption
 from artifixer.training.checkpoint import MARKER
-from artifixer.training.clips import frame_order
-from artifixer.training.diffusion_forcing import diffusion_forcing_stage
 from artifixer.training.ema import Ema
-from artifixer.training.flow_matching import FlowMatchingStage, FlowMatchingTraining
-from artifixer.training.loop import LoopConfig, train
-from artifixer.training.parallel import ParallelConfig, distribute, whole_tensors
-from artifixer.training.self_forcing import SelfForcingStage, SelfForcingTraining
-from artifixer.training.validation import Rival, ValidationConfig, validate
-from artifixer.video.models import (
-    NAMED_MODELS,
-    Model,
-    ModelConfig,
-    link_text_encoder,
-    load_model,
-    locate_model,
-    save_model,
+from artifixer.training.flow_matching import (
+    FlowMatchingKind,
+    FlowMatchingStage,
+    FlowMatchingTraining,
 )
+from artifixer.training.initial_model import (
+    check_is_model,
+    check_same_autoencoder,
+    initial_model,
+    model_folder,
+)
+from artifixer.training.loop import train
+from artifixer.training.parallel import distribute, whole_tensors
+from artifixer.training.recipe import StageName, TrainingJob
+from artifixer.training.self_forcing import SelfForcingStage, SelfForcingTraining
+from artifixer.training.small_model import (
+    SmallFlowStage,
+    SmallFlowTraining,
+    SmallSelfForcingStage,
+    SmallSelfForcingTraining,
+    with_channel_weights,
+)
+from artifixer.training.validation import ValidationConfig, validate
+from artifixer.video.checkpoints.ours import link_text_encoder, save_model
+from artifixer.video.model import Model, ModelConfig
+from artifixer.video.model_files import locate_model
 from artifixer.video.small_autoencoder import SmallAutoencoder
-from artifixer.video.transformer import VideoTransformer, initialise
-from artifixer.video.vae import build_vae, frames_to_video
-
-StageName = Literal["autoencoder", "bidirectional", "diffusion_forcing", "self_forcing"]
-
-#: Clips from which the pixel gains of latent channels are measured, and their pixel frames.
-GAIN_CLIPS, GAIN_FRAMES = 4, 13
+from artifixer.video.transformer import VideoTransformer
 
 #: Batches that are drawn in other threads on a machine with a GPU, one thread each; more threads
 #: only wait for the interpreter.
@@ -66,58 +66,6 @@ BATCHES_AHEAD = 2
 DECODING_THREADS = 16
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class TrainingRecipe:
-    """Everything a training depends on besides pairs and initial weights.
-
-    model: what is trained, and how it will be used. weigh_channels: weigh the latent channels in
-    the losses by what they do to pixels. bidirectional_validation: of the bidirectional stage where
-    it differs, for one that samples the teacher.
-    """
-
-    model: ModelConfig
-    autoencoder: AutoencoderTraining
-    autoencoder_loop: LoopConfig
-    bidirectional: FlowMatchingTraining
-    bidirectional_loop: LoopConfig
-    diffusion_forcing: FlowMatchingTraining
-    diffusion_forcing_loop: LoopConfig
-    self_forcing: SelfForcingTraining
-    self_forcing_loop: LoopConfig
-    weigh_channels: bool = False
-    parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    validation: ValidationConfig = field(default_factory=ValidationConfig)
-    bidirectional_validation: ValidationConfig | None = None
-
-    def loop(self, stage: StageName) -> LoopConfig:
-        """The loop's settings of a stage."""
-        found: LoopConfig = getattr(self, f"{stage}_loop")
-        return found
-
-    def validation_name(
-        self, stage: StageName
-    ) -> Literal["validation", "bidirectional_validation"]:
-        """Which of the two a stage has."""
-        is_own = stage == "bidirectional" and self.bidirectional_validation is not None
-        return "bidirectional_validation" if is_own else "validation"
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """What to train. init: model folder or run folder to start from; teacher: the same, of the
-    bidirectional model, for self forcing. validation_pairs: never trained on; None for no
-    validation. rivals: what frames are compared with besides the render."""
-
-    stage: StageName
-    recipe: TrainingRecipe
-    pairs: PairSet
-    init: Path | None = None
-    teacher: Path | None = None
-    validation_pairs: PairSet | None = None
-    device: str = "cpu"
-    rivals: Mapping[str, Rival] | None = None
 
 
 def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
@@ -183,53 +131,6 @@ def _check_camera_scale(pairs: PairSet | None, model: ModelConfig, option: str) 
             )
 
 
-def initial_model(
-    config: ModelConfig, init: Path | None, seed: int, device: str, option: str = "--init"
-) -> Model:
-    """The model to start from: the recipe's architecture with the weights of ``init``, or freshly
-    drawn ones.
-
-    The autoencoder is on the device; the transformer still on the CPU, since it may be too large
-    for one device. Raises ``InputError`` naming ``option`` when ``init`` is no model, the first
-    difference when it has another architecture, and when its camera scale is of another kind.
-    """
-    if init is None:
-        transformer = VideoTransformer(config.transformer)
-        initialise(transformer, generator(seed, "initial weights"))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            vae = build_vae(config.vae)
-        return Model(config, transformer, vae.to(device))
-    _check_is_model(init, option)
-    loaded = load_model(model_folder(init), "cpu", torch.float32)
-    loaded.vae.to(device)
-    for part in ("transformer", "vae"):
-        ours, theirs = getattr(config, part), getattr(loaded.config, part)
-        if type(ours) is not type(theirs):
-            raise InputError(
-                f"{option} {init}: its {part} is {type(theirs).__name__}, the recipe's "
-                f"{type(ours).__name__}"
-            )
-        for name in (entry.name for entry in fields(ours)):
-            before, wanted = getattr(theirs, name), getattr(ours, name)
-            if before != wanted and not name.startswith("latents_"):
-                raise InputError(
-                    f"{option} {init}: {part} {name} is {before}, the recipe has {wanted}"
-                )
-    if loaded.config.camera_scale != config.camera_scale:
-        raise InputError(
-            f"{option} {init}: model {loaded.config.name} has camera scale "
-            f"{loaded.config.camera_scale}, the recipe's model {config.name} has "
-            f"{config.camera_scale}; weights know one unit of length"
-        )
-    return replace(loaded, config=replace(config, vae=loaded.config.vae))
-
-
-def model_folder(path: Path) -> Path:
-    """The model in a run folder, or the path itself."""
-    return path / "model" if (path / "model" / "config.json").is_file() else path
-
-
 def _refuse_missing_models(job: TrainingJob) -> None:
     """Self forcing without one of its two models: a student that judged itself would have nothing
     to learn.
@@ -244,40 +145,6 @@ def _refuse_missing_models(job: TrainingJob) -> None:
             "self_forcing: needs --teacher, the bidirectional model that the causal one of --init "
             "was trained from"
         )
-
-
-def _check_is_model(path: Path, option: str) -> None:
-    """What ``load_model`` would say without naming the option, or not at all."""
-    if str(path) in NAMED_MODELS:
-        return
-    if not path.exists():
-        raise InputError(
-            f"{option} {path}: does not exist; expected a model, or the run folder of a finished "
-            "training"
-        )
-    if is_run_folder(path) and not (path / "model" / "config.json").is_file():
-        raise InputError(
-            f"{option} {path}: this training is not finished, it has no model/ yet; run its "
-            "command again"
-        )
-
-
-def _check_same_autoencoder(student: Model, teacher: Model, path: Path) -> None:
-    """A teacher that was trained on other latents cannot judge the student's."""
-    ours, theirs = (
-        {"config": model.vae.config, **model.vae.network.state_dict()}
-        for model in (student, teacher)
-    )
-    for name, value in ours.items():
-        if not (
-            torch.equal(value, theirs[name])
-            if isinstance(value, torch.Tensor)
-            else value == theirs[name]
-        ):
-            raise InputError(
-                f"--teacher {path}: has another autoencoder than --init ({name} differs); expected "
-                "both trained on the same"
-            )
 
 
 def _train_autoencoder(
@@ -301,26 +168,37 @@ def _train_flow_matching(
     job: TrainingJob, model: Model, pairs: OrderedPairs, out: Path, progress: Progress
 ) -> Model:
     """Both flow-matching stages: they differ in settings and in whether the network is causal."""
-    recipe = job.recipe
+    recipe, loop = job.recipe, job.recipe.loop(job.stage)
     is_causal = job.stage == "diffusion_forcing"
-    settings, loop = (
-        (recipe.diffusion_forcing if is_causal else recipe.bidirectional),
-        recipe.loop(job.stage),
-    )
-    if recipe.weigh_channels and not settings.channel_weights:
-        settings = replace(
-            settings,
-            channel_weights=_channel_weights(
-                _pixel_gains(model, pairs, recipe.loop(job.stage).seed)
-            ),
-        )
+    settings = recipe.diffusion_forcing if is_causal else recipe.bidirectional
+    settings = with_channel_weights(settings, model, pairs, loop.seed)
     _distributed(model.transformer, job)
-    build = diffusion_forcing_stage if is_causal else bidirectional_stage
-    stage: FlowMatchingStage = build(model, settings, loop.seed, recipe.parallel.compute)
+    stage = flow_matching_stage(
+        "diffusion_forcing" if is_causal else "bidirectional",
+        model,
+        settings,
+        loop.seed,
+        recipe.parallel.compute,
+    )
     measured = replace(getattr(recipe, recipe.validation_name(job.stage)), is_causal=is_causal)
     validation = _validation(job, model, stage.ema, measured, out, progress)
     train(stage, pairs, loop, out, progress, validation, _ahead(job))
     return _with_average(model, stage.ema)
+
+
+def flow_matching_stage(
+    kind: FlowMatchingKind, model: Model, settings: FlowMatchingTraining, seed: int, compute: str
+) -> FlowMatchingStage:
+    """The stage of these settings: the paper's, or that of a small model."""
+    if isinstance(settings, SmallFlowTraining):
+        return SmallFlowStage(kind, model, settings, seed, compute)
+    return FlowMatchingStage(kind, model, settings, seed, compute)
+
+
+def self_forcing_class(settings: SelfForcingTraining) -> type[SelfForcingStage]:
+    """The stage of these settings: the paper's, or that of a small model."""
+    is_small = isinstance(settings, SmallSelfForcingTraining)
+    return SmallSelfForcingStage if is_small else SelfForcingStage
 
 
 def _train_self_forcing(
@@ -340,14 +218,8 @@ def _train_self_forcing(
     seed = recipe.self_forcing_loop.seed
     prompt = settings.negative_prompt
     negative = model.encode_prompt(prompt).embedding if prompt else None
-    if recipe.weigh_channels and not settings.channel_weights:
-        settings = replace(
-            settings,
-            channel_weights=_channel_weights(
-                _pixel_gains(model, pairs, recipe.loop(job.stage).seed)
-            ),
-        )
-    stage = SelfForcingStage(
+    settings = with_channel_weights(settings, model, pairs, seed)
+    stage = self_forcing_class(settings)(
         *networks, model.vae, settings, config.sampling(), seed, recipe.parallel.compute, negative
     )
     validation = _validation(job, model, stage.ema, recipe.validation, out, progress)
@@ -361,7 +233,7 @@ def _teacher(job: TrainingJob, student: Model) -> VideoTransformer:
     teaching = initial_model(
         job.recipe.model, job.teacher, job.recipe.self_forcing_loop.seed, job.device, "--teacher"
     )
-    _check_same_autoencoder(student, teaching, job.teacher)
+    check_same_autoencoder(student, teaching, job.teacher)
     return teaching.transformer
 
 
@@ -386,21 +258,6 @@ def _distributed(network: VideoTransformer, job: TrainingJob) -> None:
     distribute(network, network.layers, job.recipe.parallel, torch.device(job.device))
 
 
-def _pixel_gains(model: Model, pairs: OrderedPairs, seed: int) -> Float[Tensor, " channels"]:
-    """What each latent channel does to pixels, in clips from anywhere in the first pairs."""
-    clips = []
-    for index in range(GAIN_CLIPS):
-        pair = pairs.stored_pair(index % len(pairs))
-        order = frame_order(pair.frames, GAIN_FRAMES, generator(seed, "pixel gains", sample=index))
-        clips.append(frames_to_video(pair.clean_frames[order], model.device))
-    return pixel_gains(model.vae, clips)
-
-
-def _channel_weights(gains: Float[Tensor, " channels"]) -> tuple[float, ...]:
-    """Pixel gains, 0.7 of them beside 0.3 for every channel, so that none is forgotten."""
-    return tuple(float(f"{value:.4g}") for value in (0.7 * gains + 0.3).tolist())
-
-
 def _validation(
     job: TrainingJob,
     model: Model,
@@ -409,7 +266,9 @@ def _validation(
     out: Path,
     progress: Progress,
 ) -> Callable[[int], Mapping[str, float]] | None:
-    """Measures the averaged weights on the validation pairs; the picture goes to ``validation/``."""
+    """Measures the averaged weights on the validation pairs; the picture goes to
+    ``validation/``.
+    """
     if job.validation_pairs is None:
         return None
     pairs = [
@@ -422,7 +281,7 @@ def _validation(
         model.transformer.eval()
         with ema.in_module() if ema is not None else nullcontext():
             figures = validate(
-                model, pairs, config, job.recipe.parallel.compute, job.rivals, picture
+                model, pairs, config, job.recipe.parallel.compute, job.baselines, picture
             )
         model.transformer.train()
         progress.note(
@@ -501,7 +360,7 @@ def _identity(job: TrainingJob) -> dict[str, Any]:
         if path is None:
             named[name] = None
             continue
-        _check_is_model(path, f"--{name}")
+        check_is_model(path, f"--{name}")
         files = sorted(model_folder(path).glob("*.safetensors"))
         named[name] = fingerprint(*files) if files else locate_model(path).identity
     return named
@@ -516,7 +375,6 @@ def _settings(job: TrainingJob) -> dict[str, Any]:
         "model": asdict(recipe.model),
         "stage": asdict(getattr(recipe, job.stage)),
         "loop": asdict(recipe.loop(job.stage)),
-        "weigh_channels": recipe.weigh_channels,
         "compute": recipe.parallel.compute,
     }
 

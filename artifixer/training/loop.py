@@ -13,15 +13,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.distributed import (
     all_ranks_values,
     any_rank,
@@ -32,8 +29,8 @@ from artifixer.runtime.distributed import (
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import write_json
-from artifixer.runtime.seeds import generator
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
+from artifixer.training.batches import Batches
 from artifixer.training.checkpoint import (
     MARKER,
     latest_checkpoint,
@@ -42,6 +39,7 @@ from artifixer.training.checkpoint import (
     state_tensors,
 )
 from artifixer.training.parallel import average_gradients, clip_gradients
+from artifixer.training.stage import PairSource, Stage
 from artifixer.training.watching import MetricsFile
 
 #: Steps after which lines of metrics reach the disk at the latest.
@@ -52,7 +50,7 @@ STEPS_BETWEEN_FLUSHES = 10
 class LoopConfig:
     """Settings of one training.
 
-    steps: optimizer steps. minutes: with a number, the training ends by the clock instead: the
+    steps: optimizer steps. minutes: with a number, the training ends by the state instead: the
     rates begin to fall when their share of this time is left, and ``steps`` is only the upper
     limit.
     batch: pairs per process and pass; accumulation: passes per step. seed: of everything drawn.
@@ -72,65 +70,12 @@ class LoopConfig:
     validate_every: int = 1000
 
 
-class Stage(Protocol):
-    """What the loop trains. ``name`` stands in messages only."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def modules(self) -> Mapping[str, nn.Module]:
-        """The modules whose weights change."""
-
-    @property
-    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
-        """By the names under which ``losses`` gives their losses; each with its largest learning
-        rate.
-        """
-
-    @property
-    def gradient_limits(self) -> Mapping[str, float]:
-        """Norm to which the gradient of each optimizer's weights is clipped."""
-
-    @property
-    def extra_state(self) -> Mapping[str, Tensor]:
-        """What else a checkpoint must hold, such as averages of weights."""
-
-    def draw(
-        self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
-    ) -> Any:
-        """What ``losses`` reads of the pairs: work for a CPU, which may be done ahead in another
-        thread.
-
-        generators: one per pair, for everything that is drawn for it.
-        """
-
-    def losses(
-        self, drawn: Any, generators: Sequence[torch.Generator], step: int
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The loss of each optimizer that has its turn at this step, a mean over the pairs, and
-        numbers to watch.
-
-        drawn: what ``draw`` gave for this step; generators: those it has drawn from.
-        """
-
-    def updated(self, step: int) -> None:
-        """Called after the optimizers have stepped."""
-
-
-class PairSource(Protocol):
-    """Pairs in training order, without end."""
-
-    def pair(self, index: int) -> TrainingPair:
-        """The pair at this global position; every process asks for its own."""
-
-
 class NonFiniteLoss(RuntimeError):
     """The training cannot go on; the last checkpoint is from before."""
 
 
 @dataclass
-class Clock:
+class TrainState:
     """Where a training stands, kept in its checkpoints. seconds: of work so far. cooldown_start:
     the step at which rates began to fall.
     """
@@ -163,13 +108,13 @@ def train(
     and pairs, ``InputError`` when a checkpoint cannot be written.
     """
     checkpoints = folder / "checkpoints"
-    clock = Clock()
+    state = TrainState()
     newest = latest_checkpoint(checkpoints)
     if newest is not None:
-        clock = _stored_clock(
+        state = _stored_state(
             newest, load_checkpoint(newest, stage.modules, stage.optimizers, stage.extra_state)
         )
-    metrics = MetricsFile(folder / "metrics.jsonl", clock.step) if rank() == 0 else None
+    metrics = MetricsFile(folder / "metrics.jsonl", state.step) if rank() == 0 else None
     rates = {
         name: [group["lr"] for group in optimizer.param_groups]
         for name, optimizer in stage.optimizers.items()
@@ -179,72 +124,72 @@ def train(
         if metrics is not None:
             metrics.flush()
         plain = {
-            "seconds": clock.elapsed(),
-            "cooldown_start": clock.cooldown_start,
-            "total": clock.total,
+            "seconds": state.elapsed(),
+            "cooldown_start": state.cooldown_start,
+            "total": state.total,
         }
         tensors = state_tensors(stage.modules, stage.optimizers, stage.extra_state)
-        save_checkpoint(checkpoints, clock.step, tensors, plain)
+        save_checkpoint(checkpoints, state.step, tensors, plain)
 
-    batches = Batches(stage, pairs, config, ahead)
+    batches = Batches(stage, pairs, config.batch, config.accumulation, config.seed, ahead)
     with (
         stop_on_sigterm(),
         batches,
-        progress.stage(stage.name, _expected_total(clock, config)) as shown,
+        progress.stage(stage.name, _expected_total(state, config)) as shown,
     ):
-        shown.update(clock.step)
-        while (total := _plan(clock, config)) > clock.step:
-            factor = rate_factor(clock.step, total, config, clock.cooldown_start)
+        shown.update(state.step)
+        while (total := _plan(state, config)) > state.step:
+            factor = rate_factor(state.step, total, config, state.cooldown_start)
             for name, optimizer in stage.optimizers.items():
                 for group, rate in zip(optimizer.param_groups, rates[name], strict=True):
                     group["lr"] = rate * factor
-            numbers = _step(stage, batches, config, clock.step)
-            clock.step += 1
-            stage.updated(clock.step)
-            is_last = clock.step == total
+            numbers = _step(stage, batches, config, state.step)
+            state.step += 1
+            stage.updated(state.step)
+            is_last = state.step == total
             if (
                 validate is not None
                 and config.validate_every
-                and (clock.step % config.validate_every == 0 or is_last)
+                and (state.step % config.validate_every == 0 or is_last)
             ):
                 numbers |= {
-                    f"validation/{name}": value for name, value in validate(clock.step).items()
+                    f"validation/{name}": value for name, value in validate(state.step).items()
                 }
             if metrics is not None:
-                metrics.add(clock.step, numbers | {"learning_rate_factor": factor})
-                if clock.step % STEPS_BETWEEN_FLUSHES == 0:
+                metrics.add(state.step, numbers | {"learning_rate_factor": factor})
+                if state.step % STEPS_BETWEEN_FLUSHES == 0:
                     metrics.flush()
             speed = (
                 config.batch
                 * config.accumulation
                 * world_size()
-                * clock.step
-                / max(clock.elapsed(), 1e-9)
+                * state.step
+                / max(state.elapsed(), 1e-9)
             )
-            shown.total = _expected_total(clock, config)
+            shown.total = _expected_total(state, config)
             shown.update(
-                clock.step,
+                state.step,
                 **{name: value for name, value in numbers.items() if "/" not in name},
                 samples_per_s=speed,
             )
             stopping = any_rank(stop_requested())
-            if stopping or is_last or clock.step % config.save_every == 0:
+            if stopping or is_last or state.step % config.save_every == 0:
                 save()
             if stopping and not is_last:
                 raise Stopped(
-                    f"{folder}: {stage.name} stopped after step {clock.step}; run the same command "
+                    f"{folder}: {stage.name} stopped after step {state.step}; run the same command "
                     "to continue"
                 )
     if rank() == 0:
-        samples = config.batch * config.accumulation * world_size() * clock.step
+        samples = config.batch * config.accumulation * world_size() * state.step
         write_json(
             folder / "timing.json",
-            {"seconds": clock.elapsed(), "steps": clock.step, "samples": samples},
+            {"seconds": state.elapsed(), "steps": state.step, "samples": samples},
         )
-    return clock.step
+    return state.step
 
 
-def _stored_clock(checkpoint: Path, plain: Mapping[str, Any]) -> Clock:
+def _stored_state(checkpoint: Path, plain: Mapping[str, Any]) -> TrainState:
     """Where the training stood; ``InputError`` for values that no training writes."""
     step, seconds, cooldown_start, total = (
         plain.get(name) for name in ("step", "seconds", "cooldown_start", "total")
@@ -256,7 +201,7 @@ def _stored_clock(checkpoint: Path, plain: Mapping[str, Any]) -> Clock:
             f"{checkpoint / MARKER}: damaged; expected step, seconds, cooldown_start and total of "
             "a training"
         )
-    return Clock(int(plain["step"]), float(seconds), cooldown_start, total)
+    return TrainState(int(plain["step"]), float(seconds), cooldown_start, total)
 
 
 def rate_factor(
@@ -271,7 +216,7 @@ def rate_factor(
     return min(rise, fall)
 
 
-def _plan(clock: Clock, config: LoopConfig) -> int:
+def _plan(state: TrainState, config: LoopConfig) -> int:
     """The total number of steps as far as it is known now.
 
     With a time limit the plateau lasts until its share of the time has passed; its length in steps
@@ -279,79 +224,31 @@ def _plan(clock: Clock, config: LoopConfig) -> int:
     """
     if config.minutes is None:
         return config.steps
-    if clock.total is None:
+    if state.total is None:
         plateau = 1 - config.cooldown
-        is_over = any_rank(clock.elapsed() >= 60 * config.minutes * plateau)
-        if is_over or clock.step >= config.steps * plateau:
-            clock.cooldown_start = clock.step
-            clock.total = (
-                min(config.steps, math.ceil(clock.step / plateau)) if plateau > 0 else config.steps
+        is_over = any_rank(state.elapsed() >= 60 * config.minutes * plateau)
+        if is_over or state.step >= config.steps * plateau:
+            state.cooldown_start = state.step
+            state.total = (
+                min(config.steps, math.ceil(state.step / plateau)) if plateau > 0 else config.steps
             )
-    return config.steps if clock.total is None else clock.total
+    return config.steps if state.total is None else state.total
 
 
-def _expected_total(clock: Clock, config: LoopConfig) -> int:
+def _expected_total(state: TrainState, config: LoopConfig) -> int:
     """For the progress bar: with a time limit, what the speed so far makes likely; 0 before there
     is any.
     """
     if config.minutes is None:
         return config.steps
-    if clock.total is not None:
-        return clock.total
-    if clock.step == 0:
+    if state.total is not None:
+        return state.total
+    if state.step == 0:
         return 0
     return min(
         config.steps,
-        max(clock.step + 1, round(clock.step * 60 * config.minutes / max(clock.elapsed(), 1e-3))),
+        max(state.step + 1, round(state.step * 60 * config.minutes / max(state.elapsed(), 1e-3))),
     )
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one pass reads: the pairs' names, what the stage drew of them, and the generators as
-    they are after that.
-    """
-
-    names: list[str]
-    drawn: Any
-    generators: list[torch.Generator]
-
-
-class Batches:
-    """The batches of this process in the order of the passes; ``ahead`` of them are drawn before
-    they are asked for, each in one thread.
-    """
-
-    def __init__(self, stage: Stage, pairs: PairSource, config: LoopConfig, ahead: int) -> None:
-        self._stage, self._pairs, self._config, self._ahead = stage, pairs, config, ahead
-        self._waiting: dict[int, Future[Batch]] = {}
-        self._pool = ThreadPoolExecutor(ahead) if ahead else None
-
-    def __enter__(self) -> Batches:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-    def batch(self, number: int) -> Batch:
-        """The batch of a pass, counted from the start of the training; asked for in order."""
-        if self._pool is None:
-            return self._drawn(number)
-        for following in range(number, number + self._ahead + 1):
-            if following not in self._waiting:
-                self._waiting[following] = self._pool.submit(self._drawn, following)
-        return self._waiting.pop(number).result()
-
-    def _drawn(self, number: int) -> Batch:
-        config, step = self._config, number // self._config.accumulation
-        first = (number * world_size() + rank()) * config.batch
-        indices = range(first, first + config.batch)
-        batch = [self._pairs.pair(index) for index in indices]
-        generators = [generator(config.seed, self._stage.name, step, index) for index in indices]
-        return Batch(
-            [pair.name for pair in batch], self._stage.draw(batch, generators, step), generators
-        )
 
 
 def _step(stage: Stage, batches: Batches, config: LoopConfig, step: int) -> dict[str, float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -76,9 +77,8 @@ def distribute(
     for part in (*layers, module):
         fully_shard(part, mesh=mesh, mp_policy=policy)
     if isinstance(module, VideoTransformer):
-        plain = module.remember
-        module.remember = lambda conditions: plain(conditions, _gathered_in_turn(layers))  # type: ignore[method-assign,assignment,misc,arg-type]
-        register_fsdp_forward_method(module, "remember")
+        module.streamed_layers = partial(_gathered_in_turn, layers)
+        register_fsdp_forward_method(module, "cross_attention_cache")
     return module
 
 

@@ -1,13 +1,12 @@
-"""The few-step generator: it is trained on its own roll-outs, by distribution matching (Self
-Forcing with DMD, paper section 4.2).
+"""The few-step generator: trained on its own rollouts by distribution matching (Self Forcing with
+DMD, paper section 4.2).
 
 In: training pairs; a student (the causal model), and the bidirectional teacher twice: frozen, and
-as a critic that follows what the student makes. Each step rolls the student out block by block
-through its key-value cache and stops every block at one random denoising step, whose result carries
-gradients, also through the keys and values of earlier blocks. The student is moved by the
-difference of what critic and teacher see in its clips; the critic learns to denoise these clips.
-Small models may add the squared error towards the true clip: the direct source has no noise, so
-that there is no distribution to match.
+as a critic that follows the student. Each step rolls the student out block by block through its
+key-value cache and stops every block at one random denoising step, whose result carries gradients,
+also through the keys and values of earlier blocks. The student follows the difference between the
+critic's and the teacher's scores of its clips; the critic learns to denoise these clips. What small
+models add stands in ``small_model.py``.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.seeds import generator as keyed_generator
 from artifixer.training.clips import Clip, ClipConfig, EncodedClips, draw_batch, encode_clips
 from artifixer.training.ema import Ema
-from artifixer.training.flow_matching import weighted_error
 from artifixer.training.parallel import at_least_float32, autocast
 from artifixer.video.conditions import Conditions
 from artifixer.video.flow import clean_from_velocity, noisy_latents, source_latents, timestep
@@ -41,40 +39,47 @@ Latents = Float[Tensor, "batch channels latent_frames h w"]
 
 @dataclass(frozen=True)
 class SelfForcingTraining:
-    """Settings of the stage; the defaults are the release's, which the paper does not contradict.
-
-    clips: drop-outs as before. student_every: the student has its turn at every so manyeth step,
-    the critic at every one. guidance: how far both scores go from the negative text's prediction
-    towards the text's; 1 needs no negative prediction. negative_prompt: the negative text; empty is
-    no prompt, zeros.
-    smallest_sigma, largest_sigma: noise levels of the scores are kept within. ema_decay: of the
-    student's average; it is a copy for the first ``ema_copy_updates`` updates.
-    matching_weight: of distribution matching, at steps whose roll-out starts at the mixing source;
-    0 leaves teacher and critic unused. mixing_share: share of steps whose roll-out starts at the
-    mixing source for a model whose own is direct, with ``mixing_steps`` steps. clean_weight: of the
-    squared error towards the true clip in the student's loss, for small models; channel_weights,
-    easy_power: of that error, see ``FlowMatchingTraining``.
+    """Settings of the stage; the defaults are the release's, which the paper does not
+    contradict.
     """
 
     clips: ClipConfig = field(default_factory=ClipConfig)
-    student_every: int = 5
+    """How clips are drawn from pairs."""
+
+    student_interval: int = 5
+    """Train the student every so many steps; the critic at every step."""
+
     guidance: float = 3.0
+    """Guidance of both scores away from the negative text; 1 needs no negative prediction."""
+
     negative_prompt: str = ""
-    smallest_sigma: float = 0.02
-    largest_sigma: float = 0.98
+    """The negative text; empty is no prompt, zeros."""
+
+    min_sigma: float = 0.02
+    """Noise levels of the scores are clamped to at least this,"""
+
+    max_sigma: float = 0.98
+    """and at most this."""
+
     student_learning_rate: float = 2e-6
+    """Of AdamW, as are the next three."""
+
     critic_learning_rate: float = 4e-7
+
     betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of the moments."""
+
     weight_decay: float = 0.01
+    """Decoupled."""
+
     gradient_limit: float = 10.0
+    """Norm to which gradients are clipped."""
+
     ema_decay: float = 0.99
+    """Of the student's averaged weights."""
+
     ema_copy_updates: int = 40
-    matching_weight: float = 1.0
-    mixing_share: float = 0.0
-    mixing_steps: int = 4
-    clean_weight: float = 0.0
-    channel_weights: tuple[float, ...] = ()
-    easy_power: float = 0.0
+    """First updates in which the average is a copy."""
 
 
 class SelfForcingStage:
@@ -98,12 +103,7 @@ class SelfForcingStage:
         for zeros.
         """
         assert isinstance(sampling.steps, int), "the student is trained for a fixed number of steps"
-        is_alone = not settings.matching_weight or sampling.source != "mixing"
-        assert settings.student_every == 1 or not is_alone, (
-            "where the critic has no turn every step must be the student's"
-        )
-        has_goal = settings.clean_weight or sampling.source == "mixing"
-        assert has_goal, "roll-outs from another source than mixing need a goal of their own"
+        self._check(settings, sampling)
         self.student, self.critic = (
             student.requires_grad_(True).train(),
             critic.requires_grad_(True).train(),
@@ -111,18 +111,21 @@ class SelfForcingStage:
         self.teacher = teacher.requires_grad_(False).eval()
         self.vae, self.settings, self.sampling = vae, settings, sampling
         self.seed, self.compute, self.negative_text = seed, compute, negative_text
-        trained = {"student": (student.parameters(), settings.student_learning_rate)}
-        self.modules: Mapping[str, nn.Module] = {"student": student}
-        if settings.matching_weight:
-            self.modules = {"student": student, "critic": critic}
-            trained["critic"] = (critic.parameters(), settings.critic_learning_rate)
+        self.modules: Mapping[str, nn.Module] = {"student": student, "critic": critic}
+        rates = {
+            "student": settings.student_learning_rate,
+            "critic": settings.critic_learning_rate,
+        }
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {
             name: torch.optim.AdamW(
-                parameters, lr=rate, betas=settings.betas, weight_decay=settings.weight_decay
+                module.parameters(),
+                lr=rates[name],
+                betas=settings.betas,
+                weight_decay=settings.weight_decay,
             )
-            for name, (parameters, rate) in trained.items()
+            for name, module in self.modules.items()
         }
-        self.gradient_limits = dict.fromkeys(trained, settings.gradient_limit)
+        self.gradient_limits = dict.fromkeys(self.modules, settings.gradient_limit)
         self.ema = Ema(student, settings.ema_decay, settings.ema_copy_updates)
 
     @property
@@ -140,10 +143,9 @@ class SelfForcingStage:
     def losses(
         self, clips: Sequence[Clip], generators: Sequence[torch.Generator], step: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The losses of whoever has its turn: the critic at every step, the student at its own; on
-        one roll-out.
+        """The critic's loss at every step and the student's every ``student_interval`` steps, on
+        one rollout.
         """
-        settings = self.settings
         device = next(self.student.parameters()).device
         text = TextConfig(self.student.config.text_tokens, self.student.config.text_width)
         sampling = self._sampling(step)
@@ -153,46 +155,48 @@ class SelfForcingStage:
                 sampling.steps, (), generator=keyed_generator(self.seed, "exit step", step)
             )
         )
-        is_students_turn = self._is_students_turn(step)
-        is_matched = bool(settings.matching_weight) and sampling.source == "mixing"
-        losses, numbers = {}, {}
+        trains_student, is_matched = self._trains_student(step), self._is_matched(sampling)
+        losses, metrics = {}, {}
         with autocast(self.compute, device):
             encoded = encode_clips(clips, self.vae, text, device)
-            with contextlib.nullcontext() if is_students_turn else torch.no_grad():
-                made = self._roll_out(encoded, sampling, exit_step, generators)
+            with contextlib.nullcontext() if trains_student else torch.no_grad():
+                generated = self._rollout(encoded, sampling, exit_step, generators)
             if is_matched:
-                losses["critic"] = self._critic_loss(encoded, made.detach(), generators)
-            if is_students_turn:
-                parts = self._student_losses(encoded, made, is_matched, generators)
+                losses["critic"] = self._critic_loss(encoded, generated.detach(), generators)
+            if trains_student:
+                parts = self._student_losses(encoded, generated, is_matched, generators)
                 losses["student"] = torch.stack(
                     [part.to(torch.float64) for part in parts.values()]
                 ).sum()
-                numbers = (
-                    {f"student/{name}": part for name, part in parts.items()}
-                    if len(parts) > 1
-                    else {}
-                )
-        error = (at_least_float32(made.detach()) - encoded.clean_latents).square().mean()
-        return losses, numbers | {"latent_error": error}
+                if len(parts) > 1:
+                    metrics = {f"student/{name}": part for name, part in parts.items()}
+        error = (at_least_float32(generated.detach()) - encoded.clean_latents).square().mean()
+        return losses, metrics | {"latent_error": error}
 
     def updated(self, step: int) -> None:
-        """The average follows the student's turns."""
-        if self._is_students_turn(step - 1):
+        """Update the average after the student's steps."""
+        if self._trains_student(step - 1):
             self.ema.update()
 
-    def _is_students_turn(self, step: int) -> bool:
-        return step % self.settings.student_every == 0
+    def _check(self, settings: SelfForcingTraining, sampling: SampleConfig) -> None:
+        """Assert that the settings fit each other."""
+        assert sampling.source == "mixing", (
+            f"rollouts start at the {sampling.source} source; there is a distribution to match "
+            "only from mixing"
+        )
+
+    def _trains_student(self, step: int) -> bool:
+        return step % self.settings.student_interval == 0
 
     def _sampling(self, step: int) -> SampleConfig:
-        """How this step's roll-out runs."""
-        if (
-            float(torch.rand((), generator=keyed_generator(self.seed, "source", step)))
-            >= self.settings.mixing_share
-        ):
-            return self.sampling
-        return replace(self.sampling, source="mixing", steps=self.settings.mixing_steps)
+        """Settings of this step's rollout."""
+        return self.sampling
 
-    def _roll_out(
+    def _is_matched(self, sampling: SampleConfig) -> bool:
+        """Whether distributions are matched on rollouts with these settings."""
+        return True
+
+    def _rollout(
         self,
         encoded: EncodedClips,
         sampling: SampleConfig,
@@ -210,15 +214,17 @@ class SelfForcingStage:
         )
 
     def _critic_loss(
-        self, encoded: EncodedClips, made: Latents, generators: Sequence[torch.Generator]
+        self, encoded: EncodedClips, generated: Latents, generators: Sequence[torch.Generator]
     ) -> Tensor:
-        """Flow matching towards the student's clips."""
-        noisy, sigma, source = self._noised(encoded, made, generators)
+        """Flow matching towards the student's clips (the denoising loss of DMD, equation 6, as a
+        velocity).
+        """
+        noisy, sigma, source = self._noised(encoded, generated, generators)
         predicted = self.critic(
             noisy, timestep(sigma), encoded.conditions, source_skip=encoded.source_skip
         )
         return (
-            (at_least_float32(predicted) - at_least_float32(flow_velocity(source, made)))
+            (at_least_float32(predicted) - at_least_float32(flow_velocity(source, generated)))
             .square()
             .mean()
         )
@@ -226,43 +232,35 @@ class SelfForcingStage:
     def _student_losses(
         self,
         encoded: EncodedClips,
-        made: Latents,
+        generated: Latents,
         is_matched: bool,
         generators: Sequence[torch.Generator],
     ) -> dict[str, Tensor]:
         """The parts of the student's loss by name."""
-        settings, parts = self.settings, {}
-        if is_matched:
-            parts["matching"] = settings.matching_weight * self._matching_loss(
-                encoded, made, generators
-            )
-        if settings.clean_weight or not is_matched:
-            error = weighted_error(
-                (at_least_float32(made) - encoded.clean_latents).square(),
-                encoded,
-                settings.channel_weights,
-                settings.easy_power,
-            )
-            parts["clean"] = settings.clean_weight * error.mean()
-        return parts
+        return {"matching": self._matching_loss(encoded, generated, generators)}
 
     def _matching_loss(
-        self, encoded: EncodedClips, made: Latents, generators: Sequence[torch.Generator]
+        self, encoded: EncodedClips, generated: Latents, generators: Sequence[torch.Generator]
     ) -> Tensor:
-        """Half the squared distance to a point one normalised step down the gradient of
-        distribution matching.
+        """A loss whose gradient with respect to the student's clip x is that of distribution
+        matching (Yin et al. 2024, "One-step Diffusion with Distribution Matching Distillation",
+        equation 7): the difference of the critic's and the teacher's predictions of the clean clip,
+        which are their scores up to a factor (equations 4 and 5), divided by the mean absolute
+        distance of x from the teacher's prediction (equation 8).
+
+        It is 0.5 mean((x - stopgrad(x - gradient))^2), whose derivative is gradient / values.
         """
         with torch.no_grad():
-            noisy, sigma, _ = self._noised(encoded, made, generators)
+            noisy, sigma, _ = self._noised(encoded, generated, generators)
             fake = self._denoised(self.critic, noisy, sigma, encoded)
             real = self._denoised(self.teacher, noisy, sigma, encoded)
-            size = (at_least_float32(made) - real).abs().mean(dim=(1, 2, 3, 4), keepdim=True)
+            size = (at_least_float32(generated) - real).abs().mean(dim=(1, 2, 3, 4), keepdim=True)
             gradient = ((fake - real) / size).nan_to_num()
-        made = made.to(torch.float64)
-        return 0.5 * (made - (made - gradient).detach()).square().mean()
+        generated = generated.to(torch.float64)
+        return 0.5 * (generated - (generated - gradient).detach()).square().mean()
 
     def _noised(
-        self, encoded: EncodedClips, made: Latents, generators: Sequence[torch.Generator]
+        self, encoded: EncodedClips, generated: Latents, generators: Sequence[torch.Generator]
     ) -> tuple[Latents, Float[Tensor, " batch"], Latents]:
         """The student's clips at random noise levels: latents, levels, and the source they lie on
         the way to.
@@ -270,13 +268,13 @@ class SelfForcingStage:
         schedule, settings = self.sampling.schedule, self.settings
         drawn = torch.stack(
             [torch.randint(schedule.levels, (), generator=generator) for generator in generators]
-        ).to(made.device)
+        ).to(generated.device)
         even = drawn / schedule.levels
         sigma = schedule.shift * even / (1 + (schedule.shift - 1) * even)
-        sigma = sigma.clamp(settings.smallest_sigma, settings.largest_sigma)
-        noise = _noise(made.shape, generators).to(encoded.render_latents)
+        sigma = sigma.clamp(settings.min_sigma, settings.max_sigma)
+        noise = _noise(generated.shape, generators).to(encoded.render_latents)
         source = source_latents(encoded.render_latents, encoded.latent_opacity, noise, "mixing")
-        return noisy_latents(made, source, sigma), sigma, source
+        return noisy_latents(generated, source, sigma), sigma, source
 
     def _denoised(
         self,
@@ -306,7 +304,7 @@ class SelfForcingStage:
 
 
 def cut_in_blocks(encoded: EncodedClips, block_frames: int) -> Iterator[BlockInput]:
-    """Whole clips as a roll-out reads them."""
+    """Whole clips as a rollout reads them."""
     frames = encoded.render_latents.shape[2]
     assert frames % block_frames == 0, f"{frames} latent frames in blocks of {block_frames}"
     for first in range(0, frames, block_frames):

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,23 +85,6 @@ def _step(line: bytes) -> int | None:
 def write_grid(path: Path, columns: Sequence[UInt8[Tensor, "rows height width 3"]]) -> None:
     """One picture: columns side by side, their images one below the other."""
     write_png(path, torch.cat([column.flatten(0, 1) for column in columns], dim=1).numpy())
-
-
-def _step_of(path: Path, line: bytes, is_last: bool) -> float:
-    """The step that a line is of; infinity for the last one where a power loss has torn it.
-    ``InputError`` for other damage.
-    """
-    try:
-        step = json.loads(line)["step"]
-        if isinstance(step, int) and line.endswith(b"\n"):
-            return step
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
-    if is_last:
-        return math.inf
-    raise InputError(
-        f"{path}: damaged before its last line; expected an object with a step in each"
-    )
 
 
 def _board(folder: Path, step: int) -> Any:

@@ -3,7 +3,7 @@ reference photos with their cameras.
 
 In: target and reference ``Cameras`` in world units, opacity at pixel rate, latents of the
 references, a text embedding. Out: ``Conditions`` of a whole clip or of one block (paper section
-4.1). A roll-out keeps what all its blocks share in ``RollOutContext``, which makes the conditions
+4.1). A roll-out keeps what all its blocks share in ``RolloutContext``, which makes the conditions
 of one block from the cameras of that block alone: any length of path costs the same per block.
 """
 
@@ -14,12 +14,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras, concatenate
-from artifixer.geometry.rays import lens_directions
-from artifixer.geometry.transforms import invert_rigid, matrix_to_quaternion, quaternion_to_matrix
+from artifixer.video.camera_conditions import (
+    frame_groups,
+    group_members,
+    mean_cameras,
+    normalised_Ks,
+    pooled_cameras,
+    ray_map,
+    weights_cameras,
+)
 
 
 @dataclass(frozen=True)
@@ -166,7 +173,7 @@ class Conditions:
 
 
 @dataclass(frozen=True)
-class RollOutContext:
+class RolloutContext:
     """What all blocks of one roll-out share: the first target camera, the unit of length, text and
     references.
 
@@ -184,7 +191,7 @@ class RollOutContext:
     reference_Ks: Float[Tensor, "1 views 3 3"] | None = None
     reference_cameras: Cameras | None = None
 
-    def starting_at(self, first_camera: Cameras) -> RollOutContext:
+    def starting_at(self, first_camera: Cameras) -> RolloutContext:
         """The same for a roll-out that starts at another camera."""
         context = replace(self, first_camera=first_camera)
         if self.reference_latents is None or self.reference_cameras is None:
@@ -193,7 +200,7 @@ class RollOutContext:
 
     def with_references(
         self, latents: Float[Tensor, "1 channels views h w"], cameras: Cameras
-    ) -> RollOutContext:
+    ) -> RolloutContext:
         """With reference photos. Their cameras are not pooled."""
         moved = weights_cameras(cameras, self.first_camera, self.camera_scale)
         return replace(
@@ -219,7 +226,7 @@ class RollOutContext:
         latent_frames: how many these are; by default as many as the opacity says.
         """
         if latent_frames is None:
-            latent_frames = _groups(opacity.shape[0], self.temporal_factor, is_first)
+            latent_frames = frame_groups(opacity.shape[0], self.temporal_factor, is_first)
         pooled = pooled_cameras(cameras, self.temporal_factor, is_first, latent_frames)
         moved = weights_cameras(pooled, self.first_camera, self.camera_scale)
         return Conditions(
@@ -242,7 +249,7 @@ def clip_conditions(
     reference_cameras: Sequence[Cameras],
     temporal_factor: int,
 ) -> Conditions:
-    """What ``RollOutContext`` makes of a whole clip, of several at once, on the device of the
+    """What ``RolloutContext`` makes of a whole clip, of several at once, on the device of the
     opacity.
 
     cameras, reference_cameras: of each clip, on the CPU; all clips have as many frames and
@@ -266,8 +273,8 @@ def clip_conditions(
         each = torch.arange(batch).repeat_interleave(len(views) // batch)
         return weights_cameras(views, first[each], scales[each])
 
-    members = _members(len(cameras[0]), temporal_factor, is_first=True)
-    targets = moved(_pooled(concatenate([part[members] for part in cameras]), temporal_factor))
+    members = group_members(len(cameras[0]), temporal_factor, is_first=True)
+    targets = moved(mean_cameras(concatenate([part[members] for part in cameras]), temporal_factor))
     conditions = Conditions(
         opacity=opacity,
         rays=ray_map(targets.to(device)).unflatten(0, (batch, -1)),
@@ -295,111 +302,6 @@ def stack_conditions(parts: Sequence[Conditions]) -> Conditions:
     for name, first in vars(parts[0]).items():
         values[name] = None if first is None else torch.cat([getattr(part, name) for part in parts])
     return replace(parts[0], **values)
-
-
-def pooled_cameras(
-    cameras: Cameras, temporal_factor: int, is_first: bool, latent_frames: int | None = None
-) -> Cameras:
-    """One camera per latent frame: the mean of its frames' rotations (chordal), centres, intrinsics
-    and distortion.
-
-    is_first: the frames start a clip, whose frame 0 is a latent frame of its own; all others come
-    in groups of ``temporal_factor``. An incomplete last group repeats its last camera; latent
-    frames beyond the cameras repeat the last group's mean, as the release pads.
-    """
-    pooled = _pooled(cameras[_members(len(cameras), temporal_factor, is_first)], temporal_factor)
-    return (
-        pooled
-        if latent_frames is None
-        else pooled[torch.arange(latent_frames).clamp(max=len(pooled) - 1)]
-    )
-
-
-def weights_cameras(
-    cameras: Cameras, first_camera: Cameras, camera_scale: float | Float[Tensor, " views"]
-) -> Cameras:
-    """Cameras in the world that the weights were trained in: centres times ``camera_scale``,
-    ``first_camera`` at the identity.
-
-    first_camera, camera_scale: one for all cameras, or one for each.
-
-    The release takes poses in OpenGL axes (+y up, -z forward) but ray directions and intrinsics in
-    OpenCV axes, and multiplies the two without turning one into the other. Its weights have learned
-    that world, so it is reproduced. Conjugating each relative pose by diag(1, -1, -1, 1) does so:
-    everything that follows (``ray_map``, PRoPE) then treats the result as ordinary OpenCV cameras.
-    Weights trained here use the same world. Computed in float64, since paths lead far from the
-    origin; returned in the cameras' type.
-    """
-    flip = torch.diag(
-        torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64, device=cameras.viewmats.device)
-    )
-    to_first = first_camera.viewmats.to(flip)
-    relative = to_first @ cameras.to(dtype=torch.float64).camera_to_world
-    relative[:, :3, 3] *= torch.as_tensor(
-        camera_scale, dtype=relative.dtype, device=relative.device
-    ).view(-1, 1)
-    return replace(
-        cameras, viewmats=invert_rigid(flip @ relative @ flip).to(cameras.viewmats.dtype)
-    )
-
-
-def ray_map(cameras: Cameras) -> Float[Tensor, "views height width 6"]:
-    """Per pixel the moment origin x direction and the unit direction, through each camera's lens,
-    in the order of the weights.
-    """
-    to_world = cameras.camera_to_world
-    x, y, z = to_world[:, :3, 3].unbind(dim=-1)
-    zero = torch.zeros_like(x)
-    cross_origin = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(
-        -1, (3, 3)
-    )
-    # linear in the direction, so one product
-    both = torch.cat([cross_origin @ to_world[:, :3, :3], to_world[:, :3, :3]], dim=1)
-    return (lens_directions(cameras) @ both.mT).unflatten(1, (cameras.height, cameras.width))
-
-
-def normalised_Ks(cameras: Cameras) -> Float[Tensor, "views 3 3"]:
-    """Intrinsics of an image that spans -1/2 to 1/2 on both axes."""
-    Ks = cameras.resized(1, 1).Ks.clone()
-    Ks[:, :2, 2] -= 0.5
-    return Ks
-
-
-def _groups(frames: int, temporal_factor: int, is_first: bool) -> int:
-    """Latent frames of so many pixel frames; an incomplete last group counts."""
-    assert frames > 0, "a latent frame needs a camera"
-    return is_first + -(-(frames - is_first) // temporal_factor)
-
-
-def _members(frames: int, temporal_factor: int, is_first: bool) -> Int[Tensor, " members"]:
-    """Which frames stand for which latent frame, ``temporal_factor`` of them for each."""
-    index = (
-        torch.arange(_groups(frames, temporal_factor, is_first) * temporal_factor)
-        - (temporal_factor - 1) * is_first
-    )
-    return index.clamp(0, frames - 1)  # the first group holds frame 0 alone, repeated
-
-
-def _pooled(members: Cameras, temporal_factor: int) -> Cameras:
-    """The mean camera of each ``temporal_factor`` that follow each other."""
-    groups = len(members) // temporal_factor
-    poses = members.to(dtype=torch.float64).camera_to_world
-    mean = torch.eye(4, dtype=poses.dtype, device=poses.device).repeat(groups, 1, 1)
-    mean[:, :3, :3] = _mean_rotation(poses[:, :3, :3].unflatten(0, (groups, temporal_factor)))
-    mean[:, :3, 3] = poses[:, :3, 3].unflatten(0, (groups, temporal_factor)).mean(dim=1)
-    return replace(
-        members,
-        viewmats=invert_rigid(mean).to(members.viewmats.dtype),
-        Ks=members.Ks.unflatten(0, (groups, temporal_factor)).mean(dim=1),
-        distortion=members.distortion.unflatten(0, (groups, temporal_factor)).mean(dim=1),
-    )
-
-
-def _mean_rotation(rotations: Float[Tensor, "groups members 3 3"]) -> Float[Tensor, "groups 3 3"]:
-    """The rotation with the least sum of squared distances to the members (Frobenius norm): the
-    quaternion q that maximises the sum of (q . q_i)^2, which is an eigenvector."""
-    quats = matrix_to_quaternion(rotations)
-    return quaternion_to_matrix(torch.linalg.eigh(quats.mT @ quats).eigenvectors[..., -1])
 
 
 def _zeroed(values: Tensor, dropped: bool | Bool[Tensor, " batch"]) -> Tensor:

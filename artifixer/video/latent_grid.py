@@ -13,7 +13,9 @@ class LatentGrid:
     temporal_factor: int
 
     def latent_frames(self, frames: int) -> int:
-        """Latent frames that ``frames`` pixel frames need; a last incomplete group counts as one."""
+        """Latent frames that ``frames`` pixel frames need; a last incomplete group
+        counts as one.
+        """
         return 1 + -(-(frames - 1) // self.temporal_factor)
 
     def pixel_frames(self, latent_frames: int) -> int:

@@ -200,7 +200,9 @@ def _lifted(Ks: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4 4"]:
 
 
 def _inverse_Ks(Ks: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """Inverse of intrinsics without skew; written out, since a GPU solver would make the host wait."""
+    """Inverse of intrinsics without skew; written out, since a GPU solver would make the
+    host wait.
+    """
     inverse = torch.zeros_like(Ks)
     for axis in range(2):
         inverse[..., axis, axis] = 1 / Ks[..., axis, axis]

@@ -1,20 +1,18 @@
-"""Sampling: from the latents of renders to clean latents, block by block or a whole clip at once.
+"""Few-step sampling: from the latents of renders to clean latents, block by block (paper section
+4.2).
 
 In: a network, latents of the renders with their conditions, noise keyed by its place. Out: clean
-latents. ``sample_blocks`` is the few-step generator (paper section 4.2): it reads one block of
-latent frames, denoises it in a few calls that attend to the blocks before through a cache, yields
-it, and only then reads the next, so that encoding and decoding run beside it.
-``sample_bidirectional`` is the teacher (paper section 4.1): all frames of a clip together, many
-calls, with guidance.
+latents. ``sample_blocks`` reads one block of latent frames, denoises it in a few calls that attend
+to earlier blocks through a cache, yields it, and only then reads the next, so that encoding and
+decoding run beside it. The teacher's sampler is in ``teacher.py``.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from jaxtyping import Float
@@ -34,13 +32,10 @@ from artifixer.video.flow import (
 )
 
 if TYPE_CHECKING:
-    from artifixer.video.transformer import CrossMemory, VideoTransformer
+    from artifixer.video.transformer import VideoTransformer
+    from artifixer.video.transformer_layers import CrossAttentionCache
 
 Latents = Float[Tensor, "batch channels latent_frames h w"]
-
-#: Pixel frames of the clips that the teacher was trained on; a longer video is cut into clips of
-#: this length.
-TEACHER_FRAMES = 81
 
 
 @dataclass(frozen=True)
@@ -110,23 +105,6 @@ class SampleConfig:
         return self.schedule.few_step_sigmas(steps).tolist()
 
 
-@dataclass(frozen=True)
-class TeacherConfig:
-    """How the bidirectional teacher samples; the defaults are the release's.
-
-    steps: of the UniPC solver. guidance: how far to go from the negative text's prediction towards
-    and beyond the prompt's; 1 is the prompt's own. shift: of the solver's noise levels.
-    """
-
-    steps: int = 50
-    guidance: float = 5.0
-    shift: float = 3.0
-    source: SourceKind = "mixing"
-
-    def __post_init__(self) -> None:
-        assert self.steps >= 1, f"{self.steps} steps"
-
-
 class Noise(Protocol):
     """Standard normal noise of a place: the same place always gives the same numbers."""
 
@@ -143,20 +121,6 @@ class NetworkCall:
     timesteps: Float[Tensor, " batch"]
     noisy_latents: Latents
     velocity: Latents
-
-
-@dataclass
-class CallCount:
-    """An observer that counts the network's calls by block."""
-
-    per_block: Counter[int] = field(default_factory=Counter)
-
-    def __call__(self, call: NetworkCall) -> None:
-        self.per_block[call.block] += 1
-
-    @property
-    def total(self) -> int:
-        return self.per_block.total()
 
 
 def keyed_noise(
@@ -217,73 +181,18 @@ def sample_blocks(
         yield roll_out.denoise(block)
 
 
-def sample_bidirectional(
-    network: VideoTransformer,
-    render_latents: Latents,
-    conditions: Conditions,
-    config: TeacherConfig,
-    noise: Noise,
-    *,
-    negative_text: Float[Tensor, "batch tokens width"] | None = None,
-    clip: int = 0,
-    observe: Callable[[NetworkCall], None] | None = None,
-) -> Latents:
-    """Clean latents of a whole clip, without gradients.
-
-    conditions: of the clip, from its latent frame 0. negative_text: what guidance leads away from;
-    no prompt when None. References and cameras are the same in both predictions. clip: its index
-    where a video is cut into several; its noise is that of block ``clip``. observe: is told of
-    every step, with the guided velocity.
-    """
-    with torch.no_grad():
-        opacity = latent_opacity(
-            conditions.opacity,
-            network.config.temporal_factor,
-            network.config.spatial_factor,
-            is_first=True,
-        )
-        drawn = noise(clip, 0, render_latents.shape) if config.source == "mixing" else None
-        latents = source_latents(render_latents, opacity, drawn, config.source)
-        skip = _source_skip(network, opacity, render_latents)
-        branches = [(conditions, network.remember(conditions))]
-        if config.guidance != 1:
-            negative = (
-                conditions.drop(text=True)
-                if negative_text is None
-                else replace(conditions, text=negative_text)
-            )
-            branches.append((negative, _remember_text(network, negative, branches[0][1])))
-        solver = _unipc(config, latents.device)
-        for step, time in enumerate(solver.timesteps):
-            sigma = float(solver.sigmas[step])
-            timesteps = time.to(torch.float32).expand(len(latents))
-            predictions = [
-                network(latents, timesteps, branch, memory=memory, source_skip=skip)
-                for branch, memory in branches
-            ]
-            velocity = (
-                predictions[0]
-                if len(predictions) == 1
-                else predictions[1] + config.guidance * (predictions[0] - predictions[1])
-            )
-            if observe is not None:
-                observe(NetworkCall(clip, step, sigma, timesteps, latents, velocity))
-            latents = solver.step(velocity, time, latents, return_dict=False)[0]
-        return latents
-
-
 @dataclass(frozen=True)
 class _RollOut:
     """A roll-out under way: what its blocks share.
 
-    memory: has no gradients, so a call that needs them goes without.
+    cross_attention_cache: has no gradients, so a call that needs them goes without.
     """
 
     network: VideoTransformer
     config: SampleConfig
     noise: Noise
     cache: KVCache
-    memory: CrossMemory
+    cross_attention_cache: CrossAttentionCache
     exit_step: int | None
     observe: Callable[[NetworkCall], None] | None
     replay: Callable[[int], Latents | None] | None
@@ -302,13 +211,13 @@ class _RollOut:
             f"a roll-out begins at latent frame 0, not {block.first_latent_frame}"
         )
         with torch.no_grad():
-            memory = network.remember(block.conditions)
+            cached = network.cross_attention_cache(block.conditions)
         cache = (
             AppendingCache()
             if exit_step is not None
             else _ring_cache(network, block.render_latents, config)
         )
-        return _RollOut(network, config, noise, cache, memory, exit_step, observe, replay)
+        return _RollOut(network, config, noise, cache, cached, exit_step, observe, replay)
 
     def denoise(self, block: BlockInput) -> Latents:
         """The block's clean latents, its keys and values left in the cache by the last call."""
@@ -328,7 +237,7 @@ class _RollOut:
             network.config.spatial_factor,
             is_first,
         )
-        skip = _source_skip(network, opacity, render)
+        skip = source_skip_of(network, opacity, render)
         sigmas = self.config.sigmas(block.conditions.opacity)
         exit_step = len(sigmas) - 1 if self.exit_step is None else self.exit_step
         assert 0 <= exit_step < len(sigmas), f"exit at step {exit_step} of {len(sigmas)}"
@@ -357,24 +266,13 @@ class _RollOut:
                     block.conditions,
                     first_latent_frame=block.first_latent_frame,
                     cache=self.cache,
-                    memory=None if has_gradients else self.memory,
+                    cross_attention_cache=None if has_gradients else self.cross_attention_cache,
                     source_skip=skip,
                 )
                 clean = clean_from_velocity(noisy, velocity, sigma)
             if self.observe is not None:
                 self.observe(NetworkCall(index, step, sigma, timesteps, noisy, velocity))
         return clean
-
-
-def _remember_text(
-    network: VideoTransformer, conditions: Conditions, references_from: CrossMemory
-) -> CrossMemory:
-    """Memory of conditions that differ in nothing but the text: references, much the larger part,
-    are shared.
-    """
-    if conditions.reference_latents is None:
-        return network.remember(conditions)
-    return network.remember(conditions.drop(references=True)).with_references_of(references_from)
 
 
 def _ring_cache(network: VideoTransformer, latents: Latents, config: SampleConfig) -> RingCache:
@@ -392,7 +290,7 @@ def _ring_cache(network: VideoTransformer, latents: Latents, config: SampleConfi
     )
 
 
-def _source_skip(
+def source_skip_of(
     network: VideoTransformer, opacity: Tensor, render_latents: Latents
 ) -> Latents | None:
     """The render's part of the source, for networks that predict a velocity without it."""
@@ -401,18 +299,3 @@ def _source_skip(
         if network.config.noise_free_skip
         else None
     )
-
-
-def _unipc(config: TeacherConfig, device: torch.device) -> Any:
-    """The solver of Wan 2.1, set up for so many steps."""
-    from diffusers import UniPCMultistepScheduler
-
-    solver: Any = UniPCMultistepScheduler(
-        prediction_type="flow_prediction",
-        use_flow_sigmas=True,
-        flow_shift=config.shift,
-        solver_order=2,
-        solver_type="bh2",
-    )
-    solver.set_timesteps(config.steps, device=device)
-    return solver

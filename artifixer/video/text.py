@@ -24,7 +24,9 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, reason
 from artifixer.runtime.json_io import as_object, is_whole, shown
 from artifixer.runtime.run_folder import atomic_path, fingerprint, read_json
-from artifixer.video.weights import check_pretrained, check_settings_files, is_finite, open_tensors
+from artifixer.video.checkpoints.loading import is_finite
+from artifixer.video.checkpoints.pretrained import check_pretrained, check_settings_files
+from artifixer.video.checkpoints.tensor_files import open_tensors
 
 #: Part of the cache's key: to be raised when the same prompt and weights begin to give other
 #: values.
@@ -62,7 +64,10 @@ class EncodedPrompt:
         """One line for the user when a part of the prompt was ignored."""
         if not self.cut_tokens:
             return None
-        return f"prompt too long: the last {self.cut_tokens} tokens were cut, the model reads {self.embedding.shape[1]}"
+        return (
+            f"prompt too long: the last {self.cut_tokens} tokens were cut, the model reads "
+            f"{self.embedding.shape[1]}"
+        )
 
 
 def no_prompt(

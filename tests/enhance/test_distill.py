@@ -116,7 +116,9 @@ def test_evidence_counts_the_views_that_see_a_point() -> None:
 
 
 def test_what_is_hidden_from_the_training_views_has_no_evidence() -> None:
-    """A small wall close to the training camera hides the large one from it, not from the target."""
+    """A small wall close to the training camera hides the large one from it, not from
+    the target.
+    """
     near = wall(-0.35, 0.35, z=-3.0)
     both = wall(-4, 4).map(lambda tensor: tensor)
     scene = Splats(*(torch.cat([getattr(both, name), getattr(near, name)]) for name in vars(both)))

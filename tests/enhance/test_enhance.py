@@ -18,7 +18,9 @@ from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
 from artifixer.splats.render import Renders
 from artifixer.splats.render_folder import read_render_folder, write_render_folder
-from artifixer.video.models import Model, ModelConfig, load_model, save_model
+from artifixer.video.checkpoints.ours import save_model
+from artifixer.video.model import Model, ModelConfig
+from artifixer.video.model_files import load_model
 from tests.video.made_models import SMALL, WAN_LIKE, made_model
 
 WIDTH, HEIGHT = 20, 14

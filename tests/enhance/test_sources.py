@@ -49,8 +49,8 @@ def test_memory_and_disk_give_the_same_numbers(tmp_path: Path):
     write_render_folder(tmp_path, single, [CameraFrame(cameras[i]) for i in range(3)])
     folder = read_render_folder(tmp_path)
     for ours, theirs in zip(
-        read_frames(checked_source(folder, cameras), cameras, 0, 3, 16, 16),
-        read_frames(checked_source(renders, cameras), cameras, 0, 3, 16, 16),
+        read_frames(checked_source(folder, cameras), cameras, 0, 3),
+        read_frames(checked_source(renders, cameras), cameras, 0, 3),
         strict=True,
     ):
         assert torch.equal(ours, theirs)
@@ -58,7 +58,7 @@ def test_memory_and_disk_give_the_same_numbers(tmp_path: Path):
 
 def test_frames_behind_the_last_repeat_it():
     cameras = some_cameras(3)
-    rgb, opacity = read_frames(RendersInMemory(some_renders(3)), cameras, 1, 4, 20, 14)
+    rgb, opacity = read_frames(RendersInMemory(some_renders(3)), cameras, 1, 4)
     assert rgb.shape == (4, 14, 20, 3)
     assert torch.equal(rgb[1:], rgb[1:2].expand(3, -1, -1, -1))
     assert torch.equal(opacity[1:], opacity[1:2].expand(3, -1, -1))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from artifixer.cli import main
 from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_STOPPED
-from artifixer.video.models import save_model
+from artifixer.video.checkpoints.ours import save_model
 from tests.pipeline.test_enhance_renders import frames_in, write_renders
 from tests.video.made_models import SMALL, WAN_LIKE, made_model, save_text_encoder
 
@@ -335,7 +335,9 @@ def test_a_model_that_does_not_fit_is_one_line(
             "cpu has 0.00105 GB free: 2.46e-06 GB too much; what would fit: --references 2",
         ),
     ):
-        monkeypatch.setattr("artifixer.video.memory.free_memory", lambda device, free=free: free)
+        monkeypatch.setattr(
+            "artifixer.video.memory_estimate.free_memory", lambda device, free=free: free
+        )
         assert_refused(words(inputs, tmp_path / "out"), message, capsys)
     assert not (tmp_path / "out").exists()
 

@@ -16,7 +16,7 @@ from artifixer.pipeline.run import Result
 from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
 from artifixer.splats.files import read_splat_file, write_splat_file
 from artifixer.splats.ply import read_splats, write_splats
-from artifixer.video.models import save_model
+from artifixer.video.checkpoints.ours import save_model
 from tests.flows.test_reconstruct_flow import CAPTURE, killed
 from tests.video.made_models import SMALL, made_model
 

@@ -22,7 +22,7 @@ from artifixer.curation import jobs
 from artifixer.recipes import curate as curate_recipes
 from artifixer.recipes import train as train_recipes
 from artifixer.splats import reconstruct as reconstruct_module
-from artifixer.video.models import save_model
+from artifixer.video.checkpoints.ours import save_model
 from tests.flows.kills import Point, Write, in_process, killed_at, watched_writes
 from tests.flows.made_runs import CAPTURE, results, small_run
 from tests.pipeline.test_enhance_renders import write_renders

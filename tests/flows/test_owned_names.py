@@ -12,7 +12,7 @@ from artifixer.cli import main
 from artifixer.runtime.errors import EXIT_DONE
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.splats.free_space import FreeSpaceConfig
-from artifixer.video.models import save_model
+from artifixer.video.checkpoints.ours import save_model
 from tests.flows.made_runs import FIT, small_run
 from tests.video.made_models import SMALL, made_model
 

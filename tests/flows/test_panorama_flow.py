@@ -24,7 +24,7 @@ from artifixer.runtime.media import read_image
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.panoramas import panorama_of
 from artifixer.splats.splats import SH_BASE, Splats
-from artifixer.video.models import save_model
+from artifixer.video.checkpoints.ours import save_model
 from tests.flows.test_reconstruct_flow import killed
 from tests.scenes.made_panoramas import write_capture
 from tests.video.made_models import SMALL, made_model

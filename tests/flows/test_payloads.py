@@ -24,7 +24,7 @@ from artifixer.cli import main
 from artifixer.pipeline.run import run
 from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
 from artifixer.runtime.progress import Progress
-from artifixer.video.models import save_model
+from artifixer.video.checkpoints.ours import save_model
 from tests.flows.made_runs import small_config, small_run
 from tests.video.made_models import SMALL, made_model, save_text_encoder
 

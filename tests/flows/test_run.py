@@ -26,7 +26,7 @@ from artifixer.geometry.camera_file import read_cameras, write_cameras
 from artifixer.pipeline.capture import CaptureChoice
 from artifixer.pipeline.plan import plan_run
 from artifixer.pipeline.run import Result, stage_names
-from artifixer.pipeline.run_config import ignored_masks, parse_variants
+from artifixer.pipeline.run_config import parse_variants
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.media import image_size, read_image
 from artifixer.runtime.seeds import numpy_generator
@@ -35,7 +35,7 @@ from artifixer.scenes.formats import load_scene
 from artifixer.scenes.scale import METRIC_FACTOR
 from artifixer.splats.ply import read_splats, write_splats
 from artifixer.splats.render_folder import read_render_folder
-from artifixer.video.models import save_model
+from artifixer.video.checkpoints.ours import save_model
 from tests.scenes.capture_files import transforms_content, write_transforms
 from tests.scenes.test_depth_models import MAKERS as DEPTH_MODELS
 from tests.video.made_models import SMALL, made_model
@@ -495,14 +495,6 @@ def test_variants_are_words() -> None:
     assert parse_variants("3d+, artifixer") == ("artifixer", "artifixer3d_plus")
     with pytest.raises(InputError, match=r"--variants '4d'"):
         parse_variants("4d")
-
-
-def test_masks_are_mentioned(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    assert ignored_masks(str(tmp_path)) == []
-    (tmp_path / "masks").mkdir()
-    (note,) = ignored_masks(str(tmp_path))
-    assert "masks" in note and "ignored" in note
 
 
 def test_the_plan_counts_and_writes_nothing(

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -49,9 +50,7 @@ class Target:
 def _inspect(folder: Path) -> object:
     from artifixer.pipeline.capture import identify
     from artifixer.pipeline.inspect_capture import inspect_capture
-    from artifixer.pipeline.run_config import ignored_masks
 
-    ignored_masks(str(folder))
     identify(str(folder))
     return inspect_capture(str(folder))
 
@@ -132,6 +131,10 @@ def _make_photos(folder: Path) -> None:
     )
     image.convert("P").save(folder / "images" / "h.png")
     image.convert("RGBA").save(folder / "images" / "i.webp")
+    image.save(folder / "images" / "j.avif")
+    import pillow_heif
+
+    pillow_heif.from_pillow(image).save(folder / "images" / "k.heic")
 
 
 def _read_photos(folder: Path) -> object:
@@ -146,7 +149,7 @@ def _read_photos(folder: Path) -> object:
                 read(folder / "images" / name)
             except InputError:
                 continue  # the next photo is read all the same
-    photos._camera_groups(folder / "images", names)
+    photos._camera_groups(photos.readable_photos(folder, folder / "images")[0])
     return _inspect(folder)
 
 
@@ -360,6 +363,57 @@ def _read_camera_path(folder: Path) -> object:
     return read_camera_path(folder / "cameras.json")
 
 
+def _make_other_paths(folder: Path) -> None:
+    """Paths of other tools, and a COLMAP model."""
+    pose = pose_matrix((1, 2, 3))
+    sizes = {"width": WIDTH, "height": HEIGHT, "fx": 50.0, "fy": 50.0}
+    camera = {"id": 0, "img_name": "a", "position": [1, 2, 3], "rotation": np.eye(3).tolist()}
+    (folder / "cameras.json").write_text(json.dumps([camera | sizes]))
+    frame = {"camera_to_world": [v for row in pose for v in row], "fov": 50.0, "aspect": 1.3}
+    path = {"camera_type": "perspective", "render_width": WIDTH, "render_height": HEIGHT}
+    (folder / "camera_path.json").write_text(json.dumps(path | {"camera_path": [frame]}))
+    (folder / "dataparser_transforms.json").write_text(
+        json.dumps({"transform": pose[:3], "scale": 0.5})
+    )
+    write_colmap(folder, "OPENCV", ".bin", views=3)
+
+
+def _read_other_paths(folder: Path) -> object:
+    from artifixer.scenes.camera_path_file import path_origin, read_camera_path
+
+    for path in (folder / "cameras.json", folder):
+        _try(read_camera_path, path)
+        _try(path_origin, path)
+    return read_camera_path(folder / "camera_path.json")
+
+
+def _make_masked(folder: Path) -> None:
+    """A NeRF-synthetic folder with alpha, and masks of other photos."""
+    for part in ("train", "val", "test"):
+        frames = []
+        for number in range(2):
+            path = folder / part / f"r_{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            alpha = np.full((HEIGHT, WIDTH), 100 * number, np.uint8)
+            Image.fromarray(np.dstack([noise(WIDTH, HEIGHT), alpha])).save(path)
+            pose = pose_matrix((number, 0, 0))
+            frames.append({"file_path": f"./{part}/r_{number}", "transform_matrix": pose})
+        content = {"camera_angle_x": 0.7, "frames": frames}
+        (folder / f"transforms_{part}.json").write_text(json.dumps(content))
+    (folder / "masks" / "test").mkdir(parents=True)
+    Image.fromarray(noise(WIDTH, HEIGHT)[..., 0]).save(folder / "masks" / "test" / "r_0.png")
+
+
+def _read_masked(folder: Path) -> object:
+    from artifixer.scenes.formats import load_scene
+
+    for photo in load_scene(folder).photos:
+        for layer in (photo.read, photo.mask, photo.opacity):
+            if layer is not None:
+                _try(layer)
+    return _inspect(folder)
+
+
 def _make_renders(folder: Path) -> None:
     from artifixer.geometry.camera_file import CameraFrame
     from artifixer.splats.render import render
@@ -383,7 +437,7 @@ def _read_renders(folder: Path) -> object:
     cameras = alike_cameras(found.frames, str(folder))
     source = checked_source(found, cameras)
     _try(sampled_depths, found, cameras)
-    return read_frames(source, cameras, 0, len(cameras), 32, 32)
+    return read_frames(source, cameras, 0, len(cameras))
 
 
 # Run folders -------------------------------------------------------------------------------------
@@ -494,7 +548,8 @@ def _read_reconstruction(folder: Path) -> object:
     from artifixer.splats.free_space import FreeSpaceConfig, FreeSpaceLoss
     from artifixer.splats.reconstruct import _load_or_start
 
-    config, capture = RECIPES["tiny"].reconstruct, Any
+    config = RECIPES["tiny"].reconstruct
+    capture: Any = SimpleNamespace(scene=SimpleNamespace(origin=(0.0, 0.0, 0.0)))
     pull = FreeSpaceLoss([_cameras(1, 16, 12)], 1.0, 0.01, FreeSpaceConfig())
 
     def continued() -> None:
@@ -603,19 +658,19 @@ def _read_curation(folder: Path) -> object:
 
 
 def _make_model(folder: Path) -> None:
-    from artifixer.video.models import save_model
+    from artifixer.video.checkpoints.ours import save_model
 
     save_model(folder, made_model(SMALL))
 
 
 def _make_wan_like(folder: Path) -> None:
-    from artifixer.video.models import save_model
+    from artifixer.video.checkpoints.ours import save_model
 
     save_model(folder, made_model(WAN_LIKE), part_bytes=100_000)
 
 
 def _make_release(folder: Path) -> None:
-    from artifixer.video.weights import release_name
+    from artifixer.video.checkpoints.release_names import release_name
 
     transformer = replace(
         WAN_LIKE.transformer, width=256, ffn_width=16, heads=2, layers=1, text_tokens=512
@@ -632,7 +687,8 @@ def _make_wan(folder: Path) -> None:
     """A folder of diffusers, with an index of its parts."""
     from safetensors.torch import save_file
 
-    from artifixer.video.weights import is_added_layer, release_name
+    from artifixer.video.checkpoints.release_names import release_name
+    from artifixer.video.initialise import is_added_layer
 
     model = made_model(WAN_LIKE)
     (folder / "transformer").mkdir()
@@ -677,8 +733,8 @@ def _make_wan(folder: Path) -> None:
 
 
 def _read_model(folder: Path) -> object:
-    from artifixer.video.memory import check_memory, default_plan
-    from artifixer.video.models import load_model, locate_model
+    from artifixer.video.memory_estimate import check_memory, default_plan
+    from artifixer.video.model_files import load_model, locate_model
 
     files = locate_model(folder)
     files.check_prompt("")
@@ -799,6 +855,8 @@ TARGETS: dict[str, Target] = {
     "ply": Target(_make_ply, _read_ply, 4),
     "splat files": Target(_make_splat_files, _read_splat_files, 3),
     "camera path": Target(_make_camera_path, _read_camera_path, 2),
+    "paths of other tools": Target(_make_other_paths, _read_other_paths, 2),
+    "masks and alpha": Target(_make_masked, _read_masked, 2),
     "render folder": Target(_make_renders, _read_renders, 3),
     "run": Target(_make_run, _read_run, 4),
     "reconstruction": Target(_make_reconstruction, _read_reconstruction, 3),

@@ -1,4 +1,6 @@
-"""LPIPS and FID: where they cannot be computed they say why, and never fall back to something else."""
+"""LPIPS and FID: where they cannot be computed they say why, and never fall back to
+something else.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ resumption; damage skipped or named.
 from __future__ import annotations
 
 import random
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -67,13 +66,6 @@ def test_the_pair_at_an_index_does_not_depend_on_what_was_read_before(folder: Pa
     random.Random(0).shuffle(shuffled)
     resumed = OrderedPairs(pairs, seed=3, group=2, memory_limit=0)
     assert [resumed.pair(index).name for index in shuffled] == [names[index] for index in shuffled]
-
-
-def test_reading_ahead_gives_the_same_pairs_in_order(folder: Path) -> None:
-    ordered = OrderedPairs(open_pairs(folder), seed=1)
-    expected = [ordered.pair(index).name for index in range(5, 30)]
-    assert [pair.name for pair in ordered.ahead(range(5, 30))] == expected
-    assert [pair.name for pair in islice(ordered.ahead(range(5, 30)), 3)] == expected[:3]
 
 
 def test_stored_pairs_come_back_as_written(folder: Path) -> None:

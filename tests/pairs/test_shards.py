@@ -1,4 +1,6 @@
-"""Shards: there and back, plain tar, the same bytes for the same pairs, and damage that is named."""
+"""Shards: there and back, plain tar, the same bytes for the same pairs, and damage that
+is named.
+"""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.media import read_image, read_video, write_png
 from artifixer.splats.render import Renders
 from artifixer.splats.render_folder import read_render_folder, write_render_folder
-from artifixer.video import memory
-from artifixer.video.models import save_model
+from artifixer.video import memory_estimate
+from artifixer.video.checkpoints.ours import save_model
 from tests.video.made_models import SMALL, made_model
 
 FRAMES = 14
@@ -164,7 +164,7 @@ def test_a_model_that_does_not_fit_is_not_loaded(
     inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_module, "load_model", lambda *_: pytest.fail("loaded"))
-    monkeypatch.setattr(memory, "free_memory", lambda device: 100_000)
+    monkeypatch.setattr(memory_estimate, "free_memory", lambda device: 100_000)
     with pytest.raises(InputError, match=r"small at 16x16 with 3 references needs .* too much"):
         enhance_renders(made_job(inputs), tmp_path / "out")
     monkeypatch.undo()

@@ -9,16 +9,21 @@ from made_pairs import MadePairs
 
 from artifixer.runtime.seeds import generator
 from artifixer.training.autoencoder import with_statistics
-from artifixer.training.bidirectional import bidirectional_stage
 from artifixer.training.clips import ClipConfig
-from artifixer.training.diffusion_forcing import diffusion_forcing_stage
-from artifixer.training.flow_matching import FlowMatchingStage, FlowMatchingTraining
+from artifixer.training.flow_matching import (
+    FlowMatchingKind,
+    FlowMatchingStage,
+    FlowMatchingTraining,
+)
+from artifixer.training.job import flow_matching_stage, self_forcing_class
 from artifixer.training.self_forcing import SelfForcingStage, SelfForcingTraining
 from artifixer.video.flow import FlowSchedule
-from artifixer.video.models import Model, ModelConfig
+from artifixer.video.initialise import initialise
+from artifixer.video.model import Model, ModelConfig
 from artifixer.video.sample import SampleConfig
 from artifixer.video.small_autoencoder import SmallAutoencoder, SmallAutoencoderConfig
-from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig, initialise
+from artifixer.video.transformer import VideoTransformer
+from artifixer.video.transformer_config import VideoTransformerConfig
 from artifixer.video.vae import Vae, frames_to_video
 
 VAE = SmallAutoencoderConfig(width=8, depth=1, encoder_width=8, z_dim=8)
@@ -62,11 +67,10 @@ def made_model(
     return Model(replace(CONFIG, vae=vae.config), transformer.to(dtype), vae.to(dtype=dtype))
 
 
-def flow_stage(name: str, model: Model, settings: FlowMatchingTraining) -> FlowMatchingStage:
-    build = {"bidirectional": bidirectional_stage, "diffusion_forcing": diffusion_forcing_stage}[
-        name
-    ]
-    return build(model, settings, seed=0, compute="float32")
+def flow_stage(
+    kind: FlowMatchingKind, model: Model, settings: FlowMatchingTraining
+) -> FlowMatchingStage:
+    return flow_matching_stage(kind, model, settings, seed=0, compute="float32")
 
 
 def self_forcing_stage(
@@ -83,7 +87,7 @@ def self_forcing_stage(
         CONFIG.sink_frames,
         schedule=FlowSchedule(shift=CONFIG.shift),
     )
-    return SelfForcingStage(
+    return self_forcing_class(settings)(
         student.transformer,
         critic,
         teacher.transformer,

@@ -12,7 +12,7 @@ from torch import Tensor
 from artifixer.geometry.cameras import Cameras
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.seeds import generator
-from artifixer.training.loop import Stage
+from artifixer.training.stage import Stage
 
 #: The wall is this far from the cameras, world units.
 DISTANCE = 2.0

@@ -20,10 +20,12 @@ from artifixer.runtime.errors import InputError
 from artifixer.training import job as job_module
 from artifixer.training.captions import CaptionedPairs, with_caption
 from artifixer.training.clips import ClipConfig
-from artifixer.training.job import TrainingJob, TrainingRecipe, run_training
+from artifixer.training.job import run_training
 from artifixer.training.loop import LoopConfig
 from artifixer.training.parallel import ParallelConfig
-from artifixer.video.models import load_model, save_model
+from artifixer.training.recipe import TrainingJob, TrainingRecipe
+from artifixer.video.checkpoints.ours import save_model
+from artifixer.video.model_files import load_model
 from artifixer.video.text import TextConfig, TextEncoder
 from tests.video.made_models import WAN_LIKE, made_model, save_text_encoder
 

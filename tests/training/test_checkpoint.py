@@ -27,8 +27,9 @@ from artifixer.runtime.distributed import joined_processes, rank, world_size
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.progress import Progress
 from artifixer.training.checkpoint import INDEX, latest_checkpoint, load_checkpoint, state_tensors
-from artifixer.training.loop import LoopConfig, Stage, train
+from artifixer.training.loop import LoopConfig, train
 from artifixer.training.parallel import is_sharded
+from artifixer.training.stage import Stage
 
 
 def whole_state(stage: Stage) -> dict[str, Tensor]:
@@ -309,7 +310,8 @@ def test_checkpoints_of_earlier_versions_are_refused_and_not_unpickled(tmp_path:
     (folder / ".metadata").write_bytes(pickle.dumps(Payload()))
     with pytest.raises(
         InputError,
-        match=r"step_00000002: was written by an earlier version.*cannot be resumed: use --overwrite",
+        match=r"step_00000002: was written by an earlier version.*cannot be resumed: "
+        r"use --overwrite",
     ):
         run_toy(Toy(), tmp_path, LoopConfig(steps=3))
     assert not touched.exists()

@@ -197,7 +197,9 @@ def test_clips_with_other_numbers_of_references_form_a_batch():
 
 @pytest.mark.parametrize("views", [0, 3])
 def test_the_reference_branch_runs_without_references_and_gives_zeros(views):
-    """Else processes with sharded weights would exchange other modules than those that drew some."""
+    """Else processes with sharded weights would exchange other modules than those that
+    drew some.
+    """
     model = made_model(MadePairs(count=1), zeros=False)
     clip = cut_clip(made_pair(0, views=views), torch.arange(13), [])
     encoded = encode_clips([clip], model.vae, CONFIG.text)

@@ -98,7 +98,8 @@ def test_a_disk_that_takes_no_more_bytes_leaves_the_previous_checkpoint(tmp_path
         resource.setrlimit(resource.RLIMIT_FSIZE, (LITTLE_SPACE, LITTLE_SPACE))
         with pytest.raises(
             InputError,
-            match=r"step_00000004: cannot write the checkpoint: file larger.*; earlier ones are intact",
+            match=r"step_00000004: cannot write the checkpoint: file larger.*; "
+            r"earlier ones are intact",
         ):
             run(steps=4)
         return EXIT_BAD_INPUT

@@ -20,12 +20,14 @@ from artifixer.pairs.loader import PairSet, open_pairs
 from artifixer.pairs.shards import describe, encode_sample, read_index, write_index, write_shard
 from artifixer.recipes.train import RECIPES, TINY
 from artifixer.runtime.errors import InputError
-from artifixer.training import validation
-from artifixer.training.job import TrainingJob, TrainingRecipe, initial_model, run_training
+from artifixer.training.initial_model import initial_model
+from artifixer.training.job import run_training
 from artifixer.training.parallel import ParallelConfig
+from artifixer.training.recipe import TrainingJob, TrainingRecipe
 from artifixer.training.validation import ValidationConfig
-from artifixer.video.models import load_model
-from artifixer.video.sample import TeacherConfig
+from artifixer.video import rollout as rollout_module
+from artifixer.video.model_files import load_model
+from artifixer.video.teacher import TeacherConfig
 
 
 @pytest.fixture(scope="module")
@@ -291,9 +293,9 @@ def test_validation_of_the_bidirectional_stage_samples_the_teacher(pairs, tmp_pa
     monkeypatch.setitem(RECIPES, "tiny", recipe)
     samplers = []
     for name in ("sample_bidirectional", "sample_blocks"):
-        sampler = getattr(validation, name)
+        sampler = getattr(rollout_module, name)
         monkeypatch.setattr(
-            validation,
+            rollout_module,
             name,
             lambda *a, _name=name, _sampler=sampler, **k: (
                 samplers.append(_name) or _sampler(*a, **k)
@@ -359,7 +361,10 @@ def test_damaged_shards_are_left_out_on_request(pairs, tmp_path, monkeypatch, ca
 def test_pairs_of_another_camera_scale_than_the_models_are_refused_by_name(pairs, tmp_path):
     opened, recipe = open_pairs(pairs), small_recipe()
     metric = replace(recipe, model=replace(recipe.model, camera_scale="metric"))
-    expected = r"made-0 has camera scale median_depth, model tiny expects metric; curate with --camera-scale metric"
+    expected = (
+        r"made-0 has camera scale median_depth, model tiny expects metric; curate with "
+        r"--camera-scale metric"
+    )
     with pytest.raises(InputError, match=rf"--pairs .*: {expected}"):
         run_training(replace(job("bidirectional", opened), recipe=metric), tmp_path / "t")
     assert not (tmp_path / "t").exists()
@@ -387,6 +392,7 @@ def test_train_with_initial_weights_of_another_camera_scale_exits_with_2(
     metric = replace(recipe, model=replace(recipe.model, camera_scale="metric"))
     monkeypatch.setitem(RECIPES, "tiny", metric)
     words = ["train", "autoencoder", "--pairs", str(pairs), "--init", str(weights)]
+    capsys.readouterr()
     assert cli.main([*words, "--out", str(tmp_path / "t"), "--device", "cpu"]) == 2
     error = capsys.readouterr().err
     assert f"--init {weights}: model tiny has camera scale median_depth" in error

@@ -24,7 +24,9 @@ from artifixer.training.loop import LoopConfig, NonFiniteLoss, rate_factor, trai
 
 
 class Toy:
-    """Two linear layers with optimizers of their own: the second has its turn at every other step."""
+    """Two linear layers with optimizers of their own: the second has its turn at every
+    other step.
+    """
 
     name = "toy"
 

@@ -24,9 +24,10 @@ from artifixer.runtime.distributed import joined_processes, world_size
 from artifixer.runtime.progress import Progress
 from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining
 from artifixer.training.flow_matching import FlowMatchingTraining
-from artifixer.training.loop import LoopConfig, Stage, train
+from artifixer.training.loop import LoopConfig, train
 from artifixer.training.parallel import ParallelConfig, distribute
 from artifixer.training.self_forcing import SelfForcingTraining
+from artifixer.training.stage import Stage
 from artifixer.video.transformer import VideoTransformer
 
 #: Means over processes are float32 sums in another order, which Adam amplifies over the steps.
@@ -72,7 +73,7 @@ def made_stage(name: str, pairs: MadePairs, parallel: ParallelConfig) -> Stage:
             distributed(network)
         settings = SelfForcingTraining(
             CLIPS,
-            student_every=2,
+            student_interval=2,
             guidance=2.0,
             student_learning_rate=RATE,
             critic_learning_rate=RATE,
@@ -83,7 +84,9 @@ def made_stage(name: str, pairs: MadePairs, parallel: ParallelConfig) -> Stage:
 
 
 def train_curve(name: str, parallel: ParallelConfig, steps: int, folder: Path) -> None:
-    """Four pairs per step, whatever the number of processes; the curve goes to ``metrics.jsonl``."""
+    """Four pairs per step, whatever the number of processes; the curve goes to
+    ``metrics.jsonl``.
+    """
     pairs = MadePairs(count=3)
     config = LoopConfig(steps=steps, batch=4 // world_size(), save_every=steps)
     train(made_stage(name, pairs, parallel), pairs, config, folder, Progress(output=io.StringIO()))

@@ -29,9 +29,11 @@ from artifixer.runtime.seeds import generator
 from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining
 from artifixer.training.clips import encode_clips
 from artifixer.training.flow_matching import FlowMatchingTraining
-from artifixer.training.loop import LoopConfig, Stage, train
+from artifixer.training.loop import LoopConfig, train
 from artifixer.training.parallel import ParallelConfig, distribute, whole_tensors
 from artifixer.training.self_forcing import SelfForcingTraining
+from artifixer.training.small_model import SmallFlowTraining
+from artifixer.training.stage import Stage
 from artifixer.video.transformer import VideoTransformer
 
 #: Means over processes are sums in another order, in float64.
@@ -68,13 +70,11 @@ def made_stage(
         teacher.transformer.head.bias.data += 0.1
         for network in (model.transformer, critic, teacher.transformer):
             distributed(network)
-        settings = SelfForcingTraining(CLIPS, student_every=2, guidance=2.0)
+        settings = SelfForcingTraining(CLIPS, student_interval=2, guidance=2.0)
         stage = self_forcing_stage(model, teacher, critic, settings)
     else:
         distributed(model.transformer)
-        second = FlowMatchingTraining(
-            CLIPS, source="direct", level_weights="even", second_share=0.5, second_from=1
-        )
+        second = SmallFlowTraining(CLIPS, source="direct", second_fraction=0.5, second_from=1)
         plain = FlowMatchingTraining(CLIPS)
         stage = (
             flow_stage("diffusion_forcing", model, second)
@@ -89,7 +89,9 @@ def made_stage(
 def trained_weights(
     name: str, strategy: Strategy, folder: Path, steps: int = 5
 ) -> dict[str, torch.Tensor]:
-    """All trained weights after a few steps with two pairs each, whatever the number of processes."""
+    """All trained weights after a few steps with two pairs each, whatever the number of
+    processes.
+    """
     pairs = MadePairs(count=3)
     stage = made_stage(name, pairs, strategy)
     config = LoopConfig(steps=steps, batch=2 // world_size(), save_every=100)

@@ -19,17 +19,19 @@ from artifixer.training.clips import draw_batch, encode_clips
 from artifixer.training.flow_matching import FlowMatchingTraining
 from artifixer.training.loop import LoopConfig, train
 from artifixer.training.self_forcing import SelfForcingStage, SelfForcingTraining, cut_in_blocks
-from artifixer.video.models import Model
+from artifixer.video.model import Model
 from artifixer.video.sample import SampleConfig, keyed_noise, sample_blocks
 
 #: Gradients of layers that are run again differ by rounding of float32 sums at most.
 CHECKPOINT_TOLERANCE = 1e-5
 
-SETTINGS = SelfForcingTraining(WHOLE_CLIPS, student_every=1, guidance=1.0)
+SETTINGS = SelfForcingTraining(WHOLE_CLIPS, student_interval=1, guidance=1.0)
 
 
 def random_stage(pairs: MadePairs, settings: SelfForcingTraining = SETTINGS):
-    """All three networks with random weights everywhere, the critic's and the teacher's the same."""
+    """All three networks with random weights everywhere, the critic's and the teacher's
+    the same.
+    """
     teacher = made_model(pairs, seed=1, zeros=False)
     return self_forcing_stage(
         made_model(pairs, zeros=False), teacher, deepcopy(teacher.transformer), settings
@@ -41,7 +43,7 @@ def generators(count: int) -> list[torch.Generator]:
 
 
 def error_ratio(model: Model, pairs: MadePairs, steps: int) -> float:
-    """Squared error of a sampled roll-out's latents relative to the render's."""
+    """Squared error of a sampled rollout's latents relative to the render's."""
     clips = draw_batch(pairs.pairs, WHOLE_CLIPS, [generator(9, "clip")], generator(9, "shape"))
     encoded = encode_clips(clips, model.vae, model.config.text)
     sampling = SampleConfig(steps, CONFIG.block_frames, CONFIG.window_frames, CONFIG.sink_frames)
@@ -99,7 +101,7 @@ def test_one_pair_is_learned_by_heart_in_few_steps(tmp_path):
 
 def test_the_student_has_its_turn_at_every_fifth_step_and_the_critic_at_every_one():
     pairs = MadePairs(count=1)
-    stage = random_stage(pairs, replace(SETTINGS, student_every=5))
+    stage = random_stage(pairs, replace(SETTINGS, student_interval=5))
     turns = [set(losses_of(stage, pairs.pairs, generators(1), step)[0]) for step in range(7)]
     assert turns == [{"student", "critic"} if step in (0, 5) else {"critic"} for step in range(7)]
     for step in range(1, 8):
@@ -175,43 +177,25 @@ def test_later_blocks_teach_earlier_ones_through_the_cache(exit_step):
     clips = draw_batch(pairs.pairs, WHOLE_CLIPS, generators(1), generator(0, "shape"))
     encoded = encode_clips(clips, stage.vae, CONFIG.text)
     render = encoded.render_latents.requires_grad_()
-    made = stage._roll_out(
+    made = stage._rollout(
         replace(encoded, render_latents=render), stage.sampling, exit_step, generators(1)
     )
     (gradient,) = torch.autograd.grad(made[:, :, CONFIG.block_frames :].sum(), render)
     assert float(gradient[:, :, : CONFIG.block_frames].abs().max()) > 0
 
 
-def test_students_without_a_goal_or_a_turn_are_refused():
+def test_rollouts_from_another_source_than_mixing_are_refused():
     pairs = MadePairs(count=1)
-    with pytest.raises(AssertionError, match="every step must be the student's"):
-        random_stage(pairs, replace(SETTINGS, matching_weight=0.0, student_every=2))
     student, teacher = made_model(pairs), made_model(pairs)
-    direct = SampleConfig(
-        1, CONFIG.block_frames, CONFIG.window_frames, CONFIG.sink_frames, source="direct"
-    )
-    with pytest.raises(AssertionError, match="need a goal of their own"):
+    sampling = replace(CONFIG.sampling(), source="direct", steps=1)
+    with pytest.raises(AssertionError, match="distribution to match only from mixing"):
         SelfForcingStage(
             student.transformer,
             deepcopy(teacher.transformer),
             teacher.transformer,
             student.vae,
             SETTINGS,
-            direct,
+            sampling,
             0,
             "float32",
         )
-
-
-def test_a_share_of_roll_outs_starts_at_the_mixing_source():
-    pairs = MadePairs(count=1)
-    stage = random_stage(pairs, replace(SETTINGS, mixing_share=0.5, clean_weight=1.0))
-    stage.sampling = replace(stage.sampling, source="direct", steps=1)
-    chosen = [stage._sampling(step) for step in range(40)]
-    assert {(sampling.source, sampling.steps) for sampling in chosen} == {
-        ("direct", 1),
-        ("mixing", 4),
-    }
-    for step, sampling in enumerate(chosen[:6]):
-        turns = set(losses_of(stage, pairs.pairs, generators(1), step)[0])
-        assert turns == ({"student", "critic"} if sampling.source == "mixing" else {"student"})

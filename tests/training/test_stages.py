@@ -22,9 +22,9 @@ from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.progress import Progress
 from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining
 from artifixer.training.checkpoint import state_tensors
-from artifixer.training.flow_matching import FlowMatchingTraining
-from artifixer.training.loop import LoopConfig, NonFiniteLoss, Stage, train
-from artifixer.training.self_forcing import SelfForcingTraining
+from artifixer.training.loop import LoopConfig, NonFiniteLoss, train
+from artifixer.training.small_model import SmallFlowTraining, SmallSelfForcingTraining
+from artifixer.training.stage import Stage
 
 STAGES = ("autoencoder", "bidirectional", "diffusion_forcing", "self_forcing")
 CLIPS = replace(WHOLE_CLIPS, tail_drop=0.5, text_drop=0.1, reference_drop=0.1, augment=True)
@@ -57,9 +57,9 @@ def new_stage(name: str, pairs: MadePairs) -> Stage:
         )
     if name == "self_forcing":
         teacher = made_model(pairs, seed=1, zeros=False)
-        settings = SelfForcingTraining(CLIPS, student_every=2, mixing_share=0.5)
+        settings = SmallSelfForcingTraining(CLIPS, student_interval=2, mixing_fraction=0.5)
         return self_forcing_stage(model, teacher, deepcopy(teacher.transformer), settings)
-    return flow_stage(name, model, FlowMatchingTraining(CLIPS, learning_rate=1e-3, ema_decay=0.9))
+    return flow_stage(name, model, SmallFlowTraining(CLIPS, 1e-3, source="mixing", ema_decay=0.9))
 
 
 def trained(name: str, pairs: MadePairs, folder: Path) -> dict[str, torch.Tensor]:

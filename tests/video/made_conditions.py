@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from artifixer.video.conditions import Conditions
-from artifixer.video.models import ModelConfig
+from artifixer.video.model import ModelConfig
 
 
 def made_conditions(

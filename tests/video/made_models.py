@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from artifixer.video.models import Model, ModelConfig, random_model
+from artifixer.video.model import Model, ModelConfig
+from artifixer.video.model_files import random_model
 from artifixer.video.small_autoencoder import SmallAutoencoderConfig
-from artifixer.video.transformer import VideoTransformerConfig
+from artifixer.video.transformer_config import VideoTransformerConfig
 from artifixer.video.vae import VaeConfig
 
 #: Two layers on a small autoencoder.

@@ -12,15 +12,13 @@ from scipy.spatial.transform import Rotation
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.geometry.transforms import quaternion_to_matrix, rotation_angle
-from artifixer.video.conditions import (
-    Conditions,
-    RollOutContext,
-    clip_conditions,
+from artifixer.video.camera_conditions import (
     normalised_Ks,
     pooled_cameras,
     ray_map,
     weights_cameras,
 )
+from artifixer.video.conditions import Conditions, RolloutContext, clip_conditions
 from tests.video.parity_cases import cases_of, manifest_of, read_case
 
 #: float32 against the release's own tensors.
@@ -53,7 +51,9 @@ def path(frames: int, seed: int = 0) -> Cameras:
 def opengl_cameras(
     camera_to_world: torch.Tensor, lenses: list[dict[str, float]], size: tuple[int, int]
 ) -> Cameras:
-    """Poses and intrinsics as ``transforms.json`` holds them, resized to ``size`` (width, height)."""
+    """Poses and intrinsics as ``transforms.json`` holds them, resized to ``size`` (width,
+    height).
+    """
     flip = torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))
     viewmats = torch.linalg.inv(camera_to_world.double() @ flip).float()
     Ks = torch.tensor(
@@ -97,7 +97,7 @@ def check_cameras(stored: dict[str, torch.Tensor], protocol: dict[str, Any], cas
     targets = opengl_cameras(stored["c2w"][:frames], lenses[:frames], size)
     references = opengl_cameras(stored["neighbor_c2w"], lenses[len(stored["c2w"]) :], size)
 
-    context = RollOutContext(targets[0], camera["scale"], 4, TEXT).with_references(
+    context = RolloutContext(targets[0], camera["scale"], 4, TEXT).with_references(
         torch.zeros(1, 1, len(references), 4, 6), references
     )
     latents = stored[f"{case}_w2cs"].shape[0]
@@ -164,7 +164,7 @@ def check_streaming(cameras: Cameras) -> None:
     """Blocks made from their own cameras equal the whole path's; padding stands still at the mean
     of the last group.
     """
-    context = RollOutContext(cameras[0], 0.023, 4, TEXT)
+    context = RolloutContext(cameras[0], 0.023, 4, TEXT)
     opacity = torch.rand(
         81, cameras.height, cameras.width, generator=torch.Generator().manual_seed(0)
     )
@@ -194,7 +194,7 @@ def test_clips_together_have_the_conditions_of_each_alone(lenses: str):
     text = torch.rand(3, *TEXT.shape[1:], generator=random)
     made = clip_conditions(opacity, clips, scales, text, references, 4)
     for i, (clip, scale) in enumerate(zip(clips, scales, strict=True)):
-        context = RollOutContext(clip[0], scale, 4, text[i : i + 1]).with_references(
+        context = RolloutContext(clip[0], scale, 4, text[i : i + 1]).with_references(
             torch.zeros(1, 0, 2, 1, 1), references[i]
         )
         for name, expected in vars(context.conditions(opacity[i], clip, is_first=True)).items():
@@ -230,7 +230,7 @@ def test_conditions_do_not_depend_on_the_captures_world():
     poses[:, :3, 3] = unit * poses[:, :3, 3] @ rotation.mT + torch.tensor([4.0, -2, 1])
     elsewhere = replace(cameras, viewmats=torch.linalg.inv(poses))
     made = [
-        RollOutContext(batch[0], scale, 4, TEXT).conditions(
+        RolloutContext(batch[0], scale, 4, TEXT).conditions(
             torch.zeros(9, 16, 32), batch, is_first=True
         )
         for batch, scale in ((cameras, 0.05), (elsewhere, 0.05 / unit))
@@ -295,10 +295,15 @@ def test_views_of_one_lens_have_the_rays_that_each_has_alone():
 def conditions(batch: int = 2, latent_frames: int = 4, temporal: int = 4) -> Conditions:
     draw = torch.Generator().manual_seed(0)
     made = {
-        "opacity": (batch, 1 + temporal * (latent_frames - 1), 4, 6), "rays": (batch, latent_frames, 4, 6, 6),
-        "viewmats": (batch, latent_frames, 4, 4), "Ks": (batch, latent_frames, 3, 3), "text": (batch, 5, 8),
-        "reference_latents": (batch, 3, 2, 2, 3), "reference_viewmats": (batch, 2, 4, 4), "reference_Ks": (batch, 2, 3, 3),
-    }  # fmt: skip
+        "opacity": (batch, 1 + temporal * (latent_frames - 1), 4, 6),
+        "rays": (batch, latent_frames, 4, 6, 6),
+        "viewmats": (batch, latent_frames, 4, 4),
+        "Ks": (batch, latent_frames, 3, 3),
+        "text": (batch, 5, 8),
+        "reference_latents": (batch, 3, 2, 2, 3),
+        "reference_viewmats": (batch, 2, 4, 4),
+        "reference_Ks": (batch, 2, 3, 3),
+    }
     return Conditions(
         **{name: torch.rand(shape, generator=draw) + 0.1 for name, shape in made.items()}
     )

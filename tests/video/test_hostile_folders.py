@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from artifixer.runtime.errors import InputError
+from artifixer.video.checkpoints.tensor_files import save_tensors
 from artifixer.video.text import TextConfig, TextEncoder
-from artifixer.video.weights import save_tensors
 from tests.video.made_models import save_text_encoder
 
 CONFIG = TextConfig(8, 8)

@@ -4,6 +4,7 @@ and against frozen outputs.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,23 +20,19 @@ from torch import Tensor, nn
 
 from artifixer.video.conditions import Conditions
 from artifixer.video.flow import FlowSchedule
+from artifixer.video.initialise import initialise
 from artifixer.video.sample import (
     AdaptiveSteps,
     BlockInput,
-    CallCount,
     NetworkCall,
     SampleConfig,
-    TeacherConfig,
     keyed_noise,
-    sample_bidirectional,
     sample_blocks,
 )
-from artifixer.video.transformer import (
-    CrossMemory,
-    VideoTransformer,
-    VideoTransformerConfig,
-    initialise,
-)
+from artifixer.video.teacher import TeacherConfig, sample_bidirectional
+from artifixer.video.transformer import VideoTransformer
+from artifixer.video.transformer_config import VideoTransformerConfig
+from artifixer.video.transformer_layers import CrossAttentionCache
 
 #: float32 sums in another order.
 ROUNDING = 1e-5
@@ -47,6 +44,20 @@ HALF_PRECISION = 0.05
 FROZEN = Path(__file__).parent / "frozen" / "sampler.safetensors"
 
 SMALL = SampleConfig(steps=3, block_frames=2, window_frames=6, sink_frames=2)
+
+
+@dataclass
+class CallCount:
+    """Counts the network's calls by block."""
+
+    per_block: Counter[int] = field(default_factory=Counter)
+
+    def __call__(self, call: NetworkCall) -> None:
+        self.per_block[call.block] += 1
+
+    @property
+    def total(self) -> int:
+        return self.per_block.total()
 
 
 class FakeNetwork(nn.Module):
@@ -69,7 +80,7 @@ class FakeNetwork(nn.Module):
         self.gain = nn.Parameter(torch.tensor(0.5))
         self.skips: list[Any] = []
 
-    def remember(self, conditions: Conditions) -> Tensor:
+    def cross_attention_cache(self, conditions: Conditions) -> Tensor:
         return conditions.text.mean()
 
     def forward(
@@ -80,7 +91,7 @@ class FakeNetwork(nn.Module):
         *,
         first_latent_frame=0,
         cache=None,
-        memory=None,
+        cross_attention_cache=None,
         source_skip=None,
     ) -> Tensor:
         seen = tokens = self.gain * noisy.flatten(2).mT[:, :, None]
@@ -88,7 +99,7 @@ class FakeNetwork(nn.Module):
             _, seen = cache.open_block(first_latent_frame, noisy.shape[2]).extend(0, tokens, tokens)
         self.skips.append(source_skip)
         rest = (
-            (conditions.text.mean() if memory is None else memory)
+            (conditions.text.mean() if cross_attention_cache is None else cross_attention_cache)
             + conditions.rays.mean()
             + timesteps.view(-1, 1, 1, 1, 1) / 1000
         )
@@ -567,7 +578,9 @@ def test_blocks_out_of_place_are_refused():
 
 
 class StraightNetwork(FakeNetwork):
-    """Knows the answer: the velocity of the straight line to ``target``, plus what the text adds."""
+    """Knows the answer: the velocity of the straight line to ``target``, plus what the
+    text adds.
+    """
 
     def __init__(self, target: Tensor, source: Tensor) -> None:
         super().__init__()
@@ -581,10 +594,10 @@ class StraightNetwork(FakeNetwork):
         *,
         first_latent_frame=0,
         cache=None,
-        memory=None,
+        cross_attention_cache=None,
         source_skip=None,
     ) -> Tensor:
-        return self.source - self.target + memory
+        return self.source - self.target + cross_attention_cache
 
 
 def bidirectional(model: Any, whole: BlockInput, config: TeacherConfig, **options: Any) -> Tensor:
@@ -634,10 +647,10 @@ def test_guided_branches_share_the_references():
     calls.
     """
     model, whole = transformer(), clip_with_references()
-    memories: list[CrossMemory] = []
+    memories: list[CrossAttentionCache] = []
     recorder = Recorder()
     hook = model.register_forward_pre_hook(
-        lambda _, args, options: memories.append(options["memory"]), with_kwargs=True
+        lambda _, args, options: memories.append(options["cross_attention_cache"]), with_kwargs=True
     )
     bidirectional(model, whole, TeacherConfig(steps=1, guidance=3.0), observe=recorder)
     hook.remove()

@@ -19,17 +19,14 @@ from torch import Tensor
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.video.cache import RingCache
-from artifixer.video.conditions import Conditions, RollOutContext
-from artifixer.video.sample import (
-    BlockInput,
-    NetworkCall,
-    Noise,
-    SampleConfig,
-    TeacherConfig,
-    sample_bidirectional,
-    sample_blocks,
-)
-from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig
+from artifixer.video.checkpoints.loading import load_into
+from artifixer.video.checkpoints.release_names import our_name
+from artifixer.video.checkpoints.tensor_files import open_tensors
+from artifixer.video.conditions import Conditions, RolloutContext
+from artifixer.video.sample import BlockInput, NetworkCall, Noise, SampleConfig, sample_blocks
+from artifixer.video.teacher import TeacherConfig, sample_bidirectional
+from artifixer.video.transformer import VideoTransformer
+from artifixer.video.transformer_config import VideoTransformerConfig
 from artifixer.video.vae import (
     StreamingDecoder,
     StreamingEncoder,
@@ -39,7 +36,6 @@ from artifixer.video.vae import (
     frames_to_video,
     video_to_frames,
 )
-from artifixer.video.weights import load_into, open_tensors, our_name
 from tests.video.parity_cases import cases_of, exact_products, manifest_of, read_case
 
 #: float32, after up to dozens of network calls that feed each other.
@@ -199,7 +195,7 @@ def test_whole_flow_of_the_roll_outs(oracle):
     for name in cases_of(oracle.folder, "b", ["c2w", "rgb_rendered", "opacity", "text", "video"]):
         stored, meta = oracle.read(name)
         config, targets = config_of(meta), cameras_of(oracle, stored["c2w"])
-        context = RollOutContext(
+        context = RolloutContext(
             targets[0],
             oracle.manifest["camera"]["scale"],
             oracle.vae.config.temporal_factor,

@@ -20,12 +20,14 @@ from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 
 from artifixer.runtime.distributed import joined_processes
 from artifixer.runtime.errors import InputError
+from artifixer.video.checkpoints.release_names import release_name
+from artifixer.video.checkpoints.tensor_files import open_tensors
 from artifixer.video.checkpoints.torch_distributed import ANCHOR
-from artifixer.video.models import Model, convert_model, load_model, locate_model
+from artifixer.video.model import Model
+from artifixer.video.model_files import convert_model, load_model, locate_model
 from artifixer.video.transformer import VideoTransformer
-from artifixer.video.weights import open_tensors, release_name
 from tests.training.forked import run_ranks
-from tests.video.test_models import release_checkpoint
+from tests.video.test_model_files import release_checkpoint
 
 
 def save(folder: Path, state: dict[str, Any]) -> Path:
@@ -174,7 +176,8 @@ def test_metadata_run_nothing(place: str, tmp_path: Path) -> None:
     (folder / ".metadata").write_bytes(pickle.dumps(metadata))
     with pytest.raises(
         InputError,
-        match=r"\.metadata: not plain metadata.*nothing in it was run \(it names (posix|nt).mkdir\)",
+        match=r"\.metadata: not plain metadata.*nothing in it was run "
+        r"\(it names (posix|nt).mkdir\)",
     ) as refused:
         open_tensors(folder)
     assert "\n" not in str(refused.value)
@@ -193,7 +196,8 @@ PICKLES = {
     "a persistent name": b"\x80\x04Vx\nQ.",
     "an instance": b"\x80\x04(ios\nmkdir\n.",
     "a type changed": b"\x80\x04ctorch\nSize\n}V__call__\nVx\ns\x86b.",
-    "a record's class changed": b"\x80\x04ctorch.serialization\n_get_layout\nN}V__init__\nVx\ns\x86b.",
+    "a record's class changed": b"\x80\x04ctorch.serialization\n"
+    b"_get_layout\nN}V__init__\nVx\ns\x86b.",
     "a table of tables of names": b"\x80\x04}" + b")" + b"\x85" * 200_000 + b"Ns.",
     "memory by a number": b"\x80\x04Nr\xff\xff\xff\xff.",
     "a long text that is not there": b"\x80\x04X\xff\xff\xff\x7fabc",

@@ -21,9 +21,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from artifixer.geometry.transforms import quaternion_to_matrix
 from artifixer.video import positions
 from artifixer.video.cache import AppendingCache, KVCache, RingCache
+from artifixer.video.checkpoints.loading import load_into
+from artifixer.video.checkpoints.release_names import our_name, release_name
+from artifixer.video.checkpoints.tensor_files import StoredTensors
 from artifixer.video.conditions import Conditions
-from artifixer.video.transformer import Layer, VideoTransformer, VideoTransformerConfig, initialise
-from artifixer.video.weights import StoredTensors, load_into, our_name, release_name
+from artifixer.video.initialise import initialise
+from artifixer.video.transformer import VideoTransformer
+from artifixer.video.transformer_config import VideoTransformerConfig
+from artifixer.video.transformer_layers import Layer
 
 #: Float32 sums in another order, through two layers.
 TOLERANCE = 2e-5
@@ -268,7 +273,9 @@ class NewTensors(TorchDispatchMode):
 
 
 def test_a_full_ring_is_neither_joined_nor_shifted_and_nobody_waits_for_the_host():
-    """Fake tensors have no values: any question to them, such as an index or a length, would raise."""
+    """Fake tensors have no values: any question to them, such as an index or a length,
+    would raise.
+    """
     window, frames = 10, 14
     with FakeTensorMode(), torch.no_grad():
         network = VideoTransformer(SMALL)
@@ -277,10 +284,12 @@ def test_a_full_ring_is_neither_joined_nor_shifted_and_nobody_waits_for_the_host
             conditions_of_shapes(frames),
             torch.zeros(1, SMALL.latent_channels, frames, *latent_size()),
         )
-        memory = network.remember(conditions)
+        memory = network.cross_attention_cache(conditions)
         levels = torch.zeros(1, frames // BLOCK)
         with NewTensors(window * FRAME_TOKENS) as trace:
-            velocities = roll_out(network, latents, levels, conditions, cache, memory=memory)
+            velocities = roll_out(
+                network, latents, levels, conditions, cache, cross_attention_cache=memory
+            )
     assert len(velocities) == frames // BLOCK
     assert trace.operators > 100
     assert not trace.made, "as long as the window"
@@ -318,8 +327,8 @@ def test_no_call_makes_the_host_wait_for_the_gpu():
     )
     levels, cache = torch.full((1, 7), 500.0, device="cuda"), ring_of(device="cuda")
     with torch.no_grad(), waiting_refused():
-        memory = network.remember(conditions)
-        on_gpu = roll_out(network, latents, levels, conditions, cache, memory=memory)
+        memory = network.cross_attention_cache(conditions)
+        on_gpu = roll_out(network, latents, levels, conditions, cache, cross_attention_cache=memory)
     with torch.no_grad():
         on_cpu = roll_out(
             network.cpu(), latents.cpu(), levels.cpu(), conditions.to("cpu"), ring_of()
@@ -352,11 +361,11 @@ def test_constants_get_their_camera_positions_once(
     monkeypatch.setattr(positions, "prope", counted)
     latents, conditions = latents_of(2), conditions_of(frames=2, views=5)
     with torch.no_grad():
-        memory = network.remember(conditions)
+        memory = network.cross_attention_cache(conditions)
         assert applied == [5 * FRAME_TOKENS] * 2 * SMALL.layers
         applied.clear()
         remembered = [
-            network(latents, torch.tensor([level]), conditions, memory=memory)
+            network(latents, torch.tensor([level]), conditions, cross_attention_cache=memory)
             for level in (1000.0, 600.0)
         ]
         assert applied == [2 * FRAME_TOKENS] * 2 * SMALL.layers * 2

@@ -12,9 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from artifixer.video.checkpoints.loading import load_into
+from artifixer.video.checkpoints.release_names import our_name
+from artifixer.video.checkpoints.tensor_files import open_tensors
 from artifixer.video.conditions import Conditions
-from artifixer.video.transformer import Layer, VideoTransformer, VideoTransformerConfig
-from artifixer.video.weights import load_into, open_tensors, our_name
+from artifixer.video.transformer import VideoTransformer
+from artifixer.video.transformer_config import VideoTransformerConfig
+from artifixer.video.transformer_layers import Layer
 from tests.video.parity_cases import cases_of, exact_products, manifest_of, read_case
 
 #: Float32 sums in another order; the oracle itself repeats to 1e-6.

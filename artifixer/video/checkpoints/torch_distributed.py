@@ -20,18 +20,23 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS
-
-METADATA = ".metadata"
-
-#: Bytes: a model of 14 billion weights on 128 processes has some 30 million.
-LARGEST_METADATA = 2**30
+from artifixer.video.checkpoints.torch_metadata import (
+    METADATA,
+    BytesMetadata,
+    ChunkMetadata,
+    Index,
+    Properties,
+    StorageInfo,
+    TensorMetadata,
+    read_metadata,
+)
 
 #: No tensor has sides like this; keeps products of hostile numbers short.
 LARGEST_SIDE = 2**40
@@ -77,209 +82,17 @@ def open_distributed_checkpoint(
     Raises ``InputError`` for anything but tensors and their places, for files that are cut or
     damaged, and for a state of several networks; nothing in the folder is ever run.
     """
-    stored = _read_metadata(folder)
+    entries, storage = read_metadata(folder)
+    places = _places(folder, storage)
+    # other objects, such as numbers of steps, are skipped unread
+    stored = {
+        name: _stored_tensor(folder / METADATA, name, entry, places)
+        for name, entry in entries.items()
+        if not isinstance(entry, BytesMetadata)
+    }
     names = _network_names(folder, stored)
     shapes = {name: stored[name_there].shape for name, name_there in names.items()}
     return shapes, lambda name: _read_tensor(folder, names[name], stored[names[name]])
-
-
-# --------------------------------------------------------------------------------------------------
-# restricted unpickling
-
-
-class _Record:
-    """What stands for an object of one of the known classes: the state that it was saved with, and
-    no behaviour.
-    """
-
-    state: Any
-
-    def __new__(cls, *arguments: object) -> _Record:
-        record = object.__new__(cls)
-        record.state = None
-        return record
-
-    def __init__(self, *arguments: object) -> None: ...
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def field(self, name: str) -> Any:
-        """A field of a saved dataclass; None where it has none of this name."""
-        return self.state.get(name) if isinstance(self.state, dict) else None
-
-
-class _Metadata(_Record): ...
-
-
-class _TensorMetadata(_Record): ...
-
-
-class _BytesMetadata(_Record): ...
-
-
-class _Properties(_Record): ...
-
-
-class _ChunkMetadata(_Record): ...
-
-
-class _Index(_Record): ...
-
-
-class _StorageInfo(_Record): ...
-
-
-class _Other(_Record):
-    """Known, and of no interest here: layouts, memory formats, paths."""
-
-
-_DCP = "torch.distributed.checkpoint"
-
-#: Everything that a metadata file may name. Types of tensors are in ``_DTYPES``.
-_KNOWN: dict[tuple[str, str], type] = {
-    (f"{_DCP}.metadata", "Metadata"): _Metadata,
-    (f"{_DCP}.metadata", "TensorStorageMetadata"): _TensorMetadata,
-    (f"{_DCP}.metadata", "BytesStorageMetadata"): _BytesMetadata,
-    (f"{_DCP}.metadata", "TensorProperties"): _Properties,
-    (f"{_DCP}.metadata", "ChunkStorageMetadata"): _ChunkMetadata,
-    (f"{_DCP}.metadata", "MetadataIndex"): _Index,
-    (f"{_DCP}.filesystem", "_StorageInfo"): _StorageInfo,
-    (f"{_DCP}.metadata", "StorageMeta"): _Other,
-    (f"{_DCP}.metadata", "_MEM_FORMAT_ENCODING"): _Other,
-    ("torch.serialization", "_get_layout"): _Other,
-    ("pathlib", "PosixPath"): _Other,
-    ("pathlib", "WindowsPath"): _Other,
-    ("pathlib._local", "PosixPath"): _Other,
-    ("pathlib._local", "WindowsPath"): _Other,
-    ("torch", "Size"): tuple,
-}
-
-_DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (
-        torch.float64,
-        torch.float32,
-        torch.bfloat16,
-        torch.float16,
-        torch.float8_e4m3fn,
-        torch.float8_e5m2,
-        torch.int64,
-        torch.int32,
-        torch.int16,
-        torch.int8,
-        torch.uint8,
-        torch.bool,
-    )
-}
-
-
-class _Table(dict[Any, Any]):
-    """Keys are of the kinds that metadata have: hashing a tuple of tuples of tuples could exhaust
-    the stack.
-    """
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        if not isinstance(key, (str, int, _Record)):
-            raise pickle.UnpicklingError(f"a key of type {type(key).__name__}")
-        super().__setitem__(key, value)
-
-
-#: The instructions that pickled metadata need: plain values, containers, and objects of known
-#: classes.
-_INSTRUCTIONS = (
-    *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK),
-    *(
-        pickle.MEMOIZE,
-        pickle.PUT,
-        pickle.BINPUT,
-        pickle.LONG_BINPUT,
-        pickle.GET,
-        pickle.BINGET,
-        pickle.LONG_BINGET,
-    ),
-    *(pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BINFLOAT),
-    *(pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1),
-    *(pickle.BINUNICODE, pickle.SHORT_BINUNICODE),
-    *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
-    *(
-        pickle.EMPTY_LIST,
-        pickle.APPEND,
-        pickle.APPENDS,
-        pickle.EMPTY_DICT,
-        pickle.SETITEM,
-        pickle.SETITEMS,
-    ),
-    *(pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.NEWOBJ, pickle.REDUCE, pickle.BUILD),
-)
-
-
-def _empty_dict(unpickler: Any) -> None:
-    unpickler.append(_Table())
-
-
-class _MetadataUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
-    """Builds records of the known classes, and stops at any other name or instruction.
-
-    The one in Python, not the one in C: its memory grows with the file, not with numbers in it.
-    """
-
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
-        **{code[0]: pickle._Unpickler.dispatch[code[0]] for code in _INSTRUCTIONS},  # type: ignore[attr-defined]
-        pickle.EMPTY_DICT[0]: _empty_dict,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What stands for a class or a type of tensors; nothing is ever imported."""
-        if module == "torch" and name in _DTYPES:
-            return _DTYPES[name]
-        if (module, name) not in _KNOWN:
-            raise pickle.UnpicklingError(f"it names {module}.{name}"[:200])
-        return _KNOWN[module, name]
-
-
-# --------------------------------------------------------------------------------------------------
-# metadata
-
-
-def _read_metadata(folder: Path) -> dict[str, StoredTensor]:
-    """All tensors of the checkpoint; other objects, such as numbers of steps, are passed over
-    unread.
-    """
-    path = folder / METADATA
-    try:
-        if path.stat().st_size > LARGEST_METADATA:
-            raise InputError(
-                f"{path}: {path.stat().st_size:,} bytes, expected at most {LARGEST_METADATA:,}"
-            )
-        metadata = _MetadataUnpickler(io.BytesIO(path.read_bytes())).load()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read: {error.strerror}") from error
-    except PARSER_ERRORS as error:
-        found = (str(error) or type(error).__name__).splitlines()[0][:160]
-        raise InputError(
-            f"{path}: not plain metadata of torch.distributed.checkpoint, nothing in it was run "
-            f"({found})"
-        ) from error
-    entries, places = (
-        (metadata.field(name) for name in ("state_dict_metadata", "storage_data"))
-        if isinstance(metadata, _Metadata)
-        else (None, None)
-    )
-    if (
-        not isinstance(entries, dict)
-        or not isinstance(places, dict)
-        or not all(isinstance(name, str) for name in entries)
-    ):
-        raise InputError(
-            f"{path}: expected the metadata of a checkpoint, with its tensors and their places"
-        )
-    where = _places(folder, places)
-    return {
-        name: _stored_tensor(path, name, entry, where)
-        for name, entry in entries.items()
-        if not isinstance(entry, _BytesMetadata)
-    }
 
 
 Places = Mapping[tuple[str, tuple[int, ...]], tuple[Path, int, int]]
@@ -294,7 +107,7 @@ def _places(folder: Path, storage: Mapping[Any, Any]) -> Places:
     used: dict[Path, int] = defaultdict(int)
     sizes: dict[Path, int] = {}
     for index, info in storage.items():
-        if not isinstance(index, _Index) or not isinstance(info, _StorageInfo):
+        if not isinstance(index, Index) or not isinstance(info, StorageInfo):
             raise InputError(f"{path}: expected places of tensors in files")
         name, offset = index.field("fqn"), index.field("offset")
         file_name, start, length = (
@@ -329,10 +142,10 @@ def _places(folder: Path, storage: Mapping[Any, Any]) -> Places:
 
 def _stored_tensor(path: Path, name: str, entry: Any, places: Places) -> StoredTensor:
     properties, chunks = (
-        entry.field(field) if isinstance(entry, _TensorMetadata) else None
+        entry.field(field) if isinstance(entry, TensorMetadata) else None
         for field in ("properties", "chunks")
     )
-    state = properties.state if isinstance(properties, _Properties) else None
+    state = properties.state if isinstance(properties, Properties) else None
     dtype = (
         state[0]
         if isinstance(state, tuple) and state
@@ -343,7 +156,7 @@ def _stored_tensor(path: Path, name: str, entry: Any, places: Places) -> StoredT
     if (
         not isinstance(dtype, torch.dtype)
         or not isinstance(chunks, list)
-        or not all(isinstance(chunk, _ChunkMetadata) for chunk in chunks)
+        or not all(isinstance(chunk, ChunkMetadata) for chunk in chunks)
     ):
         raise InputError(f"{path}: {name}: expected a tensor's type, size and chunks")
     shape = _sides(path, name, entry.field("size"))
@@ -392,10 +205,6 @@ def _network_names(folder: Path, stored: Mapping[str, StoredTensor]) -> dict[str
     return {
         name.removeprefix(prefix): name for name in names if prefix or not name.startswith("optim")
     }
-
-
-# --------------------------------------------------------------------------------------------------
-# tensors
 
 
 def _read_tensor(folder: Path, name: str, stored: StoredTensor) -> Tensor:

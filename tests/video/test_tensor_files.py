@@ -11,15 +11,10 @@ import torch
 from torch import nn
 
 from artifixer.runtime.errors import InputError
-from artifixer.video.weights import (
-    StoredTensors,
-    check_tensors,
-    initial_added_layer,
-    load_into,
-    open_tensors,
-    read_flat_json,
-    save_tensors,
-)
+from artifixer.video.checkpoints.loading import check_tensors, load_into
+from artifixer.video.checkpoints.tensor_files import StoredTensors, open_tensors, save_tensors
+from artifixer.video.config_json import read_flat_json
+from artifixer.video.initialise import initial_added_layer
 
 
 def tensors() -> dict[str, torch.Tensor]:

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from artifixer.enhance.background import in_background
+from artifixer.runtime.prefetch import prefetch
 
 CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("threads", [False, True])
 def test_items_and_order_are_kept(threads: bool):
-    stages = in_background(iter(range(20)), CPU, threads=threads)
-    doubled = in_background((2 * item for item in stages), CPU, ahead=3, threads=threads)
+    stages = prefetch(iter(range(20)), CPU, threads=threads)
+    doubled = prefetch((2 * item for item in stages), CPU, ahead=3, threads=threads)
     assert list(doubled) == [2 * item for item in range(20)]
 
 
@@ -28,7 +28,7 @@ def test_a_stage_is_only_so_far_ahead():
             started.append(number)
             yield number
 
-    stage = in_background(items(), CPU, ahead=1, threads=True)
+    stage = prefetch(items(), CPU, ahead=1, threads=True)
     assert next(stage) == 0
     assert max(started) <= 3  # one read, one in the queue, one waiting for a place, one begun
     stage.close()
@@ -41,7 +41,7 @@ def test_an_error_comes_after_the_items_before_it(threads: bool):
         yield 1
         raise ValueError("broken frame")
 
-    stage = in_background(items(), CPU, threads=threads)
+    stage = prefetch(items(), CPU, threads=threads)
     assert next(stage) == 1
     with pytest.raises(ValueError, match="broken frame"):
         next(stage)
@@ -58,7 +58,7 @@ def test_ending_early_closes_every_stage_and_leaves_no_thread(threads: bool):
             closed.append(True)
 
     before = threading.active_count()
-    stage = in_background(in_background(items(), CPU, threads=threads), CPU, threads=threads)
+    stage = prefetch(prefetch(items(), CPU, threads=threads), CPU, threads=threads)
     assert next(stage) == 0
     stage.close()
     assert closed == [True]
@@ -67,7 +67,7 @@ def test_ending_early_closes_every_stage_and_leaves_no_thread(threads: bool):
 
 def test_threads_work_without_gradients():
     parameter = torch.nn.Parameter(torch.ones(2))
-    (result,) = in_background((parameter * 2 for _ in range(1)), CPU, threads=True)
+    (result,) = prefetch((parameter * 2 for _ in range(1)), CPU, threads=True)
     assert not result.requires_grad
 
 
@@ -78,5 +78,5 @@ def test_tensors_are_complete_when_the_reader_uses_them():
             torch.cuda._sleep(1_000_000)  # the kernel that fills the tensor starts late
             yield torch.full((1 << 16,), float(number), device="cuda")
 
-    for number, tensor in enumerate(in_background(items(), torch.device("cuda"), ahead=2)):
+    for number, tensor in enumerate(prefetch(items(), torch.device("cuda"), ahead=2)):
         assert float(tensor.min()) == float(tensor.max()) == number

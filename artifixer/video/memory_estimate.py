@@ -16,8 +16,11 @@ import torch
 
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.system import available_memory
-from artifixer.video.models import NAMED_MODELS, ModelConfig, default_dtype, locate_model
-from artifixer.video.transformer import VideoTransformer, VideoTransformerConfig
+from artifixer.video.model import ModelConfig
+from artifixer.video.model_files import default_dtype, locate_model
+from artifixer.video.model_zoo import NAMED_MODELS
+from artifixer.video.transformer import VideoTransformer
+from artifixer.video.transformer_config import VideoTransformerConfig
 from artifixer.video.vae import AutoencoderConfig, VaeConfig, build_vae
 
 #: Values per pixel and ``base_dim`` that Wan's encoder and decoder hold at their peak, and what a
@@ -266,5 +269,7 @@ def default_plan(
     device: torch.device,
     offload: bool = False,
 ) -> MemoryPlan:
-    """The plan for frames of any size on a device, with the type of arithmetic that is usual there."""
+    """The plan for frames of any size on a device, with the type of arithmetic that is
+    usual there.
+    """
     return MemoryPlan(*config.model_size(width, height), references, default_dtype(device), offload)

@@ -10,30 +10,20 @@ import pytest
 import torch
 
 from artifixer.runtime.errors import InputError
-from artifixer.video import memory, models
-from artifixer.video.cache import RingCache
-from artifixer.video.memory import (
-    MemoryPlan,
-    check_memory,
-    memory_estimate,
+from artifixer.video import model_files, model_zoo
+from artifixer.video.checkpoints import files as checkpoint_files
+from artifixer.video.checkpoints.ours import save_model
+from artifixer.video.checkpoints.release_names import release_name
+from artifixer.video.checkpoints.tensor_files import StoredTensors
+from artifixer.video.config_json import flat_config, read_config
+from artifixer.video.memory_estimate import (
     parameter_count,
-    part_rows,
 )
-from artifixer.video.models import (
-    NAMED_MODELS,
-    Model,
-    ModelConfig,
-    convert_model,
-    flat_config,
-    load_model,
-    locate_model,
-    models_folder,
-    read_config,
-    save_model,
-)
+from artifixer.video.model import Model, ModelConfig
+from artifixer.video.model_files import convert_model, load_model, locate_model
+from artifixer.video.model_zoo import NAMED_MODELS, models_folder
 from artifixer.video.text import EncodedPrompt
 from artifixer.video.transformer import VideoTransformer
-from artifixer.video.weights import release_name
 from tests.video.made_models import SMALL, WAN_LIKE, made_model
 
 #: Parameters of the released checkpoints, known from outside.
@@ -184,7 +174,8 @@ def test_a_configuration_that_contradicts_the_weights_is_refused(tmp_path: Path)
     edit(tmp_path / "config.json", transformer_ffn_width=32)
     with pytest.raises(
         InputError,
-        match=r"transformer\.safetensors: .* do not fit .*: 6 of another shape: layers\.0\.feed_forward",
+        match=r"transformer\.safetensors: .* do not fit .*: 6 of another shape: "
+        r"layers\.0\.feed_forward",
     ):
         load_model(tmp_path)
 
@@ -202,15 +193,15 @@ def test_modes_differ_in_source_and_steps_alone() -> None:
 
 
 def test_large_weights_are_known_by_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "PIECE_BYTES", 16)
+    monkeypatch.setattr(checkpoint_files, "PIECE_BYTES", 16)
     path = tmp_path / "weights.safetensors"
     content = bytearray(range(256)) * 100
     path.write_bytes(content)
-    before = models.weights_key(path)
-    assert models.weights_key(path) == before
+    before = checkpoint_files.weights_key(path)
+    assert checkpoint_files.weights_key(path) == before
     content[-1] ^= 1
     path.write_bytes(content)
-    assert models.weights_key(path) != before
+    assert checkpoint_files.weights_key(path) != before
 
 
 # --------------------------------------------------------------------------------------------------
@@ -377,7 +368,7 @@ def test_a_named_model_is_found_in_its_folder(
 def test_the_embedded_model_needs_only_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "embedded_folder", lambda name: tmp_path / name)
+    monkeypatch.setattr(model_zoo, "embedded_folder", lambda name: tmp_path / name)
     with pytest.raises(InputError, match="this installation is incomplete"):
         load_model("tiny")
     model = made_model()
@@ -462,15 +453,16 @@ def test_loading_holds_the_model_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert size > 10 * largest / 2
     del model
     seen: list[int] = []
-    opened = models.open_tensors
+    opened = checkpoint_files.open_tensors
 
-    def watched(path: Path) -> models.StoredTensors:
+    def watched(path: Path) -> StoredTensors:
         stored = opened(path)
         return replace(
             stored, read=lambda name: (seen.append(anonymous_bytes()), stored.read(name))[1]
         )
 
-    monkeypatch.setattr(models, "open_tensors", watched)
+    monkeypatch.setattr(checkpoint_files, "open_tensors", watched)
+    monkeypatch.setattr(model_files, "open_tensors", watched)
     before = anonymous_bytes()
     loaded = load_model(path, dtype=torch.bfloat16)
     assert len(seen) > 50
@@ -478,70 +470,6 @@ def test_loading_holds_the_model_once(tmp_path: Path, monkeypatch: pytest.Monkey
     # the bfloat16 model, one float32 tensor, and the allocator's play
     assert grown < size / 2 + largest + 8e6
     assert loaded.transformer.head.weight.dtype == torch.bfloat16
-
-
-def test_the_estimate_of_weights_and_caches_is_exact() -> None:
-    model = made_model()
-    estimate = memory_estimate(SMALL, MemoryPlan(64, 32, references=3, dtype=torch.float32))
-    assert estimate.transformer == sum(
-        value.nbytes for value in model.transformer.state_dict().values()
-    )
-    assert estimate.vae == sum(value.nbytes for value in model.vae.network.state_dict().values())
-    tokens, sizes = 8 * 4, SMALL.transformer
-    cache = RingCache(
-        sizes.layers,
-        (1, tokens, sizes.heads, sizes.head_width),
-        SMALL.window_frames,
-        SMALL.sink_frames,
-    )
-    assert estimate.window == cache.bytes()
-    assert estimate.references == 3 * tokens * 2 * sizes.layers * sizes.width * 4
-
-
-def test_release_sized_estimates_are_those_known_from_outside() -> None:
-    config = NAMED_MODELS["14b"].config
-    assert config is not None
-    estimate = memory_estimate(config, MemoryPlan(960, 544, references=6))
-    assert estimate.transformer / 1e9 == pytest.approx(33.8, abs=0.05)
-    assert estimate.window / 1e9 == pytest.approx(35.1, abs=0.05)
-    assert estimate.references / 6e9 == pytest.approx(1.67, abs=0.01)
-
-
-def test_a_model_that_does_not_fit_is_refused_with_what_would(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save_model(tmp_path / "tiny", made_model())
-    monkeypatch.setattr(models, "embedded_folder", lambda name: tmp_path / name)
-    config = NAMED_MODELS["14b"].config
-    assert config is not None
-    plan = MemoryPlan(1024, 576)
-    total = memory_estimate(config, plan).total
-    assert sum(value for _, value in part_rows(memory_estimate(config, plan))) == total
-    cuda = torch.device("cuda")
-    monkeypatch.setattr(memory, "free_memory", lambda device: 80e9)
-    with pytest.raises(InputError) as caught:
-        check_memory(config, plan, cuda)
-    needed = total + memory.CUDA_OVERHEAD
-    message = str(caught.value)
-    assert (
-        f"14b at 1024x576 with 6 references needs {needed / 1e9:.3g} GB (weights 34.1 GB, window "
-        "cache 39.6 GB" in message
-    )
-    assert (
-        f"cuda has 80 GB free: {(needed - 80e9) / 1e9:.3g} GB too much; what would fit: --offload, "
-        "renders of " in message
-    )
-    assert message.endswith("--model tiny, --model 1.3b")
-    monkeypatch.setattr(memory, "free_memory", lambda device: needed)
-    check_memory(config, plan, cuda)
-    tiny = memory_estimate(SMALL, plan).total + memory.CUDA_OVERHEAD
-    for free, fitting in (
-        (tiny, "what would fit: --model tiny"),
-        (tiny - 1, "nothing known would fit"),
-    ):
-        monkeypatch.setattr(memory, "free_memory", lambda device, free=free: free)
-        with pytest.raises(InputError, match=f"{fitting}$"):
-            check_memory(config, plan, cuda)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

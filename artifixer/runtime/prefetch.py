@@ -1,9 +1,8 @@
-"""Stages of a stream that run beside each other: an iterator moved to a thread of its own, a few
-items ahead.
+"""Pipelined stages: an iterator evaluated in a background thread, a few items ahead of its reader.
 
-In: an iterator, and a device. Out: the same items in the same order. On CUDA every stage has a
-stream of its own, and the tensors of an item become visible to the reader's stream without the host
-waiting. Without CUDA nothing is gained by threads: items are made when read.
+In: an iterator and a device. Out: the same items in the same order. On CUDA every stage runs on its
+own stream, and the reader's stream waits for an item's tensors without blocking the host. Without
+CUDA threads gain nothing: items are computed when they are read.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class _Made(Generic[Item]):
+class _Ready(Generic[Item]):
     item: Item
     event: Any
 
@@ -32,52 +31,53 @@ class _Ended:
     error: BaseException | None
 
 
-def in_background(
+def prefetch(
     items: Iterator[Item],
     device: torch.device,
     ahead: int = 1,
     priority: int = 0,
     threads: bool | None = None,
 ) -> Iterator[Item]:
-    """The items of ``items``, made in another thread up to ``ahead`` items before they are asked
-    for.
+    """Yield the items of ``items``, computed in a background thread up to ``ahead`` items early.
 
-    The thread works without gradients. Closing the returned iterator stops the thread at the next
+    The thread runs without gradients. Closing the returned iterator stops the thread at the next
     item and closes ``items``; an error in the thread is raised here, after the items before it.
-    priority: of the CUDA stream; lower runs first. threads: None for CUDA only.
+    priority: of the CUDA stream; lower runs first. threads: None uses a thread on CUDA only.
     """
     if not (device.type == "cuda" if threads is None else threads):
         yield from items
         return
-    made: queue.Queue[_Made[Item] | _Ended] = queue.Queue(maxsize=ahead)
+    ready: queue.Queue[_Ready[Item] | _Ended] = queue.Queue(maxsize=ahead)
     stop = threading.Event()
-    thread = threading.Thread(target=_make, args=(items, made, stop, device, priority), daemon=True)
+    thread = threading.Thread(
+        target=_produce, args=(items, ready, stop, device, priority), daemon=True
+    )
     thread.start()
     try:
         while True:
-            match made.get():
+            match ready.get():
                 case _Ended(error):
                     if error is not None:
                         raise error
                     return
-                case _Made(item, event):
+                case _Ready(item, event):
                     if event is not None:
                         reader = torch.cuda.current_stream(device)
                         reader.wait_event(event)
                         for tensor in _tensors(item):
-                            # or its memory could be given away while the reader's work is queued
+                            # otherwise its memory may be reused while the reader's work is queued
                             tensor.record_stream(reader)
                     yield item
     finally:
         stop.set()
         while thread.is_alive():
-            _drain(made)  # the thread may wait for a place in the queue
+            _drain(ready)  # the thread may be blocked on a full queue
             thread.join(timeout=0.05)
 
 
-def _make(
+def _produce(
     items: Iterator[Any],
-    made: queue.Queue[Any],
+    ready: queue.Queue[Any],
     stop: threading.Event,
     device: torch.device,
     priority: int,
@@ -87,22 +87,22 @@ def _make(
     try:
         with torch.no_grad(), torch.cuda.stream(stream) if stream is not None else nullcontext():
             for item in items:
-                made.put(_Made(item, stream.record_event() if stream is not None else None))
+                ready.put(_Ready(item, stream.record_event() if stream is not None else None))
                 if stop.is_set():
                     break
     except BaseException as raised:
-        error = raised  # raised again in the reader's thread
+        error = raised  # re-raised in the reader's thread
     finally:
         close = getattr(items, "close", None)
         if close is not None:
             close()
-    made.put(_Ended(error))
+    ready.put(_Ended(error))
 
 
-def _drain(made: queue.Queue[Any]) -> None:
+def _drain(ready: queue.Queue[Any]) -> None:
     try:
         while True:
-            made.get_nowait()
+            ready.get_nowait()
     except queue.Empty:
         pass
 
