@@ -1,7 +1,3 @@
-<<<<<<< HEAD
-"""Camera paths from files: our ``cameras.json``, a ``transforms.json`` whose photos need not
-exist, nerfstudio's ``camera_path.json``, or a 3DGS ``cameras.json``.
-=======
 """Camera paths from files: our ``cameras.json``, 3DGS's ``cameras.json``, nerfstudio's
 ``camera_path.json``, a ``transforms.json`` whose photos need not exist, or the folder of a COLMAP
 model.
@@ -9,7 +5,6 @@ model.
 3DGS stores camera_to_world rotations and positions in OpenCV axes; nerfstudio stores camera_to_world
 in OpenGL axes and vertical fields of view in degrees. nerfstudio's viewer moves and scales the world:
 where ``dataparser_transforms.json`` lies beside the path, that is undone.
->>>>>>> main
 """
 
 from __future__ import annotations
@@ -27,16 +22,6 @@ from artifixer.geometry.camera_file import FORMAT, CameraFrame, read_cameras, re
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import WORLD, Origin, camera_origin, to_local
 from artifixer.runtime.errors import InputError
-<<<<<<< HEAD
-from artifixer.runtime.run_folder import read_json
-from artifixer.scenes.foreign_paths import (
-    is_gaussian_cameras,
-    is_nerfstudio_path,
-    read_gaussian_cameras,
-    read_nerfstudio_path,
-)
-from artifixer.scenes.transforms_json import read_path
-=======
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.json_io import is_number, shown
 from artifixer.runtime.media import MOST_PIXELS
@@ -56,7 +41,6 @@ NERFSTUDIO_WORLD = "dataparser_transforms.json"
 _EXPECTED = (
     "a cameras.json, transforms.json, nerfstudio camera_path.json or the folder of a COLMAP model"
 )
->>>>>>> main
 
 
 def read_camera_path(
@@ -68,20 +52,11 @@ def read_camera_path(
     size: (width, height) in pixels of cameras in a ``transforms.json`` that tells none. Raises
     ``InputError`` for a missing, broken or empty file or folder.
     """
-<<<<<<< HEAD
-    if not path.is_file():
-        raise InputError(f"{path}: does not exist, expected a cameras.json or transforms.json")
-    if is_camera_file(path):
-        frames = read_cameras(path, origin)
-    else:
-        frames = [replace(frame, camera=to_local(frame.camera, origin)) for frame in _foreign(path)]
-=======
     if _is_own(path):
         frames = read_cameras(path, origin)
     else:
         found = _world_path(path, size)
         frames = [replace(frame, camera=to_local(frame.camera, origin)) for frame in found]
->>>>>>> main
     if not frames:
         raise InputError(f"{path}: lists no cameras; expected at least one")
     return frames
@@ -93,19 +68,6 @@ def path_origin(path: Path) -> Origin:
     """
     if _is_own(path):
         return read_origin(path)
-<<<<<<< HEAD
-    return camera_origin([frame.camera for frame in _foreign(path)])
-
-
-def _foreign(path: Path) -> list[CameraFrame]:
-    """Cameras of the world, in float64, of a file of another tool."""
-    content = read_json(path)
-    if is_nerfstudio_path(content):
-        return read_nerfstudio_path(path, content)
-    if is_gaussian_cameras(content):
-        return read_gaussian_cameras(path, content)
-    return read_path(path)
-=======
     # a size says nothing about where a camera stands
     return camera_origin([frame.camera for frame in _world_path(path, (1, 1))])
 
@@ -291,4 +253,3 @@ def _focal(path: Path, label: str, entry: dict[str, Any], key: str) -> float:
             f'{path}: {label} has "{key}" = {shown(value)}; expected a focal length in pixels'
         )
     return float(value)
->>>>>>> main

@@ -25,7 +25,7 @@ from artifixer.enhance.sources import ReferencePhoto, read_references
 from artifixer.geometry.cameras import Cameras
 from artifixer.splats.render import render
 from artifixer.splats.splats import Splats
-from artifixer.video.conditions import RollOutContext
+from artifixer.video.conditions import RolloutContext
 from artifixer.video.finish import finish
 from artifixer.video.models import Mode, Model
 from artifixer.video.sample import BlockInput, SampleConfig, keyed_noise, sample_blocks
@@ -97,12 +97,12 @@ class Generator:
             round(camera.width * factor), round(camera.height * factor)
         )
 
-    def context(self, first_camera: Cameras, settings: RepairSettings) -> RollOutContext:
+    def context(self, first_camera: Cameras, settings: RepairSettings) -> RolloutContext:
         """What the blocks of a rollout share. Raises ``InputError`` for a prompt that the model
         cannot take.
         """
         model = self.model
-        context = RollOutContext(
+        context = RolloutContext(
             first_camera=first_camera.to(model.device),
             camera_scale=self.camera_scale,
             temporal_factor=model.config.vae.temporal_factor,
