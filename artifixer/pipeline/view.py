@@ -24,8 +24,9 @@ from artifixer.runtime.stopping import stop_requested
 from artifixer.runtime.system import is_alive
 from artifixer.scenes.formats import brings_poses
 from artifixer.splats.reconstruct import ReconstructConfig
-from artifixer.video.memory import check_memory, default_plan
-from artifixer.video.models import ModelFiles, load_model, locate_model
+from artifixer.video.checkpoints.files import ModelFiles
+from artifixer.video.memory_estimate import check_memory, default_plan
+from artifixer.video.model_files import load_model, locate_model
 from artifixer.viewer.access import Access
 from artifixer.viewer.live_repair import Generator
 from artifixer.viewer.page import Abilities, Viewer

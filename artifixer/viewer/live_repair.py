@@ -27,7 +27,7 @@ from artifixer.splats.render import render
 from artifixer.splats.splats import Splats
 from artifixer.video.conditions import RolloutContext
 from artifixer.video.finish import finish
-from artifixer.video.models import Mode, Model
+from artifixer.video.model import Mode, Model
 from artifixer.video.sample import BlockInput, SampleConfig, keyed_noise, sample_blocks
 from artifixer.video.vae import (
     StreamingDecoder,

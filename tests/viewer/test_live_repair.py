@@ -13,7 +13,8 @@ from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.transforms import invert_rigid
 from artifixer.splats.render import render
 from artifixer.splats.splats import Splats
-from artifixer.video.models import Model, load_model
+from artifixer.video.model import Model
+from artifixer.video.model_files import load_model
 from artifixer.viewer.live_repair import Flight, Generator, LiveRollout, RepairSettings
 from artifixer.viewer.motion import between, is_jump, window_camera
 

@@ -123,7 +123,7 @@ def test_a_run_of_the_page_has_the_settings_of_the_folder(tmp_path: Path) -> Non
 
 def test_a_model_that_does_not_fit_is_refused(ply: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from artifixer.pipeline.view import serve
-    from artifixer.video import memory
+    from artifixer.video import memory_estimate as memory
 
     monkeypatch.setattr(memory, "free_memory", lambda device: 1 << 20)
     job = ViewJob(ViewSource(ply), Access("127.0.0.1", 0))
