@@ -79,6 +79,8 @@ class Page:
             "style.textContent = '.mantine-Notifications-root { opacity: 0 }';"
             "document.head.append(style)"
         )
+        # decoded is not yet drawn
+        self.until(lambda: self.view().std() > 5, "the scene is drawn")
 
     def until(self, condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
         """Wait for something; fails naming it."""
