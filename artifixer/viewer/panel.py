@@ -34,6 +34,9 @@ BLOCKS = ("model's own", *map(str, range(1, 8)))
 MOST_FRUSTA, FRUSTUM_SIZE = 200, 0.05
 KNOWN_COLOR, PLAIN_COLOR = (90, 170, 255), (150, 150, 150)
 
+#: viser draws the picture on a plane one unit before the camera; nearer things are cut off from here.
+LARGEST_NEAR = 0.9
+
 #: Seconds between two lines of status.
 STATUS_INTERVAL = 0.4
 
@@ -87,7 +90,7 @@ class TabPanel:
         self._has_points.on_update(lambda _: self._show_points())
         self._in_browser.on_update(lambda _: self._show_client_splats())
         self.client.camera.near = self._near()
-        self.client.camera.far = 1000 * scene.distance
+        self.client.camera.far = max(10.0, 1000 * scene.distance)
         if scene.frames:
             self.client.camera.fov = fitting_fov(scene.frames[0].camera, self.client.camera.aspect)
             self._fov.value = min(120, max(10, round(math.degrees(self.client.camera.fov))))
@@ -105,7 +108,7 @@ class TabPanel:
             width = 0.5 * camera.width / float(K[0, 0])
             height = 0.5 * camera.height / float(K[1, 1])
         depth = max(1.0, (width * height) ** (-1 / 3))
-        return 2 * FRUSTUM_SIZE * scene.distance * depth
+        return min(LARGEST_NEAR, 2 * FRUSTUM_SIZE * scene.distance * depth)
 
     def _build_repair(self, gui: Any) -> None:
         abilities = self.viewer.abilities
