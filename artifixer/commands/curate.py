@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 import tyro
 
 from artifixer.curation.caption import CaptionConfig, check_captioner
-from artifixer.curation.jobs import CurationConfig, Source, curate, expand_sources
+from artifixer.curation.jobs import curate
+from artifixer.curation.make_scene import CurationConfig
+from artifixer.curation.sources import Source, expand_sources
 from artifixer.curation.workers import worker_devices
 from artifixer.imaging.resize import GRID
 from artifixer.recipes.curate import RECIPES
@@ -151,8 +153,8 @@ def _depth_model(kind: ScaleKind, named: str | None, sources: Sequence[Source]) 
     """
     if named is not None and kind != "metric":
         raise InputError(
-            f"--depth-model {named}: camera scale {kind} needs none; expected --camera-scale metric "
-            "beside it"
+            f"--depth-model {named}: camera scale {kind} needs none; expected "
+            "--camera-scale metric beside it"
         )
     captures = [source.name for source in sources if not source.is_procedural]
     found = named or (default_depth_model() if kind == "metric" and captures else None)

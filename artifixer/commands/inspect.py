@@ -11,7 +11,7 @@ import tyro
 
 from artifixer.pipeline.capture import CaptureChoice
 from artifixer.pipeline.inspect_capture import Inspection, LensGroup, Range, inspect_capture
-from artifixer.runtime.run_folder import to_json
+from artifixer.runtime.json_io import to_json
 
 #: Names of lost photos that are printed; ``--json`` has them all.
 LOST_PHOTOS_SHOWN = 5

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from artifixer.pipeline.capture import CaptureChoice
-from artifixer.pipeline.reconstruct_capture import ReconstructionJob, reconstruct_capture
+from artifixer.pipeline.reconstruct import ReconstructionJob, reconstruct_capture
 from artifixer.pipeline.view import viewed
 from artifixer.recipes.reconstruct import RECIPES
 from artifixer.runtime.devices import resolve_device

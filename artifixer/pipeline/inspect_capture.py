@@ -28,6 +28,7 @@ from artifixer.scenes.formats import (
 )
 from artifixer.scenes.panoramas import check_faces
 from artifixer.scenes.photo_files import check_broken, unread_note
+from artifixer.scenes.pose_check import check_poses
 from artifixer.scenes.scale import observed_depths
 from artifixer.scenes.scene import Photo, Scene, SparsePoints
 from artifixer.scenes.video_file import VideoConfig
@@ -155,6 +156,7 @@ def inspect_scene(scene: Scene, *, read_photos: bool = True) -> Inspection:
     problems = [
         *_camera_problems(scene),
         *_point_problems(scene, points),
+        *(problem.text for problem in check_poses(scene, read_photos=read_photos)),
         *(_photo_problems(scene.photos) if read_photos else ()),
     ]
     centers = torch.cat([camera.centers for camera in scene.cameras])

@@ -163,10 +163,11 @@ def _along(path: Path, last: str) -> list[str]:
 
 def _choice_options(choice: dict[str, Any]) -> list[str]:
     options: list[str] = []
-    for name in ("split", "views", "size", "faces"):
+    for name in ("split", "views", "size", "faces", "sparse_model"):
         if choice.get(name) is not None:
-            options += [f"--{name}", str(choice[name])]
-    return [*options, *(["--all-views"] if choice.get("all_views") else [])]
+            options += [f"--{name.replace('_', '-')}", str(choice[name])]
+    flags = [name for name in ("all_views", "ignore_masks") if choice.get(name)]
+    return [*options, *(f"--{name.replace('_', '-')}" for name in flags)]
 
 
 def _run_options(settings: dict[str, Any], recipes: dict[str, ReconstructConfig]) -> list[str]:

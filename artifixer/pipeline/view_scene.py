@@ -1,7 +1,5 @@
-"""What ``view`` shows: a folder of ``run`` or ``reconstruct``, finished or in the making, or a
-splat file -> ``ViewedScene``.
-
-Only files inside the folder, the capture and the model's folder are read.
+"""A folder of ``run`` or ``reconstruct``, finished or in the making, or a splat file ->
+``ViewedScene``. Only files inside the folder and the capture are read.
 """
 
 from __future__ import annotations
@@ -25,8 +23,8 @@ from artifixer.geometry.camera_file import (
 )
 from artifixer.geometry.local_origin import WORLD, Origin
 from artifixer.geometry.paths import alike, focus_point
-from artifixer.pipeline.capture import CaptureChoice, OpenCapture, open_capture
-from artifixer.pipeline.render_path import open_source, seen_distance, splat_depths
+from artifixer.pipeline.capture import CaptureChoice, LoadedCapture, load_capture
+from artifixer.pipeline.render import open_source, seen_distance, splat_depths
 from artifixer.pipeline.target_path import capture_distance
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import LARGEST_TEXT, PARSER_ERRORS, read_whole
@@ -149,7 +147,7 @@ def _completed(
     source: ViewSource,
     device: str,
     scale: str,
-    capture: OpenCapture | None = None,
+    capture: LoadedCapture | None = None,
     origin: Origin = WORLD,
 ) -> ViewedScene:
     """With photos, points, references and units."""
@@ -196,9 +194,9 @@ def _completed(
     )
 
 
-def _captured(source: ViewSource) -> OpenCapture:
+def _captured(source: ViewSource) -> LoadedCapture:
     """The capture; nothing of it is written."""
-    return open_capture(_choice(source), work_folder=None)
+    return load_capture(_choice(source), work_folder=None)
 
 
 def _origin(path: Path, cameras: Path | None) -> Origin:
@@ -256,7 +254,7 @@ def _references(path: Path, origin: Origin) -> tuple[Reference, ...]:
     return ()
 
 
-def _attended(capture: OpenCapture) -> list[ReferencePhoto]:
+def _attended(capture: LoadedCapture) -> list[ReferencePhoto]:
     scene = capture.scene
     index = {scene.photos[i].name: i for i in capture.training}
     names = select_references(list(index), MOST_REFERENCES)
@@ -273,8 +271,7 @@ def _choice(source: ViewSource) -> CaptureChoice:
     known = stored if isinstance(stored, dict) else {}
 
     def text(key: str) -> Any:
-        value = known.get(key)
-        return value if isinstance(value, str) else None
+        return value if isinstance(value := known.get(key), str) else None
 
     def whole(key: str) -> Any:
         value = known.get(key)
@@ -287,6 +284,8 @@ def _choice(source: ViewSource) -> CaptureChoice:
         all_views=known.get("all_views") is True,
         size=text("size"),
         faces=whole("faces"),
+        sparse_model=whole("sparse_model"),
+        ignore_masks=known.get("ignore_masks") is True,
     )
 
 
@@ -301,7 +300,7 @@ def stored_settings(folder: Path) -> dict[str, Any]:
 
 
 def _distance(
-    splats: Splats | None, frames: tuple[CameraFrame, ...], capture: OpenCapture | None
+    splats: Splats | None, frames: tuple[CameraFrame, ...], capture: LoadedCapture | None
 ) -> float:
     if capture is not None:
         return capture_distance(capture)

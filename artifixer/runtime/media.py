@@ -21,8 +21,14 @@ import numpy as np
 from jaxtyping import UInt8
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import PARSER_ERRORS, check_regular, open_regular, reason
-from artifixer.runtime.run_folder import atomic_path, write_bytes
+from artifixer.runtime.files import (
+    PARSER_ERRORS,
+    atomic_path,
+    check_regular,
+    open_regular,
+    reason,
+    write_bytes,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,8 +64,6 @@ LARGEST_PIXEL_ASPECT = 4
 #: RGB, and in no third form.
 BAND_PIXELS = 1 << 22
 
-#: Values of the largest array in a .npy file.
-MOST_VALUES = 1 << 29
 
 #: Pillow's modes with more than 8 bits per channel; their values go from 0 to 65535.
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -197,54 +201,6 @@ def write_png(path: str | Path, pixels: np.ndarray) -> None:
     Image.fromarray(np.ascontiguousarray(pixels)).save(
         buffer, "png", compress_level=PNG_COMPRESSION
     )
-    write_bytes(path, buffer.getbuffer())
-
-
-def read_npy(path: str | Path) -> np.ndarray:
-    """An array of numbers from a .npy file (never unpickles).
-
-    Raises ``InputError`` when the file is missing, damaged, or of another size than its header
-    says: nothing is allocated before.
-    """
-    path = Path(path)
-    with open_regular(path, "a NumPy array file") as file:
-        return read_npy_stream(file, check_regular(path, "a NumPy array file"), str(path))
-
-
-def read_npy_stream(file: BinaryIO, size: int, name: str) -> np.ndarray:
-    """The same from an open file of ``size`` bytes that messages call ``name``."""
-    try:
-        version = np.lib.format.read_magic(file)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, _, dtype = read_header(file)
-        values = 1
-        for side in shape:
-            values *= side
-        expected = file.tell() + values * dtype.itemsize
-        if dtype.kind not in "biuf" or min(shape, default=1) < 0:
-            raise InputError(
-                f"{name}: an array of {str(dtype)[:40]} {str(shape)[:40]}, expected numbers"
-            )
-        if expected != size or values > MOST_VALUES:
-            raise InputError(
-                f"{name}: {size:,} bytes; its header promises {str(shape)[:60]} {dtype}, which are "
-                f"{expected:,}; it is damaged"
-            )
-        file.seek(0)
-        return np.lib.format.read_array(file, allow_pickle=False)
-    except PARSER_ERRORS as error:
-        raise InputError(
-            f"{name}: cannot read: {reason(error)}, expected a NumPy array file"
-        ) from error
-
-
-def write_npy(path: str | Path, array: np.ndarray) -> None:
-    """Write an array as .npy."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.asarray(array), allow_pickle=False)
     write_bytes(path, buffer.getbuffer())
 
 
@@ -423,7 +379,9 @@ def _rgb(path: Path, image: Image) -> UInt8[np.ndarray, "height width 3"]:
 
 
 def _orientation(image: Image) -> int:
-    """EXIF orientation, 1-8, as far as the header tells; 1 (upright) when absent or no such number."""
+    """EXIF orientation, 1-8, as far as the header tells; 1 (upright) when absent or no such
+    number.
+    """
     from PIL import Image
 
     try:

@@ -30,18 +30,17 @@ from artifixer.runtime.files import is_regular, open_regular
 
 # loaders import it from here, beside the bounds
 from artifixer.runtime.files import path_inside as path_inside
+from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.media import (
     exif_orientation,
     has_alpha,
     image_size,
     read_alpha,
     read_image,
-    read_npy,
     reads_avif,
     reads_heic,
-    write_npy,
 )
-from artifixer.runtime.run_folder import fingerprint
+from artifixer.runtime.npy import read_npy, write_npy
 from artifixer.scenes.mask_files import read_mask, resize_layer, resize_mask
 from artifixer.scenes.scene import Photo, Scene
 

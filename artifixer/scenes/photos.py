@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import PARSER_ERRORS, is_regular, reason
-from artifixer.runtime.json_io import is_number, shown
+from artifixer.runtime.files import PARSER_ERRORS, is_regular, reason, write_bytes
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import is_number, read_json, shown, write_json
 from artifixer.runtime.media import (
     exif_orientation,
     image_format,
@@ -38,7 +39,6 @@ from artifixer.runtime.media import (
     read_image,
     write_png,
 )
-from artifixer.runtime.run_folder import fingerprint, read_json, write_bytes, write_json
 from artifixer.runtime.stopping import handlers_kept, stop_at_once
 from artifixer.runtime.system import link_or_copy
 from artifixer.scenes import colmap
@@ -51,6 +51,8 @@ from artifixer.scenes.photo_files import (
     stored_size,
     unread_note,
 )
+from artifixer.scenes.photo_matches import LEAST_MATCHES, LONGEST_SIDE, PairMatches
+from artifixer.scenes.pose_check import shows_no_parallax
 from artifixer.scenes.scene import Photo, Scene
 
 if TYPE_CHECKING:
@@ -252,6 +254,12 @@ def _reconstruct(
         say("structure from motion: poses")
         model = _map(database, stage / "photos", Path(scratch), config)
         count = 0 if model is None else model.num_reg_images()
+        if _turns_only(database, model):
+            raise InputError(
+                f"{folder}: no parallax: turning the camera explains all matches, so the photos "
+                "are taken from one place (or are the same photo) and depth cannot be told; expected "
+                "photos from different places"
+            )
         if model is None or count * 2 <= len(names):
             _check_readable(folder, names)
             raise InputError(
@@ -436,6 +444,69 @@ def quiet_colmap() -> Iterator[None]:
         yield
     finally:
         pycolmap.logging.minloglevel = level
+
+
+# Does the camera move? ----------------------------------------------------------------------------
+
+#: Pairs and matches of each that are looked at, and how many pairs it takes.
+MOST_PAIRS, MOST_PAIR_MATCHES, LEAST_PAIRS = 200, 300, 3
+
+#: Focal lengths are uncertain where nothing but rotation is seen: up to this factor when structure
+#: from motion found one, and when it did not; and how many multiples are tried.
+FOUND_FOCAL, GUESSED_FOCAL, FOCALS = 1.25, 2.0, 13
+
+
+def _turns_only(database: Path, model: pycolmap.Reconstruction | None) -> bool:
+    """Whether a turning camera explains the verified matches of all pairs: structure from motion
+    invents positions then, if it finds any.
+    """
+    pairs = _verified_pairs(database, model)
+    if len(pairs) < LEAST_PAIRS:
+        return False
+    most = GUESSED_FOCAL if model is None else FOUND_FOCAL
+    return any(
+        shows_no_parallax([_with_focal_factor(pair, factor) for pair in pairs])
+        for factor in np.geomspace(1 / most, most, FOCALS).tolist()
+    )
+
+
+def _with_focal_factor(pair: PairMatches, factor: float) -> PairMatches:
+    return replace(
+        pair,
+        first_plane=pair.first_plane / factor,
+        second_plane=pair.second_plane / factor,
+        focal=pair.focal * factor,
+    )
+
+
+def _verified_pairs(database: Path, model: pycolmap.Reconstruction | None) -> list[PairMatches]:
+    """Evenly chosen pairs with their verified matches; lenses are the model's where it has them."""
+    import pycolmap
+
+    with pycolmap.Database.open(database) as opened:
+        cameras = {camera.camera_id: camera for camera in opened.read_all_cameras()}
+        cameras |= dict(model.cameras) if model is not None else {}
+        lenses = {image.image_id: cameras[image.camera_id] for image in opened.read_all_images()}
+        found = [
+            (pycolmap.pair_id_to_image_pair(pair_id), np.reshape(geometry.inlier_matches, (-1, 2)))
+            for pair_id, geometry in zip(*opened.read_two_view_geometries(), strict=True)
+            if len(geometry.inlier_matches) >= LEAST_MATCHES
+        ]
+        pairs = []
+        for (first, second), matches in found[:: -(-len(found) // MOST_PAIRS) or 1]:
+            matches = matches[:: -(-len(matches) // MOST_PAIR_MATCHES)].astype(np.int64)
+            first_plane, second_plane = (
+                np.asarray(
+                    lenses[image].cam_from_img(
+                        opened.read_keypoints(image)[matches[:, side], :2].astype(np.float64)
+                    )
+                )
+                for side, image in enumerate((first, second))
+            )
+            lens = lenses[second]
+            focal = lens.mean_focal_length() * LONGEST_SIDE / max(lens.width, lens.height)
+            pairs.append(PairMatches(first, second, first_plane, second_plane, focal))
+    return pairs
 
 
 # Are the poses right? -----------------------------------------------------------------------------

@@ -24,8 +24,8 @@ from jaxtyping import UInt8
 from artifixer.imaging.resize import fit_size, resize_photo
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
+from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.media import read_video, write_png
-from artifixer.runtime.run_folder import fingerprint
 from artifixer.runtime.stopping import stop_at_once
 from artifixer.scenes import panoramas, photos
 from artifixer.scenes.panoramas import PanoramaConfig

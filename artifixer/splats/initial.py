@@ -23,22 +23,23 @@ from artifixer.splats.splats import SH_BASE, SH_COEFFICIENTS, Splats
 
 @dataclass(frozen=True)
 class InitialConfig:
-    """observed_by: a sparse point counts when at least this many training photos saw it (where
-    tracks are known). points: pixels are added until there are this many points in all.
-    depth_neighbours: a pixel's depth is interpolated between this many sparse points nearest in the
-    image. depth_noise: relative standard deviation of that depth.
-    opacity: of every new Gaussian.
-    scale: standard deviation relative to the distance to the nearest points.
-    max_scale: upper limit of the standard deviation, relative to the scene's extent.
-    """
+    """Where a fit starts."""
 
     observed_by: int = 2
+    """A sparse point counts when at least this many training photos saw it, where tracks are
+    known."""
     points: int = 3000
+    """Pixels are added until there are this many points in all."""
     depth_neighbours: int = 3
+    """A pixel's depth is interpolated between this many sparse points nearest in the image."""
     depth_noise: float = 0.03
+    """Relative standard deviation of that depth."""
     opacity: float = 0.3
+    """Of every new Gaussian."""
     scale: float = 0.7
+    """Standard deviation relative to the distance to the nearest points."""
     max_scale: float = 0.1
+    """Upper bound of the standard deviation, relative to the scene's extent."""
 
 
 @dataclass(frozen=True)

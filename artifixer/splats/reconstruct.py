@@ -24,8 +24,8 @@ from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError, Stopped
-from artifixer.runtime.files import PARSER_ERRORS, check_regular, reason
-from artifixer.runtime.run_folder import atomic_path, fingerprint
+from artifixer.runtime.files import PARSER_ERRORS, atomic_path, check_regular, reason
+from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.seeds import generator
 from artifixer.runtime.stopping import stop_requested
 from artifixer.scenes.scene import Photo
@@ -45,11 +45,12 @@ SHARE_OF_SAVING = 0.03
 
 @dataclass(frozen=True)
 class LearningRates:
-    """Adam's step sizes. ``means`` is in units of the scene's extent and falls exponentially to
-    ``means_final``; the others are constant."""
+    """Adam's step sizes."""
 
     means: float = 1.6e-4
+    """At the start, in units of the scene's extent; falls exponentially to ``means_final``."""
     means_final: float = 1.6e-6
+    """At the end."""
     quats: float = 1e-3
     log_scales: float = 5e-3
     opacity_logits: float = 5e-2
@@ -62,33 +63,32 @@ class LearningRates:
 
 @dataclass(frozen=True)
 class ReconstructConfig:
-    """Settings of one reconstruction.
-
-    sh_degree: final degree of the spherical harmonics; it rises by one every ``sh_every``
-    iterations. ssim_weight: share of 1 - SSIM in the photometric loss.
-    opacity_weight, scale_weight: regularisers; the scale's is relative to the scene's extent.
-    near: near plane relative to the scene's extent.
-
-    The next three are not in the paper and off by default:
-    gaussians_per_pixel: upper bound of the number of Gaussians per pixel of all photos together, or
-    None: few photos do not determine more. unseen_weight: after the fit, Gaussians whose blending
-    weight stays below this in every training photo are removed; 0 removes none. free_space: see
-    ``free_space.py``.
-    """
+    """Settings of one reconstruction."""
 
     iterations: int = 10_000
     sh_degree: int = 3
+    """Final degree of the spherical harmonics."""
     sh_every: int = 1000
+    """Iterations after which the degree rises by one."""
     ssim_weight: float = 0.2
+    """Of 1 - SSIM in the photometric loss; L1 has the rest."""
     opacity_weight: float = 0.01
+    """Of the opacity regulariser."""
     scale_weight: float = 0.01
+    """Of the scale regulariser, which is relative to the scene's extent."""
     near: float = 0.02
+    """Near plane relative to the scene's extent."""
     learning_rates: LearningRates = field(default_factory=LearningRates)
     initial: InitialConfig = field(default_factory=InitialConfig)
     mcmc: McmcConfig = field(default_factory=McmcConfig)
     gaussians_per_pixel: float | None = None
+    """Not in the paper: upper bound of the number of Gaussians per pixel of all photos together;
+    None for no such bound. Few photos do not determine more."""
     unseen_weight: float = 0.0
+    """Not in the paper: after the fit, Gaussians whose blending weight stays below this in every
+    training photo are removed; 0 removes none."""
     free_space: FreeSpaceConfig = field(default_factory=FreeSpaceConfig)
+    """Not in the paper: penalises opacity in free space that no photo supports."""
 
     def without_free_space_loss(self) -> ReconstructConfig:
         """The plain fit: the same settings without the free-space loss."""
@@ -141,14 +141,15 @@ class TrainingViews:
 
 @dataclass(frozen=True)
 class IterationReport:
-    """State after an iteration: ``iteration`` of ``iterations`` done; loss, PSNR in dB of that
-    iteration's photo; population.
-    """
+    """State after an iteration."""
 
     iteration: int
+    """Iterations that are done."""
     iterations: int
+    """Of the whole fit."""
     loss: float
     psnr: float
+    """Of this iteration's photo, dB."""
     gaussians: int
 
 

@@ -18,7 +18,6 @@ from artifixer.geometry.transforms import (
     matrix_to_quaternion,
     quaternion_to_matrix,
     rotation_angle,
-    slerp,
 )
 
 #: Largest turn (radians) and way (share of the distance) per pixel frame that still is one path:
@@ -53,6 +52,21 @@ def between(first: Cameras, last: Cameras, count: int) -> Cameras:
         Ks=last.Ks.expand(count, 3, 3),
         distortion=last.distortion.expand(count, 8),
     )
+
+
+def slerp(
+    a: Float[Tensor, "samples 4"], b: Float[Tensor, "samples 4"], t: Float[Tensor, " samples"]
+) -> Float[Tensor, "samples 4"]:
+    """Unit quaternions at the fractions ``t`` of the shorter arcs from ``a`` to ``b``."""
+    b = torch.where((a * b).sum(dim=-1, keepdim=True) < 0, -b, b)
+    # half the angle between the two, stable near 0
+    half = torch.atan2((a - b).norm(dim=-1), (a + b).norm(dim=-1))[..., None]
+    t = t[..., None]
+    sine = torch.sin(2 * half).clamp(min=1e-12)
+    arc = (torch.sin((1 - t) * 2 * half) * a + torch.sin(t * 2 * half) * b) / sine
+    # nearby the arc is straight to rounding
+    mixed = torch.where(half < 1e-4, (1 - t) * a + t * b, arc)
+    return torch.nn.functional.normalize(mixed, dim=-1)
 
 
 def is_jump(first: Cameras, last: Cameras, distance: float, frames: int) -> bool:

@@ -22,7 +22,7 @@ from artifixer.evaluation.evaluate import (
 )
 from artifixer.imaging.metrics import psnr, ssim
 from artifixer.imaging.perceptual import Lpips
-from artifixer.runtime.run_folder import write_json
+from artifixer.runtime.json_io import write_json
 
 #: Integer sums against the same in float64, and float32 means of a few thousand values.
 EXACT, FLOAT32 = 1e-9, 1e-4

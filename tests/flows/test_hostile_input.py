@@ -21,7 +21,7 @@ from PIL import Image
 
 from artifixer.cli import main
 from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
-from artifixer.runtime.run_folder import read_json, write_json
+from artifixer.runtime.json_io import read_json, write_json
 from artifixer.splats.ply import write_splats
 from artifixer.splats.splats import Splats
 from artifixer.training.watching import MetricsFile

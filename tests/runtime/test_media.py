@@ -17,11 +17,10 @@ from artifixer.runtime.media import (
     has_alpha,
     image_size,
     read_image,
-    read_npy,
     read_video,
-    write_npy,
     write_png,
 )
+from artifixer.runtime.npy import read_npy, write_npy
 
 # levels: quantisation of H.264 at its quality setting, and halved colour resolution, on a smooth
 # picture

@@ -10,8 +10,7 @@ from typing import Any
 
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import check_regular
-from artifixer.runtime.json_io import as_object, is_number, shown
-from artifixer.runtime.run_folder import LARGEST_JSON, read_json
+from artifixer.runtime.json_io import LARGEST_JSON, as_object, is_number, read_json, shown
 from artifixer.video.checkpoints.tensor_files import open_tensors
 
 #: Largest size, most layers, and most entries of a list that the configuration of a pretrained
