@@ -1,6 +1,7 @@
 """Named settings for ``benchmarks/reproduce.py``: the paper's Table 4 at small scale.
 
-``full``   networks of the size of ``tiny`` on drawn scenes of 96 pixels, two seeds
+``full``   networks of the size of ``tiny`` on drawn scenes of 96 pixels, two seeds; about three
+           hours on two free cores, reckoned from the speeds of the recipe ``tiny`` and not measured
 ``quick``  the same job in seconds with networks that learn nothing: for tests
 """
 
