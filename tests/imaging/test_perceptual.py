@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from artifixer.imaging import perceptual
-from artifixer.imaging.perceptual import Fid, Lpips, load_fid, load_lpips
+from artifixer.imaging.perceptual import InceptionFeatures, Lpips, load_inception, load_lpips
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_packages_that_cannot_be_imported_are_a_reason(
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    metric, reason = load_lpips("lpips_alex") if package == "torchvision" else load_fid()
+    metric, reason = load_lpips("lpips_alex") if package == "torchvision" else load_inception()
     assert metric is None
     assert reason.endswith(
         f"not computed: {str(error).splitlines()[0]}; install the extra 'metrics'"
@@ -90,19 +90,15 @@ def test_lpips_gives_one_distance_per_image() -> None:
         assert distances.sum() == expected
 
 
-def test_fid_sees_square_planes_of_both_sets() -> None:
-    seen: list[tuple[tuple[int, ...], bool]] = []
+def test_inception_reads_square_planes_of_bytes() -> None:
+    seen: list[tuple[int, ...]] = []
 
-    class Metric:
-        def update(self, images: torch.Tensor, real: bool) -> None:
-            assert 0 <= float(images.min()) <= float(images.max()) <= 1
-            seen.append((tuple(images.shape), real))
+    def network(planes: torch.Tensor) -> torch.Tensor:
+        assert planes.dtype == torch.uint8
+        seen.append(tuple(planes.shape))
+        return planes.to(torch.float32).mean(dim=(2, 3))
 
-        def compute(self) -> torch.Tensor:
-            return torch.tensor(7.5)
-
-    fid = Fid(Metric())
-    fid.add(torch.rand(2, 3, 8, 6, 3, generator=torch.Generator().manual_seed(0)), real=True)
-    fid.add(torch.rand(4, 8, 6, 3, generator=torch.Generator().manual_seed(0)), real=False)
-    assert seen == [((6, 3, 512, 512), True), ((4, 3, 512, 512), False)]
-    assert fid.value() == 7.5
+    images = torch.rand(2, 3, 8, 6, 3, generator=torch.Generator().manual_seed(0))
+    features = InceptionFeatures(network)(images)
+    assert seen == [(6, 3, 512, 512)]
+    assert features.shape == (6, 3) and features.dtype == torch.float32
