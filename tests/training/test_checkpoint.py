@@ -275,7 +275,7 @@ def test_a_damaged_part_is_refused_by_name_and_the_checkpoint_before_goes_on(
     run_toy(Toy(), folder, LoopConfig(steps=4, save_interval=2))
     last = folder / "checkpoints" / "step_00000004"
     damage(last / "part-00001-of-00001.safetensors", kind)
-    with pytest.raises(InputError, match=rf"{message}.*goes on from the one before"):
+    with pytest.raises(InputError, match=rf"{message}.*continue from the one before"):
         run_toy(Toy(), folder, LoopConfig(steps=5, save_interval=2))
     last.rename(tmp_path / "away")
     resumed = run_toy(Toy(), folder, LoopConfig(steps=5, save_interval=2))
