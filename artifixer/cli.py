@@ -76,6 +76,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "splat files: PLY, SPZ, SOG, .splat -> PLY, SPZ, SOG, USDZ",
     ),
     "enhance": ("artifixer.commands.enhance", "renders -> clean frames, by the video model"),
+    "evaluate": (
+        "artifixer.commands.evaluate",
+        "the published benchmarks, held-out photos, and any method's frames, in tables",
+    ),
     "curate": ("artifixer.commands.curate", "captures or procedural scenes -> training pairs"),
     "train": ("artifixer.commands.train", "training pairs -> a video model, stage by stage"),
     "models": ("artifixer.commands.models", "the video models by name: weights, licence, memory"),

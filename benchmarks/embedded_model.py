@@ -52,7 +52,7 @@ from artifixer.runtime.errors import (
     InputError,
     Stopped,
 )
-from artifixer.runtime.run_folder import write_json
+from artifixer.runtime.json_io import write_json
 from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
 from artifixer.training.job import run_training
 from artifixer.training.recipe import StageName, TrainingJob, TrainingRecipe

@@ -15,8 +15,8 @@ import time
 
 import torch
 
-from artifixer.pipeline.capture import CaptureChoice, open_capture
-from artifixer.pipeline.reconstruct_capture import ReconstructionJob, initial_splats, view_quality
+from artifixer.pipeline.capture import CaptureChoice, load_capture
+from artifixer.pipeline.reconstruct import ReconstructionJob, initial_splats, view_quality
 from artifixer.recipes.reconstruct import RECIPES
 from artifixer.scenes.procedural import seen_by, world_of
 from artifixer.splats.reconstruct import TrainingViews, reconstruct
@@ -42,7 +42,7 @@ def main() -> None:
             CaptureChoice(name, views=views),
             RECIPES[arguments.recipe].with_free_space_loss(arguments.weight),
         )
-        capture = open_capture(job.choice, work_folder=None)  # type: ignore[arg-type]
+        capture = load_capture(job.choice, work_folder=None)  # type: ignore[arg-type]
         scene = capture.scene
         cameras = [scene.cameras[i] for i in capture.training]
         photos = [scene.photos[i] for i in capture.training]

@@ -11,12 +11,15 @@ from typing import Annotated, Literal
 import tyro
 
 from artifixer.curation.caption import CaptionConfig, check_captioner
-from artifixer.curation.jobs import CurationConfig, Source, curate, expand_sources
+from artifixer.curation.jobs import curate
+from artifixer.curation.make_scene import CurationConfig
+from artifixer.curation.sources import Source, expand_sources
 from artifixer.curation.workers import worker_devices
 from artifixer.imaging.resize import GRID
 from artifixer.recipes.curate import RECIPES
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.depth_models import check_depth_model, default_depth_model
+from artifixer.scenes.panoramas import check_faces
 from artifixer.scenes.scale import ScaleKind
 
 
@@ -81,6 +84,16 @@ class Command:
     """Address up to /v1 of an OpenAI-compatible server with a vision model. Its key:
     OPENAI_API_KEY.
     """
+    faces: int | None = None
+    """Perspective views of each equirectangular (360 degree) photo or frame: 6, 8 or 14. Default: 8
+    where they look like that.
+    """
+    sparse_model: Annotated[int | None, tyro.conf.arg(aliases=["--model"])] = None
+    """Number of the COLMAP model, where a capture has several (sparse/0, sparse/1 ...). Default: the
+    largest.
+    """
+    ignore_masks: bool = False
+    """Use whole photos where masks or alpha channels say which pixels count."""
     overwrite: bool = False
     """Start anew in a folder that holds other pairs."""
 
@@ -103,6 +116,13 @@ def run_command(command: Command) -> None:
         config = replace(config, normalised_groups=command.algorithm1 == "normalised")
     caption = CaptionConfig(command.caption_server, command.caption_model)
     check_captioner(caption)
+    check_faces(command.faces)
+    config = replace(
+        config,
+        faces=command.faces,
+        sparse_model=command.sparse_model,
+        ignore_masks=command.ignore_masks,
+    )
     sources = expand_sources(command.sources)
     kind = command.camera_scale or config.camera_scale
     depth_model = _depth_model(kind, command.depth_model, sources)
@@ -133,8 +153,8 @@ def _depth_model(kind: ScaleKind, named: str | None, sources: Sequence[Source]) 
     """
     if named is not None and kind != "metric":
         raise InputError(
-            f"--depth-model {named}: camera scale {kind} needs none; expected --camera-scale metric "
-            "beside it"
+            f"--depth-model {named}: camera scale {kind} needs none; expected "
+            "--camera-scale metric beside it"
         )
     captures = [source.name for source in sources if not source.is_procedural]
     found = named or (default_depth_model() if kind == "metric" and captures else None)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, get_args
 import tyro
 
 from artifixer.enhance.enhance import Drop, EnhanceConfig, Sampler
-from artifixer.pipeline.enhance_renders import EnhanceJob, enhance_renders
+from artifixer.pipeline.enhance import EnhanceJob, enhance_renders
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.references import REFERENCE_COUNT

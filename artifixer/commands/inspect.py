@@ -9,8 +9,9 @@ from typing import Annotated
 
 import tyro
 
+from artifixer.pipeline.capture import CaptureChoice
 from artifixer.pipeline.inspect_capture import Inspection, LensGroup, Range, inspect_capture
-from artifixer.runtime.run_folder import to_json
+from artifixer.runtime.json_io import to_json
 
 #: Names of lost photos that are printed; ``--json`` has them all.
 LOST_PHOTOS_SHOWN = 5
@@ -35,13 +36,29 @@ class Command:
     """Print one JSON object instead of text."""
     find_poses: bool = False
     """Run structure from motion on photos or a video without poses (takes minutes)."""
+    faces: int | None = None
+    """Perspective views of each equirectangular (360 degree) photo or frame: 6, 8 or 14. Default: 8
+    where they look like that.
+    """
+    sparse_model: Annotated[int | None, tyro.conf.arg(aliases=["--model"])] = None
+    """Number of the COLMAP model, where a capture has several (sparse/0, sparse/1 ...). Default: the
+    largest.
+    """
+    ignore_masks: bool = False
+    """Use whole photos where masks or alpha channels say which pixels count."""
     skip_photos: bool = False
     """Do not decode the photos, which takes most of the time and finds damaged ones."""
 
 
 def run_command(command: Command) -> None:
+    choice = CaptureChoice(
+        command.capture,
+        faces=command.faces,
+        sparse_model=command.sparse_model,
+        ignore_masks=command.ignore_masks,
+    )
     inspection = inspect_capture(
-        command.capture, find_poses=command.find_poses, read_photos=not command.skip_photos
+        choice, find_poses=command.find_poses, read_photos=not command.skip_photos
     )
     print(
         json.dumps(to_json(inspection), indent=2, allow_nan=False)

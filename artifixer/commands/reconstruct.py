@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from artifixer.pipeline.capture import CaptureChoice
-from artifixer.pipeline.reconstruct_capture import ReconstructionJob, reconstruct_capture
+from artifixer.pipeline.reconstruct import ReconstructionJob, reconstruct_capture
 from artifixer.recipes.reconstruct import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
@@ -48,6 +48,12 @@ class Command:
     """Perspective views of each equirectangular (360 degree) photo or frame: 6, 8 or 14. Default: 8
     where they look like that.
     """
+    sparse_model: Annotated[int | None, tyro.conf.arg(aliases=["--model"])] = None
+    """Number of the COLMAP model, where a capture has several (sparse/0, sparse/1 ...). Default: the
+    largest.
+    """
+    ignore_masks: bool = False
+    """Use whole photos where masks or alpha channels say which pixels count."""
     recipe: Literal["auto", "tiny", "paper", "release"] = "auto"
     """tiny for a CPU, paper for a GPU; auto chooses by device."""
     iterations: int | None = None
@@ -100,6 +106,8 @@ def run_command(command: Command) -> None:
         command.all_views,
         size,
         command.faces,
+        command.sparse_model,
+        command.ignore_masks,
     )
     export = () if command.export is None else parse_exports(command.export)
     job = ReconstructionJob(

@@ -1,4 +1,6 @@
-"""``artifixer render``: Gaussian splats -> images, opacity, depth and a video along a camera path."""
+"""``artifixer render``: Gaussian splats -> images, opacity, depth and a video along a camera
+path.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ from typing import Annotated
 
 import tyro
 
+from artifixer.pipeline.render import RenderJob, render_path
 from artifixer.pipeline.render_panoramas import render_panoramas
-from artifixer.pipeline.render_path import RenderJob, render_path
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 

@@ -60,6 +60,12 @@ class Command:
     """Perspective views of each equirectangular (360 degree) photo or frame: 6, 8 or 14. Default: 8
     where they look like that.
     """
+    sparse_model: int | None = None
+    """Number of the COLMAP model, where a capture has several (sparse/0, sparse/1 ...). Default: the
+    largest.
+    """
+    ignore_masks: bool = False
+    """Use whole photos where masks or alpha channels say which pixels count."""
     path: str | None = None
     """heldout, tour, orbit, spline, or a file of cameras. Default: tour through the held-out
     cameras; spline without any.
@@ -155,6 +161,8 @@ def run_config(command: Command) -> RunConfig:
             command.all_views,
             size,
             command.faces,
+            command.sparse_model,
+            command.ignore_masks,
         ),
         out=command.out,
         path=command.path,

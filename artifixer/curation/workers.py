@@ -227,7 +227,9 @@ def _end_with(parent: int) -> None:
 
 @contextmanager
 def _handlers_restored() -> Iterator[None]:
-    """Ray replaces the handler of SIGTERM by one of its own; after this the former ones are back."""
+    """Ray replaces the handler of SIGTERM by one of its own; after this the former ones are
+    back.
+    """
     numbers = (
         (signal.SIGINT, *STOP_SIGNALS)
         if threading.current_thread() is threading.main_thread()
@@ -243,7 +245,9 @@ def _handlers_restored() -> Iterator[None]:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Signals that arrive inside are handled after it; processes started inside have them blocked."""
+    """Signals that arrive inside are handled after it; processes started inside have them
+    blocked.
+    """
     if _set_mask is None:
         yield
         return
@@ -366,7 +370,10 @@ class RayWorkers(Workers):
             self._temporary = tempfile.mkdtemp(prefix="afx")
             with _loopback():
                 self._ray.init(
-                    address="local", num_cpus=self.slots, include_dashboard=False, _temp_dir=self._temporary,
+                    address="local",
+                    num_cpus=self.slots,
+                    include_dashboard=False,
+                    _temp_dir=self._temporary,
                     _node_ip_address="127.0.0.1", object_store_memory=2**29, **options,
                 )  # fmt: skip
 

@@ -48,13 +48,15 @@ class HeldoutView:
     """One held-out photo beside its prediction, pixels all of one size.
 
     photo: its name. opacity: of the render that enters the model, whatever variant is judged, so
-    that regions are the same for all.
+    that regions are the same for all. mask: 255 where the photo counts, 0 where it does not; None
+    where all of it counts.
     """
 
     photo: str
     truth: UInt8[np.ndarray, "height width 3"]
     prediction: UInt8[np.ndarray, "height width 3"]
     opacity: UInt8[np.ndarray, "height width"]
+    mask: UInt8[np.ndarray, "height width"] | None = None
 
     def __post_init__(self) -> None:
         assert self.truth.dtype == self.prediction.dtype == self.opacity.dtype == np.uint8, (
@@ -111,7 +113,8 @@ def evaluate(
     device: torch.device | str = "cpu",
 ) -> VariantQuality:
     """The quality of one variant; ``views`` is read once and may be a generator. ``perceptual``
-    None leaves LPIPS out.
+    None leaves LPIPS out. Masked pixels count in no figure, views without any other pixel are left
+    out.
     """
     perceptual = perceptual or PerceptualMetrics()
     errors = RegionErrors()
@@ -120,8 +123,13 @@ def evaluate(
         prediction, truth, opacity = (
             torch.tensor(pixels) for pixels in (view.prediction, view.truth, view.opacity)
         )
-        errors.add(prediction, truth, opacity)
-        empty = float(is_empty(opacity).double().mean())
+        counts = torch.ones(opacity.shape, dtype=torch.bool)
+        if view.mask is not None:
+            counts = torch.tensor(view.mask) > 127
+        if not counts.any():
+            continue
+        errors.add(prediction, truth, opacity, counts)
+        empty = float(is_empty(opacity)[counts].double().mean())
         per_view.append(_view_quality(view, empty, perceptual, device))
     return VariantQuality(
         psnr=_mean([view.psnr for view in per_view]),
@@ -178,11 +186,15 @@ def _view_quality(
     view: HeldoutView, empty: float, perceptual: PerceptualMetrics, device: torch.device | str
 ) -> ViewQuality:
     truth, prediction = _as_float(view.truth, device), _as_float(view.prediction, device)
+    mask = None
+    if view.mask is not None:  # black in both where it is 0, so windows that reach there agree
+        mask = torch.tensor(view.mask > 127, device=device).to(torch.float32)
+        truth, prediction = truth * mask[..., None], prediction * mask[..., None]
     with torch.no_grad():
         return ViewQuality(
             photo=view.photo,
-            psnr=float(psnr(prediction, truth)),
-            ssim=float(ssim(prediction, truth)),
+            psnr=float(psnr(prediction, truth, mask)),
+            ssim=float(ssim(prediction, truth, mask)),
             lpips_vgg01=float(perceptual.vgg01(prediction, truth)) if perceptual.vgg01 else None,
             lpips_alex=float(perceptual.alex(prediction, truth)) if perceptual.alex else None,
             empty=empty,

@@ -18,7 +18,8 @@ from jaxtyping import Float, Int, UInt8
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import atomic_path, write_bytes, write_json
+from artifixer.runtime.files import atomic_path, write_bytes
+from artifixer.runtime.json_io import write_json
 from artifixer.scenes.colmap import ColmapModel, to_cameras
 
 #: Folder of the photos.

@@ -18,7 +18,6 @@ visible pixels.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -266,12 +265,3 @@ def _reflected_map(
         for pixels in (ours, theirs)
     ]
     return ssim_map(*padded)[BORDER:-BORDER, BORDER:-BORDER]
-
-
-def psnr_of(total: int, values: int) -> float | None:
-    """PSNR in dB of a sum of squared 8-bit errors over so many values; None without any, infinite
-    without error.
-    """
-    if not values:
-        return None
-    return 10 * math.log10(255**2 * values / total) if total else math.inf

@@ -41,9 +41,8 @@ from artifixer.evaluation.prepared import (
 )
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular, read_whole
-from artifixer.runtime.json_io import as_object
+from artifixer.runtime.json_io import as_object, read_json
 from artifixer.runtime.media import image_size
-from artifixer.runtime.run_folder import read_json
 from artifixer.scenes import colmap, dl3dv
 from artifixer.scenes.formats import brings_poses, find_format, load_scene
 from artifixer.scenes.scene import Scene, Split

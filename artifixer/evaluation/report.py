@@ -30,8 +30,9 @@ from artifixer.evaluation.evaluate import (
     gain,
 )
 from artifixer.imaging.quality import EMPTY_BELOW, OPAQUE_ABOVE
+from artifixer.runtime.files import write_bytes
+from artifixer.runtime.json_io import to_json
 from artifixer.runtime.media import read_image
-from artifixer.runtime.run_folder import to_json, write_bytes
 
 #: Upper limit of the file, and the share of it that pictures may take; videos get what is left.
 MOST_BYTES = 25_000_000

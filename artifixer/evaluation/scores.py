@@ -27,16 +27,18 @@ from artifixer.evaluation.profiles import (
     Profile,
     as_float,
     blacked_out,
-    psnr_of,
     score,
     st_lpips,
 )
 from artifixer.imaging.perceptual import KD_CROPS, frechet_distance, kernel_distance
-from artifixer.imaging.quality import EMPTY_BELOW, OPAQUE_ABOVE
+from artifixer.imaging.quality import (
+    RegionErrors,
+    SquaredError,
+    squared_differences,
+)
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import PARSER_ERRORS, read_whole, reason
-from artifixer.runtime.json_io import as_object, is_number
-from artifixer.runtime.run_folder import read_json, to_json, write_bytes, write_json
+from artifixer.runtime.files import PARSER_ERRORS, read_whole, reason, write_bytes
+from artifixer.runtime.json_io import as_object, is_number, read_json, to_json, write_json
 from artifixer.runtime.stopping import stop_if_requested
 
 #: Regions of pixels with a pooled PSNR, by the opacity of the render that the generator gets.
@@ -180,18 +182,19 @@ def _add_inception(
 
 
 def _region_sums(view: View) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    squared = ((view.truth.astype(np.int32) - view.prediction.astype(np.int32)) ** 2).sum(
-        axis=2, dtype=np.int64
+    """Squared errors and how many values, by ``REGIONS``; nothing in regions without an opacity."""
+    errors = RegionErrors()
+    frame, truth = (
+        torch.from_numpy(np.ascontiguousarray(pixels)) for pixels in (view.prediction, view.truth)
     )
-    everywhere = np.ones(squared.shape, bool)
-    nowhere = np.zeros(squared.shape, bool)
-    opaque = nowhere if view.opacity is None else view.opacity > OPAQUE_ABOVE * 255
-    empty = nowhere if view.opacity is None else view.opacity < EMPTY_BELOW * 255
-    regions = (everywhere, opaque, empty)
-    return (
-        tuple(int(squared[region].sum()) for region in regions),
-        tuple(3 * int(region.sum()) for region in regions),
-    )
+    if view.opacity is None:
+        errors.pooled.add(
+            squared_differences(frame, truth), torch.ones(truth.shape[:2], dtype=torch.bool)
+        )
+    else:
+        errors.add(frame, truth, torch.from_numpy(np.ascontiguousarray(view.opacity)))
+    regions = (errors.pooled, errors.opaque, errors.empty)
+    return tuple(region.total for region in regions), tuple(region.values for region in regions)
 
 
 # Files --------------------------------------------------------------------------------------------
@@ -358,10 +361,10 @@ def _mean_of_means(scenes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _pooled(views: Sequence[ViewScore]) -> dict[str, float | None]:
     return {
-        region: psnr_of(
+        region: SquaredError(
             sum(view.squared[position] for view in views),
             sum(view.values[position] for view in views),
-        )
+        ).psnr()
         for position, region in enumerate(REGIONS)
     }
 

@@ -16,8 +16,7 @@ from artifixer.evaluation.evaluate import (
 from artifixer.imaging.quality import ViewQuality
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import reason
-from artifixer.runtime.json_io import is_number
-from artifixer.runtime.run_folder import read_json
+from artifixer.runtime.json_io import is_number, read_json
 
 #: Heading, field and digits of each column.
 COLUMNS = (

@@ -117,17 +117,11 @@ class Cameras:
         return self.camera_to_world[:, :3, 3]
 
     def resized(self, width: int, height: int) -> Cameras:
-        """The same views for images resized to ``width`` x ``height``; intrinsics scale per axis."""
+        """The same views for images resized to ``width`` x ``height``; intrinsics scale per
+        axis.
+        """
         factors = self.Ks.new_tensor([width / self.width, height / self.height, 1.0])
         return replace(self, Ks=self.Ks * factors[None, :, None], width=width, height=height)
-
-    def cropped(self, left: int, top: int, width: int, height: int) -> Cameras:
-        """The same views for the part of the image that starts at pixel (left, top); the lens keeps
-        its centre.
-        """
-        shift = torch.zeros_like(self.Ks)
-        shift[:, 0, 2], shift[:, 1, 2] = left, top
-        return replace(self, Ks=self.Ks - shift, width=width, height=height)
 
     def project(
         self, points: Float[Tensor, "points 3"]

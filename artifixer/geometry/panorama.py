@@ -56,7 +56,9 @@ class FaceRig:
         )
 
     def cameras(self, viewmat: Float[Tensor, "4 4"], size: int) -> Cameras:
-        """The faces of a panorama whose world_to_camera is ``viewmat``, as one batch of its dtype."""
+        """The faces of a panorama whose world_to_camera is ``viewmat``, as one batch of its
+        dtype.
+        """
         viewmats = torch.eye(4, dtype=torch.float64).repeat(len(self), 1, 1)
         viewmats[:, :3] = self.rotations @ viewmat[:3].to(torch.float64)
         return Cameras.pinhole(

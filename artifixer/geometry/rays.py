@@ -1,4 +1,8 @@
-"""Pixel rays through the lens, and Pluecker maps."""
+"""Rays through the centres of pixels.
+
+In: ``Cameras``. Out: pixel centres, unit directions in camera axes, rays in world axes, through
+each camera's own lens distortion.
+"""
 
 from __future__ import annotations
 
@@ -33,15 +37,6 @@ def pixel_rays(
     """
     directions = lens_directions(cameras) @ cameras.viewmats[:, :3, :3]
     return cameras.centers, directions.reshape(len(cameras), cameras.height, cameras.width, 3)
-
-
-def pluecker_map(cameras: Cameras) -> Float[Tensor, "views height width 6"]:
-    """Per pixel the ray's unit direction and its moment origin x direction, the same for all its
-    points.
-    """
-    origins, directions = pixel_rays(cameras)
-    moments = torch.linalg.cross(origins[:, None, None].expand_as(directions), directions)
-    return torch.cat([directions, moments], dim=-1)
 
 
 def _have_one_lens(cameras: Cameras) -> bool:

@@ -66,21 +66,6 @@ def rotation_angle(
     return 2 * torch.atan2(quat[..., 1:].norm(dim=-1), quat[..., 0])
 
 
-def slerp(
-    a: Float[Tensor, "*batch 4"], b: Float[Tensor, "*batch 4"], t: Float[Tensor, "*batch"]
-) -> Float[Tensor, "*batch 4"]:
-    """Unit quaternion at fraction ``t`` of the shorter arc from ``a`` to ``b``."""
-    a, b = torch.nn.functional.normalize(a, dim=-1), torch.nn.functional.normalize(b, dim=-1)
-    b = torch.where((a * b).sum(dim=-1, keepdim=True) < 0, -b, b)
-    # half the angle between the two, stable near 0
-    half = torch.atan2((a - b).norm(dim=-1), (a + b).norm(dim=-1))[..., None]
-    t = t[..., None]
-    near = half < 1e-4  # there the arc is straight to rounding
-    sine = torch.sin(2 * half).clamp(min=1e-12)
-    arc = (torch.sin((1 - t) * 2 * half) * a + torch.sin(t * 2 * half) * b) / sine
-    return torch.nn.functional.normalize(torch.where(near, (1 - t) * a + t * b, arc), dim=-1)
-
-
 def look_at(
     eye: Float[Tensor, "*batch 3"], target: Float[Tensor, "*batch 3"], up: Float[Tensor, "*batch 3"]
 ) -> Float[Tensor, "*batch 4 4"]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from artifixer.imaging.perceptual_networks import EfficientNetLite0, ShiftTolerantAlexNet
+from artifixer.runtime.files import PARSER_ERRORS, reason
 
 LpipsName = Literal["lpips_vgg01", "lpips_alex"]
 
@@ -281,8 +281,8 @@ def _packaged_weights(
         )
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        return None, f"{name} not computed: {path}: no readable weights ({str(error)[:80]})"
+    except PARSER_ERRORS as error:
+        return None, f"{name} not computed: {path}: no readable weights ({reason(error)})"
     is_ours = isinstance(weights, dict) and all(
         isinstance(weights.get(key), Tensor) and tuple(weights[key].shape) == shape
         for key, shape in shapes.items()

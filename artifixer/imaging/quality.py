@@ -84,12 +84,20 @@ class RegionErrors:
     opaque: SquaredError = field(default_factory=SquaredError)
     empty: SquaredError = field(default_factory=SquaredError)
 
-    def add(self, frames: Frames, truth: Frames, opacity: Opacity) -> None:
-        """Accumulate a frame or a clip."""
+    def add(
+        self,
+        frames: Frames,
+        truth: Frames,
+        opacity: Opacity,
+        counts: Bool[Tensor, "*frames height width"] | None = None,
+    ) -> None:
+        """Accumulate a frame or a clip. counts: mask of the pixels; None for all."""
+        if counts is None:
+            counts = torch.ones_like(opacity, dtype=torch.bool)
         squared = squared_differences(frames, truth)
-        self.pooled.add(squared, torch.ones_like(opacity, dtype=torch.bool))
-        self.opaque.add(squared, is_opaque(opacity))
-        self.empty.add(squared, is_empty(opacity))
+        self.pooled.add(squared, counts)
+        self.opaque.add(squared, counts & is_opaque(opacity))
+        self.empty.add(squared, counts & is_empty(opacity))
 
 
 def squared_differences(frames: Frames, truth: Frames) -> Int[Tensor, "*frames height width"]:

@@ -22,7 +22,7 @@ import torch
 from artifixer.pairs.pair import TrainingPair
 from artifixer.pairs.shards import SampleEntry, ShardEntry, read_index, read_sample
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import fingerprint
+from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.seeds import generator
 
 #: Default size of the cache of decoded pairs, bytes.

@@ -35,10 +35,18 @@ from artifixer.geometry.camera_file import LARGEST_POSITION, LARGEST_SIDE
 from artifixer.geometry.cameras import Cameras, LensModel
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import PARSER_ERRORS, file_beside, open_regular
-from artifixer.runtime.json_io import as_object, is_number, is_whole, shown
-from artifixer.runtime.media import MOST_PIXELS, opened_image, read_npy_stream
-from artifixer.runtime.run_folder import atomic_path, read_json, to_json, write_json
+from artifixer.runtime.files import PARSER_ERRORS, atomic_path, file_beside, open_regular
+from artifixer.runtime.json_io import (
+    as_object,
+    is_number,
+    is_whole,
+    read_json,
+    shown,
+    to_json,
+    write_json,
+)
+from artifixer.runtime.media import MOST_PIXELS, opened_image
+from artifixer.runtime.npy import read_npy_stream
 
 FORMAT = "artifixer pairs"
 VERSION = 2

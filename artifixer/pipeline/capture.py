@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.formats import PROCEDURAL_PREFIX, load_scene, readable
 from artifixer.scenes.identity import capture_fingerprint
 from artifixer.scenes.photo_files import resize_scene
+from artifixer.scenes.pose_check import check_poses
 from artifixer.scenes.scene import Scene, Split
 from artifixer.scenes.splits import choose_split
 
@@ -19,29 +20,39 @@ DEFAULT_SPLIT = "every_8"
 SMALL_CAPTURE_SPLIT = "every_4"
 SMALL_CAPTURE = 16
 
+#: Folder of resized photos in a run folder.
+CACHE = "cache"
+
 
 @dataclass(frozen=True)
 class CaptureChoice:
-    """Which photos of which capture, at which size.
-
-    capture: a folder, a video file, or ``procedural:SEED``.
-    split, views, train_list, all_views: at most one of them; how photos divide into training and
-    held-out ones. size: longest side in pixels or ``WxH``; None keeps the photos' own size.
-    faces: perspective views of each equirectangular photo; None for the default where photos are
-    recognised as such.
+    """Which photos of which capture, at which size. At most one of ``split``, ``views``,
+    ``train_list`` and ``all_views`` is given: how photos divide into training and held-out ones.
     """
 
     capture: str
+    """A folder, a video file, or ``procedural:SEED``."""
     split: str | None = None
+    """A named split."""
     views: int | None = None
+    """Train on this many photos."""
     train_list: Path | None = None
+    """A file with the names of the training photos."""
     all_views: bool = False
+    """Train on all photos."""
     size: str | None = None
+    """Longest side in pixels or ``WxH``; None keeps the photos' own size."""
     faces: int | None = None
+    """Perspective views of each equirectangular photo; None for the default where photos are
+    recognised as such."""
+    sparse_model: int | None = None
+    """Number of the COLMAP model, where a capture has several; None for the largest."""
+    ignore_masks: bool = False
+    """Use whole photos where masks lie beside them."""
 
 
 @dataclass(frozen=True)
-class OpenCapture:
+class LoadedCapture:
     """A loaded and resized scene with its split; ``training`` and ``heldout`` index
     ``scene.photos``.
     """
@@ -85,24 +96,43 @@ def check_output(capture: str, out: Path) -> None:
         )
 
 
-def open_capture(
+def load_capture(
     choice: CaptureChoice,
     work_folder: Path | None,
     cache_folder: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
-) -> OpenCapture:
+) -> LoadedCapture:
     """Load the capture, choose its split, and bring photos and cameras to the wanted size.
 
     work_folder: for structure from motion, when the capture has no poses; say: gets a line per step
     of it. cache_folder: for resized photos. None for either leaves nothing behind.
     """
-    scene = load_scene(choice.capture, work_folder=work_folder, say=say, faces=choice.faces)
+    scene = load_scene(
+        choice.capture,
+        work_folder=work_folder,
+        say=say,
+        faces=choice.faces,
+        sparse_model=choice.sparse_model,
+        ignore_masks=choice.ignore_masks,
+    )
+    scene = _with_checked_poses(scene, choice.capture)
     split = _split(scene, choice)
     scene = resize_scene(scene, choice.size, cache_folder)
     positions = {photo.name: position for position, photo in enumerate(scene.photos)}
-    return OpenCapture(
+    return LoadedCapture(
         scene, split, _indices(split.train, positions), _indices(split.heldout, positions)
     )
+
+
+def _with_checked_poses(scene: Scene, capture: str) -> Scene:
+    """The scene with a note for each doubt about its poses; ``InputError`` when they are certainly
+    of another convention.
+    """
+    problems = check_poses(scene)
+    for problem in problems:
+        if problem.is_certain:
+            raise InputError(f"{capture}: {problem.text}")
+    return replace(scene, notes=(*scene.notes, *(problem.text for problem in problems)))
 
 
 def _split(scene: Scene, choice: CaptureChoice) -> Split:

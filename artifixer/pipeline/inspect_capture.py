@@ -13,11 +13,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
+from artifixer.pipeline.capture import CaptureChoice
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.media import read_video
 from artifixer.scenes import photos, transforms_json
-from artifixer.scenes.formats import PROCEDURAL_PREFIX, VIDEO, find_format, load_scene
-from artifixer.scenes.photo_files import open_photo
+from artifixer.scenes.formats import (
+    PROCEDURAL_PREFIX,
+    VIDEO,
+    check_no_model,
+    find_format,
+    load_scene,
+    masks_note,
+    readable,
+)
+from artifixer.scenes.panoramas import check_faces
+from artifixer.scenes.photo_files import check_broken, unread_note
+from artifixer.scenes.pose_check import check_poses
 from artifixer.scenes.scale import observed_depths
 from artifixer.scenes.scene import Photo, Scene, SparsePoints
 from artifixer.scenes.video_file import VideoConfig
@@ -104,7 +115,7 @@ class Inspection:
 
 
 def inspect_capture(
-    capture: str, *, find_poses: bool = False, read_photos: bool = True
+    capture: str | CaptureChoice, *, find_poses: bool = False, read_photos: bool = True
 ) -> Inspection:
     """Look at a capture: a folder, a transforms file, a video, or ``procedural:SEED``.
 
@@ -112,18 +123,30 @@ def inspect_capture(
     decode every photo to find damaged ones. Raises InputError for captures that could not be used
     at all.
     """
-    path = Path(capture)
+    choice = CaptureChoice(capture) if isinstance(capture, str) else capture
+    capture, path = choice.capture, Path(choice.capture)
+    check_faces(choice.faces)
     if (
         not find_poses
         and not capture.startswith(PROCEDURAL_PREFIX)
         and not transforms_json.is_transforms(path)
     ):
-        found, start = find_format(path)
-        if found is VIDEO:
-            return _video_without_poses(start)
-        if not found.has_poses:
-            return replace(_photos_without_poses(path, start, read_photos), format=found.name)
-    return inspect_scene(load_scene(capture), read_photos=read_photos)
+        with readable(path):
+            found, start = find_format(path)
+            if not found.has_poses and choice.sparse_model is not None:
+                check_no_model(capture, choice.sparse_model)
+            if found is VIDEO:
+                return _video_without_poses(start)
+            if not found.has_poses:
+                found_photos = _photos_without_poses(path, start, choice, read_photos)
+                return replace(found_photos, format=found.name)
+    scene = load_scene(
+        capture,
+        faces=choice.faces,
+        sparse_model=choice.sparse_model,
+        ignore_masks=choice.ignore_masks,
+    )
+    return inspect_scene(scene, read_photos=read_photos)
 
 
 def inspect_scene(scene: Scene, *, read_photos: bool = True) -> Inspection:
@@ -133,6 +156,7 @@ def inspect_scene(scene: Scene, *, read_photos: bool = True) -> Inspection:
     problems = [
         *_camera_problems(scene),
         *_point_problems(scene, points),
+        *(problem.text for problem in check_poses(scene, read_photos=read_photos)),
         *(_photo_problems(scene.photos) if read_photos else ()),
     ]
     centers = torch.cat([camera.centers for camera in scene.cameras])
@@ -157,13 +181,28 @@ def inspect_scene(scene: Scene, *, read_photos: bool = True) -> Inspection:
     )
 
 
-def _photos_without_poses(capture: Path, folder: Path, read_photos: bool) -> Inspection:
+def _photos_without_poses(
+    capture: Path, folder: Path, choice: CaptureChoice, read_photos: bool
+) -> Inspection:
     """What can be said about photos before structure from motion."""
-    opened = [open_photo(folder / relative, relative) for relative in photos.photo_names(folder)]
-    note = f"there are no poses yet: {_POSES_FOLLOW}"
-    problems = tuple(_photo_problems(opened)) if read_photos else ()
-    return _without_poses(
-        capture.resolve().name, "photos", len(opened), _sizes(opened), note, problems
+    opened, broken = photos.readable_photos(capture, folder, choice.ignore_masks)
+    notes: tuple[str, ...] = (f"there are no poses yet: {_POSES_FOLLOW}",)
+    problems = list(_photo_problems(opened)) if read_photos else []
+    try:
+        notes += check_broken(broken, len(opened) + len(broken), folder / "photos")
+    except InputError as error:
+        problems.append(f"too few photos can be read: {error}")
+    notes += unread_note(folder.iterdir()) + masks_note(opened)
+    return replace(
+        _without_poses(
+            capture.resolve().name,
+            "photos",
+            len(opened),
+            _sizes(opened),
+            notes,
+            tuple(problems),
+        ),
+        lost_photos=tuple(broken),
     )
 
 
@@ -176,7 +215,7 @@ def _video_without_poses(path: Path) -> Inspection:
     kept = min(frames, VideoConfig().frames)
     note = f"the video has {frames} frames, of which {kept} sharp ones become photos; there are no poses yet: {_POSES_FOLLOW}"
     problems = () if frames > 1 else ("the video has fewer than 2 frames",)
-    return _without_poses(path.stem, "video", kept, {size: kept}, note, problems)
+    return _without_poses(path.stem, "video", kept, {size: kept}, (note,), problems)
 
 
 _POSES_FOLLOW = (
@@ -185,7 +224,12 @@ _POSES_FOLLOW = (
 
 
 def _without_poses(
-    name: str, format: str, count: int, sizes: dict[str, int], note: str, problems: tuple[str, ...]
+    name: str,
+    format: str,
+    count: int,
+    sizes: dict[str, int],
+    notes: tuple[str, ...],
+    problems: tuple[str, ...],
 ) -> Inspection:
     return Inspection(
         version=INSPECTION_VERSION,
@@ -200,7 +244,7 @@ def _without_poses(
         points=None,
         median_depth=None,
         splits=(),
-        notes=(note,),
+        notes=notes,
         problems=problems,
     )
 
@@ -343,5 +387,7 @@ def _photo_problems(opened: Iterable[Photo]) -> Iterator[str]:
     for photo in opened:
         try:
             photo.read()
+            if photo.mask is not None and not photo.mask().any():
+                yield f"{photo.name}: its mask covers all of it, so it counts nowhere"
         except InputError as error:
             yield str(error)

@@ -1,41 +1,208 @@
-"""``artifixer run --plan``: what a run would do, with frames, stages, memory and minutes, without
-doing or writing anything.
+"""The stages of a run in one table, and ``artifixer run --plan``: frames, stages, memory and
+minutes of a run, without doing or writing anything.
+
+``STAGES`` is what the plan prints, what the progress display counts, which files each stage leaves
+and continues from, and what is discarded when a run no longer has a stage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
-from artifixer.pipeline.capture import open_capture
-from artifixer.pipeline.run_config import RunConfig, check_config
+from artifixer.pipeline.capture import load_capture
+from artifixer.pipeline.run_config import VARIANTS, RunConfig, check_config
 from artifixer.pipeline.target_path import (
     default_path,
     heldout_frames,
     render_frames,
     target_frames,
 )
+from artifixer.runtime.stages import StageFiles
 from artifixer.scenes.formats import brings_poses
 from artifixer.video.checkpoints.files import ModelFiles
 from artifixer.video.memory_estimate import GIGABYTE, default_plan, memory_estimate, parameter_count
 
+INITIAL, INPUT, DISTILLED = "splats/initial.ply", "splats/input.ply", "splats/artifixer3d.ply"
+RENDERS, INPUT_RENDERS, RENDERS_3D = "renders", "renders_input", "renders_3d"
+FRAMES = {name: f"frames/{name}" for name in VARIANTS.values()}
+EXPORT = "export"
+
+#: What a depth model says about the camera scale.
+SCALE = "camera_scale.json"
+
+
+# The stages of a run ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RunStage:
+    """One stage of a run; a row of ``STAGES``."""
+
+    files: StageFiles
+    kind: Literal["reconstruct", "free_space", "scale", "render", "enhance", "distill", "write"]
+    """How its time is estimated."""
+    reads: tuple[str, ...] = ()
+    """Stages whose results it reads, in any configuration."""
+    is_wanted: Callable[[RunConfig], bool] = lambda config: True
+    """Whether a run of this configuration has it."""
+    outlives: bool = False
+    """Whether its results stay when a later run does not ask for them, as long as nothing that it
+    reads has changed."""
+
+    @property
+    def name(self) -> str:
+        return self.files.name
+
+
+def _has_input(config: RunConfig) -> bool:
+    return config.has_input
+
+
+def _names_depth_model(config: RunConfig) -> bool:
+    """A run may also ask the default depth model, which depends on the capture."""
+    return config.depth_model is not None
+
+
+def _has_3d(config: RunConfig) -> bool:
+    return "artifixer3d" in config.wanted
+
+
+def _has_3d_plus(config: RunConfig) -> bool:
+    return "artifixer3d_plus" in config.wanted
+
+
+def _has_export(config: RunConfig) -> bool:
+    return bool(config.export)
+
+
+#: In the order of execution.
+STAGES = (
+    RunStage(
+        StageFiles("reconstruct", (INITIAL,), ("splats/initial.checkpoint",)),
+        kind="reconstruct",
+    ),
+    RunStage(
+        StageFiles("reconstruct_input", (INPUT,), ("splats/input.checkpoint",)),
+        kind="free_space",
+        is_wanted=_has_input,
+    ),
+    RunStage(
+        StageFiles("camera_scale", (SCALE,)),
+        kind="scale",
+        reads=("reconstruct",),
+        is_wanted=_names_depth_model,
+    ),
+    RunStage(
+        StageFiles("render", (RENDERS, "cameras.json")),
+        kind="render",
+        reads=("reconstruct",),
+    ),
+    RunStage(
+        StageFiles("render_input", (INPUT_RENDERS,)),
+        kind="render",
+        reads=("reconstruct_input",),
+        is_wanted=_has_input,
+    ),
+    RunStage(
+        StageFiles("enhance", (FRAMES["artifixer"],), (f"{FRAMES['artifixer']}.state",)),
+        kind="enhance",
+        reads=("render", "render_input", "camera_scale"),
+    ),
+    RunStage(
+        StageFiles("distill", (DISTILLED,), ("splats/artifixer3d.checkpoint",)),
+        kind="distill",
+        reads=("reconstruct", "reconstruct_input", "enhance"),
+        is_wanted=_has_3d,
+        outlives=True,
+    ),
+    RunStage(
+        StageFiles("render_3d", (RENDERS_3D, FRAMES["artifixer3d"])),
+        kind="render",
+        reads=("distill",),
+        is_wanted=_has_3d,
+        outlives=True,
+    ),
+    RunStage(
+        StageFiles(
+            "enhance_3d",
+            (FRAMES["artifixer3d_plus"],),
+            (f"{FRAMES['artifixer3d_plus']}.state",),
+        ),
+        kind="enhance",
+        reads=("render_3d",),
+        is_wanted=_has_3d_plus,
+        outlives=True,
+    ),
+    RunStage(
+        StageFiles("export", (EXPORT,)),
+        kind="write",
+        reads=("reconstruct", "distill"),
+        is_wanted=_has_export,
+        outlives=True,
+    ),
+    RunStage(StageFiles("dataset", ("dataset",)), kind="write", reads=("enhance", "distill")),
+    RunStage(
+        StageFiles("videos", ("videos",)),
+        kind="write",
+        reads=("enhance", "render_3d", "enhance_3d"),
+    ),
+    RunStage(
+        StageFiles("metrics", ("metrics.json",)),
+        kind="write",
+        reads=("enhance", "render_3d", "enhance_3d"),
+    ),
+    RunStage(StageFiles("report", ("report.html",)), kind="write", reads=("videos", "metrics")),
+)
+
+_BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+def stage_files(name: str) -> StageFiles:
+    """The files of the stage of this name."""
+    return _BY_NAME[name].files
+
+
+def wanted_stages(config: RunConfig) -> tuple[RunStage, ...]:
+    """The stages of a run, in order."""
+    return tuple(stage for stage in STAGES if stage.is_wanted(config))
+
+
+def outdated_stages(
+    config: RunConfig, completed: Collection[str], executed: Collection[str]
+) -> Iterator[RunStage]:
+    """Stages that a run does not have and whose results of an earlier run must go, after it has
+    ``completed`` stages, ``executed`` of them by itself.
+    """
+    for stage in STAGES:
+        is_kept = stage.outlives and _upstream(stage).isdisjoint(executed)
+        if not stage.is_wanted(config) and stage.name not in completed and not is_kept:
+            yield stage
+
+
+def _upstream(stage: RunStage) -> set[str]:
+    """Names of all stages that a stage depends on, directly or not."""
+    return {name for read in stage.reads for name in (read, *_upstream(_BY_NAME[read]))}
+
+
+# The plan -----------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Rates:
-    """Measured seconds: rough, for a first idea.
-
-    fit: per iteration, and per iteration and megapixel. render: likewise per frame. enhance:
-    seconds per frame, megapixel, step and billion parameters of the network. write: per frame and
-    megapixel, for everything that is written. sfm: per photo.
-    """
+    """Measured seconds, to an order of magnitude."""
 
     fit: tuple[float, float]
+    """Per iteration, and per iteration and megapixel."""
     render: tuple[float, float]
+    """Per frame, and per frame and megapixel."""
     enhance: float
-    write: float = 0.5
-    sfm: float = 1.7
+    """Per frame, megapixel, step and billion parameters of the network."""
+    write: float = 0.125
+    """Per frame, megapixel and variant, for each of dataset, videos, metrics and report."""
 
 
 #: Two cores of 2026, and one large GPU of its time.
@@ -54,24 +221,26 @@ PROCESS_BYTES, BYTES_PER_PIXEL, BYTES_PER_GAUSSIAN = 450_000_000, 16, 2_500
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """name: as the run shows it. work: how much there is to do. seconds: about."""
+    """One line of a plan."""
 
     name: str
+    """As the progress display shows it."""
     work: str
+    """How much there is to do."""
     seconds: float
+    """Estimate."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do.
-
-    facts: (what, how) rows. stages: in order; empty where the cameras are not known yet. memory:
-    bytes by part, of the device.
-    """
+    """What a run would do."""
 
     facts: tuple[tuple[str, str], ...]
+    """(name, value) rows."""
     stages: tuple[PlannedStage, ...]
+    """In order; empty where the cameras are not known yet."""
     memory: tuple[tuple[str, float], ...]
+    """Bytes of the device by part."""
 
     @property
     def minutes(self) -> float:
@@ -95,7 +264,7 @@ def plan_run(config: RunConfig) -> Plan:
             "--plan tells more",
         )
         return Plan((unknown, model), (), ())
-    capture = open_capture(config.choice, work_folder=None)
+    capture = load_capture(config.choice, work_folder=None)
     frames = target_frames(capture, config.path, config.choice.size, config.orbit_frames)
     width, height = frames[0].camera.width, frames[0].camera.height
     rendered = render_frames(frames[:1])[0].camera
@@ -151,55 +320,42 @@ def plan_lines(plan: Plan) -> list[str]:
 def planned_stages(
     config: RunConfig, files: ModelFiles, frames: int, megapixels: float
 ) -> tuple[PlannedStage, ...]:
-    """All stages of a run of so many frames of this size, with rough times."""
-    return tuple(_stages(config, files, frames, megapixels))
+    """All stages of a run of ``frames`` frames of this size, with rough times."""
+    return tuple(
+        PlannedStage(stage.name, *_estimate(stage, config, files, frames, megapixels))
+        for stage in wanted_stages(config)
+    )
 
 
-def _stages(
-    config: RunConfig, files: ModelFiles, frames: int, megapixels: float
-) -> Iterator[PlannedStage]:
+def _estimate(
+    stage: RunStage, config: RunConfig, files: ModelFiles, frames: int, megapixels: float
+) -> tuple[str, float]:
+    """(how much there is to do, seconds)."""
     rates = RATES["cuda" if config.device.startswith("cuda") else "cpu"]
-    steps = (
-        config.steps if isinstance(config.steps, int) else files.config.in_mode(config.mode).steps
-    )
-    render = frames * (rates.render[0] + rates.render[1] * megapixels)
-    enhance = (
-        frames
-        * megapixels
-        * steps
-        * rates.enhance
-        * parameter_count(files.config.transformer)
-        / 1e9
-    )
     per_iteration = rates.fit[0] + rates.fit[1] * megapixels
-    if config.from_splats is not None:
-        yield PlannedStage("reconstruct", f"none: {config.from_splats.name}", 0)
-    else:
-        yield PlannedStage(
-            "reconstruct",
-            f"{config.reconstruct.iterations:,} iterations",
-            config.reconstruct.iterations * per_iteration,
-        )
-    if config.has_input:
-        seconds = config.reconstruct.iterations * per_iteration * FREE_SPACE_FACTOR
-        yield PlannedStage(
-            "reconstruct_input", f"{config.reconstruct.iterations:,} iterations", seconds
-        )
-    yield PlannedStage("render", f"{frames} frames", render)
-    if config.has_input:
-        yield PlannedStage("render_input", f"{frames} frames", render)
-    yield PlannedStage("enhance", f"{frames} frames", enhance)
-    if "artifixer3d" in config.wanted:
-        iterations = config.distill.reconstruct.iterations
-        yield PlannedStage("distill", f"{iterations:,} iterations", iterations * per_iteration)
-        yield PlannedStage("render_3d", f"{frames} frames", render)
-    if "artifixer3d_plus" in config.wanted:
-        yield PlannedStage("enhance_3d", f"{frames} frames", enhance)
-    yield PlannedStage(
-        "write",
-        "videos, dataset, metrics, report",
-        frames * megapixels * rates.write * (2 + len(config.wanted)),
-    )
+    match stage.kind:
+        case "reconstruct" if config.from_splats is not None:
+            return f"none: {config.from_splats.name}", 0
+        case "reconstruct" | "free_space":
+            iterations = config.reconstruct.iterations
+            factor = FREE_SPACE_FACTOR if stage.kind == "free_space" else 1
+            return f"{iterations:,} iterations", iterations * per_iteration * factor
+        case "distill":
+            iterations = config.distill.reconstruct.iterations
+            return f"{iterations:,} iterations", iterations * per_iteration
+        case "scale":
+            return config.depth_model or "none", 0
+        case "render":
+            per_frame = rates.render[0] + rates.render[1] * megapixels
+            return f"{frames} frames", frames * per_frame
+        case "enhance":
+            steps = config.steps
+            if not isinstance(steps, int):
+                steps = files.config.in_mode(config.mode).steps
+            billions = parameter_count(files.config.transformer) / 1e9
+            return f"{frames} frames", frames * megapixels * steps * rates.enhance * billions
+    variants = 2 + len(config.wanted)
+    return f"{frames} frames", frames * megapixels * rates.write * variants
 
 
 def _memory(

@@ -4,9 +4,11 @@
 
     rgb/%05d.png         all directions from one place, 2:1; premultiplied by opacity, on black
     opacity/%05d.png     255 = opaque
-    depth/%05d.npy       distance from the camera's centre (not camera z), world units, NaN where nothing is
+    depth/%05d.npy       distance from the camera's centre (not camera z), world units, NaN where
+                         nothing is
     video.mp4
-    transforms.json      the poses (camera_model EQUIRECTANGULAR): the folder is a capture of 360 degree photos like any other
+    transforms.json      the poses (camera_model EQUIRECTANGULAR): the folder is a capture of 360
+                         degree photos like any other
 
 Each picture is put together from the six sides of a cube, rendered with a little overlap at the
 resolution of the picture's middle.
@@ -27,16 +29,23 @@ from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import Origin, to_world
 from artifixer.geometry.panorama import CUBE, panorama_of_faces
 from artifixer.imaging.resize import fit_size
-from artifixer.pipeline.render_path import RenderJob, open_source, path_frames
-from artifixer.runtime.errors import InputError, Stopped
-from artifixer.runtime.media import VideoWriter, read_image, write_npy, write_png
-from artifixer.runtime.progress import Progress
-from artifixer.runtime.run_folder import RunFolder, fingerprint, write_json
-from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
+from artifixer.pipeline.render import RenderJob, open_source, path_frames, stop_between_frames
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import write_json
+from artifixer.runtime.media import VideoWriter, read_image, write_png
+from artifixer.runtime.npy import write_npy
+from artifixer.runtime.progress import Progress, ProgressBar
+from artifixer.runtime.run_folder import RunFolder
+from artifixer.runtime.stages import StageFiles, Stages
+from artifixer.runtime.stopping import stop_on_sigterm
 from artifixer.scenes.transforms_json import EQUIRECTANGULAR, FILE_NAME
 from artifixer.splats.rasterizers.constants import MIN_DEPTH_OPACITY
 from artifixer.splats.render import default_near, render
 from artifixer.splats.splats import Splats
+
+#: Its one stage; a folder belongs to one set of settings, so that the stage has no key.
+RENDER = StageFiles("render", ("rgb", "opacity", "depth", FILE_NAME, "video.mp4"))
 
 #: Faces are rendered this much finer than the picture's middle, whose pixels they are interpolated
 #: to.
@@ -68,29 +77,24 @@ def render_panoramas(job: RenderJob, out: Path, overwrite: bool = False) -> int:
         RunFolder.open(out, identity, settings, overwrite, device=job.device) as run,
         stop_on_sigterm(),
         Progress(("render",)) as progress,
-        progress.stage("render", len(frames)) as stage,
     ):
-        for name in ("rgb", "opacity", "depth", FILE_NAME, "video.mp4"):
-            run.path(name)
         splats = source.splats.map(lambda tensor: tensor.to(job.device))
-        for index, frame in enumerate(frames):
-            if not (out / "depth" / f"{index:05d}.npy").is_file():  # the last of a frame's files
-                rgb, opacity, depth = panorama_of_splats(splats, frame.camera, width, height)
-                write_png(out / "rgb" / f"{index:05d}.png", _to_uint8(rgb))
-                write_png(out / "opacity" / f"{index:05d}.png", _to_uint8(opacity))
-                write_npy(out / "depth" / f"{index:05d}.npy", depth)
-            stage.update(index + 1)
-            if stop_requested():
-                raise Stopped(
-                    f"{out}: stopped after frame {index + 1} of {len(frames)}; run the same "
-                    "command to continue"
-                )
-        if not run.is_done("render", "1"):
+
+        def work(bar: ProgressBar) -> None:
+            for index, frame in enumerate(frames):
+                if not (out / "depth" / f"{index:05d}.npy").is_file():  # a frame's last file
+                    rgb, opacity, depth = panorama_of_splats(splats, frame.camera, width, height)
+                    write_png(out / "rgb" / f"{index:05d}.png", _to_uint8(rgb))
+                    write_png(out / "opacity" / f"{index:05d}.png", _to_uint8(opacity))
+                    write_npy(out / "depth" / f"{index:05d}.npy", depth)
+                bar.update(index + 1)
+                stop_between_frames(out, index + 1, len(frames))
             write_json(out / FILE_NAME, _transforms(frames, source.origin, width, height))
             with VideoWriter(out / "video.mp4", width, height, job.fps) as video:
                 for index in range(len(frames)):
                     video.add(read_image(out / "rgb" / f"{index:05d}.png"))
-            run.mark_done("render", "1", ["rgb", "opacity", "depth", FILE_NAME, "video.mp4"])
+
+        Stages(run, progress, write_timing=False).complete(RENDER, {}, len(frames), work)
     return len(frames)
 
 

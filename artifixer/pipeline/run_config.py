@@ -1,5 +1,5 @@
-"""What a run depends on, what can be found wrong with it before anything is read, and what tells
-one set of settings from another.
+"""Settings of a run, their validation before anything is read, and the part of them that results
+depend on.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from typing import Any, Literal, get_args
 from artifixer.enhance.distill import DistillConfig, check_distillation
 from artifixer.pipeline.capture import CaptureChoice, check_output
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import read_whole
-from artifixer.runtime.run_folder import LARGEST_JSON
 from artifixer.scenes.references import REFERENCE_COUNT
 from artifixer.scenes.scale import check_scale_options
 from artifixer.splats.reconstruct import ReconstructConfig
@@ -26,38 +24,39 @@ VARIANTS = {"artifixer": "artifixer", "3d": "artifixer3d", "3d+": "artifixer3d_p
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything a run depends on.
-
-    path: heldout, tour, orbit, spline or a file of cameras; None for a tour through the held-out
-    cameras, or a spline without any. orbit_frames: of an orbit. model: a name or a path. variants:
-    of ``VARIANTS``' values; the ones before the last are made as well. prompt, mode, steps: of the
-    model; None for its own number of steps in this mode. references: at most this many photos for
-    the model, 0 for none.
-    camera_scale: world units to the model's; depth_model: name of a metric depth model, for models
-    that want metres; without both the scale is found as ``scenes/scale.py`` says.
-    from_splats: a splat file in the capture's world that takes the place of the reconstruction.
-    export: names of ``files.EXPORTS`` in which the last splats are written as well. reconstruct: of
-    the first fit; where it has a free-space loss, the model gets the render of a second fit with
-    it. fps: of the videos.
-    """
+    """Everything a run depends on."""
 
     choice: CaptureChoice
     out: Path
     path: str | None = None
+    """heldout, tour, orbit, spline or a file of cameras. None: a tour through the held-out cameras,
+    or a spline without any."""
     orbit_frames: int = 120
+    """Frames of an orbit."""
     model: str = "tiny"
+    """A name or a path."""
     variants: tuple[str, ...] = tuple(VARIANTS.values())
+    """Of ``VARIANTS``' values; those before the last are made as well."""
     prompt: str = ""
     mode: Mode = "improve"
     steps: int | Literal["adaptive"] | None = None
+    """Network calls per block; None: the model's own in this mode."""
     references: int = REFERENCE_COUNT
+    """At most this many photos for the model to attend to; 0 for none."""
     camera_scale: float | None = None
+    """World units to the model's units. None: from ``depth_model`` or as ``scenes/scale`` says."""
     depth_model: str | None = None
+    """A metric depth model, for video models that want metres."""
     from_splats: Path | None = None
+    """A splat file in the capture's world that replaces the reconstruction."""
     export: tuple[str, ...] = ()
+    """Names of ``files.EXPORTS``: formats in which the last splats are written as well."""
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
+    """Of the first fit. With a free-space loss there is a second fit, whose render the model gets.
+    """
     distill: DistillConfig = field(default_factory=DistillConfig)
     fps: float = 24.0
+    """Frames per second of the videos."""
     seed: int = 0
     device: str = "cpu"
 
@@ -76,7 +75,7 @@ class RunConfig:
 
 
 def check_config(config: RunConfig) -> ModelFiles:
-    """What can be found wrong without reading the capture; returns where the model is."""
+    """Validate the settings without reading the capture; returns where the model is."""
     for name, value, least in (
         ("--references", config.references, 0),
         ("--frames", config.orbit_frames, 1),
@@ -113,30 +112,6 @@ def check_config(config: RunConfig) -> ModelFiles:
     return files
 
 
-def ignored_masks(capture: str) -> list[str]:
-    """A warning when masks lie beside the photos: nothing reads them."""
-    root = Path(capture)
-    if not root.is_dir():
-        return []
-    folders = [
-        path
-        for path in (*root.glob("*"), *root.glob("*/*"))
-        if path.is_dir() and path.name.lower() in ("mask", "masks")
-    ]
-    files = [path for path in root.glob("**/*.mask.*") if path.suffix.lower() in (".png", ".jpg")]
-    listed = [
-        path
-        for path in root.glob("transforms*.json")
-        if b'"mask_path"' in read_whole(path, "a transforms file", LARGEST_JSON)
-    ]
-    places = sorted(path.relative_to(root).as_posix() for path in (*folders, *files[:1], *listed))
-    return (
-        [f"masks beside the photos are ignored ({', '.join(places)}): whole photos are used"]
-        if places
-        else []
-    )
-
-
 def parse_variants(text: str) -> tuple[str, ...]:
     """``artifixer,3d,3d+`` -> names of variants; raises ``InputError`` for others."""
     words = [word.strip().lower() for word in text.split(",") if word.strip()]
@@ -149,7 +124,9 @@ def parse_variants(text: str) -> tuple[str, ...]:
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
-    """Every setting that a result depends on; where the folder and the files lie is none of them."""
+    """Every setting that a result depends on; where the folder and the files lie is none of
+    them.
+    """
     content = asdict(
         replace(
             config,

@@ -1,24 +1,35 @@
-"""The report of a run: which views and figures it shows. The page itself is made by
-``evaluation/report``.
+"""Figures and report of a run: ``metrics.json``, and which views and figures ``report.html`` shows.
+``evaluation/evaluate`` measures, ``evaluation/report`` writes the page.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifixer.evaluation.evaluate import VARIANT_TITLES
+import numpy as np
+
+from artifixer.evaluation.evaluate import (
+    VARIANT_TITLES,
+    HeldoutView,
+    PerceptualMetrics,
+    VariantQuality,
+    evaluate,
+    metrics_content,
+)
 from artifixer.evaluation.inpainting import METHODS, inpaint
 from artifixer.evaluation.report import MOST_VIEWS, Report, ReportView, write_report
 from artifixer.evaluation.variant_table import read_variants
 from artifixer.imaging.resize import resize_photo
-from artifixer.pipeline.run_work import Job, at_size, variant_frame
+from artifixer.pipeline.run_context import RunContext
+from artifixer.pipeline.run_steps import at_size, variant_frame
 from artifixer.pipeline.target_path import heldout_frames
-from artifixer.runtime.media import write_png
-from artifixer.runtime.progress import Stage
+from artifixer.runtime.json_io import write_json
+from artifixer.runtime.media import read_image, write_png
+from artifixer.runtime.progress import ProgressBar
 from artifixer.scenes.scale import CameraScale
 from artifixer.scenes.scene import Photo
 from artifixer.splats.ply import read_splats
@@ -27,21 +38,23 @@ from artifixer.splats.render_folder import RenderFolder, read_render_folder
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the report tells besides the run's files. variants: name -> folder of pictures, renders
-    first. generator_input: the render folder that the model gets. settings: JSON data. model: its
-    name and mode."""
+    """What the report shows besides the run's files."""
 
     model: str
+    """Its name and mode."""
     scale: CameraScale
     settings: Mapping[str, Any]
+    """JSON data."""
     notes: tuple[str, ...]
     variants: Mapping[str, str]
+    """Name -> folder of pictures, renders first."""
     generator_input: str
+    """The render folder that the model gets."""
 
 
-def write_run_report(job: Job, facts: RunFacts, stage: Stage) -> None:
+def write_run_report(run: RunContext, facts: RunFacts, bar: ProgressBar) -> None:
     """``report.html`` from the finished files of the run."""
-    root, capture = job.run.root, job.capture
+    root, capture = run.root, run.capture
     quality = read_variants(root / "metrics.json")
     videos = [(VARIANT_TITLES[name], root / "videos" / f"{name}.mp4") for name in facts.variants]
     side_by_side = (
@@ -57,24 +70,25 @@ def write_run_report(job: Job, facts: RunFacts, stage: Stage) -> None:
     with tempfile.TemporaryDirectory() as pictures:
         report = Report(
             title=capture.scene.name,
-            subtitle=f"{len(capture.training)} training photos, {len(job.frames)} frames of {job.size[0]}x{job.size[1]}",
-            facts=_rows(job, facts, splats),
+            subtitle=f"{len(capture.training)} training photos, {len(run.frames)} frames of "
+            f"{run.size[0]}x{run.size[1]}",
+            facts=_rows(run, facts, splats),
             variants=quality if any(variant.per_view for variant in quality.values()) else {},
-            views=_views(job, facts, Path(pictures)),
+            views=_views(run, facts, Path(pictures)),
             videos=[side_by_side, *videos],
-            frames=[frame.photo for frame in job.frames],
+            frames=[frame.photo for frame in run.frames],
             splats=splats,
             settings=facts.settings,
             notes=facts.notes,
         )
         write_report(root / "report.html", report)
-    stage.update(1)
+    bar.update(1)
 
 
-def _rows(job: Job, facts: RunFacts, splats: list[str]) -> list[tuple[str, str]]:
-    capture, (width, height) = job.capture, job.size
-    render_width, render_height = job.renders[0].camera.width, job.renders[0].camera.height
-    at_photos = len(heldout_frames(job.frames, capture))
+def _rows(run: RunContext, facts: RunFacts, splats: list[str]) -> list[tuple[str, str]]:
+    capture, (width, height) = run.capture, run.size
+    render_width, render_height = run.renders[0].camera.width, run.renders[0].camera.height
+    at_photos = len(heldout_frames(run.frames, capture))
     rows = [
         (
             "Capture",
@@ -87,45 +101,106 @@ def _rows(job: Job, facts: RunFacts, splats: list[str]) -> list[tuple[str, str]]
         ),
         (
             "Path",
-            f"{facts.settings['path'] or 'default'}: {len(job.frames)} frames, {at_photos} at "
+            f"{facts.settings['path'] or 'default'}: {len(run.frames)} frames, {at_photos} at "
             "held-out photos",
         ),
         ("Frames", f"{width}x{height}, rendered and enhanced at {render_width}x{render_height}"),
         ("Model", facts.model),
-        ("Reference photos", ", ".join(frame.photo or "" for frame, _ in job.references) or "none"),
+        ("Reference photos", ", ".join(frame.photo or "" for frame, _ in run.references) or "none"),
         ("Camera scale", f"{facts.scale.value:.6g}, {facts.scale.kind} ({facts.scale.source})"),
     ]
     return rows + [
-        (f"Gaussians in {file}", f"{len(read_splats(job.run.root / file)):,}") for file in splats
+        (f"Gaussians in {file}", f"{len(read_splats(run.root / file)):,}") for file in splats
     ]
 
 
-def _views(job: Job, facts: RunFacts, folder: Path) -> list[ReportView]:
-    """Held-out photos beside all variants; frames spread over the path where nothing is held out."""
-    renders = read_render_folder(job.run.root / facts.generator_input)
-    chosen: list[tuple[int, Photo | None]] = [*heldout_frames(job.frames, job.capture)]
+def _views(run: RunContext, facts: RunFacts, folder: Path) -> list[ReportView]:
+    """Held-out photos beside all variants; frames spread over the path where nothing is held
+    out.
+    """
+    renders = read_render_folder(run.root / facts.generator_input)
+    chosen: list[tuple[int, Photo | None]] = [*heldout_frames(run.frames, run.capture)]
     if not chosen:
-        count = min(MOST_VIEWS, len(job.frames))
-        chosen = [(position * len(job.frames) // count, None) for position in range(count)]
+        count = min(MOST_VIEWS, len(run.frames))
+        chosen = [(position * len(run.frames) // count, None) for position in range(count)]
     if len(chosen) > MOST_VIEWS:
         chosen = [chosen[position * len(chosen) // MOST_VIEWS] for position in range(MOST_VIEWS)]
     return [
-        _view(job, facts, renders, index, photo, folder / f"{index:05d}") for index, photo in chosen
+        _view(run, facts, renders, index, photo, folder / f"{index:05d}") for index, photo in chosen
     ]
 
 
 def _view(
-    job: Job, facts: RunFacts, renders: RenderFolder, index: int, photo: Photo | None, folder: Path
+    run: RunContext,
+    facts: RunFacts,
+    renders: RenderFolder,
+    index: int,
+    photo: Photo | None,
+    folder: Path,
 ) -> ReportView:
-    pictures = {"opacity": at_size(renders.opacity(index), *job.size)}
+    pictures = {"opacity": at_size(renders.opacity(index), *run.size)}
     if photo is not None:
-        pictures["photo"] = resize_photo(photo.read(), *job.size)
+        pictures["photo"] = resize_photo(photo.read(), *run.size)
         for method in METHODS:
             pictures[f"inpainting_{method}"] = at_size(
-                inpaint(renders.rgb(index), renders.opacity(index), method), *job.size
+                inpaint(renders.rgb(index), renders.opacity(index), method), *run.size
             )
-    pictures |= {name: variant_frame(job, frames, index) for name, frames in facts.variants.items()}
+    pictures |= {name: variant_frame(run, frames, index) for name, frames in facts.variants.items()}
     for name, pixels in pictures.items():
         write_png(folder / f"{name}.png", pixels)
     title = f"frame {index}" if photo is None else photo.name
     return ReportView(title, {name: folder / f"{name}.png" for name in pictures})
+
+
+# Figures -----
+
+
+def write_metrics(
+    run: RunContext,
+    pictures: Mapping[str, str],
+    generator_input: str,
+    perceptual: PerceptualMetrics,
+    bar: ProgressBar,
+) -> None:
+    """``metrics.json``: every variant (name -> folder of pictures), and inpaintings, at the
+    held-out photos that the path passes.
+
+    generator_input: the render folder that the model gets. It is what is inpainted, and its opacity
+    says what is opaque and empty.
+    """
+    folder = read_render_folder(run.root / generator_input)
+    chosen = heldout_frames(run.frames, run.capture)
+    makers: dict[str, Callable[[int], np.ndarray]] = {
+        name: _stored(run.root / place) for name, place in pictures.items()
+    }
+    makers |= {f"inpainting_{method}": _inpainted(folder, method) for method in METHODS}
+    quality: dict[str, VariantQuality] = {}
+    for position, (name, picture) in enumerate(makers.items()):
+        quality[name] = evaluate(_heldout_views(chosen, picture, folder), perceptual, run.device)
+        bar.update(position + 1)
+    scene = run.capture.scene
+    names = [
+        [scene.photos[i].name for i in half] for half in (run.capture.training, run.capture.heldout)
+    ]
+    write_json(run.root / "metrics.json", metrics_content(quality, *names))
+
+
+def _inpainted(folder: RenderFolder, method: str) -> Callable[[int], np.ndarray]:
+    chosen = next(known for known in METHODS if known == method)
+    return lambda index: inpaint(folder.rgb(index), folder.opacity(index), chosen)
+
+
+def _stored(folder: Path) -> Callable[[int], np.ndarray]:
+    return lambda index: read_image(folder / f"{index:05d}.png")
+
+
+def _heldout_views(
+    chosen: Sequence[tuple[int, Photo]], picture: Callable[[int], np.ndarray], folder: RenderFolder
+) -> Iterator[HeldoutView]:
+    for index, photo in chosen:
+        prediction, opacity = (
+            at_size(image, photo.width, photo.height)
+            for image in (picture(index), folder.opacity(index))
+        )
+        mask = None if photo.mask is None else photo.mask()
+        yield HeldoutView(photo.name, photo.read(), prediction, opacity, mask)

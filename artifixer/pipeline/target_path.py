@@ -22,8 +22,8 @@ from artifixer.geometry.paths import (
     typical_distance,
 )
 from artifixer.imaging.resize import fit_size, multiple_of_16
-from artifixer.pipeline.capture import OpenCapture
-from artifixer.pipeline.render_path import PATHS
+from artifixer.pipeline.capture import LoadedCapture
+from artifixer.pipeline.render import PATHS
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.camera_path_file import read_camera_path
 from artifixer.scenes.scene import Photo
@@ -34,7 +34,7 @@ SAME_POSE, SAME_LENS = 1e-4, 1e-3
 
 
 def target_frames(
-    capture: OpenCapture, path: str | None, size: str | None = None, orbit_frames: int = 120
+    capture: LoadedCapture, path: str | None, size: str | None = None, orbit_frames: int = 120
 ) -> list[CameraFrame]:
     """The frames of a path; those that stand exactly at a photo's camera carry its name. All are of
     one size and lens model.
@@ -46,11 +46,13 @@ def target_frames(
     """
     scene, chosen = capture.scene, path or default_path(capture)
     if chosen not in PATHS:
-        if not Path(chosen).is_file():
+        if not Path(chosen).exists():
             raise InputError(
                 f"--path {chosen}: neither one of {', '.join(PATHS)} nor a file of cameras"
             )
-        frames = [_resized(frame, size) for frame in read_camera_path(Path(chosen), scene.origin)]
+        first = scene.photos[0]
+        known = read_camera_path(Path(chosen), scene.origin, (first.width, first.height))
+        frames = [_resized(frame, size) for frame in known]
         views = alike([frame.camera for frame in frames])
         frames = [CameraFrame(views[index], frame.photo) for index, frame in enumerate(frames)]
     else:
@@ -76,12 +78,14 @@ def target_frames(
     return frames
 
 
-def default_path(capture: OpenCapture) -> str:
+def default_path(capture: LoadedCapture) -> str:
     """What ``--path`` means when it is not given."""
     return "tour" if capture.heldout else "spline"
 
 
-def heldout_frames(frames: Sequence[CameraFrame], capture: OpenCapture) -> list[tuple[int, Photo]]:
+def heldout_frames(
+    frames: Sequence[CameraFrame], capture: LoadedCapture
+) -> list[tuple[int, Photo]]:
     """Frames that stand at a held-out photo's camera: position on the path and the photo; each
     photo once, in the capture's order.
     """
@@ -105,7 +109,7 @@ def render_frames(frames: Sequence[CameraFrame]) -> list[CameraFrame]:
     ]
 
 
-def capture_distance(capture: OpenCapture) -> float:
+def capture_distance(capture: LoadedCapture) -> float:
     """Typical distance, world units, of what the cameras look at: from the sparse points, else from
     where the cameras point.
     """
@@ -118,7 +122,7 @@ def capture_distance(capture: OpenCapture) -> float:
 
 
 def _followed(
-    capture: OpenCapture, path: str, views: Cameras, orbit_frames: int
+    capture: LoadedCapture, path: str, views: Cameras, orbit_frames: int
 ) -> Iterator[tuple[Cameras, int | None]]:
     """Cameras of a named path and the index of the view that stands there."""
     match path:
@@ -134,7 +138,7 @@ def _followed(
         yield found.cameras[index], stop
 
 
-def _photo_at(frame: CameraFrame, capture: OpenCapture) -> str | None:
+def _photo_at(frame: CameraFrame, capture: LoadedCapture) -> str | None:
     """The name of the frame's photo, if the photo was really taken from there with that lens."""
     scene = capture.scene
     matches = [index for index, photo in enumerate(scene.photos) if photo.name == frame.photo]

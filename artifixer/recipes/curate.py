@@ -1,12 +1,13 @@
 """Named settings for ``artifixer curate``.
 
-``tiny``   clips of 45 frames around 100 pixels, with fits of a few seconds and a free-space loss: for the small model, on a CPU.
+``tiny``   clips of 45 frames around 100 pixels, with fits of a few seconds and a free-space loss:
+           for the small model, on a CPU.
 ``paper``  clips of 81 frames at 1024x576 from full reconstructions: for a GPU.
 """
 
 from dataclasses import replace
 
-from artifixer.curation.jobs import CurationConfig
+from artifixer.curation.make_scene import CurationConfig
 from artifixer.curation.sparse_splats import SparseConfig
 from artifixer.recipes.reconstruct import RECIPES as RECONSTRUCT
 from artifixer.splats.free_space import FreeSpaceConfig

@@ -1,8 +1,8 @@
 """Named settings for ``artifixer run``: how the first splats and the distilled ones are fitted.
 
-``paper``    10,000 iterations (paper, appendix B) for either fit, and all frames; for a GPU. Frames count by ``evidence`` (the paper:
-             ``uniform``), because that was better where it was measured
-             (``benchmarks/distillation.py``)
+``paper``    10,000 iterations (paper, appendix B) for either fit, and all frames; for a GPU.
+             Frames count by ``evidence`` (the paper: ``uniform``), because that was better where
+             it was measured (``benchmarks/distillation.py``)
 ``release``  as the public release: no regularisers; frames enter the distillation by LPIPS alone,
              30,000 iterations; needs the extra ``metrics``
 ``tiny``     a few minutes on two CPU cores at sizes around 200 pixels
@@ -20,12 +20,13 @@ from artifixer.splats.reconstruct import ReconstructConfig
 
 @dataclass(frozen=True)
 class RunRecipe:
-    """Settings of both fits, and the longest side of the photos in pixels where the user gives none
-    (None: the model's, if it has one, else as they are)."""
+    """Settings of both fits."""
 
     reconstruct: ReconstructConfig
     distill: DistillConfig
     size: str | None = None
+    """Longest side of the photos in pixels where the user gives none. None: the model's, if it has
+    one, else as they are."""
 
 
 RECIPES = {

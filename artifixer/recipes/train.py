@@ -2,9 +2,10 @@
 
 ``tiny``     the model inside this package: minutes on two CPU cores, its own small autoencoder
 ``small``    the same kind, a network twice as large, in large batches for one GPU
-``paper``    Wan 2.1 14B as in the paper (section 5.1): 15,000 teacher, 5,000 causal, 2,000 self-forcing steps, on 128 processes
-``release``  as the public release: 25,000, 10,000 and 400 steps, its drop-outs and numbers of
-references
+``paper``    Wan 2.1 14B as in the paper (section 5.1): 15,000 teacher, 5,000 causal, 2,000
+             self-forcing steps, on 128 processes
+``release``  as the public release: 25,000, 10,000 and 400 steps, its drop-outs and
+             numbers of references
 """
 
 from dataclasses import replace

@@ -2,7 +2,8 @@
 
 ``InputError``  a user's mistake: one line that names the file, the value and what was expected; the
 process ends with 2.
-``Stopped``     work interrupted by SIGTERM after its state was saved; the process ends with 75 and the same command resumes.
+``Stopped``     work interrupted by SIGTERM after its state was saved; the process ends with 75
+and the same command resumes.
 Anything else that escapes is a bug (1) or Ctrl-C (130).
 """
 

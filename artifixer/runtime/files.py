@@ -1,27 +1,32 @@
-"""Files that somebody else wrote: found inside their folder, and opened only when they are plain
-files.
+"""Checked reading and atomic writing of files.
 
-In: paths, and names that files list. Out: paths that stay inside a folder, open files, bytes;
-``InputError`` naming the file otherwise. A received folder can hold links to other places, FIFOs on
-which a reader waits for ever, and devices without an end. Reading follows links, which are the
-user's own way to share photos and weights; writing and deleting never do (``refuse_links``).
+In: paths, and names that files list. Out: paths that stay inside a folder, open files, bytes, files
+that appear whole or not at all; ``InputError`` naming the file otherwise. A received folder can
+hold links to other places, FIFOs that block a reader, and endless devices. Reading follows links,
+which are the user's own way to share photos and weights; writing and deleting never do
+(``refuse_links``).
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import re
+import shutil
 import stat
 import struct
+import threading
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.system import flush_file, flush_folder, is_alive, put_in_place
 
 #: What parsers of libraries raise for damaged bytes, besides errors of their own.
 PARSER_ERRORS = (
@@ -58,6 +63,27 @@ _SPECIAL_KINDS: dict[str, Callable[[int], bool]] = {
     "a socket": stat.S_ISSOCK,
     "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
 }
+
+#: Errors of the operating system that the user can resolve, as messages.
+WRITE_REFUSALS = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "disk quota exceeded",
+    errno.EFBIG: "file larger than the system allows",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a part of the path is a file, expected a folder",
+    errno.EEXIST: "a part of the path is a file, expected a folder",
+    errno.EISDIR: "is a folder, expected a file",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+
+#: Less free space than this counts as a full disk when a library reports a failed write without
+#: saying why.
+FULL_DISK_BYTES = 64 * 1024
+
+#: Names of temporary files: process, thread, name of the file to be.
+_PARTIAL_NAME = re.compile(r"^\.partial-(\d+)-\d+-")
 
 
 # Names -------------------------------------------------------------------------------------------
@@ -183,7 +209,9 @@ def read_whole(path: Path, expected: str, most: int | None = None) -> bytes:
 
 
 def reason(error: BaseException) -> str:
-    """One short line of another library's message, without the path that stands before it in ours."""
+    """One short line of another library's message, without the path that stands before it in
+    ours.
+    """
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(re.split(r"[\r\n]", text)[0].split())[:160]
 
@@ -195,6 +223,97 @@ def _check_mode(path: Path, mode: int, expected: str) -> None:
         (name for name, matches in _SPECIAL_KINDS.items() if matches(mode)), "no plain file"
     )
     raise InputError(f"{path}: cannot read: it is {kind}, expected {expected}")
+
+
+# Writing ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary sibling of ``path`` to write to; it replaces ``path`` on success and disappears
+    on failure.
+
+    Missing parent folders are made. The temporary name keeps the suffix, so libraries that choose a
+    format by name work. The bytes reach the disk before the name changes: after a crash there is
+    the old file or the new one. Raises ``InputError`` naming ``path`` where the disk is full or the
+    system refuses to write.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".partial-{os.getpid()}-{threading.get_ident()}-{path.name}")
+    try:
+        with write_refusals_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            assert temporary.is_file(), f"nothing was written for {path}"
+            flush_file(temporary)
+            put_in_place(temporary, path)
+            flush_folder(path.parent)
+    finally:
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            temporary.unlink()
+
+
+def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
+    """Write a file atomically; errors as in ``atomic_path``."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def append_text(path: str | Path, text: str) -> None:
+    """Add text at the end of a file, which is made when missing; errors as in ``atomic_path``."""
+    path = Path(path)
+    with write_refusals_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            check_regular(path, "a text file")
+        with path.open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def remove_leftovers(root: Path) -> None:
+    """Delete the temporary files below ``root`` of processes that died while writing."""
+    for path in root.rglob(".partial-*"):
+        match = _PARTIAL_NAME.match(path.name)
+        if match and not is_alive(int(match[1])):
+            path.unlink(missing_ok=True)
+
+
+def is_partial(name: str) -> bool:
+    """Whether ``atomic_path`` gives temporary files such names."""
+    return _PARTIAL_NAME.match(name) is not None
+
+
+@contextmanager
+def write_refusals_named(path: Path) -> Iterator[None]:
+    """Turn a refusal of the system to write ``path`` into an ``InputError`` that names it; other
+    errors pass.
+    """
+    try:
+        yield
+    except Exception as error:
+        refusal = _refusal(error, path.parent)
+        if refusal is None:
+            raise
+        raise InputError(f"{path}: cannot write: {refusal}") from error
+
+
+def _refusal(error: Exception, folder: Path) -> str | None:
+    """Why the system refused to write, as a message; None for other errors."""
+    if isinstance(error, InputError):
+        return None
+    number = getattr(error, "errno", None)
+    # libraries written in Rust, such as safetensors
+    in_words = re.search(r"\(os error (\d+)\)", str(error))
+    if number is None and in_words:
+        number = int(in_words[1])
+    if number is not None:
+        return WRITE_REFUSALS.get(number)
+    # numpy and Pillow report a failed write without its errno, so the disk itself is asked.
+    if folder.is_dir() and shutil.disk_usage(folder).free < FULL_DISK_BYTES:
+        return WRITE_REFUSALS[errno.ENOSPC]
+    return None
 
 
 # Folders of our own ------------------------------------------------------------------------------

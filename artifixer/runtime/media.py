@@ -21,8 +21,14 @@ import numpy as np
 from jaxtyping import UInt8
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import PARSER_ERRORS, check_regular, open_regular, reason
-from artifixer.runtime.run_folder import atomic_path, write_bytes
+from artifixer.runtime.files import (
+    PARSER_ERRORS,
+    atomic_path,
+    check_regular,
+    open_regular,
+    reason,
+    write_bytes,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,12 +56,14 @@ VIDEO_FORMATS = ("mov", "matroska", "avi", "mpegts", "mpeg", "flv")
 #: decompress to this many.
 MOST_PIXELS = 160_000_000
 
+#: Pixels of a video that would be wider than this many times their height, or the reverse, are a
+#: mistake of its header.
+LARGEST_PIXEL_ASPECT = 4
+
 #: Pixels that are converted at a time, so that a large photo is in memory in its own form and as
 #: RGB, and in no third form.
 BAND_PIXELS = 1 << 22
 
-#: Values of the largest array in a .npy file.
-MOST_VALUES = 1 << 29
 
 #: Pillow's modes with more than 8 bits per channel; their values go from 0 to 65535.
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -106,6 +114,41 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
+def image_format(path: str | Path) -> str:
+    """Which of ``IMAGE_FORMATS`` a file is, by its content. Raises ``InputError`` as ``read_image``
+    does.
+    """
+    with opened_image(Path(path)) as image:
+        return str(image.format)
+
+
+def has_alpha(path: str | Path) -> bool:
+    """Whether an image has an alpha channel or a transparent colour, from the file's header alone.
+    Raises ``InputError`` as ``read_image`` does.
+    """
+    with opened_image(Path(path)) as image:
+        return bool(image.has_transparency_data)
+
+
+def read_alpha(path: str | Path) -> UInt8[np.ndarray, "height width"]:
+    """The alpha of an image, upright; 255 everywhere where it has none. Raises ``InputError`` as
+    ``read_image`` does.
+    """
+    with opened_image(Path(path)) as image:
+        operation = _UPRIGHT[_orientation(image)]
+        if image.has_transparency_data:
+            alpha = np.asarray(image.convert("RGBA"))[..., 3]
+        else:
+            alpha = np.full((image.height, image.width), 255, np.uint8)
+    return np.ascontiguousarray(alpha if operation is None else operation(alpha))
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Stored pixels of a photo with this EXIF orientation, turned upright."""
+    operation = _UPRIGHT[orientation]
+    return pixels if operation is None else np.ascontiguousarray(operation(pixels))
+
+
 def exif_orientation(path: Path) -> int:
     """EXIF orientation, 1-8; 1 (upright) when the file has none that makes sense. Raises
     ``InputError`` as ``read_image`` does.
@@ -126,7 +169,7 @@ def opened_image(path: Path, content: bytes | None = None) -> Iterator[Image]:
 
     stream: BinaryIO = open_regular(path, "an image") if content is None else io.BytesIO(content)
     try:
-        with stream, Image.open(stream, formats=_known_formats()) as image:
+        with stream, Image.open(stream, formats=_known_formats(path, stream)) as image:
             width, height = image.size
             if width * height > MOST_PIXELS:
                 raise InputError(
@@ -158,54 +201,6 @@ def write_png(path: str | Path, pixels: np.ndarray) -> None:
     Image.fromarray(np.ascontiguousarray(pixels)).save(
         buffer, "png", compress_level=PNG_COMPRESSION
     )
-    write_bytes(path, buffer.getbuffer())
-
-
-def read_npy(path: str | Path) -> np.ndarray:
-    """An array of numbers from a .npy file (never unpickles).
-
-    Raises ``InputError`` when the file is missing, damaged, or of another size than its header
-    says: nothing is allocated before.
-    """
-    path = Path(path)
-    with open_regular(path, "a NumPy array file") as file:
-        return read_npy_stream(file, check_regular(path, "a NumPy array file"), str(path))
-
-
-def read_npy_stream(file: BinaryIO, size: int, name: str) -> np.ndarray:
-    """The same from an open file of ``size`` bytes that messages call ``name``."""
-    try:
-        version = np.lib.format.read_magic(file)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, _, dtype = read_header(file)
-        values = 1
-        for side in shape:
-            values *= side
-        expected = file.tell() + values * dtype.itemsize
-        if dtype.kind not in "biuf" or min(shape, default=1) < 0:
-            raise InputError(
-                f"{name}: an array of {str(dtype)[:40]} {str(shape)[:40]}, expected numbers"
-            )
-        if expected != size or values > MOST_VALUES:
-            raise InputError(
-                f"{name}: {size:,} bytes; its header promises {str(shape)[:60]} {dtype}, which are "
-                f"{expected:,}; it is damaged"
-            )
-        file.seek(0)
-        return np.lib.format.read_array(file, allow_pickle=False)
-    except PARSER_ERRORS as error:
-        raise InputError(
-            f"{name}: cannot read: {reason(error)}, expected a NumPy array file"
-        ) from error
-
-
-def write_npy(path: str | Path, array: np.ndarray) -> None:
-    """Write an array as .npy."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.asarray(array), allow_pickle=False)
     write_bytes(path, buffer.getbuffer())
 
 
@@ -255,7 +250,7 @@ class VideoWriter:
 
 
 def read_video(path: str | Path) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
-    """The frames of a video's first video stream in display order, upright.
+    """The frames of a video's first video stream in display order, upright, with square pixels.
 
     Raises ``InputError`` when it cannot be read to its end, is no container of ``VIDEO_FORMATS``,
     or has frames of more than ``MOST_PIXELS``.
@@ -269,7 +264,21 @@ def read_video(path: str | Path) -> Iterator[UInt8[np.ndarray, "height width 3"]
                     f"{MOST_PIXELS:,}"
                 )
             quarter_turns = round(frame.rotation / 90)
-            yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns))
+            width = _square_pixel_width(container.streams.video[0], frame.width)
+            if width * frame.height > MOST_PIXELS:
+                width = frame.width
+            pixels = frame.reformat(width=width, format="rgb24").to_ndarray()
+            yield np.ascontiguousarray(np.rot90(pixels, quarter_turns))
+
+
+def _square_pixel_width(stream: Any, width: int) -> int:
+    """Width of the frames when their pixels are made square: anamorphic video stores them narrower
+    or wider than they are shown.
+    """
+    aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    if not aspect or aspect == 1 or not 1 / LARGEST_PIXEL_ASPECT <= aspect <= LARGEST_PIXEL_ASPECT:
+        return width
+    return max(1, round(width * float(aspect)))
 
 
 @contextmanager
@@ -304,8 +313,10 @@ def opened_video(path: Path) -> Iterator[Any]:
         raise InputError(f"{path}: cannot read: {reason(error)}, expected a video file") from error
 
 
-def _known_formats() -> list[str]:
-    """Those of ``IMAGE_FORMATS`` that Pillow and its registered plugins can read."""
+def _known_formats(path: Path, stream: BinaryIO) -> list[str]:
+    """Those of ``IMAGE_FORMATS`` that can be read here. HEIC's library is loaded for HEIC photos
+    only. Raises ``InputError`` where it is missing for one.
+    """
     from PIL import Image
 
     for name, plugin in _PLUGINS.items():
@@ -313,7 +324,31 @@ def _known_formats() -> list[str]:
         if name not in Image.OPEN and importlib.util.find_spec(f"PIL.{plugin}") is not None:
             # registers itself; Pillow would load all of its fifty
             importlib.import_module(f"PIL.{plugin}")
-    return [name for name in IMAGE_FORMATS if name in Image.OPEN]
+    head = stream.read(12)
+    stream.seek(0)
+    if head[4:8] != b"ftyp" or head[8:12] in (b"avif", b"avis"):
+        return [name for name in IMAGE_FORMATS if name in Image.OPEN and name != "HEIF"]
+    if not reads_heic():
+        raise InputError(
+            f"{path}: a HEIC photo, which needs pillow-heif (pip install 'artifixer[formats]'); "
+            f"expected one of {', '.join(_PLUGINS)}"
+        )
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return ["HEIF"]
+
+
+def reads_heic() -> bool:
+    """Whether HEIC photos can be read here."""
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
+def reads_avif() -> bool:
+    """Whether AVIF photos can be read here."""
+    from PIL import features
+
+    return bool(features.check("avif"))
 
 
 def _rgb(path: Path, image: Image) -> UInt8[np.ndarray, "height width 3"]:
@@ -344,7 +379,9 @@ def _rgb(path: Path, image: Image) -> UInt8[np.ndarray, "height width 3"]:
 
 
 def _orientation(image: Image) -> int:
-    """EXIF orientation, 1-8, as far as the header tells; 1 (upright) when absent or no such number."""
+    """EXIF orientation, 1-8, as far as the header tells; 1 (upright) when absent or no such
+    number.
+    """
     from PIL import Image
 
     try:

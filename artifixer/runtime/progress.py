@@ -2,10 +2,10 @@
 the same lines in a log file.
 
     with Progress(("reconstruct", "render"), log_file=run.path("log.txt")) as progress:
-        with progress.stage("reconstruct", total=2000) as stage:
+        with progress.stage("reconstruct", total=2000) as bar:
             for iteration in range(2000):
                 ...
-                stage.update(iteration + 1, loss=loss, gaussians=len(splats))
+                bar.update(iteration + 1, loss=loss, gaussians=len(splats))
         progress.note("held-out PSNR 24.1 dB")
 
 Output goes to standard error, so that results on standard output stay clean. Nothing here changes a
@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from artifixer.runtime.run_folder import append_text
+from artifixer.runtime.files import append_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress as LiveBar
@@ -34,11 +34,10 @@ REDRAW_SECONDS = 0.2
 class Progress:
     """The one progress display of a process.
 
-    stages: names of the stages to come, so that a stage can be shown as "2/5"; stages outside this
-    list have no number. log_file: plain lines are appended to it.
-    line_seconds: time between plain lines of one stage.
-    output: where to show progress; standard error as it is now by default, None for nowhere. A live
-    bar is drawn when it is a terminal.
+    stages: names of all stages in order, so that a stage is shown as "2/5"; stages outside this
+    list have no number. log_file: plain lines are appended to it. line_seconds: time between plain
+    lines of one stage. output: where to show progress; standard error as it is now by default, None
+    for nowhere. A live bar is drawn when it is a terminal.
     """
 
     def __init__(
@@ -71,13 +70,13 @@ class Progress:
             self._bar = None
 
     @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Stage]:
-        """One stage of ``total`` steps; 0 is a number that is set later. Stages follow each other;
-        they are not nested.
+    def stage(self, name: str, total: int) -> Iterator[ProgressBar]:
+        """The bar of one stage of ``total`` steps; 0: unknown yet, to be set later. Stages follow
+        each other and are not nested.
         """
-        stage = Stage(self, self._title(name), total)
-        yield stage
-        stage.finish()
+        bar = ProgressBar(self, self._title(name), total)
+        yield bar
+        bar.finish()
 
     def note(self, text: str) -> None:
         """One line of text, above the bar and in the log."""
@@ -104,7 +103,7 @@ class Progress:
             append_text(self.log_file, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
 
-class Stage:
+class ProgressBar:
     """Progress of one stage; made by ``Progress.stage``."""
 
     def __init__(self, progress: Progress, title: str, total: int) -> None:
@@ -138,6 +137,10 @@ class Stage:
         if now - self._last_line >= self._progress.line_seconds:
             self._write_line(now)
 
+    def note(self, text: str) -> None:
+        """One line of text, as ``Progress.note``."""
+        self._progress.note(text)
+
     def advance(self, **fields: Any) -> None:
         """One more step is finished."""
         self.update(self.done + 1, **fields)
@@ -163,8 +166,9 @@ class Stage:
         self._progress._line(self._text(now))
 
     def _text(self, now: float) -> str:
-        share = f" {100 * self.done // self.total}%" if self.total else ""
-        return f"{self.title} {self.done}{f'/{self.total}' if self.total else ''}{share} {self._detail(now)}".rstrip()
+        percent = f" {100 * self.done // self.total}%" if self.total else ""
+        total = f"/{self.total}" if self.total else ""
+        return f"{self.title} {self.done}{total}{percent} {self._detail(now)}".rstrip()
 
     def _detail(self, now: float) -> str:
         parts = [f"{name}={_shown(value)}" for name, value in self._fields.items()]

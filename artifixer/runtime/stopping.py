@@ -2,11 +2,14 @@
 
 What SIGTERM does depends on what would be lost::
 
-    with leave_on_signals():       # imports, options: nothing is lost, the process ends at once with 75 (130 for Ctrl-C)
+    # imports, options: nothing is lost, the process ends at once with 75 (130 for Ctrl-C)
+    with leave_on_signals():
         ...
-    with stop_at_once():           # work that may be cut anywhere: ``Stopped`` is raised where it stands
+    # work that may be cut anywhere: ``Stopped`` is raised where it stands
+    with stop_at_once():
         ...
-        with stop_on_sigterm():    # work with a state: only a flag is set; the work saves and raises ``Stopped``
+        # work with a state: only a flag is set; the work saves and raises ``Stopped``
+        with stop_on_sigterm():
             for iteration in range(first, last):
                 ...
                 if stop_requested():
@@ -154,7 +157,9 @@ def leave_on_signals_from_now_on(code: int = 0) -> None:
 
 
 def ignore_signals() -> None:
-    """For the very end, when Python has no handlers any more and a signal would kill the process."""
+    """For the very end, when Python has no handlers any more and a signal would kill the
+    process.
+    """
     if _in_main_thread():
         for number in (signal.SIGINT, *STOP_SIGNALS):
             signal.signal(number, signal.SIG_IGN)

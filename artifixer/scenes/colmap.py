@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,18 +29,28 @@ from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
 from artifixer.geometry.local_origin import Origin, camera_origin, points_to_local, to_local
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import LARGEST_TEXT, is_regular, open_regular, read_whole
+from artifixer.scenes.mask_files import MaskFiles
 from artifixer.scenes.photo_files import (
     LARGEST_INTRINSIC,
     LARGEST_POSITION,
     LARGEST_SIZE,
+    LEAST_GOOD_FRACTION,
     SMALLEST_FOCAL_LENGTH,
     FittedView,
+    cameras_are_upright,
+    check_broken,
+    check_may_read,
     fit_camera,
     left_out_note,
     open_photo,
+    shorter,
 )
 from artifixer.scenes.photo_names import PhotoNames, renamed_note, unlisted_note
+from artifixer.scenes.point_cloud import read_points
 from artifixer.scenes.scene import Photo, Scene, SparsePoints
+
+#: Points and images belong together when the images confirm this share of the points' tracks.
+LEAST_AGREEING_TRACKS = 0.5
 
 #: Files may round quaternions to few digits; more than this is damage.
 QUATERNION_TOLERANCE = 1e-3
@@ -89,12 +101,23 @@ class ColmapPoints:
 class ColmapModel:
     """A whole model. ``folder`` is named in messages; ``points`` is None when the model has no
     ``points3D`` file.
+
+    broken: what is wrong with images that are left out, by their names; notes: remarks on what else
+    is left out.
     """
 
     folder: Path
     cameras: dict[int, ColmapCamera]
     images: tuple[ColmapImage, ...]
     points: ColmapPoints | None
+    broken: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    suffix: str = ".bin"
+
+    @property
+    def images_file(self) -> Path:
+        """The file that lists the images."""
+        return _file(self.folder, "images", self.suffix)
 
 
 #: Folders of a capture that photos of a model may lie in, in the order of preference among equally
@@ -123,6 +146,35 @@ def find_model(capture: Path) -> Path | None:
 def find_nerfstudio_model(capture: Path) -> Path | None:
     """Folder of the COLMAP model that nerfstudio keeps beside its own files, or None."""
     return _largest_model(capture, ("colmap/sparse/*", "colmap/sparse"))
+
+
+def numbered_model(capture: Path, model_folder: Path, number: int) -> Path:
+    """The model with a number among those beside ``model_folder``, which is read by default.
+
+    Raises InputError, naming those there are, for another number.
+    """
+    models = _numbered_siblings(model_folder)
+    chosen = next((model for label, model in models if int(label[:9]) == number), None)
+    if chosen is None:
+        known = ", ".join(
+            f"{label} with {max(_image_count(model), 0)} images" for label, model in models
+        )
+        raise InputError(
+            f"--sparse-model {number}: {capture} has no COLMAP model of that number; expected "
+            + (f"one of {known}" if models else f"none: {model_folder} is the only model")
+        )
+    return chosen
+
+
+def _numbered_siblings(model_folder: Path) -> list[tuple[str, Path]]:
+    """Number and folder of every model where ``model_folder`` is one of several numbered ones."""
+    above = model_folder.parent
+    if model_folder.name.isdecimal():  # sparse/0
+        return [(model.name, model) for model in _models_at(above, "*")]
+    if above.name.isdecimal():  # dense/0/sparse
+        place = f"*/{model_folder.name}"
+        return [(model.parent.name, model) for model in _models_at(above.parent, place)]
+    return []
 
 
 def _largest_model(capture: Path, places: Sequence[str]) -> Path | None:
@@ -162,23 +214,24 @@ def _image_count(folder: Path) -> int:
         return -1
 
 
-def _other_models_note(model_folder: Path) -> tuple[str, ...]:
+def _other_models_note(capture: Path, model_folder: Path) -> tuple[str, ...]:
     """One line about the parts into which mapping fell besides the one that is read."""
-    if not model_folder.name.isdecimal():
-        return ()
-    others = [
-        model for model in _models_at(model_folder.parent, "*") if model.name != model_folder.name
-    ]
+    others = [model for _, model in _numbered_siblings(model_folder) if model != model_folder]
     if not others:
         return ()
     counts = ", ".join(
-        f"{model.parent.name}/{model.name} with {max(_image_count(model), 0)} images"
-        for model in others
+        f"{_place(capture, model)} with {max(_image_count(model), 0)} images" for model in others
     )
     return (
-        f"read {model_folder.parent.name}/{model_folder.name}; left out {counts} (give that folder "
-        "as the capture to use it)",
+        f"read {_place(capture, model_folder)}; left out {counts} (--sparse-model N chooses "
+        "another)",
     )
+
+
+def _place(capture: Path, model_folder: Path) -> str:
+    """A model's folder as notes name it."""
+    inside = model_folder.is_relative_to(capture) and model_folder != capture
+    return model_folder.relative_to(capture).as_posix() if inside else model_folder.name
 
 
 def _home(capture: Path, model_folder: Path) -> Path:
@@ -208,18 +261,22 @@ def is_model(folder: Path) -> bool:
     )
 
 
-def load(capture: Path, model_folder: Path) -> Scene:
+def load(capture: Path, model_folder: Path, upright: Collection[Path] | None = None) -> Scene:
     """The scene of the COLMAP model in ``model_folder``, photos sorted by name.
 
-    Photos keep the names that they have inside the capture (``images/0001.jpg``). Raises InputError
+    Photos keep the names that they have inside the capture (``images/0001.jpg``). upright: photos
+    whose cameras are of the pixels as EXIF turns them, where the caller knows. Raises InputError
     for truncated or inconsistent files, lens models that ``Cameras`` doesn't know, unreadable
     photos and photos that don't fit their cameras.
     """
     model = read_model(model_folder)
-    source = model_folder / "images"
+    source = model.images_file
     images = sorted(model.images, key=lambda image: image.name)
     listed = [image.name for image in images]
+    broken = dict(model.broken)
+    check_broken(broken, len(images) + len(broken), source)
     home = _home(capture, model_folder)
+    top = capture
     if capture == model_folder and home != capture:
         capture = home  # the model's own folder was given
     names = PhotoNames(capture)
@@ -239,25 +296,44 @@ def load(capture: Path, model_folder: Path) -> Scene:
     paths = in_roots[int(np.argmax(counts))]
     lost = tuple(_relative(capture, path) for path in paths if not is_regular(path))
     notes = left_out_note(lost, len(images), source, "do not exist")
-    notes += _other_models_note(model_folder)
+    notes += _other_models_note(top, model_folder)
     notes += renamed_note(capture, listed, paths, source)
-    notes += unlisted_note(capture, [path for path in paths if is_regular(path)], source)
 
-    present = [(image, path) for image, path in zip(images, paths, strict=True) if path.is_file()]
-    views = []
-    for image, path in present:
-        photo = open_photo(path, path.relative_to(capture).as_posix())
-        views.append(
-            fit_camera(photo, to_cameras(model.cameras[image.camera_id], image, source), source)
-        )
+    masks = MaskFiles(capture)
+    views: list[FittedView] = []
+    used: list[ColmapImage] = []
+    opened: list[tuple[ColmapImage, Photo, Cameras]] = []
+    for image, path in zip(images, paths, strict=True):
+        if not path.is_file():
+            continue
+        check_may_read(path)
+        try:
+            photo = open_photo(path, path.relative_to(capture).as_posix(), masks.find(path))
+            camera = to_cameras(model.cameras[image.camera_id], image, source)
+            opened.append((image, photo, camera))
+        except InputError as error:
+            broken[image.name] = str(error)
+    are_upright = upright is None and cameras_are_upright(
+        ((photo, camera, *_observed(model, image)) for image, photo, camera in opened), source
+    )
+    for image, photo, camera in opened:
+        try:
+            views.append(
+                fit_camera(photo, camera, source, are_upright or photo.path in (upright or ()))
+            )
+            used.append(image)
+        except InputError as error:
+            broken[image.name] = str(error)
+    notes += check_broken(broken, len(images) + len(model.broken), source) + model.notes
+    if are_upright:
+        notes += (f"{source.name}: EXIF turns photos, and their cameras are of the turned photos",)
+    out = names.find_all(roots[int(np.argmax(counts))], [*model.broken], source)
+    found = [path for path in (*paths, *out) if is_regular(path)]
+    notes += unlisted_note(capture, found, source)
+    place = dict(zip((*listed, *model.broken), (*paths, *out), strict=True))
+    lost += tuple(_relative(capture, place[name]) for name in broken)
     origin = camera_origin([view.camera for view in views])
-    points = None
-    if model.points is None:
-        notes += (f"{model_folder} has no points3D file: no sparse points",)
-    else:
-        points = _sparse_points(model.points, [image for image, _ in present], views, origin)
-        if not points.has_tracks:
-            notes += (f"{model_folder}: no photo observes a sparse point",)
+    points, remarks = _points(model, used, views, origin)
     photos: tuple[Photo, ...] = tuple(view.photo for view in views)
     cameras = tuple(to_local(view.camera, origin) for view in views)
     return Scene(
@@ -266,10 +342,38 @@ def load(capture: Path, model_folder: Path) -> Scene:
         photos,
         cameras,
         points,
-        notes=notes,
+        notes=notes + remarks,
         lost_photos=lost,
         origin=origin,
     )
+
+
+def _observed(
+    model: ColmapModel, image: ColmapImage
+) -> tuple[Float[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"]]:
+    """Positions and colours of the points that an image observes."""
+    ids = image.point_ids[image.point_ids >= 0]
+    if model.points is None:
+        return np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
+    rows = np.flatnonzero(np.isin(model.points.ids, ids))
+    return model.points.xyz[rows], model.points.rgb[rows]
+
+
+def _points(
+    model: ColmapModel, images: Sequence[ColmapImage], views: Sequence[FittedView], origin: Origin
+) -> tuple[SparsePoints | None, tuple[str, ...]]:
+    """The model's points, else those of ``points3D.ply`` beside it, relative to
+    ``origin``; and remarks on them."""
+    beside = model.folder / "points3D.ply"
+    if (model.points is None or not len(model.points.ids)) and is_regular(beside):
+        points = SparsePoints.without_tracks(*read_points(beside, origin))
+        return points, (f"{len(points):,} points of {beside.name}, which tells no observations",)
+    if model.points is None:
+        return None, (f"{model.folder} has no points3D file: no sparse points",)
+    points = _sparse_points(model.points, images, views, origin)
+    if points.has_tracks:
+        return points, ()
+    return points, (f"{model.folder}: no photo observes a sparse point",)
 
 
 def _relative(capture: Path, path: Path) -> str:
@@ -282,9 +386,9 @@ def _relative(capture: Path, path: Path) -> str:
 def read_model(folder: Path) -> ColmapModel:
     """Reads and checks a model; binary files are preferred where both exist.
 
-    Raises InputError for truncated files, trailing bytes, ids that don't exist or exist twice,
-    values that aren't finite, rotations that aren't unit quaternions, and tracks that contradict
-    the images.
+    Single images whose values or camera make no sense are ``broken``; points and observations that
+    make none are left out. Raises InputError for truncated files, trailing bytes, and ids that exist
+    twice.
     """
     suffix = next(
         (
@@ -302,14 +406,23 @@ def read_model(folder: Path) -> ColmapModel:
     read_cameras = _cameras_bin if suffix == ".bin" else _cameras_txt
     read_images = _images_bin if suffix == ".bin" else _images_txt
     read_points = _points_bin if suffix == ".bin" else _points_txt
-    cameras = read_cameras(_file(folder, "cameras", suffix))
+    cameras_file = _file(folder, "cameras", suffix)
+    cameras = read_cameras(cameras_file)
     images = tuple(read_images(_file(folder, "images", suffix)))
     points_file = _file(folder, "points3D", suffix)
     points = read_points(points_file) if is_regular(points_file) else None
-    _check_images(_file(folder, "images", suffix), cameras, images)
+    images_file = _file(folder, "images", suffix)
+    bad_cameras = {
+        camera_id: text
+        for camera_id, camera in cameras.items()
+        if (text := _camera_fault(cameras_file, camera_id, camera)) is not None
+    }
+    notes = _unused_cameras_note(bad_cameras, images, cameras_file)
+    images, broken = _good_images(images_file, cameras, bad_cameras, images)
     if points is not None:
-        _check_points(points_file, images, points)
-    return ColmapModel(folder, cameras, images, points)
+        images, points, remarks = _agreeing(points_file, images, points)
+        notes += remarks
+    return ColmapModel(folder, cameras, images, points, broken, notes, suffix)
 
 
 def _file(folder: Path, name: str, suffix: str) -> Path:
@@ -437,87 +550,143 @@ def _sparse_points(
 # Checks -------------------------------------------------------------------------------------------
 
 
-def _check_camera(path: Path, camera_id: int, camera: ColmapCamera) -> None:
+def _camera_fault(path: Path, camera_id: int, camera: ColmapCamera) -> str | None:
+    """What makes a camera unusable, in one line."""
+    label = f"{path}: camera {camera_id}"
     if not (0 < camera.width <= LARGEST_SIZE and 0 < camera.height <= LARGEST_SIZE):
-        raise InputError(
-            f"{path}: camera {camera_id} has the size {camera.width}x{camera.height}; expected 1 "
-            f"to {LARGEST_SIZE} pixels"
+        return (
+            f"{label} has the size {camera.width}x{camera.height}; expected 1 to {LARGEST_SIZE} "
+            "pixels"
         )
-    names = _LENSES[camera.model].parameters
-    if len(camera.parameters) != len(names):
-        raise InputError(
-            f"{path}: camera {camera_id} has {len(camera.parameters)} parameters; {camera.model} "
-            f"expects {len(names)} ({', '.join(names)})"
-        )
-    for name, value in zip(names, camera.parameters, strict=True):
+    for name, value in zip(_LENSES[camera.model].parameters, camera.parameters, strict=True):
         if not abs(value) <= LARGEST_INTRINSIC:  # NaN fails too
-            raise InputError(
-                f"{path}: camera {camera_id} has {name} = {value}; expected a number of at most "
-                f"{LARGEST_INTRINSIC:g}"
+            return (
+                f"{label} has {name} = {value}; expected a number of at most {LARGEST_INTRINSIC:g}"
             )
         if name in ("f", "fx", "fy") and value < SMALLEST_FOCAL_LENGTH:
-            raise InputError(
-                f"{path}: camera {camera_id} has the focal length {value}; expected at least "
+            return (
+                f"{label} has the focal length {value}; expected at least "
                 f"{SMALLEST_FOCAL_LENGTH:g} pixel"
             )
+    return None
 
 
-def _check_images(
-    path: Path, cameras: dict[int, ColmapCamera], images: Sequence[ColmapImage]
-) -> None:
-    seen_ids: set[int] = set()
-    seen_names: set[str] = set()
+def _good_images(
+    path: Path,
+    cameras: Mapping[int, ColmapCamera],
+    bad_cameras: Mapping[int, str],
+    images: Sequence[ColmapImage],
+) -> tuple[tuple[ColmapImage, ...], dict[str, str]]:
+    """Images that can be used, and what is wrong with the others, by name. Of images that are listed
+    several times with one pose, the first counts; with several poses, none.
+
+    Raises InputError for an image id that occurs twice: tracks could mean either.
+    """
+    ids: set[int] = set()
+    doubled = {name for name, count in Counter(image.name for image in images).items() if count > 1}
+    first: dict[str, ColmapImage] = {}
+    good: list[ColmapImage] = []
+    broken: dict[str, str] = {}
     for image in images:
-        label = f"{path}: image {image.image_id} ({image.name})"
-        if image.image_id in seen_ids or image.name in seen_names:
-            raise InputError(f"{label} occurs twice; expected unique ids and names")
-        seen_ids.add(image.image_id)
-        seen_names.add(image.name)
-        if image.camera_id not in cameras:
-            raise InputError(
-                f"{label} uses camera {image.camera_id}, which does not exist; expected one of the "
-                f"{len(cameras)} listed"
-            )
-        # NaN fails too
-        if (
-            not (np.abs(image.quaternion) <= 2).all()
-            or abs(np.linalg.norm(image.quaternion) - 1) > QUATERNION_TOLERANCE
-        ):
-            raise InputError(
-                f"{label} has the rotation {image.quaternion.tolist()}; expected a unit quaternion"
-            )
-        if not _within(LARGEST_POSITION, image.translation):
-            raise InputError(
-                f"{label} has the translation {image.translation.tolist()}; expected numbers of at "
-                f"most {LARGEST_POSITION:g}"
-            )
-        if not _within(LARGEST_INTRINSIC, image.keypoints):
-            raise InputError(
-                f"{label} has keypoints that are not numbers of at most {LARGEST_INTRINSIC:g}"
-            )
+        label = f"image {image.image_id} ({image.name})"
+        if image.image_id in ids:
+            raise InputError(f"{path}: {label} occurs twice; expected unique ids")
+        ids.add(image.image_id)
+        fault = _image_fault(path, image, cameras, bad_cameras)
+        if fault is None and image.name in doubled:
+            same = first.setdefault(image.name, image)
+            if not _same_view(same, image):
+                fault = f"{label} occurs twice, with other poses; expected unique names"
+            elif same is not image:
+                continue
+        if fault is None:
+            good.append(image)
+        else:
+            broken.setdefault(image.name, f"{path}: {fault}")
+    return tuple(image for image in good if image.name not in broken), broken
 
 
-def _check_points(path: Path, images: Sequence[ColmapImage], points: ColmapPoints) -> None:
-    """Points are finite and unique, and tracks and keypoints tell the same story."""
-    if not _within(LARGEST_POSITION, points.xyz):
-        raise InputError(
-            f"{path}: holds positions that are not numbers of at most {LARGEST_POSITION:g}"
+def _same_view(first: ColmapImage, second: ColmapImage) -> bool:
+    return first.camera_id == second.camera_id and np.array_equal(
+        [*first.quaternion, *first.translation], [*second.quaternion, *second.translation]
+    )
+
+
+def _image_fault(
+    path: Path,
+    image: ColmapImage,
+    cameras: Mapping[int, ColmapCamera],
+    bad_cameras: Mapping[int, str],
+) -> str | None:
+    """What makes an image unusable, in one line."""
+    label = f"image {image.image_id} ({image.name})"
+    if image.camera_id in bad_cameras:
+        fault = bad_cameras[image.camera_id].removeprefix(f"{path.parent}{os.sep}")
+        return f"{label} uses a broken camera: {fault}"
+    if image.camera_id not in cameras:
+        return (
+            f"{label} uses camera {image.camera_id}, which does not exist; expected one of the "
+            f"{len(cameras)} listed"
         )
+    if (
+        not (np.abs(image.quaternion) <= 2).all()  # NaN fails too
+        or abs(np.linalg.norm(image.quaternion) - 1) > QUATERNION_TOLERANCE
+    ):
+        return f"{label} has the rotation {image.quaternion.tolist()}; expected a unit quaternion"
+    if not _within(LARGEST_POSITION, image.translation):
+        return (
+            f"{label} has the translation {image.translation.tolist()}; expected numbers of at "
+            f"most {LARGEST_POSITION:g}"
+        )
+    return None
+
+
+def _unused_cameras_note(
+    bad_cameras: Mapping[int, str], images: Sequence[ColmapImage], path: Path
+) -> tuple[str, ...]:
+    """One line about broken cameras that no image uses."""
+    used = {image.camera_id for image in images}
+    unused = [text for camera_id, text in bad_cameras.items() if camera_id not in used]
+    if not unused:
+        return ()
+    count = f"{len(unused)} broken camera{'s' if len(unused) > 1 else ''}"
+    return (f"{path.name}: {count} that no photo uses left out ({shorter(unused[0], path)})",)
+
+
+def _agreeing(
+    path: Path, images: Sequence[ColmapImage], points: ColmapPoints
+) -> tuple[tuple[ColmapImage, ...], ColmapPoints, tuple[str, ...]]:
+    """Points with usable positions, and images with the observations on which points and images
+    agree; and remarks on what is left out.
+
+    Points are cleaned, thinned or replaced by other tools, which leave the images as they were. An
+    observation counts when the image's keypoint names the point and the point's track names the
+    keypoint. Where fewer than ``LEAST_AGREEING_TRACKS`` of the tracks are so confirmed, the points
+    come from elsewhere and agree by chance, so none counts. Raises InputError for a point id that occurs twice.
+    """
+    notes: tuple[str, ...] = ()
     ids = np.sort(points.ids)
     if (ids[1:] == ids[:-1]).any():
         raise InputError(
             f"{path}: point {ids[:-1][ids[1:] == ids[:-1]][0]} occurs twice; expected unique ids"
         )
-
-    observed = np.concatenate([np.zeros(0, np.int64), *(image.point_ids for image in images)])
-    unknown = ~np.isin(observed, ids) & (observed >= 0)
-    if unknown.any():
-        raise InputError(
-            f"{path}: has no point {observed[unknown][0]}, which a keypoint in "
-            f"{path.with_stem('images').name} observes"
+    good = (np.abs(points.xyz) <= LARGEST_POSITION).all(axis=1)
+    if not good.all():
+        bad = int((~good).sum())
+        if bad > (1 - LEAST_GOOD_FRACTION) * len(good):
+            raise InputError(
+                f"{path}: {bad} of {len(good)} points have positions that are not numbers of at "
+                f"most {LARGEST_POSITION:g}"
+            )
+        notes += (
+            f"{path.name}: {bad} of {len(good)} points are left out: their positions are not "
+            f"numbers of at most {LARGEST_POSITION:g}",
         )
-    if not (observed >= 0).any():
-        return  # converters write points and poses without keypoints; the points are still good
+        points = _chosen(points, good)
+    observed = np.concatenate([np.zeros(0, np.int64), *(image.point_ids for image in images)])
+    claimed = int((observed >= 0).sum())
+    if not claimed:
+        return tuple(images), points, notes  # converters write points and poses without keypoints
 
     image_ids = np.array([image.image_id for image in images])
     counts = np.array([len(image.keypoints) for image in images])
@@ -525,27 +694,46 @@ def _check_points(path: Path, images: Sequence[ColmapImage], points: ColmapPoint
     order = np.argsort(image_ids)
     slot = np.minimum(np.searchsorted(image_ids, points.track_image, sorter=order), len(images) - 1)
     row = order[slot]
-    bad = (
-        (image_ids[row] != points.track_image)
-        | (points.track_keypoint < 0)
-        | (points.track_keypoint >= counts[row])
+    in_model = image_ids[row] == points.track_image
+    known = in_model & (points.track_keypoint >= 0) & (points.track_keypoint < counts[row])
+    keypoint = (starts[row] + points.track_keypoint)[known]
+    keypoint = keypoint[observed[keypoint] == points.ids[points.track_row[known]]]
+    agreed = np.zeros(len(observed), bool)
+    agreed[keypoint] = True
+    pixels = np.concatenate([np.zeros((0, 2)), *(image.keypoints for image in images)])
+    agreed &= (np.abs(pixels) <= LARGEST_INTRINSIC).all(axis=1)
+    count = int(agreed.sum())
+    if count == claimed == int(in_model.sum()):
+        return tuple(images), points, notes
+    if count == 0 or count < LEAST_AGREEING_TRACKS * in_model.sum():
+        agreed[:] = False
+        notes += (
+            f"{path.name} and {path.with_stem('images').name} do not belong together: the points "
+            "are used, their observations are not",
+        )
+    else:
+        notes += (
+            f"{max(claimed, int(in_model.sum())) - count} of {max(claimed, int(in_model.sum()))} "
+            f"observations are left out: {path.with_stem('images').name} and {path.name} do not "
+            "agree on them",
+        )
+    point_ids = np.split(np.where(agreed, observed, -1), np.cumsum(counts)[:-1])
+    cleaned = (replace(image, point_ids=own) for image, own in zip(images, point_ids, strict=True))
+    return tuple(cleaned), points, notes
+
+
+def _chosen(points: ColmapPoints, good: np.ndarray) -> ColmapPoints:
+    """The points where ``good`` is true, with their tracks."""
+    rows = np.cumsum(good) - 1
+    tracks = good[points.track_row]
+    return ColmapPoints(
+        points.ids[good],
+        points.xyz[good],
+        points.rgb[good],
+        rows[points.track_row[tracks]],
+        points.track_image[tracks],
+        points.track_keypoint[tracks],
     )
-    keypoint = starts[row] + np.where(bad, 0, points.track_keypoint)
-    bad |= observed[np.minimum(keypoint, len(observed) - 1)] != points.ids[points.track_row]
-    if bad.any():
-        first = int(np.argmax(bad))
-        raise InputError(
-            f"{path}: the track of point {points.ids[points.track_row[first]]} names keypoint "
-            f"{points.track_keypoint[first]} "
-            f"of image {points.track_image[first]}, which does not observe it; the files do not "
-            "belong together"
-        )
-    if len(points.track_row) != (observed >= 0).sum():
-        raise InputError(
-            f"{path}: its tracks have {len(points.track_row)} observations, the images "
-            f"{(observed >= 0).sum()}; "
-            "the files do not belong together"
-        )
 
 
 def _within(limit: float, values: np.ndarray) -> bool:
@@ -716,7 +904,12 @@ def _add_camera(
 ) -> None:
     if camera_id in cameras:
         raise InputError(f"{path}: camera {camera_id} occurs twice; expected unique ids")
-    _check_camera(path, camera_id, camera)
+    names = _LENSES[camera.model].parameters
+    if len(camera.parameters) != len(names):
+        raise InputError(
+            f"{path}: camera {camera_id} has {len(camera.parameters)} parameters; {camera.model} "
+            f"expects {len(names)} ({', '.join(names)})"
+        )
     cameras[camera_id] = camera
 
 
@@ -833,6 +1026,10 @@ def _points_txt(path: Path) -> ColmapPoints:
     )
 
 
+#: How Microsoft's runtime writes what is not a number.
+_MSVC_NAN = re.compile(r"[+-]?(nan\(\w*\)|1\.#\w+)", re.IGNORECASE)
+
+
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines without surrounding blanks."""
     text = _decoded(path, read_whole(path, "a text file of a COLMAP model", LARGEST_TEXT))
@@ -851,6 +1048,8 @@ def _numbers(
     path: Path, line: int, fields: Sequence[str], dtype: type[np.int64] | type[np.float64]
 ) -> np.ndarray:
     try:
+        if dtype is np.float64:
+            fields = ["nan" if _MSVC_NAN.fullmatch(word) else word for word in fields]
         return np.array(fields, dtype=dtype)
     except (ValueError, OverflowError) as error:
         kind = "whole numbers" if dtype is np.int64 else "numbers"

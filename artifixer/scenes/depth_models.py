@@ -23,8 +23,7 @@ from jaxtyping import Float, UInt8
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, reason
-from artifixer.runtime.json_io import as_object
-from artifixer.runtime.run_folder import read_json
+from artifixer.runtime.json_io import as_object, read_json
 from artifixer.video.checkpoints.loading import is_finite
 from artifixer.video.checkpoints.pretrained import (
     check_numbers,

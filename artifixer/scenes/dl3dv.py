@@ -36,8 +36,7 @@ from artifixer.runtime.files import (
     read_whole,
     reason,
 )
-from artifixer.runtime.json_io import as_object, shown
-from artifixer.runtime.run_folder import DEEPEST_JSON, LARGEST_JSON, read_json
+from artifixer.runtime.json_io import DEEPEST_JSON, LARGEST_JSON, as_object, read_json, shown
 
 #: Where the photos may lie, in the order of preference, and by how much their sides are divided.
 IMAGE_FOLDERS = {"images_4": 4, "images_8": 8, "images_2": 2, "images": 1}

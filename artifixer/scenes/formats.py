@@ -6,7 +6,7 @@ a format, write a file beside this one and add a line to ``FORMATS``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,8 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.scenes import colmap, panoramas, photos, split_file, transforms_json, video_file
 from artifixer.scenes.panoramas import PanoramaConfig
-from artifixer.scenes.scene import Scene
+from artifixer.scenes.photo_files import unread_note
+from artifixer.scenes.scene import Photo, Scene
 from artifixer.scenes.wide_lenses import check_lenses
 
 PROCEDURAL_PREFIX = "procedural:"
@@ -28,12 +29,15 @@ class Effort:
     work_folder: keeps intermediate files for the next time; None leaves nothing behind.
     say: gets one line per step.
     faces: perspective views per equirectangular photo; None for the default where photos are
-    recognised as such.
+    recognised as such. sparse_model: number of the COLMAP model; None for the largest.
+    ignore_masks: masks are not looked for.
     """
 
     work_folder: Path | None = None
     say: Callable[[str], None] = lambda text: None
     faces: int | None = None
+    sparse_model: int | None = None
+    ignore_masks: bool = False
 
     @property
     def panoramas(self) -> PanoramaConfig:
@@ -77,7 +81,7 @@ FORMATS = (
         "colmap",
         "a COLMAP model in sparse/0, sparse or the folder itself",
         colmap.find_model,
-        lambda capture, model, effort: colmap.load(capture, model),
+        lambda capture, model, effort: _colmap(capture, model, effort),
     ),
     Format(
         "transforms_json",
@@ -86,17 +90,23 @@ FORMATS = (
         lambda capture, path, effort: transforms_json.load(capture, path, effort.faces),
     ),
     Format(
+        "nerf_synthetic",
+        transforms_json.SYNTHETIC_NAMES[0],
+        transforms_json.find_synthetic,
+        lambda capture, path, effort: transforms_json.load_synthetic(capture, path, effort.faces),
+    ),
+    Format(
         "colmap",
         "a COLMAP model in colmap/sparse/0",
         colmap.find_nerfstudio_model,
-        lambda capture, model, effort: colmap.load(capture, model),
+        lambda capture, model, effort: _colmap(capture, model, effort),
     ),
     Format(
         "panoramas",
         "at least 2 equirectangular photos in images or the folder itself",
         panoramas.find_panoramas,
         lambda capture, folder, effort: panoramas.load(
-            capture, folder, effort.work_folder, effort.panoramas, effort.say
+            capture, folder, effort.work_folder, effort.panoramas, effort.say, effort.ignore_masks
         ),
         has_poses=False,
     ),
@@ -118,19 +128,32 @@ def find_format(capture: Path) -> tuple[Format, Path]:
     """
     if video_file.is_video(capture):
         return VIDEO, capture
+    expected = (
+        f"a capture's folder, a transforms file (.json), a video "
+        f"({', '.join(video_file.VIDEO_SUFFIXES)}) or {PROCEDURAL_PREFIX}SEED"
+    )
+    if is_regular(capture):
+        raise InputError(f"{capture}: is a file of another kind; expected {expected}")
     if not capture.is_dir():
-        raise InputError(
-            f"{capture}: no such folder; expected a capture's folder, a transforms file, a video "
-            f"or {PROCEDURAL_PREFIX}SEED"
-        )
+        raise InputError(f"{capture}: no such folder or file; expected {expected}")
     for entry in FORMATS:
         start = entry.find(capture)
         if start is not None:
             return entry, start
     raise InputError(
-        f"{capture}: no known capture format; looked for "
+        f"{capture}: no known capture format{_what_is_there(capture)}; looked for "
         f"{'; '.join(entry.looks_for for entry in FORMATS)}"
     )
+
+
+def _what_is_there(capture: Path) -> str:
+    """What a folder holds instead of a capture that can be read, for a message."""
+    folders = [folder for folder in (capture / "images", capture) if folder.is_dir()]
+    remarks = unread_note(path for folder in folders for path in folder.iterdir())
+    videos = sum(video_file.is_video(path) for path in capture.iterdir())
+    if videos > 1:
+        remarks += (f"{videos} videos, expected one",)
+    return f" ({'; '.join(remarks)})" if remarks else ""
 
 
 def brings_poses(capture: str | Path) -> bool:
@@ -150,26 +173,34 @@ def load_scene(
     work_folder: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
     faces: int | None = None,
+    sparse_model: int | None = None,
+    ignore_masks: bool = False,
 ) -> Scene:
     """The scene of a capture: a folder in one of ``FORMATS``, a transforms file, a video, or
     ``procedural:SEED``.
 
-    work_folder, say, faces: see ``Effort``.
+    work_folder, say, faces, sparse_model, ignore_masks: see ``Effort``.
     Raises InputError when the capture is missing or of no known format, and for whatever is wrong
     inside it.
     """
     panoramas.check_faces(faces)
+    effort = Effort(work_folder, say, faces, sparse_model, ignore_masks)
     if str(capture).startswith(PROCEDURAL_PREFIX):
         from artifixer.scenes import procedural
 
+        check_no_model(capture, sparse_model)
         return procedural.load(str(capture))
     path = Path(capture)
     with readable(path):
         if transforms_json.is_transforms(path):
-            return _with_splits(path.parent, transforms_json.load(path.parent, path, faces))
+            check_no_model(capture, sparse_model)
+            scene = transforms_json.load(path.parent, path, faces)
+            return _with_splits(path.parent, _masks_chosen(scene, effort))
         entry, start = find_format(path)
+        if entry.name != "colmap":
+            check_no_model(capture, sparse_model)
         folder = path if path.is_dir() else path.parent
-        return _with_splits(folder, entry.load(path, start, Effort(work_folder, say, faces)))
+        return _with_splits(folder, _masks_chosen(entry.load(path, start, effort), effort))
 
 
 @contextmanager
@@ -186,11 +217,58 @@ def readable(capture: Path) -> Iterator[None]:
         ) from error
 
 
+def _colmap(capture: Path, model: Path, effort: Effort) -> Scene:
+    """The COLMAP model that the user chose, or ``model``."""
+    if effort.sparse_model is not None:
+        model = colmap.numbered_model(capture, model, effort.sparse_model)
+    return colmap.load(capture, model)
+
+
+def check_no_model(capture: str | Path, number: int | None) -> None:
+    """Raises InputError for a number of a COLMAP model where none is read."""
+    if number is not None:
+        raise InputError(
+            f"--sparse-model {number}: {capture} is not read from a COLMAP model; expected none"
+        )
+
+
+def _masks_chosen(scene: Scene, effort: Effort) -> Scene:
+    """The scene without masks where the user wants whole photos; else with a note on them."""
+    if not effort.ignore_masks:
+        return replace(scene, notes=scene.notes + masks_note(scene.photos))
+    masked = sum(photo.mask is not None for photo in scene.photos)
+    if not masked:
+        return scene
+    whole = [replace(photo, mask=None) for photo in scene.photos]
+    notes = (f"masks of {masked} of {len(scene.photos)} photos are ignored",)
+    return replace(scene.with_photos(whole, scene.cameras), notes=scene.notes + notes)
+
+
+def masks_note(photos: Sequence[Photo]) -> tuple[str, ...]:
+    """One line about masks; empty where there are none."""
+    masked = sum(photo.mask is not None for photo in photos)
+    if not masked:
+        return ()
+    return (
+        f"masks of {masked} of {len(photos)} photos: what is masked counts neither in fits nor in "
+        "figures (--ignore-masks uses whole photos)",
+    )
+
+
 def _photos(capture: Path, folder: Path, effort: Effort) -> Scene:
     """Photos without poses; panoramas that do not look like any, when the user says they are."""
     if effort.faces is not None:
-        return panoramas.load(capture, folder, effort.work_folder, effort.panoramas, effort.say)
-    return photos.load(capture, folder, effort.work_folder, say=effort.say)
+        return panoramas.load(
+            capture,
+            folder,
+            effort.work_folder,
+            effort.panoramas,
+            effort.say,
+            effort.ignore_masks,
+        )
+    return photos.load(
+        capture, folder, effort.work_folder, say=effort.say, ignore_masks=effort.ignore_masks
+    )
 
 
 def _with_splits(folder: Path, scene: Scene) -> Scene:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
-from artifixer.runtime.run_folder import fingerprint
+from artifixer.runtime.fingerprint import fingerprint
 from artifixer.scenes.photo_files import PHOTO_SUFFIXES
 from artifixer.scenes.video_file import VIDEO_SUFFIXES
 

@@ -28,10 +28,11 @@ from torch import Tensor
 from artifixer.geometry.panorama import FACE_RIGS, FaceRig, sample_panorama
 from artifixer.imaging.resize import resize_photo
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.media import image_size, read_image, write_png
-from artifixer.runtime.run_folder import fingerprint
 from artifixer.runtime.stopping import handlers_kept, stop_at_once
 from artifixer.scenes import colmap
+from artifixer.scenes.mask_files import MaskFiles
 from artifixer.scenes.photo_files import FittedView
 from artifixer.scenes.photos import (
     SfmConfig,
@@ -127,11 +128,7 @@ def find_panoramas(capture: Path) -> Path | None:
     for folder in (capture / "images", capture):
         names = photo_names(folder)
         if len(names) >= 2:
-            paths = [
-                folder / name
-                for name in names
-                if (folder / name) != capture / "mask.png" and not name.startswith("masks/")
-            ]
+            paths = [folder / name for name in names]
             return folder if paths and _readable_panoramas(paths) else None
     return None
 
@@ -142,16 +139,17 @@ def load(
     work_folder: Path | None = None,
     config: PanoramaConfig = PanoramaConfig(),
     say: Callable[[str], None] = lambda text: None,
+    ignore_masks: bool = False,
 ) -> Scene:
     """The scene of the panoramas in ``folder``; photos are called ``images/0001.jpg/face_3.png``.
 
     work_folder: keeps faces and poses for the next time; None leaves nothing behind and keeps the
-    faces in memory. say: gets one line per step. Raises ``InputError`` for unreadable photos and
-    masks, and when poses are found for no more than half of the panoramas.
+    faces in memory. say: gets one line per step. ignore_masks: use whole panoramas. Raises ``InputError`` for
+    unreadable photos and masks, and when poses are found for no more than half of the panoramas.
     """
     check_faces(config.faces)
-    names = [name for name in photo_names(folder) if folder / name != capture / "mask.png"]
-    masks = find_masks(capture, names)
+    names = photo_names(folder)
+    masks = {} if ignore_masks else find_masks(capture, folder, names)
     with handlers_kept():
         import pycolmap  # noqa: F401 - its log installs a handler for SIGTERM, which prints a stack trace and kills
     with temporary_if_none(work_folder) as work:
@@ -170,7 +168,7 @@ def load(
         scene = colmap.load(stage, stage / "model")
         agreement = kept_agreement(stage, stage / "model", config.sfm.epipolar_pixels)
         if work_folder is None:
-            scene = scene.with_photos([_in_memory(photo) for photo in scene.photos], scene.cameras)
+            scene = scene.with_photos([photo.in_memory() for photo in scene.photos], scene.cameras)
     found = {panorama_of(photo.name) for photo in scene.photos}
     lost = [name for name in names if f"images/{name}" not in found]
     notes = [
@@ -217,14 +215,19 @@ def panorama_views(photo: Photo, viewmat: Float[Tensor, "4 4"], faces: int) -> l
     views = []
     for face in range(len(rig)):
 
-        def read(face: int = face) -> UInt8[np.ndarray, "height width 3"]:
-            return sample_panorama(photo.read(), rig.directions(face, size))
-
-        views.append(
-            FittedView(
-                Photo(face_name(photo.name, face), size, size, read), cameras[face], np.eye(2, 3)
+        def sample(pixels: np.ndarray, face: int = face) -> np.ndarray:
+            layer = pixels if pixels.ndim == 3 else pixels[..., None]
+            sampled = sample_panorama(layer, rig.directions(face, size))
+            return (
+                sampled
+                if pixels.ndim == 3
+                else np.where(sampled[..., 0] >= 128, 255, 0).astype(np.uint8)
             )
+
+        view = photo.with_layers(
+            sample, name=face_name(photo.name, face), width=size, height=size, path=None
         )
+        views.append(FittedView(view, cameras[face], np.eye(2, 3)))
     return views
 
 
@@ -258,22 +261,11 @@ def panorama_splits(names: Sequence[str]) -> dict[str, Split]:
     return splits
 
 
-def find_masks(capture: Path, names: Sequence[str]) -> dict[str, Path]:
-    """The masks of panoramas by name: ``masks/NAME.png`` with or without the photo's own ending,
-    else ``mask.png`` for all.
-    """
-    found = {}
-    for name in names:
-        plain = Path(name).with_suffix("")
-        candidates = (
-            capture / "masks" / f"{name}.png",
-            capture / "masks" / f"{plain.as_posix()}.png",
-            capture / "mask.png",
-        )
-        mask = next((path for path in candidates if path.is_file()), None)
-        if mask is not None:
-            found[name] = mask
-    return found
+def find_masks(capture: Path, folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """The masks of panoramas by name, as ``mask_files`` finds those of photos."""
+    masks = MaskFiles(capture)
+    found = ((name, masks.find(folder / name)) for name in names)
+    return {name: mask for name, mask in found if mask is not None}
 
 
 # Faces --------------------------------------------------------------------------------------------
@@ -339,12 +331,6 @@ def _write_faces(
                 (Path(scratch) / kind).rename(stage / kind)
 
 
-def _in_memory(photo: Photo) -> Photo:
-    """The photo without its file."""
-    pixels = photo.read()
-    return replace(photo, read=lambda: pixels, path=None)
-
-
 # Structure from motion ----------------------------------------------------------------------------
 
 
@@ -368,7 +354,7 @@ def _reconstruct(
             # The images are entered first and at once: features arrive in the order in which
             # threads finish.
             unfinished = Path(scratch) / "database.db"
-            _enter(unfinished, stage, names, links, rig)
+            _enter(unfinished, folder, stage, names, links, rig)
             unfinished.rename(database)
         _extract(database, stage, list(links.values()), sfm)
         pairs = list(_face_pairs(names, links, len(rig), sfm))
@@ -417,6 +403,7 @@ def _link(stage: Path, names: Sequence[str], faces: int) -> dict[tuple[str, int]
 
 def _enter(
     database: Path,
+    folder: Path,
     stage: Path,
     names: Sequence[str],
     links: Mapping[tuple[str, int], str],
@@ -428,7 +415,7 @@ def _enter(
     sizes = {name: image_size(stage / "images" / face_name(name, face))[0] for name, face in links}
     if len(set(sizes.values())) > 1:
         raise InputError(
-            f"{stage.parent}: panoramas of different sizes "
+            f"{folder}: panoramas of different sizes "
             f"({', '.join(map(str, sorted(set(sizes.values()))))} pixel faces)"
         )
     K = rig.K(next(iter(sizes.values())))

@@ -9,11 +9,15 @@ settles both, so that every photo of a ``Scene`` is upright and has its camera's
 
 from __future__ import annotations
 
+import functools
+import itertools
+import os
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,21 +26,86 @@ from jaxtyping import Float, UInt8
 from artifixer.geometry.cameras import Cameras
 from artifixer.imaging.resize import fit_size, resize_photo
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import is_regular
+from artifixer.runtime.files import is_regular, open_regular
 
 # loaders import it from here, beside the bounds
 from artifixer.runtime.files import path_inside as path_inside
-from artifixer.runtime.media import exif_orientation, image_size, read_image, read_npy, write_npy
-from artifixer.runtime.run_folder import fingerprint
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.media import (
+    exif_orientation,
+    has_alpha,
+    image_size,
+    read_alpha,
+    read_image,
+    reads_avif,
+    reads_heic,
+)
+from artifixer.runtime.npy import read_npy, write_npy
+from artifixer.scenes.mask_files import read_mask, resize_layer, resize_mask
 from artifixer.scenes.scene import Photo, Scene
 
 #: File endings taken for photos, lower case, in the order in which they are tried for names without
 #: one.
-PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+PHOTO_SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".jfif",
+    ".heic",
+    ".heif",
+    ".avif",
+)
+
+#: File endings of photos of kinds that are not read: raw files of cameras, and others.
+UNREAD_SUFFIXES = tuple(
+    [
+        ".dng",
+        ".cr2",
+        ".cr3",
+        ".nef",
+        ".nrw",
+        ".arw",
+        ".srf",
+        ".sr2",
+        ".raf",
+        ".orf",
+        ".rw2",
+        ".pef",
+        ".srw",
+        ".3fr",
+        ".iiq",
+        ".x3f",
+        ".raw",
+        ".exr",
+        ".hdr",
+        ".gif",
+        ".psd",
+        ".jxl",
+        ".jp2",
+        ".insp",
+        ".gpr",
+    ]
+)
 
 #: A photo may be a resized copy of what its camera describes; rounding to whole pixels moves the
 #: aspect ratio by at most about this much.
 ASPECT_TOLERANCE = 0.01
+
+#: Photos that are compared with the points that they show, to tell which way up their cameras are.
+PHOTOS_COMPARED = 4
+
+#: Entries of a list that are broken are left out, as long as no fewer than this share is good.
+LEAST_GOOD_FRACTION = 0.5
+
+#: Broken entries that a note describes; it counts the others.
+BROKEN_SHOWN = 3
+
+#: Alpha from which a pixel counts: less mixes it with black, and lossy formats move 255 a little.
+LEAST_UNMASKED_ALPHA = 250
 
 #: Bytes of resized photos that a scene keeps in memory; others are read again.
 PHOTO_MEMORY = 2 * 1024**3
@@ -62,13 +131,42 @@ class FittedView:
     pixel_map: Float[np.ndarray, "2 3"]
 
 
-def open_photo(path: Path, name: str) -> Photo:
+def open_photo(
+    path: Path, name: str, mask: Path | None = None, *, alpha: Literal["mask", "opacity"] = "mask"
+) -> Photo:
     """The photo in ``path``; only its header is read now.
 
+    mask: a picture that is dark where the photo does not count. alpha: what the photo's alpha
+    channel means, if it has one: where the photo counts, or how opaque what it shows is.
     Raises InputError when the file is no readable image.
     """
     width, height = image_size(path)
-    return Photo(name, width, height, read=lambda: read_image(path), path=path)
+    photo = Photo(name, width, height, read=lambda: read_image(path), path=path)
+    if has_alpha(path):
+        read = functools.partial(read_alpha, path)
+        photo = replace(photo, opacity=read) if alpha == "opacity" else _masked(photo, read)
+    if mask is not None:
+        orientation = exif_orientation(path)
+        photo = _masked(photo, functools.partial(read_mask, mask, width, height, orientation))
+    return photo
+
+
+def check_may_read(path: Path) -> None:
+    """Raises InputError where the system does not let the file be read: that is no damage, and the
+    user can mend it.
+    """
+    open_regular(path, "an image").close()
+
+
+def _masked(photo: Photo, mask: Callable[[], UInt8[np.ndarray, "height width"]]) -> Photo:
+    """The photo with a mask (255 where it counts) besides the one it may have."""
+    own = photo.mask
+    return replace(
+        photo,
+        mask=lambda: np.where(
+            (mask() >= LEAST_UNMASKED_ALPHA) & (own is None or own() > 0), 255, 0
+        ).astype(np.uint8),
+    )
 
 
 def photos_below(folder: Path) -> list[Path]:
@@ -85,16 +183,44 @@ def photos_below(folder: Path) -> list[Path]:
     return sorted(path for path in files if is_regular(path))
 
 
-def fit_camera(photo: Photo, camera: Cameras, source: Path) -> FittedView:
+def unread_note(paths: Iterable[Path]) -> tuple[str, ...]:
+    """One line about photos among ``paths`` of kinds that are not read; empty when there are none."""
+    suffixes = [
+        *UNREAD_SUFFIXES,
+        *(() if reads_heic() else (".heic", ".heif")),
+        *(() if reads_avif() else (".avif",)),
+    ]
+    kinds = Counter(
+        path.suffix.lower()
+        for path in paths
+        if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    )
+    if not kinds:
+        return ()
+    total = kinds.total()
+    counts = ", ".join(
+        f"{count} {kind}" if len(kinds) > 1 else kind for kind, count in kinds.items()
+    )
+    hint = ""
+    if {".heic", ".heif"} & set(kinds):
+        hint = " (pip install 'artifixer[formats]' reads HEIC)"
+    return (
+        f"{total} photo{'s' if total > 1 else ''} of a kind that is not read left out: {counts}"
+        f"{hint}",
+    )
+
+
+def fit_camera(photo: Photo, camera: Cameras, source: Path, is_upright: bool = False) -> FittedView:
     """The one view ``camera`` that ``source`` lists for ``photo``, brought to the photo's
     orientation and size.
 
     Reconstruction software works on the stored pixels and ignores EXIF, while ``Photo`` is upright.
     Where the camera fits the stored pixels, it is turned with the photo (a roll about the optical
-    axis). Then intrinsics are scaled to the photo's size. Raises InputError when the aspect ratios
+    axis). Then intrinsics are scaled to the photo's size. is_upright: the camera was made of the
+    upright photo, also where it would fit the stored pixels. Raises InputError when the aspect ratios
     disagree.
     """
-    orientation = exif_orientation(photo.path) if photo.path is not None else 1
+    orientation = 1 if photo.path is None or is_upright else exif_orientation(photo.path)
     stored = stored_size(photo)
     pixel_map = np.eye(2, 3)
     if orientation in _MIRRORINGS and _same_aspect(stored, camera):
@@ -111,6 +237,49 @@ def fit_camera(photo: Photo, camera: Cameras, source: Path) -> FittedView:
         )
     scale = np.array([[photo.width / camera.width], [photo.height / camera.height]])
     return FittedView(photo, camera.resized(photo.width, photo.height), scale * pixel_map)
+
+
+def cameras_are_upright(
+    views: Iterable[
+        tuple[Photo, Cameras, Float[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"]]
+    ],
+    source: Path,
+) -> bool:
+    """Whether cameras were made of upright photos where EXIF turns photos and their shape does not
+    tell (half turns, mirrored and square photos).
+
+    views: photos with their listed cameras, and points that they show. Some of the photos are
+    decoded: the points' colours are compared with the pixels where they would project.
+    """
+    errors = {False: 0.0, True: 0.0}
+    ambiguous = (view for view in views if _is_ambiguous(view[0], view[1]))
+    for photo, camera, xyz, rgb in itertools.islice(ambiguous, PHOTOS_COMPARED):
+        for is_upright in errors:
+            fitted = fit_camera(photo, camera, source, is_upright)
+            pixels, _, shown = fitted.camera.project(torch.from_numpy(xyz).to(camera.Ks))
+            column, row = pixels[0].nan_to_num().floor().long().clamp(-1, LARGEST_SIZE).unbind(-1)
+            inside = (
+                shown[0]
+                & (column >= 0)
+                & (column < fitted.photo.width)
+                & (row >= 0)
+                & (row < fitted.photo.height)
+            ).numpy()
+            found = fitted.photo.read()[row.numpy()[inside], column.numpy()[inside]]
+            distance = np.full(len(xyz), 255.0)
+            distance[inside] = np.abs(found.astype(float) - rgb[inside]).mean(axis=1)
+            errors[is_upright] += float(np.minimum(distance, 64).mean()) if len(xyz) else 0.0
+    return errors[True] < errors[False]
+
+
+def _is_ambiguous(photo: Photo, camera: Cameras) -> bool:
+    """Whether a camera may be of the stored or of the upright pixels of a photo."""
+    return (
+        photo.path is not None
+        and exif_orientation(photo.path) != 1
+        and _same_aspect(stored_size(photo), camera)
+        and _same_aspect((photo.width, photo.height), camera)
+    )
 
 
 def stored_size(photo: Photo) -> tuple[int, int]:
@@ -139,6 +308,32 @@ def left_out_note(lost: Sequence[str], listed: int, source: Path, reason: str) -
         if lost
         else ()
     )
+
+
+def check_broken(broken: Mapping[str, str], listed: int, source: Path) -> tuple[str, ...]:
+    """One remark that names the entries of ``source`` that are left out because they are broken;
+    none when all are good.
+
+    broken: what is wrong, by the entry's name. Raises InputError with the first of them when fewer
+    than two entries, or fewer than ``LEAST_GOOD_FRACTION`` of all, remain: such a file is damaged.
+    """
+    if not broken:
+        return ()
+    good = listed - len(broken)
+    first = next(iter(broken.values()))
+    if good < 2 or good < LEAST_GOOD_FRACTION * listed:
+        raise InputError(first if len(broken) == 1 else f"{first} ({len(broken)} of {listed} such)")
+    shown = [shorter(text, source) for text in itertools.islice(broken.values(), BROKEN_SHOWN)]
+    more = len(broken) - len(shown)
+    return (
+        f"{source.name}: {len(broken)} of {listed} photos are left out: {'; '.join(shown)}"
+        f"{f'; and {more} more' if more else ''}",
+    )
+
+
+def shorter(text: str, source: Path) -> str:
+    """A message without the file or the folder that it begins with, where the reader knows it."""
+    return text.removeprefix(f"{source}: ").removeprefix(f"{source.parent}{os.sep}")
 
 
 # Resizing -----------------------------------------------------------------------------------------
@@ -200,8 +395,19 @@ def _resized_photo(
             )
         return pixels
 
-    return Photo(
-        photo.name, width, height, read=lambda: recent.get(photo.name, compute), path=photo.path
+    if (width, height) == (photo.width, photo.height):
+        return replace(photo, read=lambda: recent.get(photo.name, compute))
+    layers: dict[str, Callable[[], np.ndarray]] = {}
+    if (mask := photo.mask) is not None:
+        layers["mask"] = lambda: resize_mask(mask(), width, height)
+    if (opacity := photo.opacity) is not None:
+        layers["opacity"] = lambda: resize_layer(opacity(), width, height)
+    return replace(
+        photo,
+        width=width,
+        height=height,
+        read=lambda: recent.get(photo.name, compute),
+        **layers,  # type: ignore[arg-type]
     )
 
 
@@ -262,9 +468,7 @@ def _as_stored(photo: Photo, orientation: int) -> Photo:
     """The photo without its mirroring EXIF orientation."""
     mirror = _MIRRORINGS[orientation]
     width, height = stored_size(photo)
-    return replace(
-        photo, width=width, height=height, read=lambda: np.ascontiguousarray(mirror(photo.read()))
-    )
+    return photo.with_layers(mirror, width=width, height=height)
 
 
 def _quarter_turn(

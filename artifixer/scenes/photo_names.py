@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.scenes.file_names import FileNames
+from artifixer.scenes.mask_files import is_mask
 from artifixer.scenes.photo_files import PHOTO_SUFFIXES, path_inside
 
 
@@ -149,6 +150,7 @@ def unlisted_note(capture: Path, paths: Sequence[Path], source: Path) -> tuple[s
         if path not in taken
         and path.suffix.lower() in PHOTO_SUFFIXES
         and not path.name.startswith(".")
+        and not is_mask(path, capture)
         and path.is_file()
     )
     if not beside:

@@ -29,18 +29,41 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import PARSER_ERRORS, is_regular, reason
-from artifixer.runtime.json_io import is_number, shown
-from artifixer.runtime.media import opened_image, read_image
-from artifixer.runtime.run_folder import fingerprint, read_json, write_bytes, write_json
+from artifixer.runtime.files import PARSER_ERRORS, is_regular, reason, write_bytes
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import is_number, read_json, shown, write_json
+from artifixer.runtime.media import (
+    exif_orientation,
+    image_format,
+    opened_image,
+    read_image,
+    write_png,
+)
 from artifixer.runtime.stopping import handlers_kept, stop_at_once
 from artifixer.runtime.system import link_or_copy
 from artifixer.scenes import colmap
-from artifixer.scenes.photo_files import PHOTO_SUFFIXES, open_photo, stored_size
-from artifixer.scenes.scene import Scene
+from artifixer.scenes.mask_files import MaskFiles, is_mask
+from artifixer.scenes.photo_files import (
+    PHOTO_SUFFIXES,
+    check_broken,
+    check_may_read,
+    open_photo,
+    stored_size,
+    unread_note,
+)
+from artifixer.scenes.photo_matches import LEAST_MATCHES, LONGEST_SIDE, PairMatches
+from artifixer.scenes.pose_check import shows_no_parallax
+from artifixer.scenes.scene import Photo, Scene
 
 if TYPE_CHECKING:
     import pycolmap
+
+
+#: Formats of photos that COLMAP reads, and the file endings by which it knows them.
+COLMAP_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif"}
+
+#: EXIF orientations that mirror.
+MIRRORED_ORIENTATIONS = (2, 4, 5, 7)
 
 
 @dataclass(frozen=True)
@@ -92,24 +115,32 @@ def load(
     work_folder: Path | None = None,
     config: SfmConfig = SfmConfig(),
     say: Callable[[str], None] = lambda text: None,
+    ignore_masks: bool = False,
 ) -> Scene:
     """The scene of the photos in ``folder`` (as ``find_photos`` returns it).
 
     work_folder: keeps database and model for the next time; None computes in a temporary folder.
-    say: gets one line per step.
-    Raises InputError for unreadable photos and when poses are found for no more than half of the
+    say: gets one line per step. ignore_masks: look for features also where photos are masked.
+    Photos that are no images are left out with a note. Raises InputError when too few are images (see
+    ``check_broken``) and when poses are found for no more than half of the
     photos.
     """
-    names = photo_names(folder)
+    photos, broken = readable_photos(capture, folder, ignore_masks)
+    names = [photo.name for photo in photos]
+    unusable = check_broken(broken, len(names) + len(broken), folder / "photos")
+    masks = [] if ignore_masks else _mask_files(capture, folder, names)
     with handlers_kept():
         import pycolmap  # noqa: F401 - its log installs a handler for SIGTERM, which prints a stack trace and kills
     with temporary_if_none(work_folder) as work:
-        stage = work / f"sfm-{fingerprint(config, [(name, folder / name) for name in names])[:16]}"
+        files = [(name, folder / name) for name in names]
+        choices = [*([masks] if masks else []), *(["masks ignored"] if ignore_masks else [])]
+        stage = work / f"sfm-{fingerprint(config, files, *choices)[:16]}"
         model_folder = stage / "model"
         if not model_folder.is_dir():
             with stop_at_once():  # minutes, and an interrupted database continues
-                _reconstruct(folder, names, stage, config, say)
-        scene = colmap.load(capture, model_folder)
+                _reconstruct(folder, photos, stage, config, say)
+        turned = [folder / photo.name for photo in photos if _is_copied(photo)]
+        scene = colmap.load(capture, model_folder, turned)
         agreement = kept_agreement(stage, model_folder, config.epipolar_pixels)
 
     prefix = folder.relative_to(capture)
@@ -117,7 +148,7 @@ def load(
     lost = tuple(
         name for name in ((prefix / name).as_posix() for name in names) if name not in registered
     )
-    notes = scene.notes
+    notes = scene.notes + unusable + unread_note(folder.iterdir())
     if lost:
         notes += (
             f"no pose was found for {len(lost)} of {len(names)} photos, they are left out: "
@@ -129,7 +160,36 @@ def load(
             f"{config.epipolar_pixels:g} pixels of where the poses "
             "predict them (repeating texture or moving objects?)",
         )
-    return replace(scene, format="photos", notes=notes, lost_photos=lost)
+    damaged = tuple((prefix / name).as_posix() for name in broken)
+    return replace(scene, format="photos", notes=notes, lost_photos=(*lost, *damaged))
+
+
+def readable_photos(
+    capture: Path, folder: Path, ignore_masks: bool = False
+) -> tuple[list[Photo], dict[str, str]]:
+    """The photos in ``folder`` with their masks, called after their paths in it, and what is wrong
+    with those that are no readable image.
+
+    Raises InputError for files that the system does not let be read.
+    """
+    masks = MaskFiles(capture)
+    photos, broken = [], {}
+    for name in photo_names(folder):
+        path = folder / name
+        check_may_read(path)
+        try:
+            photo = open_photo(path, name, None if ignore_masks else masks.find(path))
+        except InputError as error:
+            broken[name] = str(error)
+        else:
+            photos.append(replace(photo, mask=None) if ignore_masks else photo)
+    return photos, broken
+
+
+def _mask_files(capture: Path, folder: Path, names: Sequence[str]) -> list[tuple[str, Path]]:
+    masks = MaskFiles(capture)
+    found = ((name, masks.find(folder / name)) for name in names)
+    return [(name, mask) for name, mask in found if mask is not None]
 
 
 def _photos_in(folder: Path) -> Iterator[Path]:
@@ -141,6 +201,7 @@ def _photos_in(folder: Path) -> Iterator[Path]:
         for path in inside
         if path.suffix.lower() in PHOTO_SUFFIXES
         and not path.name.startswith(".")
+        and not is_mask(path, folder.parent if folder.name == "images" else folder)
         and is_regular(path)
     )
 
@@ -158,14 +219,19 @@ def temporary_if_none(folder: Path | None) -> Iterator[Path]:
 
 
 def _reconstruct(
-    folder: Path, names: Sequence[str], stage: Path, config: SfmConfig, say: Callable[[str], None]
+    folder: Path,
+    photos: Sequence[Photo],
+    stage: Path,
+    config: SfmConfig,
+    say: Callable[[str], None],
 ) -> None:
     """Features, matches and model of the photos, into ``stage``."""
     import pycolmap
 
     stage.mkdir(parents=True, exist_ok=True)
-    links = _link(folder, names, stage / "photos")
-    groups = _camera_groups(folder, names)
+    names = [photo.name for photo in photos]
+    links = _link(photos, stage)
+    groups = _camera_groups(photos)
     database = stage / "database.db"
     with quiet_colmap(), tempfile.TemporaryDirectory(dir=stage) as scratch:
         pycolmap.set_random_seed(config.seed)
@@ -175,6 +241,7 @@ def _reconstruct(
             stage / "photos",
             [[links[name] for name in group] for group in groups],
             config,
+            stage / "masks",
         )
         pairs = photo_pairs(len(names), config)
         say(f"structure from motion: matching {len(pairs)} pairs of photos")
@@ -187,6 +254,12 @@ def _reconstruct(
         say("structure from motion: poses")
         model = _map(database, stage / "photos", Path(scratch), config)
         count = 0 if model is None else model.num_reg_images()
+        if _turns_only(database, model):
+            raise InputError(
+                f"{folder}: no parallax: turning the camera explains all matches, so the photos "
+                "are taken from one place (or are the same photo) and depth cannot be told; expected "
+                "photos from different places"
+            )
         if model is None or count * 2 <= len(names):
             _check_readable(folder, names)
             raise InputError(
@@ -205,25 +278,51 @@ def _reconstruct(
         finished.rename(stage / "model")
 
 
-def _link(folder: Path, names: Sequence[str], links: Path) -> dict[str, str]:
-    """Links in ``links`` to all photos; returns their names by the photos' names."""
-    links.mkdir(exist_ok=True)
-    short = {name: f"{number:06d}{Path(name).suffix.lower()}" for number, name in enumerate(names)}
-    for name, link in short.items():
-        (links / link).unlink(missing_ok=True)
-        link_or_copy(folder / name, links / link)
+def _link(photos: Sequence[Photo], stage: Path) -> dict[str, str]:
+    """Links in ``stage/photos`` to all photos, or upright copies of those that COLMAP does not read
+    rightly, and their masks in ``stage/masks``; returns their names by the photos' names.
+    """
+    short = {}
+    for number, photo in enumerate(photos):
+        assert photo.path is not None, f"{photo.name} has no file"
+        copied = _is_copied(photo)
+        suffix = ".png" if copied else COLMAP_SUFFIXES[image_format(photo.path)]
+        short[photo.name] = link = f"{number:06d}{suffix}"
+        place = stage / "photos" / link
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not copied:
+            place.unlink(missing_ok=True)
+            link_or_copy(photo.path, place)
+        elif not is_regular(place):
+            write_png(place, photo.read())
+        if photo.mask is not None:
+            write_png(stage / "masks" / f"{link}.png", photo.mask())
     return short
 
 
-def _camera_groups(folder: Path, names: Sequence[str]) -> list[list[str]]:
-    """Photos that share a camera: those of one folder, one stored size and one focal length in
-    EXIF.
+def _is_copied(photo: Photo) -> bool:
+    """Whether COLMAP gets an upright copy of a photo: it does not read all formats, sees mirrored
+    photos as they are stored, which no camera can take, and needs masks that lie as the photo does.
+    """
+    assert photo.path is not None, f"{photo.name} has no file"
+    orientation = exif_orientation(photo.path)
+    return (
+        image_format(photo.path) not in COLMAP_SUFFIXES
+        or orientation in MIRRORED_ORIENTATIONS
+        or (photo.mask is not None and orientation != 1)
+    )
+
+
+def _camera_groups(photos: Sequence[Photo]) -> list[list[str]]:
+    """Photos that share a camera: those of one folder, one size as COLMAP sees them and one focal
+    length in EXIF.
     """
     groups: dict[tuple[object, ...], list[str]] = {}
-    for name in names:
-        photo = open_photo(folder / name, name)
-        key = (Path(name).parent, stored_size(photo), _exif_focal_length(folder / name))
-        groups.setdefault(key, []).append(name)
+    for photo in photos:
+        assert photo.path is not None, f"{photo.name} has no file"
+        size = (photo.width, photo.height) if _is_copied(photo) else stored_size(photo)
+        key = (Path(photo.name).parent, size, _exif_focal_length(photo.path))
+        groups.setdefault(key, []).append(photo.name)
     return list(groups.values())
 
 
@@ -243,10 +342,10 @@ def _exif_focal_length(path: Path) -> tuple[str, ...]:
 
 
 def _extract(
-    database: Path, folder: Path, groups: Sequence[Sequence[str]], config: SfmConfig
+    database: Path, folder: Path, groups: Sequence[Sequence[str]], config: SfmConfig, masks: Path
 ) -> None:
-    """Cameras, images and features. The images are entered first: features arrive in the order in
-    which threads finish.
+    """Cameras, images and features outside the masks, where there are any. The images are entered
+    first: features arrive in the order in which threads finish.
     """
     import pycolmap
 
@@ -263,8 +362,14 @@ def _extract(
     options.use_gpu = False
     options.max_image_size = config.longest_side
     options.sift.max_num_features = config.features
+    if masks.is_dir():
+        reader.mask_path = masks
     pycolmap.extract_features(
-        database, folder, [name for group in groups for name in group], extraction_options=options
+        database,
+        folder,
+        [name for group in groups for name in group],
+        reader_options=reader,
+        extraction_options=options,
     )
 
 
@@ -339,6 +444,69 @@ def quiet_colmap() -> Iterator[None]:
         yield
     finally:
         pycolmap.logging.minloglevel = level
+
+
+# Does the camera move? ----------------------------------------------------------------------------
+
+#: Pairs and matches of each that are looked at, and how many pairs it takes.
+MOST_PAIRS, MOST_PAIR_MATCHES, LEAST_PAIRS = 200, 300, 3
+
+#: Focal lengths are uncertain where nothing but rotation is seen: up to this factor when structure
+#: from motion found one, and when it did not; and how many multiples are tried.
+FOUND_FOCAL, GUESSED_FOCAL, FOCALS = 1.25, 2.0, 13
+
+
+def _turns_only(database: Path, model: pycolmap.Reconstruction | None) -> bool:
+    """Whether a turning camera explains the verified matches of all pairs: structure from motion
+    invents positions then, if it finds any.
+    """
+    pairs = _verified_pairs(database, model)
+    if len(pairs) < LEAST_PAIRS:
+        return False
+    most = GUESSED_FOCAL if model is None else FOUND_FOCAL
+    return any(
+        shows_no_parallax([_with_focal_factor(pair, factor) for pair in pairs])
+        for factor in np.geomspace(1 / most, most, FOCALS).tolist()
+    )
+
+
+def _with_focal_factor(pair: PairMatches, factor: float) -> PairMatches:
+    return replace(
+        pair,
+        first_plane=pair.first_plane / factor,
+        second_plane=pair.second_plane / factor,
+        focal=pair.focal * factor,
+    )
+
+
+def _verified_pairs(database: Path, model: pycolmap.Reconstruction | None) -> list[PairMatches]:
+    """Evenly chosen pairs with their verified matches; lenses are the model's where it has them."""
+    import pycolmap
+
+    with pycolmap.Database.open(database) as opened:
+        cameras = {camera.camera_id: camera for camera in opened.read_all_cameras()}
+        cameras |= dict(model.cameras) if model is not None else {}
+        lenses = {image.image_id: cameras[image.camera_id] for image in opened.read_all_images()}
+        found = [
+            (pycolmap.pair_id_to_image_pair(pair_id), np.reshape(geometry.inlier_matches, (-1, 2)))
+            for pair_id, geometry in zip(*opened.read_two_view_geometries(), strict=True)
+            if len(geometry.inlier_matches) >= LEAST_MATCHES
+        ]
+        pairs = []
+        for (first, second), matches in found[:: -(-len(found) // MOST_PAIRS) or 1]:
+            matches = matches[:: -(-len(matches) // MOST_PAIR_MATCHES)].astype(np.int64)
+            first_plane, second_plane = (
+                np.asarray(
+                    lenses[image].cam_from_img(
+                        opened.read_keypoints(image)[matches[:, side], :2].astype(np.float64)
+                    )
+                )
+                for side, image in enumerate((first, second))
+            )
+            lens = lenses[second]
+            focal = lens.mean_focal_length() * LONGEST_SIDE / max(lens.width, lens.height)
+            pairs.append(PairMatches(first, second, first_plane, second_plane, focal))
+    return pairs
 
 
 # Are the poses right? -----------------------------------------------------------------------------

@@ -26,8 +26,7 @@ from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.json_io import as_object, is_number, shown
-from artifixer.runtime.run_folder import read_json
+from artifixer.runtime.json_io import as_object, is_number, read_json, shown
 from artifixer.scenes.depth_models import MetricDepth, check_depth_model, default_depth_model
 from artifixer.scenes.scene import Scene
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +27,11 @@ class Photo:
         ``InputError`` when the file is unreadable. The array may be shared between callers: copy it
         before writing into it.
     path: the file, or None for photos that are computed.
+    mask: returns uint8 ``[height width]``, 255 where the photo counts and 0 where it does not, such
+        as on what moved; None where all of it counts.
+    opacity: returns uint8 ``[height width]``, how much of each pixel is covered by what was
+        photographed, for pictures of objects over nothing; ``read`` is then premultiplied. None
+        where everything is covered.
     """
 
     name: str
@@ -32,10 +39,42 @@ class Photo:
     height: int
     read: Callable[[], UInt8[np.ndarray, "height width 3"]]
     path: Path | None = None
+    mask: Callable[[], UInt8[np.ndarray, "height width"]] | None = None
+    opacity: Callable[[], UInt8[np.ndarray, "height width"]] | None = None
 
     def pixels(self) -> Float[Tensor, "height width 3"]:
         """The photo as float32 in [0,1]."""
         return torch.from_numpy(self.read()).to(torch.float32) / 255
+
+    def weights(self) -> Float[Tensor, "height width"] | None:
+        """The mask as weights, 1 where the photo counts and 0 where it does not."""
+        return None if self.mask is None else torch.from_numpy(self.mask()).to(torch.float32) / 255
+
+    def with_layers(self, change: Callable[[np.ndarray], np.ndarray], **fields: Any) -> Photo:
+        """The photo with its pixels, mask and opacity changed alike when they are read; and other
+        fields replaced.
+        """
+        layers: dict[str, Any] = {
+            name: functools.partial(_changed, layer, change)
+            for name in ("read", "mask", "opacity")
+            if (layer := getattr(self, name)) is not None
+        }
+        return replace(self, **(layers | fields))
+
+    def in_memory(self) -> Photo:
+        """The photo without its file."""
+        layers: dict[str, Any] = {
+            name: functools.partial(np.asarray, layer())
+            for name in ("read", "mask", "opacity")
+            if (layer := getattr(self, name)) is not None
+        }
+        return replace(self, path=None, **layers)
+
+
+def _changed(
+    layer: Callable[[], np.ndarray], change: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    return np.ascontiguousarray(change(layer()))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import read_json
+from artifixer.runtime.json_io import read_json
 from artifixer.scenes.scene import Split
 
 FILE_NAME = "splits.json"

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import read_whole
-from artifixer.runtime.run_folder import LARGEST_JSON, read_json
+from artifixer.runtime.json_io import LARGEST_JSON, read_json
 from artifixer.scenes.scene import Scene, Split
 
 #: A reconstruction from one photo has no depth.

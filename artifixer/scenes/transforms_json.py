@@ -9,7 +9,6 @@ beside the file, gives points without tracks.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,8 +26,9 @@ from artifixer.geometry.local_origin import Origin, camera_origin, to_local
 from artifixer.geometry.radial_polynomial import rational_coefficients
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
-from artifixer.runtime.media import MOST_PIXELS, read_image
-from artifixer.runtime.run_folder import read_json
+from artifixer.runtime.json_io import read_json
+from artifixer.runtime.media import MOST_PIXELS, exif_orientation, read_image
+from artifixer.scenes.mask_files import MaskFiles
 from artifixer.scenes.panoramas import DEFAULT_FACES, panorama_splits, panorama_views
 from artifixer.scenes.photo_files import (
     LARGEST_INTRINSIC,
@@ -36,6 +36,9 @@ from artifixer.scenes.photo_files import (
     LARGEST_SIZE,
     SMALLEST_FOCAL_LENGTH,
     FittedView,
+    cameras_are_upright,
+    check_broken,
+    check_may_read,
     fit_camera,
     left_out_note,
     open_photo,
@@ -47,6 +50,13 @@ from artifixer.scenes.point_cloud import read_points
 from artifixer.scenes.scene import Photo, Scene, SparsePoints, Split
 
 FILE_NAME = "transforms.json"
+
+#: The files of NeRF-synthetic scenes: training photos first, then held-out ones in the order in
+#: which they are preferred.
+SYNTHETIC_NAMES = ("transforms_train.json", "transforms_test.json", "transforms_val.json")
+
+#: Points whose colours are compared with photos, to tell which way up cameras are.
+POINTS_COMPARED = 2000
 
 #: Numbers beyond this do not fit float32.
 LARGEST_NUMBER = float(np.finfo(np.float32).max)
@@ -78,7 +88,7 @@ _LENSES: dict[str, LensModel] = {
 EQUIRECTANGULAR = "EQUIRECTANGULAR"
 
 #: OpenGL camera axes in OpenCV camera axes: y and z change sign.
-_OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 #: nerfstudio's own lists of photos; the split made from them is called after the file.
 _SPLIT_LISTS = ("train_filenames", "val_filenames", "test_filenames")
@@ -104,23 +114,79 @@ def load(capture: Path, path: Path, faces: int | None = None) -> Scene:
     that aren't rigid, paths that leave ``capture``, lens models that can't be mapped, unreadable
     photos, photos that don't fit their cameras, and when fewer than two photos exist.
     """
-    whole, frames = _read(path)
-    names = PhotoNames(capture)
-    entries = [
-        _Entry(path, f"frame {number}", _mapping(path, f"frame {number}", frame))
-        for number, frame in enumerate(frames)
-    ]
-    paths = names.find_all(capture, [_file_path(entry) for entry in entries], path)
-    listed = [
-        _Listed(found, found.relative_to(capture).as_posix(), entry)
-        for found, entry in zip(paths, entries, strict=True)
-    ]
-    listed.sort(key=lambda entry: entry.name)
-    for first, second in itertools.pairwise(listed):
-        if first.name == second.name:
-            raise InputError(
-                f"{path}: the photo {first.name} is listed twice; expected one frame per photo"
+    return _scene(capture, [path], faces)
+
+
+def load_synthetic(capture: Path, path: Path, faces: int | None = None) -> Scene:
+    """The scene of a folder with ``transforms_train.json`` (``path``) and, if there, ``_test`` and
+    ``_val`` beside it: NeRF-synthetic and what Blender add-ons write.
+
+    The split ``transforms`` trains on the first and holds out the test photos, or the validation
+    photos where there are none; validation photos beside test ones are left out. Photos with alpha
+    are of objects over nothing: alpha is the opacity of what they show (``Photo.opacity``).
+    Raises InputError as ``load`` does.
+    """
+    heldout = [found for name in SYNTHETIC_NAMES[1:] if is_regular(found := capture / name)]
+    scene = _scene(capture, [path, *heldout[:1]], faces)
+    notes = scene.notes
+    for other in heldout[1:]:
+        count = len(_read(other)[1])
+        notes += (f"{other.name} is left out ({count} photos): {heldout[0].name} is held out",)
+    splits = scene.splits
+    if heldout:
+        names = [_photo_names(capture, file) for file in (path, heldout[0])]
+        train = tuple(photo.name for photo in scene.photos if photo.name in names[0])
+        rest = tuple(p.name for p in scene.photos if p.name in names[1] - names[0])
+        splits = {**splits, "transforms": Split("transforms", train, rest)}
+    return replace(scene, format="nerf_synthetic", notes=notes, splits=splits)
+
+
+def _photo_names(capture: Path, path: Path) -> set[str]:
+    """Names inside the capture of the photos that a transforms file lists, as far as they are
+    usable.
+    """
+    frames = [frame for frame in _read(path)[1] if isinstance(frame, dict)]
+    listed = [name for frame in frames if isinstance(name := frame.get("file_path"), str)]
+    found = PhotoNames(capture).find_all(capture, listed, path)
+    return {file.relative_to(capture).as_posix() for file in found}
+
+
+def find_synthetic(capture: Path) -> Path | None:
+    """The ``transforms_train.json`` of a capture's folder, or None."""
+    path = capture / SYNTHETIC_NAMES[0]
+    return path if is_regular(path) else None
+
+
+def _scene(capture: Path, files: Sequence[Path], faces: int | None) -> Scene:
+    """The scene of the frames of one file, or of those of a training and a held-out one."""
+    path = files[0]
+    names, masks = PhotoNames(capture), MaskFiles(capture)
+    broken: dict[str, str] = {}
+    listed: list[_Listed] = []
+    count = 0
+    for file in files:
+        whole, frames = _read(file)
+        count += len(frames)
+        entries = []
+        for number, frame in enumerate(frames):
+            try:
+                entries.append(_checked_frame(file, f"frame {number}", frame))
+            except InputError as error:
+                broken[f"{file.name} frame {number}"] = str(error)
+        paths = names.find_all(capture, [_file_path(entry) for entry in entries], file)
+        listed += [
+            _Listed(
+                found,
+                found.relative_to(capture).as_posix(),
+                entry,
+                whole,
+                _mask(names, capture, entry) or masks.find(found),
             )
+            for found, entry in zip(paths, entries, strict=True)
+        ]
+    listed, doubled = _without_doubles(listed)
+    broken |= doubled
+    check_broken(broken, count, path)
 
     lost = tuple(entry.name for entry in listed if not entry.path.is_file())
     notes = left_out_note(lost, len(listed), path, "do not exist")
@@ -131,11 +197,19 @@ def load(capture: Path, path: Path, faces: int | None = None) -> Scene:
         path,
     )
     recent = functools.lru_cache(maxsize=2)(read_image)  # panoramas, for their faces
-    existing = [entry for entry in listed if entry.path.is_file()]
-    views = [
-        view for entry in existing for view in _views(entry, whole, faces or DEFAULT_FACES, recent)
-    ]
+    are_upright = _cameras_are_upright(capture, listed, path)
+    views: list[FittedView] = []
+    for entry in listed:
+        if not entry.path.is_file():
+            continue
+        check_may_read(entry.path)
+        try:
+            views += _views(entry, are_upright, faces or DEFAULT_FACES, recent)
+        except InputError as error:
+            broken[entry.name] = str(error)
+    notes += check_broken(broken, count, path)
     photos = tuple(view.photo for view in views)
+    whole = _read(path)[0]
     origin = camera_origin([view.camera for view in views])
     return Scene(
         name=capture.resolve().name,
@@ -143,31 +217,104 @@ def load(capture: Path, path: Path, faces: int | None = None) -> Scene:
         photos=photos,
         cameras=tuple(to_local(view.camera, origin) for view in views),
         points=_points(capture, whole, origin),
-        splits=_panorama_splits(listed, whole, photos) or _splits(capture, whole, photos),
+        splits=_panorama_splits(listed, photos) or _splits(capture, whole, photos),
         applied_transform=_applied_transform(whole),
         notes=notes,
-        lost_photos=lost,
+        lost_photos=(*lost, *broken),
         origin=origin,
     )
 
 
-def read_path(path: Path) -> list[CameraFrame]:
-    """The cameras of a transforms file as a path, in the file's order and world, in float64; photos
-    are not looked for, so sizes must stand in the file.
+def _mask(names: PhotoNames, capture: Path, frame: _Entry) -> Path | None:
+    """The mask that a frame names (``mask_path``), or None. Raises InputError where none is there."""
+    if not frame.has("mask_path"):
+        return None
+    listed = frame.values["mask_path"]
+    if not isinstance(listed, str):
+        raise frame.error("mask_path", "the path of a mask")
+    found = names.find(capture, listed, frame.source)
+    if not is_regular(found):
+        raise InputError(
+            f"{frame.source}: {frame.label} has the mask {listed[:80]}, which does not exist; "
+            "expected a picture inside the capture's folder"
+        )
+    return found
 
-    Raises InputError as ``load`` does, for sizes that are missing too.
+
+def _without_doubles(listed: Sequence[_Listed]) -> tuple[list[_Listed], dict[str, str]]:
+    """The frames sorted by photo, and what is wrong with others, by photo: of frames of one photo
+    that say the same the first counts, of those that differ none.
+    """
+    first: dict[str, _Listed] = {}
+    broken: dict[str, str] = {}
+    for entry in listed:
+        if first.setdefault(entry.name, entry).frame.values != entry.frame.values:
+            where = f"{entry.frame.source}: {entry.frame.label}"
+            broken[entry.name] = (
+                f"{where}: the photo {entry.name} is listed twice, with other values; expected one "
+                "frame per photo"
+            )
+    good = [entry for name, entry in first.items() if name not in broken]
+    return sorted(good, key=lambda entry: entry.name), broken
+
+
+def _checked_frame(path: Path, label: str, frame: object) -> _Entry:
+    """A frame that is an object and names a photo."""
+    entry = _Entry(path, label, _mapping(path, label, frame))
+    _file_path(entry)
+    return entry
+
+
+def read_path(path: Path, size: tuple[int, int] | None = None) -> list[CameraFrame]:
+    """The cameras of a transforms file as a path, in the file's order and world, in float64;
+    photos need not exist.
+
+    A size that the file does not tell is that of the frame's photo, else of any photo that it
+    lists, else twice the principal point, else ``size``. Raises InputError as ``load`` does, and for
+    sizes that nothing tells.
     """
     whole, frames = _read(path)
-    path_frames = []
+    path_frames: list[CameraFrame] = []
+    photo_size: tuple[int, int] | None = None
     for number, frame in enumerate(frames):
         entry = _Entry(path, f"frame {number}", _mapping(path, f"frame {number}", frame))
-        for key in ("w", "h"):
-            if not entry.has(key) and not whole.has(key):
-                raise entry.error(key, "a number of pixels here or in the file")
+        stand_in = _path_size(path, entry, whole, photo_size, size)
+        photo_size = stand_in
         file_path = entry.values.get("file_path")
-        camera = _camera(entry, whole, (0, 0))
+        camera = _camera(entry, whole, stand_in)
         path_frames.append(CameraFrame(camera, file_path if isinstance(file_path, str) else None))
     return path_frames
+
+
+def _path_size(
+    path: Path,
+    entry: _Entry,
+    whole: _Entry,
+    other: tuple[int, int] | None,
+    default: tuple[int, int] | None,
+) -> tuple[int, int]:
+    """What stands in for a size that the file does not tell. other: of an earlier frame."""
+    if all(entry.has(key) or whole.has(key) for key in ("w", "h")):
+        return 0, 0
+    if other is not None and other != (0, 0):
+        return other
+    for frame in (entry.values, *(f for f in whole.values["frames"] if isinstance(f, dict))):
+        listed = frame.get("file_path")
+        if isinstance(listed, str):
+            try:
+                photo = PhotoNames(path.parent).find(path.parent, listed, path)
+                if is_regular(photo):
+                    return stored_size(open_photo(photo, listed))
+            except InputError:  # a path needs no photos
+                continue
+    centre = [_either(entry, whole, key, 0.0) for key in ("cx", "cy")]
+    if all(1 <= value <= LARGEST_SIZE / 2 for value in centre):
+        return round(2 * centre[0]), round(2 * centre[1])
+    if default is not None:
+        return default
+    raise entry.error(
+        "w", "a number of pixels here or in the file, or a photo that tells it (w and h)"
+    )
 
 
 def _read(path: Path) -> tuple[_Entry, list[Any]]:
@@ -184,11 +331,15 @@ def _read(path: Path) -> tuple[_Entry, list[Any]]:
 
 @dataclass(frozen=True)
 class _Listed:
-    """A frame with the file it names: ``name`` is the path inside the capture."""
+    """A frame with the file it names: ``name`` is the path inside the capture; ``whole`` is the
+    file that lists it, ``mask`` the photo's mask.
+    """
 
     path: Path
     name: str
     frame: _Entry
+    whole: _Entry
+    mask: Path | None = None
 
 
 def _file_path(frame: _Entry) -> str:
@@ -201,15 +352,44 @@ def _file_path(frame: _Entry) -> str:
     return file_path
 
 
+def _cameras_are_upright(capture: Path, listed: Sequence[_Listed], path: Path) -> bool:
+    """Whether the cameras of photos that EXIF turns are of the turned photos; False without points
+    that could tell.
+    """
+    turned: list[tuple[Photo, Cameras]] = []
+    for entry in listed:
+        try:
+            if entry.path.is_file() and exif_orientation(entry.path) != 1:
+                photo = open_photo(entry.path, entry.name)
+                turned.append((photo, _camera(entry.frame, entry.whole, stored_size(photo))))
+        except InputError:  # told when the frame itself is read
+            continue
+    if not turned:
+        return False
+    origin = camera_origin([camera for _, camera in turned])
+    points = _points(capture, _read(path)[0], origin)
+    if points is None or not len(points):
+        return False
+    chosen = np.linspace(0, len(points) - 1, min(len(points), POINTS_COMPARED)).astype(int)
+    xyz, rgb = points.xyz.numpy()[chosen] + np.array(origin), points.rgb.numpy()[chosen]
+    return cameras_are_upright(((photo, camera, xyz, rgb) for photo, camera in turned), path)
+
+
 def _views(
-    listed: _Listed, whole: _Entry, faces: int, read: Callable[[Path], np.ndarray]
+    listed: _Listed, are_upright: bool, faces: int, read: Callable[[Path], np.ndarray]
 ) -> list[FittedView]:
     """The view of a photo, or those of an equirectangular one's faces."""
-    photo = open_photo(listed.path, listed.name)
+    whole = listed.whole
+    photo = open_photo(
+        listed.path,
+        listed.name,
+        listed.mask,
+        alpha="opacity" if whole.source.name in SYNTHETIC_NAMES else "mask",
+    )
     if _is_equirectangular(listed.frame, whole):
         photo = replace(photo, read=functools.partial(read, listed.path))
         return panorama_views(photo, torch.from_numpy(_viewmat(listed.frame)), faces)
-    return [_view(listed, whole, photo)]
+    return [_view(listed, photo, are_upright)]
 
 
 def _is_equirectangular(frame: _Entry, whole: _Entry) -> bool:
@@ -218,8 +398,10 @@ def _is_equirectangular(frame: _Entry, whole: _Entry) -> bool:
     ) == EQUIRECTANGULAR
 
 
-def _view(listed: _Listed, whole: _Entry, photo: Photo) -> FittedView:
-    return fit_camera(photo, _camera(listed.frame, whole, stored_size(photo)), whole.source)
+def _view(listed: _Listed, photo: Photo, are_upright: bool) -> FittedView:
+    size = (photo.width, photo.height) if are_upright else stored_size(photo)
+    camera = _camera(listed.frame, listed.whole, size)
+    return fit_camera(photo, camera, listed.whole.source, are_upright)
 
 
 def _camera(frame: _Entry, whole: _Entry, photo_size: tuple[int, int]) -> Cameras:
@@ -241,7 +423,7 @@ def _camera(frame: _Entry, whole: _Entry, photo_size: tuple[int, int]) -> Camera
 
 def _viewmat(frame: _Entry) -> Float[np.ndarray, "4 4"]:
     """The frame's world_to_camera in OpenCV axes."""
-    viewmat = np.linalg.inv(_camera_to_world(frame) @ _OPENCV_FROM_OPENGL)
+    viewmat = np.linalg.inv(_camera_to_world(frame) @ OPENCV_FROM_OPENGL)
     if not (np.abs(viewmat) <= LARGEST_POSITION).all():
         raise frame.error("transform_matrix", f"positions of at most {LARGEST_POSITION:g} units")
     return viewmat
@@ -449,13 +631,11 @@ def _applied_transform(whole: _Entry) -> Float[Tensor, "3 4"] | None:
     return torch.from_numpy(scale * transform).to(torch.float32)
 
 
-def _panorama_splits(
-    listed: Sequence[_Listed], whole: _Entry, photos: tuple[Photo, ...]
-) -> dict[str, Split]:
+def _panorama_splits(listed: Sequence[_Listed], photos: tuple[Photo, ...]) -> dict[str, Split]:
     """Splits of whole panoramas, where all photos are faces; the file's own lists name panoramas,
     and are not taken over.
     """
-    all_round = all(_is_equirectangular(entry.frame, whole) for entry in listed)
+    all_round = all(_is_equirectangular(entry.frame, entry.whole) for entry in listed)
     return panorama_splits([photo.name for photo in photos]) if all_round else {}
 
 

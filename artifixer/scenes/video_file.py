@@ -24,13 +24,13 @@ from jaxtyping import UInt8
 from artifixer.imaging.resize import fit_size, resize_photo
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
+from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.media import read_video, write_png
-from artifixer.runtime.run_folder import fingerprint
 from artifixer.runtime.stopping import stop_at_once
 from artifixer.scenes import panoramas, photos
 from artifixer.scenes.panoramas import PanoramaConfig
 from artifixer.scenes.photos import SfmConfig
-from artifixer.scenes.scene import Photo, Scene
+from artifixer.scenes.scene import Scene
 
 #: File endings taken for videos, lower case.
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
@@ -91,7 +91,7 @@ def load(
         return _scene(path, work_folder, config, say, faces)
     with tempfile.TemporaryDirectory() as temporary:
         scene = _scene(path, Path(temporary), config, say, faces)
-        return scene.with_photos([_in_memory(photo) for photo in scene.photos], scene.cameras)
+        return scene.with_photos([photo.in_memory() for photo in scene.photos], scene.cameras)
 
 
 def sharp_frames(sharpness: Sequence[float], count: int) -> list[int]:
@@ -121,6 +121,22 @@ def _scene(
     faces: int | None,
 ) -> Scene:
     stage = work_folder / f"video-{fingerprint(config, path)[:16]}"
+    try:
+        return _staged_scene(path, stage, config, say, faces)
+    except InputError as error:  # of files that the user does not know of
+        text = str(error)
+        for inner in (stage / "images", stage):
+            text = text.replace(f"{inner}:", f"{path}:")
+        raise InputError(text) from error
+
+
+def _staged_scene(
+    path: Path,
+    stage: Path,
+    config: VideoConfig,
+    say: Callable[[str], None],
+    faces: int | None,
+) -> Scene:
     folder = stage / "images"
     if not folder.is_dir():
         with stop_at_once():
@@ -160,9 +176,3 @@ def _keep_frames(
                     resize_photo(frame, *fit_size(width, height, side)),
                 )
         unfinished.rename(folder)
-
-
-def _in_memory(photo: Photo) -> Photo:
-    """The photo without its file."""
-    pixels = photo.read()
-    return replace(photo, read=lambda: pixels, path=None)

@@ -296,5 +296,8 @@ def _checked(path: Path, splats: Splats, name: str) -> SplatFile:
             f"{path}: none of its {len(splats):,} Gaussians has finite values "
             f"({', '.join(bad_fields)})"
         )
-    note = f"{path.name}: {count:,} of {len(splats):,} Gaussians have non-finite {', '.join(bad_fields)} and are left out (first: {first})"
+    note = (
+        f"{path.name}: {count:,} of {len(splats):,} Gaussians have non-finite "
+        f"{', '.join(bad_fields)} and are left out (first: {first})"
+    )
     return SplatFile(splats.map(lambda tensor: tensor[good]), name, (note,))

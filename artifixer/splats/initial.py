@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
@@ -23,22 +23,23 @@ from artifixer.splats.splats import SH_BASE, SH_COEFFICIENTS, Splats
 
 @dataclass(frozen=True)
 class InitialConfig:
-    """observed_by: a sparse point counts when at least this many training photos saw it (where
-    tracks are known). points: pixels are added until there are this many points in all.
-    depth_neighbours: a pixel's depth is interpolated between this many sparse points nearest in the
-    image. depth_noise: relative standard deviation of that depth.
-    opacity: of every new Gaussian.
-    scale: standard deviation relative to the distance to the nearest points.
-    max_scale: upper limit of the standard deviation, relative to the scene's extent.
-    """
+    """Where a fit starts."""
 
     observed_by: int = 2
+    """A sparse point counts when at least this many training photos saw it, where tracks are
+    known."""
     points: int = 3000
+    """Pixels are added until there are this many points in all."""
     depth_neighbours: int = 3
+    """A pixel's depth is interpolated between this many sparse points nearest in the image."""
     depth_noise: float = 0.03
+    """Relative standard deviation of that depth."""
     opacity: float = 0.3
+    """Of every new Gaussian."""
     scale: float = 0.7
+    """Standard deviation relative to the distance to the nearest points."""
     max_scale: float = 0.1
+    """Upper bound of the standard deviation, relative to the scene's extent."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,16 @@ def add_pixels(
     added = [points]
     for position, (photo, camera) in enumerate(zip(photos, cameras, strict=True)):
         count = wanted // len(photos) + (position < wanted % len(photos))
-        pixels = torch.rand(count, 2, generator=generator) * torch.tensor(
-            [camera.width, camera.height]
-        )
+        seen = _shown(photo)
+        if seen is None:
+            pixels = torch.rand(count, 2, generator=generator) * torch.tensor(
+                [camera.width, camera.height]
+            )
+        elif len(seen):
+            chosen = seen[torch.randint(len(seen), (count,), generator=generator)]
+            pixels = chosen + torch.rand(count, 2, generator=generator)
+        else:
+            continue
         depths = _depths_at(pixels, camera, points, fallback, config.depth_neighbours, generator)
         depths = depths * (1 + config.depth_noise * torch.randn(count, generator=generator)).clamp(
             0.5, 1.5
@@ -133,6 +141,15 @@ def add_pixels(
     for more in added[1:]:
         together = together.joined(more)
     return together
+
+
+def _shown(photo: Photo) -> Int[Tensor, "pixels 2"] | None:
+    """Column and row of the pixels that show something that counts; None where all do."""
+    layers = [layer for layer in (photo.mask, photo.opacity) if layer is not None]
+    if not layers:
+        return None
+    counts = torch.stack([torch.from_numpy(layer()) > 127 for layer in layers]).all(dim=0)
+    return counts.nonzero().flip(1)
 
 
 def splats_at(

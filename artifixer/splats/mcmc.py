@@ -23,23 +23,27 @@ from artifixer.splats.trainable import TrainableSplats
 
 @dataclass(frozen=True)
 class McmcConfig:
-    """dead_opacity: Gaussians at or under this opacity are relocated.
-    growth: factor by which the population grows per event, until ``max_gaussians``.
-    start, stop, every: iterations between which, and how often, relocation and growth happen
-    (fractions of the run for the first two). noise: exploration noise per unit of the positions'
-    learning rate; 5e5 in their code at world-unit learning rates. noise_sharpness, noise_threshold:
-    the noise fades out where opacity rises above ``noise_threshold``, as a logistic of this slope.
-    """
+    """When Gaussians are relocated and added, and how strongly they are perturbed."""
 
     max_gaussians: int = 1_000_000
+    """Upper bound of the population."""
     dead_opacity: float = 0.005
+    """Gaussians at or under this opacity are relocated."""
     growth: float = 1.05
+    """Factor by which the population grows per event."""
     start: float = 0.05
+    """Fraction of the iterations before the first event."""
     stop: float = 0.8
+    """Fraction of the iterations after which there are no more events."""
     every: int = 100
+    """Iterations between two events."""
     noise: float = 5e5
+    """Exploration noise per unit of the positions' learning rate; 5e5 in the authors' code at
+    world-unit learning rates."""
     noise_sharpness: float = 100.0
+    """Slope of the logistic by which the noise fades out."""
     noise_threshold: float = 0.005
+    """Opacity at the middle of that logistic."""
 
 
 #: More copies than this are treated as this many: the binomials of equation 9 lose float32

@@ -29,8 +29,7 @@ from artifixer.geometry.local_origin import (
     points_to_world,
 )
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import PARSER_ERRORS, open_regular, reason
-from artifixer.runtime.run_folder import atomic_path
+from artifixer.runtime.files import PARSER_ERRORS, atomic_path, open_regular, reason
 from artifixer.scenes.photo_files import LARGEST_POSITION
 from artifixer.scenes.ply_header import LONGEST_HEADER, vertex_stream
 from artifixer.splats.splats import SH_COEFFICIENTS, Splats
@@ -111,7 +110,8 @@ def read_origin(path: Path) -> Origin:
         x = y = z = math.nan
     if not max(abs(x), abs(y), abs(z)) <= LARGEST_POSITION:
         raise InputError(
-            f"{path}: the header says {comment[:80].decode(errors='replace')!r}; expected three numbers"
+            f"{path}: the header says {comment[:80].decode(errors='replace')!r}; expected "
+            "three numbers"
         )
     return x, y, z
 

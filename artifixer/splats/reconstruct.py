@@ -24,8 +24,8 @@ from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError, Stopped
-from artifixer.runtime.files import PARSER_ERRORS, check_regular, reason
-from artifixer.runtime.run_folder import atomic_path, fingerprint
+from artifixer.runtime.files import PARSER_ERRORS, atomic_path, check_regular, reason
+from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.seeds import generator
 from artifixer.runtime.stopping import stop_requested
 from artifixer.scenes.scene import Photo
@@ -45,11 +45,12 @@ SHARE_OF_SAVING = 0.03
 
 @dataclass(frozen=True)
 class LearningRates:
-    """Adam's step sizes. ``means`` is in units of the scene's extent and falls exponentially to
-    ``means_final``; the others are constant."""
+    """Adam's step sizes."""
 
     means: float = 1.6e-4
+    """At the start, in units of the scene's extent; falls exponentially to ``means_final``."""
     means_final: float = 1.6e-6
+    """At the end."""
     quats: float = 1e-3
     log_scales: float = 5e-3
     opacity_logits: float = 5e-2
@@ -62,33 +63,32 @@ class LearningRates:
 
 @dataclass(frozen=True)
 class ReconstructConfig:
-    """Settings of one reconstruction.
-
-    sh_degree: final degree of the spherical harmonics; it rises by one every ``sh_every``
-    iterations. ssim_weight: share of 1 - SSIM in the photometric loss.
-    opacity_weight, scale_weight: regularisers; the scale's is relative to the scene's extent.
-    near: near plane relative to the scene's extent.
-
-    The next three are not in the paper and off by default:
-    gaussians_per_pixel: upper bound of the number of Gaussians per pixel of all photos together, or
-    None: few photos do not determine more. unseen_weight: after the fit, Gaussians whose blending
-    weight stays below this in every training photo are removed; 0 removes none. free_space: see
-    ``free_space.py``.
-    """
+    """Settings of one reconstruction."""
 
     iterations: int = 10_000
     sh_degree: int = 3
+    """Final degree of the spherical harmonics."""
     sh_every: int = 1000
+    """Iterations after which the degree rises by one."""
     ssim_weight: float = 0.2
+    """Of 1 - SSIM in the photometric loss; L1 has the rest."""
     opacity_weight: float = 0.01
+    """Of the opacity regulariser."""
     scale_weight: float = 0.01
+    """Of the scale regulariser, which is relative to the scene's extent."""
     near: float = 0.02
+    """Near plane relative to the scene's extent."""
     learning_rates: LearningRates = field(default_factory=LearningRates)
     initial: InitialConfig = field(default_factory=InitialConfig)
     mcmc: McmcConfig = field(default_factory=McmcConfig)
     gaussians_per_pixel: float | None = None
+    """Not in the paper: upper bound of the number of Gaussians per pixel of all photos together;
+    None for no such bound. Few photos do not determine more."""
     unseen_weight: float = 0.0
+    """Not in the paper: after the fit, Gaussians whose blending weight stays below this in every
+    training photo are removed; 0 removes none."""
     free_space: FreeSpaceConfig = field(default_factory=FreeSpaceConfig)
+    """Not in the paper: penalises opacity in free space that no photo supports."""
 
     def without_free_space_loss(self) -> ReconstructConfig:
         """The plain fit: the same settings without the free-space loss."""
@@ -141,14 +141,15 @@ class TrainingViews:
 
 @dataclass(frozen=True)
 class IterationReport:
-    """State after an iteration: ``iteration`` of ``iterations`` done; loss, PSNR in dB of that
-    iteration's photo; population.
-    """
+    """State after an iteration."""
 
     iteration: int
+    """Iterations that are done."""
     iterations: int
+    """Of the whole fit."""
     loss: float
     psnr: float
+    """Of this iteration's photo, dB."""
     gaussians: int
 
 
@@ -173,9 +174,18 @@ def reconstruct(
     # a photo may be listed several times
     read = {id(photo): torch.from_numpy(photo.read()).to(device) for photo in views.photos}
     pixels = [read[id(photo)] for photo in views.photos]
+    layers = {id(photo): _Layers.of(photo, device) for photo in views.photos}
+    seen = [layers[id(photo)] for photo in views.photos]
     has_own_loss = [loss is not None for loss in views.losses]
     settings = (asdict(config), seed, extent, list(views.weights), has_own_loss)
-    identity = fingerprint(*settings, pixels, list(views.pixel_weights), *vars(initial).values())
+    masks_and_opacities = [(layer.mask, layer.opacity) for layer in seen if layer != _Layers()]
+    identity = fingerprint(
+        *settings,
+        pixels,
+        list(views.pixel_weights),
+        *vars(initial).values(),
+        *([masks_and_opacities] if masks_and_opacities else []),
+    )
     cameras = [camera.to(device) for camera in views.cameras]
     free_space = FreeSpaceLoss(cameras, extent, config.near * extent, config.free_space)
     trainable, start = _load_or_start(
@@ -203,11 +213,14 @@ def reconstruct(
         )
         background = torch.rand(3, generator=generator(seed, "background", iteration)).to(device)
         image = renders.rgb[0] + (1 - renders.opacity[0])[..., None] * background
+        image, target = seen[view].compared(image, photo, background)
         own_loss = views.losses[view] if views.losses else None
         distance = (
-            own_loss(image, photo)
+            own_loss(image, target)
             if own_loss
-            else photometric_loss(image, photo, config.ssim_weight, masks[view])
+            else photometric_loss(
+                image, target, config.ssim_weight, seen[view].weighted(masks[view])
+            )
         )
         loss = views.weights[view] * distance
         (
@@ -230,7 +243,7 @@ def reconstruct(
                 f"the loss is {value} at iteration {iteration} (photo {views.photos[view].name})"
             )
         with torch.no_grad():
-            error = float((renders.rgb[0].detach() - photo).square().mean())
+            error = seen[view].squared_error(renders.rgb[0].detach(), photo)
         report(
             IterationReport(iteration + 1, config.iterations, value, _psnr(error), len(trainable))
         )
@@ -256,6 +269,57 @@ def reconstruct(
     if config.unseen_weight > 0:
         fitted = remove_unseen(fitted, cameras, config, extent)
     return fitted.map(lambda tensor: tensor.cpu())
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """What a photo tells besides its colours: a mask (1 where it counts) and the opacity of what it
+    shows, both ``[height width]`` or None where there is nothing to tell.
+    """
+
+    mask: Float[Tensor, "height width"] | None = None
+    opacity: Float[Tensor, "height width"] | None = None
+
+    @staticmethod
+    def of(photo: Photo, device: str) -> _Layers:
+        mask = photo.weights()
+        opacity = None
+        if photo.opacity is not None:
+            opacity = torch.from_numpy(photo.opacity()).to(device, torch.float32) / 255
+        return _Layers(None if mask is None else mask.to(device), opacity)
+
+    def compared(
+        self,
+        image: Float[Tensor, "height width 3"],
+        photo: Float[Tensor, "height width 3"],
+        background: Float[Tensor, " 3"],
+    ) -> tuple[Float[Tensor, "height width 3"], Float[Tensor, "height width 3"]]:
+        """Render (already over the background) and photo as they enter the loss: the photo over the
+        same background where it is of something over nothing, both black where the photo is masked,
+        so that also a window of SSIM that reaches there sees no difference.
+        """
+        if self.opacity is not None:
+            photo = photo + (1 - self.opacity)[..., None] * background
+        if self.mask is not None:
+            image, photo = image * self.mask[..., None], photo * self.mask[..., None]
+        return image, photo
+
+    def weighted(
+        self, weights: Float[Tensor, "height width"] | None
+    ) -> Float[Tensor, "height width"] | None:
+        """Weights of the pixels, 0 where the photo is masked."""
+        if self.mask is None or weights is None:
+            return weights if self.mask is None else self.mask
+        return weights * self.mask
+
+    def squared_error(
+        self, render: Float[Tensor, "height width 3"], photo: Float[Tensor, "height width 3"]
+    ) -> float:
+        """Mean over the pixels that count; 0 where none does."""
+        squared = (render - photo).square().mean(dim=-1)
+        if self.mask is None:
+            return float(squared.mean())
+        return float((squared * self.mask).sum() / self.mask.sum().clamp(min=1))
 
 
 @torch.no_grad()

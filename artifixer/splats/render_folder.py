@@ -5,7 +5,8 @@ too.
 
     rgb/%05d.png         8-bit colour, premultiplied by opacity, on black
     opacity/%05d.png     8-bit grey, 255 = opaque
-    depth/%05d.npy       float32 camera z in world units, NaN where nothing is (optional for readers)
+    depth/%05d.npy       float32 camera z in world units, NaN where nothing is
+                         (optional for readers)
     cameras.json         the frames' cameras, and the reference photos with theirs
     references/%05d.png  photos of the same place
 """
@@ -25,7 +26,8 @@ from artifixer.geometry.camera_file import CameraFrame, read_cameras, read_refer
 from artifixer.geometry.local_origin import WORLD, Origin
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
-from artifixer.runtime.media import image_size, read_image, read_npy, write_npy, write_png
+from artifixer.runtime.media import image_size, read_image, write_png
+from artifixer.runtime.npy import read_npy, write_npy
 from artifixer.splats.render import Renders
 
 
@@ -43,7 +45,9 @@ class Reference:
 
 @dataclass(frozen=True)
 class RenderFolder:
-    """A render folder on disk; images are read when asked for. ``frames``: cameras in path order."""
+    """A render folder on disk; images are read when asked for. ``frames``: cameras in path
+    order.
+    """
 
     path: Path
     frames: tuple[CameraFrame, ...]

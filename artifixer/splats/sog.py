@@ -3,11 +3,15 @@
 
 One texel per Gaussian, row by row, in Morton order of the positions:
 
-``means_l``, ``means_u``   low and high byte of 16 bits between the bounds of sign(x) log(1 + \\|x\\|)
-``quats``                  the three smaller components of w, x, y, z in 8 bits; alpha 252 + k: component k is the largest
-``scales``, ``sh0``        indices into codebooks of 256 log scales and base colours; alpha of sh0: the opacity in 8 bits
-``shN_labels``             16 bits: which row of the palette holds the higher harmonics; a row of ``shN_centroids`` is 64 entries, an entry
-                           one texel per coefficient with indices into a codebook of 256 values
+``means_l``, ``means_u``   low and high byte of 16 bits between the bounds of
+                           sign(x) log(1 + \\|x\\|)
+``quats``                  the three smaller components of w, x, y, z in 8 bits; alpha 252 + k:
+                           component k is the largest
+``scales``, ``sh0``        indices into codebooks of 256 log scales and base colours;
+                           alpha of sh0: the opacity in 8 bits
+``shN_labels``             16 bits: which row of the palette holds the higher harmonics; a row
+                           of ``shN_centroids`` is 64 entries, an entry one texel per coefficient
+                           with indices into a codebook of 256 values
 
 Axes are those of a splat PLY.
 """
@@ -27,7 +31,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import write_bytes
+from artifixer.runtime.files import write_bytes
 from artifixer.splats.packing import (
     check_count,
     from_largest_component,
@@ -180,7 +184,9 @@ def _webp(texels: UInt8[np.ndarray, "height width 4"]) -> bytes:
 
 
 def _morton_order(means: Float[np.ndarray, "count 3"]) -> Int[np.ndarray, " count"]:
-    """Positions along a Morton curve through their bounds, so that neighbouring texels are alike."""
+    """Positions along a Morton curve through their bounds, so that neighbouring texels are
+    alike.
+    """
     low, high = means.min(axis=0).astype(np.float64), means.max(axis=0).astype(np.float64)
     cells = ((means - low) / np.where(high > low, high - low, 1) * (2**MORTON_BITS - 1)).astype(
         np.uint64

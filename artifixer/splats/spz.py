@@ -21,8 +21,7 @@ import numpy as np
 import torch
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import read_whole
-from artifixer.runtime.run_folder import write_bytes
+from artifixer.runtime.files import read_whole, write_bytes
 from artifixer.splats.packing import (
     ALWAYS_ALLOWED_BYTES,
     LARGEST_EXPANSION,

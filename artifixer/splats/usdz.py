@@ -21,7 +21,7 @@ import torch
 
 from artifixer.geometry.local_origin import WORLD, Origin
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import write_bytes
+from artifixer.runtime.files import write_bytes
 from artifixer.splats.splats import Splats
 
 LAYER = "splats.usdc"

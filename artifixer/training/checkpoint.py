@@ -26,7 +26,7 @@ from artifixer.runtime.distributed import (
     world_size,
 )
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import read_json, write_json
+from artifixer.runtime.json_io import read_json, write_json
 from artifixer.training.checkpoint_index import (
     FORMAT,
     INDEX,

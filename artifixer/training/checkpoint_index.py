@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import read_json
+from artifixer.runtime.json_io import read_json
 
 INDEX = "index.json"
 

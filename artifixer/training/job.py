@@ -23,8 +23,9 @@ from artifixer.pairs.loader import OrderedPairs, PairSet
 from artifixer.runtime.devices import repeatable
 from artifixer.runtime.distributed import broadcast_object, joined_processes, rank, world_size
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.progress import Progress
-from artifixer.runtime.run_folder import RunFolder, fingerprint
+from artifixer.runtime.run_folder import RunFolder
 from artifixer.training.autoencoder import AutoencoderStage
 from artifixer.training.captions import CaptionedPairs, with_caption
 from artifixer.training.checkpoint import MARKER

@@ -27,8 +27,8 @@ from artifixer.runtime.distributed import (
     world_size,
 )
 from artifixer.runtime.errors import InputError, Stopped
+from artifixer.runtime.json_io import write_json
 from artifixer.runtime.progress import Progress
-from artifixer.runtime.run_folder import write_json
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
 from artifixer.training.batches import Batches
 from artifixer.training.checkpoint import (

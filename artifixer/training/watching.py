@@ -15,10 +15,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import LARGEST_TEXT, read_whole
+from artifixer.runtime.files import LARGEST_TEXT, append_text, read_whole, write_bytes
 from artifixer.runtime.json_io import is_whole
 from artifixer.runtime.media import write_png
-from artifixer.runtime.run_folder import append_text, write_bytes
 
 
 class MetricsFile:

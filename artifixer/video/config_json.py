@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.json_io import is_number, is_whole, shown
-from artifixer.runtime.run_folder import read_json
+from artifixer.runtime.json_io import is_number, is_whole, read_json, shown
 from artifixer.video.model import ModelConfig
 from artifixer.video.small_autoencoder import SmallAutoencoderConfig
 from artifixer.video.transformer_config import VideoTransformerConfig

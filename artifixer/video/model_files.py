@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import write_json
+from artifixer.runtime.json_io import write_json
 from artifixer.runtime.seeds import generator
 from artifixer.video.checkpoints.files import ModelFiles
 from artifixer.video.checkpoints.loading import load_into

@@ -21,9 +21,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import PARSER_ERRORS, reason
-from artifixer.runtime.json_io import as_object, is_whole, shown
-from artifixer.runtime.run_folder import atomic_path, fingerprint, read_json
+from artifixer.runtime.files import PARSER_ERRORS, atomic_path, reason
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import as_object, is_whole, read_json, shown
 from artifixer.video.checkpoints.loading import is_finite
 from artifixer.video.checkpoints.pretrained import check_pretrained, check_settings_files
 from artifixer.video.checkpoints.tensor_files import open_tensors

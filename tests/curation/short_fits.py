@@ -1,6 +1,6 @@
 """Settings of pairs that take a second: small clips, fits of a dozen steps."""
 
-from artifixer.curation.jobs import CurationConfig
+from artifixer.curation.make_scene import CurationConfig
 from artifixer.curation.sparse_splats import SparseConfig
 from artifixer.recipes.curate import RECIPES
 

@@ -37,7 +37,8 @@ from artifixer.curation.caption import (
     captioner,
     local_captioner,
 )
-from artifixer.curation.jobs import expand_sources, make_scene
+from artifixer.curation.make_scene import make_scene
+from artifixer.curation.sources import expand_sources
 from artifixer.pairs.loader import open_pairs
 from artifixer.pairs.shards import decode_sample
 from artifixer.runtime.errors import InputError

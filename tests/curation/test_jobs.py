@@ -20,14 +20,17 @@ import torch
 from short_fits import CONFIG
 
 from artifixer.cli import main
-from artifixer.curation import jobs
-from artifixer.curation.jobs import CurationResult, Source, curate, expand_sources, make_scene
+from artifixer.curation import jobs, pair_folder
+from artifixer.curation.jobs import curate
+from artifixer.curation.make_scene import MadeScene, make_scene
+from artifixer.curation.pair_folder import CurationResult
+from artifixer.curation.sources import SCENES_PER_SEED, Source, expand_sources
 from artifixer.pairs.loader import open_pairs
 from artifixer.pairs.pair import TrainingPair
 from artifixer.pairs.shards import SampleEntry, decode_sample
 from artifixer.recipes.curate import RECIPES
 from artifixer.runtime.errors import InputError, Stopped
-from artifixer.runtime.run_folder import read_json
+from artifixer.runtime.json_io import read_json
 from artifixer.scenes.depth_models import default_depth_model
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.scale import METRIC_FACTOR
@@ -38,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three scenes in two shards."""
     folder = tmp_path_factory.mktemp("pairs") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "SCENES_PER_SHARD", 2)
+        patch.setattr(pair_folder, "SCENES_PER_SHARD", 2)
         result = curate(expand_sources(["procedural:3:5"]), CONFIG, seed=1, out=folder, workers=1)
     assert result == CurationResult(scenes=3, pairs=3, failed=())
     return folder
@@ -75,7 +78,7 @@ def test_pairs_show_the_scene_and_its_renders(made: Path) -> None:
 
 def test_the_camera_scale_makes_the_median_depth_one(made: Path) -> None:
     pair = open_pairs(made)[0].read()
-    scene = load_scene(f"procedural:{5 * jobs.SCENES_PER_SEED}:frames=8,width=32,height=16")
+    scene = load_scene(f"procedural:{5 * SCENES_PER_SEED}:frames=8,width=32,height=16")
     assert scene.points is not None
     # Another draw of points and path of the same world: the same size of room, roughly.
     depths = (scene.points.xyz - scene.cameras[0].centers[0]).norm(dim=1)
@@ -103,7 +106,7 @@ def test_the_manifest_tells_state_and_what_pairs_are_like_and_times_lie_apart(ma
 def test_damaged_times_are_named_and_may_be_deleted(
     made: Path, tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "SCENES_PER_SHARD", 2)
+    monkeypatch.setattr(pair_folder, "SCENES_PER_SHARD", 2)
     out = Path(shutil.copytree(made, tmp_path / "pairs"))
     (out / "timing.json").write_text(damage)
     sources = expand_sources(["procedural:3:5"])
@@ -191,11 +194,11 @@ def _decoded(sample: tuple[SampleEntry, bytes]) -> TrainingPair:
 def test_an_interrupted_run_continues_to_the_same_bytes(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "SCENES_PER_SHARD", 2)
+    monkeypatch.setattr(pair_folder, "SCENES_PER_SHARD", 2)
     sources, out = expand_sources(["procedural:3:5"]), tmp_path / "pairs"
     whole, calls = jobs.make_scene, []
 
-    def interrupted(number: int, *rest: object) -> jobs.MadeScene:
+    def interrupted(number: int, *rest: object) -> MadeScene:
         calls.append(number)
         if len(calls) in (2, 4):
             raise KeyboardInterrupt
@@ -217,10 +220,10 @@ def test_a_kill_between_the_last_writes_loses_nothing(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     """The shard is there, but one of the lists is not."""
-    monkeypatch.setattr(jobs, "SCENES_PER_SHARD", 2)
+    monkeypatch.setattr(pair_folder, "SCENES_PER_SHARD", 2)
     sources, out = expand_sources(["procedural:3:5"]), tmp_path / "pairs"
     writer = "write_index" if lost == "index.json" else "write_json"
-    real: Callable[..., None] = getattr(jobs, writer)
+    real: Callable[..., None] = getattr(pair_folder, writer)
 
     class Killed(BaseException):
         pass
@@ -231,7 +234,7 @@ def test_a_kill_between_the_last_writes_loses_nothing(
         real(path, *rest, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, writer, killed)
+        patch.setattr(pair_folder, writer, killed)
         with pytest.raises(Killed):
             curate(sources, CONFIG, 1, out, workers=1)
     assert (out / "pairs-00000.tar").is_file()
@@ -243,7 +246,7 @@ def test_a_kill_between_the_last_writes_loses_nothing(
 def test_a_failing_scene_leaves_the_others_as_they_are(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "SCENES_PER_SHARD", 2)
+    monkeypatch.setattr(pair_folder, "SCENES_PER_SHARD", 2)
     empty = tmp_path / "no_capture"
     empty.mkdir()
     procedural = expand_sources(["procedural:3:5"])
@@ -263,7 +266,7 @@ def test_a_failing_scene_leaves_the_others_as_they_are(
 def test_sigterm_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = jobs.make_scene
 
-    def terminated(*arguments: object) -> jobs.MadeScene:
+    def terminated(*arguments: object) -> MadeScene:
         made = whole(*arguments)  # type: ignore[arg-type]
         os.kill(os.getpid(), signal.SIGTERM)
         return made
@@ -287,9 +290,10 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from short_fits import CONFIG
-from artifixer.curation import jobs
-jobs.SCENES_PER_SHARD = 2
-jobs.curate(jobs.expand_sources(["procedural:3:5"]), CONFIG, 1, Path(sys.argv[2]), workers=2)
+from artifixer.curation import jobs, pair_folder
+from artifixer.curation.sources import expand_sources
+pair_folder.SCENES_PER_SHARD = 2
+jobs.curate(expand_sources(["procedural:3:5"]), CONFIG, 1, Path(sys.argv[2]), workers=2)
 """
 
 
@@ -309,7 +313,7 @@ def test_processes_that_are_killed_leave_nothing_running_and_change_nothing(
         process.kill()
         process.wait()
     _wait_for(lambda: not _members(process.pid))
-    monkeypatch.setattr(jobs, "SCENES_PER_SHARD", 2)
+    monkeypatch.setattr(pair_folder, "SCENES_PER_SHARD", 2)
     assert curate(expand_sources(["procedural:3:5"]), CONFIG, 1, out, workers=1).pairs == 3
     assert shard_bytes(out) == shard_bytes(made)
 

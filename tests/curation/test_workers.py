@@ -16,7 +16,8 @@ import pytest
 import torch
 from short_fits import CONFIG
 
-from artifixer.curation.jobs import curate, expand_sources
+from artifixer.curation.jobs import curate
+from artifixer.curation.sources import expand_sources
 from artifixer.curation.workers import (
     ProcessWorkers,
     RayWorkers,

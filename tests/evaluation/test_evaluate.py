@@ -22,7 +22,7 @@ from artifixer.evaluation.evaluate import (
 )
 from artifixer.imaging.metrics import psnr, ssim
 from artifixer.imaging.perceptual import Lpips
-from artifixer.runtime.run_folder import write_json
+from artifixer.runtime.json_io import write_json
 
 #: Integer sums against the same in float64, and float32 means of a few thousand values.
 EXACT, FLOAT32 = 1e-9, 1e-4
@@ -176,3 +176,32 @@ def test_metrics_file_has_the_agreed_structure(tmp_path: Path) -> None:
 def test_unknown_variants_are_refused() -> None:
     with pytest.raises(AssertionError, match="unknown variants"):
         metrics_content({"best": evaluate([])}, [], [])
+
+
+def test_masked_pixels_count_in_no_figure() -> None:
+    """Other predictions where photos are masked, and no figure moves; a view without any other
+    pixel is none.
+    """
+    views = made_views()
+    masked, changed = [], []
+    for view in views:
+        mask = np.full(view.opacity.shape, 255, np.uint8)
+        mask[:, 20:] = 0
+        masked.append(replace(view, mask=mask))
+        wrong = view.prediction.copy()
+        wrong[:, 20:] = 0
+        changed.append(replace(view, prediction=wrong, mask=mask))
+    assert evaluate(masked) == evaluate(changed)
+    cut = [
+        replace(
+            view,
+            truth=view.truth[:, :20],
+            prediction=view.prediction[:, :20],
+            opacity=view.opacity[:, :20],
+        )
+        for view in views
+    ]
+    assert evaluate(masked).psnr == pytest.approx(evaluate(cut).psnr, abs=1e-5)
+    assert evaluate(masked).psnr_empty == evaluate(cut).psnr_empty
+    none = replace(views[0], mask=np.zeros(views[0].opacity.shape, np.uint8))
+    assert evaluate([none, *masked]) == evaluate(masked)

@@ -10,7 +10,7 @@ import pytest
 from artifixer.evaluation.evaluate import HeldoutView, VariantQuality, evaluate, metrics_content
 from artifixer.evaluation.variant_table import read_variants, variant_lines
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import write_json
+from artifixer.runtime.json_io import write_json
 
 
 def quality(error: int) -> VariantQuality:

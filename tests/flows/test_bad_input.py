@@ -125,7 +125,7 @@ CAPTURES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "NaN in a pose": (
         change_frame(transform_matrix=pose_matrix((math.nan, 0, 0))),
-        r'transforms\.json: frame 1 has "transform_matrix" = .*',
+        r'transforms\.json: .*frame 1 has "transform_matrix" = .*',
     ),
     "a pose with a scale": (
         change_frame(transform_matrix=scaled_pose()),
@@ -179,11 +179,29 @@ CAPTURES: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
+#: What is wrong with one photo of five, which is left out and named.
+LEFT_OUT = (
+    "NaN in a pose",
+    "a pose with a scale",
+    "a focal length in words",
+    "an unknown lens",
+    "a photo in words",
+    "a photo of another aspect",
+)
+
+
 @pytest.mark.parametrize("what", CAPTURES)
 def test_bad_captures(tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str) -> None:
     spoil, message = CAPTURES[what]
     capture = good_capture(tmp_path / "capture")
     spoil(capture)
+    if what in LEFT_OUT:
+        assert main(["inspect", str(capture), "--json"]) == EXIT_DONE
+        inspection = json.loads(capsys.readouterr().out)
+        assert inspection["photos"] == PHOTOS - 1
+        assert inspection["lost_photos"] == ["images/001.png"]
+        assert any(re.search(message, note) for note in inspection["notes"])
+        return
     assert_refused(
         ["reconstruct", str(capture), "--out", str(tmp_path / "runs" / "a"), *QUICK],
         capsys,
@@ -411,7 +429,9 @@ def test_odd_photos_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     images, pixels = capture / "images", noise(WIDTH, HEIGHT)
     Image.fromarray(pixels[..., 0]).save(images / "000.png")
     Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(images / "001.png")
-    Image.fromarray(np.concatenate([pixels, pixels[..., :1]], axis=2)).save(images / "002.png")
+    alpha = np.full((HEIGHT, WIDTH, 1), 255, np.uint8)
+    alpha[:, WIDTH // 2 :] = pixels[:, WIDTH // 2 :, :1]
+    Image.fromarray(np.concatenate([pixels, alpha], axis=2)).save(images / "002.png")
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(pixels).save(images / "003.png", exif=exif)

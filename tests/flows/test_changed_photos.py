@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from artifixer.cli import main
-from artifixer.pipeline.capture import CaptureChoice, open_capture
+from artifixer.pipeline.capture import CaptureChoice, load_capture
 from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_STOPPED
 from tests.flows.test_reconstruct_flow import at_file, terminate
 from tests.scenes.capture_files import transforms_content, write_photo, write_transforms
@@ -64,7 +64,7 @@ def main_stopped_again(words: list[str]) -> int:
 
 def test_the_cache_of_resized_photos_gives_the_new_pixels(capture: Path, tmp_path: Path) -> None:
     def pixels() -> list[bytes]:
-        scene = open_capture(CaptureChoice(str(capture), size="32"), None, tmp_path / "cache").scene
+        scene = load_capture(CaptureChoice(str(capture), size="32"), None, tmp_path / "cache").scene
         return [photo.read().tobytes() for photo in scene.photos]
 
     before = pixels()

@@ -21,7 +21,7 @@ from torch import Tensor
 from artifixer.cli import main
 from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_STOPPED
 from artifixer.video.checkpoints.ours import save_model
-from tests.pipeline.test_enhance_renders import frames_in, write_renders
+from tests.pipeline.test_enhance_verb import frames_in, write_renders
 from tests.video.made_models import SMALL, WAN_LIKE, made_model, save_text_encoder
 
 FRAMES = 24
@@ -54,16 +54,16 @@ def words(inputs: tuple[Path, Path], out: Path, *more: str) -> list[str]:
 SIGNALLED = """
 import os, sys
 from artifixer.cli import main
-from artifixer.pipeline import enhance_renders
+from artifixer.pipeline import enhance
 
-write = enhance_renders.write_png
+write = enhance.write_png
 
 def write_png(path, pixels):
     write(path, pixels)
     if path.name == "00015.png":
         os.kill(os.getpid(), int(sys.argv[1]))
 
-enhance_renders.write_png = write_png
+enhance.write_png = write_png
 sys.exit(main(sys.argv[2:]))
 """
 

@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 
 from artifixer.cli import main
-from artifixer.curation import jobs
+from artifixer.curation import pair_folder
 from artifixer.recipes import curate as curate_recipes
 from artifixer.recipes import train as train_recipes
 from artifixer.splats import reconstruct as reconstruct_module
 from artifixer.video.checkpoints.ours import save_model
 from tests.flows.kills import Point, Write, in_process, killed_at, watched_writes
 from tests.flows.made_runs import CAPTURE, results, small_run
-from tests.pipeline.test_enhance_renders import write_renders
+from tests.pipeline.test_enhance_verb import write_renders
 from tests.video.made_models import made_model
 
 #: Files that are kept for continuing, and whose loss at a wrong moment would matter: markers of
@@ -101,7 +101,7 @@ def verbs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reconstruct_module, "SECONDS_BETWEEN_CHECKPOINTS", 0)
         patch.setattr(reconstruct_module, "SHARE_OF_SAVING", 1e9)
-        patch.setattr(jobs, "SCENES_PER_SHARD", 2)
+        patch.setattr(pair_folder, "SCENES_PER_SHARD", 2)
         patch.setitem(train_recipes.RECIPES, "tiny", small_recipe())
         patch.setitem(curate_recipes.RECIPES, "tiny", SHORT_FITS)
         assert reconstruct_into(inputs / "loads_the_kernels") == 0

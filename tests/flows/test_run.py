@@ -24,9 +24,9 @@ from artifixer.commands.run import Command, run_command, run_config
 from artifixer.evaluation.evaluate import VARIANT_TITLES
 from artifixer.geometry.camera_file import read_cameras, write_cameras
 from artifixer.pipeline.capture import CaptureChoice
-from artifixer.pipeline.plan import plan_run
-from artifixer.pipeline.run import Result, stage_names
-from artifixer.pipeline.run_config import ignored_masks, parse_variants
+from artifixer.pipeline.plan import plan_run, wanted_stages
+from artifixer.pipeline.run import Result
+from artifixer.pipeline.run_config import parse_variants
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.media import image_size, read_image
 from artifixer.runtime.seeds import numpy_generator
@@ -271,7 +271,7 @@ def test_the_option_gives_the_second_fit_and_0_the_plain_one_alone(
         config = run_config(command)
         assert config.reconstruct.free_space.weight == weight and config.has_input == (weight > 0)
         assert [stage.name for stage in plan_run(config).stages][: len(stages)] == stages
-        assert list(stage_names(config))[: len(stages)] == stages
+        assert [stage.name for stage in wanted_stages(config)][: len(stages)] == stages
     for recipe in ("paper", "release"):
         assert not run_config(
             Command(CAPTURE, tmp_path, model=str(model), recipe=recipe, device="cpu")
@@ -344,7 +344,7 @@ def test_a_run_that_was_killed_three_times_ends_with_the_same_files(
 def test_a_stop_request_ends_the_stage_and_the_same_call_continues(
     finished: Result, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("artifixer.pipeline.run_work.stop_requested", lambda: True)
+    monkeypatch.setattr("artifixer.pipeline.run_context.stop_requested", lambda: True)
     with pytest.raises(Stopped, match="same command"):
         small_run(tmp_path / "stopped", model, variants=("artifixer",))
     monkeypatch.undo()
@@ -440,9 +440,7 @@ def test_splats_of_the_same_run_give_the_same_frames(
 def test_splats_in_another_frame_are_refused(finished: Result, model: Path, tmp_path: Path) -> None:
     splats = read_splats(finished.out / "splats" / "initial.ply")
     write_splats(tmp_path / "moved.ply", replace(splats, means=splats.means + 100))
-    with pytest.raises(
-        InputError, match=r"moved.ply: PLY and cameras are not in the same frame: .* dB"
-    ):
+    with pytest.raises(InputError, match=r"moved.ply: PLY and cameras are not in the same frame"):
         small_run(tmp_path / "run", model, from_splats=tmp_path / "moved.ply")
     assert not (tmp_path / "run").exists()
 
@@ -495,14 +493,6 @@ def test_variants_are_words() -> None:
     assert parse_variants("3d+, artifixer") == ("artifixer", "artifixer3d_plus")
     with pytest.raises(InputError, match=r"--variants '4d'"):
         parse_variants("4d")
-
-
-def test_masks_are_mentioned(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    assert ignored_masks(str(tmp_path)) == []
-    (tmp_path / "masks").mkdir()
-    (note,) = ignored_masks(str(tmp_path))
-    assert "masks" in note and "ignored" in note
 
 
 def test_the_plan_counts_and_writes_nothing(
@@ -569,7 +559,7 @@ def test_a_continued_run_does_not_ask_the_depth_model_again(
         raise AssertionError("the depth model is asked again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("artifixer.pipeline.run.metric_depth_model", asked)
+        patch.setattr("artifixer.pipeline.run_graph.metric_depth_model", asked)
         assert small_run(out, metric_model, **settings).executed == ()
         shutil.rmtree(out / "frames")
         again = small_run(out, metric_model, **settings)

@@ -12,12 +12,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from artifixer.geometry.local_origin import WORLD
 from tests.pairs.small_pairs import small_pair, write_pairs
 from tests.scenes.capture_files import (
     HEIGHT,
@@ -49,9 +51,7 @@ class Target:
 def _inspect(folder: Path) -> object:
     from artifixer.pipeline.capture import identify
     from artifixer.pipeline.inspect_capture import inspect_capture
-    from artifixer.pipeline.run_config import ignored_masks
 
-    ignored_masks(str(folder))
     identify(str(folder))
     return inspect_capture(str(folder))
 
@@ -132,6 +132,10 @@ def _make_photos(folder: Path) -> None:
     )
     image.convert("P").save(folder / "images" / "h.png")
     image.convert("RGBA").save(folder / "images" / "i.webp")
+    image.save(folder / "images" / "j.avif")
+    import pillow_heif
+
+    pillow_heif.from_pillow(image).save(folder / "images" / "k.heic")
 
 
 def _read_photos(folder: Path) -> object:
@@ -146,7 +150,7 @@ def _read_photos(folder: Path) -> object:
                 read(folder / "images" / name)
             except InputError:
                 continue  # the next photo is read all the same
-    photos._camera_groups(folder / "images", names)
+    photos._camera_groups(photos.readable_photos(folder, folder / "images")[0])
     return _inspect(folder)
 
 
@@ -188,7 +192,7 @@ def _make_structure_from_motion(folder: Path) -> None:
     """A work folder as an earlier structure from motion leaves it."""
     import pycolmap
 
-    from artifixer.runtime.run_folder import fingerprint
+    from artifixer.runtime.fingerprint import fingerprint
     from artifixer.scenes.photos import SfmConfig
 
     write_colmap(folder / "capture", "SIMPLE_RADIAL", views=4)
@@ -360,6 +364,57 @@ def _read_camera_path(folder: Path) -> object:
     return read_camera_path(folder / "cameras.json")
 
 
+def _make_other_paths(folder: Path) -> None:
+    """Paths of other tools, and a COLMAP model."""
+    pose = pose_matrix((1, 2, 3))
+    sizes = {"width": WIDTH, "height": HEIGHT, "fx": 50.0, "fy": 50.0}
+    camera = {"id": 0, "img_name": "a", "position": [1, 2, 3], "rotation": np.eye(3).tolist()}
+    (folder / "cameras.json").write_text(json.dumps([camera | sizes]))
+    frame = {"camera_to_world": [v for row in pose for v in row], "fov": 50.0, "aspect": 1.3}
+    path = {"camera_type": "perspective", "render_width": WIDTH, "render_height": HEIGHT}
+    (folder / "camera_path.json").write_text(json.dumps(path | {"camera_path": [frame]}))
+    (folder / "dataparser_transforms.json").write_text(
+        json.dumps({"transform": pose[:3], "scale": 0.5})
+    )
+    write_colmap(folder, "OPENCV", ".bin", views=3)
+
+
+def _read_other_paths(folder: Path) -> object:
+    from artifixer.scenes.camera_path_file import path_origin, read_camera_path
+
+    for path in (folder / "cameras.json", folder):
+        _try(read_camera_path, path)
+        _try(path_origin, path)
+    return read_camera_path(folder / "camera_path.json")
+
+
+def _make_masked(folder: Path) -> None:
+    """A NeRF-synthetic folder with alpha, and masks of other photos."""
+    for part in ("train", "val", "test"):
+        frames = []
+        for number in range(2):
+            path = folder / part / f"r_{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            alpha = np.full((HEIGHT, WIDTH), 100 * number, np.uint8)
+            Image.fromarray(np.dstack([noise(WIDTH, HEIGHT), alpha])).save(path)
+            pose = pose_matrix((number, 0, 0))
+            frames.append({"file_path": f"./{part}/r_{number}", "transform_matrix": pose})
+        content = {"camera_angle_x": 0.7, "frames": frames}
+        (folder / f"transforms_{part}.json").write_text(json.dumps(content))
+    (folder / "masks" / "test").mkdir(parents=True)
+    Image.fromarray(noise(WIDTH, HEIGHT)[..., 0]).save(folder / "masks" / "test" / "r_0.png")
+
+
+def _read_masked(folder: Path) -> object:
+    from artifixer.scenes.formats import load_scene
+
+    for photo in load_scene(folder).photos:
+        for layer in (photo.read, photo.mask, photo.opacity):
+            if layer is not None:
+                _try(layer)
+    return _inspect(folder)
+
+
 def _make_renders(folder: Path) -> None:
     from artifixer.geometry.camera_file import CameraFrame
     from artifixer.splats.render import render
@@ -391,16 +446,17 @@ def _read_renders(folder: Path) -> object:
 
 def _make_run(folder: Path) -> None:
     """State of a run: markers, times, figures, and a list of its files."""
-    from artifixer.pipeline.run_stages import Stages
+    from artifixer.runtime.files import write_bytes
+    from artifixer.runtime.json_io import write_json
     from artifixer.runtime.progress import Progress
-    from artifixer.runtime.run_folder import RunFolder, write_bytes, write_json
+    from artifixer.runtime.run_folder import RunFolder
+    from artifixer.runtime.stages import StageFiles, Stages
 
     with RunFolder.open(folder / "run", {"capture": "fox"}, {"steps": {"a": 1}}) as run:
         stages = Stages(run, Progress(output=None))
         stages.complete(
-            "render",
+            StageFiles("render", ("renders",)),
             {"splats": "a"},
-            ["renders"],
             1,
             lambda stage: write_bytes(run.path("renders", "00000.png"), b"png"),
         )
@@ -433,10 +489,11 @@ def _make_run(folder: Path) -> None:
 
 def _read_run(folder: Path) -> object:
     from artifixer.evaluation.variant_table import read_variants, variant_lines
-    from artifixer.pipeline.run_stages import Stages
     from artifixer.runtime.errors import InputError
+    from artifixer.runtime.files import write_bytes
     from artifixer.runtime.progress import Progress
-    from artifixer.runtime.run_folder import RunFolder, write_bytes
+    from artifixer.runtime.run_folder import RunFolder
+    from artifixer.runtime.stages import StageFiles, Stages
     from artifixer.training.watching import MetricsFile
 
     root = folder / "run"
@@ -444,10 +501,11 @@ def _read_run(folder: Path) -> object:
     with RunFolder.open(root, {"capture": "fox"}, {"steps": {"a": 1}}) as run:
         stages = _try(Stages, run, Progress(output=None, log_file=root / "log.txt"))
         if isinstance(stages, Stages):
+            files = StageFiles("render", ("renders",))
             work = lambda stage: write_bytes(run.path("renders", "00000.png"), b"png")  # noqa: E731
             for key in ("a", "b"):
-                _try(stages.complete, "render", {"splats": key}, ["renders"], 1, work)
-            _try(stages.discard, "render", ["renders"])
+                _try(stages.complete, files, {"splats": key}, 1, work)
+            _try(stages.discard, files)
         if isinstance(_try(MetricsFile, root / "metrics.jsonl", 3), InputError):
             raise InputError("metrics.jsonl refused")
     return _try(lambda: RunFolder.open(root, {"capture": "plush"}, {}, overwrite=True).close())
@@ -455,7 +513,8 @@ def _read_run(folder: Path) -> object:
 
 def _make_reconstruction(folder: Path) -> None:
     from artifixer.geometry.camera_file import CameraFrame, write_cameras
-    from artifixer.runtime.run_folder import RunFolder, write_json
+    from artifixer.runtime.json_io import write_json
+    from artifixer.runtime.run_folder import RunFolder
     from artifixer.splats.free_space import STATE_PREFIX
     from artifixer.splats.ply import write_splats
     from artifixer.splats.reconstruct import _save
@@ -487,14 +546,16 @@ def _make_reconstruction(folder: Path) -> None:
 
 
 def _read_reconstruction(folder: Path) -> object:
-    from artifixer.pipeline.reconstruct_capture import _finished
-    from artifixer.pipeline.render_path import open_source, path_frames
+    from artifixer.pipeline.reconstruct import _result
+    from artifixer.pipeline.render import open_source, path_frames
     from artifixer.recipes.run import RECIPES
     from artifixer.runtime.run_folder import RunFolder
     from artifixer.splats.free_space import FreeSpaceConfig, FreeSpaceLoss
+    from artifixer.splats.ply import read_splats
     from artifixer.splats.reconstruct import _load_or_start
 
-    config, capture = RECIPES["tiny"].reconstruct, Any
+    config = RECIPES["tiny"].reconstruct
+    capture: Any = SimpleNamespace(scene=SimpleNamespace(origin=WORLD))
     pull = FreeSpaceLoss([_cameras(1, 16, 12)], 1.0, 0.01, FreeSpaceConfig())
 
     def continued() -> None:
@@ -506,7 +567,7 @@ def _read_reconstruction(folder: Path) -> object:
 
     _try(continued)
     with RunFolder.open(folder / "run", {}, {}) as run:
-        _try(_finished, run, capture)
+        _try(lambda: _result(run, read_splats(run.root / "splats.ply"), capture))
     source = open_source(folder / "run")
     return path_frames(source, "heldout", 5)
 
@@ -562,14 +623,16 @@ def _read_with_right_checksums(folder: Path) -> object:
 
 def _make_curation(folder: Path) -> None:
     """A folder with one scene waiting for its shard."""
-    from artifixer.curation.jobs import MadeScene, PairFigures, Source, _PairFolder
+    from artifixer.curation.make_scene import MadeScene, PairFigures
+    from artifixer.curation.pair_folder import PairFolder
+    from artifixer.curation.sources import Source
     from artifixer.pairs.shards import describe, encode_sample
     from artifixer.runtime.run_folder import RunFolder
 
     sources = [Source(f"procedural:{number}", f"procedural:{number}") for number in range(20)]
     figures = PairFigures("a", 3, 10, 100, 20.0, 20.0, 0.5, 0.5)
     with RunFolder.open(folder / "pairs", {}, {}) as run:
-        made = _PairFolder(run, sources)
+        made = PairFolder(run, sources)
         for number in (*range(16), 17):
             pair = small_pair(f"{number:06d}_0", height=8, width=16, frames=5, views=1)
             data = encode_sample(pair)
@@ -587,12 +650,14 @@ def _make_curation(folder: Path) -> None:
 
 
 def _read_curation(folder: Path) -> object:
-    from artifixer.curation.jobs import MadeScene, Source, _PairFolder
+    from artifixer.curation.make_scene import MadeScene
+    from artifixer.curation.pair_folder import PairFolder
+    from artifixer.curation.sources import Source
     from artifixer.runtime.run_folder import RunFolder
 
     sources = [Source(f"procedural:{number}", f"procedural:{number}") for number in range(20)]
     with RunFolder.open(folder / "pairs", {}, {}) as run:
-        found = _PairFolder(run, sources)
+        found = PairFolder(run, sources)
         for number in range(20):
             if number not in found.records:
                 found.add(number, MadeScene((), (), 1.0, "no photos"))
@@ -709,13 +774,13 @@ def _read_text_encoder(folder: Path) -> object:
 
 
 def _make_resumed_enhance(folder: Path) -> None:
-    from artifixer.pipeline.enhance_renders import StoreOnDisk
+    from artifixer.pipeline.enhance import StoreOnDisk
 
     StoreOnDisk(folder / "state").save(0, torch.ones(1, 6, 2, 4, 4))
 
 
 def _read_resumed_enhance(folder: Path) -> object:
-    from artifixer.pipeline.enhance_renders import StoreOnDisk
+    from artifixer.pipeline.enhance import StoreOnDisk
 
     return StoreOnDisk(folder / "state").load(0)
 
@@ -783,6 +848,85 @@ def _read_depth_model(folder: Path) -> object:
     return metric_depth_model(str(folder))(noise(WIDTH, HEIGHT), _cameras(1))
 
 
+DL3DV_SCENE = "a" * 64
+
+
+def _make_dl3dv(folder: Path) -> None:
+    from tests.evaluation.made_benchmarks import dl3dv_files, write_zip
+
+    files, _ = dl3dv_files(DL3DV_SCENE, 3)
+    write_zip(folder / "1K" / f"{DL3DV_SCENE}.zip", files)
+    for name, content in files.items():
+        path = folder / "unpacked" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _read_dl3dv(folder: Path) -> object:
+    from artifixer.scenes.dl3dv import find_scene, open_scene
+
+    found = []
+    for root in (folder, folder / "unpacked"):
+        path = find_scene(root, DL3DV_SCENE)
+        if path is not None:
+            scene = open_scene(path, DL3DV_SCENE)
+            found.append([scene.read(name) for name in scene.names])
+    return found
+
+
+def _make_benchmarks(folder: Path) -> None:
+    """Nerfbusters with masks, the split of DL3DV's authors, and frames of another method."""
+    from tests.evaluation.made_benchmarks import dl3dv_files, write, write_nerfbusters, write_zip
+
+    _, heldout = write_nerfbusters(folder / "data", "art", folder / "masks")
+    for rank in range(len(heldout)):
+        write(folder / "frames" / f"{rank:05d}.png", b"\x89PNG")
+    scene = _difix_scene()
+    files, _ = dl3dv_files(scene, 4)
+    write_zip(folder / "data" / f"{scene}.zip", files)
+    write(folder / "ids" / scene / "difix_train_ids.json", "[0, 2]")
+
+
+def _read_benchmarks(folder: Path) -> object:
+    from artifixer.evaluation.frames import find_frames
+    from artifixer.evaluation.protocols import Options, protocol, read_mask
+
+    options = Options(masks=folder / "masks", train_ids=folder / "ids")
+    data, work = folder / "data", folder / "work"
+    scene = protocol("nerfbusters").open(data, "art", options, work / "capture")
+    for mask in scene.masks.values():
+        read_mask(mask, WIDTH, HEIGHT)
+    find_frames("mine", folder / "frames", "art", scene.photos, scene.heldout, "rank")
+    name = _difix_scene()
+    if protocol("dl3dv-difix").find(data, name) is None:
+        return scene.heldout
+    return protocol("dl3dv-difix").open(data, name, replace(options, masks=None), work / "other")
+
+
+def _difix_scene() -> str:
+    from tests.evaluation.made_benchmarks import plain_dl3dv_scene
+
+    return plain_dl3dv_scene("difix")
+
+
+def _make_scores(folder: Path) -> None:
+    from artifixer.evaluation.profiles import Networks
+    from artifixer.evaluation.scores import View, score_scene, write_scores
+
+    pixels = noise(WIDTH, HEIGHT)
+    scores = score_scene(
+        [View("a.png", pixels, pixels[::-1].copy(), "b.png", "a.png")], ["genfusion"], Networks()
+    )
+    scores = replace(scores, features={"kd_ours": np.ones((2, 3), np.float32)})
+    write_scores(folder / "scores.json", scores)
+
+
+def _read_scores(folder: Path) -> object:
+    from artifixer.evaluation.scores import read_scores, summarise
+
+    return summarise({"scene": read_scores(folder / "scores.json")}, {})
+
+
 TARGETS: dict[str, Target] = {
     "colmap binary": Target(
         lambda folder: write_colmap(folder, "OPENCV", ".bin", views=3) and None, _inspect, 3
@@ -800,6 +944,8 @@ TARGETS: dict[str, Target] = {
     "ply": Target(_make_ply, _read_ply, 4),
     "splat files": Target(_make_splat_files, _read_splat_files, 3),
     "camera path": Target(_make_camera_path, _read_camera_path, 2),
+    "paths of other tools": Target(_make_other_paths, _read_other_paths, 2),
+    "masks and alpha": Target(_make_masked, _read_masked, 2),
     "render folder": Target(_make_renders, _read_renders, 3),
     "run": Target(_make_run, _read_run, 4),
     "reconstruction": Target(_make_reconstruction, _read_reconstruction, 3),
@@ -814,6 +960,9 @@ TARGETS: dict[str, Target] = {
     "training": Target(_make_training, _read_training, 2),
     "depth model": Target(_make_depth_model, _read_depth_model, 1),
     "resumed enhance": Target(_make_resumed_enhance, _read_resumed_enhance, 1),
+    "dl3dv": Target(_make_dl3dv, _read_dl3dv, 3),
+    "benchmarks": Target(_make_benchmarks, _read_benchmarks, 2),
+    "scores": Target(_make_scores, _read_scores, 1),
 }
 
 if __name__ == "__main__":  # makes the folders of all targets: python -m tests.fuzz.targets FOLDER

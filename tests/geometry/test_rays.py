@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from artifixer.geometry.cameras import Cameras, LensModel
-from artifixer.geometry.rays import pixel_grid, pixel_rays, pluecker_map
+from artifixer.geometry.rays import pixel_grid, pixel_rays
 from artifixer.geometry.transforms import quaternion_to_matrix
 
 #: Newton's method in float64, pixels of a 12-pixel image.
@@ -55,22 +55,8 @@ def test_points_on_a_ray_project_to_its_pixel(model: LensModel) -> None:
             torch.testing.assert_close(pixels[0], pixel_grid(views), atol=INVERSE_LENS, rtol=0)
 
 
-def test_pluecker_maps_are_the_same_for_every_point_of_a_ray() -> None:
-    views = cameras()
-    directions, moments = pluecker_map(views).split(3, dim=-1)
-    origins = views.centers[:, None, None]
-    torch.testing.assert_close(
-        (directions * moments).sum(dim=-1),
-        torch.zeros(2, 9, 12, dtype=torch.float64),
-        atol=ROUNDING,
-        rtol=0,
-    )
-    elsewhere = torch.linalg.cross(origins + 3.7 * directions, directions)
-    torch.testing.assert_close(moments, elsewhere, atol=ROUNDING, rtol=0)
-
-
-def test_pluecker_maps_move_with_the_world() -> None:
-    """Directions turn, moments turn and gain translation x direction."""
+def test_rays_move_with_the_world() -> None:
+    """Directions turn; origins turn and are shifted."""
     views = cameras()
     turn = quaternion_to_matrix(torch.tensor([0.3, -0.5, 0.7, 0.2], dtype=torch.float64))
     shift = torch.tensor([1.0, -2, 0.5], dtype=torch.float64)
@@ -84,12 +70,13 @@ def test_pluecker_maps_move_with_the_world() -> None:
         views.model,
         views.distortion,
     )
-    directions, moments = pluecker_map(views).split(3, dim=-1)
-    new_directions, new_moments = pluecker_map(moved).split(3, dim=-1)
+    origins, directions = pixel_rays(views)
+    new_origins, new_directions = pixel_rays(moved)
     torch.testing.assert_close(new_directions, directions @ turn.T, atol=ROUNDING, rtol=0)
-    expected = moments @ turn.T + torch.linalg.cross(shift.expand_as(directions), new_directions)
-    torch.testing.assert_close(new_moments, expected, atol=ROUNDING, rtol=0)
+    torch.testing.assert_close(new_origins, origins @ turn.T + shift, atol=ROUNDING, rtol=0)
 
 
 def test_float32_stays_float32() -> None:
-    assert pluecker_map(cameras().to(dtype=torch.float32)).dtype == torch.float32
+    assert all(
+        rays.dtype == torch.float32 for rays in pixel_rays(cameras().to(dtype=torch.float32))
+    )

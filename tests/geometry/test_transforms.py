@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.spatial.transform import Rotation, Slerp
+from scipy.spatial.transform import Rotation
 
 from artifixer.geometry.transforms import (
     invert_rigid,
@@ -14,7 +14,6 @@ from artifixer.geometry.transforms import (
     quaternion_to_matrix,
     rotation_angle,
     similarity_fit,
-    slerp,
 )
 
 
@@ -43,21 +42,6 @@ def test_rotation_angle_is_exact_for_tiny_and_for_half_turns():
             rtol=1e-6,
             atol=1e-12,
         )
-
-
-def test_slerp_equals_scipy():
-    a, b = matrix_to_quaternion(rotations(2)[:2])
-    for fraction in (0.0, 0.2, 0.5, 1.0):
-        found = quaternion_to_matrix(slerp(a, b, torch.tensor(fraction, dtype=torch.float64)))
-        both = Rotation.from_quat(torch.stack([a, b]).numpy(), scalar_first=True)
-        torch.testing.assert_close(
-            found, torch.from_numpy(Slerp([0, 1], both)(fraction).as_matrix())
-        )
-
-
-def test_slerp_between_equal_rotations_stays_there():
-    a = matrix_to_quaternion(rotations(1)[:1])
-    torch.testing.assert_close(slerp(a, -a, torch.tensor([0.3], dtype=torch.float64)), a)
 
 
 def test_look_at_centres_the_target_upright():

@@ -22,7 +22,7 @@ from artifixer.pairs.shards import (
     read_sample,
 )
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import read_json, write_json
+from artifixer.runtime.json_io import read_json, write_json
 
 
 @pytest.mark.parametrize("views", [0, 3])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from artifixer.pipeline.capture import CaptureChoice, check_output, identify, open_capture
+from artifixer.pipeline.capture import CaptureChoice, check_output, identify, load_capture
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.photo_files import resize_scene
 from tests.scenes.capture_files import transforms_content, write_photo, write_transforms
@@ -73,30 +73,30 @@ def test_results_inside_the_capture_are_refused(capture: Path, tmp_path: Path, o
 
 def test_without_a_choice_a_part_is_held_out(capture: Path) -> None:
     """Every 8th photo, every 4th of a small capture."""
-    small = open_capture(CaptureChoice(str(capture)), None)
+    small = load_capture(CaptureChoice(str(capture)), None)
     assert small.split.name == "every_4"
     assert (small.training, small.heldout) == ((1, 2, 3), (0, 4))
-    larger = open_capture(CaptureChoice("procedural:7:frames=17,width=16,height=12"), None)
+    larger = load_capture(CaptureChoice("procedural:7:frames=17,width=16,height=12"), None)
     assert larger.split.name == "every_8"
     assert larger.heldout == (0, 8, 16)
 
 
 def test_choices_exclude_each_other(capture: Path) -> None:
     choice = CaptureChoice(str(capture), views=3)
-    assert open_capture(choice, None).split.name == "algorithm1_K3"
-    assert open_capture(replace(choice, views=None, all_views=True), None).heldout == ()
+    assert load_capture(choice, None).split.name == "algorithm1_K3"
+    assert load_capture(replace(choice, views=None, all_views=True), None).heldout == ()
     with pytest.raises(InputError, match="give one of them"):
-        open_capture(replace(choice, all_views=True), None)
+        load_capture(replace(choice, all_views=True), None)
 
 
 def test_photos_and_cameras_have_the_wanted_size_and_are_cached(
     capture: Path, tmp_path: Path
 ) -> None:
-    opened = open_capture(CaptureChoice(str(capture), size="32"), None, tmp_path / "cache")
+    opened = load_capture(CaptureChoice(str(capture), size="32"), None, tmp_path / "cache")
     assert not (tmp_path / "cache").exists(), "nothing is written before a photo is read"
     photo, camera = opened.scene.photos[1], opened.scene.cameras[1]
     assert (photo.width, photo.height) == (camera.width, camera.height) == (32, 24)
     photo.read()
     assert len(list((tmp_path / "cache").iterdir())) == 1
-    unchanged = open_capture(CaptureChoice(str(capture)), None).scene
+    unchanged = load_capture(CaptureChoice(str(capture)), None).scene
     assert (resize_scene(unchanged, "32").photos[1].read() == photo.read()).all()

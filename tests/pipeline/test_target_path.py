@@ -13,7 +13,7 @@ import torch
 
 from artifixer.geometry.camera_file import CameraFrame, write_cameras
 from artifixer.geometry.transforms import invert_rigid, look_at
-from artifixer.pipeline.capture import OpenCapture
+from artifixer.pipeline.capture import LoadedCapture
 from artifixer.pipeline.target_path import (
     capture_distance,
     heldout_frames,
@@ -38,11 +38,11 @@ def arc_scene() -> Scene:
     )
 
 
-def opened(scene: Scene, heldout: tuple[int, ...] = (1, 3, 5)) -> OpenCapture:
+def opened(scene: Scene, heldout: tuple[int, ...] = (1, 3, 5)) -> LoadedCapture:
     training = tuple(i for i in range(len(scene.photos)) if i not in heldout)
     names = [photo.name for photo in scene.photos]
     split = Split("made", tuple(names[i] for i in training), tuple(names[i] for i in heldout))
-    return OpenCapture(scene, split, training, heldout)
+    return LoadedCapture(scene, split, training, heldout)
 
 
 def test_a_tour_stands_exactly_at_every_heldout_camera() -> None:

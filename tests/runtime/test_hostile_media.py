@@ -21,10 +21,9 @@ from artifixer.runtime.media import (
     exif_orientation,
     image_size,
     read_image,
-    read_npy,
     read_video,
-    write_npy,
 )
+from artifixer.runtime.npy import read_npy, write_npy
 from tests.runtime.test_files import in_time
 
 #: Pipes, sockets, devices and links.

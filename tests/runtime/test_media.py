@@ -1,7 +1,10 @@
 """Images, arrays and videos: there and back, same bytes for same pixels, unusual and damaged files."""
 
 import ctypes
+import importlib.util
 import struct
+import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +14,13 @@ from PIL import Image
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.media import (
     VideoWriter,
+    has_alpha,
     image_size,
     read_image,
-    read_npy,
     read_video,
-    write_npy,
     write_png,
 )
+from artifixer.runtime.npy import read_npy, write_npy
 
 # levels: quantisation of H.264 at its quality setting, and halved colour resolution, on a smooth
 # picture
@@ -168,3 +171,65 @@ def test_failure_leaves_no_video(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         fail_halfway()
     assert list(tmp_path.iterdir()) == []
+
+
+def _smooth(width: int = 64, height: int = 48) -> np.ndarray:
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return np.stack([x, y, 255 - x], axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".avif", ".jfif", ".jpg"])
+def test_photos_of_phones_are_read_by_content(tmp_path: Path, suffix: str) -> None:
+    """HEIC also under the name of a JPEG."""
+    path = tmp_path / f"photo{suffix}"
+    if suffix in (".heic", ".jpg"):
+        pillow_heif = pytest.importorskip("pillow_heif")
+        pillow_heif.from_pillow(Image.fromarray(_smooth())).save(path, quality=95)
+    else:
+        kind = "AVIF" if suffix == ".avif" else "JPEG"
+        Image.fromarray(_smooth()).save(path, kind, quality=95)
+    assert image_size(path) == (64, 48)
+    assert np.abs(read_image(path).astype(int) - _smooth()).mean() < 4
+    assert not has_alpha(path)
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".avif"])
+def test_turned_photos_of_phones_come_upright(tmp_path: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(_smooth())))
+    path = tmp_path / f"photo{suffix}"
+    if suffix == ".heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+        stored.save(path, "HEIF", quality=95, exif=exif.tobytes())
+    else:
+        stored.save(path, "AVIF", quality=95, exif=exif.tobytes())
+    assert image_size(path) == (64, 48)
+    assert np.abs(read_image(path).astype(int) - _smooth()).mean() < 4
+
+
+def test_heic_without_its_library_names_the_extra(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 100)
+    with pytest.raises(InputError, match=r"a\.jpg: cannot read"):
+        read_image(tmp_path / "a.jpg")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"needs pillow-heif \(pip install 'artifixer\[formats\]'"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_anamorphic_video_gets_square_pixels(tmp_path: Path) -> None:
+    import av
+
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        for _ in range(3):
+            frame = av.VideoFrame.from_ndarray(_smooth(48, 48), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    frames = list(read_video(path))
+    assert [frame.shape for frame in frames] == [(48, 64, 3)] * 3
+    assert np.abs(frames[0].astype(int) - _smooth(64, 48)).mean() < 8

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import RunFolder, read_json, write_bytes, write_json
+from artifixer.runtime.files import write_bytes
+from artifixer.runtime.json_io import read_json, write_json
+from artifixer.runtime.run_folder import RunFolder
 
 #: Pipes, sockets, devices and links.
 pytestmark = pytest.mark.posix

@@ -14,7 +14,7 @@ import pytest
 
 from artifixer.runtime import system
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import append_text, write_bytes
+from artifixer.runtime.files import append_text, write_bytes
 from artifixer.runtime.system import (
     FolderLock,
     available_memory,

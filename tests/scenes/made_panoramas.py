@@ -15,8 +15,8 @@ from torch import Tensor
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.media import write_png
 from artifixer.scenes import procedural
-from artifixer.scenes.procedural_builder import World
-from artifixer.scenes.procedural_raycast import radiance_image
+from artifixer.scenes.procedural.raycast import radiance_image
+from artifixer.scenes.procedural.world import World
 
 ROOM = "procedural:5:frames={count},width=64,height=64,place=room"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -127,7 +130,7 @@ def test_lens_models_that_cannot_be_mapped_are_refused(tmp_path, lens):
     write_colmap(tmp_path, lens)
     with pytest.raises(
         InputError,
-        match=rf"images: camera 1 has the lens model {lens}, which cannot be mapped; expected one of .*OPENCV",
+        match=rf"images\.bin: camera 1 has the lens model {lens}, which cannot be mapped; expected one of .*OPENCV",
     ):
         _load(tmp_path)
 
@@ -178,14 +181,20 @@ def test_resized_photos_scale_cameras_and_tracks(tmp_path):
     torch.testing.assert_close(half.points.observed_pixel * 2, full.points.observed_pixel)
 
 
-def test_a_photo_of_another_aspect_is_refused_with_both_sizes(tmp_path):
+def test_a_photo_of_another_aspect_is_left_out_and_named_with_both_sizes(tmp_path):
     write_colmap(tmp_path)
-    name = sorted((tmp_path / "images").iterdir())[0]
-    write_photo(name, 64, 64)
-    with pytest.raises(
-        InputError,
-        match=rf"{name.name}: the photo has 64x64 pixels, its camera in .*images 64x48; expected the same size",
-    ):
+    photos = sorted((tmp_path / "images").iterdir())
+    write_photo(photos[0], 64, 64)
+    message = (
+        rf"{photos[0].name}: the photo has 64x64 pixels, its camera in .*images\.bin 64x48; expected the"
+        " same size"
+    )
+    scene = _load(tmp_path)
+    assert len(scene.photos) == 3
+    assert any(re.search(message, note) for note in scene.notes)
+    for photo in photos[1:]:
+        write_photo(photo, 64, 64)
+    with pytest.raises(InputError, match=message):
         _load(tmp_path)
 
 
@@ -261,13 +270,7 @@ def test_damaged_binary_files_are_refused_by_name(tmp_path, file, change):
         ("cameras.txt", "PINHOLE 64 48", "PINHOLE 0 48", "has the size 0x48"),
         ("cameras.txt", "1 PINHOLE", "7 PINHOLE", "uses camera 1, which does not exist"),
         ("cameras.txt", "1 PINHOLE", "one PINHOLE", "should hold whole numbers"),
-        (
-            "images.txt",
-            " 1 camera000001_frame000001.png",
-            " 9 camera000001_frame000001.png",
-            "uses camera 9, which does not exist",
-        ),
-        ("images.txt", "frame000001.png", "frame000000.png", "occurs twice"),
+        ("images.txt", "2 0.", "1 0.", "occurs twice; expected unique ids"),
         (
             "images.txt",
             "camera000001_frame000001.png",
@@ -292,39 +295,204 @@ def test_inconsistent_text_files_are_refused(tmp_path, file, old, new, message):
         _load(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("file", "line", "word", "value", "message"),
-    [
-        ("images.txt", 0, 1, "inf", "expected a unit quaternion"),
-        ("images.txt", 0, 6, "nan", "has the translation .*nan"),
-        ("images.txt", 0, 6, "1e300", "expected numbers of at most 1e[+]12"),
-        ("images.txt", 1, 0, "nan", "has keypoints that are not numbers"),
-        ("images.txt", 1, 2, "999", "has no point 999, which a keypoint in images.txt observes"),
-        ("points3D.txt", 0, 1, "-inf", "holds positions that are not numbers"),
-        ("points3D.txt", 0, 4, "256", r"has the colour \[256"),
-        ("points3D.txt", 0, 8, "77", "of image 77, which does not observe it"),
-    ],
-)
-def test_strange_numbers_are_refused(tmp_path, file, line, word, value, message):
-    write_colmap(tmp_path, suffix=".txt")
-    path = tmp_path / "sparse" / "0" / file
+def _write_word(path: Path, line: int, word: int, value: str) -> None:
+    """Replace a word of the file's ``line``-th entry."""
     lines = path.read_text().splitlines()
     entries = [number for number, text in enumerate(lines) if not text.startswith("#")]
     words = lines[entries[line]].split(" ")
     words[word] = value
     lines[entries[line]] = " ".join(words)
     path.write_text("\n".join(lines))
-    with pytest.raises(InputError, match=rf"(images|points3D)\.txt: .*{message}"):
+
+
+def test_a_point_colour_out_of_range_is_refused(tmp_path):
+    write_colmap(tmp_path, suffix=".txt")
+    _write_word(tmp_path / "sparse" / "0" / "points3D.txt", 0, 4, "256")
+    with pytest.raises(InputError, match=r"points3D\.txt: .*has the colour \[256"):
         _load(tmp_path)
 
 
-def test_tracks_of_another_model_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("word", "value", "message"),
+    [
+        (1, "inf", "expected a unit quaternion"),
+        (6, "nan", "has the translation .*nan"),
+        (6, "-nan(ind)", "has the translation .*nan"),
+        (6, "1.#QNAN", "has the translation .*nan"),
+        (6, "1e300", "expected numbers of at most 1e[+]12"),
+        (8, "9", "uses camera 9, which does not exist"),
+    ],
+)
+def test_one_broken_image_is_left_out_and_named(tmp_path, word, value, message):
+    model = write_colmap(tmp_path, suffix=".txt")
+    whole = _load(tmp_path)
+    _write_word(tmp_path / "sparse" / "0" / "images.txt", 2, word, value)
+    scene = _load(tmp_path)
+    assert len(scene.photos) == len(model.images) - 1
+    (note,) = [note for note in scene.notes if "photos are left out: " in note]
+    assert re.search(rf"images\.txt: 1 of 4 photos are left out: image \d .*{message}", note)
+    assert len(scene.lost_photos) == 1
+    for photo, camera in zip(scene.photos, scene.cameras, strict=True):
+        torch.testing.assert_close(camera.viewmats, whole.cameras[whole.index(photo.name)].viewmats)
+    assert scene.points is not None and scene.points.has_tracks
+    assert int(scene.points.observed_view.max()) == 2
+
+
+@pytest.mark.parametrize("same_pose", [True, False])
+def test_a_photo_listed_twice_counts_once_or_with_other_poses_not_at_all(tmp_path, same_pose):
+    write_colmap(tmp_path, suffix=".txt")
+    whole = _load(tmp_path)
+    path = tmp_path / "sparse" / "0" / "images.txt"
+    entry = next(text for text in path.read_text().splitlines() if not text.startswith("#"))
+    words = ["99", *entry.split(" ")[1:]]
+    if not same_pose:
+        words[5] = "7"
+    path.write_text(path.read_text().rstrip("\n") + f"\n{' '.join(words)}\n\n")
+    scene = _load(tmp_path)
+    assert len(scene.photos) == (4 if same_pose else 3)
+    assert scene.lost_photos == (() if same_pose else (f"images/{words[9]}",))
+    assert same_pose or any("occurs twice, with other poses" in note for note in scene.notes)
+    for photo, camera in zip(scene.photos, scene.cameras, strict=True):
+        torch.testing.assert_close(camera.viewmats, whole.cameras[whole.index(photo.name)].viewmats)
+
+
+def test_more_broken_images_than_good_ones_are_refused(tmp_path):
+    write_colmap(tmp_path, suffix=".txt", views=5)
+    for image in range(2):
+        _write_word(tmp_path / "sparse" / "0" / "images.txt", 2 * image, 6, "nan")
+    assert len(_load(tmp_path).photos) == 3
+    _write_word(tmp_path / "sparse" / "0" / "images.txt", 4, 6, "nan")
+    with pytest.raises(InputError, match=r"image 1 .*has the translation .*\(3 of 5 such\)"):
+        _load(tmp_path)
+
+
+def test_a_broken_camera_that_no_photo_uses_is_left_out_and_named(tmp_path):
+    write_colmap(tmp_path, suffix=".txt")
+    path = tmp_path / "sparse" / "0" / "cameras.txt"
+    bad = "7 PINHOLE 64 48 -nan(ind) -nan(ind) -nan(ind) -nan(ind)\n"
+    path.write_text(path.read_text().rstrip("\n") + "\n" + bad)
+    scene = _load(tmp_path)
+    assert len(scene.photos) == 4
+    assert any("1 broken camera that no photo uses left out (camera 7" in n for n in scene.notes)
+
+
+def test_photos_of_a_broken_camera_are_left_out_and_named(tmp_path):
+    write_colmap(tmp_path, suffix=".txt", views=2, cameras_per_rig=2)
+    path = tmp_path / "sparse" / "0" / "cameras.txt"
+    path.write_text(path.read_text().replace("2 PINHOLE 64 48 64 ", "2 PINHOLE 64 48 nan "))
+    scene = _load(tmp_path)
+    assert len(scene.photos) == len(scene.lost_photos) == 2
+    assert any("2 of 4 photos are left out" in note and "fx = nan" in note for note in scene.notes)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"\xff\xd8\xff\xe0"])
+def test_one_photo_that_is_no_image_is_left_out_and_named(tmp_path, content):
     write_colmap(tmp_path)
-    write_colmap(tmp_path / "other", views=3)
-    path = tmp_path / "sparse" / "0" / "points3D.bin"
-    path.write_bytes((tmp_path / "other" / "sparse" / "0" / "points3D.bin").read_bytes())
-    with pytest.raises(InputError, match=r"points3D\.bin: .*do not belong together"):
-        _load(tmp_path)
+    photo = tmp_path / "images" / "camera000001_frame000001.png"
+    photo.write_bytes(content)
+    scene = _load(tmp_path)
+    assert len(scene.photos) == 3
+    assert scene.lost_photos == ("images/camera000001_frame000001.png",)
+    assert any("camera000001_frame000001.png: cannot read" in note for note in scene.notes)
+
+
+@pytest.mark.parametrize("value", ["nan", "999"])
+def test_one_observation_without_sense_is_left_out(tmp_path, value):
+    write_colmap(tmp_path, suffix=".txt")
+    before = _load(tmp_path).points
+    word = 0 if value == "nan" else 2
+    _write_word(tmp_path / "sparse" / "0" / "images.txt", 1, word, value)
+    scene = _load(tmp_path)
+    assert scene.points is not None and before is not None
+    lost = before.observed_point.numel() - scene.points.observed_point.numel()
+    assert lost <= 1  # the first keypoint may observe nothing
+    assert lost == 0 or any("observations are left out" in note for note in scene.notes)
+
+
+def test_a_point_at_no_place_is_left_out(tmp_path):
+    write_colmap(tmp_path, suffix=".txt")
+    before = _load(tmp_path).points
+    _write_word(tmp_path / "sparse" / "0" / "points3D.txt", 3, 1, "-inf")
+    scene = _load(tmp_path)
+    assert before is not None and scene.points is not None
+    assert len(scene.points) == len(before) - 1
+    assert any("1 of 30 points are left out" in note for note in scene.notes)
+    torch.testing.assert_close(_observations(scene), _observations_of_points(before, scene.points))
+
+
+def _observations(scene) -> torch.Tensor:
+    """Position, view and pixel of every observation, sorted."""
+    points = scene.points
+    rows = [points.xyz[points.observed_point], points.observed_view[:, None], points.observed_pixel]
+    return torch.tensor(sorted(torch.cat(rows, dim=1).tolist()))
+
+
+def _observations_of_points(before, after) -> torch.Tensor:
+    """The observations of those points of ``before`` that ``after`` has too."""
+    kept = (before.xyz[:, None] == after.xyz[None]).all(dim=-1).any(dim=1)
+    own = kept[before.observed_point]
+    rows = [
+        before.xyz[before.observed_point[own]],
+        before.observed_view[own][:, None],
+        before.observed_pixel[own],
+    ]
+    return torch.tensor(sorted(torch.cat(rows, dim=1).tolist()))
+
+
+def test_a_shortened_list_of_points_keeps_the_observations_of_the_others(tmp_path):
+    write_colmap(tmp_path, suffix=".txt")
+    before = _load(tmp_path).points
+    path = tmp_path / "sparse" / "0" / "points3D.txt"
+    path.write_text("\n".join(path.read_text().splitlines()[:-12]) + "\n")
+    scene = _load(tmp_path)
+    assert before is not None and scene.points is not None and len(scene.points) == 18
+    torch.testing.assert_close(_observations(scene), _observations_of_points(before, scene.points))
+    assert any("observations are left out: images.txt and points3D" in n for n in scene.notes)
+
+
+@pytest.mark.parametrize("first_id", [1, 100_000])
+def test_lidar_points_in_place_of_the_sparse_ones_are_used_without_tracks(tmp_path, first_id):
+    write_colmap(tmp_path, suffix=".txt")
+    xyz = np.random.default_rng(0).normal(size=(500, 3))
+    rows = [f"{i} {x} {y} {z} 200 100 50 0\n" for i, (x, y, z) in enumerate(xyz, first_id)]
+    (tmp_path / "sparse" / "0" / "points3D.txt").write_text("".join(rows))
+    scene = _load(tmp_path)
+    assert scene.points is not None and not scene.points.has_tracks
+    torch.testing.assert_close(scene.points.xyz, torch.from_numpy(xyz).float())
+    assert scene.points.rgb.unique(dim=0).tolist() == [[200, 100, 50]]
+    assert any("the points are used, their observations are not" in note for note in scene.notes)
+
+
+@pytest.mark.parametrize("keep_empty_list", [False, True])
+def test_points_in_a_ply_beside_the_model_are_used(tmp_path, keep_empty_list):
+    write_colmap(tmp_path, suffix=".txt")
+    folder = tmp_path / "sparse" / "0"
+    (folder / "points3D.txt").unlink()
+    if keep_empty_list:
+        (folder / "points3D.txt").write_text("# no points\n")
+    header = "ply\nformat ascii 1.0\nelement vertex 2\n"
+    header += "".join(f"property float {axis}\n" for axis in "xyz")
+    header += "".join(f"property uchar {c}\n" for c in ("red", "green", "blue")) + "end_header\n"
+    (folder / "points3D.ply").write_text(header + "1 2 3 10 20 30\n4 5 6 40 50 60\n")
+    scene = _load(tmp_path)
+    assert scene.points is not None and not scene.points.has_tracks
+    assert scene.points.xyz.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert scene.points.rgb.tolist() == [[10, 20, 30], [40, 50, 60]]
+    assert any("2 points of points3D.ply" in note for note in scene.notes)
+
+
+def test_points_of_another_model_are_used_without_tracks(tmp_path):
+    write_colmap(tmp_path, suffix=".txt")
+    path = tmp_path / "sparse" / "0" / "points3D.txt"
+    lines = path.read_text().splitlines()
+    heads = [text.split(" ", 1) for text in lines if not text.startswith("#")]
+    others = [head[0] for head in heads[1:]] + [heads[0][0]]
+    rows = [f"{number} {rest}" for number, (_, rest) in zip(others, heads, strict=True)]
+    path.write_text("\n".join(rows) + "\n")
+    scene = _load(tmp_path)
+    assert scene.points is not None and len(scene.points) == 30
+    assert not scene.points.has_tracks
+    assert any("do not belong together" in note for note in scene.notes)
 
 
 def test_half_a_model_is_refused(tmp_path):
@@ -334,3 +502,48 @@ def test_half_a_model_is_refused(tmp_path):
         InputError, match=r"incomplete COLMAP model; expected cameras\.bin and images\.bin"
     ):
         _load(tmp_path)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4])
+@pytest.mark.parametrize("upright", [False, True])
+def test_colours_tell_which_way_up_the_cameras_of_turned_photos_are(tmp_path, orientation, upright):
+    """EXIF turns the photos; the cameras are of the stored or of the turned pixels, whose shape is
+    the same. Every point's colour is found where it projects.
+    """
+    from PIL import Image, ImageDraw
+
+    from artifixer.runtime.media import upright as turned
+
+    model = write_colmap(tmp_path, suffix=".txt")
+    generator = np.random.default_rng(0)
+    for point in model.points3D.values():
+        point.color = generator.integers(60, 256, 3, dtype=np.uint8)
+    model.write_text(tmp_path / "sparse" / "0")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for image in model.images.values():
+        picture = Image.new("RGB", (WIDTH, HEIGHT))
+        draw = ImageDraw.Draw(picture)
+        for point in image.points2D:
+            if point.has_point3D():
+                x, y = point.xy
+                colour = tuple(int(c) for c in model.points3D[point.point3D_id].color)
+                draw.ellipse([x - 1.5, y - 1.5, x + 0.5, y + 0.5], fill=colour)
+        pixels = np.asarray(picture)
+        if upright:  # each of these orientations is its own inverse
+            pixels = turned(pixels, orientation)
+        Image.fromarray(np.ascontiguousarray(pixels)).save(
+            tmp_path / "images" / image.name, exif=exif
+        )
+    scene = _load(tmp_path)
+    assert any("cameras are of the turned photos" in note for note in scene.notes) == upright
+    points = scene.points
+    hits = []
+    for view, (photo, camera) in enumerate(zip(scene.photos, scene.cameras, strict=True)):
+        own = points.observed_view == view
+        pixels, _, _ = camera.project(points.xyz[points.observed_point[own]])
+        assert (pixels[0] - points.observed_pixel[own]).norm(dim=1).max() < 0.01
+        found = photo.read()[pixels[0, :, 1].long().numpy(), pixels[0, :, 0].long().numpy()]
+        rgb = points.rgb[points.observed_point[own]].numpy()
+        hits += (np.abs(found.astype(int) - rgb).max(axis=1) < 8).tolist()
+    assert np.mean(hits) > 0.5  # others lie under nearer discs; the wrong way up hardly any is hit

@@ -95,15 +95,17 @@ def test_splits_of_the_capture_join_the_scene(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "make_it", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_text("x")]
+    ("make_it", "message"),
+    [
+        (lambda path: None, "no such folder or file; expected a capture's folder"),
+        (lambda path: path.mkdir(), "no known capture format; looked for"),
+        (lambda path: path.write_text("x"), "is a file of another kind; expected a capture's"),
+    ],
 )
-def test_what_is_no_capture_is_named(tmp_path: Path, make_it) -> None:
+def test_what_is_no_capture_is_named(tmp_path: Path, make_it, message: str) -> None:
     path = tmp_path / "nothing"
     make_it(path)
-    with pytest.raises(
-        InputError,
-        match=r"nothing: no (such folder; expected a capture's|known capture format; looked for)",
-    ):
+    with pytest.raises(InputError, match=f"nothing: {message}"):
         load_scene(path)
 
 
@@ -169,3 +171,43 @@ def _load_as_nobody(capture: Path) -> str:
         message = pipe.read().decode()
     os.waitpid(child, 0)
     return message
+
+
+def test_a_folder_of_raw_photos_says_so(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(12):
+        (tmp_path / "images" / f"{number}.DNG").write_bytes(b"II*")
+    with pytest.raises(InputError, match=r"12 photos of a kind that is not read left out: \.dng"):
+        load_scene(tmp_path)
+
+
+def test_the_number_of_a_colmap_model_chooses_it(tmp_path: Path) -> None:
+    write_colmap(tmp_path, views=4)
+    write_colmap(tmp_path, views=3, model_folder="sparse/2")
+    assert len(load_scene(tmp_path).photos) == 4
+    assert len(load_scene(tmp_path, sparse_model=2).photos) == 3
+    assert any("sparse/0 with 4 images" in n for n in load_scene(tmp_path, sparse_model=2).notes)
+    with pytest.raises(
+        InputError, match=r"--sparse-model 1: .* expected one of 0 with 4 images, 2 with 3 images"
+    ):
+        load_scene(tmp_path, sparse_model=1)
+
+
+def test_a_model_is_chosen_only_where_there_are_several(tmp_path: Path) -> None:
+    write_colmap(tmp_path / "colmap", model_folder="sparse")
+    with pytest.raises(InputError, match=r"--sparse-model 0: .* is the only model"):
+        load_scene(tmp_path / "colmap", sparse_model=0)
+    write_transforms(tmp_path / "transforms", transforms_content())
+    with pytest.raises(InputError, match=r"--sparse-model 0: .* not read from a COLMAP model"):
+        load_scene(tmp_path / "transforms", sparse_model=0)
+
+
+@pytest.mark.parametrize("verb", ["inspect", "reconstruct", "curate", "run"])
+def test_every_verb_refuses_a_model_that_is_not_there(tmp_path: Path, verb: str, capsys) -> None:
+    from artifixer.cli import main
+
+    write_colmap(tmp_path / "capture", views=4)
+    option = ["--sparse-model", "3"] if verb == "run" else ["--model", "3"]
+    out = [] if verb == "inspect" else ["--out", str(tmp_path / "out")]
+    assert main([verb, str(tmp_path / "capture"), *out, *option]) == 2
+    assert "expected one of 0 with 4 images" in capsys.readouterr().err

@@ -18,8 +18,8 @@ from artifixer.geometry.camera_file import CameraFrame, read_cameras, write_came
 from artifixer.geometry.camera_file import read_origin as read_camera_origin
 from artifixer.geometry.local_origin import WORLD, local_origin, to_world
 from artifixer.pipeline.capture import CaptureChoice
-from artifixer.pipeline.reconstruct_capture import ReconstructionJob, reconstruct_capture
-from artifixer.pipeline.render_path import open_source
+from artifixer.pipeline.reconstruct import ReconstructionJob, reconstruct_capture
+from artifixer.pipeline.render import open_source
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.point_cloud import read_points
 from artifixer.scenes.scene import Scene

@@ -245,7 +245,7 @@ def test_masks_of_the_operator(capture: tuple[Path, torch.Tensor], tmp_path: Pat
     mask[105:] = 0  # from 28 degrees below the horizon down: all of the face below
     write_png(tmp_path / "mask.png", mask)
     write_png(tmp_path / "masks" / "001.png", np.full((160, 320), 255, np.uint8))
-    masks = find_masks(tmp_path, ["000.png", "001.png"])
+    masks = find_masks(tmp_path, tmp_path / "images", ["000.png", "001.png"])
     assert masks == {"000.png": tmp_path / "mask.png", "001.png": tmp_path / "masks" / "001.png"}
     stage = tmp_path / "stage"
     panoramas._write_faces(

@@ -222,5 +222,92 @@ def test_photos_of_one_size_and_focal_length_share_a_camera(tmp_path: Path) -> N
         if focal is not None:
             exif.get_ifd(0x8769)[0x920A] = focal
         Image.fromarray(noise(*size)).save(tmp_path / f"{name}.jpg", exif=exif)
-    groups = photos._camera_groups(tmp_path, photos.photo_names(tmp_path))
+    groups = photos._camera_groups(photos.readable_photos(tmp_path, tmp_path)[0])
     assert sorted(groups) == [["a.jpg", "b.jpg"], ["c.jpg"], ["d.jpg"], ["e.jpg"]]
+
+
+def test_photos_in_mask_folders_are_no_photos(tmp_path: Path) -> None:
+    for name in ("images/a.png", "images/b.png", "images/masks/a.png", "images/b.mask.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(40, 30)).save(path)
+    assert photos.photo_names(tmp_path / "images") == ["a.png", "b.png"]
+
+
+def test_colmap_gets_what_it_can_see_rightly(tmp_path: Path) -> None:
+    """Mirrored photos upright, turned ones as they are stored unless a mask goes with them, formats
+    that it does not read as PNG.
+    """
+    (tmp_path / "images").mkdir()
+    for orientation in (1, 2, 6, 8):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(noise(40, 30)).save(tmp_path / f"images/{orientation}.png", exif=exif)
+    Image.fromarray(noise(40, 30)).save(tmp_path / "images/a.webp")
+    Image.fromarray(noise(40, 30)).save(tmp_path / "images/b.avif")
+    mask = np.full((30, 40), 255, np.uint8)
+    mask[:, :10] = 0  # of the stored pixels
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(mask).save(tmp_path / "masks/8.png")
+    found, broken = photos.readable_photos(tmp_path, tmp_path / "images")
+    assert not broken
+    links = photos._link(found, tmp_path / "stage")
+    copies = {
+        name for name, link in links.items() if not (tmp_path / "stage/photos" / link).is_symlink()
+    }
+    assert copies == {"2.png", "8.png", "a.webp", "b.avif"}
+    mirrored = np.asarray(Image.open(tmp_path / "stage/photos" / links["2.png"]))
+    assert np.array_equal(mirrored, noise(40, 30)[:, ::-1])
+    turned = np.asarray(Image.open(tmp_path / "stage/masks" / f"{links['8.png']}.png"))
+    assert np.array_equal(turned, np.rot90(mask))
+
+
+def test_nothing_is_matched_where_photos_are_masked(capture: Capture, tmp_path: Path) -> None:
+    import pycolmap
+
+    folder = capture.folder
+    (folder / "masks").mkdir()
+    mask = np.full((180, 240), 255, np.uint8)
+    mask[:, :80] = 0
+    for frame in SIX_FRAMES:
+        Image.fromarray(mask).save(folder / f"masks/{frame:03d}.png")
+    scene = load(folder, tmp_path / "work")
+    assert len(scene.photos) >= 4
+    assert all(photo.mask is not None and photo.mask()[:, :80].max() == 0 for photo in scene.photos)
+    (database,) = (tmp_path / "work").glob("sfm-*/database.db")
+    with pycolmap.Database.open(database) as opened:
+        for image in opened.read_all_images():
+            assert opened.read_keypoints(image.image_id)[:, 0].min() >= 79
+
+
+def test_mirrored_photos_get_true_poses(truth: Scene, tmp_path: Path) -> None:
+    """As front cameras store them: the pixels are mirrored, EXIF says so."""
+    folder = tmp_path / "capture"
+    (folder / "images").mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = 2
+    for frame in SIX_FRAMES:
+        options = {"exif": exif} if frame % 4 else {}
+        pixels = truth.photos[frame].read()
+        stored = pixels[:, ::-1] if frame % 4 else pixels
+        path = folder / "images" / f"{frame:03d}.png"
+        Image.fromarray(np.ascontiguousarray(stored)).save(path, **options)
+    scene = load(folder)
+    assert len(scene.photos) == 6
+    for photo, frame in zip(scene.photos, SIX_FRAMES, strict=True):
+        assert np.array_equal(photo.read(), truth.photos[frame].read())
+    found = torch.cat([camera.viewmats for camera in scene.cameras]).double()
+    true = torch.cat([truth.cameras[frame].viewmats for frame in SIX_FRAMES]).double()
+    relative_found, relative_true = found @ found[:1].inverse(), true @ true[:1].inverse()
+    angle = rotation_angle(relative_found[:, :3, :3], relative_true[:, :3, :3])
+    assert torch.rad2deg(angle).max() < LARGEST_ANGLE
+
+
+def test_a_damaged_photo_is_left_out_and_named(capture: Capture) -> None:
+    (capture.folder / "images" / "099.jpg").write_bytes(b"<html>")
+    (capture.folder / "images" / "100.DNG").write_bytes(b"II*")
+    scene = load(capture.folder)
+    assert len(scene.photos) == 6
+    assert "images/099.jpg" in scene.lost_photos
+    assert any("1 of 7 photos are left out" in note and "099.jpg" in note for note in scene.notes)
+    assert "1 photo of a kind that is not read left out: .dng" in scene.notes

@@ -12,8 +12,9 @@ from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.transforms import rotation_angle
 from artifixer.runtime.errors import InputError
 from artifixer.scenes import procedural
-from artifixer.scenes.procedural_builder import World, clearance
-from artifixer.scenes.procedural_raycast import BALL, BOX, CONE, CYLINDER
+from artifixer.scenes.procedural.raycast import BALL, BOX, CONE, CYLINDER
+from artifixer.scenes.procedural.solids import clearance
+from artifixer.scenes.procedural.world import World
 
 ROOM, YARD = (
     "procedural:3:frames=6,width=32,height=24,place=room",
@@ -76,7 +77,7 @@ def holds(world: World, points: np.ndarray) -> np.ndarray:
 def test_a_name_always_gives_the_same_bytes(name: str) -> None:
     first = procedural.load(name)
     photo = first.photos[2].read()
-    procedural._world_of_name.cache_clear()
+    procedural.capture._world_of_name.cache_clear()
     second = procedural.load(name)
     assert np.array_equal(photo, second.photos[2].read())
     assert torch.equal(first.batch(range(6)).viewmats, second.batch(range(6)).viewmats)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from made_scenes import scene_at
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import to_json, write_json
+from artifixer.runtime.json_io import to_json, write_json
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.scale import (
     CameraScale,

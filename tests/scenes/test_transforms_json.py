@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -288,7 +289,6 @@ def _scaled_pose() -> list[list[float]]:
         ("file_path", "images/\0.png", "leaves the capture's folder"),
         ("file_path", "", "leaves the capture's folder"),
         ("file_path", 7, "expected the path of a photo"),
-        ("file_path", "images/001.png", "is listed twice"),
         ("fl_x", math.nan, "expected a finite number"),
         ("fl_x", "64", "expected a finite number"),
         ("fl_x", -64, "expected a focal length of 1 to"),
@@ -301,12 +301,24 @@ def _scaled_pose() -> list[list[float]]:
         ("h", 480, "the photo has 64x48 pixels, its camera in .* 64x480"),
     ],
 )
-def test_bad_frames_are_refused(tmp_path, key, value, message):
+def test_one_bad_frame_of_three_is_left_out_and_named_and_of_two_is_refused(
+    tmp_path, key, value, message
+):
     content = transforms_content()
     content["frames"][0][key] = value
     with pytest.raises(InputError, match=message) as caught:
-        _load(tmp_path, content)
+        _load(tmp_path, content | {"frames": content["frames"][:2]})
     assert "transforms.json" in str(caught.value)
+    if "leaves the capture's folder" in message:
+        with pytest.raises(InputError, match=message):
+            _load(tmp_path, content)
+        return
+    scene = _load(tmp_path, content)
+    assert [photo.name for photo in scene.photos] == ["images/001.png", "images/002.png"]
+    (note,) = [note for note in scene.notes if "1 of 3 photos are left out: " in note]
+    assert re.search(message, note)
+    for x, camera in enumerate(scene.cameras, start=1):
+        torch.testing.assert_close(camera.centers[0], torch.tensor([float(x), 0, 0]))
 
 
 @pytest.mark.parametrize(
@@ -395,3 +407,17 @@ def test_fisheye_lenses_under_their_other_names_are_read(tmp_path, model):
         _load(tmp_path, transforms_content() | {"camera_model": model}).cameras[0].model
         == "fisheye"
     )
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_photo_listed_twice_counts_once_or_with_other_values_not_at_all(tmp_path, same):
+    content = transforms_content()
+    again = {
+        "file_path": "images/001.png",
+        "transform_matrix": pose_matrix((1 if same else 9, 0, 0)),
+    }
+    content["frames"].append(again)
+    scene = _load(tmp_path, content)
+    assert len(scene.photos) == (3 if same else 2)
+    assert scene.lost_photos == (() if same else ("images/001.png",))
+    assert same or any("is listed twice, with other values" in note for note in scene.notes)

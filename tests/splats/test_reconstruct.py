@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -303,3 +304,64 @@ def test_a_scene_without_any_point_still_starts_somewhere_finite(views):
     assert all(torch.isfinite(value).all() for value in vars(splats).values())
     single = splats_at(ColoredPoints(torch.zeros(1, 3), torch.zeros(1, 3)), 0, 1.0, InitialConfig())
     assert torch.isfinite(single.log_scales).all()
+
+
+def test_what_is_masked_has_no_influence(views):
+    """Other colours behind the mask, and bits stay: also beside its border, where windows of SSIM
+    reach into it.
+    """
+    mask = np.full((SIZE, SIZE), 255, np.uint8)
+    mask[:, 25:] = 0
+    config = replace(CONFIG, iterations=12)
+
+    def masked(fill: int) -> TrainingViews:
+        photos = []
+        for photo in views.photos:
+            pixels = photo.read().copy()
+            pixels[:, 25:] = fill
+            photos.append(replace(photo, read=lambda p=pixels: p, mask=lambda: mask))
+        return TrainingViews.of_photos(photos, views.cameras)
+
+    start = blobs(60, 1)
+    white, black = (reconstruct(masked(fill), start, EXTENT, config, 0) for fill in (255, 0))
+    assert same(white, black)
+    whole = TrainingViews.of_photos(
+        [replace(photo, mask=None) for photo in masked(255).photos], views.cameras
+    )
+    assert not same(white, reconstruct(whole, start, EXTENT, config, 0))
+
+
+def test_opacity_of_photos_is_fitted(views):
+    """Objects over nothing: where photos are transparent, splats get transparent too."""
+    opacity = np.full((SIZE, SIZE), 255, np.uint8)
+    opacity[:, SIZE // 2 :] = 0
+    photos = [
+        replace(
+            photo,
+            read=lambda p=photo: np.where(opacity[..., None] > 0, p.read(), np.uint8(0)),
+            opacity=lambda: opacity,
+        )
+        for photo in views.photos
+    ]
+    config = replace(CONFIG, iterations=60, unseen_weight=0.0, free_space=FreeSpaceConfig())
+    start = blobs(100, 1)
+    fits = [
+        reconstruct(TrainingViews.of_photos(own, views.cameras), start, EXTENT, config, 0)
+        for own in (photos, [replace(photo, opacity=None) for photo in photos])
+    ]
+    right = [float(render(f, views.cameras[0]).opacity[0][:, 24:].mean()) for f in fits]
+    assert right[0] < 0.75 * right[1]
+
+
+def test_points_are_drawn_only_where_photos_count(views):
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[:, :10] = 255
+    photos = [replace(photo, mask=lambda: mask) for photo in views.photos]
+    none = ColoredPoints(torch.zeros(0, 3), torch.zeros(0, 3))
+    points = add_pixels(
+        none, photos, views.cameras, InitialConfig(points=90), torch.Generator().manual_seed(0)
+    )
+    assert len(points) == 90
+    per_photo = 90 // len(photos)
+    pixels, _, _ = views.cameras[0].project(points.xyz[:per_photo])
+    assert pixels[0, :, 0].max() < 10.1

@@ -233,7 +233,9 @@ _ray_cache_lock = threading.Lock()
 
 
 def camera_rays(camera: Cameras) -> Float32[np.ndarray, "height width 3"]:
-    """Unit directions of the pixels in camera axes, from the cache when the lens was used before."""
+    """Unit directions of the pixels in camera axes, from the cache when the lens was used
+    before.
+    """
     key = (
         camera.width,
         camera.height,

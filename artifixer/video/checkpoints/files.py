@@ -12,7 +12,7 @@ from torch import nn
 
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import open_regular
-from artifixer.runtime.run_folder import fingerprint
+from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.seeds import generator
 from artifixer.video.checkpoints.loading import check_fit, load_into
 from artifixer.video.checkpoints.release_names import our_name

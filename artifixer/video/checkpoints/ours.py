@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from artifixer.runtime.run_folder import write_json
+from artifixer.runtime.json_io import write_json
 from artifixer.runtime.system import link_or_copy, remove_link_or_copy
 from artifixer.video.checkpoints.files import TEXT_PARTS, ModelFiles, text_folder
 from artifixer.video.checkpoints.tensor_files import save_part

@@ -10,8 +10,7 @@ from typing import Any
 
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import check_regular
-from artifixer.runtime.json_io import as_object, is_number, shown
-from artifixer.runtime.run_folder import LARGEST_JSON, read_json
+from artifixer.runtime.json_io import LARGEST_JSON, as_object, is_number, read_json, shown
 from artifixer.video.checkpoints.tensor_files import open_tensors
 
 #: Maximum size, number of layers, and length of a list in the configuration of a pretrained network

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import atomic_path
 from artifixer.runtime.json_io import is_whole
-from artifixer.runtime.run_folder import atomic_path
 from artifixer.video.checkpoints.files import ModelFiles
 from artifixer.video.checkpoints.release_names import release_name
 from artifixer.video.checkpoints.tensor_files import open_tensors

@@ -19,8 +19,15 @@ import torch
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import PARSER_ERRORS, check_regular, file_beside, open_regular, reason
-from artifixer.runtime.run_folder import atomic_path, read_json
+from artifixer.runtime.files import (
+    PARSER_ERRORS,
+    atomic_path,
+    check_regular,
+    file_beside,
+    open_regular,
+    reason,
+)
+from artifixer.runtime.json_io import read_json
 from artifixer.video.checkpoints.torch_distributed import (
     is_distributed_checkpoint,
     open_distributed_checkpoint,

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.json_io import as_object, is_whole, shown
-from artifixer.runtime.run_folder import read_json
+from artifixer.runtime.json_io import as_object, is_whole, read_json, shown
 from artifixer.video.checkpoints.files import ModelFiles, text_folder
 from artifixer.video.config_json import MAX_DEPTH, MAX_WIDTH, take_fields
 from artifixer.video.model import ModelConfig

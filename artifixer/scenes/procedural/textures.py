@@ -153,7 +153,9 @@ def _noise(x: float, y: float, period_x: int, period_y: int, seed: int) -> float
 
 @njit(cache=True)
 def _octaves(x: float, y: float, period_x: int, period_y: int, count: int, seed: int) -> float:
-    """Noise of several octaves, each half as large and 0.55 as strong as the one before; mean 0.5."""
+    """Noise of several octaves, each half as large and 0.55 as strong as the one before; mean
+    0.5.
+    """
     total, weights, weight = 0.0, 0.0, 1.0
     for octave in range(count):
         total += weight * _noise(x, y, period_x << octave, period_y << octave, seed + octave)

@@ -7,33 +7,36 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from artifixer.geometry.camera_file import CameraFrame, write_cameras
 from artifixer.geometry.cameras import Cameras
-from artifixer.geometry.local_origin import WORLD, Origin
+from artifixer.geometry.local_origin import Origin
 from artifixer.imaging.metrics import psnr, ssim
 from artifixer.pipeline.capture import (
+    CACHE,
     CaptureChoice,
-    OpenCapture,
+    LoadedCapture,
     check_output,
     identify,
-    open_capture,
+    load_capture,
 )
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import reason
-from artifixer.runtime.json_io import is_number, shown
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import is_number, read_json, shown, write_json
 from artifixer.runtime.media import write_png
-from artifixer.runtime.progress import Progress
-from artifixer.runtime.run_folder import RunFolder, fingerprint, read_json, write_json
+from artifixer.runtime.progress import Progress, ProgressBar
+from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.seeds import generator
+from artifixer.runtime.stages import StageFiles, Stages
 from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
-from artifixer.runtime.system import peak_memory
 from artifixer.scenes.formats import brings_poses
 from artifixer.scenes.point_cloud import read_points
 from artifixer.scenes.references import select_references
@@ -42,7 +45,6 @@ from artifixer.splats.files import export_splats, placement_note, read_splat_fil
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
 from artifixer.splats.ply import read_splats, write_splats
 from artifixer.splats.reconstruct import (
-    IterationReport,
     ReconstructConfig,
     TrainingViews,
     reconstruct,
@@ -54,28 +56,30 @@ from artifixer.splats.splats import Splats
 #: Rows of the preview picture.
 PREVIEW_VIEWS = 4
 
+#: Its stages; a run folder belongs to one set of settings, so that none of them has a key.
+FIT = StageFiles("reconstruct", ("splats.ply",), ("checkpoint.safetensors",))
+EVALUATE = StageFiles(
+    "evaluate", ("cameras.json", "split.json", "renders/heldout", "preview.png", "metrics.json")
+)
+
 #: Folder of the splats in other formats.
 EXPORT = "export"
-
-#: Folder of resized photos in a run folder.
-CACHE = "cache"
 
 
 @dataclass(frozen=True)
 class ReconstructionJob:
-    """Everything a reconstruction depends on.
-
-    initial_points: a PLY whose points replace the capture's sparse points. warm_start: a splat file
-    to continue from. export: names of ``files.EXPORTS`` in which the splats are written as well.
-    """
+    """Everything a reconstruction depends on."""
 
     choice: CaptureChoice
     config: ReconstructConfig
     seed: int = 0
     device: str = "cpu"
     initial_points: Path | None = None
+    """A PLY whose points replace the capture's sparse points."""
     warm_start: Path | None = None
+    """A splat file to continue from."""
     export: tuple[str, ...] = ()
+    """Names of ``files.EXPORTS``: formats in which the splats are written as well."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +93,10 @@ class ViewQuality:
 
 @dataclass(frozen=True)
 class ReconstructionResult:
-    """splats, the opened capture, and the quality per view of both halves of its split."""
+    """Splats, the loaded capture, and the quality per view of both halves of its split."""
 
     splats: Splats
-    capture: OpenCapture
+    capture: LoadedCapture
     train: tuple[ViewQuality, ...]
     heldout: tuple[ViewQuality, ...]
 
@@ -110,7 +114,7 @@ def reconstruct_capture(
     inputs = {**identify(job.choice.capture), **_input_files(job)}
     capture = None
     if brings_poses(job.choice.capture):  # what is wrong with it shows before anything is written
-        capture = open_capture(job.choice, work_folder=None, cache_folder=out / CACHE)
+        capture = load_capture(job.choice, work_folder=None, cache_folder=out / CACHE)
     with (
         _open_run(job, inputs, out, overwrite) as run,
         stop_on_sigterm(),
@@ -119,31 +123,21 @@ def reconstruct_capture(
         cache = run.path(CACHE)
         with run.discarded_on_bad_input():
             if capture is None:
-                capture = open_capture(job.choice, run.path("sfm"), cache, progress.note)
-            if run.is_done("evaluate", "1"):
-                finished = _finished(run, capture)
-                _export(run, job, finished.splats, capture.scene.origin, progress)
-                return finished
-            _read_photos(capture)
-            initial, extent = initial_splats(job, capture)
-        for note in capture.scene.notes:
-            progress.note(note)
-        photos = [capture.scene.photos[i] for i in capture.training]
-        progress.note(
-            f"{len(capture.training)} training photos, {len(capture.heldout)} held out "
-            f"({capture.split.name}), "
-            f"{photos[0].width}x{photos[0].height}, {len(initial):,} initial Gaussians, extent "
-            f"{extent:.3g}"
-        )
-        views = TrainingViews.of_photos(
-            photos, [capture.scene.cameras[i] for i in capture.training]
-        )
-        splats = _fitted(run, job, views, initial, extent, capture.scene.origin, progress)
+                capture = load_capture(job.choice, run.path("sfm"), cache, progress.note)
+            stages = Stages(run, progress)
+            if not stages.is_done(EVALUATE):
+                read_photos(capture)
+        _fit(stages, run, job, capture, progress)
+        splats = read_splats(run.root / "splats.ply", capture.scene.origin)
         _export(run, job, splats, capture.scene.origin, progress)
-        return _evaluated(run, capture, splats, job.device, progress)
+        total = len(capture.training) + len(capture.heldout)
+        stages.complete(
+            EVALUATE, {}, total, lambda bar: _evaluate(run, capture, splats, job.device, bar)
+        )
+        return _result(run, splats, capture)
 
 
-def initial_splats(job: ReconstructionJob, capture: OpenCapture) -> tuple[Splats, float]:
+def initial_splats(job: ReconstructionJob, capture: LoadedCapture) -> tuple[Splats, float]:
     """Where the fit starts, and the scene's extent in world units."""
     scene, config = capture.scene, job.config
     cameras = [scene.cameras[i] for i in capture.training]
@@ -173,10 +167,14 @@ def view_quality(
         with torch.no_grad():
             renders = render(splats, camera.to(splats.means.device))
         prediction = to_uint8(renders.rgb[0]).to(torch.float32) / 255
-        target = photo.pixels()
+        target, mask = photo.pixels(), photo.weights()
+        if mask is not None:  # what is masked is black in both, so SSIM's windows do not see it
+            prediction, target = prediction * mask[..., None], target * mask[..., None]
         yield (
             ViewQuality(
-                photo.name, float(psnr(prediction, target)), float(ssim(prediction, target))
+                photo.name,
+                float(psnr(prediction, target, mask)),
+                float(ssim(prediction, target, mask)),
             ),
             renders,
         )
@@ -202,16 +200,26 @@ def _input_files(job: ReconstructionJob) -> dict[str, str]:
     return {name: fingerprint(path) for name, path in files.items() if path is not None}
 
 
-def _read_photos(capture: OpenCapture) -> None:
-    """Decode and resize every photo of the split once, so that a damaged one is found now and not
-    after the reconstruction.
+def read_photos(capture: LoadedCapture) -> None:
+    """Decode and resize every photo of the split once, with its mask, so that a damaged one is found
+    now and not after the reconstruction. Raises ``InputError`` where all that trains is masked.
     """
+    counts = []
     for index in (*capture.training, *capture.heldout):
-        capture.scene.photos[index].read()
+        photo = capture.scene.photos[index]
+        photo.read()
+        mask = photo.mask() if photo.mask is not None else None
+        if index in capture.training:
+            counts.append(mask is None or bool(mask.any()))
         stop_if_requested("while reading photos")
+    if not any(counts):
+        raise InputError(
+            f"{capture.scene.name}: the masks cover all of the {len(counts)} training photos; "
+            "expected masks that are white where photos count (--ignore-masks uses whole photos)"
+        )
 
 
-def _finished(run: RunFolder, capture: OpenCapture) -> ReconstructionResult:
+def _result(run: RunFolder, splats: Splats, capture: LoadedCapture) -> ReconstructionResult:
     """The result of a run that has all its files."""
     path = run.root / "metrics.json"
     metrics = read_json(path)
@@ -232,57 +240,44 @@ def _finished(run: RunFolder, capture: OpenCapture) -> ReconstructionResult:
             raise InputError(
                 f"{path}: {shown(view)} is no quality of a view; use --overwrite to start anew"
             )
-    return ReconstructionResult(
-        read_splats(run.root / "splats.ply", capture.scene.origin), capture, halves[0], halves[1]
-    )
+    return ReconstructionResult(splats, capture, halves[0], halves[1])
 
 
-def _fitted(
+def _fit(
+    stages: Stages,
     run: RunFolder,
     job: ReconstructionJob,
-    views: TrainingViews,
-    initial: Splats,
-    extent: float,
-    origin: Origin,
+    capture: LoadedCapture,
     progress: Progress,
-) -> Splats:
-    """The stage that takes the time: from the finished file, from a checkpoint, or from the start."""
-    checkpoint = run.path("checkpoint.safetensors")
-    if run.is_done("reconstruct", "1"):
-        # of a process that was killed when it had marked the stage
-        checkpoint.unlink(missing_ok=True)
-        return read_splats(run.path("splats.ply"), origin)
-    started = time.monotonic()
-    with progress.stage("reconstruct", job.config.iterations) as stage:
+) -> None:
+    """The long stage: kept, continued from its checkpoint, or begun."""
 
-        def show(report: IterationReport) -> None:
-            stage.update(
-                report.iteration, loss=report.loss, PSNR=report.psnr, Gaussians=report.gaussians
-            )
-
+    def work(bar: ProgressBar) -> None:
+        with run.discarded_on_bad_input():
+            initial, extent = initial_splats(job, capture)
+        photos = [capture.scene.photos[i] for i in capture.training]
+        for note in capture.scene.notes:
+            progress.note(note)
+        progress.note(
+            f"{len(photos)} training photos, {len(capture.heldout)} held out "
+            f"({capture.split.name}), {photos[0].width}x{photos[0].height}, "
+            f"{len(initial):,} initial Gaussians, extent {extent:.3g}"
+        )
         splats = reconstruct(
-            views,
+            TrainingViews.of_photos(photos, [capture.scene.cameras[i] for i in capture.training]),
             initial,
             extent,
             job.config,
             job.seed,
-            checkpoint=checkpoint,
+            checkpoint=run.path("checkpoint.safetensors"),
             device=job.device,
-            report=show,
+            report=lambda report: bar.update(
+                report.iteration, loss=report.loss, PSNR=report.psnr, Gaussians=report.gaussians
+            ),
         )
-    write_splats(run.path("splats.ply"), splats, origin)
-    write_json(
-        run.path("timing.json"),
-        {
-            "reconstruct_seconds": time.monotonic() - started,
-            "peak_memory_mb": peak_memory() / 1024**2,
-        },
-    )
-    run.mark_done("reconstruct", "1", ["splats.ply"])
-    checkpoint.unlink(missing_ok=True)
-    return (
-        splats if origin == WORLD else read_splats(run.path("splats.ply"), origin)
-    )  # rounded alike in a continued run
+        write_splats(run.path("splats.ply"), splats, capture.scene.origin)
+
+    stages.complete(FIT, {}, job.config.iterations, work)
 
 
 def _export(
@@ -298,28 +293,24 @@ def _export(
         run.mark_done("export", list(job.export), files)
 
 
-def _evaluated(
-    run: RunFolder, capture: OpenCapture, splats: Splats, device: str, progress: Progress
-) -> ReconstructionResult:
+def _evaluate(
+    run: RunFolder, capture: LoadedCapture, splats: Splats, device: str, bar: ProgressBar
+) -> None:
     """Quality of both halves, held-out renders, preview and cameras on disk."""
     scene = capture.scene
     splats = splats.map(lambda tensor: tensor.to(device))
     quality: dict[str, list[ViewQuality]] = {"train": [], "heldout": []}
     frames: list[Renders] = []
-    with progress.stage("evaluate", len(capture.training) + len(capture.heldout)) as stage:
-        for half, indices in (("train", capture.training), ("heldout", capture.heldout)):
-            photos, cameras = (
-                [scene.photos[i] for i in indices],
-                [scene.cameras[i] for i in indices],
-            )
-            for result, renders in view_quality(splats, photos, cameras):
-                quality[half].append(result)
-                if half == "heldout" or not capture.heldout:
-                    frames.append(
-                        Renders(renders.rgb.cpu(), renders.opacity.cpu(), renders.depth.cpu())
-                    )
-                stage.advance(PSNR=result.psnr)
-                stop_if_requested("while measuring quality")
+    for half, indices in (("train", capture.training), ("heldout", capture.heldout)):
+        photos = [scene.photos[i] for i in indices]
+        for result, renders in view_quality(splats, photos, [scene.cameras[i] for i in indices]):
+            quality[half].append(result)
+            if half == "heldout" or not capture.heldout:
+                frames.append(
+                    Renders(renders.rgb.cpu(), renders.opacity.cpu(), renders.depth.cpu())
+                )
+            bar.advance(PSNR=result.psnr)
+            stop_if_requested("while measuring quality")
     shown = capture.heldout or capture.training
     roles = {i: "train" for i in capture.training} | {i: "heldout" for i in capture.heldout}
     write_cameras(
@@ -352,26 +343,23 @@ def _evaluated(
         run.path("metrics.json"),
         {half: _summary(results) for half, results in quality.items()} | {"gaussians": len(splats)},
     )
-    run.mark_done(
-        "evaluate",
-        "1",
-        ["cameras.json", "split.json", "renders/heldout", "preview.png", "metrics.json"],
-    )
     for half, results in quality.items():
         if results:
             summary = _summary(results)
-            progress.note(
+            bar.note(
                 f"{half}: PSNR {summary['psnr']:.2f} dB, SSIM {summary['ssim']:.3f} over "
                 f"{len(results)} photos"
             )
-    return ReconstructionResult(splats, capture, tuple(quality["train"]), tuple(quality["heldout"]))
 
 
-def _summary(results: Sequence[ViewQuality]) -> dict[str, object]:
+def _summary(results: Sequence[ViewQuality]) -> dict[str, Any]:
     if not results:
         return {"psnr": None, "ssim": None, "per_view": []}
-    mean_psnr = sum(result.psnr for result in results) / len(results)
-    mean_ssim = sum(result.ssim for result in results) / len(results)
+    counted = [result for result in results if not math.isnan(result.psnr)]  # else all is masked
+    mean_psnr = sum(result.psnr for result in counted) / max(len(counted), 1)
+    mean_ssim = sum(result.ssim for result in counted) / max(len(counted), 1)
+    if not counted:
+        mean_psnr = mean_ssim = math.nan
     return {
         "psnr": mean_psnr,
         "ssim": mean_ssim,

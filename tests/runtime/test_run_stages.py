@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from artifixer.pipeline.run_stages import Stages
-from artifixer.runtime.progress import Progress, Stage
+from artifixer.runtime.progress import Progress, ProgressBar
 from artifixer.runtime.run_folder import RunFolder
+from artifixer.runtime.stages import StageFiles, Stages
+
+WRITE = StageFiles("write", ("out",))
+WITH_SCRATCH = StageFiles("write", ("out",), ("out/half",))
 
 
 class Killed(BaseException):
@@ -29,7 +32,7 @@ def writing(folder: RunFolder, *names: str, dies_after: int | None = None):
     between.
     """
 
-    def work(stage: Stage) -> None:
+    def work(stage: ProgressBar) -> None:
         for number, name in enumerate(names):
             if number == dies_after:
                 raise Killed
@@ -44,7 +47,7 @@ def writing(folder: RunFolder, *names: str, dies_after: int | None = None):
 
 def complete(folder: RunFolder, key: dict, work, said: io.StringIO | None = None) -> Stages:
     stages = Stages(folder, Progress(output=said))
-    stages.complete("write", key, ["out"], 1, work)
+    stages.complete(WRITE, key, 1, work)
     return stages
 
 
@@ -90,19 +93,21 @@ def test_a_stage_whose_files_are_gone_runs_again(folder: RunFolder) -> None:
 
 def test_equal_dependencies_have_equal_fingerprints(folder: RunFolder) -> None:
     stages = Stages(folder, Progress(output=None))
-    first = stages.complete("one", {"seed": 0}, ["out"], 1, writing(folder, "a"))
-    assert first == stages.complete("one", {"seed": 0}, ["out"], 1, writing(folder, "a"))
-    assert first != stages.complete("one", {"seed": 1}, ["out"], 1, writing(folder, "a"))
+    first = stages.complete(StageFiles("one", ("out",)), {"seed": 0}, 1, writing(folder, "a"))
+    assert first == stages.complete(
+        StageFiles("one", ("out",)), {"seed": 0}, 1, writing(folder, "a")
+    )
+    assert first != stages.complete(
+        StageFiles("one", ("out",)), {"seed": 1}, 1, writing(folder, "a")
+    )
 
 
 def test_discarded_stages_lose_their_files_and_scratch_goes_at_the_end(folder: RunFolder) -> None:
     stages = Stages(folder, Progress(output=None))
-    stages.complete(
-        "write", {"seed": 0}, ["out"], 1, writing(folder, "a", "half"), scratch=["out/half"]
-    )
+    stages.complete(WITH_SCRATCH, {"seed": 0}, 1, writing(folder, "a", "half"))
     assert [path.name for path in (folder.root / "out").iterdir()] == ["a"]
-    stages.discard("write", ["out"])
-    stages.discard("never_ran", ["out"])
+    stages.discard(WRITE)
+    stages.discard(StageFiles("never_ran", ("out",)))
     assert not (folder.root / "out").exists()
     assert complete(folder, {"seed": 0}, writing(folder, "a")).executed == ["write"]
 
@@ -123,11 +128,9 @@ def test_scratch_that_outlived_its_stage_goes_with_the_next_call(
     with monkeypatch.context() as patch:
         patch.setattr(Stages, "_delete", die_at_scratch)
         with pytest.raises(Killed):
-            Stages(folder, Progress(output=None)).complete(
-                "write", {"seed": 0}, ["out"], 1, work, scratch=["out/half"]
-            )
+            Stages(folder, Progress(output=None)).complete(WITH_SCRATCH, {"seed": 0}, 1, work)
     stages = Stages(folder, Progress(output=None))
-    stages.complete("write", {"seed": 0}, ["out"], 1, work, scratch=["out/half"])
+    stages.complete(WITH_SCRATCH, {"seed": 0}, 1, work)
     assert stages.executed == []
     assert [path.name for path in (folder.root / "out").iterdir()] == ["a"]
 
@@ -135,7 +138,7 @@ def test_scratch_that_outlived_its_stage_goes_with_the_next_call(
 def test_times_of_all_stages_are_kept(folder: RunFolder) -> None:
     complete(folder, {"seed": 0}, writing(folder, "a"))
     other = Stages(folder, Progress(output=None))
-    other.complete("other", {"seed": 0}, ["out"], 1, writing(folder, "b"))
+    other.complete(StageFiles("other", ("out",)), {"seed": 0}, 1, writing(folder, "b"))
     timing = json.loads((folder.root / "timing.json").read_text())
     assert set(timing["stages"]) == {"write", "other"} == set(other.seconds)
     assert timing["peak_memory_mb"] > 1

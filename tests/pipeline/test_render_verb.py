@@ -9,7 +9,7 @@ import torch
 
 from artifixer.geometry.camera_file import CameraFrame, write_cameras
 from artifixer.geometry.cameras import Cameras
-from artifixer.pipeline.render_path import (
+from artifixer.pipeline.render import (
     DEFAULT_SIZE,
     SplatSource,
     open_source,

@@ -24,10 +24,12 @@ from artifixer.geometry.paths import CameraPath, alike, orbit, spline, tour
 from artifixer.geometry.transforms import invert_rigid, look_at
 from artifixer.imaging.resize import fit_size
 from artifixer.runtime.errors import InputError, Stopped
-from artifixer.runtime.json_io import shown
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import read_json, shown
 from artifixer.runtime.media import VideoWriter, read_image
-from artifixer.runtime.progress import Progress
-from artifixer.runtime.run_folder import RunFolder, fingerprint, is_run_folder, read_json
+from artifixer.runtime.progress import Progress, ProgressBar
+from artifixer.runtime.run_folder import RunFolder, is_run_folder
+from artifixer.runtime.stages import StageFiles, Stages
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
 from artifixer.scenes.camera_path_file import path_origin, read_camera_path
 from artifixer.scenes.scale import DepthView
@@ -46,6 +48,9 @@ from artifixer.splats.splats import Splats
 #: Paths by name; anything else is a file of cameras.
 PATHS = ("heldout", "tour", "orbit", "spline")
 
+#: Its one stage; a folder belongs to one set of settings, so that the stage has no key.
+RENDER = StageFiles("render", ("rgb", "opacity", "depth", "cameras.json", "video.mp4"))
+
 #: Without any camera a PLY is seen by this one: pixels, and the vertical field of view in radians.
 DEFAULT_SIZE = (640, 480)
 DEFAULT_FIELD_OF_VIEW = math.radians(50)
@@ -56,35 +61,35 @@ PROBE_SIZE = 96
 
 @dataclass(frozen=True)
 class RenderJob:
-    """source: a run folder or a PLY file. path: one of ``PATHS`` or a file of cameras. cameras: a
-    file of cameras that a PLY goes with.
-
-    size: longest side in pixels or ``WxH``; None keeps the cameras' own. frames: of an orbit. fps:
-    of the video.
-    """
+    """Everything that renders along a path depend on."""
 
     source: Path
+    """A run folder of ``reconstruct`` or a splat file."""
     path: str = "tour"
+    """One of ``PATHS`` or a file of cameras."""
     cameras: Path | None = None
+    """A file of cameras that belongs to a splat file."""
     size: str | None = None
+    """Longest side in pixels or ``WxH``; None keeps the cameras' own."""
     frames: int = 120
+    """Frames of an orbit."""
     fps: float = 24.0
+    """Frames per second of the video."""
     device: str = "cpu"
 
 
 @dataclass(frozen=True)
 class SplatSource:
-    """Splats with what is known of their cameras: those held out (or all, when none is), all of
-    them, and reference photos.
-
-    origin: what all of them are relative to.
-    """
+    """Splats and the cameras known with them."""
 
     splats: Splats
     targets: tuple[CameraFrame, ...]
+    """Held-out cameras, or all when none is held out."""
     all: tuple[CameraFrame, ...]
     references: tuple[Reference, ...]
+    """Photos for the video model to attend to."""
     origin: Origin = WORLD
+    """What all of them are relative to."""
 
 
 def render_path(job: RenderJob, out: Path, overwrite: bool = False) -> int:
@@ -103,31 +108,31 @@ def render_path(job: RenderJob, out: Path, overwrite: bool = False) -> int:
         RunFolder.open(out, identity, settings, overwrite, device=job.device) as run,
         stop_on_sigterm(),
         Progress(("render",)) as progress,
-        progress.stage("render", len(frames)) as stage,
     ):
-        for name in ("rgb", "opacity", "depth", "references", "cameras.json", "video.mp4"):
-            run.path(name)
+        run.path("references")  # only where the source has some
         splats = source.splats.map(lambda tensor: tensor.to(job.device))
-        for index, frame in enumerate(frames):
-            if not (out / "depth" / f"{index:05d}.npy").is_file():  # the last of a frame's files
-                with torch.no_grad():
-                    write_frame(out, index, render(splats, frame.camera.to(job.device)))
-            stage.update(index + 1)
-            if stop_requested():
-                raise Stopped(
-                    f"{out}: stopped after frame {index + 1} of {len(frames)}; run the same "
-                    "command to continue"
-                )
-        if not run.is_done("render", "1"):
-            finish_render_folder(
-                out,
-                frames,
-                [(reference.frame, reference.photo()) for reference in source.references],
-                source.origin,
-            )
+
+        def work(bar: ProgressBar) -> None:
+            for index, frame in enumerate(frames):
+                if not (out / "depth" / f"{index:05d}.npy").is_file():  # a frame's last file
+                    with torch.no_grad():
+                        write_frame(out, index, render(splats, frame.camera.to(job.device)))
+                bar.update(index + 1)
+                stop_between_frames(out, index + 1, len(frames))
+            references = [(each.frame, each.photo()) for each in source.references]
+            finish_render_folder(out, frames, references, source.origin)
             _write_video(out, frames, job.fps)
-            run.mark_done("render", "1", ["rgb", "opacity", "depth", "cameras.json", "video.mp4"])
+
+        Stages(run, progress, write_timing=False).complete(RENDER, {}, len(frames), work)
     return len(frames)
+
+
+def stop_between_frames(out: Path, done: int, total: int) -> None:
+    """Raise ``Stopped`` after SIGTERM; the same command then continues with the next frame."""
+    if stop_requested():
+        raise Stopped(
+            f"{out}: stopped after frame {done} of {total}; run the same command to continue"
+        )
 
 
 def open_source(path: Path, cameras: Path | None = None) -> SplatSource:
@@ -181,13 +186,17 @@ def _heldout(path: Path) -> set[str]:
 
 
 def path_frames(source: SplatSource, path: str, orbit_frames: int) -> list[CameraFrame]:
-    """The frames of a path. Frames that stand exactly at a known camera keep the name of its photo."""
+    """The frames of a path. Frames that stand exactly at a known camera keep the name of its
+    photo.
+    """
     if path not in PATHS:
-        if not Path(path).is_file():
+        if not Path(path).exists():
             raise InputError(
                 f"--path {path}: neither one of {', '.join(PATHS)} nor a file of cameras"
             )
-        return read_camera_path(Path(path), source.origin)
+        known = source.all[0].camera if source.all else None
+        size = None if known is None else (known.width, known.height)
+        return read_camera_path(Path(path), source.origin, size)
     if not source.all:
         if path != "orbit":
             raise InputError(

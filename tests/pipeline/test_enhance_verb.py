@@ -17,8 +17,8 @@ import torch
 from artifixer.enhance.enhance import EnhanceConfig
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
-from artifixer.pipeline import enhance_renders as job_module
-from artifixer.pipeline.enhance_renders import EnhanceJob, chosen_references, enhance_renders
+from artifixer.pipeline import enhance as job_module
+from artifixer.pipeline.enhance import EnhanceJob, chosen_references, enhance_renders
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.media import read_image, read_video, write_png
 from artifixer.splats.render import Renders

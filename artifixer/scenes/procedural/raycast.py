@@ -423,7 +423,9 @@ def _bilinear(texels, first, size, u, v):
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
 def _texture_colour(textures, texture, u, v, footprint):
-    """Linear colour at (u, v) in tiles, averaged over ``footprint`` tiles by mixing two mip levels."""
+    """Linear colour at (u, v) in tiles, averaged over ``footprint`` tiles by mixing two mip
+    levels.
+    """
     texels = textures.texels[texture]
     size, first = textures.size, 0
     level = math.log2(max(footprint * size, 1.0))
@@ -444,7 +446,9 @@ def _texture_colour(textures, texture, u, v, footprint):
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
 def _sky(textures, light, direction):
-    """Radiance of the sky: brighter at the horizon, clouds on a plane above, a glow around the sun."""
+    """Radiance of the sky: brighter at the horizon, clouds on a plane above, a glow around
+    the sun.
+    """
     up = direction[2]
     if up < 0:
         return light.ground[0], light.ground[1], light.ground[2]

@@ -1,15 +1,13 @@
 """A render folder -> clean frames and a video in a folder, block by block, resumable.
 
 ``OUT/`` holds ``frames/%05d.png``, written as they come, ``video.mp4``, ``timing.json`` and
-``log.txt``. A run that was killed continues with the same command and ends with the same frames:
-``state/`` has for each block the input of the network's last call, which is repeated to fill the
-cache again; of the other calls, and of frames that are there, nothing is done twice. It goes when
-the run is done.
+``log.txt``. A killed run continues with the same command and ends with the same frames: ``state/``
+holds for each block the input of the network's last call, which is repeated to refill the cache; no
+other call and no written frame is repeated. It is removed when the run is done.
 """
 
 from __future__ import annotations
 
-import shutil
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,11 +17,15 @@ from torch import Tensor
 
 from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance
 from artifixer.enhance.sources import ReferencePhoto, alike_cameras, check_finite
-from artifixer.runtime.errors import InputError, Stopped
+from artifixer.pipeline.render import stop_between_frames
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import write_json
 from artifixer.runtime.media import VideoWriter, read_image, write_png
-from artifixer.runtime.progress import Progress
-from artifixer.runtime.run_folder import RunFolder, fingerprint, write_json
-from artifixer.runtime.stopping import stop_at_once, stop_on_sigterm, stop_requested
+from artifixer.runtime.progress import Progress, ProgressBar
+from artifixer.runtime.run_folder import RunFolder
+from artifixer.runtime.stages import StageFiles, Stages
+from artifixer.runtime.stopping import stop_at_once, stop_on_sigterm
 from artifixer.scenes.references import REFERENCE_COUNT, select_references
 from artifixer.scenes.scale import check_scale_options
 from artifixer.splats.render_folder import Reference, RenderFolder, read_render_folder
@@ -34,22 +36,26 @@ from artifixer.video.memory_estimate import check_memory, default_plan
 from artifixer.video.model_files import default_dtype, load_model, locate_model
 from artifixer.video.teacher import TEACHER_FRAMES
 
+#: Its one stage; a folder belongs to one set of settings, so that the stage has no key.
+ENHANCE = StageFiles("enhance", ("frames", "video.mp4", "timing.json"), ("state",))
+
 
 @dataclass(frozen=True)
 class EnhanceJob:
-    """renders: a render folder. model: name or path. references: at most so many of the folder's
-    reference photos. fps: of the video.
-
-    offload: the model's layers stay in host memory and are copied to the GPU as they are needed.
-    """
+    """Everything that enhanced frames depend on."""
 
     renders: Path
+    """A render folder."""
     model: str
+    """Name or path."""
     config: EnhanceConfig
     references: int = REFERENCE_COUNT
+    """At most this many of the folder's reference photos."""
     fps: float = 24.0
+    """Frames per second of the video."""
     device: str = "cpu"
     offload: bool = False
+    """Whether the model's layers stay in host memory and are copied to the GPU when needed."""
 
 
 def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> EnhanceReport:
@@ -88,49 +94,37 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
         stop_on_sigterm(),
         Progress(("enhance",), log_file=run.path("log.txt")) as progress,
     ):
-        frames = run.path("frames")
-        for name in ("video.mp4", "timing.json"):
-            run.path(name)
-        report = EnhanceReport()
-        if run.is_done("enhance", "1"):
-            # of a process that was killed when it had marked the stage
-            shutil.rmtree(out / "state", ignore_errors=True)
-            progress.note(f"{out}: {len(cameras)} frames are there")
-            return report
-        references = [
-            ReferencePhoto(reference.frame.camera, reference.photo()) for reference in chosen
-        ]
-        before = len(list(frames.glob("*.png")))
-        with stop_at_once():
-            model = load_model(files, device, default_dtype(device), job.offload)
-        blocks = enhance(
-            folder, cameras, references, model, job.config, report, StoreOnDisk(run.path("state"))
-        )
-        for warning in report.warnings:
-            progress.note(f"warning: {warning}")
-        progress.note(
-            f"{report.width}x{report.height}, camera scale {report.camera_scale:.4g} "
-            f"({report.camera_scale_source})"
-        )
-        with closing(blocks), progress.stage("enhance", len(cameras)) as stage:  # type: ignore[type-var]
-            for block in blocks:
-                for number, frame in enumerate(block.frames, start=block.first_index):
-                    path = frames / f"{number:05d}.png"
-                    if not path.is_file():
-                        write_png(path, frame)
-                done = block.first_index + len(block.frames)
-                stage.update(done)
-                if stop_requested() and done < len(cameras):
-                    raise Stopped(
-                        f"{out}: stopped after frame {done} of {len(cameras)}; run the same "
-                        "command to continue"
-                    )
-        write_video(out / "video.mp4", frames, len(cameras), job.fps)
-        write_json(
-            out / "timing.json", timing(report, len(cameras)) | {"frames_from_before": before}
-        )
-        run.mark_done("enhance", "1", ["frames", "video.mp4", "timing.json"])
-        shutil.rmtree(out / "state", ignore_errors=True)
+        frames, report = out / "frames", EnhanceReport()
+
+        def work(bar: ProgressBar) -> None:
+            references = [ReferencePhoto(each.frame.camera, each.photo()) for each in chosen]
+            before = len(list(frames.glob("*.png")))
+            with stop_at_once():
+                model = load_model(files, device, default_dtype(device), job.offload)
+            state = StoreOnDisk(run.path("state"))
+            blocks = enhance(folder, cameras, references, model, job.config, report, state)
+            for warning in report.warnings:
+                progress.note(f"warning: {warning}")
+            progress.note(
+                f"{report.width}x{report.height}, camera scale {report.camera_scale:.4g} "
+                f"({report.camera_scale_source})"
+            )
+            with closing(blocks):  # type: ignore[type-var]
+                for block in blocks:
+                    for number, frame in enumerate(block.frames, start=block.first_index):
+                        path = frames / f"{number:05d}.png"
+                        if not path.is_file():
+                            write_png(path, frame)
+                    done = block.first_index + len(block.frames)
+                    bar.update(done)
+                    if done < len(cameras):
+                        stop_between_frames(out, done, len(cameras))
+            write_video(out / "video.mp4", frames, len(cameras), job.fps)
+            times = timing(report, len(cameras)) | {"frames_from_before": before}
+            write_json(out / "timing.json", times)
+
+        # timing.json is the stage's own: it has the figures of the model's calls
+        Stages(run, progress, write_timing=False).complete(ENHANCE, {}, len(cameras), work)
     return report
 
 

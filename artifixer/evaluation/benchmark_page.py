@@ -1,0 +1,211 @@
+"""The page of an evaluation: one HTML file that opens without a network.
+
+In: ``results.json`` and the pictures that lie in the scenes' folders. Out: the tables with the
+published rows beside ours, PSNR of every held-out view scene by scene, and the worst and the best
+views of every method beside their photos.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from artifixer.evaluation.files import method_file, scene_folder
+from artifixer.evaluation.profiles import PROFILES
+from artifixer.evaluation.protocols import short
+from artifixer.evaluation.tables import Table, facts, method_title, number, tables
+from artifixer.runtime.files import is_regular, read_whole, write_bytes
+
+#: Bytes of embedded pictures at most; further views are left out.
+MOST_PICTURE_BYTES = 16_000_000
+
+#: Bytes of one picture.
+LARGEST_PICTURE = 4_000_000
+
+#: Views per method that are shown on either end.
+SHOWN_VIEWS = 3
+
+#: Line colours of methods, in turn.
+COLORS = ("#8a949e", "#c9a227", "#c2703d", "#1f77d0", "#8e44ad", "#0b9a6d", "#c0392b", "#2c8fa3")
+
+_WIDTH, _HEIGHT, _MARGIN = 960, 240, 44
+
+
+def write_page(path: Path, results: Mapping[str, Any], out: Path) -> None:
+    """Write the page atomically. out: the evaluation's folder."""
+    sections = [
+        *map(_table, tables(results)),
+        '<h2>Every held-out view</h2><div class="card">',
+        *(_plot(results, scene) for scene in results["scenes"]),
+        _legend(results),
+        "</div>",
+        _views(results, out),
+    ]
+    listed = "".join(f"<p>{html.escape(line)}</p>" for line in facts(results))
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(results['title'])} - ArtiFixer</title>{_style()}</head><body><main>"
+        f'<h1>{html.escape(results["title"])}</h1><div class="soft">{listed}</div>'
+        f"{''.join(sections)}</main></body></html>\n"
+    )
+    write_bytes(path, page.encode())
+
+
+def _style() -> str:
+    """That of the report of a run, with a few rules more."""
+    template = (Path(__file__).parent / "report_template.html").read_text(encoding="utf-8")
+    style = template[template.index("<style>") : template.index("</style>")]
+    return (
+        f"{style}tr.paper td {{ color: var(--soft); }} .pair img {{ width: 100%; border-radius: 8px; }}"
+        ".pairs { display: grid; gap: 14px; grid-template-columns: repeat(auto-fill, minmax(min(100%, "
+        "460px), 1fr)); } .pairs figure { margin: 0; }</style>"
+    )
+
+
+def _table(table: Table) -> str:
+    best: list[float | None] = []
+    for position, (_, _, larger) in enumerate(table.columns):
+        ours = [
+            value
+            for _, values, is_ours in table.rows
+            if is_ours and (value := values[position]) is not None
+        ]
+        best.append((max if larger else min)(ours, default=None) if larger is not None else None)
+    headings = "".join(f"<th>{html.escape(heading)}</th>" for heading, _, _ in table.columns)
+    rows = []
+    for label, values, is_ours in table.rows:
+        cells = []
+        for value, target, (_, digits, _) in zip(values, best, table.columns, strict=True):
+            mark = ' class="best"' if is_ours and value is not None and value == target else ""
+            cells.append(f"<td{mark}>{number(value, digits)}</td>")
+        kind = "" if is_ours else ' class="paper"'
+        rows.append(f"<tr{kind}><td>{html.escape(label)}</td>{''.join(cells)}</tr>")
+    notes = "".join(f'<p class="soft below">{html.escape(note)}</p>' for note in table.notes)
+    return (
+        f'<h2>{html.escape(table.title)}</h2><div class="card"><div class="wide"><table><tr><th></th>'
+        f"{headings}</tr>{''.join(rows)}</table></div>{notes}</div>"
+    )
+
+
+# Plots --------------------------------------------------------------------------------------------
+
+
+def _psnr(view: Mapping[str, Any], profile: str) -> float | None:
+    value: float | None = view["figures"].get(profile, {}).get("psnr")
+    return value
+
+
+def _plot(results: Mapping[str, Any], scene: str) -> str:
+    """PSNR of a scene's held-out views in the first profile that has them, a line per method."""
+    profile = next(
+        (
+            name
+            for name in results["profiles"]
+            if any(
+                view["scene"] == scene and _psnr(view, name) is not None
+                for method in results["methods"].values()
+                for view in method["views"]
+            )
+        ),
+        None,
+    )
+    if profile is None:
+        return ""
+    lines = {
+        name: [_psnr(view, profile) for view in method["views"] if view["scene"] == scene]
+        for name, method in results["methods"].items()
+    }
+    known = [value for values in lines.values() for value in values if value is not None]
+    low, high = min(known) - 0.5, max(known) + 0.5
+    count = max(map(len, lines.values()))
+    parts = []
+    for value in (low + 0.5, high - 0.5):
+        y = _y(value, low, high)
+        parts.append(f'<line class="grid" x1="{_MARGIN}" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(
+            f'<text x="{_MARGIN - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.1f}</text>'
+        )
+    for color, values in zip(_colors(results), lines.values(), strict=True):
+        points = [
+            (_MARGIN + (position + 0.5) / count * (_WIDTH - _MARGIN), _y(value, low, high))
+            for position, value in enumerate(values)
+            if value is not None
+        ]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        parts.append(f'<polyline fill="none" stroke="{color}" stroke-width="1.6" points="{path}"/>')
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4" fill="{color}"/>' for x, y in points]
+    title = f"{short(scene)}: PSNR in dB ({PROFILES[profile].title}), held-out photos by name"
+    parts.append(
+        f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 4}" text-anchor="middle">{html.escape(title)}</text>'
+    )
+    return (
+        f'<div class="plot"><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'aria-label="{html.escape(title)}">{"".join(parts)}</svg></div>'
+    )
+
+
+def _y(value: float, low: float, high: float) -> float:
+    return 8 + (high - value) / (high - low) * (_HEIGHT - 36)
+
+
+def _colors(results: Mapping[str, Any]) -> list[str]:
+    return [COLORS[position % len(COLORS)] for position in range(len(results["methods"]))]
+
+
+def _legend(results: Mapping[str, Any]) -> str:
+    entries = "".join(
+        f'<span><i style="border-color: {color}"></i>{html.escape(method_title(name))}</span>'
+        for color, name in zip(_colors(results), results["methods"], strict=True)
+    )
+    return f'<div class="legend">{entries}</div>'
+
+
+# Pictures -----------------------------------------------------------------------------------------
+
+
+def _views(results: Mapping[str, Any], out: Path) -> str:
+    """The worst and the best views of every method by PSNR of the whole image: photo, frame."""
+    parts, left = [], MOST_PICTURE_BYTES
+    for name, method in results["methods"].items():
+        found = []
+        for label, sign in (("worst", 1), ("best", -1)):
+            by_scene: dict[str, Mapping[str, Any]] = {}
+            for view in method["views"]:
+                best = by_scene.get(view["scene"])
+                if best is None or sign * _error(view) > sign * _error(best):
+                    by_scene[view["scene"]] = view
+            chosen = sorted(by_scene.values(), key=lambda view: -sign * _error(view))[:SHOWN_VIEWS]
+            found += [(label, view) for view in chosen]
+        figures = []
+        for label, view in found:
+            picture = _picture(out, view["scene"], name, label)
+            if picture is None or len(picture) > left:
+                continue
+            left -= len(picture)
+            caption = f"{label}: {short(view['scene'])}, {view['photo']}"
+            figures.append(
+                f'<figure class="pair"><img alt="{html.escape(caption)}" src="{picture}">'
+                f"<figcaption>{html.escape(caption)}: photo, frame</figcaption></figure>"
+            )
+        if figures:
+            parts.append(
+                f"<h2>{html.escape(method_title(name))}: worst and best views</h2>"
+                f'<div class="pairs">{"".join(figures)}</div>'
+            )
+    return "".join(parts)
+
+
+def _error(view: Mapping[str, Any]) -> float:
+    return float(view["squared"][0] / view["pixels"])
+
+
+def _picture(out: Path, scene: str, method: str, label: str) -> str | None:
+    path = scene_folder(out, scene) / "pictures" / method_file(method) / f"{label}.webp"
+    if not is_regular(path):
+        return None
+    content = read_whole(path, "a picture", LARGEST_PICTURE)
+    return f"data:image/webp;base64,{base64.b64encode(content).decode()}"

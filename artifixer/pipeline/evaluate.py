@@ -1,0 +1,274 @@
+"""``artifixer evaluate``: all scenes of a benchmark -> one set of tables and a page.
+
+``OUT`` holds ``scenes/`` (see ``evaluate_scene``), ``results.json``, ``table.md``, ``table.csv``,
+``table.tex`` and ``report.html``. Scenes are done one after the other, or by several processes or a
+Ray cluster; each is resumed where it was killed, and the tables are made again from what lies in
+``scenes/``.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from artifixer.curation.workers import (
+    ProcessWorkers,
+    RayWorkers,
+    Workers,
+    work_through,
+    worker_devices,
+)
+from artifixer.evaluation.benchmark_page import write_page
+from artifixer.evaluation.files import method_file, scene_folder
+from artifixer.evaluation.profiles import PROFILES, Networks
+from artifixer.evaluation.protocols import Protocol, find_scenes
+from artifixer.evaluation.scores import SceneScores, mean, read_scores, summarise
+from artifixer.evaluation.tables import CONSISTENCY, comma_separated, markdown, tex
+from artifixer.imaging.resize import fit_size
+from artifixer.pipeline.evaluate_scene import (
+    PHOTOS_ROW,
+    EvaluateConfig,
+    check_scene,
+    evaluate_scene,
+)
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import write_bytes
+from artifixer.runtime.json_io import to_json, write_json
+from artifixer.runtime.run_folder import RunFolder
+from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
+
+FORMAT, VERSION = "artifixer evaluation", 1
+
+#: Results beside ``scenes/``.
+OUTPUTS = ("results.json", "table.md", "table.csv", "table.tex", "report.html")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished evaluation: what ``results.json`` holds, and where it lies."""
+
+    out: Path
+    results: Mapping[str, Any]
+
+
+def evaluate(
+    config: EvaluateConfig,
+    *,
+    workers: int = 1,
+    ray: str | None = None,
+    overwrite: bool = False,
+    require_weights: bool = False,
+) -> Evaluation:
+    """Evaluate all scenes, or what is left of them. require_weights: refuse to work without the
+    networks that the benchmark's table needs, instead of leaving their columns empty.
+
+    Raises ``InputError`` for bad input, as far as it can be seen before any heavy work, and
+    ``Stopped`` after SIGTERM.
+    """
+    entry = config.entry
+    places = find_scenes(entry, Path(config.data), config.scenes)
+    _check(config, places)
+    if require_weights:
+        _check_weights(entry, Networks.load(config.device, antialias=config.antialias))
+    identity = {"protocol": config.protocol, "data": Path(config.data).name}
+    with (
+        RunFolder.open(
+            config.out,
+            identity,
+            settings_of(config),
+            overwrite,
+            settings_may_change=True,
+            device=config.device,
+        ) as folder,
+        stop_on_sigterm(),
+    ):
+        for output in ("scenes", *OUTPUTS):
+            folder.path(output)
+        with folder.discarded_on_bad_input():
+            for name in places:
+                check_scene(config, name)
+                stop_if_requested("while preparing the scenes")
+        scenes = _all_scenes(config, list(places), workers, ray)
+        results = collect(config, scenes)
+        write_json(folder.root / "results.json", results)
+        # as JSON has it, so that the tables are those of the file
+        shown = to_json(results)
+        for name, text in (
+            ("table.md", markdown(shown)),
+            ("table.csv", comma_separated(shown)),
+            ("table.tex", tex(shown)),
+        ):
+            write_bytes(folder.root / name, text.encode())
+        write_page(folder.root / "report.html", shown, config.out)
+    return Evaluation(config.out, shown)
+
+
+def settings_of(config: EvaluateConfig) -> dict[str, Any]:
+    """Every setting that a result depends on; where files lie is none of them."""
+    content = asdict(config)
+    for name in ("out", "data"):
+        content.pop(name)
+    content["frames"] = sorted(config.frames)
+    options = content["options"]
+    for name in ("masks", "train_ids"):
+        options[name] = options[name] is not None
+    found = to_json(content)
+    assert isinstance(found, dict)
+    return found
+
+
+def _check(config: EvaluateConfig, places: Mapping[str, Path]) -> None:
+    """What can be found wrong without reading a scene."""
+    if not config.variants and not config.frames:
+        raise InputError(
+            "nothing to evaluate: give --variants, --frames NAME=FOLDER, or both; --variants none "
+            "scores frames alone"
+        )
+    fit_size(100, 100, config.size)
+    names = [method_file(name) for name in config.frames]
+    known = {"3dgut", "input", "artifixer", "artifixer3d", "artifixer3d_plus", PHOTOS_ROW}
+    for name, file in zip(config.frames, names, strict=True):
+        if names.count(file) > 1 or file in known or file.startswith("inpainting_"):
+            raise InputError(f"--frames {name}=...: the name is taken, expected another")
+    out = config.out.resolve()
+    for place in places.values():
+        if not str(place).startswith("procedural:") and out.is_relative_to(place.resolve()):
+            raise InputError(f"--out {config.out}: lies inside the scene {place}")
+
+
+def _check_weights(entry: Protocol, networks: Networks) -> None:
+    needed = {figure.name for name in entry.profiles for figure in PROFILES[name].figures} | {"fid"}
+    for name, why in networks.missing.items():
+        if name in needed:
+            raise InputError(f"--require-weights: {why}")
+
+
+def _all_scenes(
+    config: EvaluateConfig, names: list[str], workers: int, ray: str | None
+) -> dict[str, dict[str, Any]]:
+    if workers == 1 and ray is None:
+        return {name: evaluate_scene(config, name) for name in names}
+    pool: Workers
+    if ray is not None:
+        pool = RayWorkers(evaluate_scene, max(1, workers), config.device, ray)
+    else:
+        pool = ProcessWorkers(evaluate_scene, worker_devices(config.device, workers))
+    found: dict[str, dict[str, Any]] = {}
+    with closing(pool):
+        jobs = ((number, (config, name)) for number, name in enumerate(names))
+        for number, result in work_through(pool, jobs):
+            if result is None:
+                raise RuntimeError(f"{names[number]}: its worker died in every attempt")
+            found[names[number]] = result
+    stop_if_requested()
+    return {name: found[name] for name in names}
+
+
+# Results ------------------------------------------------------------------------------------------
+
+
+def collect(config: EvaluateConfig, scenes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What ``results.json`` holds, from the scenes' folders."""
+    entry = config.entry
+    missing = Networks.load(config.device, antialias=config.antialias).missing
+    first = next(iter(scenes.values()))
+    methods = {}
+    for name, facts in first["methods"].items():
+        scores = {
+            scene: read_scores(
+                scene_folder(config.out, scene) / "scores" / f"{method_file(name)}.json"
+            )
+            for scene in scenes
+        }
+        methods[name] = {
+            **facts,
+            "summary": summarise(scores, missing),
+            "consistency": _consistency(scenes, name),
+            "views": _records(scores),
+        }
+    caveats = list(_caveats(config, scenes))
+    figures = {figure.name for name in entry.profiles for figure in PROFILES[name].figures}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "protocol": entry.name,
+        "title": entry.title,
+        "profiles": list(entry.profiles),
+        "comparable": bool(entry.published) and not caveats,
+        "stand_in": any(scene["stand_in"] for scene in scenes.values()),
+        "caveats": caveats,
+        "missing": {
+            name: why
+            for name, why in missing.items()
+            if name in figures | {"fid", "st_lpips", "kd"}
+        },
+        "measures": {
+            "torchmetrics": _version("torchmetrics"),
+            "torch-fidelity": _version("torch-fidelity"),
+            "FID resizes with antialiasing": config.antialias,
+            "resized frames": config.resize,
+        },
+        "settings": settings_of(config),
+        "scenes": {
+            name: {key: scene[key] for key in ("train", "heldout", "sizes", "masks", "caveats")}
+            for name, scene in scenes.items()
+        },
+        "photo_consistency": _consistency(scenes, PHOTOS_ROW),
+        "methods": methods,
+    }
+
+
+def _records(scores: Mapping[str, SceneScores]) -> list[dict[str, Any]]:
+    """One record per frame."""
+    records = []
+    for scene, found in scores.items():
+        for view in found.views:
+            entry = {key: value for key, value in asdict(view).items() if key != "values"}
+            entry["pixels"] = view.values[0] // 3
+            records.append({"scene": scene, **entry})
+    return records
+
+
+def _consistency(scenes: Mapping[str, Mapping[str, Any]], method: str) -> dict[str, Any]:
+    """Means over the scenes that have such pairs."""
+    found: dict[str, Any] = {}
+    for part, error, _ in CONSISTENCY:
+        values = [
+            value
+            for scene in scenes.values()
+            if (value := to_json(scene["consistency"]).get(method, {}).get(part, {}).get(error))
+            is not None
+        ]
+        found.setdefault(part, {})[error] = mean(values)
+        found[part][f"{error}_scenes"] = len(values)
+    return found
+
+
+def _caveats(config: EvaluateConfig, scenes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Why figures cannot be compared with published ones, each reason once."""
+    entry = config.entry
+    found: dict[str, None] = {}
+    if not entry.published:
+        return []
+    if entry.scenes is not None and len(scenes) < len(entry.scenes):
+        found[f"{len(scenes)} of {len(entry.scenes)} scenes"] = None
+    if config.size is not None:
+        found[f"photos resized to {config.size}"] = None
+    if config.resize is not None and config.frames:
+        found[f"frames of another size resized ({config.resize})"] = None
+    if config.own_truth:
+        found["methods scored against photos of their own"] = None
+    for scene in scenes.values():
+        for caveat in scene["caveats"]:
+            found[caveat] = None
+    return list(found)
+
+
+def _version(package: str) -> str | None:
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    return None

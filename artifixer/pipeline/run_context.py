@@ -1,0 +1,169 @@
+"""What a run reads, checked before any heavy work, and what all its stages share.
+
+In: ``RunConfig``. Out: ``RunContext``: capture, target cameras, reference photos. ``InputError``
+for a path, a photo, splats or memory that cannot do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from artifixer.geometry.camera_file import CameraFrame
+from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.local_origin import Origin
+from artifixer.pipeline.capture import CaptureChoice, LoadedCapture
+from artifixer.pipeline.reconstruct import read_photos
+from artifixer.pipeline.run_config import RunConfig
+from artifixer.pipeline.same_frame import check_same_frame
+from artifixer.pipeline.target_path import render_frames, target_frames
+from artifixer.runtime.errors import InputError, Stopped
+from artifixer.runtime.run_folder import RunFolder
+from artifixer.runtime.stopping import stop_requested
+from artifixer.scenes.references import select_references
+from artifixer.scenes.scene import Photo
+from artifixer.splats.files import read_splat_file
+from artifixer.splats.ply import read_splats
+from artifixer.splats.splats import Splats
+from artifixer.video.checkpoints.files import ModelFiles
+from artifixer.video.memory_estimate import check_memory, default_plan
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What all stages of a run share."""
+
+    folder: RunFolder
+    choice: CaptureChoice
+    capture: LoadedCapture
+    frames: tuple[CameraFrame, ...]
+    """Target cameras at the requested size, in the order of the path."""
+    renders: tuple[CameraFrame, ...]
+    """The same cameras at the size that is rendered and enhanced: sides multiples of 16."""
+    references: tuple[tuple[CameraFrame, UInt8[np.ndarray, "height width 3"]], ...]
+    """Training photos that the model attends to, with their cameras."""
+    seed: int
+    device: str
+
+    @property
+    def root(self) -> Path:
+        """The run folder."""
+        return self.folder.root
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the frames."""
+        return self.frames[0].camera.width, self.frames[0].camera.height
+
+    @property
+    def megapixels(self) -> float:
+        """Of a render."""
+        camera = self.renders[0].camera
+        return camera.width * camera.height / 1e6
+
+    @property
+    def training(self) -> tuple[list[Photo], list[Cameras]]:
+        scene = self.capture.scene
+        return [scene.photos[i] for i in self.capture.training], [
+            scene.cameras[i] for i in self.capture.training
+        ]
+
+    @property
+    def origin(self) -> Origin:
+        """What cameras, points and splats are relative to."""
+        return self.capture.scene.origin
+
+    def splats(self, file: str) -> Splats:
+        """Splats of the run folder, on the device."""
+        splats = read_splats(self.root / file, self.origin)
+        return splats.map(lambda tensor: tensor.to(self.device))
+
+    def stop_if_asked(self) -> None:
+        """Raise ``Stopped`` when SIGTERM arrived; what a stage has written so far is good."""
+        if stop_requested():
+            raise Stopped(f"{self.root}: stopped; run the same command to continue")
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """What ``check_inputs`` found."""
+
+    capture: LoadedCapture
+    frames: tuple[CameraFrame, ...]
+    """Target cameras at the requested size."""
+    offload: bool
+    """Whether the model's layers have to stay in host memory."""
+
+
+def check_inputs(config: RunConfig, files: ModelFiles, capture: LoadedCapture) -> RunInputs:
+    """Find what is wrong with path and memory; decodes no photo and writes nothing. Raises
+    ``InputError``.
+    """
+    frames = target_frames(capture, config.path, config.choice.size, config.orbit_frames)
+    references = min(config.references, len(capture.training))
+    offload = _needs_offload(
+        files, render_frames(frames[:1])[0].camera, references, torch.device(config.device)
+    )
+    return RunInputs(capture, tuple(frames), offload)
+
+
+def check_pixels(config: RunConfig, capture: LoadedCapture) -> None:
+    """Decode and resize every photo of the split once, so that a damaged one is found now and not
+    after the reconstruction; and compare the user's splats with them. Raises ``InputError``."""
+    read_photos(capture)
+    if config.from_splats is not None:
+        splats = read_splat_file(config.from_splats, capture.scene.origin).splats
+        check_same_frame(splats, capture, f"--from-splats {config.from_splats}", config.device)
+
+
+def make_context(config: RunConfig, inputs: RunInputs, folder: RunFolder) -> RunContext:
+    """What all stages share."""
+    return RunContext(
+        folder=folder,
+        choice=config.choice,
+        capture=inputs.capture,
+        frames=inputs.frames,
+        renders=tuple(render_frames(inputs.frames)),
+        references=tuple(_references(inputs.capture, config.references)),
+        seed=config.seed,
+        device=config.device,
+    )
+
+
+def _needs_offload(
+    files: ModelFiles, camera: Cameras, references: int, device: torch.device
+) -> bool:
+    """Whether the model's layers have to stay in host memory; ``InputError`` when it does not fit
+    even then.
+    """
+    whole, streamed = (
+        default_plan(files.config, camera.width, camera.height, references, device, offload)
+        for offload in (False, True)
+    )
+    try:
+        check_memory(files.config, whole, device)
+        return False
+    except InputError:
+        if device.type != "cuda":
+            raise
+        check_memory(files.config, streamed, device)
+        return True
+
+
+def _references(
+    capture: LoadedCapture, count: int
+) -> list[tuple[CameraFrame, UInt8[np.ndarray, "height width 3"]]]:
+    """Training photos of one lens model, evenly spread."""
+    scene = capture.scene
+    index = {scene.photos[i].name: i for i in capture.training}
+    model = scene.cameras[capture.training[0]].model
+    names = [name for name, i in index.items() if scene.cameras[i].model == model]
+    chosen = select_references(names, count) if count else ()
+    return [
+        (CameraFrame(scene.cameras[index[name]], name), scene.photos[index[name]].read())
+        for name in chosen
+    ]

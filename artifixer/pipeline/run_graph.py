@@ -1,0 +1,376 @@
+"""The stages of one run: what each depends on, in the order of ``plan.STAGES``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+
+from artifixer.enhance.enhance import EnhanceConfig
+from artifixer.evaluation.evaluate import PerceptualMetrics
+from artifixer.geometry.paths import alike
+from artifixer.pipeline.plan import (
+    DISTILLED,
+    EXPORT,
+    FRAMES,
+    INITIAL,
+    INPUT,
+    INPUT_RENDERS,
+    RENDERS,
+    RENDERS_3D,
+    SCALE,
+    outdated_stages,
+    stage_files,
+)
+from artifixer.pipeline.render import splat_depths
+from artifixer.pipeline.run_config import RunConfig, settings_of
+from artifixer.pipeline.run_context import RunContext
+from artifixer.pipeline.run_report import RunFacts, write_metrics, write_run_report
+from artifixer.pipeline.run_steps import (
+    copy_splats,
+    enhance_along,
+    export_last,
+    fit_initial,
+    fit_to_frames,
+    render_along,
+    write_target_cameras,
+    write_training_dataset,
+    write_videos,
+)
+from artifixer.pipeline.target_path import heldout_frames
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import to_json, write_json
+from artifixer.runtime.progress import Progress, ProgressBar
+from artifixer.runtime.stages import Stages
+from artifixer.scenes.depth_models import metric_depth_model
+from artifixer.scenes.identity import sampled_fingerprint
+from artifixer.scenes.scale import (
+    SPARSE_POINTS,
+    CameraScale,
+    DepthView,
+    camera_scale,
+    point_depths,
+    read_scale,
+    scale_depth_model,
+)
+from artifixer.splats.files import placement_note
+from artifixer.splats.reconstruct import ReconstructConfig
+from artifixer.video.checkpoints.files import ModelFiles
+from artifixer.video.model import Model
+from artifixer.video.model_files import load_model
+
+
+class RunGraph:
+    """One execution: does the stages of ``plan.STAGES`` in order.
+
+    Keys chain: a stage depends on the fingerprints of those that it reads.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        files: ModelFiles,
+        context: RunContext,
+        stages: Stages,
+        display: Progress,
+        notes: list[str],
+        offload: bool,
+    ) -> None:
+        self.config, self.files, self.context = config, files, context
+        self.stages, self.display, self.notes = stages, display, notes
+        self._model: Model | None = None
+        self._offload = offload
+
+    def finish(self) -> CameraScale:
+        """Do every stage that is not done; returns the camera scale that the model was given."""
+        config = self.config
+        self._reconstruct()
+        scale = self._camera_scale()
+        if scale.is_guess:
+            self._warn(scale.advice)
+        pictures, keys = {"3dgut": f"{RENDERS}/rgb"}, {}
+        keys["3dgut"] = generator_key = self._render("render", INITIAL, RENDERS)
+        generator_input = RENDERS
+        if config.has_input:
+            pictures["input"], generator_input = f"{INPUT_RENDERS}/rgb", INPUT_RENDERS
+            keys["input"] = generator_key = self._render("render_input", INPUT, INPUT_RENDERS)
+        keys["artifixer"] = self._enhance(
+            "enhance", generator_key, scale, generator_input, "artifixer"
+        )
+        last_splats = INITIAL
+        if "artifixer3d" in config.wanted:
+            last_splats = DISTILLED
+            self._distill(keys["artifixer"])
+            keys["artifixer3d"] = self._render("render_3d", DISTILLED, RENDERS_3D)
+        if "artifixer3d_plus" in config.wanted:
+            keys["artifixer3d_plus"] = self._enhance(
+                "enhance_3d", keys["artifixer3d"], scale, RENDERS_3D, "artifixer3d_plus"
+            )
+        for stage in outdated_stages(config, self.stages.completed, self.stages.executed):
+            self.stages.discard(stage.files)
+        self._model = None
+        pictures |= {name: FRAMES[name] for name in keys if name in FRAMES}
+        self._export(last_splats)
+        self._write_dataset(keys["artifixer"], last_splats)
+        videos = self._write_videos(keys, pictures)
+        metrics = self._write_metrics(keys, pictures, generator_input)
+        self._write_report(scale, pictures, generator_input, videos, metrics)
+        return scale
+
+    def _complete(
+        self,
+        name: str,
+        depends_on: Mapping[str, object],
+        total: int,
+        work: Callable[[ProgressBar], None],
+    ) -> str:
+        return self.stages.complete(stage_files(name), depends_on, total, work)
+
+    def _reconstruct(self) -> None:
+        """The plain fit, or the user's splats; with a free-space loss a second fit, whose renders
+        the model gets.
+        """
+        config, context = self.config, self.context
+        if config.from_splats is not None:
+            source = config.from_splats
+
+            def copy(bar: ProgressBar) -> None:
+                for note in copy_splats(context, source, INITIAL, bar):
+                    # not in the report: a run that finds this stage done doesn't see it
+                    self.display.note(note)
+
+            self._complete("reconstruct", {"splats": fingerprint(source)}, 1, copy)
+            return
+        self._fit("reconstruct", config.reconstruct.without_free_space_loss(), INITIAL)
+        if config.has_input:
+            self._fit("reconstruct_input", config.reconstruct, INPUT)
+
+    def _fit(self, name: str, settings: ReconstructConfig, splats: str) -> None:
+        points = self.context.capture.scene.points
+        key = {
+            "photos": self._photos_key,
+            "sparse points": fingerprint(vars(points) if points is not None else None),
+            "recipe": asdict(settings),
+            "seed": self.config.seed,
+        }
+        (checkpoint,) = stage_files(name).scratch
+        self._complete(
+            name,
+            key,
+            settings.iterations,
+            lambda bar: fit_initial(self.context, settings, splats, checkpoint, bar),
+        )
+
+    def _render(self, name: str, splats: str, folder: str) -> str:
+        context = self.context
+        frames = FRAMES["artifixer3d"] if folder == RENDERS_3D else None
+        key = {
+            "splats": fingerprint(context.root / splats),
+            "path": fingerprint(context.frames),
+            "references": fingerprint([frame for frame, _ in context.references]),
+        }
+
+        def work(bar: ProgressBar) -> None:
+            render_along(context, splats, folder, bar, frames)
+            if folder == RENDERS:
+                write_target_cameras(context)
+
+        return self._complete(name, key, len(context.frames), work)
+
+    def _camera_scale(self) -> CameraScale:
+        """The video model's scale. What a depth model says is a stage of its own, so that a
+        continued run does not ask it again.
+        """
+        config, kind, scene = (
+            self.config,
+            self.files.config.camera_scale,
+            self.context.capture.scene,
+        )
+        asked = scale_depth_model(
+            kind, config.camera_scale, scene.metres_per_unit, config.depth_model
+        )
+        if asked is None:
+            return self._find_scale(None)
+        key = {
+            "depth model": [asked, *sampled_fingerprint(Path(asked))[:1]]
+            if Path(asked).exists()
+            else [asked],
+            "photos": self._photos_key,
+            "sparse points": fingerprint(vars(scene.points) if scene.points is not None else None),
+            "splats": fingerprint(self.context.root / INITIAL),
+        }
+        path = self.context.root / SCALE
+        self._complete(
+            "camera_scale", key, 1, lambda bar: write_json(path, to_json(self._find_scale(asked)))
+        )
+        return read_scale(path, kind)
+
+    def _find_scale(self, depth_model: str | None) -> CameraScale:
+        """From the sparse points that the training views see, or from the splats where there are
+        none.
+        """
+        config, kind, capture = self.config, self.files.config.camera_scale, self.context.capture
+        views, where = point_depths(capture.scene, capture.training), SPARSE_POINTS
+        if not any(len(view.depths) for view in views) and config.camera_scale is None:
+            views, where = self._splat_depths(), "the training views' renders"
+        network = (
+            None if depth_model is None else metric_depth_model(depth_model, self.context.device)
+        )
+        metric_depth_model.cache_clear()  # the video model needs the memory
+        return camera_scale(
+            kind, views, where, network, config.camera_scale, capture.scene.metres_per_unit
+        )
+
+    def _splat_depths(self) -> list[DepthView]:
+        capture, splats = self.context.capture, self.context.splats(INITIAL)
+        views = alike([capture.scene.cameras[i] for i in capture.training])
+        return splat_depths(splats, views.to(splats.means.device))
+
+    def _enhance(
+        self, name: str, renders_key: str, scale: CameraScale, renders: str, variant: str
+    ) -> str:
+        config, context = self.config, self.context
+        model = self.files.config
+        strength = 1.0 if name == "enhance" else model.second_strength
+        settings = EnhanceConfig(
+            config.mode,
+            config.steps,
+            config.seed,
+            config.prompt,
+            strength=strength,
+            camera_scale=scale.value,
+        )
+        key = {
+            "renders": renders_key,
+            "model": self.files.identity,
+            "prompt": config.prompt,
+            # a mode that changes nothing for this model redoes nothing
+            "source": model.in_mode(config.mode).source,
+            "steps": config.steps or model.steps_in(config.mode),
+            "references": fingerprint(list(context.references)),
+            "camera scale": scale.value,
+            "seed": config.seed,
+            "strength": strength,
+        }
+        (state,) = stage_files(name).scratch
+
+        def work(bar: ProgressBar) -> None:
+            if self._model is None:
+                self._model = load_model(self.files, config.device, offload=self._offload)
+            for warning in enhance_along(
+                context, self._model, settings, renders, FRAMES[variant], state, bar
+            ):
+                # not in the report: a run that finds this stage done doesn't see it
+                self.display.note(warning)
+
+        return self._complete(name, key, len(context.frames), work)
+
+    def _distill(self, frames_key: str) -> None:
+        config, context = self.config, self.context
+        source = INPUT if config.has_input else INITIAL
+        key = {
+            "frames": frames_key,
+            "splats": fingerprint(context.root / source),
+            "photos": self._photos_key,
+            "recipe": asdict(config.distill),
+            "seed": config.seed,
+        }
+        (checkpoint,) = stage_files("distill").scratch
+
+        def work(bar: ProgressBar) -> None:
+            fit_to_frames(
+                context, config.distill, source, FRAMES["artifixer"], DISTILLED, checkpoint, bar
+            )
+
+        self._complete("distill", key, config.distill.reconstruct.iterations, work)
+
+    def _export(self, splats: str) -> None:
+        context, formats = self.context, self.config.export
+        for note in placement_note(formats, context.origin):
+            self._warn(note)
+        if formats:
+            self._complete(
+                "export",
+                {"splats": fingerprint(context.root / splats), "formats": list(formats)},
+                len(formats),
+                lambda bar: export_last(context, splats, EXPORT, formats, bar),
+            )
+
+    def _write_dataset(self, frames_key: str, splats: str) -> None:
+        context = self.context
+        self._complete(
+            "dataset",
+            {
+                "frames": frames_key,
+                "photos": self._photos_key,
+                "splats": fingerprint(context.root / splats),
+            },
+            len(context.frames),
+            lambda bar: write_training_dataset(context, FRAMES["artifixer"], splats, bar),
+        )
+
+    def _write_videos(self, keys: Mapping[str, str], pictures: Mapping[str, str]) -> str:
+        """keys: of renders and frames by variant; pictures: their folders."""
+        context, fps = self.context, self.config.fps
+        return self._complete(
+            "videos",
+            {"frames": dict(keys), "frames per second": fps},
+            len(context.frames) * (len(keys) + 1),
+            lambda bar: write_videos(context, pictures, fps, bar),
+        )
+
+    def _write_metrics(
+        self, keys: Mapping[str, str], pictures: Mapping[str, str], generator_input: str
+    ) -> str:
+        context = self.context
+        perceptual = PerceptualMetrics.load(context.device)
+        self.notes.extend(perceptual.notes)
+        scene = context.capture.scene
+        if not heldout_frames(context.frames, context.capture):
+            self._warn("no target camera is that of a held-out photo: metrics.json has no figures")
+        return self._complete(
+            "metrics",
+            {
+                "frames": dict(keys),
+                "held-out photos": [scene.photos[i].name for i in context.capture.heldout],
+                "LPIPS": [perceptual.vgg01 is not None, perceptual.alex is not None],
+            },
+            2 + len(keys),
+            lambda bar: write_metrics(context, pictures, generator_input, perceptual, bar),
+        )
+
+    def _write_report(
+        self,
+        scale: CameraScale,
+        pictures: Mapping[str, str],
+        generator_input: str,
+        videos_key: str,
+        metrics_key: str,
+    ) -> None:
+        facts = RunFacts(
+            model=f"{self.files.config.name}, mode {self.config.mode}",
+            scale=scale,
+            settings=settings_of(self.config),
+            notes=tuple(self.notes),
+            variants=pictures,
+            generator_input=generator_input,
+        )
+        self._complete(
+            "report",
+            {"videos": videos_key, "metrics": metrics_key, "settings": fingerprint(facts)},
+            1,
+            lambda bar: write_run_report(self.context, facts, bar),
+        )
+
+    @cached_property
+    def _photos_key(self) -> str:
+        photos, cameras = self.context.training
+        return fingerprint(
+            [photo.name for photo in photos], [photo.read() for photo in photos], cameras
+        )
+
+    def _warn(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+            self.display.note(note)

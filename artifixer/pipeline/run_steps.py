@@ -1,0 +1,276 @@
+"""What the stages of ``pipeline/run`` do, one function each: files of the run folder in, files of
+the run folder out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from artifixer.enhance.dataset import DatasetView, points_of_splats, write_dataset
+from artifixer.enhance.distill import DistillConfig, DistillViews, distill
+from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance
+from artifixer.enhance.sources import ReferencePhoto
+from artifixer.geometry.camera_file import write_cameras
+from artifixer.geometry.cameras import Cameras, concatenate
+from artifixer.imaging.resize import resize_bilinear
+from artifixer.pipeline.enhance import StoreOnDisk
+from artifixer.pipeline.reconstruct import ReconstructionJob, initial_splats
+from artifixer.pipeline.run_context import RunContext
+from artifixer.runtime.files import write_bytes
+from artifixer.runtime.media import VideoWriter, read_image, write_png
+from artifixer.runtime.progress import ProgressBar
+from artifixer.scenes.scene import Photo
+from artifixer.splats.files import export_splats, read_splat_file
+from artifixer.splats.initial import ColoredPoints, seen_points
+from artifixer.splats.ply import read_splats, write_splats
+from artifixer.splats.reconstruct import (
+    IterationReport,
+    ReconstructConfig,
+    TrainingViews,
+    reconstruct,
+)
+from artifixer.splats.render import render
+from artifixer.splats.render_folder import (
+    finish_render_folder,
+    read_render_folder,
+    write_frame,
+)
+from artifixer.video.model import Model
+
+# Splats -------------------------------------------------------------------------------------------
+
+
+def fit_initial(
+    run: RunContext, config: ReconstructConfig, file: str, checkpoint: str, bar: ProgressBar
+) -> None:
+    """The first reconstruction, from the training photos."""
+    job = ReconstructionJob(run.choice, config, run.seed, run.device)
+    initial, extent = initial_splats(job, run.capture)
+    path = run.root / checkpoint
+    views = TrainingViews.of_photos(*run.training)
+    splats = reconstruct(
+        views,
+        initial,
+        extent,
+        config,
+        run.seed,
+        checkpoint=path,
+        device=run.device,
+        report=_shown_on(bar),
+    )
+    write_splats(run.root / file, splats, run.origin)
+
+
+def copy_splats(run: RunContext, source: Path, file: str, bar: ProgressBar) -> tuple[str, ...]:
+    """Splats of another tool: a PLY byte for byte, other formats and damaged files as the PLY of
+    what was read; returns remarks.
+    """
+    found = read_splat_file(source, run.origin)
+    if found.format == "ply" and not found.notes:
+        write_bytes(run.root / file, source.read_bytes())
+    else:
+        write_splats(run.root / file, found.splats, run.origin)
+    bar.update(1)
+    return found.notes
+
+
+def export_last(
+    run: RunContext, splats_file: str, folder: str, formats: Sequence[str], bar: ProgressBar
+) -> None:
+    """The splats in the formats that the user asked for."""
+    splats = read_splats(run.root / splats_file, run.origin)
+    export_splats(run.root / folder, Path(splats_file).stem, splats, formats, run.origin)
+    bar.update(len(formats))
+
+
+def fit_to_frames(
+    run: RunContext,
+    config: DistillConfig,
+    source: str,
+    frames: str,
+    file: str,
+    checkpoint: str,
+    bar: ProgressBar,
+) -> None:
+    """ArtiFixer 3D: a reconstruction on photos and generated frames."""
+    photos, cameras = run.training
+    generated = [
+        _frame_photo(run.root / frames, index, frame.camera)
+        for index, frame in enumerate(run.frames)
+    ]
+    views = DistillViews(photos, cameras, generated, [frame.camera for frame in run.frames])
+    splats = distill(
+        views,
+        read_splats(run.root / source, run.origin),
+        sparse_points(run, config.reconstruct),
+        config,
+        run.seed,
+        checkpoint=run.root / checkpoint,
+        device=run.device,
+        report=_shown_on(bar),
+    )
+    write_splats(run.root / file, splats, run.origin)
+
+
+def sparse_points(run: RunContext, config: ReconstructConfig) -> ColoredPoints:
+    """The capture's points that the training photos saw."""
+    points = run.capture.scene.points
+    if points is None:
+        return ColoredPoints(torch.zeros(0, 3), torch.zeros(0, 3))
+    return seen_points(points, run.capture.training, config.initial.observed_by)
+
+
+def _shown_on(bar: ProgressBar) -> Callable[[IterationReport], None]:
+    return lambda report: bar.update(
+        report.iteration, loss=report.loss, PSNR=report.psnr, Gaussians=report.gaussians
+    )
+
+
+def _frame_photo(folder: Path, index: int, camera: Cameras) -> Photo:
+    path = folder / f"{index:05d}.png"
+    return Photo(
+        f"{folder.name}/{path.name}", camera.width, camera.height, lambda: read_image(path), path
+    )
+
+
+# Renders and frames -------------------------------------------------------------------------------
+
+
+def render_along(
+    run: RunContext, splats_file: str, folder: str, bar: ProgressBar, frames: str | None = None
+) -> None:
+    """A render folder along the path; ``frames``: a folder for the colours at the frames' size."""
+    splats, root = run.splats(splats_file), run.root
+    for index, frame in enumerate(run.renders):
+        # A frame's depth is written last; with it, an earlier process has finished the frame.
+        if not (root / folder / "depth" / f"{index:05d}.npy").is_file():
+            with torch.no_grad():
+                write_frame(root / folder, index, render(splats, frame.camera.to(run.device)))
+        if frames is not None:
+            write_png(
+                root / frames / f"{index:05d}.png",
+                at_size(read_image(root / folder / "rgb" / f"{index:05d}.png"), *run.size),
+            )
+        bar.update(index + 1)
+        run.stop_if_asked()
+    finish_render_folder(root / folder, run.renders, run.references, run.origin)
+
+
+def write_target_cameras(run: RunContext) -> None:
+    """The target cameras at the frames' size."""
+    write_cameras(run.root / "cameras.json", run.frames, origin=run.origin)
+
+
+def enhance_along(
+    run: RunContext,
+    model: Model,
+    config: EnhanceConfig,
+    renders: str,
+    folder: str,
+    state: str,
+    bar: ProgressBar,
+) -> list[str]:
+    """The model's frames, on disk as they come; returns warnings. state: a folder for continuing
+    inside the clip.
+    """
+    root = run.root
+    cameras = concatenate([frame.camera for frame in run.renders])
+    references = [ReferencePhoto(frame.camera, photo) for frame, photo in run.references]
+    report = EnhanceReport()
+    blocks = enhance(
+        read_render_folder(root / renders),
+        cameras,
+        references,
+        model,
+        config,
+        report,
+        StoreOnDisk(root / state),
+    )
+    with closing(blocks):  # type: ignore[type-var]
+        for block in blocks:
+            for index, frame in enumerate(block.frames, start=block.first_index):
+                path = root / folder / f"{index:05d}.png"
+                if not path.is_file():
+                    write_png(path, at_size(frame, *run.size))
+            bar.update(block.first_index + len(block.frames))
+            run.stop_if_asked()
+    return report.warnings
+
+
+def at_size(
+    pixels: UInt8[np.ndarray, "h w *channels"], width: int, height: int
+) -> UInt8[np.ndarray, "height width *channels"]:
+    """8-bit pixels at another size, bilinear: renders and frames go from the model's size to the
+    user's this way, once.
+    """
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    planes = (
+        torch.from_numpy(np.ascontiguousarray(pixels))
+        .to(torch.float32)
+        .reshape(*pixels.shape[:2], -1)
+    )
+    return (
+        resize_bilinear(planes, width, height)
+        .round()
+        .to(torch.uint8)
+        .numpy()
+        .reshape(height, width, *pixels.shape[2:])
+    )
+
+
+# What the user takes away -------------------------------------------------------------------------
+
+
+def write_videos(
+    run: RunContext, pictures: Mapping[str, str], fps: float, bar: ProgressBar
+) -> None:
+    """One video per variant (name -> folder of pictures, renders first) and all of them side by
+    side.
+    """
+    root, (width, height) = run.root, run.size
+    names = list(pictures)
+    for position, name in enumerate([*names, "side_by_side"]):
+        shown = names if name == "side_by_side" else [name]
+        with VideoWriter(root / "videos" / f"{name}.mp4", width * len(shown), height, fps) as video:
+            for index in range(len(run.frames)):
+                frames = [variant_frame(run, pictures[each], index) for each in shown]
+                video.add(np.concatenate(frames, axis=1))
+                bar.update(position * len(run.frames) + index + 1)
+                run.stop_if_asked()
+
+
+def variant_frame(run: RunContext, folder: str, index: int) -> UInt8[np.ndarray, "height width 3"]:
+    """One picture of a folder of renders or frames, at the frames' size."""
+    return at_size(read_image(run.root / folder / f"{index:05d}.png"), *run.size)
+
+
+def write_training_dataset(
+    run: RunContext, frames: str, splats_file: str, bar: ProgressBar
+) -> None:
+    """Training photos and generated frames for other trainers."""
+
+    def views() -> Iterator[DatasetView]:
+        photos, cameras = run.training
+        for photo, camera in zip(photos, cameras, strict=True):
+            yield DatasetView("photo", photo.name, camera, photo.read)
+        for index, frame in enumerate(run.frames):
+            bar.update(index + 1)
+            yield DatasetView(
+                "frame",
+                f"{frames}/{index:05d}.png",
+                frame.camera,
+                _frame_photo(run.root / frames, index, frame.camera).read,
+            )
+
+    write_dataset(
+        run.root / "dataset",
+        views(),
+        points_of_splats(read_splats(run.root / splats_file)),
+    )

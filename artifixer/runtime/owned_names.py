@@ -1,0 +1,83 @@
+"""Which files of a run folder are the run's own: the names that verbs write, and the list of those
+written, ``.run/owned.txt``.
+
+``overwrite`` deletes what stands in the list and matches a name below, nothing else: a received or
+damaged list may name other people's files.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from pathlib import Path, PurePosixPath
+
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import read_whole
+from artifixer.runtime.json_io import LARGEST_JSON
+
+#: First parts of the paths that the verbs write into their folders. A new output gets its line
+#: here, or ``overwrite`` will leave it.
+OUTPUT_NAMES = (
+    # files
+    *(
+        "camera_scale.json",
+        "cameras.json",
+        "index.json",
+        "manifest.json",
+        "metrics.json",
+        "metrics.jsonl",
+    ),
+    *("split.json", "timing.json", "transforms.json", "log.txt", "preview.png", "report.html"),
+    *("video.mp4", "splats.*", "checkpoint.safetensors", "pairs-*.tar"),
+    # folders
+    *("cache", "checkpoints", "dataset", "export", "frames", "model", "opacity", "depth"),
+    *("references", "rgb", "renders", "renders_3d", "renders_input", "sfm", "splats", "state"),
+    *("tensorboard", "validation", "videos", ".scenes"),
+    # evaluation
+    *("scenes", "results.json", "table.md", "table.csv", "table.tex"),
+    *("capture", "run", "scores", "pictures", "consistency.json", "scene.json"),
+)
+
+#: Links that the verbs make in their folders: photos for structure from motion, and the text
+#: encoder that a model shares.
+LINKED_NAMES = ("sfm/*/photos/*", "model/text_encoder", "model/tokenizer")
+
+
+def read_owned(root: Path) -> list[str]:
+    """The paths in ``owned.txt``. It says what ``overwrite`` deletes, so a line that no run of ours
+    wrote ends everything.
+    """
+    path = root / ".run" / "owned.txt"
+    if not path.exists():
+        return []
+    try:
+        names = read_whole(path, "a list of paths", LARGEST_JSON).decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not text in UTF-8 (byte {error.start}); choose another folder"
+        ) from error
+    for number, name in enumerate(names, start=1):
+        plain = PurePosixPath(name)
+        if (
+            "\\" in name
+            or name != plain.as_posix()
+            or plain.is_absolute()
+            or ".." in plain.parts
+            or plain.parts[:1] in ((), (".run",))
+        ):
+            raise InputError(
+                f"{path}: line {number} is {name[:80]!r}, expected a path of a result inside the "
+                "folder; nothing was deleted, "
+                "choose another folder"
+            )
+    return names
+
+
+def is_output(relative: str) -> bool:
+    """Whether a path inside a run folder is one that verbs write."""
+    first = relative.split("/")[0]
+    return any(fnmatch.fnmatchcase(first, pattern) for pattern in OUTPUT_NAMES)
+
+
+def may_link(relative: PurePosixPath) -> bool:
+    """Whether a path inside a run folder is a link that verbs make."""
+    return any(fnmatch.fnmatchcase(relative.as_posix(), pattern) for pattern in LINKED_NAMES)

@@ -1,0 +1,167 @@
+"""Stages of a verb in its run folder: each one is done once for what it depends on, whole or
+absent.
+
+In: a stage's files, the values and fingerprints it depends on, and the function that does it. Out:
+its outputs in the run folder. A stage that is marked done with the same dependencies is kept;
+otherwise the outputs of an earlier run are removed and it runs. Files that a killed process wrote
+for the same dependencies stay, so that work that goes frame by frame continues where it stopped.
+``reconstruct``, ``render``, ``enhance`` and ``run`` resume this way.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.json_io import is_number, read_json, to_json, write_json
+from artifixer.runtime.progress import Progress, ProgressBar
+from artifixer.runtime.run_folder import RunFolder
+from artifixer.runtime.stopping import stop_if_requested
+from artifixer.runtime.system import peak_memory
+
+TIMING_FILE = "timing.json"
+
+#: Raised when what a stage writes changes for the same settings: results of earlier versions then
+#: count as outdated.
+VERSION = 2
+
+
+@dataclass(frozen=True)
+class StageFiles:
+    """The files of one stage, relative to the run folder."""
+
+    name: str
+    """Of the stage; its marker is ``.run/stages/NAME.json``."""
+    outputs: tuple[str, ...]
+    """Files and folders that the stage leaves."""
+    scratch: tuple[str, ...] = ()
+    """Files and folders from which an interrupted stage continues; removed at its end."""
+
+
+class Stages:
+    """Runs the stages of one run folder.
+
+    ``completed``: names of the stages that this process ran or found done; ``executed``: of those
+    that it ran. ``seconds``: of all stages, those of
+    earlier processes included; written to ``timing.json`` with the peak memory where
+    ``write_timing``. Raises ``InputError`` for a damaged ``timing.json``.
+    """
+
+    def __init__(self, run: RunFolder, progress: Progress, write_timing: bool = True) -> None:
+        self.completed: list[str] = []
+        self.executed: list[str] = []
+        self.seconds: dict[str, float] = {}
+        self._run, self._progress, self._write_timing = run, progress, write_timing
+        self._peak_memory = 0.0
+        if write_timing:
+            self._read_timing()
+
+    def complete(
+        self,
+        stage: StageFiles,
+        depends_on: Mapping[str, object],
+        total: int,
+        work: Callable[[ProgressBar], None],
+    ) -> str:
+        """Make sure that the stage is done, and return a fingerprint of all it depends on.
+
+        depends_on: values or fingerprints by the words that messages use. total: steps, for the
+        progress display. work: writes the outputs.
+        """
+        key = _key(depends_on)
+        if self._run.is_done(stage.name, key):
+            # of a process that was killed when it had marked the stage
+            self._delete(stage.scratch)
+            self._progress.note(f"{stage.name}: done before, kept")
+            self.completed.append(stage.name)
+            return fingerprint(key)
+        stop_if_requested(f"before {stage.name}")
+        self._begin(stage, key)
+        began = time.monotonic()
+        with self._progress.stage(stage.name, total) as bar:
+            work(bar)
+        self._run.mark_done(stage.name, key, stage.outputs)
+        self._delete(stage.scratch)
+        self._record(stage.name, time.monotonic() - began)
+        return fingerprint(key)
+
+    def is_done(
+        self, stage: StageFiles, depends_on: Mapping[str, object] = MappingProxyType({})
+    ) -> bool:
+        """Whether ``complete`` would keep the stage."""
+        return self._run.is_done(stage.name, _key(depends_on))
+
+    def discard(self, stage: StageFiles) -> None:
+        """Remove what an earlier run left of a stage that this run does not have."""
+        name = stage.name
+        if self._run.key_of(name) is not None or self._run.key_of(_started(name)) is not None:
+            self._remove(stage)
+
+    def _begin(self, stage: StageFiles, key: object) -> None:
+        """Leave only what belongs to this key. A kill at any point leaves a stage that is either
+        unmarked or whole.
+        """
+        before = self._run.key_of(stage.name)
+        if isinstance(before, dict) and isinstance(key, dict):
+            changed = [word for word in key if before.get(word) != key[word]] or ["its files"]
+            self._progress.note(f"{stage.name}: runs again, changed: {', '.join(changed)}")
+        if not self._run.is_done(_started(stage.name), key):
+            self._remove(stage)
+            self._run.mark_done(_started(stage.name), key)
+        for name in (*stage.outputs, *stage.scratch):
+            self._run.path(name)
+
+    def _remove(self, stage: StageFiles) -> None:
+        self._run.forget(stage.name)
+        self._run.forget(_started(stage.name))
+        self._delete((*stage.outputs, *stage.scratch))
+
+    def _delete(self, names: Sequence[str]) -> None:
+        for name in names:
+            path = self._run.path(name)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _read_timing(self) -> None:
+        path = self._run.path(TIMING_FILE)
+        known = read_json(path) if path.exists() else {}
+        seconds = known.get("stages", {}) if isinstance(known, dict) else None
+        memory = known.get("peak_memory_mb", 0.0) if isinstance(known, dict) else math.nan
+        if (
+            not isinstance(seconds, dict)
+            or not all(is_number(value, 1e12) for value in seconds.values())
+            or not is_number(memory, 1e12)
+        ):
+            raise InputError(
+                f'{path}: damaged; expected "stages" with seconds and "peak_memory_mb"; delete it '
+                "to go on without it"
+            )
+        self.seconds, self._peak_memory = seconds, memory
+
+    def _record(self, name: str, seconds: float) -> None:
+        self.completed.append(name)
+        self.executed.append(name)
+        self.seconds[name] = round(seconds, 3)
+        self._peak_memory = max(self._peak_memory, peak_memory() / 1024**2)
+        if self._write_timing:
+            write_json(
+                self._run.path(TIMING_FILE),
+                {"stages": self.seconds, "peak_memory_mb": round(self._peak_memory, 1)},
+            )
+
+
+def _key(depends_on: Mapping[str, object]) -> Any:
+    return to_json({"version of the program's stages": VERSION, **depends_on})
+
+
+def _started(name: str) -> str:
+    return f"{name}.started"

@@ -1,0 +1,425 @@
+"""A capture's poses -> whether its points or photos contradict them, and what they look like then.
+
+Poses come in many conventions, and a file does not say which one it holds. The geometry does: with
+the right poses tracked points project where they were observed, points lie in front of the cameras
+and inside the photos, and matches between photos obey the epipolar geometry. Each convention that
+tools confuse with the format's own is tried (``conventions``); one that explains what the poses as
+given do not is named.
+
+Tracks decide alone. Without them the points decide where they can (they can't where they surround
+the cameras), otherwise matches between a few photos do, which takes about a second.
+
+Measured on four real captures, drawn rooms and procedural captures: of the matches 94 to 100 %
+agree with right poses, 0 to 47 % with poses of another convention, and at least 94 % with that
+convention once it is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.local_origin import points_to_world, to_world
+from artifixer.scenes.photo_matches import PairMatches, match_photos
+from artifixer.scenes.scene import Scene, SparsePoints
+
+#: Formats whose poses were found or made here; those of others are somebody else's.
+OWN_POSES = ("photos", "video", "panoramas", "procedural")
+
+#: Median reprojection error of tracked points in pixels up to which poses are right, and by how
+#: much another convention has to reduce it.
+TRACK_PIXELS, TRACK_FACTOR = 2.0, 0.1
+
+#: Share of the points that a camera sees, on average: seen clearly, and not seen.
+CLEARLY_SEEN, UNSEEN = 0.1, 0.01
+
+#: Poses are clear when no other convention sees more than this share of what they see; and wrong
+#: when another sees ``CLEARLY_SEEN`` and they see less than ``POINT_FACTOR`` of it.
+POINT_RIVAL, POINT_FACTOR = 0.3, 0.1
+
+#: Conventions that see nearly as many points as the best one cannot be told from it.
+POINT_TIE = 0.9
+
+#: Distance from the epipolar line in pixels of the small pictures at which a match agrees.
+EPIPOLAR_PIXELS = 1.5
+
+#: Shares of agreeing matches: of poses that are not questioned, and of a convention that is named.
+LEAST_AGREEMENT, NAMED_AGREEMENT = 0.6, 0.85
+
+#: Matches and pairs from which photos alone contradict poses without naming a convention.
+DOUBT_MATCHES, DOUBT_PAIRS = 150, 4
+
+#: Rays of a match that are closer than this (radians) have no depth worth a sign.
+PARALLEL = 0.005
+
+#: Photos show no parallax when turning the camera explains their matches to this many pixels (of
+#: the small pictures), the median of every pair; and when there are this many pairs.
+ROTATION_PIXELS, ROTATION_PAIRS = 0.75, 5
+
+#: Angle in radians under which cameras see points, or the spread of cameras divided by the distance
+#: of the points, below which depth is noise.
+LEAST_ANGLE = 1e-3
+
+#: Most points, observations and cameras that are looked at.
+MOST_POINTS, MOST_OBSERVATIONS, MOST_CAMERAS = 4000, 20_000, 48
+
+_FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
+_MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
+
+NO_PARALLAX = "no parallax: the cameras only turn, depth cannot be told"
+
+
+@dataclass(frozen=True)
+class PoseProblem:
+    """text: one sentence. is_certain: whether work with these poses would be wasted."""
+
+    text: str
+    is_certain: bool = False
+
+
+def check_poses(scene: Scene, *, read_photos: bool = True) -> list[PoseProblem]:
+    """What is wrong with the poses of a loaded scene; nothing where they agree with points or photos,
+    and where neither says enough.
+
+    read_photos: look at photos where points do not decide.
+    """
+    if scene.format in OWN_POSES or len(scene.photos) < 2:
+        return []
+    poses = _Poses.of(scene)
+    points = scene.points
+    if points is not None and points.has_tracks:
+        return _by_tracks(scene, points, poses)
+    seen = {} if points is None or not len(points) else _seen_shares(scene, points, poses)
+    if _is_clear(seen):
+        assert points is not None
+        return _point_parallax(scene, points)
+    pairs = match_photos(scene) if read_photos else []
+    by_photos = _by_photos(scene, poses, pairs)
+    if by_photos == []:
+        return []
+    by_points = _by_points(seen) if seen else []
+    if by_photos is None or any(problem.is_certain for problem in by_points):
+        return by_points
+    return by_photos
+
+
+# Conventions --------------------------------------------------------------------------------------
+
+_Change = Callable[[np.ndarray], np.ndarray]
+
+
+def conventions(format: str) -> Mapping[str, _Change]:
+    """What poses in a format may be instead, by name; maps world_to_camera as the loader understood
+    the file (``[views 4 4]``, OpenCV axes) to what it is if the name is true.
+    """
+    if format != "colmap":
+        own: dict[str, _Change] = {
+            "OpenCV axes in a file of OpenGL axes": lambda V: _FLIP @ V,
+            "world_to_camera poses in OpenCV axes in a file of camera_to_world": lambda V: (
+                np.linalg.inv(V) @ _FLIP
+            ),
+            "world_to_camera poses in OpenGL axes in a file of camera_to_world": lambda V: (
+                _FLIP @ np.linalg.inv(V) @ _FLIP
+            ),
+            "the translations of world_to_camera in a file of camera_to_world": lambda V: (
+                _with_translation(V, np.linalg.inv(V))
+            ),
+            "the translations of world_to_camera (OpenGL axes) in a file of camera_to_world": (
+                lambda V: _with_translation(V, _FLIP @ np.linalg.inv(V))
+            ),
+        }
+    else:
+        own = {
+            "OpenGL axes in a model of OpenCV axes": lambda V: _FLIP @ V,
+            "camera_to_world poses in a model of world_to_camera": np.linalg.inv,
+            "camera_to_world poses in OpenGL axes in a model of world_to_camera": lambda V: (
+                _FLIP @ np.linalg.inv(V)
+            ),
+            "camera centres in place of the translations": lambda V: _with_centres(V, V),
+            "camera centres in place of the translations, in OpenGL axes": lambda V: _with_centres(
+                _FLIP @ V, V
+            ),
+        }
+    return own | {
+        "poses of a left-handed world": lambda V: _MIRROR @ V @ _MIRROR,
+        "photos turned by 90 degrees against their cameras": lambda V: _roll(1) @ V,
+        "photos turned by 180 degrees against their cameras": lambda V: _roll(2) @ V,
+        "photos turned by 270 degrees against their cameras": lambda V: _roll(3) @ V,
+    }
+
+
+def _with_translation(viewmats: np.ndarray, other: np.ndarray) -> np.ndarray:
+    changed = viewmats.copy()
+    changed[..., :3, 3] = other[..., :3, 3]
+    return changed
+
+
+def _with_centres(viewmats: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """The rotations with cameras that stand where the other ones' translations say."""
+    changed = viewmats.copy()
+    changed[..., :3, 3:] = -viewmats[..., :3, :3] @ centres[..., :3, 3:]
+    return changed
+
+
+def _roll(quarter_turns: int) -> np.ndarray:
+    turn = np.eye(4)
+    turn[:2, :2] = np.linalg.matrix_power(np.array([[0.0, -1.0], [1.0, 0.0]]), quarter_turns)
+    return turn
+
+
+@dataclass(frozen=True)
+class _Poses:
+    """world_to_camera of all photos in the file's world, as given and in every other convention."""
+
+    given: Float[np.ndarray, "views 4 4"]
+    others: Mapping[str, Float[np.ndarray, "views 4 4"]]
+
+    @staticmethod
+    def of(scene: Scene) -> _Poses:
+        world = [to_world(camera.to("cpu"), scene.origin) for camera in scene.cameras]
+        given = torch.cat([camera.viewmats for camera in world]).numpy()
+        changes = conventions(scene.format)
+        return _Poses(given, {name: change(given) for name, change in changes.items()})
+
+
+def _looks_like(name: str, evidence: str) -> PoseProblem:
+    return PoseProblem(f"the poses look like {name}: {evidence}; convert them", is_certain=True)
+
+
+# Tracks -------------------------------------------------------------------------------------------
+
+
+def _by_tracks(scene: Scene, points: SparsePoints, poses: _Poses) -> list[PoseProblem]:
+    count = points.observed_point.numel()
+    chosen = torch.arange(0, count, max(1, count // MOST_OBSERVATIONS))
+    given = _track_error(scene, points, chosen, poses.given)
+    if given <= TRACK_PIXELS:
+        return _track_parallax(scene, points, chosen)
+    errors = {
+        name: _track_error(scene, points, chosen, viewmats)
+        for name, viewmats in poses.others.items()
+    }
+    name = min(errors, key=lambda name: errors[name])
+    if errors[name] > max(TRACK_PIXELS, TRACK_FACTOR * given):
+        return []  # the inspection tells the error itself
+    evidence = (
+        f"with those sparse points project {errors[name]:.2g} pixels (median) from where they were "
+        f"observed, as given {given:.3g}"
+    )
+    return [_looks_like(name, evidence)]
+
+
+def _track_error(
+    scene: Scene, points: SparsePoints, chosen: torch.Tensor, viewmats: np.ndarray
+) -> float:
+    """Median distance in pixels between chosen observations and projections; infinite behind the
+    cameras.
+    """
+    world = points_to_world(points.xyz, scene.origin)
+    views = points.observed_view[chosen]
+    errors = []
+    for view in torch.unique(views).tolist():
+        rows = chosen[views == view]
+        pixels, is_imaged = _project(scene, view, viewmats, world[points.observed_point[rows]])
+        distance = (pixels - points.observed_pixel[rows]).norm(dim=-1)
+        errors.append(distance.where(is_imaged, torch.inf))
+    return float(torch.cat(errors).median())
+
+
+def _project(
+    scene: Scene, view: int, viewmats: np.ndarray, xyz: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pixels of float64 world points, and whether the camera can image them."""
+    camera = scene.cameras[view].to("cpu", torch.float64)
+    changed = Cameras(
+        torch.from_numpy(viewmats[view][None].copy()),
+        camera.Ks,
+        camera.width,
+        camera.height,
+        camera.model,
+        camera.distortion,
+    )
+    pixels, _, is_imaged = changed.project(xyz)
+    return pixels[0], is_imaged[0]
+
+
+def _track_parallax(scene: Scene, points: SparsePoints, chosen: torch.Tensor) -> list[PoseProblem]:
+    """Whether points are seen under any angle: from their distance and how far apart the cameras
+    are that see them.
+    """
+    centers = torch.cat([camera.centers for camera in scene.cameras]).to("cpu", torch.float64)
+    xyz = points.xyz[points.observed_point[chosen]].to(torch.float64)
+    distance = (xyz - centers[points.observed_view[chosen]]).norm(dim=1).median()
+    spread = (centers - centers.median(dim=0).values).norm(dim=1).max()
+    return [] if spread > LEAST_ANGLE * distance else [PoseProblem(NO_PARALLAX)]
+
+
+# Points without tracks ----------------------------------------------------------------------------
+
+
+def _seen_shares(scene: Scene, points: SparsePoints, poses: _Poses) -> dict[str, float]:
+    """Share of the points inside the photo, mean over cameras, by convention; "" is as given."""
+    step = max(1, len(points) // MOST_POINTS)
+    world = points_to_world(points.xyz[::step], scene.origin)
+    views = np.unique(
+        np.linspace(0, len(scene.photos) - 1, MOST_CAMERAS).round().astype(int)
+    ).tolist()
+    shares = {}
+    for name, viewmats in {"": poses.given, **poses.others}.items():
+        total = 0.0
+        for view in views:
+            pixels, is_imaged = _project(scene, view, viewmats, world)
+            camera = scene.cameras[view]
+            size = pixels.new_tensor([camera.width, camera.height])
+            inside = is_imaged & ((pixels >= 0) & (pixels <= size)).all(dim=1)
+            total += float(inside.to(torch.float64).mean())
+        shares[name] = total / len(views)
+    return shares
+
+
+def _is_clear(seen: Mapping[str, float]) -> bool:
+    """Whether the points alone show that the poses are right: rolls of the camera see the same."""
+    if not seen or seen[""] < CLEARLY_SEEN:
+        return False
+    rivals = [share for name, share in seen.items() if name and not name.startswith("photos")]
+    return max(rivals) < POINT_RIVAL * seen[""]
+
+
+def _by_points(seen: Mapping[str, float]) -> list[PoseProblem]:
+    """Where photos do not name a convention."""
+    others = {name: share for name, share in seen.items() if name}
+    names = sorted(others, key=lambda name: -others[name])
+    best = others[names[0]]
+    if seen[""] < POINT_FACTOR * best and best >= CLEARLY_SEEN:
+        likely = [name for name in names if others[name] > POINT_TIE * best]
+        evidence = f"with those a camera sees {best:.0%} of the points, as given {seen['']:.1%}"
+        return [_looks_like(" or ".join(likely[:2]), evidence)]
+    if seen[""] < UNSEEN:
+        return [
+            PoseProblem(
+                f"a camera sees {seen['']:.1%} of the points on average: cameras and points do not "
+                "belong together, or the poses are of another convention"
+            )
+        ]
+    return []
+
+
+def _point_parallax(scene: Scene, points: SparsePoints) -> list[PoseProblem]:
+    centers = torch.cat([camera.centers for camera in scene.cameras]).to("cpu", torch.float64)
+    middle = centers.median(dim=0).values
+    distance = (points.xyz.to(torch.float64) - middle).norm(dim=1).median()
+    spread = (centers - middle).norm(dim=1).max()
+    return [] if spread > LEAST_ANGLE * distance else [PoseProblem(NO_PARALLAX)]
+
+
+# Photos -------------------------------------------------------------------------------------------
+
+
+def _by_photos(
+    scene: Scene, poses: _Poses, pairs: Sequence[PairMatches]
+) -> list[PoseProblem] | None:
+    """What matches between photos say; None when there are too few."""
+    if not pairs:
+        return None
+    if len(pairs) >= ROTATION_PAIRS and shows_no_parallax(pairs):
+        return [PoseProblem(NO_PARALLAX)]
+    given = agreement(poses.given, pairs)
+    if given >= LEAST_AGREEMENT:
+        return []
+    shares = {name: agreement(viewmats, pairs) for name, viewmats in poses.others.items()}
+    name = max(shares, key=lambda name: shares[name])
+    count = f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of photos"
+    if shares[name] >= NAMED_AGREEMENT:
+        evidence = (
+            f"with those {shares[name]:.0%} of the matches between {count} agree, as given "
+            f"{given:.0%}"
+        )
+        return [_looks_like(name, evidence)]
+    matches = sum(len(pair.first_plane) for pair in pairs)
+    if matches < DOUBT_MATCHES or len(pairs) < DOUBT_PAIRS:
+        return None
+    return [
+        PoseProblem(
+            f"only {given:.0%} of the matches between {count} agree with the poses: poses and "
+            "photos do not belong together, or the poses are of another convention"
+        )
+    ]
+
+
+def agreement(viewmats: Float[np.ndarray, "views 4 4"], pairs: Sequence[PairMatches]) -> float:
+    """Share of the matches that lie on the poses' epipolar lines in front of both cameras, mean
+    over pairs.
+    """
+    return float(np.mean([_pair_agreement(viewmats, pair) for pair in pairs]))
+
+
+def _pair_agreement(viewmats: np.ndarray, pair: PairMatches) -> float:
+    relative = viewmats[pair.second] @ np.linalg.inv(viewmats[pair.first])
+    rotation, translation = relative[:3, :3], relative[:3, 3]
+    length = np.linalg.norm(translation)
+    if not length > 0:
+        return 0.0
+    one, two = _rays(pair.first_plane), _rays(pair.second_plane)
+    turned = one @ rotation.T
+    # essential matrix E = [t]x R: x2' E x1 = 0; Sampson's distance (Hartley and Zisserman 11.9)
+    lines_two = np.cross(translation / length, turned)
+    lines_one = np.cross(two, translation / length) @ rotation
+    residual = np.abs((two * lines_two).sum(axis=1))
+    slope = (lines_two[:, :2] ** 2).sum(axis=1) + (lines_one[:, :2] ** 2).sum(axis=1)
+    distance = residual / np.sqrt(np.maximum(slope, 1e-30)) * pair.focal
+    first_depth, second_depth, angle = _depths(turned, two, translation)
+    in_front = (angle < PARALLEL) | ((first_depth > 0) & (second_depth > 0))
+    return float(((distance < EPIPOLAR_PIXELS) & in_front).mean())
+
+
+def _rays(plane: Float[np.ndarray, "matches 2"]) -> Float[np.ndarray, "matches 3"]:
+    return np.concatenate([plane, np.ones((len(plane), 1))], axis=1)
+
+
+def _depths(
+    turned: np.ndarray, two: np.ndarray, translation: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Least squares of depth_1 R x1 + t = depth_2 x2, and about the sine of the angle between the
+    rays.
+    """
+    aa, bb, ab = (turned**2).sum(axis=1), (two**2).sum(axis=1), (turned * two).sum(axis=1)
+    at, bt = turned @ translation, two @ translation
+    determinant = np.maximum(aa * bb - ab**2, 1e-30)
+    return (
+        (ab * bt - bb * at) / determinant,
+        (aa * bt - ab * at) / determinant,
+        np.sqrt(determinant / (aa * bb)),
+    )
+
+
+# Pure rotation ------------------------------------------------------------------------------------
+
+
+def shows_no_parallax(pairs: Sequence[PairMatches], pixels: float = ROTATION_PIXELS) -> bool:
+    """Whether a rotation of the camera explains the matches of every pair, the median to
+    ``pixels``.
+    """
+    return all(rotation_residual(pair) < pixels for pair in pairs)
+
+
+def rotation_residual(pair: PairMatches) -> float:
+    """Median distance in pixels between matching rays after the best rotation (Kabsch's, reweighted
+    towards the smallest absolute error).
+    """
+    one, two = (_unit(_rays(plane)) for plane in (pair.first_plane, pair.second_plane))
+    weight = np.ones(len(one))
+    for _ in range(10):
+        u, _, vt = np.linalg.svd((two * weight[:, None]).T @ one)
+        rotation = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
+        distance = np.linalg.norm(two - one @ rotation.T, axis=1)
+        weight = 1 / np.maximum(distance, 0.1 / pair.focal)
+    return float(np.median(distance) * pair.focal)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
