@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from artifixer.runtime.extras import needs_extra
 from artifixer.video.conditions import Conditions
 from artifixer.video.flow import SourceKind, latent_opacity, source_latents
 from artifixer.video.sample import Latents, NetworkCall, Noise, source_skip_of
@@ -116,7 +117,8 @@ def _text_cache(
 
 def _unipc(config: TeacherConfig, device: torch.device) -> Any:
     """The solver of Wan 2.1, set up for ``config.steps`` steps."""
-    from diffusers import UniPCMultistepScheduler
+    with needs_extra("wan", "sampling the teacher"):
+        from diffusers import UniPCMultistepScheduler
 
     solver: Any = UniPCMultistepScheduler(
         prediction_type="flow_prediction",

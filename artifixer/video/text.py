@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.extras import needs_extra
 from artifixer.runtime.files import PARSER_ERRORS, atomic_path, reason
 from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.json_io import as_object, is_whole, read_json, shown
@@ -168,7 +169,8 @@ class TextEncoder:
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            from transformers import AutoTokenizer, UMT5EncoderModel
+            with needs_extra("wan", "Wan's text encoder"):
+                from transformers import AutoTokenizer, UMT5EncoderModel
 
             try:
                 self._check_weights()
@@ -273,7 +275,8 @@ def cleaned(prompt: str) -> str:
     """The prompt normalised as in the encoder's training: broken Unicode repaired, HTML entities
     resolved, whitespace collapsed.
     """
-    import ftfy
+    with needs_extra("wan", "a prompt for Wan's text encoder"):
+        import ftfy
 
     return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(prompt)))).strip()
 

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
+from artifixer.runtime.extras import needs_extra
 from artifixer.video.latent_grid import LatentGrid
 from artifixer.video.small_autoencoder import SmallAutoencoder, SmallAutoencoderConfig
 
@@ -230,7 +231,8 @@ def build_vae(config: AutoencoderConfig, device: torch.device | str = "cpu") -> 
             small = SmallAutoencoder(config)
         return Vae(config, small.eval().requires_grad_(False))
 
-    from diffusers import AutoencoderKLWan
+    with needs_extra("wan", "Wan's autoencoder"):
+        from diffusers import AutoencoderKLWan
 
     arguments = {
         name: list(value) if isinstance(value, tuple) else value
