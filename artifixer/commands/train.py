@@ -155,10 +155,12 @@ def with_overrides(recipe: TrainingRecipe, command: Command) -> TrainingRecipe:
             raise InputError(f"--{name.replace('_', '-')} {value}: expected a positive number")
     if command.validate_every is not None and command.validate_every < 0:
         raise InputError(f"--validate-every {command.validate_every}: expected 0 or more")
-    given = ("steps", "minutes", "batch", "accumulation", "save_every", "validate_every")
-    changes: dict[str, Any] = {
-        name: getattr(command, name) for name in given if getattr(command, name) is not None
+    given = {
+        **{name: getattr(command, name) for name in ("steps", "minutes", "batch", "accumulation")},
+        "save_interval": command.save_every,
+        "validation_interval": command.validate_every,
     }
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if command.minutes is not None and command.steps is None:
         changes["steps"] = 10**9  # the clock ends it
     loop: LoopConfig = replace(recipe.loop(command.stage), seed=command.seed, **changes)

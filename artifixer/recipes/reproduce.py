@@ -17,7 +17,7 @@ from artifixer.enhance.distill import DistillConfig
 from artifixer.recipes.curate import RECIPES as CURATE
 from artifixer.recipes.run import RECIPES as RUN
 from artifixer.recipes.train import RECIPES as TRAIN
-from artifixer.recipes.train import with_source
+from artifixer.recipes.train import TINY_CLIPS, with_source
 from artifixer.splats.initial import InitialConfig
 from artifixer.splats.mcmc import McmcConfig
 from artifixer.splats.reconstruct import ReconstructConfig
@@ -88,7 +88,7 @@ def _quick_training() -> TrainingRecipe:
         latent_channels=8,
         frequency_width=16,
     )
-    clips = replace(whole.bidirectional.clips, frames=(5,), strides=(1,))
+    clips = replace(TINY_CLIPS, frames=(5,), strides=(1,))
     flow = replace(whole.bidirectional, clips=clips)
     loops = {
         f"{stage}_loop": replace(whole.loop(stage), steps=2, batch=1, warmup=0) for stage in _STAGES
