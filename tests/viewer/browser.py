@@ -218,6 +218,8 @@ def served(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "2"},
         start_new_session=True,
+        # background jobs of a shell inherit that Ctrl-C is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     said = []
     try:
