@@ -1,7 +1,7 @@
 """The figures of one method in one scene, and their summary over scenes.
 
-In: held-out views one at a time (photo, prediction, mask, opacity). Out: ``SceneScores``: figures of
-every view by metric profile, sums of squared errors over all, opaque and empty pixels, and the
+In: held-out views one at a time (photo, prediction, mask, opacity). Out: ``SceneScores``: figures
+of every view by metric profile, sums of squared errors over all, opaque and empty pixels, and the
 features behind FID and KD, which are pooled over all scenes.
 
 Masked profiles leave out views without a mask, as the published evaluations do, and views of which
@@ -302,7 +302,8 @@ def summarise(
     """The figures of one method over all scenes, as ``results.json`` has them.
 
     ``frames``: means over all frames pooled; ``scenes``: means of the scenes' means; both by
-    profile. ``pooled``: PSNR of pooled squared errors by region. ``fid``: by profile; ``kd``: x1000.
+    profile. ``pooled``: PSNR of pooled squared errors by region. ``fid``: by profile; ``kd``:
+    x1000.
     """
     profiles = [
         name

@@ -1,8 +1,10 @@
-"""One scene of a benchmark: prepare its capture, run the job on it, and score every method's frames.
+"""One scene of a benchmark: prepare its capture, run the job on it, and score every method's
+frames.
 
 Layout of ``OUT/scenes/SCENE``, a run folder of its own::
 
-    capture/             the photos that count, with transforms.json (benchmarks in a layout of their own)
+    capture/             the photos that count, with transforms.json (where the benchmark has a
+                         layout of its own)
     split.json           names of the training and of the held-out photos
     run/                 ``artifixer run`` on it, where variants are wanted
     scores/METHOD.json   figures of every held-out view, and features for FID and KD
@@ -512,7 +514,7 @@ class _Scoring:
         return depth[rows][:, columns]
 
     def _consistency(self, methods: list[_Method], progress: Progress) -> dict[str, Any]:
-        """Errors after warping, of held-out views in the order of the path and of the whole path."""
+        """Warp errors of the held-out views in the order of the path and of the whole path."""
         if self.renders is None:
             return {}
         renders = self.renders

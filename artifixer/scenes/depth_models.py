@@ -270,8 +270,8 @@ def _moge(name: str, device: str) -> MetricDepth:
         ) from error
     if getattr(network, "scale_head", None) is None:
         raise InputError(
-            f"depth model {name}: this MoGe gives depth up to a scale, not metres; expected MoGe-2, "
-            f"such as {MOGE_2}"
+            f"depth model {name}: this MoGe gives depth up to a scale, not metres; expected "
+            f"MoGe-2, such as {MOGE_2}"
         )
 
     def depth(

@@ -184,7 +184,7 @@ def photos_below(folder: Path) -> list[Path]:
 
 
 def unread_note(paths: Iterable[Path]) -> tuple[str, ...]:
-    """One line about photos among ``paths`` of kinds that are not read; empty when there are none."""
+    """One line about photos among ``paths`` of kinds that are not read; empty without any."""
     suffixes = [
         *UNREAD_SUFFIXES,
         *(() if reads_heic() else (".heic", ".heif")),
@@ -217,8 +217,8 @@ def fit_camera(photo: Photo, camera: Cameras, source: Path, is_upright: bool = F
     Reconstruction software works on the stored pixels and ignores EXIF, while ``Photo`` is upright.
     Where the camera fits the stored pixels, it is turned with the photo (a roll about the optical
     axis). Then intrinsics are scaled to the photo's size. is_upright: the camera was made of the
-    upright photo, also where it would fit the stored pixels. Raises InputError when the aspect ratios
-    disagree.
+    upright photo, also where it would fit the stored pixels. Raises InputError when the aspect
+    ratios disagree.
     """
     orientation = 1 if photo.path is None or is_upright else exif_orientation(photo.path)
     stored = stored_size(photo)

@@ -1,4 +1,6 @@
-"""``--from-splats``: splats of the capture's world are taken whatever their quality, others refused."""
+"""``--from-splats``: splats of the capture's world are taken whatever their quality, others
+refused.
+"""
 
 from __future__ import annotations
 

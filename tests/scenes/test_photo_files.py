@@ -223,7 +223,8 @@ def test_rounded_sizes_fit_and_other_aspects_are_refused(tmp_path):
     assert fit_camera(photo, _camera(1000, 750), Path("cameras.txt")).camera.width == 333
     with pytest.raises(
         InputError,
-        match=r"a\.png: the photo has 333x250 pixels, its camera in cameras\.txt 1000x800; expected the same",
+        match=r"a\.png: the photo has 333x250 pixels, its camera in cameras\.txt 1000x800; "
+        "expected the same",
     ):
         fit_camera(photo, _camera(1000, 800), Path("cameras.txt"))
 
