@@ -323,9 +323,10 @@ def _figures(scene: str, averaging: str, figures: Mapping[str, Any]) -> Iterator
 
 
 def _at(content: Mapping[str, Any], *keys: str) -> float | None:
-    found: Any = content
+    inside: Any = content
     for key in keys:
-        found = found.get(key) if isinstance(found, Mapping) else None
+        inside = inside.get(key) if isinstance(inside, Mapping) else None
+    found: float | None = inside
     return found
 
 

@@ -511,7 +511,8 @@ class _Scoring:
             return depth
         rows = np.arange(height) * depth.shape[0] // height
         columns = np.arange(width) * depth.shape[1] // width
-        return depth[rows][:, columns]
+        chosen: np.ndarray = depth[rows][:, columns]
+        return chosen
 
     def _consistency(self, methods: list[_Method], progress: Progress) -> dict[str, Any]:
         """Warp errors of the held-out views in the order of the path and of the whole path."""

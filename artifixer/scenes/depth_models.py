@@ -196,7 +196,7 @@ def _pil_processor(name: str, class_name: str) -> Any:
 
 def _processor_settings(name: str) -> dict[str, Any]:
     """``preprocessor_config.json`` of a folder or hub name."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     try:
         path = cached_file(name, "preprocessor_config.json")
@@ -260,7 +260,7 @@ def _without_padding(
 
 def _moge(name: str, device: str) -> MetricDepth:
     """MoGe-2 by its own package (``moge``); pixels outside its mask and the sky are NaN."""
-    from moge.model.v2 import MoGeModel  # type: ignore[import-not-found]
+    from moge.model.v2 import MoGeModel
 
     try:
         network = MoGeModel.from_pretrained(name).eval().to(device)

@@ -579,4 +579,5 @@ def _epipolar_distance(relative: np.ndarray, first: np.ndarray, second: np.ndarr
         translation, np.concatenate([first, np.ones((len(first), 1))], axis=1) @ rotation.T
     )
     offset = (lines[:, :2] * second).sum(axis=1) + lines[:, 2]
-    return np.abs(offset) / np.maximum(np.linalg.norm(lines[:, :2], axis=1), 1e-12)
+    distances: np.ndarray = np.abs(offset) / np.maximum(np.linalg.norm(lines[:, :2], axis=1), 1e-12)
+    return distances

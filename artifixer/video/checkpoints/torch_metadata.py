@@ -156,14 +156,14 @@ def _empty_dict(unpickler: Any) -> None:
     unpickler.append(_Table())
 
 
-class _MetadataUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+class _MetadataUnpickler(pickle._Unpickler):
     """Builds records of the known classes, and stops at any other name or instruction.
 
     The one in Python, not the one in C: its memory grows with the file, not with numbers in it.
     """
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
-        **{code[0]: pickle._Unpickler.dispatch[code[0]] for code in _INSTRUCTIONS},  # type: ignore[attr-defined]
+        **{code[0]: pickle._Unpickler.dispatch[code[0]] for code in _INSTRUCTIONS},
         pickle.EMPTY_DICT[0]: _empty_dict,
     }
 
