@@ -30,7 +30,6 @@ from artifixer.geometry.transforms import matrix_to_quaternion
 from artifixer.runtime.files import atomic_path, write_bytes
 from artifixer.runtime.json_io import write_json
 from artifixer.runtime.media import write_png
-from artifixer.scenes.scene import SparsePoints
 from artifixer.splats.splats import SH_BASE, Splats
 
 #: Most points written from splats; other trainers grow their own from there.
@@ -70,8 +69,7 @@ def write_dataset(
     """Write the dataset into ``folder``. ``transforms.json`` comes last, so a folder that has it is
     complete.
 
-    points: positions in world units and 8-bit colours, from ``points_of_splats`` or
-    ``points_of_capture``.
+    points: positions in world units and 8-bit colours, as from ``points_of_splats``.
     origin: what cameras and positions are relative to.
     """
     files, cameras, sources = [], [], []
@@ -106,17 +104,6 @@ def points_of_splats(
         chosen = chosen[torch.arange(most) * len(chosen) // most]
     colours = (SH_BASE * splats.sh[chosen, 0] + 0.5).clamp(0, 1)
     return splats.means[chosen].to(torch.float32), (colours * 255).round().to(torch.uint8)
-
-
-def points_of_capture(
-    points: SparsePoints | None,
-) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "points 3"]]:
-    """Positions and colours of a capture's sparse points; none where it has none."""
-    return (
-        (torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.uint8))
-        if points is None
-        else (points.xyz, points.rgb)
-    )
 
 
 # nerfstudio ---------------------------------------------------------------------------------------

@@ -22,7 +22,6 @@ from jaxtyping import Bool, Float, UInt8
 
 from artifixer.evaluation.profiles import (
     PROFILES,
-    Averaging,
     Networks,
     Profile,
     as_float,
@@ -330,11 +329,6 @@ def summarise(
         },
         "kd": _kd(scenes, networks_missing),
     }
-
-
-def published_order(profile: str) -> Averaging:
-    """How the published tables of a profile average."""
-    return PROFILES[profile].averaging
 
 
 def _means(views: Sequence[ViewScore], profiles: Sequence[str]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -71,8 +71,6 @@ from artifixer.splats.render_folder import RenderFolder, read_render_folder
 from artifixer.video.model import Mode
 
 Resize = Literal["bicubic", "lanczos", "area"]
-RESIZES: tuple[str, ...] = get_args(Resize)
-
 #: The row of the photos themselves in tables of consistency.
 PHOTOS_ROW = "photos"
 

@@ -26,7 +26,7 @@ from jaxtyping import Float, UInt8
 from artifixer.geometry.cameras import Cameras
 from artifixer.imaging.resize import fit_size, resize_photo
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import is_regular, open_regular
+from artifixer.runtime.files import open_regular
 
 # loaders import it from here, beside the bounds
 from artifixer.runtime.files import path_inside as path_inside
@@ -167,20 +167,6 @@ def _masked(photo: Photo, mask: Callable[[], UInt8[np.ndarray, "height width"]])
             (mask() >= LEAST_UNMASKED_ALPHA) & (own is None or own() > 0), 255, 0
         ).astype(np.uint8),
     )
-
-
-def photos_below(folder: Path) -> list[Path]:
-    """Photo files in ``folder`` itself (not in folders inside it), sorted by name; hidden files are
-    left out.
-    """
-    if not folder.is_dir():
-        return []
-    files = (
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".")
-    )
-    return sorted(path for path in files if is_regular(path))
 
 
 def unread_note(paths: Iterable[Path]) -> tuple[str, ...]:

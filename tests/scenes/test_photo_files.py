@@ -21,7 +21,6 @@ from artifixer.scenes.photo_files import (
     fit_camera,
     open_photo,
     path_inside,
-    photos_below,
     resize_scene,
     stored_size,
 )
@@ -124,14 +123,6 @@ def test_a_truncated_photo_is_refused_when_it_is_read(tmp_path):
     photo = open_photo(tmp_path / "a.png", "a")
     with pytest.raises(InputError, match=r"a\.png"):
         photo.read()
-
-
-def test_only_photos_in_the_folder_are_listed(tmp_path):
-    for name in ("b.JPG", "a.png", ".hidden.png", "notes.txt", "inside/c.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert [path.name for path in photos_below(tmp_path)] == ["a.png", "b.JPG"]
-    assert photos_below(tmp_path / "absent") == []
 
 
 @pytest.mark.parametrize(
