@@ -35,6 +35,7 @@ POINTS = (
     torch.tensor([[0.1, 0.2, 3.0], [-1.0, 0.5, 2.0]]),
     torch.tensor([[255, 0, 7], [1, 2, 3]], dtype=torch.uint8),
 )
+NO_POINTS = (torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.uint8))
 
 
 def made_cameras(count: int, lens: str, seed: int = 0) -> list[Cameras]:
@@ -175,8 +176,7 @@ def test_the_same_views_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_dataset_without_points_loads(tmp_path: Path) -> None:
-    none = torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.uint8)
-    write_dataset(tmp_path, made_views(made_cameras(3, "PINHOLE")), none)
+    write_dataset(tmp_path, made_views(made_cameras(3, "PINHOLE")), NO_POINTS)
     points = load_scene(tmp_path).points
     assert points is not None and len(points) == 0
 
@@ -191,5 +191,5 @@ def test_points_of_splats_are_the_opaque_ones_in_their_colour() -> None:
     xyz, rgb = points_of_splats(splats)
     assert torch.equal(xyz, means[::2])
     assert torch.equal(rgb, (colours[::2] * 255).round().to(torch.uint8))
-    few, _ = points_of_splats(splats, most=100)
+    few, _ = points_of_splats(splats, max_points=100)
     assert len(few) == 100 and len(few.unique(dim=0)) == 100 and few.max() > 0.9 * count

@@ -193,9 +193,7 @@ def test_datasets_hold_the_world(tmp_path):
     scene = load_scene(tmp_path / "far")
     pairs = zip(scene.photos, scene.cameras, strict=True)
     views = [DatasetView("photo", photo.name, camera, photo.read) for photo, camera in pairs]
-    assert scene.points is not None
-    points = scene.points.xyz, scene.points.rgb
-    write_dataset(tmp_path / "dataset", views, points, scene.origin)
+    write_dataset(tmp_path / "dataset", views, (scene.points.xyz, scene.points.rgb), scene.origin)
     for form in ("transforms.json", "sparse/0"):
         again = load_scene(tmp_path / "dataset" / form)
         for before, after in zip(scene.cameras, again.cameras, strict=True):

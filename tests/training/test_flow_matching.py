@@ -109,7 +109,7 @@ def test_gradients_of_layers_run_again_are_the_plain_ones(name):
 
 def test_a_step_without_references_still_trains(tmp_path):
     pairs = MadePairs(count=2)
-    clips = ClipConfig(frames=(13,), references=(0, 0), share_references=True)
+    clips = ClipConfig(frames=(13,), references=(0, 0))
     stage = flow_stage("bidirectional", made_model(pairs), FlowMatchingTraining(clips))
     before = [parameter.detach().clone() for parameter in stage.transformer.parameters()]
     train(stage, pairs, LoopConfig(steps=2, batch=2), tmp_path, Progress(output=io.StringIO()))
