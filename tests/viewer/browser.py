@@ -39,7 +39,8 @@ PATIENCE = 40.0
 #: environment map (1024 pixels wide) is none.
 COUNT_PICTURES = """
 window.pictures = [];
-const note = (bitmap) => bitmap.width !== 1024 && window.pictures.push([performance.now(), bitmap.width, bitmap.height]);
+const note = (bitmap) =>
+  bitmap.width !== 1024 && window.pictures.push([performance.now(), bitmap.width, bitmap.height]);
 const decode = window.createImageBitmap.bind(window);
 window.createImageBitmap = async (source, ...rest) => {
   const bitmap = await decode(source, ...rest);

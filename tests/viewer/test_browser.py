@@ -1,4 +1,4 @@
-"""The page as a person uses it, in a real browser: one server and one browser for all tests here."""
+"""The page as a person uses it, in a real browser: one server and browser for all tests here."""
 
 from __future__ import annotations
 
