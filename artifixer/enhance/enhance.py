@@ -87,8 +87,8 @@ class EnhanceConfig:
     """Description of the scene; empty for no prompt."""
 
     drop: tuple[Drop, ...] = ()
-    """Conditions that are withheld from the model. Withheld rays and opacity are zeros to the network;
-    the source of the flow keeps the opacity."""
+    """Conditions that are withheld from the model. Withheld rays and opacity are zeros to the
+    network; the source of the flow keeps the opacity."""
 
     keep_residual: bool | None = None
     """See ``FinishConfig``."""
@@ -118,8 +118,8 @@ class EnhanceConfig:
     """Encode and decode in threads concurrently with the network; None does so on a GPU only."""
 
     source: SourceKind | None = None
-    """Another start of the flow than the mode's, for comparisons; not for models that read the render
-    on other channels."""
+    """Another start of the flow than the mode's, for comparisons; not for models that read the
+    render on other channels."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def sample_config(model: Model, config: EnhanceConfig) -> SampleConfig:
 
 
 def source_of(model: Model, config: EnhanceConfig) -> SourceKind:
-    """Where the flow starts. Raises ``InputError`` for a source that the network cannot start at."""
+    """Where the flow starts. Raises ``InputError`` for a source that the network does not have."""
     own = model.config.in_mode(config.mode).source
     wanted = config.source or own
     if (wanted == "noise") != (own == "noise"):

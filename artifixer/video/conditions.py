@@ -68,8 +68,8 @@ class Conditions:
     None for no padding. Python integers, which need no synchronisation with the device."""
 
     use_opacity: Float[Tensor, " batch"] | None = None
-    """Factor on the opacity that the network reads, 1 or 0 per sample; None is 1 for all. The source
-    of the flow keeps the opacity."""
+    """Factor on the opacity that the network reads, 1 or 0 per sample; None is 1 for all. The
+    source of the flow keeps the opacity."""
 
     def __post_init__(self) -> None:
         batch, latent_frames = self.rays.shape[:2]

@@ -23,8 +23,8 @@ PROMPT_MODELS = ("1.3b", "14b")
 CameraScaleRule = Literal["metric", "median_depth"]
 
 #: ``improve``: the model's own source and steps, the default. ``generate``: opacity mixing, so that
-#: empty regions are generated from noise and depend on the seed. Models that read the render on other
-#: channels start at noise in both modes.
+#: empty regions are generated from noise and depend on the seed. Models that read the render on
+#: other channels start at noise in both modes.
 Mode = Literal["improve", "generate"]
 
 
