@@ -234,7 +234,7 @@ def sample_config(model: Model, config: EnhanceConfig) -> SampleConfig:
 
 
 def source_of(model: Model, config: EnhanceConfig) -> SourceKind:
-    """Where the flow starts. Raises ``InputError`` for a source that the network does not have."""
+    """Where the flow starts. Raises ``InputError`` for a source the model does not have."""
     own = model.config.in_mode(config.mode).source
     wanted = config.source or own
     if (wanted == "noise") != (own == "noise"):

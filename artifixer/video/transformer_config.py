@@ -55,7 +55,8 @@ class VideoTransformerConfig:
 
     concatenate_render: bool = False
     """Channel concatenation, the alternative to opacity mixing in the paper's section 5.4: the
-    render's latents are concatenated to the noisy latents on the channel axis, and the flow starts at noise.
+    render's latents are concatenated to the noisy latents on the channel axis, and the flow starts
+    at noise.
     The render enters nowhere else: with ``noise_free_skip`` the layers predict velocity - noisy
     latents."""
 
