@@ -71,6 +71,7 @@ def test_from_a_capture_to_figures(benchmarks, tmp_path, capsys):
         for pair, _ in empty_warps(clip)
     ]
     assert np.mean(errors) < 0.5 * np.mean(wrong)
+    capsys.readouterr()
     run = [str(tmp_path / "clips"), "--out", str(tmp_path / "out"), "--modes", "improve"]
     assert measure.main(run) == 0
     first = capsys.readouterr().out
