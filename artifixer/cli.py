@@ -71,6 +71,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "artifixer.commands.render",
         "3D Gaussians -> images, opacity, depth and a video along a camera path",
     ),
+    "view": (
+        "artifixer.commands.view",
+        "fly through a scene in a browser, and repair what is seen",
+    ),
     "convert": (
         "artifixer.commands.convert",
         "splat files: PLY, SPZ, SOG, .splat -> PLY, SPZ, SOG, USDZ",

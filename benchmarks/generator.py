@@ -17,7 +17,7 @@ with addition:
 
     layers * (6 n D^2 + 2 n K D + 2 n (T + R) D + 2 n D F + n C D) + 2 n P D
 
-K grows to the window; text and reference keys and values are computed once per roll-out and left
+K grows to the window; text and reference keys and values are computed once per rollout and left
 out, as is all that is not a product. A multiplication with addition counts as two operations. The
 floor is their number over the rate of a large matrix product, measured here in the same type: what
 the machine gives, not what its data sheet says.
@@ -148,7 +148,7 @@ def call_operations(
 def clip_operations(
     config: ModelConfig, steps_per_block: Sequence[float], tokens_per_frame: int, references: int
 ) -> float:
-    """Operations of all calls of a roll-out; ``steps_per_block``: calls on each block."""
+    """Operations of all calls of a rollout; ``steps_per_block``: calls on each block."""
     total = 0.0
     for block, steps in enumerate(steps_per_block):
         attended = min((block + 1) * config.block_frames, config.window_frames)
@@ -278,7 +278,7 @@ def profile(model: Model, size: tuple[int, int], references: int) -> None:
 
 
 def long_run(blocks: int) -> None:
-    """Time and memory per block of one long roll-out, and time to the first frame of clips of
+    """Time and memory per block of one long rollout, and time to the first frame of clips of
     different lengths.
     """
     device = torch.device("cpu")

@@ -6,7 +6,7 @@ same weights?
 
 Both networks take the same latents and text, in turn, in one process on one thread; medians of CPU
 time. The bar: without opacity, rays and references at most 1.15 times diffusers. Then what opacity,
-rays and references add, with text and references remembered as in a roll-out.
+rays and references add, with text and references remembered as in a rollout.
 """
 
 from __future__ import annotations

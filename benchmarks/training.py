@@ -322,7 +322,7 @@ def readings(
 ) -> list[float]:
     """What ``read`` gives after each of so many steps of the loop, from step 0 on."""
     watched = WatchedStage(stage, steps, read)
-    config = replace(loop, steps=steps + 1, save_every=steps + 1, validate_every=0)
+    config = replace(loop, steps=steps + 1, save_interval=steps + 1, validation_interval=0)
     with (
         tempfile.TemporaryDirectory() as folder,
         Progress(output=None) as progress,

@@ -3,7 +3,7 @@
     python benchmarks/validation.py PAIRS [--model tiny[,OTHER,...]] [--steps 1,2,4,adaptive]
         [--source mixing|direct] [--pairs 32] [--device cpu] [--picture grid.png]
         [--teacher TEACHER [--teacher-steps 4,16] [--teacher-frames 13]] [--drift] [--adaptive
-        [--emptiness 0.02,0.1,0.35]]
+        [--empty-fractions 0.02,0.1,0.35]]
 
 Prints mean and pooled PSNR, PSNR of hard frames (render below 20 dB), of opaque and of empty
 pixels, and SSIM. Frames are made block by block, as ``artifixer enhance`` makes them. A model is a
@@ -76,7 +76,7 @@ def main() -> None:
     if arguments.adaptive and torch.device(arguments.device).type == "cpu":
         torch.set_num_threads(1)
     pairs = [stored.read() for stored in open_pairs(arguments.folder).pairs[: arguments.pairs]]
-    adaptive = AdaptiveSteps(_limits(arguments.emptiness))
+    adaptive = AdaptiveSteps(_limits(arguments.empty_fractions))
     common = ValidationConfig(
         len(pairs), grid_pairs=10, source=arguments.source, adaptive_steps=adaptive
     )
@@ -130,9 +130,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--drift", action="store_true")
     parser.add_argument("--adaptive", action="store_true")
     parser.add_argument(
-        "--emptiness",
-        default=",".join(map(str, AdaptiveSteps().largest_emptiness)),
-        help="largest for 1, 2, ... steps",
+        "--empty-fractions",
+        default=",".join(map(str, AdaptiveSteps().max_empty_fractions)),
+        help="maximum for 1, 2, ... steps",
     )
     arguments = parser.parse_args()
     arguments.model = arguments.model or ["tiny"]
@@ -152,12 +152,12 @@ def _models(names: Sequence[str], device: str) -> dict[str, Model]:
 
 
 def _limits(text: str) -> tuple[float, ...]:
-    """``--emptiness``; raises ``InputError`` for anything but growing numbers."""
+    """``--empty-fractions``; raises ``InputError`` for anything but ascending numbers."""
     words = text.split(",")
     limits = tuple(float(word) for word in words if re.fullmatch(r"\d*\.?\d+", word))
     if len(limits) < len(words) or list(limits) != sorted(limits):
         raise InputError(
-            f"--emptiness {text}: expected growing numbers separated by commas, such as "
+            f"--empty-fractions {text}: expected ascending numbers separated by commas, such as "
             "0.02,0.1,0.35"
         )
     return limits
@@ -299,7 +299,7 @@ def _print_adaptive(
         f"{name} from {share:.0%} opaque pixels on" for name, share in BLOCK_CLASSES[:-1]
     )
     print(
-        f"\n{label}: adaptive steps {common.adaptive_steps.largest_emptiness} against "
+        f"\n{label}: adaptive steps {common.adaptive_steps.max_empty_fractions} against "
         f"{FIXED_STEPS}; blocks {classes}, else empty"
     )
     titles = (

@@ -10,6 +10,7 @@ import tyro
 
 from artifixer.pipeline.capture import CaptureChoice
 from artifixer.pipeline.reconstruct import ReconstructionJob, reconstruct_capture
+from artifixer.pipeline.view import viewed
 from artifixer.recipes.reconstruct import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
@@ -76,6 +77,8 @@ class Command:
     """Formats in which the splats are written as well, into RUN/export: ply, spz, sog, usdz,
     separated by commas.
     """
+    view: bool = False
+    """Serve a page that shows the work while it goes on (extra viewer); its address is printed."""
     overwrite: bool = False
     """Start anew in a run folder that holds other settings or another capture."""
 
@@ -113,7 +116,8 @@ def run_command(command: Command) -> None:
     job = ReconstructionJob(
         choice, config, command.seed, device, command.initial_points, command.warm_start, export
     )
-    result = reconstruct_capture(job, command.out, command.overwrite)
+    with viewed(command.out, command.view, command.capture):
+        result = reconstruct_capture(job, command.out, command.overwrite)
     print(
         f"{len(result.splats):,} Gaussians in {command.out / 'splats.ply'}; look at "
         f"{command.out / 'preview.png'}"

@@ -13,6 +13,7 @@ from artifixer.pipeline.capture import CaptureChoice
 from artifixer.pipeline.plan import plan_lines, plan_run
 from artifixer.pipeline.run import Result, run
 from artifixer.pipeline.run_config import RunConfig, parse_variants
+from artifixer.pipeline.view import viewed
 from artifixer.recipes.run import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
@@ -120,6 +121,8 @@ class Command:
     """cpu, cuda, cuda:1 ... auto takes a GPU when there is one."""
     plan: bool = False
     """Show frames, stages, memory and estimated minutes, and do nothing."""
+    view: bool = False
+    """Serve a page that shows the work while it goes on (extra viewer); its address is printed."""
     overwrite: bool = False
     """Start anew in a folder that holds another capture."""
 
@@ -129,7 +132,9 @@ def run_command(command: Command) -> None:
     if command.plan:
         print("\n".join(plan_lines(plan_run(config))))
         return
-    print("\n".join(result_lines(run(config, command.overwrite))))
+    with viewed(command.out, command.view, command.capture):
+        result = run(config, command.overwrite)
+    print("\n".join(result_lines(result)))
 
 
 def run_config(command: Command) -> RunConfig:

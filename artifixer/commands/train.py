@@ -15,6 +15,7 @@ import tyro
 
 from artifixer.evaluation.inpainting import METHODS, inpaint
 from artifixer.pairs.loader import PairSet, open_pairs
+from artifixer.pipeline.view import viewed
 from artifixer.recipes.train import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
@@ -84,6 +85,8 @@ class Command:
     """Numbers of denoising steps to validate with, such as 1,2,4. Default: the recipe's."""
     device: str = "auto"
     """cpu or cuda; with torchrun every process takes its own GPU."""
+    view: bool = False
+    """Serve a page that shows the work while it goes on (extra viewer); its address is printed."""
     overwrite: bool = False
     """Start anew in a folder that holds another training."""
 
@@ -105,8 +108,10 @@ def run_command(command: Command) -> None:
         device=resolve_device(command.device),
         baselines=baselines,
     )
-    model = run_training(job, command.out, command.overwrite)
-    if os.environ.get("RANK", "0") == "0":
+    is_first = os.environ.get("RANK", "0") == "0"
+    with viewed(command.out, command.view and is_first):
+        model = run_training(job, command.out, command.overwrite)
+    if is_first:
         print(f"trained model in {model}")
 
 
@@ -137,10 +142,12 @@ def with_overrides(recipe: TrainingRecipe, command: Command) -> TrainingRecipe:
             raise InputError(f"--{name.replace('_', '-')} {value}: expected a positive number")
     if command.validate_every is not None and command.validate_every < 0:
         raise InputError(f"--validate-every {command.validate_every}: expected 0 or more")
-    given = ("steps", "minutes", "batch", "accumulation", "save_every", "validate_every")
-    changes: dict[str, Any] = {
-        name: getattr(command, name) for name in given if getattr(command, name) is not None
+    given = {
+        **{name: getattr(command, name) for name in ("steps", "minutes", "batch", "accumulation")},
+        "save_interval": command.save_every,
+        "validation_interval": command.validate_every,
     }
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if command.minutes is not None and command.steps is None:
         changes["steps"] = 10**9  # the clock ends it
     loop: LoopConfig = replace(recipe.loop(command.stage), seed=command.seed, **changes)

@@ -27,6 +27,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.extras import needs_extra
 from artifixer.runtime.files import reason
 from artifixer.video.checkpoints.loading import is_finite
 from artifixer.video.checkpoints.pretrained import check_pretrained, check_settings_files
@@ -131,7 +132,8 @@ def local_captioner(name: str, device: str = "cpu") -> Captioner:
 
     bfloat16 on a GPU. Raises ``InputError`` when it cannot be loaded or has no chat template.
     """
-    from transformers import AutoModelForImageTextToText
+    with needs_extra("wan", f"caption model {name}"):
+        from transformers import AutoModelForImageTextToText
 
     processor = _processor(name)
     dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
@@ -180,8 +182,9 @@ def _processor(name: str) -> Any:
     tokenizer, the same class makes the same inputs. Raises ``InputError`` when it cannot be loaded
     or has no chat template.
     """
-    from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+    with needs_extra("wan", f"caption model {name}"):
+        from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
+        from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
     if Path(name).is_dir():
         check_settings_files(Path(name))

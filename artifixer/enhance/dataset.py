@@ -1,15 +1,15 @@
-"""Photos and generated frames with their cameras, as a dataset that any other trainer reads.
+"""Export of photos and generated frames with their cameras as a dataset for other trainers.
 
 In: views (a photo or a generated frame each, with its camera) and points. Out::
 
     images/photo_00000.png, images/frame_00000.png ...   8-bit RGB
     transforms.json    nerfstudio and instant-ngp; poses camera_to_world in OpenGL axes; "source"
-                       says which photo or frame a view is
+                       names the photo or frame
     sparse_pc.ply      the points for nerfstudio
     sparse/0/*.txt     the same as a COLMAP model (cameras, images, points3D without tracks)
 
-The world is the capture's own, in float64 where it is georeferenced. Numbers are written in full:
-reading either form gives back the cameras to within float32 rounding.
+The world is the capture's own, in float64 where it is georeferenced. Numbers are written in full
+precision: both forms reproduce the cameras to within float32 rounding.
 """
 
 from __future__ import annotations
@@ -30,14 +30,13 @@ from artifixer.geometry.transforms import matrix_to_quaternion
 from artifixer.runtime.files import atomic_path, write_bytes
 from artifixer.runtime.json_io import write_json
 from artifixer.runtime.media import write_png
-from artifixer.scenes.scene import SparsePoints
 from artifixer.splats.splats import SH_BASE, Splats
 
-#: Most points written from splats; other trainers grow their own from there.
-MOST_POINTS = 100_000
+#: Maximum number of points exported from splats; other trainers densify them.
+MAX_POINTS = 100_000
 
-#: Splats of less peak opacity make no point: they are haze, not surface.
-LEAST_OPACITY = 0.5
+#: Splats of lower opacity are not exported as points: they are haze, not surface.
+MIN_OPACITY = 0.5
 
 #: OpenGL camera axes in OpenCV camera axes: y and z change sign.
 _OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -45,17 +44,19 @@ _OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 @dataclass(frozen=True)
 class DatasetView:
-    """One view of the dataset.
-
-    kind: a captured photo, or a frame that the model generated. source: the photo's name, or what
-    the frame is called. camera: one view of the size of the pixels. read: returns the pixels, uint8
-    ``[height width 3]``; called once.
-    """
+    """One view of the dataset."""
 
     kind: Literal["photo", "frame"]
+    """A captured photo, or a generated frame."""
+
     source: str
+    """Name of the photo or frame."""
+
     camera: Cameras
+    """One view, at the size of the pixels."""
+
     read: Callable[[], UInt8[np.ndarray, "height width 3"]]
+    """Returns the pixels; called once."""
 
     def __post_init__(self) -> None:
         assert len(self.camera) == 1, f"{self.source}: {len(self.camera)} cameras"
@@ -67,12 +68,11 @@ def write_dataset(
     points: tuple[Float[Tensor, "points 3"], UInt8[Tensor, "points 3"]],
     origin: Origin = WORLD,
 ) -> None:
-    """Write the dataset into ``folder``. ``transforms.json`` comes last, so a folder that has it is
-    complete.
+    """Write the dataset into ``folder``. ``transforms.json`` is written last: a folder that has it
+    is complete.
 
-    points: positions in world units and 8-bit colours, from ``points_of_splats`` or
-    ``points_of_capture``.
-    origin: what cameras and positions are relative to.
+    points: positions in world units and 8-bit colours, such as ``points_of_splats``. origin: of the
+    coordinates of cameras and positions.
     """
     files, cameras, sources = [], [], []
     counts = {"photo": 0, "frame": 0}
@@ -97,26 +97,15 @@ def write_dataset(
 
 
 def points_of_splats(
-    splats: Splats, most: int = MOST_POINTS
+    splats: Splats, max_points: int = MAX_POINTS
 ) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "points 3"]]:
-    """Centres and base colours of the opaque splats, evenly thinned to at most ``most``."""
+    """Centres and base colours of the opaque splats, evenly subsampled to ``max_points``."""
     splats = splats.map(lambda tensor: tensor.detach().cpu())
-    chosen = torch.nonzero(splats.opacities >= LEAST_OPACITY)[:, 0]
-    if len(chosen) > most:
-        chosen = chosen[torch.arange(most) * len(chosen) // most]
+    chosen = torch.nonzero(splats.opacities >= MIN_OPACITY)[:, 0]
+    if len(chosen) > max_points:
+        chosen = chosen[torch.arange(max_points) * len(chosen) // max_points]
     colours = (SH_BASE * splats.sh[chosen, 0] + 0.5).clamp(0, 1)
     return splats.means[chosen].to(torch.float32), (colours * 255).round().to(torch.uint8)
-
-
-def points_of_capture(
-    points: SparsePoints | None,
-) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "points 3"]]:
-    """Positions and colours of a capture's sparse points; none where it has none."""
-    return (
-        (torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.uint8))
-        if points is None
-        else (points.xyz, points.rgb)
-    )
 
 
 # nerfstudio ---------------------------------------------------------------------------------------
@@ -125,7 +114,7 @@ def points_of_capture(
 def _write_transforms(
     path: Path, files: Sequence[str], sources: Sequence[str], cameras: Sequence[Cameras]
 ) -> None:
-    """Intrinsics and lens stand at the top where all views share them, otherwise in each frame."""
+    """Intrinsics and lens are written once where all views share them, otherwise per frame."""
     intrinsics = [_nerfstudio_intrinsics(camera) for camera in cameras]
     shared = intrinsics[0] if all(entry == intrinsics[0] for entry in intrinsics) else {}
     frames = []
@@ -185,7 +174,7 @@ def _coefficients(camera: Cameras, lens: str) -> list[float]:
 def _write_colmap(
     folder: Path, files: Sequence[str], cameras: Sequence[Cameras], xyz: np.ndarray, rgb: np.ndarray
 ) -> None:
-    """``cameras.txt``, ``images.txt``, ``points3D.txt``; ids count from 1, views with equal
+    """Write ``cameras.txt``, ``images.txt`` and ``points3D.txt``. Ids start at 1; views with equal
     intrinsics share a camera.
     """
     camera_ids: dict[str, int] = {}

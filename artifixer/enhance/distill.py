@@ -1,16 +1,15 @@
-"""Generated frames back into splats: one reconstruction on photos and frames (ArtiFixer 3D; paper
-section 4.2).
+"""3D distillation: splats fitted to photos and generated frames (ArtiFixer 3D; paper section 4.2).
 
 In: the training photos, the frames that the model generated, their cameras, and the splats whose
 renders were enhanced. Out: new splats.
 
-Photos count fully. How much a pixel of a frame counts is a choice:
+Photos have full weight. The weight of a frame's pixels is a setting:
 
-``uniform``   all pixels as much as a photo's (the paper)
-``lpips``     frames are compared by 0.1 LPIPS alone (the public release); needs the extra
-              ``metrics``
-``evidence``  little where several training views saw the pixel's surface at a consistent depth,
-              fully where none did: there the photos say more than the model
+``uniform``   the weight of a photo's pixels (the paper)
+``lpips``     0.1 LPIPS is the only loss on frames (the public release); needs the extra ``metrics``
+``evidence``  full weight where no training view observes the pixel's surface; the more views
+              observe it at a consistent depth, the lower the weight, since photos are more reliable
+              there
 """
 
 from __future__ import annotations
@@ -46,31 +45,39 @@ FrameWeights = Literal["uniform", "lpips", "evidence"]
 #: The release's factor on LPIPS, its only loss on frames.
 LPIPS_WEIGHT = 0.1
 
-#: A render shows a surface where it is at least this opaque.
+#: Minimum opacity at which a pixel of a render shows a surface.
 SURFACE_OPACITY = 0.5
 
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Settings of a distillation.
-
-    reconstruct: of the fit. weights: of the frames' pixels, see above. start: from the capture's
-    points and the photos' and frames' pixels (fresh), or from the splats that were enhanced (warm).
-    frames: at most this many frames take part, evenly spaced along the path; None for all.
-    photo_share: photos are shown often enough to make up this share of the iterations, each at most
-        ``most_repeats`` times as often as a frame.
-    evidence: weight of a pixel that 0, 1, 2 ... training views saw; the last one stands for more
-    views. depth_tolerance: two depths of a surface agree within this fraction.
-    """
+    """Settings of a distillation."""
 
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
+    """Settings of the fit."""
+
     weights: FrameWeights = "evidence"
+    """Weighting of the frames' pixels: ``uniform``, ``lpips`` or ``evidence``."""
+
     start: Literal["fresh", "warm"] = "fresh"
+    """Initial splats: ``fresh`` from the capture's points and pixels of photos and frames, ``warm``
+    from the splats that were enhanced."""
+
     frames: int | None = None
-    photo_share: float = 0.3
-    most_repeats: int = 8
+    """Maximum number of frames, evenly spaced along the path; None for all."""
+
+    photo_fraction: float = 0.3
+    """Fraction of the iterations that show a photo, in [0, 1)."""
+
+    max_repeats: int = 8
+    """Maximum ratio of a photo's iterations to a frame's; limits ``photo_fraction``."""
+
     evidence: tuple[float, ...] = (1.0, 0.3, 0.1)
+    """Weight of a pixel observed by 0, 1, 2 ... training views; the last entry holds for all larger
+    numbers."""
+
     depth_tolerance: float = 0.05
+    """Maximum relative difference of two depths of the same surface."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ class DistillViews:
 
 
 def check_distillation(config: DistillConfig) -> None:
-    """``InputError`` where the settings ask for a network that is not installed."""
+    """Raise ``InputError`` when the settings need a network that is not installed."""
     if config.weights == "lpips":
         network, reason = load_lpips("lpips_vgg01")
         if network is None:
@@ -109,18 +116,17 @@ def distill(
 ) -> Splats:
     """Fit splats to photos and frames.
 
-    source: the splats whose renders the frames were made from. points: sparse points that the
-    training photos saw, for a fresh start. checkpoint, report, and what is raised: as in
-    ``reconstruct``.
+    source: the splats whose renders were enhanced. points: sparse points seen by the training
+    photos, for a fresh start. checkpoint, report and errors: as in ``reconstruct``.
     """
     check_distillation(config)
     views = _fewer_frames(views, config.frames)
     extent = scene_extent(views.photo_cameras, points)
     training = _training_views(views, source, config, device)
-    fit = config.reconstruct.without_free_space_loss()  # frames decide where no photo does
+    fit = config.reconstruct.without_free_space_loss()  # frames constrain unobserved regions
     if config.start == "warm":
         initial = with_degree(source.map(lambda tensor: tensor.cpu()), fit.sh_degree)
-        # what the source knows about directions counts from the start
+        # keep the view dependence of the source from the first iteration
         fit = replace(fit, sh_every=1)
     else:
         initial = _fresh_start(views, points, extent, config, seed)
@@ -133,18 +139,18 @@ def distill(
 def evidence(
     splats: Splats, training: Sequence[Cameras], target: Cameras, tolerance: float
 ) -> Int[Tensor, "height width"]:
-    """Per pixel of a single view: how many training views saw its surface, by the depths of the
-    splats' renders.
+    """Per pixel of a single view, the number of training views that observe its surface, by the
+    depths of the splats' renders; 0 where there is no surface.
 
-    A pixel without a surface was seen by none. tolerance: relative difference of depths that agree.
-    Renders every view: to judge many targets, see ``TrainingDepths``.
+    tolerance: maximum relative difference of consistent depths. Renders every training view; for
+    several targets use ``TrainingDepths``.
     """
     return TrainingDepths.of(splats, training).views_of(render(splats, target), target, tolerance)
 
 
 @dataclass(frozen=True)
 class TrainingDepths:
-    """What the training cameras see of the splats, rendered once."""
+    """Renders of the splats from the training cameras."""
 
     cameras: Sequence[Cameras]
     renders: Sequence[Renders]
@@ -180,7 +186,7 @@ class TrainingDepths:
 
 
 def _surface_points(renders: Renders, camera: Cameras) -> tuple[Float[Tensor, "pixels 3"], Tensor]:
-    """World position of each pixel's surface, row by row, and where there is one."""
+    """World position of each pixel's surface in row order, and the mask of pixels that have one."""
     depth = renders.depth[0]
     is_surface = (renders.opacity[0] >= SURFACE_OPACITY) & depth.isfinite()
     rows = torch.arange(camera.height, dtype=depth.dtype, device=depth.device) + 0.5
@@ -192,11 +198,11 @@ def _surface_points(renders: Renders, camera: Cameras) -> tuple[Float[Tensor, "p
     return in_camera @ pose[:3, :3].mT + pose[:3, 3], is_surface
 
 
-def _fewer_frames(views: DistillViews, most: int | None) -> DistillViews:
+def _fewer_frames(views: DistillViews, max_frames: int | None) -> DistillViews:
     count = len(views.frames)
-    if most is None or count <= most:
+    if max_frames is None or count <= max_frames:
         return views
-    chosen = [round(k * (count - 1) / max(1, most - 1)) for k in range(most)]
+    chosen = [round(k * (count - 1) / max(1, max_frames - 1)) for k in range(max_frames)]
     return DistillViews(
         views.photos,
         views.photo_cameras,
@@ -208,7 +214,7 @@ def _fewer_frames(views: DistillViews, most: int | None) -> DistillViews:
 def _training_views(
     views: DistillViews, source: Splats, config: DistillConfig, device: str
 ) -> TrainingViews:
-    """Photos, repeated to their share, then frames with their weights."""
+    """Photos, repeated to reach their fraction, then frames with their weights."""
     repeats = photo_repeats(len(views.photos), len(views.frames), config)
     photos, cameras = [*views.photos] * repeats, [*views.photo_cameras] * repeats
     masks: list[Tensor | None] = [None] * len(views.frames)
@@ -227,9 +233,9 @@ def _training_views(
 
 
 def photo_repeats(photos: int, frames: int, config: DistillConfig) -> int:
-    """How often each photo is listed so that photos make up ``photo_share`` of all views."""
-    wanted = config.photo_share / (1 - config.photo_share) * frames / max(1, photos)
-    return max(1, min(config.most_repeats, round(wanted)))
+    """Repetitions of each photo for photos to be ``photo_fraction`` of all views."""
+    wanted = config.photo_fraction / (1 - config.photo_fraction) * frames / max(1, photos)
+    return max(1, min(config.max_repeats, round(wanted)))
 
 
 @torch.no_grad()
@@ -254,9 +260,7 @@ def _lpips_loss(device: str) -> ViewLoss:
 
 
 def with_degree(splats: Splats, degree: int) -> Splats:
-    """The same splats with spherical harmonics of another degree: cut off, or filled up
-    with zeros.
-    """
+    """The same splats with spherical harmonics of another degree, truncated or zero-padded."""
     missing = SH_COEFFICIENTS[degree] - splats.sh.shape[1]
     return replace(
         splats,
@@ -269,8 +273,8 @@ def with_degree(splats: Splats, degree: int) -> Splats:
 def _fresh_start(
     views: DistillViews, points: ColoredPoints, extent: float, config: DistillConfig, seed: int
 ) -> Splats:
-    """On the sparse points, and on pixels of photos and frames carried to the depth of the points
-    nearby.
+    """Splats at the sparse points, and at pixels of photos and frames back-projected to the depth
+    of nearby points.
     """
     photos, cameras = [*views.photos, *views.frames], [*views.photo_cameras, *views.frame_cameras]
     settings = config.reconstruct.initial

@@ -1,10 +1,10 @@
-"""``enhance``: renders along a camera path -> clean frames, by the video model, block by block
+"""``enhance``: renders along a camera path -> clean frames from the video model, block by block
 (paper section 4.2).
 
 In: renders in memory or in a folder, their cameras, reference photos, a model. Out: an iterator of
-blocks of frames at the cameras' own size, each as soon as it is done. Encoding of the next block,
-the network, and decoding of the last one run beside each other on a GPU; nothing waits for the end
-of the clip, and memory does not grow with its length.
+blocks of frames at the cameras' own size, each yielded as soon as it is decoded. On a GPU the
+encoding of the next block, the network and the decoding of the last block run concurrently; memory
+does not grow with the length of the clip.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ from artifixer.video.sample import SampleConfig
 from artifixer.video.teacher import TEACHER_FRAMES, TeacherConfig
 from artifixer.video.vae import frames_to_video
 
-#: Renders whose depth is looked at to find the scene's unit of length, evenly spread over the clip.
+#: Number of renders whose depth determines the camera scale, evenly spaced along the clip.
 DEPTH_SAMPLES = 8
 
 Drop = Literal["renders", "references", "text"]
@@ -70,41 +70,55 @@ Sampler = Literal["blocks", "teacher"]
 
 @dataclass(frozen=True)
 class EnhanceConfig:
-    """How to run a model; what is None is the model's own choice.
-
-    mode: where the flow starts, and with it the model's own number of steps, see
-    ``ModelConfig.in_mode`` and ``steps_in``. steps: network calls per block; ``adaptive`` takes
-    fewer where the render is opaque. prompt: what the scene shows. drop: what the model does not
-    get to see. keep_residual: see ``ModelConfig``. strength: share, 0 to 1, of what the model
-    changes where the render is opaque. camera_scale: world units to the model's units; None finds
-    it from the renders' depth, in metres by the depth model of this name (``scenes/scale.py``).
-    overlap: whether encoding and decoding run in threads beside the network; None for on a GPU
-    only.
-
-    sampler: ``teacher`` is for bidirectional weights. Longer videos are cut into clips of
-    ``TEACHER_FRAMES`` frames, each a rollout of its own, as in the public release; what one invents
-    in an unseen place the next does not know. guidance, negative_prompt: of the teacher alone, see
-    ``TeacherConfig``; the default prompt is Wan 2.1's, an empty one is no prompt.
-    """
+    """Settings of one run of a model; None selects the model's default."""
 
     mode: Mode = "improve"
+    """Selects the start of the flow and the default number of steps (``ModelConfig.in_mode``,
+    ``ModelConfig.steps_in``)."""
+
     steps: int | Literal["adaptive"] | None = None
+    """Network calls per block, at least 1; ``adaptive`` uses fewer for opaque blocks."""
+
     seed: int = 0
+    """Seed of the noise."""
+
     prompt: str = ""
+    """Description of the scene; empty for no prompt."""
+
     drop: tuple[Drop, ...] = ()
+    """Conditions that are withheld from the model."""
+
     keep_residual: bool | None = None
+    """See ``FinishConfig``."""
+
     strength: float = 1.0
+    """Blend weight on opaque pixels, 0 to 1: 0 keeps the render, 1 takes the model's output."""
+
     camera_scale: float | None = None
+    """Scale from world units to the model's units; None estimates it from the renders' depth
+    (``scenes/scale.py``)."""
+
     depth_model: str | None = None
+    """Metric depth model for that estimate, by folder or hub name."""
+
     sampler: Sampler = "blocks"
+    """``teacher`` needs bidirectional weights. Videos longer than ``TEACHER_FRAMES`` frames are
+    split into clips that are sampled independently, as in the public release: generated content may
+    differ between clips."""
+
     guidance: float | None = None
+    """Guidance scale of the teacher (``TeacherConfig``)."""
+
     negative_prompt: str | None = None
+    """Negative prompt of the teacher; None for Wan 2.1's, empty for no prompt."""
+
     overlap: bool | None = None
+    """Encode and decode in threads concurrently with the network; None does so on a GPU only."""
 
 
 @dataclass(frozen=True)
 class FrameBlock:
-    """Consecutive clean frames; ``first_index``: the first one's place in the clip."""
+    """Consecutive clean frames; ``first_index``: index of the first one in the clip."""
 
     first_index: int
     frames: UInt8[np.ndarray, "frames height width 3"]
@@ -112,26 +126,40 @@ class FrameBlock:
 
 @dataclass
 class EnhanceReport:
-    """What a run tells besides its frames: filled in as it goes on, complete when the iterator has
-    ended.
-
-    warnings: one line each, complete when ``enhance`` returns. width, height: the model's frames.
-    camera_scale and where it is from. network_seconds: in the network alone; on a GPU its own time.
-    first_frame_seconds: from the call of ``enhance`` to the first block. seconds: to the last one.
-    peak_memory: bytes, on a GPU of its tensors, on a CPU of the process.
-    """
+    """Figures of a run, updated with every block and final when the iterator has ended."""
 
     warnings: list[str] = field(default_factory=list)
+    """One line each; final when ``enhance`` returns."""
+
     width: int = 0
+    """Width of the model's frames, pixels."""
+
     height: int = 0
+    """Height of the model's frames, pixels."""
+
     camera_scale: float = 1.0
+    """Scale from world units to the model's units."""
+
     camera_scale_source: str = ""
+    """How the camera scale was determined."""
+
     blocks: int = 0
+    """Number of blocks."""
+
     network_calls: int = 0
+    """Calls of the transformer."""
+
     network_seconds: float = 0.0
+    """Time in the transformer; on a GPU measured on the device."""
+
     first_frame_seconds: float = math.nan
+    """Time from the call of ``enhance`` to the first block."""
+
     seconds: float = 0.0
+    """Time from the call of ``enhance`` to the last block."""
+
     peak_memory: int = 0
+    """Bytes: of the tensors on a GPU, of the process on a CPU."""
 
 
 def enhance(
@@ -146,11 +174,12 @@ def enhance(
     """Clean frames for all cameras, in order.
 
     The input is checked and the references are encoded before this returns; frames are computed
-    when the iterator is read. Closing it cancels. Renders go through 8 bit, so that memory and disk
-    give the same frames. report: is filled in. store: continues an interrupted rollout.
+    while the iterator is read, and closing it cancels the run. Renders are quantised to 8 bit, so
+    that renders in memory and on disk give the same frames. report: updated in place. store: for
+    continuing an interrupted rollout.
 
     Raises ``InputError`` for renders, opacity and cameras of different counts or sizes, cameras
-    that are not finite, and a prompt for a model that takes none.
+    that are not finite, and a prompt for a model without text conditioning.
     """
     config, report = config or EnhanceConfig(), report if report is not None else EnhanceReport()
     started = time.monotonic()
@@ -175,8 +204,8 @@ def enhance(
 
 
 def rollout_config(model: Model, config: EnhanceConfig, report: EnhanceReport) -> RolloutConfig:
-    """The rollout that ``config`` asks for, with the model's own settings where it asks for none.
-    Settings without effect are added to the report's warnings.
+    """Settings of the rollout: those of ``config``, and the model's where they are None. Settings
+    without effect add a warning to the report.
     """
     sampler: SampleConfig | TeacherSampler
     if config.sampler == "teacher":
@@ -193,14 +222,14 @@ def rollout_config(model: Model, config: EnhanceConfig, report: EnhanceReport) -
 
 
 def sample_config(model: Model, config: EnhanceConfig) -> SampleConfig:
-    """Settings of the few-step generator: the model's own in this mode, and the steps asked for."""
+    """Settings of the few-step generator: the model's in this mode, with ``config.steps``."""
     own = model.config.sampling(config.mode)
     return replace(own, steps=config.steps or own.steps)
 
 
 def teacher_config(model: Model, config: EnhanceConfig) -> TeacherConfig:
-    """Settings of the teacher: the release's unless others are asked for. Raises ``InputError`` for
-    adaptive steps.
+    """Settings of the teacher: those of ``config``, and the release's where they are None. Raises
+    ``InputError`` for adaptive steps.
     """
     own = TeacherConfig(source=model.config.in_mode(config.mode).source)
     if config.steps == "adaptive":
@@ -213,8 +242,8 @@ def teacher_config(model: Model, config: EnhanceConfig) -> TeacherConfig:
 
 
 def finish_config(model: Model, config: EnhanceConfig) -> FinishConfig:
-    """The last step of the frames: the model's own, with what was asked for. Dropped renders give
-    no residual.
+    """Settings of ``finish``: those of ``config``, and the model's where they are None. Without
+    renders there is no residual.
     """
     own = model.config.finish(config.mode)
     keeps = own.keep_residual if config.keep_residual is None else config.keep_residual
@@ -230,7 +259,7 @@ def _reported(
     timer: NetworkTimer,
     started: float,
 ) -> Iterator[FrameBlock]:
-    """The frames of the blocks; times and memory go into the report."""
+    """The frames of the blocks; updates times and memory of the report."""
     try:
         with closing(blocks):  # type: ignore[type-var]
             for block in blocks:
@@ -246,8 +275,8 @@ def _reported(
 
 
 def peak_memory(device: torch.device) -> int:
-    """Largest number of bytes in use so far: of tensors since the last reset on a GPU, of the
-    process on a CPU.
+    """Peak memory in bytes: of the tensors since the last reset on a GPU, of the process on a
+    CPU.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -262,8 +291,8 @@ def _context(
     config: EnhanceConfig,
     report: EnhanceReport,
 ) -> RolloutContext:
-    """Text, references, unit of length and first camera; what is odd about them goes into the
-    report's warnings.
+    """The shared conditions of the rollout: text, references, camera scale and first camera. Adds
+    warnings to the report.
     """
     references = () if "references" in config.drop else references
     if model.config.takes_references and not references and "references" not in config.drop:
@@ -301,8 +330,8 @@ def render_scale(
     config: EnhanceConfig,
     device: str = "cpu",
 ) -> CameraScale:
-    """The camera scale for renders: given, or from the depth of a few renders spread over the clip
-    (``scenes/scale.py``).
+    """The camera scale: that of ``config``, or estimated from the depth of ``DEPTH_SAMPLES``
+    renders (``scenes/scale.py``).
     """
     views = sampled_depths(source, cameras)
     if views or config.camera_scale is not None:
@@ -330,8 +359,8 @@ def render_scale(
 
 
 def sampled_depths(source: RenderSource, cameras: Cameras) -> list[DepthView]:
-    """Known depths, world units, of a few renders spread over the clip; none where they show
-    nothing or have no depth.
+    """Depths in world units of up to ``DEPTH_SAMPLES`` renders, evenly spaced along the clip.
+    Renders without depth and empty renders are omitted.
     """
     count = min(DEPTH_SAMPLES, len(source))
     chosen = sorted({step * (len(source) - 1) // max(1, count - 1) for step in range(count)})

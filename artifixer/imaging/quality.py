@@ -1,11 +1,10 @@
 """Quality of predicted frames: figures per view, and squared errors pooled over pixels and regions.
 
-In: predictions, photos and the opacity of the render that the model got, all uint8. Out: figures
-from running sums, so that memory does not grow with the number of frames. Evaluation, training
-validation and the report take them from here. Means over frames are dominated by easy frames;
-pooled figures (one squared error over all pixels) by hard ones; the figures of opaque and of empty
-pixels say where a method gains: what the render showed, and what it left open. Definitions of PSNR
-and SSIM: ``imaging/metrics``.
+In: predictions, photos and the opacity of the model's input render, all uint8. Out: figures from
+running sums, so that memory does not grow with the number of frames. Evaluation, training
+validation and the report use this module. Means over frames are dominated by easy frames, pooled
+figures (one squared error over all pixels) by hard ones; separate figures for opaque and empty
+pixels show where a method gains. PSNR and SSIM are defined in ``imaging/metrics``.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from torch import Tensor
 
 from artifixer.imaging.metrics import psnr, ssim_map
 
-#: Pixels of the render above this opacity count as opaque, below the second as empty.
+#: Pixels of the render above the first opacity count as opaque, below the second as empty.
 OPAQUE_ABOVE = 0.9
 EMPTY_BELOW = 0.1
 
 #: Frames whose render has a lower PSNR count as hard, dB.
 HARD_BELOW = 20.0
 
-#: PSNR is clamped here before means are taken, dB: one perfect frame would make the mean infinite.
-LARGEST_PSNR = 60.0
+#: PSNR is clamped to this before averaging, dB: one perfect frame would make the mean infinite.
+MAX_PSNR = 60.0
 
 Frames = UInt8[Tensor, "*frames height width 3"]
 Opacity = UInt8[Tensor, "*frames height width"]
@@ -58,7 +57,7 @@ class ViewQuality:
 
 @dataclass
 class SquaredError:
-    """Exact sums of squared errors of 8-bit values over chosen pixels, all channels."""
+    """Exact sums of squared errors of 8-bit values over selected pixels, all channels."""
 
     total: int = 0
     values: int = 0
@@ -66,7 +65,7 @@ class SquaredError:
     def add(
         self, squared: Int[Tensor, "*frames height width"], where: Bool[Tensor, "*frames h w"]
     ) -> None:
-        """Count the pixels ``where``. squared: per pixel the sum over three channels."""
+        """Accumulate the pixels ``where``. squared: per pixel the sum over three channels."""
         self.total += int(squared[where].sum())
         self.values += 3 * int(where.sum())
 
@@ -92,7 +91,7 @@ class RegionErrors:
         opacity: Opacity,
         counts: Bool[Tensor, "*frames height width"] | None = None,
     ) -> None:
-        """Count a frame or a clip. counts: the pixels that count; None for all."""
+        """Accumulate a frame or a clip. counts: mask of the pixels; None for all."""
         if counts is None:
             counts = torch.ones_like(opacity, dtype=torch.bool)
         squared = squared_differences(frames, truth)
@@ -107,23 +106,23 @@ def squared_differences(frames: Frames, truth: Frames) -> Int[Tensor, "*frames h
 
 
 def is_opaque(opacity: Opacity) -> Bool[Tensor, "*frames height width"]:
-    """Pixels that the render shows."""
+    """Pixels where the render is opaque."""
     return opacity > OPAQUE_ABOVE * 255
 
 
 def is_empty(opacity: Opacity) -> Bool[Tensor, "*frames height width"]:
-    """Pixels that the render leaves open."""
+    """Pixels where the render is empty."""
     return opacity < EMPTY_BELOW * 255
 
 
 def clamped_psnr(frames: Frames, truth: Frames) -> Float[Tensor, "*frames"]:
-    """PSNR of each frame, dB, at most ``LARGEST_PSNR``."""
-    return psnr(frames.float() / 255, truth.float() / 255).clamp(max=LARGEST_PSNR)
+    """PSNR of each frame, dB, at most ``MAX_PSNR``."""
+    return psnr(frames.float() / 255, truth.float() / 255).clamp(max=MAX_PSNR)
 
 
 def decibels(error: float) -> float:
-    """PSNR of a mean squared error of [0,1] colours, at most ``LARGEST_PSNR``."""
-    return float(-10 * np.log10(max(error, 10 ** (-LARGEST_PSNR / 10))))
+    """PSNR of a mean squared error of [0,1] colours, at most ``MAX_PSNR``."""
+    return float(-10 * np.log10(max(error, 10 ** (-MAX_PSNR / 10))))
 
 
 @dataclass
@@ -137,7 +136,7 @@ class ClipQuality:
     """By region: sum of the local similarity of its pixels, and how many there are."""
 
     def add(self, frames: Frames, truth: Frames, opacity: Opacity) -> None:
-        """Count a clip."""
+        """Accumulate a clip."""
         self.psnr += clamped_psnr(frames, truth).tolist()
         similarity = ssim_map(frames.float() / 255, truth.float() / 255).mean(dim=-1)
         self.ssim += similarity.mean(dim=(-2, -1)).reshape(-1).tolist()
@@ -167,17 +166,17 @@ class ClipQuality:
         for name in ("pooled", "opaque", "empty"):
             error: SquaredError = getattr(self.errors, name)
             if (value := error.psnr()) is not None:
-                figures[f"psnr_{name}"] = min(value, LARGEST_PSNR)
+                figures[f"psnr_{name}"] = min(value, MAX_PSNR)
         return figures
 
 
 class PartQuality:
-    """Squared errors by part of the clip and by opacity: whether later frames are worse than
-    earlier ones that leave as much open.
+    """Squared errors by part of the clip and level of opacity: measures whether quality drifts
+    along the clip.
 
     Parts show different content, so their errors are compared at equal opacity: the mean error at
-    each level of opacity, weighted by the number of pixels of all parts at it. Levels that a part
-    lacks are left out of all.
+    each level of opacity, weighted by the number of pixels of all parts at it. Levels that are
+    missing in any part are omitted.
     """
 
     def __init__(self, parts: int = 3, levels: int = 10) -> None:
@@ -185,7 +184,7 @@ class PartQuality:
         self.pixels = torch.zeros(parts, levels, dtype=torch.float64)
 
     def add(self, frames: Frames, truth: Frames, opacity: Opacity) -> None:
-        """Count a clip, split into parts of nearly equal length."""
+        """Accumulate a clip, split into parts of nearly equal length."""
         parts, levels = self.squared.shape
         error = (frames.double() - truth.double()).div(255).square().mean(dim=-1)
         level = opacity.long() * levels // 256

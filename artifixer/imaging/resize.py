@@ -1,4 +1,4 @@
-"""Image sizes and resizing: photos once at load, tensors to and from the video model's grid.
+"""Image sizes and resizing: of photos when they are loaded, of tensors to the video model's grid.
 
 In: uint8 photos, or float images ``[*batch height width channels]``. Out: the same at another size.
 """
@@ -18,18 +18,18 @@ from artifixer.runtime.errors import InputError
 #: patches.
 GRID = 16
 
-#: Longest side that can be asked for: 16k video.
-LARGEST_SIDE = 16_384
+#: Maximum side of a requested size, pixels: 16k video.
+MAX_SIDE = 16_384
 
 
 def fit_size(
     width: int, height: int, size: int | str | None, *, enlarge: bool = False
 ) -> tuple[int, int]:
-    """(width, height) that ``--size`` asks for.
+    """The (width, height) requested by ``--size``.
 
-    size: the longest side (aspect kept); "WxH" for exactly that size; None for the size as it is.
-    Numbers may come as text. enlarge: a longest side may exceed the present one; photos gain
-    nothing by it, renders do. Raises ``InputError`` for anything else.
+    size: the longest side (aspect kept); "WxH" for exactly that size; None for the input's size.
+    Numbers may be strings. enlarge: allow a longest side above the input's, which improves renders
+    but not photos. Raises ``InputError`` for any other value.
     """
     if size is None:
         return width, height
@@ -41,10 +41,10 @@ def fit_size(
         if re.fullmatch(r"\d{1,6}", str(size))
         else []
     )
-    if not numbers or min(numbers) < 1 or max(numbers) > LARGEST_SIDE:
+    if not numbers or min(numbers) < 1 or max(numbers) > MAX_SIDE:
         raise InputError(
             f"size {str(size)[:40]!r}: expected the longest side in pixels, or WIDTHxHEIGHT, at "
-            f"most {LARGEST_SIDE}"
+            f"most {MAX_SIDE}"
         )
     if exact:
         return numbers[0], numbers[1]
@@ -55,8 +55,8 @@ def fit_size(
 
 
 def multiple_of_16(width: int, height: int) -> tuple[int, int]:
-    """The nearest size that the video model takes; halves go to the even multiple (Python's
-    ``round``), nothing below 16.
+    """The nearest size that the video model accepts, at least 16; halves are rounded to the even
+    multiple (Python's ``round``).
     """
     return max(GRID, round(width / GRID) * GRID), max(GRID, round(height / GRID) * GRID)
 
@@ -64,8 +64,8 @@ def multiple_of_16(width: int, height: int) -> tuple[int, int]:
 def resize_photo(
     photo: UInt8[np.ndarray, "height width 3"], width: int, height: int
 ) -> UInt8[np.ndarray, "new_height new_width 3"]:
-    """A photo at another size through an antialiasing Lanczos filter, in integer arithmetic: the
-    same bytes on every machine.
+    """A photo resized by an antialiasing Lanczos filter in integer arithmetic: the same bytes on
+    every machine.
     """
     from PIL import Image
 
@@ -78,8 +78,8 @@ def resize_photo(
 def resize_bilinear(
     images: Float[Tensor, "*batch height width channels"], width: int, height: int
 ) -> Float[Tensor, "*batch new_height new_width channels"]:
-    """Bilinear without antialiasing, pixel centres at half-integers (``align_corners=False``): what
-    the video model's protocol uses.
+    """Images resized bilinearly without antialiasing, pixel centres at half-integers
+    (``align_corners=False``), as in the video model's protocol.
     """
     if images.shape[-3:-1] == (height, width):
         return images

@@ -1,10 +1,10 @@
-"""In which order training meets its pairs: folders of shards and a seed -> ``pair(index)`` for any
-index, the same on every process.
+"""Training order of pairs: folders of shards and a seed -> ``pair(index)`` for any index, the same
+on every process.
 
-Training has no end, so an index counts through epochs; every epoch sees every pair once, in another
-order. A step that reads ``group`` pairs over all processes takes indices ``step * group`` and
-following, of which each process takes its own part: so what is read depends neither on the number
-of processes nor on where a run was resumed. Pairs of a group have one size and can be stacked.
+The index is unbounded and counts through epochs; each epoch contains every pair once, in a new
+order. A step that reads ``group`` pairs over all processes takes the indices from ``step * group``
+on, split among the processes: which pairs a step reads depends neither on the number of processes
+nor on the step at which a run was resumed. Pairs of a group have one size and can be stacked.
 """
 
 from __future__ import annotations
@@ -25,17 +25,22 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.seeds import generator
 
-#: Bytes of decoded pairs that are kept.
+#: Default size of the cache of decoded pairs, bytes.
 MEMORY_LIMIT = 4 * 2**30
 
 
 @dataclass(frozen=True)
 class StoredPair:
-    """Where one pair lies: folder, shard and the index's line."""
+    """Location of one pair on disk."""
 
     folder: Path
+    """Folder of the index and the shards."""
+
     shard: ShardEntry
+    """Shard that contains the pair."""
+
     entry: SampleEntry
+    """The pair's entry of the index."""
 
     def read(self) -> TrainingPair:
         """The pair; raises ``InputError`` naming shard and sample when it is damaged."""
@@ -48,19 +53,19 @@ class StoredPair:
 
     @property
     def decoded_bytes(self) -> int:
-        """Of the pair's pixels: clean frames, renders, opacity and reference photos."""
+        """Size of the pair's pixels: clean frames, renders, opacity and reference photos."""
         return self.entry.height * self.entry.width * (7 * self.entry.frames + 3 * self.entry.views)
 
 
 @dataclass(frozen=True)
 class PairSet:
-    """All pairs of one or more folders, in the order of the folders and their shards.
-
-    skipped: one line per pair left out because it is damaged.
-    """
+    """All pairs of one or more folders."""
 
     pairs: tuple[StoredPair, ...]
+    """In the order of the folders and their shards."""
+
     skipped: tuple[str, ...] = ()
+    """One line per pair that was omitted because it is damaged."""
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -70,19 +75,17 @@ class PairSet:
 
     @cached_property
     def identity(self) -> str:
-        """Hash of which pairs these are, through the checksums of their bytes: what a resumed run
-        compares.
-        """
+        """Hash of the pairs' names, sizes and checksums, which a resumed run compares."""
         return fingerprint(
             [(stored.entry.name, stored.entry.bytes, stored.entry.crc32) for stored in self.pairs]
         )
 
 
 def open_pairs(folders: Path | Sequence[Path], *, skip_broken: bool = False) -> PairSet:
-    """The pairs that the indexes of the folders list. Their pixels are not read, and what curation
-    adds later is not seen.
+    """The pairs listed in the indexes of the folders. Pixels are not read; pairs that curation adds
+    later are not included.
 
-    skip_broken: read every pair once and leave out those that cannot be read, instead of raising.
+    skip_broken: read every pair once and omit those that cannot be read, instead of raising.
     Raises ``InputError`` for a folder without index or of another version, for a shard of another
     size than its index says (naming the first sample that is not whole), and when no pair is left.
     """
@@ -109,7 +112,7 @@ def open_pairs(folders: Path | Sequence[Path], *, skip_broken: bool = False) -> 
 
 
 class OrderedPairs:
-    """Pairs in training order, without end. ``pair`` may be called by several threads."""
+    """An unbounded sequence of pairs in training order. ``pair`` is thread-safe."""
 
     def __init__(
         self,
@@ -119,9 +122,10 @@ class OrderedPairs:
         memory_limit: int = MEMORY_LIMIT,
         device: torch.device | str = "cpu",
     ) -> None:
-        """seed: of the order. group: so many consecutive pairs have one size. memory_limit: bytes
-        of decoded pairs that are kept. device: where the pixels of pairs are; elsewhere than on the
-        CPU only if the memory holds all of them."""
+        """seed: of the order. group: number of consecutive pairs that have one size. memory_limit:
+        size of the cache of decoded pairs, bytes. device: of the pairs' pixels; the CPU unless the
+        cache holds all pairs.
+        """
         assert group > 0, f"groups of {group} pairs"
         self.is_whole = sum(stored.decoded_bytes for stored in pairs.pairs) <= memory_limit
         self._device = device if self.is_whole else "cpu"
@@ -138,13 +142,13 @@ class OrderedPairs:
         return len(self.pairs)
 
     def pair(self, index: int) -> TrainingPair:
-        """The pair at this place of the training order; ``InputError`` naming shard and sample when
+        """The pair at this index of the training order; ``InputError`` naming shard and sample when
         it is damaged.
         """
         return self.stored_pair(self.number(index))
 
     def number(self, index: int) -> int:
-        """Which pair of the set stands at this place of the training order."""
+        """Index in the set of the pair at this index of the training order."""
         epoch, place = divmod(index, self.epoch_length)
         with self._lock:
             if self._order[0] != epoch:
@@ -157,7 +161,7 @@ class OrderedPairs:
             return self._order[1][place]
 
     def stored_pair(self, number: int) -> TrainingPair:
-        """A pair by its place in the set; from memory when it was read lately."""
+        """A pair by its index in the set, from the cache if it was read recently."""
         with self._lock:
             kept = self._kept.get(number)
             if kept is not None:
@@ -173,7 +177,7 @@ class OrderedPairs:
         return pair
 
     def read_all(self, threads: int) -> None:
-        """Decode every pair, if the memory holds all of them; ``InputError`` as in ``pair``."""
+        """Decode every pair if the cache holds all of them; ``InputError`` as in ``pair``."""
         if self.is_whole:
             with ThreadPoolExecutor(threads) as pool:
                 for _ in pool.map(self.stored_pair, range(len(self.pairs))):
@@ -183,8 +187,8 @@ class OrderedPairs:
 def grouped_order(
     sizes: Sequence[tuple[int, int]], group: int, random: torch.Generator
 ) -> list[int]:
-    """All indices in random order, in groups of ``group`` of one size; a last group that is not
-    full repeats others of its size.
+    """All indices in random order, in groups of ``group`` of one size; an incomplete group is
+    filled by repeating others of its size.
     """
     by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, size in enumerate(sizes):
@@ -205,7 +209,7 @@ def _check_size(folder: Path, shard: ShardEntry) -> None:
     if not path.is_file():
         raise InputError(
             f"{path}: does not exist, the index lists it with {len(shard.samples)} samples; "
-            "--skip-broken goes on without it"
+            "--skip-broken omits it"
         )
     size = path.stat().st_size
     if size != shard.bytes:
@@ -215,16 +219,16 @@ def _check_size(folder: Path, shard: ShardEntry) -> None:
         where = (
             f"truncated in sample {cut}"
             if cut is not None
-            else "all samples are there, the end is not as written"
+            else "all samples are complete, the end of the archive is not"
         )
         raise InputError(
-            f"{path}: {size} bytes, the index says {shard.bytes}: {where}; --skip-broken goes on "
-            "with the rest"
+            f"{path}: {size} bytes, the index says {shard.bytes}: {where}; --skip-broken uses "
+            "the rest"
         )
 
 
 def _fault(stored: StoredPair) -> str | None:
-    """Why a pair cannot be read, or None."""
+    """The error message of reading a pair, or None."""
     try:
         stored.read()
     except InputError as error:

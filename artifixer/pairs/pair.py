@@ -1,9 +1,8 @@
-"""``TrainingPair``: what one training step reads: a degraded clip, what it should look like, and
-photos of the same place.
+"""``TrainingPair``: one training sample: a degraded clip, the clean clip, and reference photos of
+the same scene.
 
-Pixels are stored as uint8, as everything that enters the video model goes through 8 bit. Layouts
-and units are those of the photos and renders they come from; the video model's own layout and range
-begin in ``video/vae.py``.
+Pixels are uint8, since all inputs of the video model are quantised to 8 bit. Layouts and units are
+those of photos and renders; ``video/vae.py`` converts to the video model's layout and range.
 """
 
 from __future__ import annotations
@@ -21,33 +20,42 @@ from artifixer.scenes.scale import ScaleKind
 
 @dataclass(frozen=True)
 class TrainingPair:
-    """A clip in two states, with what the model may look at.
-
-    name: unique in its data set.
-    clean_frames: photos of the clip, ``[frames height width 3]`` uint8.
-    renders: what a sparse reconstruction shows from the same cameras, premultiplied by opacity, on
-    black; uint8. opacity: of the renders, 255 where opaque; uint8.
-    cameras: of the clip, ``frames`` views of the frames' size, in world units.
-    reference_photos: all photos the reconstruction was fitted to, ``[views height width 3]`` uint8,
-        in the order of the capture; training takes as many as it wants.
-    reference_cameras: of these photos.
-    camera_scale, camera_scale_kind: factor on camera translations that the video model sees, and
-        which of the two kinds it is (``scenes/scale.py``).
-    caption: words about the scene, or None. caption_embedding: its embedding ``[tokens width]``, or
-    None.
-    """
+    """Renders and photos of one clip with the conditions of the model."""
 
     name: str
+    """Unique in its data set."""
+
     clean_frames: UInt8[Tensor, "frames height width 3"]
+    """Photos of the clip."""
+
     renders: UInt8[Tensor, "frames height width 3"]
+    """Renders of a sparse reconstruction from the same cameras, premultiplied by opacity, on
+    black."""
+
     opacity: UInt8[Tensor, "frames height width"]
+    """Opacity of the renders, 255 where opaque."""
+
     cameras: Cameras
+    """Cameras of the clip, at the frames' size, in world units."""
+
     reference_photos: UInt8[Tensor, "views height width 3"]
+    """All training photos of the reconstruction, in the order of the capture. Training draws a
+    subset."""
+
     reference_cameras: Cameras
+    """Cameras of the reference photos."""
+
     camera_scale: float
+    """Factor on camera translations for the video model (``scenes/scale.py``)."""
+
     camera_scale_kind: ScaleKind
+    """Kind of the camera scale."""
+
     caption: str | None = None
+    """Description of the scene."""
+
     caption_embedding: Float[Tensor, "tokens width"] | None = None
+    """Embedding of the caption."""
 
     def __post_init__(self) -> None:
         frames, views = len(self.cameras), len(self.reference_cameras)
@@ -77,7 +85,7 @@ class TrainingPair:
         return len(self.reference_cameras)
 
     def clip(self, first: int, count: int) -> TrainingPair:
-        """``count`` frames from ``first`` on, with all references."""
+        """``count`` frames starting at ``first``, with all references."""
         assert first >= 0 and count > 0 and first + count <= self.frames, (
             f"frames {first} to {first + count} of {self.frames}"
         )
@@ -91,9 +99,7 @@ class TrainingPair:
         )
 
     def with_references(self, indices: Sequence[int]) -> TrainingPair:
-        """The same clip with the chosen reference photos only, in the given order; none is
-        allowed.
-        """
+        """The same clip with these reference photos only, in the given order; may be empty."""
         chosen = torch.as_tensor(list(indices), dtype=torch.int64)
         return replace(
             self,
@@ -102,7 +108,7 @@ class TrainingPair:
         )
 
     def with_pixels_on(self, device: torch.device | str) -> TrainingPair:
-        """The same pair with its pictures on a device; cameras stay where they are."""
+        """The same pair with its pixels on a device; the cameras are not moved."""
         if torch.device(device) == self.renders.device:
             return self
         names = ("clean_frames", "renders", "opacity", "reference_photos")

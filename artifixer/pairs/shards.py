@@ -2,16 +2,16 @@
 
 ::
 
-    index.json          format, version, complete; per shard: file, bytes; per sample: name, place
+    index.json          format, version, complete; per shard: file, bytes; per sample: name, offset
                         in the shard, checksum, shape
     pairs-00000.tar     files of one sample share the part of their name before the first dot:
         NAME.json           version, cameras, reference cameras, camera scale, caption
-        NAME.clean.png      the frames one below the other; NAME.render.png, NAME.opacity.png,
-                            NAME.reference.png alike
+        NAME.clean.png      the frames stacked vertically; NAME.render.png, NAME.opacity.png,
+                            NAME.reference.png likewise
         NAME.caption.npy    embedding of the caption, if there is one
 
-Only the index is needed to find a sample; only a shard is needed by other WebDataset readers. The
-same pairs give the same bytes: members have time zero and no owner. Everything is lossless.
+The index locates every sample; other WebDataset readers need the shards alone. Equal pairs give
+equal bytes: archive members have time zero and no owner. All images are lossless.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ VERSION = 2
 
 INDEX_FILE = "index.json"
 
-#: zlib's level: twice as fast as the default, 3 % larger.
+#: zlib level of the PNG files: twice as fast as the default, 3 % larger.
 PNG_COMPRESSION = 3
 
 #: A tar archive ends with two empty blocks.
@@ -62,26 +62,39 @@ _TAR_END = bytes(2 * tarfile.BLOCKSIZE)
 
 @dataclass(frozen=True)
 class SampleEntry:
-    """Where a sample lies and what shape it has.
-
-    offset, bytes: its part of the shard. crc32: of that part. frames, views: length of the clip,
-    number of reference photos. camera_scale_kind: see ``TrainingPair``.
-    """
+    """Location and shape of a sample."""
 
     name: str
+    """Name of the pair."""
+
     offset: int
+    """First byte in the shard."""
+
     bytes: int
+    """Length in the shard."""
+
     crc32: int
+    """Checksum of these bytes."""
+
     frames: int
+    """Frames of the clip."""
+
     height: int
+    """Pixels."""
+
     width: int
+    """Pixels."""
+
     views: int
+    """Number of reference photos."""
+
     camera_scale_kind: str
+    """See ``TrainingPair``."""
 
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """A shard of the index: its file's name and size, and its samples in order."""
+    """A shard of the index: file name, file size, and samples in order."""
 
     file: str
     bytes: int
@@ -89,7 +102,7 @@ class ShardEntry:
 
 
 def encode_sample(pair: TrainingPair) -> bytes:
-    """The pair's members of a tar archive, without the archive's end."""
+    """The pair as members of a tar archive, without the end of the archive."""
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -118,8 +131,8 @@ def encode_sample(pair: TrainingPair) -> bytes:
 
 
 def decode_sample(data: bytes) -> TrainingPair:
-    """The pair whose members ``encode_sample`` made. Raises ``InputError`` that says what is wrong,
-    without naming the shard.
+    """The inverse of ``encode_sample``. Raises ``InputError`` for damaged data; the message does
+    not name the shard.
     """
     try:
         with tarfile.open(fileobj=io.BytesIO(data + _TAR_END), mode="r:") as archive:
@@ -144,10 +157,8 @@ def decode_sample(data: bytes) -> TrainingPair:
                 f'"camera_scale" is {shown(header["camera_scale"])}, expected a positive finite '
                 "number"
             )
-        cameras, references = (
-            _cameras_from_json(header["cameras"]),
-            _cameras_from_json(header["reference_cameras"]),
-        )
+        cameras = _cameras_from_json(header["cameras"])
+        references = _cameras_from_json(header["reference_cameras"])
         embedding = members.get("caption.npy")
         return TrainingPair(
             name=header["name"],
@@ -169,7 +180,7 @@ def decode_sample(data: bytes) -> TrainingPair:
 
 
 def describe(pair: TrainingPair, data: bytes, offset: int = 0) -> SampleEntry:
-    """The index's line for a pair encoded as ``data``."""
+    """The index entry of a pair encoded as ``data``."""
     cameras = pair.cameras
     size = (len(cameras), cameras.height, cameras.width)
     return SampleEntry(
@@ -192,7 +203,7 @@ def write_shard(path: Path, samples: Sequence[tuple[SampleEntry, bytes]]) -> Sha
 
 
 def write_index(folder: Path, shards: Sequence[ShardEntry], complete: bool) -> None:
-    """Write the index atomically. complete: whether more shards are still to come."""
+    """Write the index atomically. complete: whether curation has ended."""
     write_json(
         folder / INDEX_FILE,
         {
@@ -230,8 +241,8 @@ def read_index(folder: Path) -> tuple[ShardEntry, ...]:
 
 
 def sample_from_json(path: Path, content: dict[str, Any]) -> SampleEntry:
-    """A sample's line of the file ``path``. Raises ``InputError`` for counts and sizes that no
-    sample has; other errors as Python's.
+    """A sample entry of the index ``path``. Raises ``InputError`` for missing or unknown fields and
+    for counts and sizes out of range.
     """
     try:
         entry = SampleEntry(**content)
@@ -239,7 +250,7 @@ def sample_from_json(path: Path, content: dict[str, Any]) -> SampleEntry:
         raise InputError(f"{path}: damaged list of shards ({error})") from error
     bounds = {"offset": 0, "bytes": 1, "crc32": 0, "frames": 1, "height": 1, "width": 1, "views": 0}
     wrong = next(
-        (name for name, least in bounds.items() if not is_whole(getattr(entry, name), least)), None
+        (name for name, low in bounds.items() if not is_whole(getattr(entry, name), low)), None
     )
     if wrong is not None or not isinstance(entry.name, str):
         raise InputError(
@@ -274,12 +285,6 @@ def _shard_from_json(path: Path, content: dict[str, Any]) -> ShardEntry:
     return ShardEntry(content["file"], content["bytes"], samples)
 
 
-def is_complete(folder: Path) -> bool:
-    """Whether curation of the folder has ended; raises as ``read_index`` does."""
-    read_index(folder)
-    return bool(read_json(folder / INDEX_FILE).get("complete"))
-
-
 def read_sample(folder: Path, shard: ShardEntry, entry: SampleEntry) -> TrainingPair:
     """One pair. Raises ``InputError`` naming shard and sample when its bytes are missing, changed,
     or of another version.
@@ -289,17 +294,15 @@ def read_sample(folder: Path, shard: ShardEntry, entry: SampleEntry) -> Training
         pair = decode_sample(data)
         there = (pair.frames, pair.cameras.height, pair.cameras.width, pair.views)
         if there != (entry.frames, entry.height, entry.width, entry.views):
-            raise InputError(
-                f"frames, height, width and views are {there}, another sample than the index lists"
-            )
+            raise InputError(f"frames, height, width and views are {there}, unlike the index")
         return pair
     except InputError as error:
         raise InputError(f"{folder / shard.file}: sample {entry.name}: {error}") from None
 
 
 def read_sample_bytes(folder: Path, shard: ShardEntry, entry: SampleEntry) -> bytes:
-    """The sample's part of the shard, checked against the index; raises ``InputError`` that names
-    neither.
+    """The sample's bytes of the shard, checked against the index. Raises ``InputError``; the
+    message names neither shard nor sample.
     """
     try:
         with open_regular(folder / shard.file, "a shard") as file:
@@ -308,13 +311,9 @@ def read_sample_bytes(folder: Path, shard: ShardEntry, entry: SampleEntry) -> by
     except OSError as error:
         raise InputError(f"cannot read: {error.strerror}") from error
     if len(data) != entry.bytes:
-        raise InputError(
-            f"truncated: {len(data)} of {entry.bytes} bytes; --skip-broken goes on without it"
-        )
+        raise InputError(f"truncated: {len(data)} of {entry.bytes} bytes; --skip-broken omits it")
     if zlib.crc32(data) != entry.crc32:
-        raise InputError(
-            "its bytes are not those of the index (checksum); --skip-broken goes on without it"
-        )
+        raise InputError("its bytes differ from the index (checksum); --skip-broken omits it")
     return data
 
 
@@ -325,8 +324,8 @@ def _member(name: str, content: bytes) -> bytes:
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, room: int) -> bytes:
-    """A member's bytes. Links, and sparse members that promise more than ``room`` bytes of archive
-    can hold, are refused.
+    """A member's bytes. ``InputError`` for links and sparse members, and for members larger than
+    the archive (``room`` bytes).
     """
     file = (
         archive.extractfile(member)
@@ -388,8 +387,8 @@ def _cameras_to_json(cameras: Cameras) -> dict[str, Any]:
 
 
 def _cameras_from_json(content: dict[str, Any]) -> Cameras:
-    """Cameras of a clip, which may be none. Raises ``InputError`` for values that are not finite
-    and sizes that no picture has.
+    """Cameras of a clip, possibly none. Raises ``InputError`` for values that are not finite and
+    image sizes out of range.
     """
     sizes = (content["width"], content["height"])
     if not all(is_whole(side, 1, LARGEST_SIDE) for side in sizes) or content[

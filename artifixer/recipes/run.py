@@ -34,7 +34,7 @@ RECIPES = {
     "release": RunRecipe(
         RECONSTRUCT["release"],
         DistillConfig(
-            replace(RECONSTRUCT["release"], iterations=30_000), weights="lpips", photo_share=0.0
+            replace(RECONSTRUCT["release"], iterations=30_000), weights="lpips", photo_fraction=0.0
         ),
     ),
     "tiny": RunRecipe(

@@ -17,6 +17,7 @@ from artifixer.training.loop import LoopConfig
 from artifixer.training.parallel import ParallelConfig
 from artifixer.training.recipe import TrainingRecipe
 from artifixer.training.self_forcing import SelfForcingTraining
+from artifixer.training.small_clips import SmallClipConfig
 from artifixer.training.small_model import SmallFlowTraining, SmallSelfForcingTraining
 from artifixer.training.validation import ValidationConfig
 from artifixer.video.model import ModelConfig
@@ -43,7 +44,7 @@ def _large(clips: ClipConfig, steps: tuple[int, int, int], model: str = "14b") -
         diffusion_forcing=flow,
         diffusion_forcing_loop=LoopConfig(steps[1]),
         self_forcing=SelfForcingTraining(clips, negative_prompt=WAN_NEGATIVE_PROMPT),
-        self_forcing_loop=LoopConfig(steps[2], validate_every=100),
+        self_forcing_loop=LoopConfig(steps[2], validation_interval=100),
         parallel=ParallelConfig(checkpoint_layers=True),
         validation=ValidationConfig(steps=(4,)),
         bidirectional_validation=ValidationConfig(
@@ -86,7 +87,7 @@ TINY_MODEL = ModelConfig(
 #: Reference numbers are shared by a step's clips; renders are lost less often than in the paper,
 #: since real ones are all there. Strides show cameras as far from the first one as those of videos
 #: several times as long.
-TINY_CLIPS = ClipConfig(
+TINY_CLIPS = SmallClipConfig(
     frames=(13, 21),
     strides=(1, 1, 2, 3),
     references=(0, 5),
@@ -141,19 +142,19 @@ TINY = TrainingRecipe(
     model=TINY_MODEL,
     autoencoder=AutoencoderTraining(crop=80),
     autoencoder_loop=LoopConfig(
-        600, batch=2, warmup=50, cooldown=0.6, save_every=100, validate_every=0
+        600, batch=2, warmup=50, cooldown=0.6, save_interval=100, validation_interval=0
     ),
     bidirectional=TINY_FLOW,
     bidirectional_loop=LoopConfig(
-        1000, batch=2, warmup=100, cooldown=0.5, save_every=100, validate_every=500
+        1000, batch=2, warmup=100, cooldown=0.5, save_interval=100, validation_interval=500
     ),
     diffusion_forcing=TINY_CAUSAL,
     diffusion_forcing_loop=LoopConfig(
-        1200, batch=2, warmup=50, cooldown=0.5, save_every=100, validate_every=400
+        1200, batch=2, warmup=50, cooldown=0.5, save_interval=100, validation_interval=400
     ),
     self_forcing=TINY_SELF_FORCING,
     self_forcing_loop=LoopConfig(
-        300, batch=2, warmup=20, cooldown=0.5, save_every=100, validate_every=300
+        300, batch=2, warmup=20, cooldown=0.5, save_interval=100, validation_interval=300
     ),
     # for clips this small PyTorch's CPU kernels are slower backwards
     parallel=ParallelConfig(attention="plain"),
@@ -161,7 +162,7 @@ TINY = TrainingRecipe(
 )
 
 #: Steps between checkpoints and between validations: some minutes on a GPU.
-_INTERVALS: dict[str, int] = {"save_every": 500, "validate_every": 1000}
+_INTERVALS: dict[str, int] = {"save_interval": 500, "validation_interval": 1000}
 
 SMALL = replace(
     TINY,

@@ -57,7 +57,7 @@ def any_rank(flag: bool) -> bool:
     return bool(_reduced(float(flag), dist.ReduceOp.MAX)) if _is_joined() else flag
 
 
-def mean_over_ranks(values: list[float]) -> list[float]:
+def all_reduce_mean(values: list[float]) -> list[float]:
     """The mean of each number over the processes."""
     if not _is_joined():
         return values
@@ -66,8 +66,8 @@ def mean_over_ranks(values: list[float]) -> list[float]:
     return (total / dist.get_world_size()).tolist()
 
 
-def first_rank_value(value: Any) -> Any:
-    """What the first process passed, on every process; any plain object."""
+def broadcast_object(value: Any) -> Any:
+    """The first process's value, on every process; any picklable object."""
     if not _is_joined():
         return value
     box = [value]
@@ -75,8 +75,8 @@ def first_rank_value(value: Any) -> Any:
     return box[0]
 
 
-def all_ranks_values(value: Any) -> list[Any]:
-    """What every process passed, in their order."""
+def all_gather_objects(value: Any) -> list[Any]:
+    """The values of all processes in the order of their ranks, on every process."""
     if not _is_joined():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()

@@ -22,6 +22,7 @@ from jaxtyping import Float, UInt8
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.extras import needs_extra
 from artifixer.runtime.files import PARSER_ERRORS, reason
 from artifixer.runtime.json_io import as_object, read_json
 from artifixer.video.checkpoints.loading import is_finite
@@ -90,7 +91,8 @@ def check_depth_model(name: str) -> str | None:
                 "metric model of transformers"
             )
         return None
-    from transformers import AutoConfig
+    with needs_extra("wan", f"depth model {name}"):
+        from transformers import AutoConfig
 
     if Path(name).is_dir():
         check_settings_files(Path(name))
@@ -144,7 +146,8 @@ def _checked(name: str, model: MetricDepth) -> MetricDepth:
 
 
 def _of_transformers(name: str, class_name: str, device: str) -> MetricDepth:
-    import transformers
+    with needs_extra("wan", f"depth model {name}"):
+        import transformers
 
     try:
         # Weights in safetensors alone, and no code that a folder brings.

@@ -1,8 +1,9 @@
-"""The first stage of small models: a causal autoencoder, trained on clean clips and on renders.
+"""The first stage of small models, not in the paper: a causal autoencoder, trained on clean clips
+and on renders.
 
-In: training pairs. Out: a ``SmallAutoencoder`` and the statistics of its latents. It starts from
-the principal components of the first pairs' patches, so a few minutes on a CPU are enough. Large
-models use Wan's autoencoder as it is (paper section 4.1).
+In: training pairs. Out: a ``SmallAutoencoder`` and the statistics of its latents. It is initialised
+with the principal components of patches, so that training takes minutes on a CPU. Large models use
+Wan's autoencoder unchanged (paper section 4.1).
 """
 
 from __future__ import annotations
@@ -11,45 +12,56 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.seeds import generator as keyed_generator
-from artifixer.training.clips import frame_order, with_colours
+from artifixer.training.clips import frame_order
 from artifixer.training.parallel import at_least_float32, autocast
 from artifixer.training.stage import PairSource
 from artifixer.video.small_autoencoder import SmallAutoencoder, SmallAutoencoderConfig
 from artifixer.video.vae import Vae, frames_to_video
 
-#: Pairs from whose clips the principal components and the statistics of latents are computed.
+#: Number of pairs for the principal components and the statistics of latents.
 STATISTICS_PAIRS = 48
 
 
 @dataclass(frozen=True)
 class AutoencoderTraining:
-    """Settings of the stage.
-
-    frames: pixel frames per clip. crop: side of the square that is cut out at random, pixels; None
-    takes whole frames. render_share: share of clips that are renders, which the model encodes too.
-    latent_noise: added to latents before decoding, in their standard deviations: what the generator
-    leaves must not be amplified. gradient_weight: of the difference of neighbouring pixels'
-    differences, which keeps edges. size_weight: of the latents' size.
-    """
+    """Settings of the stage."""
 
     frames: int = 9
+    """Pixel frames per clip."""
+
     crop: int | None = None
-    render_share: float = 0.25
+    """Side of the random square crop, pixels; None for whole frames."""
+
+    render_fraction: float = 0.25
+    """Fraction of clips that are renders, which the video model encodes too."""
+
     learning_rate: float = 1.5e-3
+    """Learning rate of AdamW."""
+
     weight_decay: float = 1e-4
+    """Decoupled weight decay."""
+
     gradient_limit: float = 1.0
+    """Norm to which gradients are clipped."""
+
     latent_noise: float = 0.04
+    """Standard deviation of noise added to latents before decoding, relative to theirs: makes the
+    decoder robust to the generator's errors."""
+
     gradient_weight: float = 0.3
+    """Weight of the error of image gradients, which preserves edges."""
+
     size_weight: float = 1e-5
+    """Weight of the mean squared latent."""
 
 
 class AutoencoderStage:
-    """See ``training/loop.py`` for what the loop asks of a stage."""
+    """The ``Stage`` that trains a small autoencoder."""
 
     name = "autoencoder"
 
@@ -61,13 +73,13 @@ class AutoencoderStage:
         seed: int,
         compute: str,
     ) -> None:
-        """The network is changed in place, beginning with its start from principal components."""
+        """network: initialised with principal components and trained in place."""
         self.network = network.requires_grad_(True).train()
         self.settings, self.compute = settings, compute
         start = [
             _clip(
                 pairs.pair(i),
-                replace(settings, render_share=0.0),
+                replace(settings, render_fraction=0.0),
                 keyed_generator(seed, "principal components", sample=i),
             )
             for i in range(STATISTICS_PAIRS)
@@ -94,7 +106,7 @@ class AutoencoderStage:
     def losses(
         self, clips: Sequence[Tensor], generators: Sequence[torch.Generator], step: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Absolute and squared error of the pixels, and of their differences."""
+        """Absolute and squared error of the pixels, absolute error of image gradients."""
         settings = self.settings
         video = self._stacked(clips)
         with autocast(self.compute, video.device):
@@ -119,11 +131,11 @@ class AutoencoderStage:
         return {"autoencoder": loss}, {"PSNR": psnr}
 
     def updated(self, step: int) -> None:
-        """Nothing is averaged."""
+        """Nothing to do: there are no averaged weights."""
 
     @torch.no_grad()
     def trained_vae(self, pairs: PairSource, seed: int) -> Vae:
-        """The autoencoder with the mean and spread of its latents in its config."""
+        """The autoencoder with the mean and standard deviation of its latents in its config."""
         network = self.network.eval().requires_grad_(False)
         clips = [
             _clip(
@@ -139,7 +151,7 @@ class AutoencoderStage:
     def _stacked(
         self, clips: Sequence[Float[Tensor, "1 3 frames height width"]]
     ) -> Float[Tensor, "batch 3 frames height width"]:
-        """One batch where the network is and of its type."""
+        """One batch on the network's device, in its dtype."""
         weights = next(self.network.parameters())
         return torch.cat(list(clips)).to(weights)
 
@@ -149,7 +161,7 @@ def with_statistics(
     mean: Float[Tensor, " channels"],
     std: Float[Tensor, " channels"],
 ) -> SmallAutoencoderConfig:
-    """The config with these statistics, rounded to what a reader can take in."""
+    """The config with these statistics, rounded to five significant digits."""
     means, stds = ([float(f"{value:.5g}") for value in values.tolist()] for values in (mean, std))
     return replace(config, latents_mean=tuple(means), latents_std=tuple(stds))
 
@@ -157,11 +169,10 @@ def with_statistics(
 def pixel_gains(
     vae: Vae, clips: Sequence[Float[Tensor, "1 3 frames height width"]], step: float = 0.1
 ) -> Float[Tensor, " channels"]:
-    """How much each channel of the normalised latents counts in pixels: mean squared change of the
-    decoded clips, relative to its mean.
+    """Sensitivity of pixels to each channel of the normalised latents: mean squared change of the
+    decoded clips under noise in that channel, scaled to a mean of 1.
 
-    step: size of the change of the latents, in standard deviations; all latents of a channel are
-    moved by noise of this size.
+    step: standard deviation of the noise.
     """
     gains = torch.zeros(vae.config.z_dim)
     random = torch.Generator().manual_seed(0)
@@ -177,14 +188,20 @@ def pixel_gains(
     return gains / gains.mean()
 
 
+def with_colours(
+    pixels: UInt8[Tensor, "images height width 3"], order: Sequence[int]
+) -> UInt8[Tensor, "images height width 3"]:
+    """The same images with permuted colour channels."""
+    # several times faster than indexing with a list
+    return torch.stack([pixels[..., colour] for colour in order], dim=-1)
+
+
 def _clip(
     pair: TrainingPair, settings: AutoencoderTraining, generator: torch.Generator
 ) -> Float[Tensor, "1 3 frames height width"]:
-    """Consecutive frames, clean or rendered, perhaps a part of them, mirrored and with permuted
-    colours.
-    """
+    """A random clip, clean or rendered, with random crop, flips and permutation of colours."""
     order = frame_order(pair.frames, settings.frames, generator)
-    is_render = bool(torch.rand((), generator=generator) < settings.render_share)
+    is_render = bool(torch.rand((), generator=generator) < settings.render_fraction)
     frames = (pair.renders if is_render else pair.clean_frames)[order]
     height, width = frames.shape[1:3]
     side = min(height, width, settings.crop or max(height, width))

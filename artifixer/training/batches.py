@@ -1,4 +1,4 @@
-"""The batches of one process, drawn ahead of the steps that read them where asked for."""
+"""The batches of one process, optionally drawn ahead of their steps in threads."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any
 
 import torch
 
-from artifixer.runtime.distributed import (
-    rank,
-    world_size,
-)
+from artifixer.runtime.distributed import rank, world_size
 from artifixer.runtime.seeds import generator
 from artifixer.training.stage import PairSource, Stage
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one pass reads: the pairs' names, what the stage drew of them, and the generators as
-    they are after that.
-    """
+    """The input of one forward and backward pass."""
 
     names: list[str]
+    """Names of the pairs."""
+
     drawn: Any
+    """Result of ``Stage.draw``."""
+
     generators: list[torch.Generator]
+    """One per pair, in the state after ``Stage.draw``."""
 
 
 class Batches:
-    """The batches of this process in the order of the passes; ``ahead`` of them are drawn early,
-    each in one thread.
+    """The batches of this process in the order of the passes; ``ahead`` of them are prefetched,
+    with one thread each.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Batches:
         seed: int,
         ahead: int,
     ) -> None:
-        """batch: pairs per pass. accumulation: passes per step. seed: of everything drawn."""
+        """batch: pairs per pass. accumulation: passes per step. seed: of all random numbers."""
         self._stage, self._pairs, self._ahead = stage, pairs, ahead
         self._batch, self._accumulation, self._seed = batch, accumulation, seed
         self._waiting: dict[int, Future[Batch]] = {}
@@ -55,7 +55,7 @@ class Batches:
             self._pool.shutdown(cancel_futures=True)
 
     def batch(self, number: int) -> Batch:
-        """The batch of a pass, counted from the start of the training; asked for in order."""
+        """The batch of a pass, by its index since the start of the training; call in order."""
         if self._pool is None:
             return self._drawn(number)
         for following in range(number, number + self._ahead + 1):

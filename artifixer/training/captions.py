@@ -1,8 +1,8 @@
-"""Words about pairs -> what the video model reads of them, for models with a text encoder.
+"""Caption embeddings of training pairs, for models with a text encoder.
 
-In: pairs in training order, a text encoder. Out: the same pairs with the embedding of their
-captions (paper section 4.1: text is a condition). Embeddings are made when a pair comes for the
-first time and kept in the encoder's cache on disk.
+In: pairs in training order, a text encoder. Out: the same pairs with the embeddings of their
+captions (paper section 4.1: text is a condition). Embeddings are computed when a pair is first read
+and cached on disk by the encoder.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from artifixer.video.text import TextEncoder
 
 
 class CaptionedPairs(OrderedPairs):
-    """``OrderedPairs`` whose pairs have caption embeddings; without an encoder they stay as they
-    are.
-    """
+    """``OrderedPairs`` with caption embeddings; without an encoder the pairs are unchanged."""
 
     def __init__(
         self,
@@ -33,15 +31,15 @@ class CaptionedPairs(OrderedPairs):
         self._encoder = encoder
 
     def pair(self, index: int) -> TrainingPair:
-        """The pair at this place of the training order; errors as in ``OrderedPairs`` and
+        """The pair at this index of the training order; errors as in ``OrderedPairs`` and
         ``TextEncoder.encode``.
         """
         return with_caption(super().pair(index), self._encoder)
 
 
 def with_caption(pair: TrainingPair, encoder: TextEncoder | None) -> TrainingPair:
-    """The pair with its caption's embedding; unchanged without encoder or caption, and when it has
-    one already.
+    """The pair with its caption's embedding; unchanged if it has one, or without encoder or
+    caption.
     """
     if encoder is None or not pair.caption or pair.caption_embedding is not None:
         return pair

@@ -1,12 +1,10 @@
-"""State of a training on disk: complete or absent, the last good ones kept, readable by any number
-of processes.
+"""Training checkpoints: complete or absent, the latest kept, readable by any number of processes.
 
 ``RUN/checkpoints/step_00001200/`` holds one safetensors file per process that wrote it,
-``index.json``, which says which rows of which tensor are in which file, and, written last,
-``complete.json`` with the plain values. A folder without it is the rest of an interrupted save and
-is removed. Nothing in a checkpoint is unpickled or run, file names come from numbers, and names,
-shapes and types are compared with the training's own before a tensor is read: a folder from
-somebody else can be wrong, but it can do nothing.
+``index.json``, which maps the rows of each tensor to files, and, written last, ``complete.json``
+with the plain values. A folder without it is an interrupted save and is removed. Checkpoints may be
+untrusted: nothing in them is unpickled or executed, file names come from numbers, and names, shapes
+and types are compared with the training's own before a tensor is read.
 """
 
 from __future__ import annotations
@@ -21,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from artifixer.runtime.distributed import (
-    all_ranks_values,
+    all_gather_objects,
     barrier,
-    first_rank_value,
+    broadcast_object,
     rank,
     world_size,
 )
@@ -43,8 +41,7 @@ from artifixer.training.checkpoint_index import (
 from artifixer.training.parallel import is_sharded
 from artifixer.video.checkpoints.tensor_files import save_tensors
 
-#: Complete checkpoints that are kept: one to go on from, and one in case the last turns out to be
-#: bad.
+#: Number of complete checkpoints that are kept: the latest, and one as a fallback.
 KEPT = 2
 
 MARKER = "complete.json"
@@ -62,9 +59,8 @@ def save_checkpoint(
     """Write the state after ``step`` steps; all processes call it. Older checkpoints beyond
     ``keep`` are removed afterwards.
 
-    Each process writes its rows of sharded tensors; the first one writes whole tensors, which are
-    the same on all. ``InputError`` when the disk is full or refuses; checkpoints written before
-    stay intact.
+    Each process writes its rows of sharded tensors; the first one writes replicated tensors.
+    ``InputError`` when the disk is full or not writable; earlier checkpoints stay intact.
     """
     target = folder / f"step_{step:08d}"
     if rank() == 0:
@@ -86,7 +82,7 @@ def save_checkpoint(
         write_json(target / MARKER, {"step": step, **plain})
 
     _all_write(target, write_part)
-    spans = all_ranks_values(
+    spans = all_gather_objects(
         {name: (first, first + row_count(values.shape)) for name, (first, values) in mine.items()}
     )
     _all_write(target, write_index if rank() == 0 else lambda: None)
@@ -99,7 +95,7 @@ def save_checkpoint(
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint, the same on all processes."""
     found = _complete(folder) if rank() == 0 else []
-    return first_rank_value(found[-1] if found else None)
+    return broadcast_object(found[-1] if found else None)
 
 
 def load_checkpoint(
@@ -108,19 +104,19 @@ def load_checkpoint(
     optimizers: Mapping[str, torch.optim.Optimizer],
     extra: Mapping[str, Tensor],
 ) -> dict[str, Any]:
-    """Fill modules, optimizers and extra tensors in place; gives the plain values, ``step`` among
-    them.
+    """Load modules, optimizers and extra tensors in place; returns the plain values, including
+    ``step``.
 
-    All processes call it, as many as there are now. ``InputError`` on all of them for a checkpoint
-    of another training, of an earlier version of this program, or one that is damaged on any of
-    them.
+    All processes call it; their number may differ from that at saving. ``InputError`` on all of
+    them if any finds the checkpoint damaged, of another training, or of an earlier version of this
+    program.
     """
     refusal, plain = None, {}
     try:
         plain = _load(path, modules, optimizers, extra)
     except InputError as error:
         refusal = str(error)
-    refusals = [found for found in all_ranks_values(refusal) if found is not None]
+    refusals = [found for found in all_gather_objects(refusal) if found is not None]
     if refusals:
         raise InputError(refusals[0])
     return plain
@@ -131,7 +127,7 @@ def state_tensors(
     optimizers: Mapping[str, torch.optim.Optimizer],
     extra: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Everything a checkpoint must hold, by name; the tensors themselves, not copies."""
+    """All tensors of a checkpoint by name; not copies."""
     tensors = {
         f"modules.{label}.{name}": value
         for label, module in modules.items()
@@ -146,14 +142,14 @@ def state_tensors(
 
 
 def _own_part(tensor: Tensor) -> tuple[int, Tensor] | None:
-    """This process's first row of a tensor, and its rows; None where it writes none."""
+    """First row and values of the part of a tensor that this process writes; None for no part."""
     first, values = _own_rows(tensor)
     writes = values.numel() > 0 if is_sharded(tensor) else rank() == 0
     return (first, values) if writes else None
 
 
 def _own_rows(tensor: Any) -> tuple[int, Tensor]:
-    """First row and values of what this process holds of a tensor; the values share its memory."""
+    """First row and values of the part of a tensor on this process; the values share its memory."""
     if not is_sharded(tensor):
         return 0, tensor.detach()
     from torch.distributed.tensor import Shard
@@ -171,7 +167,9 @@ def _own_rows(tensor: Any) -> tuple[int, Tensor]:
 def _index(
     tensors: Mapping[str, Tensor], spans: list[dict[str, tuple[int, int]]]
 ) -> dict[str, Any]:
-    """spans: of each process, the first and end row that it has written of each tensor."""
+    """The content of ``index.json``. spans: per process, first and end row written of each
+    tensor.
+    """
     entries = {}
     for name, tensor in tensors.items():
         rows = sorted(
@@ -186,15 +184,15 @@ def _index(
 
 
 def _all_write(target: Path, action: Callable[[], None]) -> None:
-    """Run the action on every process; when the system refuses one of them, remove what was written
-    and raise on all.
+    """Run the action on every process; if writing fails on one, remove the checkpoint and raise on
+    all.
     """
     refusal = None
     try:
         action()
     except InputError as error:
         refusal = str(error).rpartition(": cannot write: ")[2]
-    refusals = [found for found in all_ranks_values(refusal) if found is not None]
+    refusals = [found for found in all_gather_objects(refusal) if found is not None]
     if refusals:
         if rank() == 0:
             shutil.rmtree(target, ignore_errors=True)
@@ -246,8 +244,8 @@ def _load(
 
 
 def _make_state(optimizer: torch.optim.Optimizer) -> None:
-    """The state that the optimizer has after a step, to read into: a step that changes nothing,
-    with gradients and rates of zero.
+    """Allocate the optimizer's state by a step with zero gradients and learning rates, which
+    changes no weight.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     for group in optimizer.param_groups:
@@ -284,9 +282,7 @@ def _remove_incomplete(folder: Path) -> None:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """Folders that are named like checkpoints, complete or not; never links to folders
-    elsewhere.
-    """
+    """Folders with the name of a checkpoint, complete or not; symbolic links are ignored."""
     if not folder.is_dir():
         return []
     return sorted(

@@ -1,7 +1,7 @@
 """The index of a training checkpoint, and the reader of its parts.
 
-In: a checkpoint folder from anybody. Out: where the rows of each tensor are, and their values. All
-files are safetensors and JSON; sizes and places are compared before anything is read.
+In: a checkpoint folder, possibly untrusted. Out: the location of each tensor's rows, and their
+values. All files are safetensors and JSON; sizes and offsets are checked before anything is read.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ FORMAT = "artifixer-training-state"
 
 VERSION = 1
 
-#: What checkpoints of earlier versions have, whose format needs unpickling.
+#: Index file of checkpoints of earlier versions, whose format needs unpickling.
 PICKLED_INDEX = ".metadata"
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows ``first`` to ``end`` along a tensor's first dimension, in the file of part number
+    """Rows ``first`` to ``end`` (exclusive) along a tensor's first dimension, in the file of part
     ``part``; a scalar is one row.
     """
 
@@ -39,7 +39,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One entry of the index; ``rows`` follow each other and are all of the tensor."""
+    """One entry of the index; ``rows`` are contiguous and cover the tensor."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -59,12 +59,13 @@ def part_name(number: int, count: int) -> str:
 
 
 def read_index(path: Path) -> tuple[int, dict[str, StoredTensor]]:
-    """Number of parts, and the tensors by name."""
+    """Number of parts, and tensors by name. Raises ``InputError`` for a damaged index and for a
+    checkpoint of an earlier version.
+    """
     if not (path / INDEX).exists() and (path / PICKLED_INDEX).exists():
         raise InputError(
-            f"{path}: was written by an earlier version, in a format whose reader would run code "
-            "in it; it cannot be resumed: "
-            f"use --overwrite to start anew, or another folder"
+            f"{path}: was written by an earlier version, in a format whose reader would execute "
+            "code in it; it cannot be resumed: use --overwrite to start anew, or another folder"
         )
     content = read_json(path / INDEX)
     if (
@@ -84,9 +85,7 @@ def read_index(path: Path) -> tuple[int, dict[str, StoredTensor]]:
 
 
 def _stored_tensor(index: Path, name: str, entry: Any, parts: int) -> StoredTensor:
-    """An entry of the index; ``InputError`` unless its rows follow each other from the first to the
-    last.
-    """
+    """An entry of the index; ``InputError`` unless its rows are contiguous and cover the tensor."""
     entry = entry if isinstance(entry, dict) else {}
     dtype, shape, rows = (entry.get(key) for key in ("dtype", "shape", "rows"))
     is_formed = (
@@ -119,7 +118,7 @@ def _stored_tensor(index: Path, name: str, entry: Any, parts: int) -> StoredTens
 
 
 class PartReader:
-    """The safetensors files of a checkpoint, each opened when it is first needed."""
+    """The safetensors files of a checkpoint, each opened on first use."""
 
     def __init__(self, path: Path, parts: int) -> None:
         self._path, self._parts = path, parts
@@ -127,7 +126,7 @@ class PartReader:
 
     @torch.no_grad()
     def fill(self, name: str, stored: StoredTensor, first: int, values: Tensor) -> None:
-        """Read rows from ``first`` on into ``values``, as many as it has."""
+        """Read consecutive rows from ``first`` on into ``values``."""
         end = first + (row_count(values.shape) if values.numel() else 0)
         for rows in stored.rows:
             low, high = max(first, rows.first), min(end, rows.end)
@@ -138,7 +137,7 @@ class PartReader:
             raise damaged(self._path, f"{name} has values that are not finite")
 
     def _rows(self, name: str, stored: StoredTensor, rows: Rows, low: int, high: int) -> Tensor:
-        """Rows ``low`` to ``high`` of the tensor, which are among ``rows``."""
+        """Rows ``low`` to ``high`` of the tensor, a part of ``rows``."""
         from safetensors import SafetensorError
 
         file = self._path / part_name(rows.part, self._parts)
@@ -172,6 +171,5 @@ def _is_count(value: object) -> bool:
 
 def damaged(file: Path, found: str) -> InputError:
     return InputError(
-        f"{file}: {found}; without this checkpoint's folder the training goes on from the one "
-        "before"
+        f"{file}: {found}; remove this checkpoint's folder to continue from the one before"
     )

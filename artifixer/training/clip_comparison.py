@@ -1,5 +1,5 @@
-"""Comparisons over clips beyond mean quality: quality along a clip (drift, paper section 4.2), and
-quality and time of single blocks at several numbers of steps.
+"""Figures over clips beyond mean quality: drift along a clip (paper section 4.2), and quality and
+time of single blocks at several numbers of steps.
 
 In: a model and validation pairs. Out: figures for ``benchmarks/validation.py``.
 """
@@ -33,7 +33,7 @@ from artifixer.training.validation import (
 from artifixer.video.model import Model
 from artifixer.video.vae import frames_to_video
 
-#: Classes of blocks by their smallest fraction of opaque pixels; the first that fits.
+#: Classes of blocks by their minimum fraction of opaque pixels; the first match counts.
 BLOCK_CLASSES = (("opaque", 0.9), ("mixed", 0.5), ("empty", 0.0))
 
 #: A pair -> frames for all its cameras.
@@ -57,19 +57,19 @@ class DriftFigures:
 
     @property
     def change_backwards(self) -> float:
-        """The same for clips played backwards, whose last third shows what the first did."""
+        """The same for clips played backwards, whose last third is the first third forwards."""
         return self.backwards[-1] - self.backwards[0]
 
     @property
     def change(self) -> float:
-        """Mean of both: the effect of content that is harder at one end cancels; 0 for the renders
-        themselves.
+        """Mean of both, in which the effect of content that is harder at one end cancels; 0 for the
+        renders themselves.
         """
         return (self.change_forwards + self.change_backwards) / 2
 
 
 def drift(pairs: Sequence[TrainingPair], generate: FrameGenerator) -> DriftFigures:
-    """How quality changes along the clips of ``generate``."""
+    """Change of quality along the clips of ``generate``."""
     forwards, backwards = PartQuality(), PartQuality()
     for pair in pairs:
         for quality, played in ((forwards, pair), (backwards, backwards_pair(pair))):
@@ -78,7 +78,7 @@ def drift(pairs: Sequence[TrainingPair], generate: FrameGenerator) -> DriftFigur
 
 
 def backwards_pair(pair: TrainingPair) -> TrainingPair:
-    """The clip from its last frame to its first; the references stay."""
+    """The clip in reverse order; the references are unchanged."""
     return replace(
         pair,
         clean_frames=pair.clean_frames.flip(0),
@@ -146,7 +146,7 @@ def compare_steps(
 
 
 def block_figures(results: Sequence[BlockResult]) -> dict[str, BlockFigures]:
-    """Figures of ``all`` blocks and of each of ``BLOCK_CLASSES`` that occurs."""
+    """Figures of ``all`` blocks and of each non-empty class of ``BLOCK_CLASSES``."""
     groups: dict[str, list[BlockResult]] = {"all": list(results)} | {
         name: [] for name, _ in BLOCK_CLASSES
     }
@@ -169,13 +169,13 @@ def block_figures(results: Sequence[BlockResult]) -> dict[str, BlockFigures]:
 
 def block_class(opaque: float) -> str:
     """Name of the class of a block with this fraction of opaque pixels."""
-    return next(name for name, smallest in BLOCK_CLASSES if opaque >= smallest)
+    return next(name for name, low in BLOCK_CLASSES if opaque >= low)
 
 
 @torch.no_grad()
 def codec_seconds(model: Model, pair: TrainingPair, compute: str = "float32") -> float:
-    """Seconds per block outside of the network: encoding the renders, decoding the result, and
-    decoding the render for the residual where it is kept.
+    """Seconds per block in the autoencoder: encoding the renders, decoding the result, and decoding
+    the render where the residual is added.
     """
     vae, device, block = model.vae, model.device, model.config.block_frames
     blocks = -(-vae.config.latent_frames(pair.frames) // block)
@@ -206,7 +206,7 @@ def _block_result(
 
 
 def _clock(device: torch.device) -> float:
-    """Seconds: CPU time of this process, which leaves out other load; elapsed time on a GPU."""
+    """Seconds: CPU time of this process on a CPU, elapsed time on a GPU."""
     if device.type != "cuda":
         return time.process_time()
     torch.cuda.synchronize(device)

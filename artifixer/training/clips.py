@@ -1,9 +1,8 @@
-"""From training pairs to what a stage's losses read: clips with their drop-outs drawn, then
-encoded.
+"""Training clips: random clips of pairs with condition dropout, and their latents and conditions.
 
 In: ``TrainingPair`` and a generator. Out: ``Clip`` (uint8 pixels), and batches of ``EncodedClips``
-(latents and ``Conditions``). Drop-outs are the paper's (section 4.1) and those of its public
-release, each a setting.
+(latents and ``Conditions``). The dropout settings are those of the paper (section 4.1) and of its
+public release. The augmentation of small models is in ``small_clips.py``.
 """
 
 from __future__ import annotations
@@ -24,47 +23,43 @@ from artifixer.video.flow import latent_opacity
 from artifixer.video.text import TextConfig
 from artifixer.video.vae import AutoencoderConfig, Vae, frames_to_video
 
-#: The release's number of references by the number of views of the reconstruction: smallest and
-#: largest.
+#: The release's minimum and maximum number of references by the number of views of the
+#: reconstruction.
 RELEASE_REFERENCES = {2: (1, 2), 3: (3, 3), 6: (4, 6), 12: (7, 12)}
 
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """How clips are drawn from pairs.
-
-    frames: pixel frames per clip, 1 + a multiple of the temporal factor; of several numbers each
-        step takes one. Frames are consecutive from a random one on, in a random direction; at an
-        end of the pair they turn around.
-    strides: of several numbers each clip takes one; at n it has every nth frame, so that cameras
-        get as far from the clip's first one as in a clip n times as long.
-    references: smallest and largest number of reference photos, uniform; cut to what a pair has.
-    ``release``: the release's rule. share_references: one number for all clips of a step, photos
-    repeated where a pair has fewer, so that pairs of any number of views can
-        form a batch.
-    tail_drop: probability of losing the last K rendered frames, K uniform up to all but one.
-        render_drop, text_drop, reference_drop: of losing all of the render, the text, the
-        references.
-    augment: mirror clips and permute their colours at random.
+    """How clips are drawn from pairs. Frames are consecutive, from a random start in a random
+    direction, reflected at the ends of the pair.
     """
 
     frames: tuple[int, ...] = (81,)
-    strides: tuple[int, ...] = (1,)
+    """Pixel frames per clip, 1 + a multiple of the temporal factor; each step draws one of these
+    lengths."""
+
     references: tuple[int, int] | Literal["release"] = (0, 12)
-    share_references: bool = False
+    """Minimum and maximum number of reference photos, drawn uniformly and limited to the pair's
+    views; ``release``: ``RELEASE_REFERENCES``."""
+
     tail_drop: float = 1.0
+    """Probability of dropping the last K rendered frames, K uniform up to all but one."""
+
     render_drop: float = 0.0
+    """Probability of dropping all rendered frames."""
+
     text_drop: float = 0.1
+    """Probability of dropping the text."""
+
     reference_drop: float = 0.0
-    augment: bool = False
+    """Probability of dropping all references."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip as one training step sees it; fields as in ``TrainingPair``. Dropped renders are
-    black, without opacity.
+    """One training clip; fields as in ``TrainingPair``. Dropped renders are black with opacity 0.
 
-    keeps_text, keeps_references: whether the model may see them.
+    keeps_text, keeps_references: False where they are dropped.
     """
 
     clean_frames: UInt8[Tensor, "frames height width 3"]
@@ -81,9 +76,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class EncodedClips:
-    """A batch as the losses read it; ``latent_opacity`` is that of the conditions at
-    latent rate.
-    """
+    """The input of the losses; ``latent_opacity``: opacity of the conditions at latent rate."""
 
     clean_latents: Float[Tensor, "batch channels latent_frames h w"]
     render_latents: Float[Tensor, "batch channels latent_frames h w"]
@@ -92,7 +85,7 @@ class EncodedClips:
 
     @property
     def source_skip(self) -> Float[Tensor, "batch channels latent_frames h w"]:
-        """What networks with ``noise_free_skip`` ask for."""
+        """The argument ``source_skip`` of networks with ``noise_free_skip``."""
         return self.latent_opacity * self.render_latents
 
 
@@ -102,42 +95,34 @@ def draw_batch(
     generators: Sequence[torch.Generator],
     shape: torch.Generator,
 ) -> list[Clip]:
-    """One random clip of each pair with its drop-outs. shape: draws what all clips of a step share,
-    the same on every process.
+    """One random clip of each pair with dropout. shape: generator of the properties that all clips
+    of a step have in common, in the same state on every process.
     """
-    frames = config.frames[int(torch.randint(len(config.frames), (), generator=shape))]
-    shared = draw_reference_count(config, 0, shape) if config.share_references else None
+    frames = draw_length(config, shape)
     return [
-        draw_clip(pair, config, frames, generator, shared)
+        draw_clip(pair, config, frames, generator)
         for pair, generator in zip(pairs, generators, strict=True)
     ]
 
 
 def draw_clip(
-    pair: TrainingPair,
-    config: ClipConfig,
-    frames: int,
-    generator: torch.Generator,
-    references: int | None = None,
+    pair: TrainingPair, config: ClipConfig, frames: int, generator: torch.Generator
 ) -> Clip:
-    """A random clip of the pair with its drop-outs. references: their exact number, photos repeated
-    as often as needed.
-    """
-    order = frame_order(pair.frames, frames, generator, config.strides)
+    """A random clip of the pair with dropout."""
+    order = frame_order(pair.frames, frames, generator)
     chosen = torch.randperm(pair.views, generator=generator)
-    if references is None:
-        chosen = chosen[: draw_reference_count(config, pair.views, generator)]
-    elif pair.views:
-        chosen = chosen.repeat(-(-references // pair.views))[:references]
-    clip = cut_clip(pair, order, chosen)
-    if config.augment:
-        clip = _augmented(clip, generator)
-    return _with_drop_outs(clip, config, generator)
+    chosen = chosen[: draw_reference_count(config, pair.views, generator)]
+    return with_dropout(cut_clip(pair, order, chosen), config, generator)
+
+
+def draw_length(config: ClipConfig, generator: torch.Generator) -> int:
+    """The number of frames of a step's clips."""
+    return config.frames[int(torch.randint(len(config.frames), (), generator=generator))]
 
 
 def cut_clip(pair: TrainingPair, order: Tensor, chosen: Tensor | list[int]) -> Clip:
-    """The frames ``order`` of a pair (indices, may repeat) with the reference views ``chosen``, as
-    they are.
+    """The frames ``order`` of a pair (indices, may repeat) with the reference views ``chosen``,
+    without dropout.
     """
     return Clip(
         clean_frames=pair.clean_frames[order],
@@ -151,29 +136,37 @@ def cut_clip(pair: TrainingPair, order: Tensor, chosen: Tensor | list[int]) -> C
     )
 
 
-def frame_order(
-    total: int, frames: int, generator: torch.Generator, strides: Sequence[int] = (1,)
-) -> Int[Tensor, " frames"]:
-    """Frames at one of the strides from a random one on, forwards or backwards; at the first and
-    last frame they turn around.
+def frame_order(total: int, frames: int, generator: torch.Generator) -> Int[Tensor, " frames"]:
+    """Consecutive frame indices from a random start, forwards or backwards, reflected at the first
+    and last of ``total`` frames.
     """
+    return reflected_order(total, draw_start(total, generator), torch.arange(frames))
+
+
+def draw_start(total: int, generator: torch.Generator) -> int:
+    """A random phase for ``reflected_order``: first frame and direction."""
     if total == 1:
-        return torch.zeros(frames, dtype=torch.int64)
+        return 0
     start = int(torch.randint(total, (), generator=generator))
     is_backwards = bool(torch.randint(2, (), generator=generator))
-    stride = (
-        strides[int(torch.randint(len(strides), (), generator=generator))]
-        if len(strides) > 1
-        else strides[0]
-    )
+    return 2 * (total - 1) - start if is_backwards else start
+
+
+def reflected_order(
+    total: int, start: int, steps: Int[Tensor, " frames"]
+) -> Int[Tensor, " frames"]:
+    """Indices of a walk over ``total`` frames and back. start: phase in the walk; above
+    ``total - 1`` it runs backwards. steps: from the start to each frame.
+    """
+    if total == 1:
+        return torch.zeros_like(steps)
     period = 2 * (total - 1)
-    phase = (period - start if is_backwards else start) + stride * torch.arange(frames)
-    folded = phase % period
-    return torch.minimum(folded, period - folded)
+    phase = (start + steps) % period
+    return torch.minimum(phase, period - phase)
 
 
 def draw_reference_count(config: ClipConfig, views: int, generator: torch.Generator) -> int:
-    """How many reference photos a clip gets."""
+    """The number of reference photos of a clip of a pair with ``views`` views."""
     if config.references == "release":
         low, high = RELEASE_REFERENCES.get(views, (1, views))
     else:
@@ -196,13 +189,12 @@ def latent_shape(clip: Clip, config: AutoencoderConfig) -> tuple[int, int, int, 
 def encode_clips(
     clips: Sequence[Clip], vae: Vae, text: TextConfig, device: torch.device | str = "cpu"
 ) -> EncodedClips:
-    """Latents and conditions of clips of one shape. The autoencoder is not trained here: no
-    gradients.
+    """Latents and conditions of clips of one shape, without gradients.
 
     Every batch has references, so that the network's reference branch always runs: processes with
-    sharded weights exchange the weights and gradients of every module in every step, whatever each
-    of them has drawn. A clip without references gets a black one with factor 0; clips with fewer
-    than others are padded with black ones that nothing attends to.
+    sharded weights exchange the weights and gradients of every module in every step, whichever
+    clips each of them has drawn. A clip without references gets a black one with factor 0; clips
+    with fewer references than others are padded with black ones that are masked in attention.
     """
     with torch.no_grad():
         clips, counts = _with_equal_references(clips)
@@ -221,7 +213,8 @@ def encode_clips(
     return EncodedClips(at_least_float32(clean), at_least_float32(renders), opacity, conditions)
 
 
-def _with_drop_outs(clip: Clip, config: ClipConfig, generator: torch.Generator) -> Clip:
+def with_dropout(clip: Clip, config: ClipConfig, generator: torch.Generator) -> Clip:
+    """The clip with renders, text and references dropped at random."""
     chances = torch.rand(4, generator=generator).tolist()
     frames = clip.clean_frames.shape[0]
     last = int(torch.randint(frames, (), generator=generator))
@@ -241,60 +234,14 @@ def _with_drop_outs(clip: Clip, config: ClipConfig, generator: torch.Generator) 
     )
 
 
-def _augmented(clip: Clip, generator: torch.Generator) -> Clip:
-    order = torch.randperm(3, generator=generator).tolist()
-    clean, renders, photos = (
-        with_colours(pixels, order)
-        for pixels in (clip.clean_frames, clip.renders, clip.reference_photos)
-    )
-    clip = replace(clip, clean_frames=clean, renders=renders, reference_photos=photos)
-    return mirrored(clip) if torch.randint(2, (), generator=generator) else clip
-
-
-def with_colours(
-    pixels: UInt8[Tensor, "images height width 3"], order: Sequence[int]
-) -> UInt8[Tensor, "images height width 3"]:
-    """The same pictures with their colours in another order."""
-    # indexing with a list takes several times as long
-    return torch.stack([pixels[..., colour] for colour in order], dim=-1)
-
-
-def mirrored(clip: Clip) -> Clip:
-    """The clip of the mirror image of the scene: left and right change places, in the pictures and
-    in the world.
-    """
-    return replace(
-        clip,
-        clean_frames=clip.clean_frames.flip(2),
-        renders=clip.renders.flip(2),
-        opacity=clip.opacity.flip(2),
-        cameras=_mirrored_cameras(clip.cameras),
-        reference_photos=clip.reference_photos.flip(2),
-        reference_cameras=_mirrored_cameras(clip.reference_cameras),
-    )
-
-
-def _mirrored_cameras(cameras: Cameras) -> Cameras:
-    """Both the world's and the cameras' x axes turned around, which keeps poses rigid; a lens's
-    sideways distortion changes its sign.
-    """
-    flip = torch.diag(cameras.viewmats.new_tensor([-1.0, 1.0, 1.0, 1.0]))
-    Ks = cameras.Ks.clone()
-    Ks[:, 0, 2] = cameras.width - Ks[:, 0, 2]
-    distortion = cameras.distortion.clone()
-    if cameras.model == "pinhole":
-        distortion[:, 7] = -distortion[:, 7]
-    return replace(cameras, viewmats=flip @ cameras.viewmats @ flip, Ks=Ks, distortion=distortion)
-
-
 def _encoded(
     clips: Sequence[UInt8[Tensor, "frames height width 3"]],
     encode: Callable[[Tensor], Tensor],
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> Float[Tensor, "batch channels latent_frames h w"]:
-    """Latents of clips of one length. A GPU takes them as one batch; a CPU would gain nothing, and
-    clips keep their bits in any company.
+    """Latents of clips of one length. They are one batch on a GPU; a CPU would gain nothing by
+    that, and a clip's bits do not depend on the other clips.
     """
     videos = [frames_to_video(frames, device, dtype) for frames in clips]
     if torch.device(device).type == "cuda":
@@ -305,8 +252,8 @@ def _encoded(
 def _conditions(
     clips: Sequence[Clip], temporal_factor: int, text: TextConfig, device: torch.device | str
 ) -> Conditions:
-    """Of all clips, still without latents of their references. Rays are float32 in any type of
-    computation.
+    """Conditions of all clips, without the latents of their references. Rays are float32 also
+    under autocast.
     """
     embeddings = torch.zeros(len(clips), text.tokens, text.width)
     for embedding, clip in zip(embeddings, clips, strict=True):
@@ -331,11 +278,11 @@ def _conditions(
 
 
 def _with_equal_references(clips: Sequence[Clip]) -> tuple[list[Clip], tuple[int, ...] | None]:
-    """The clips with as many references each, at least one, and how many of these each attends to;
-    None where all are attended to.
+    """The clips padded to the same number of references, at least one, and the number of references
+    that each attends to; None where that is all.
 
-    A padded photo stands where the last one does, or the first target camera: nothing attends to
-    it, but its numbers must be finite.
+    A padded photo gets the camera of the last reference, or the first target camera: it is masked
+    in attention, but its values must be finite.
     """
     found = [len(clip.reference_cameras) for clip in clips]
     wanted = max(1, *found)

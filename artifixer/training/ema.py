@@ -1,5 +1,5 @@
-"""Exponential moving average of a module's weights, in float32: what validation looks at and what
-is kept in the end.
+"""Exponential moving average of a module's weights in float32: validated, and saved as the trained
+model.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """The average follows the weights by ``1 - decay`` per update.
+    """An exponential moving average.
 
-    decay: per update. copy_updates: so many first updates copy instead of averaging. warm: the
-    decay starts low and grows as n / (n + 20) up to ``decay``, so that short trainings do not
-    remember their start.
+    decay: per update. copy_updates: number of first updates that copy the weights. warm: limit the
+    decay of update n to n / (n + 20), so that the initial weights do not dominate short trainings.
     """
 
     def __init__(
@@ -29,7 +28,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Call after the weights have changed."""
+        """Call after an optimizer step."""
         self.updates += 1
         count = int(self.updates)
         decay = min(self.decay, count / (count + 20)) if self.warm else self.decay
@@ -40,7 +39,7 @@ class Ema:
 
     @contextmanager
     def in_module(self) -> Iterator[None]:
-        """Within the context the module has the averaged weights."""
+        """A context in which the module has the averaged weights."""
         before = {
             name: parameter.detach().clone() for name, parameter in self._module.named_parameters()
         }
@@ -51,7 +50,7 @@ class Ema:
             self._assign(before)
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold; loading writes into these tensors."""
+        """The tensors of a checkpoint; loading writes into them."""
         return {
             "updates": self.updates,
             **{f"average.{name}": tensor for name, tensor in self.average.items()},

@@ -1,16 +1,16 @@
 """Flow matching, the first two stages: predict the velocity between renders and clean clips (paper
 sections 4.1 and 4.2).
 
-In: training pairs. Out: the loss of section 4.1, in one of two kinds of training:
+In: training pairs. Out: the loss of section 4.1, for one of two kinds of training:
 
 ``bidirectional``      the teacher: all frames of a clip are denoised together at one noise level
-``diffusion_forcing``  the causal start: the same data and loss under a block-causal mask, every
-                       block at a noise level of its own (Diffusion Forcing, section 4.2). Blocks
-                       attend to earlier blocks at the noise level that those have; no clean copies
-                       are added.
+``diffusion_forcing``  initialisation of the causal model: the same data and loss under a
+                       block-causal mask, each block at its own noise level (Diffusion Forcing,
+                       section 4.2). Blocks attend to noisy earlier blocks at those blocks' levels;
+                       no clean copies are added.
 
-Sigma 1 is the source (the render where opaque, noise where empty), sigma 0 the clean clip. What the
-embedded model adds stands in ``small_model.py``.
+Sigma 1 is the source (the render where opaque, noise where empty), sigma 0 the clean clip. The
+additions of small models are in ``small_model.py``.
 """
 
 from __future__ import annotations
@@ -52,21 +52,21 @@ Latents = Float[Tensor, "batch channels latent_frames h w"]
 
 @dataclass(frozen=True)
 class FlowMatchingTraining:
-    """Settings of the stage; the defaults are the paper's (sections 4.1 and 5.1) and, where it says
-    nothing, the release's.
+    """Settings of the stage; the defaults are the paper's (sections 4.1 and 5.1) and, where it does
+    not state them, the release's.
     """
 
     clips: ClipConfig = field(default_factory=ClipConfig)
     """How clips are drawn from pairs."""
 
     learning_rate: float = 1e-5
-    """Of AdamW, as are the next two."""
+    """Learning rate of AdamW."""
 
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of the moments."""
+    """Decay rates of AdamW's moments."""
 
     weight_decay: float = 0.01
-    """Decoupled."""
+    """Decoupled weight decay."""
 
     gradient_limit: float = 1.0
     """Norm to which gradients are clipped."""
@@ -74,15 +74,20 @@ class FlowMatchingTraining:
 
 @dataclass(frozen=True)
 class DrawnClips:
-    """What one step reads. noise: of the sources. level: indices of noise levels."""
+    """The random input of one step."""
 
     clips: list[Clip]
+    """Clips with dropout."""
+
     noise: Latents
+    """Noise of the sources."""
+
     level: Int[Tensor, "batch blocks"]
+    """Indices of the noise levels."""
 
 
 class FlowMatchingStage:
-    """See ``training/loop.py`` for what the loop asks of a stage."""
+    """The ``Stage`` of either kind of flow matching."""
 
     ema: Ema | None = None
 
@@ -94,8 +99,8 @@ class FlowMatchingStage:
         seed: int,
         compute: str,
     ) -> None:
-        """The model's transformer is trained in place, distributed already; the autoencoder stays
-        as it is.
+        """The model's transformer, already distributed, is trained in place; the autoencoder is not
+        changed.
         """
         self.name = kind
         #: Latent frames per temporal block of a causal network; None for a bidirectional one.
@@ -126,7 +131,7 @@ class FlowMatchingStage:
     def draw(
         self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
     ) -> DrawnClips:
-        """Clips with their drop-outs, and all random numbers of the step."""
+        """Clips with dropout, and all random numbers of the step."""
         clips = self._draw_clips(pairs, generators, step)
         return DrawnClips(
             clips, self._draw_noise(clips, generators), self._draw_levels(clips, generators)
@@ -135,8 +140,8 @@ class FlowMatchingStage:
     def losses(
         self, drawn: DrawnClips, generators: Sequence[torch.Generator], step: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The weighted squared error of the velocity (section 4.1); as a metric the mean squared
-        error of the clean latents that it leads to.
+        """The weighted squared error of the velocity (section 4.1); metric: the mean squared error
+        of the clean latents that follow from it.
         """
         device = next(self.transformer.parameters()).device
         with autocast(self.compute, device):
@@ -154,7 +159,7 @@ class FlowMatchingStage:
         return {"transformer": loss}, {"latent_error": (reached - clean).square().mean()}
 
     def updated(self, step: int) -> None:
-        """Update the average of the weights, if there is one."""
+        """Update the averaged weights, if there are any."""
         if self.ema is not None:
             self.ema.update()
 
@@ -182,7 +187,7 @@ class FlowMatchingStage:
         )
 
     def _blocks(self, frames: int) -> int:
-        """Noise levels of a clip of so many latent frames."""
+        """Number of noise levels of a clip of ``frames`` latent frames."""
         if self.block_frames is None:
             return 1
         blocks, rest = divmod(frames, self.block_frames)
@@ -210,7 +215,9 @@ class FlowMatchingStage:
         return predicted
 
     def _weighted(self, error: Latents, encoded: EncodedClips, level: Tensor) -> Latents:
-        """Squared errors weighted by noise level as in the release: a bell, 0 at the source."""
+        """Squared errors times ``FlowSchedule.training_weights`` of their noise levels, as in the
+        release.
+        """
         weights = self.schedule.training_weights.to(error)[level]
         per_frame = weights.repeat_interleave(error.shape[2] // level.shape[1], dim=1)
         return error * per_frame[:, None, :, None, None]

@@ -1,6 +1,4 @@
-"""The model that a training starts from: an existing one, checked against the recipe, or new
-weights.
-"""
+"""The initial model of a training: an existing one, checked against the recipe, or new weights."""
 
 from __future__ import annotations
 
@@ -23,12 +21,11 @@ from artifixer.video.vae import build_vae
 def initial_model(
     config: ModelConfig, init: Path | None, seed: int, device: str, option: str = "--init"
 ) -> Model:
-    """The model to start from: the recipe's architecture with the weights of ``init``, or freshly
-    drawn ones.
+    """The initial model: the recipe's architecture with the weights of ``init``, or random ones.
 
-    The autoencoder is on the device; the transformer still on the CPU, since it may be too large
-    for one device. Raises ``InputError`` naming ``option`` when ``init`` is no model, the first
-    difference when it has another architecture, and when its camera scale is of another kind.
+    The autoencoder is on the device; the transformer is on the CPU, since it may be too large for
+    one device. Raises ``InputError`` naming ``option`` when ``init`` is no model, has another
+    architecture (naming the first difference), or another kind of camera scale.
     """
     if init is None:
         transformer = VideoTransformer(config.transformer)
@@ -57,7 +54,7 @@ def initial_model(
         raise InputError(
             f"{option} {init}: model {loaded.config.name} has camera scale "
             f"{loaded.config.camera_scale}, the recipe's model {config.name} has "
-            f"{config.camera_scale}; weights know one unit of length"
+            f"{config.camera_scale}; weights are trained for one kind"
         )
     return replace(loaded, config=replace(config, vae=loaded.config.vae))
 
@@ -68,7 +65,9 @@ def model_folder(path: Path) -> Path:
 
 
 def check_is_model(path: Path, option: str) -> None:
-    """What ``load_model`` would say without naming the option, or not at all."""
+    """Raise ``InputError`` naming ``option`` unless ``path`` is a model or the run folder of a
+    finished training.
+    """
     if str(path) in NAMED_MODELS:
         return
     if not path.exists():
@@ -84,7 +83,9 @@ def check_is_model(path: Path, option: str) -> None:
 
 
 def check_same_autoencoder(student: Model, teacher: Model, path: Path) -> None:
-    """A teacher that was trained on other latents cannot judge the student's."""
+    """Raise ``InputError`` unless student and teacher have the same autoencoder: scores of other
+    latents are meaningless for the student's.
+    """
     ours, theirs = (
         {"config": model.vae.config, **model.vae.network.state_dict()}
         for model in (student, teacher)

@@ -1,10 +1,10 @@
-"""One training as a job: pairs and a model in, a stage's loop, a trained model out, in a folder
-that resumes.
+"""One training job: training pairs and an initial model -> a trained model in a resumable run
+folder.
 
-``RUN/`` holds ``model/`` (our format, at the end), ``checkpoints/``, ``metrics.jsonl``,
-``validation/`` (pictures), ``timing.json``, ``config.json`` and ``log.txt``. Every stage takes a
-model and gives a model: the autoencoder's stage gives one whose transformer is still untrained,
-which the next stages start from.
+``RUN/`` holds ``model/`` (our format, written at the end), ``checkpoints/``, ``metrics.jsonl``,
+``validation/`` (pictures), ``timing.json``, ``config.json`` and ``log.txt``. Every stage takes and
+returns a model; the autoencoder stage returns one with an untrained transformer for the next
+stages.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 
 from artifixer.pairs.loader import OrderedPairs, PairSet
 from artifixer.runtime.devices import repeatable
-from artifixer.runtime.distributed import first_rank_value, joined_processes, rank, world_size
+from artifixer.runtime.distributed import broadcast_object, joined_processes, rank, world_size
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.progress import Progress
@@ -59,24 +59,32 @@ from artifixer.video.model_files import locate_model
 from artifixer.video.small_autoencoder import SmallAutoencoder
 from artifixer.video.transformer import VideoTransformer
 
-#: Batches that are drawn in other threads on a machine with a GPU, one thread each; more threads
-#: only wait for the interpreter.
+#: Batches that are prefetched on a machine with a GPU, with one thread each; more threads contend
+#: for the interpreter's lock.
 BATCHES_AHEAD = 2
 
-#: Threads that decode pairs there before the first step.
+#: Threads that decode pairs on a machine with a GPU before the first step.
 DECODING_THREADS = 16
+
+#: Keys of ``config.json`` for settings that were renamed, so that trainings of earlier versions
+#: continue.
+STORED_NAMES = {
+    "save_interval": "save_every",
+    "validation_interval": "validate_every",
+    "render_fraction": "render_share",
+}
 
 T = TypeVar("T")
 
 
 def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
-    """Run the job into the folder ``out``, or continue it; gives the folder of the trained model.
+    """Run or continue the job in the folder ``out``; returns the folder of the trained model.
 
     Raises ``InputError`` for bad pairs, initial weights of another architecture, self forcing
     without a teacher, and a folder that holds another training.
     """
     for option, pairs_read in (("--pairs", job.pairs), ("--validation", job.validation_pairs)):
-        if job.stage != "autoencoder":  # it sees no cameras
+        if job.stage != "autoencoder":  # it reads no cameras
             _check_camera_scale(pairs_read, job.recipe.model, option)
     _refuse_missing_models(job)
     with (
@@ -85,7 +93,7 @@ def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
         repeatable(device),
         warnings.catch_warnings(),
     ):
-        # norms stay in float32, which is meant
+        # norms are in float32 on purpose
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         job = replace(job, device=device)
         recipe, loop = job.recipe, job.recipe.loop(job.stage)
@@ -119,8 +127,8 @@ def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
 
 
 def _check_camera_scale(pairs: PairSet | None, model: ModelConfig, option: str) -> None:
-    """Pairs of the other kind show the model cameras up to 100 times nearer or farther than those
-    it is used with.
+    """Raise ``InputError`` for pairs whose camera scale is of another kind than the model's: their
+    translations would be wrong by a factor of up to 100.
     """
     for stored in () if pairs is None else pairs.pairs:
         kind = stored.entry.camera_scale_kind
@@ -133,9 +141,7 @@ def _check_camera_scale(pairs: PairSet | None, model: ModelConfig, option: str) 
 
 
 def _refuse_missing_models(job: TrainingJob) -> None:
-    """Self forcing without one of its two models: a student that judged itself would have nothing
-    to learn.
-    """
+    """Raise ``InputError`` for self forcing without ``--init`` or without ``--teacher``."""
     if job.stage == "self_forcing" and job.init is None:
         raise InputError(
             "self_forcing: needs --init, a causal model trained by diffusion_forcing, and "
@@ -168,7 +174,7 @@ def _train_autoencoder(
 def _train_flow_matching(
     job: TrainingJob, model: Model, pairs: OrderedPairs, out: Path, progress: Progress
 ) -> Model:
-    """Both flow-matching stages: they differ in settings and in whether the network is causal."""
+    """Both flow-matching stages; they differ in their settings and in the causal mask."""
     recipe, loop = job.recipe, job.recipe.loop(job.stage)
     is_causal = job.stage == "diffusion_forcing"
     settings = recipe.diffusion_forcing if is_causal else recipe.bidirectional
@@ -229,7 +235,7 @@ def _train_self_forcing(
 
 
 def _teacher(job: TrainingJob, student: Model) -> VideoTransformer:
-    """The bidirectional network; its own autoencoder, which must be the student's, is not kept."""
+    """The bidirectional network. Its autoencoder must equal the student's and is discarded."""
     assert job.teacher is not None, "self forcing without a teacher"
     teaching = initial_model(
         job.recipe.model, job.teacher, job.recipe.self_forcing_loop.seed, job.device, "--teacher"
@@ -238,7 +244,7 @@ def _teacher(job: TrainingJob, student: Model) -> VideoTransformer:
     return teaching.transformer
 
 
-#: A new stage is a file in this folder, a function here and its line.
+#: A new stage is a file in this folder, a function here and a line in this table.
 _STAGES: dict[str, Callable[[TrainingJob, Model, OrderedPairs, Path, Progress], Model]] = {
     "autoencoder": _train_autoencoder,
     "bidirectional": _train_flow_matching,
@@ -249,7 +255,7 @@ assert set(_STAGES) == set(get_args(StageName))
 
 
 def _ahead(job: TrainingJob) -> int:
-    """Batches to draw in other threads: on a CPU those would take the training's own cores."""
+    """Batches to prefetch: none on a CPU, where the threads would compete with the training."""
     return BATCHES_AHEAD if torch.device(job.device).type == "cuda" else 0
 
 
@@ -267,8 +273,8 @@ def _validation(
     out: Path,
     progress: Progress,
 ) -> Callable[[int], Mapping[str, float]] | None:
-    """Measures the averaged weights on the validation pairs; the picture goes to
-    ``validation/``.
+    """A function that measures the averaged weights on the validation pairs and writes a picture to
+    ``validation/``; None without validation pairs.
     """
     if job.validation_pairs is None:
         return None
@@ -294,8 +300,8 @@ def _validation(
 
 
 def _with_average(model: Model, ema: Ema | None) -> Model:
-    """The model with averaged weights, on the first process's CPU; the same model on the others,
-    which don't save it.
+    """The model with averaged weights on the CPU of the first process; the unchanged model on the
+    others, which do not save it.
     """
     with ema.in_module() if ema is not None else nullcontext():
         tensors = whole_tensors(model.transformer)
@@ -309,8 +315,8 @@ def _with_average(model: Model, ema: Ema | None) -> Model:
 
 @contextmanager
 def _opened(job: TrainingJob, out: Path, overwrite: bool) -> Iterator[None]:
-    """The run folder, held by the first process; what it refuses stops all. Bad input before the
-    first checkpoint leaves no folder.
+    """The run folder, locked by the first process, whose ``InputError`` stops all. Bad input before
+    the first checkpoint leaves no folder.
     """
     run = _on_first_rank(
         lambda: RunFolder.open(out, _identity(job), _settings(job), overwrite, device=job.device)
@@ -339,8 +345,8 @@ def _opened(job: TrainingJob, out: Path, overwrite: bool) -> Iterator[None]:
 
 
 def _on_first_rank(action: Callable[[], T]) -> T | None:
-    """The action's result on the first process, None on the others; its ``InputError`` on all of
-    them.
+    """The action's result on the first process, None on the others; its ``InputError`` is raised on
+    all of them.
     """
     result, refusal = None, None
     if rank() == 0:
@@ -348,14 +354,14 @@ def _on_first_rank(action: Callable[[], T]) -> T | None:
             result = action()
         except InputError as error:
             refusal = str(error)
-    refusal = first_rank_value(refusal)
+    refusal = broadcast_object(refusal)
     if refusal is not None:
         raise InputError(refusal)
     return result
 
 
 def _identity(job: TrainingJob) -> dict[str, Any]:
-    """Which pairs and which initial weights."""
+    """Identity of the inputs: pairs and initial weights."""
     named: dict[str, Any] = {"stage": job.stage, "pairs": job.pairs.identity}
     for name, path in (("init", job.init), ("teacher", job.teacher)):
         if path is None:
@@ -368,16 +374,18 @@ def _identity(job: TrainingJob) -> dict[str, Any]:
 
 
 def _settings(job: TrainingJob) -> dict[str, Any]:
-    """What may not change between a training and its continuation: all that has an effect on the
-    weights.
-    """
+    """Settings that must not change when a training is continued: all that affect the weights."""
     recipe = job.recipe
     return {
         "model": asdict(recipe.model),
-        "stage": asdict(getattr(recipe, job.stage)),
-        "loop": asdict(recipe.loop(job.stage)),
+        "stage": _stored_names(asdict(getattr(recipe, job.stage))),
+        "loop": _stored_names(asdict(recipe.loop(job.stage))),
         "compute": recipe.parallel.compute,
     }
+
+
+def _stored_names(settings: dict[str, Any]) -> dict[str, Any]:
+    return {STORED_NAMES.get(name, name): value for name, value in settings.items()}
 
 
 def _parameters(model: Model) -> int:

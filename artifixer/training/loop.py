@@ -1,10 +1,10 @@
-"""The training loop of all stages: draw pairs, ask the stage for its losses, step its optimizers,
+"""The training loop of all stages: draw pairs, compute the stage's losses, step its optimizers,
 save, validate, resume.
 
 In: a ``Stage``, pairs by index, settings, a folder. Out: a trained stage; in the folder
-``checkpoints/``, ``metrics.jsonl`` (one line per step) and ``timing.json``. All randomness of a
-step is keyed by the seed, the step and the pair's global index: neither a kill nor another number
-of processes changes what is drawn, and on one process a resumed training has the bits of an
+``checkpoints/``, ``metrics.jsonl`` (one line per step) and ``timing.json``. All random numbers of a
+step are keyed by the seed, the step and the pair's global index: neither an interruption nor the
+number of processes changes them, and on one process a resumed training is bit-identical to an
 uninterrupted one.
 """
 
@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from artifixer.runtime.distributed import (
-    all_ranks_values,
+    all_gather_objects,
+    all_reduce_mean,
     any_rank,
-    mean_over_ranks,
     rank,
     world_size,
 )
@@ -42,51 +42,68 @@ from artifixer.training.parallel import average_gradients, clip_gradients
 from artifixer.training.stage import PairSource, Stage
 from artifixer.training.watching import MetricsFile
 
-#: Steps after which lines of metrics reach the disk at the latest.
+#: Maximum number of steps between two writes of the metrics.
 STEPS_BETWEEN_FLUSHES = 10
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """Settings of one training.
-
-    steps: optimizer steps. minutes: with a number, the training ends by the state instead: the
-    rates begin to fall when their share of this time is left, and ``steps`` is only the upper
-    limit.
-    batch: pairs per process and pass; accumulation: passes per step. seed: of everything drawn.
-    warmup: steps over which learning rates rise from zero; cooldown: share of the steps at the end
-    over which they fall back to zero. save_every, validate_every: steps; validation also runs at
-    the end, 0 for never.
-    """
+    """Settings of one training."""
 
     steps: int
+    """Optimizer steps."""
+
     minutes: float | None = None
+    """Time limit: the cooldown starts when its fraction of this time is left, and ``steps`` is only
+    an upper limit. None trains for ``steps`` steps."""
+
     batch: int = 1
+    """Pairs per process and pass."""
+
     accumulation: int = 1
+    """Forward and backward passes per step."""
+
     seed: int = 0
+    """Seed of all random numbers."""
+
     warmup: int = 0
+    """Steps over which learning rates rise linearly from zero."""
+
     cooldown: float = 0.0
-    save_every: int = 1000
-    validate_every: int = 1000
+    """Fraction of the steps, at the end, over which learning rates fall linearly to zero."""
+
+    save_interval: int = 1000
+    """Steps between checkpoints."""
+
+    validation_interval: int = 1000
+    """Steps between validations; there is another one at the end. 0 for none at all."""
 
 
 class NonFiniteLoss(RuntimeError):
-    """The training cannot go on; the last checkpoint is from before."""
+    """A loss or gradient norm is not finite; the last checkpoint is from an earlier step."""
 
 
 @dataclass
 class TrainState:
-    """Where a training stands, kept in its checkpoints. seconds: of work so far. cooldown_start:
-    the step at which rates began to fall.
-    """
+    """Progress of a training; stored in its checkpoints."""
 
     step: int = 0
+    """Steps done."""
+
     seconds: float = 0.0
+    """Training time before this process started."""
+
     cooldown_start: int | None = None
+    """First step of the cooldown of a training with a time limit; None before it is known."""
+
     total: int | None = None
+    """Total number of steps of a training with a time limit; None before it is known."""
+
     started: float = field(default_factory=time.monotonic)
+    """Clock at the start of this process; not stored."""
 
     def elapsed(self) -> float:
+        """Training time of all processes that continued one another, seconds."""
         return self.seconds + time.monotonic() - self.started
 
 
@@ -99,13 +116,12 @@ def train(
     validate: Callable[[int], Mapping[str, float]] | None = None,
     ahead: int = 0,
 ) -> int:
-    """Train until the end, starting from the newest checkpoint in the folder; gives the number of
-    steps done in all.
+    """Train to the end from the latest checkpoint in the folder; returns the total number of steps.
 
-    validate: measures the stage as it is after so many steps. ahead: batches that are drawn in
-    other threads while the steps before them run, for a GPU that would wait; the numbers stay the
-    same. Raises ``Stopped`` after saving when SIGTERM arrived, ``NonFiniteLoss`` naming stage, step
-    and pairs, ``InputError`` when a checkpoint cannot be written.
+    validate: returns figures of the stage after a number of steps. ahead: number of batches that
+    threads prefetch, so that a GPU does not wait; does not change the numbers drawn. Raises
+    ``Stopped`` after saving when SIGTERM arrived, ``NonFiniteLoss`` naming stage, step and pairs,
+    ``InputError`` when a checkpoint cannot be written.
     """
     checkpoints = folder / "checkpoints"
     state = TrainState()
@@ -149,8 +165,8 @@ def train(
             is_last = state.step == total
             if (
                 validate is not None
-                and config.validate_every
-                and (state.step % config.validate_every == 0 or is_last)
+                and config.validation_interval
+                and (state.step % config.validation_interval == 0 or is_last)
             ):
                 numbers |= {
                     f"validation/{name}": value for name, value in validate(state.step).items()
@@ -173,7 +189,7 @@ def train(
                 samples_per_s=speed,
             )
             stopping = any_rank(stop_requested())
-            if stopping or is_last or state.step % config.save_every == 0:
+            if stopping or is_last or state.step % config.save_interval == 0:
                 save()
             if stopping and not is_last:
                 raise Stopped(
@@ -190,7 +206,7 @@ def train(
 
 
 def _stored_state(checkpoint: Path, plain: Mapping[str, Any]) -> TrainState:
-    """Where the training stood; ``InputError`` for values that no training writes."""
+    """The stored progress; ``InputError`` for invalid values."""
     step, seconds, cooldown_start, total = (
         plain.get(name) for name in ("step", "seconds", "cooldown_start", "total")
     )
@@ -207,37 +223,39 @@ def _stored_state(checkpoint: Path, plain: Mapping[str, Any]) -> TrainState:
 def rate_factor(
     step: int, total: int, config: LoopConfig, cooldown_start: int | None = None
 ) -> float:
-    """What learning rates are multiplied with at a step: a rise, a plateau, and a fall to (almost)
+    """Factor on the learning rates at a step: linear warmup, constant, linear cooldown to almost
     zero.
     """
-    rise = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+    warmup = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
     start = total - round(config.cooldown * total) if cooldown_start is None else cooldown_start
-    fall = 1.0 if step < start or total <= start else (total - step) / (total - start)
-    return min(rise, fall)
+    cooldown = 1.0 if step < start or total <= start else (total - step) / (total - start)
+    return min(warmup, cooldown)
 
 
 def _plan(state: TrainState, config: LoopConfig) -> int:
-    """The total number of steps as far as it is known now.
+    """The total number of steps, an upper limit while it is not known.
 
-    With a time limit the plateau lasts until its share of the time has passed; its length in steps
-    then fixes that of the fall.
+    With a time limit the cooldown starts when its fraction of the time is left; the number of steps
+    until then determines its length.
     """
     if config.minutes is None:
         return config.steps
     if state.total is None:
-        plateau = 1 - config.cooldown
-        is_over = any_rank(state.elapsed() >= 60 * config.minutes * plateau)
-        if is_over or state.step >= config.steps * plateau:
+        constant = 1 - config.cooldown
+        is_over = any_rank(state.elapsed() >= 60 * config.minutes * constant)
+        if is_over or state.step >= config.steps * constant:
             state.cooldown_start = state.step
             state.total = (
-                min(config.steps, math.ceil(state.step / plateau)) if plateau > 0 else config.steps
+                min(config.steps, math.ceil(state.step / constant))
+                if constant > 0
+                else config.steps
             )
     return config.steps if state.total is None else state.total
 
 
 def _expected_total(state: TrainState, config: LoopConfig) -> int:
-    """For the progress bar: with a time limit, what the speed so far makes likely; 0 before there
-    is any.
+    """Total for the progress bar: with a time limit an estimate from the speed so far, 0 before the
+    first step.
     """
     if config.minutes is None:
         return config.steps
@@ -252,19 +270,19 @@ def _expected_total(state: TrainState, config: LoopConfig) -> int:
 
 
 def _step(stage: Stage, batches: Batches, config: LoopConfig, step: int) -> dict[str, float]:
-    """One step of the optimizers; gives losses, gradient norms and the stage's numbers, means over
-    all processes.
+    """One step of the optimizers; returns losses, gradient norms and the stage's metrics, averaged
+    over all processes.
     """
     for optimizer in stage.optimizers.values():
         optimizer.zero_grad(set_to_none=True)
     totals: dict[str, float] = {}
-    turns: list[str] = []
+    active: list[str] = []
     for part in range(config.accumulation):
         batch = batches.batch(step * config.accumulation + part)
-        losses, numbers = stage.losses(batch.drawn, batch.generators, step)
+        losses, metrics = stage.losses(batch.drawn, batch.generators, step)
         values = {
             ("loss" if len(losses) == 1 else f"loss_{name}"): loss for name, loss in losses.items()
-        } | numbers
+        } | metrics
         plain = {name: float(value.detach()) for name, value in values.items()}
         _refuse_non_finite(
             stage,
@@ -277,28 +295,28 @@ def _step(stage: Stage, batches: Batches, config: LoopConfig, step: int) -> dict
         ).backward()
         for name, value in plain.items():
             totals[name] = totals.get(name, 0.0) + value / config.accumulation
-        turns = list(losses)
+        active = list(losses)
     norms = {}
-    for name in turns:
+    for name in active:
         optimizer = stage.optimizers[name]
         average_gradients(optimizer)
-        norms["gradient_norm" if len(turns) == 1 else f"gradient_norm_{name}"] = clip_gradients(
+        norms["gradient_norm" if len(active) == 1 else f"gradient_norm_{name}"] = clip_gradients(
             optimizer, stage.gradient_limits[name]
         )
     _refuse_non_finite(stage, step, batch.names, norms)
-    for name in turns:
+    for name in active:
         stage.optimizers[name].step()
-    return dict(zip(totals, mean_over_ranks(list(totals.values())), strict=True)) | norms
+    return dict(zip(totals, all_reduce_mean(list(totals.values())), strict=True)) | norms
 
 
 def _refuse_non_finite(
     stage: Stage, step: int, names: Sequence[str], values: Mapping[str, float]
 ) -> None:
-    """Stop on all processes when a number is not finite on one of them."""
+    """Raise ``NonFiniteLoss`` on all processes when a value is not finite on one of them."""
     broken = {name: value for name, value in values.items() if not math.isfinite(value)}
     if not any_rank(bool(broken)):
         return
-    reports = [report for report in all_ranks_values((broken, list(names))) if report[0]]
+    reports = [report for report in all_gather_objects((broken, list(names))) if report[0]]
     found, where = reports[0]
     shown = ", ".join(f"{name} is {value}" for name, value in found.items())
     raise NonFiniteLoss(

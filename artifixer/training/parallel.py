@@ -1,5 +1,5 @@
-"""Several processes, from outside the model files: sharded or replicated weights, activation
-checkpointing, gradients.
+"""Parallel training, applied from outside the model files: sharded or replicated weights and
+gradient averaging.
 
 ``replicate``: every process holds all weights; gradients are averaged after the backward pass.
 ``shard``: FSDP2, every process holds a part of the weights, gradients and optimizer state; compute
@@ -23,36 +23,40 @@ from artifixer.video.transformer import VideoTransformer
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    """strategy: see above; ``auto`` shards on GPUs and replicates on CPUs. compute: type of matrix
-    products (with float32 weights). checkpoint_layers: run layers again in the backward pass
-    instead of keeping what they computed. attention: backend of ``attend``."""
+    """How a training runs on its processes and devices."""
 
     strategy: Literal["auto", "replicate", "shard"] = "auto"
+    """``auto`` shards on GPUs and replicates on CPUs."""
+
     compute: Literal["float32", "bfloat16"] = "bfloat16"
+    """dtype of matrix products; the weights are float32."""
+
     checkpoint_layers: bool = False
+    """Activation checkpointing: recompute layers in the backward pass instead of storing their
+    activations."""
+
     attention: str = "auto"
+    """Backend of ``attend``."""
 
 
 def autocast(compute: str, device: torch.device) -> torch.autocast:
-    """The context of a stage's forward passes: matrix products in ``compute``, the rest as the
-    modules have it.
-    """
+    """The autocast context of a stage's forward passes, with matrix products in ``compute``."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=compute == "bfloat16")
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Float32, or float64 if it is: what losses are computed in."""
+    """The tensor in float32, or in float64 if it is float64: the precision of losses."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def distribute(
     module: nn.Module, layers: Iterable[nn.Module], config: ParallelConfig, device: torch.device
 ) -> nn.Module:
-    """The module on the device, its weights sharded where the settings and the number of processes
-    ask for it. Changed in place.
+    """The module on the device, with sharded weights where the settings and the number of processes
+    require it. Changed in place.
 
-    layers: what is gathered and freed together. Weights go to the device layer by layer: a model
-    that fits no GPU whole comes on the CPU.
+    layers: units that are gathered and freed together. Weights are moved to the device layer by
+    layer, so a model that is too large for one GPU may be passed on the CPU.
     """
     should_shard = config.strategy == "shard" or (
         config.strategy == "auto" and device.type == "cuda"
@@ -83,7 +87,7 @@ def distribute(
 
 
 def _gathered_in_turn(layers: Iterable[Any]) -> Iterator[nn.Module]:
-    """Sharded layers, each whole while it is used outside its own forward pass."""
+    """Sharded layers, each unsharded while it is used outside its forward pass."""
     for layer in layers:
         layer.unshard()
         yield layer
@@ -91,11 +95,11 @@ def _gathered_in_turn(layers: Iterable[Any]) -> Iterator[nn.Module]:
 
 
 def average_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Make gradients of replicated weights the mean over all processes; sharded ones are already.
+    """Average gradients of replicated weights over all processes; FSDP averages sharded ones.
     Missing gradients become zeros.
 
-    A weight that a batch does not use (no references were drawn) then counts as one with gradient
-    zero, whatever the number of processes.
+    A weight that a batch does not use (no references were drawn) thus has gradient zero for any
+    number of processes.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for parameter in parameters:
@@ -116,8 +120,8 @@ def average_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, limit: float) -> float:
-    """Scale the gradients of an optimizer's weights down to the norm ``limit``; gives the norm they
-    had.
+    """Clip the gradients of an optimizer's weights to the norm ``limit``; returns their norm
+    before.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm: Any = nn.utils.clip_grad_norm_(parameters, limit)

@@ -1,12 +1,12 @@
 """The few-step generator: trained on its own rollouts by distribution matching (Self Forcing with
 DMD, paper section 4.2).
 
-In: training pairs; a student (the causal model), and the bidirectional teacher twice: frozen, and
-as a critic that follows the student. Each step rolls the student out block by block through its
-key-value cache and stops every block at one random denoising step, whose result carries gradients,
-also through the keys and values of earlier blocks. The student follows the difference between the
-critic's and the teacher's scores of its clips; the critic learns to denoise these clips. What small
-models add stands in ``small_model.py``.
+In: training pairs; a student (the causal model), the frozen bidirectional teacher, and a critic
+initialised with the teacher's weights. Each step is one rollout of the student, block by block
+through its key-value cache; every block exits at one random denoising step, whose result carries
+gradients, also through the keys and values of earlier blocks. The student's gradient is the
+difference between the critic's and the teacher's scores of its clips; the critic is trained to
+denoise these clips. The additions of small models are in ``small_model.py``.
 """
 
 from __future__ import annotations
@@ -39,51 +39,50 @@ Latents = Float[Tensor, "batch channels latent_frames h w"]
 
 @dataclass(frozen=True)
 class SelfForcingTraining:
-    """Settings of the stage; the defaults are the release's, which the paper does not
-    contradict.
-    """
+    """Settings of the stage; the defaults are the release's, consistent with the paper."""
 
     clips: ClipConfig = field(default_factory=ClipConfig)
     """How clips are drawn from pairs."""
 
     student_interval: int = 5
-    """Train the student every so many steps; the critic at every step."""
+    """The student is trained every N steps, the critic at every step."""
 
     guidance: float = 3.0
-    """Guidance of both scores away from the negative text; 1 needs no negative prediction."""
+    """Classifier-free guidance scale of both scores; 1 for none."""
 
     negative_prompt: str = ""
-    """The negative text; empty is no prompt, zeros."""
+    """Negative prompt of the guidance; empty for an embedding of zeros."""
 
     min_sigma: float = 0.02
-    """Noise levels of the scores are clamped to at least this,"""
+    """Minimum noise level of the scores."""
 
     max_sigma: float = 0.98
-    """and at most this."""
+    """Maximum noise level of the scores."""
 
     student_learning_rate: float = 2e-6
-    """Of AdamW, as are the next three."""
+    """Learning rate of the student's AdamW."""
 
     critic_learning_rate: float = 4e-7
+    """Learning rate of the critic's AdamW."""
 
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of the moments."""
+    """Decay rates of AdamW's moments."""
 
     weight_decay: float = 0.01
-    """Decoupled."""
+    """Decoupled weight decay."""
 
     gradient_limit: float = 10.0
     """Norm to which gradients are clipped."""
 
     ema_decay: float = 0.99
-    """Of the student's averaged weights."""
+    """Decay of the student's averaged weights."""
 
     ema_copy_updates: int = 40
-    """First updates in which the average is a copy."""
+    """Number of first updates that copy the weights instead of averaging."""
 
 
 class SelfForcingStage:
-    """See ``training/loop.py`` for what the loop asks of a stage."""
+    """The ``Stage`` of self forcing."""
 
     name = NAME
 
@@ -99,8 +98,8 @@ class SelfForcingStage:
         compute: str,
         negative_text: Float[Tensor, "1 tokens width"] | None = None,
     ) -> None:
-        """Student and critic are trained in place; the teacher stays as it is. negative_text: None
-        for zeros.
+        """Student and critic are trained in place; the teacher is frozen. negative_text: None for
+        zeros.
         """
         assert isinstance(sampling.steps, int), "the student is trained for a fixed number of steps"
         self._check(settings, sampling)
@@ -135,7 +134,7 @@ class SelfForcingStage:
     def draw(
         self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
     ) -> list[Clip]:
-        """Clips with their drop-outs."""
+        """Clips with dropout."""
         return draw_batch(
             pairs, self.settings.clips, generators, keyed_generator(self.seed, "batch shape", step)
         )
@@ -143,8 +142,8 @@ class SelfForcingStage:
     def losses(
         self, clips: Sequence[Clip], generators: Sequence[torch.Generator], step: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The critic's loss at every step and the student's every ``student_interval`` steps, on
-        one rollout.
+        """The critic's loss at every step, the student's every ``student_interval`` steps, both on
+        the same rollout.
         """
         device = next(self.student.parameters()).device
         text = TextConfig(self.student.config.text_tokens, self.student.config.text_width)
@@ -174,12 +173,12 @@ class SelfForcingStage:
         return losses, metrics | {"latent_error": error}
 
     def updated(self, step: int) -> None:
-        """Update the average after the student's steps."""
+        """Update the averaged weights after the student's steps."""
         if self._trains_student(step - 1):
             self.ema.update()
 
     def _check(self, settings: SelfForcingTraining, sampling: SampleConfig) -> None:
-        """Assert that the settings fit each other."""
+        """Assert that the settings are consistent."""
         assert sampling.source == "mixing", (
             f"rollouts start at the {sampling.source} source; there is a distribution to match "
             "only from mixing"
@@ -203,7 +202,7 @@ class SelfForcingStage:
         exit_step: int,
         generators: Sequence[torch.Generator],
     ) -> Latents:
-        """The student's clip, every block from its exit step."""
+        """The student's clip; every block is the clean prediction of the exit step."""
 
         def noise(block: int, step: int, shape: torch.Size) -> Latents:
             return _noise(shape, generators).to(encoded.render_latents)
@@ -216,8 +215,8 @@ class SelfForcingStage:
     def _critic_loss(
         self, encoded: EncodedClips, generated: Latents, generators: Sequence[torch.Generator]
     ) -> Tensor:
-        """Flow matching towards the student's clips (the denoising loss of DMD, equation 6, as a
-        velocity).
+        """Flow matching on the student's clips (the denoising loss of DMD, equation 6, in terms of
+        the velocity).
         """
         noisy, sigma, source = self._noised(encoded, generated, generators)
         predicted = self.critic(
@@ -262,9 +261,7 @@ class SelfForcingStage:
     def _noised(
         self, encoded: EncodedClips, generated: Latents, generators: Sequence[torch.Generator]
     ) -> tuple[Latents, Float[Tensor, " batch"], Latents]:
-        """The student's clips at random noise levels: latents, levels, and the source they lie on
-        the way to.
-        """
+        """The student's clips at random noise levels: noisy latents, sigmas, and source latents."""
         schedule, settings = self.sampling.schedule, self.settings
         drawn = torch.stack(
             [torch.randint(schedule.levels, (), generator=generator) for generator in generators]
@@ -283,7 +280,7 @@ class SelfForcingStage:
         sigma: Float[Tensor, " batch"],
         encoded: EncodedClips,
     ) -> Latents:
-        """What a score network takes the clean clips to be, with guidance by text."""
+        """A score network's prediction of the clean latents, with classifier-free guidance."""
 
         def predicted(conditions: Conditions) -> Tensor:
             return at_least_float32(
@@ -304,7 +301,7 @@ class SelfForcingStage:
 
 
 def cut_in_blocks(encoded: EncodedClips, block_frames: int) -> Iterator[BlockInput]:
-    """Whole clips as a rollout reads them."""
+    """Whole clips, split into the blocks of a rollout."""
     frames = encoded.render_latents.shape[2]
     assert frames % block_frames == 0, f"{frames} latent frames in blocks of {block_frames}"
     for first in range(0, frames, block_frames):

@@ -1,8 +1,9 @@
 """Training tricks of the small models, such as the embedded one. None of them is in the paper.
 
 In: the stages of ``flow_matching.py`` and ``self_forcing.py``. Out: subclasses of them, chosen by
-the class of the settings. A network small enough for a CPU starts at the render itself (the direct
-source, without noise), where one step is best, and learns the mixing source beside it.
+the class of the settings. A network small enough for a CPU is trained mainly on the direct source
+(the render itself, without noise), where one step is best, and partly on the mixing source. The
+clips of small models are in ``small_clips.py``.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from artifixer.training.flow_matching import (
 )
 from artifixer.training.parallel import at_least_float32
 from artifixer.training.self_forcing import SelfForcingStage, SelfForcingTraining
+from artifixer.training.small_clips import draw_small_batch
 from artifixer.video.flow import SourceKind, clean_from_velocity, source_latents
 from artifixer.video.model import Model
 from artifixer.video.sample import SampleConfig
@@ -42,7 +44,7 @@ EASY_FLOOR = 0.1
 #: Steps of rollouts that start at the mixing source.
 MIXING_STEPS = 4
 
-#: Clips from which the pixel gains of latent channels are measured, and their pixel frames.
+#: Number of clips for measuring the pixel gains of latent channels, and their pixel frames.
 GAIN_CLIPS, GAIN_FRAMES = 4, 13
 
 
@@ -56,45 +58,45 @@ class SmallFlowTraining(FlowMatchingTraining):
     """Start of the flow."""
 
     source_fraction: float = 0.0
-    """Fraction of clips that are trained at the source's level, the only one of a single step."""
+    """Fraction of clips at sigma 1, the only noise level of one-step sampling."""
 
     mixing_fraction: float = 0.0
-    """Fraction of clips that start at the mixing source, so that one network learns both."""
+    """Fraction of clips with the mixing source, so that one network learns both."""
 
     mixing_source_fraction: float = 0.0
-    """Of those, the fraction that is trained at the source's level."""
+    """Fraction of the clips with the mixing source that are at sigma 1."""
 
     channel_weights: tuple[float, ...] = ()
-    """Of the latent channels in the loss, of mean 1; measured from the pairs where empty
-    (``channel_weights``)."""
+    """Weights of the latent channels in the loss, of mean 1; if empty, measured on the training
+    pairs (``channel_weights``)."""
 
     easy_power: float = 0.0
-    """Latent frames are weighted by 1 / (squared error of their render + ``EASY_FLOOR``) to this
-    power: above 0, frames that need little repair keep weight beside those that need much, as in a
-    mean of PSNR over frames."""
+    """Exponent of the weight of latent frames, 1 / (squared error of the render + ``EASY_FLOOR``).
+    Above 0 it gives more weight to frames with good renders, as in a mean of PSNR over frames."""
 
     second_fraction: float = 0.0
-    """Fraction of clips whose render is replaced by the network's own output, opaque, as renders
-    of distilled splats are (ArtiFixer 3D+)."""
+    """Fraction of clips whose render is replaced by the network's own output with opacity 1, like
+    renders of distilled splats (ArtiFixer 3D+)."""
 
     second_from: int = 0
-    """First step with such clips."""
+    """First step with clips of ``second_fraction``."""
 
     ema_decay: float = 0.0
-    """Of the averaged weights; 0 for none."""
+    """Decay of the averaged weights; 0 for no averaging."""
 
     ema_warm: bool = False
-    """See ``Ema``."""
+    """Limit the decay in the first updates, see ``Ema``."""
 
 
 @dataclass(frozen=True)
 class SmallDrawnClips(DrawnClips):
-    """second: whether the render is replaced by the network's own output. is_mixed: clips that
-    start at the mixing source.
-    """
+    """Adds the choices of a small model."""
 
     second: list[bool]
+    """Whether a clip's render is replaced by the network's own output."""
+
     is_mixed: Bool[Tensor, " batch"]
+    """Whether a clip has the mixing source."""
 
 
 class SmallFlowStage(FlowMatchingStage):
@@ -110,7 +112,7 @@ class SmallFlowStage(FlowMatchingStage):
     ) -> None:
         super().__init__(kind, model, settings, seed, compute)
         assert not settings.second_fraction or settings.source == "direct", (
-            "a clip's own first result starts at the direct source"
+            "the network's own output as the render needs the direct source"
         )
         self.settings = settings
         if settings.ema_decay:
@@ -130,8 +132,8 @@ class SmallFlowStage(FlowMatchingStage):
     def draw_small_levels(
         self, is_mixed: Bool[Tensor, " batch"], frames: int, generators: Sequence[torch.Generator]
     ) -> Int[Tensor, "batch blocks"]:
-        """Indices of noise levels as in the base class; for a fraction of clips the source's own,
-        for the whole clip.
+        """Indices of noise levels as in the base class; level 0 (sigma 1) in all blocks of a
+        fraction of the clips.
         """
         settings, rows = self.settings, []
         for is_mixed_clip, generator in zip(is_mixed.tolist(), generators, strict=True):
@@ -144,17 +146,23 @@ class SmallFlowStage(FlowMatchingStage):
             rows.append(torch.where(torch.rand((), generator=generator) < fraction, 0, drawn))
         return torch.stack(rows)
 
+    def _draw_clips(
+        self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
+    ) -> list[Clip]:
+        shape = keyed_generator(self.seed, "batch shape", step)
+        return draw_small_batch(pairs, self.clips, generators, shape)
+
     def _shown_clips(self, drawn: DrawnClips, step: int) -> list[Clip]:
         assert isinstance(drawn, SmallDrawnClips)
         settings = self.settings
         is_due = settings.second_fraction > 0 and step >= settings.second_from
-        # on all processes or on none: sharded weights are gathered together
+        # on all processes or on none: gathering sharded weights is a collective operation
         if is_due and any_rank(any(drawn.second)):
             return self.with_own_renders(drawn.clips, drawn.second)
         return drawn.clips
 
     def _source(self, encoded: EncodedClips, drawn: DrawnClips) -> Latents:
-        """Each clip's own source."""
+        """The direct or mixing source of each clip."""
         assert isinstance(drawn, SmallDrawnClips)
         noise = drawn.noise.to(encoded.clean_latents)
         usual, mixing = (
@@ -170,12 +178,12 @@ class SmallFlowStage(FlowMatchingStage):
 
     @torch.no_grad()
     def with_own_renders(self, clips: Sequence[Clip], second: Sequence[bool]) -> list[Clip]:
-        """The clips, the chosen ones with the network's frames in the place of renders, fully
-        opaque.
+        """The clips; in the selected ones the renders are replaced by the network's frames with
+        opacity 1.
         """
         device = next(self.transformer.parameters()).device
         chosen = [clip for clip, is_second in zip(clips, second, strict=True) if is_second]
-        shown = chosen or list(clips[:1])  # the network runs on every process
+        shown = chosen or list(clips[:1])  # the network must run on every process
         encoded = encode_clips(shown, self.vae, self.text, device)
         source = encoded.render_latents
         level = torch.zeros(len(shown), self._blocks(source.shape[2]), dtype=torch.int64)
@@ -199,22 +207,22 @@ class SmallFlowStage(FlowMatchingStage):
 
 @dataclass(frozen=True)
 class SmallSelfForcingTraining(SelfForcingTraining):
-    """Self forcing of a small model; nothing here is in the paper. From the direct source there is
-    no noise, so that there is no distribution to match: its rollouts learn the true clip.
+    """Self forcing of a small model; nothing here is in the paper. Rollouts from the direct source
+    have no noise and thus no distribution to match: they are trained on the clean clip.
     """
 
     matching_weight: float = 1.0
-    """Of distribution matching, at steps whose rollout starts at the mixing source."""
+    """Weight of distribution matching, at steps whose rollout starts at the mixing source."""
 
     mixing_fraction: float = 0.0
-    """Fraction of steps whose rollout starts at the mixing source, with ``MIXING_STEPS`` steps, for
-    a model whose own source is direct."""
+    """Fraction of steps whose rollout starts at the mixing source, with ``MIXING_STEPS`` denoising
+    steps, for a model with the direct source."""
 
     clean_weight: float = 0.0
-    """Of the squared error towards the true clip."""
+    """Weight of the squared error of the clean latents."""
 
     channel_weights: tuple[float, ...] = ()
-    """Of the latent channels in that error, see ``SmallFlowTraining``."""
+    """Weights of the latent channels in that error, see ``SmallFlowTraining``."""
 
 
 class SmallSelfForcingStage(SelfForcingStage):
@@ -222,14 +230,20 @@ class SmallSelfForcingStage(SelfForcingStage):
 
     settings: SmallSelfForcingTraining
 
+    def draw(
+        self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
+    ) -> list[Clip]:
+        shape = keyed_generator(self.seed, "batch shape", step)
+        return draw_small_batch(pairs, self.settings.clips, generators, shape)
+
     def _check(self, settings: SelfForcingTraining, sampling: SampleConfig) -> None:
         assert isinstance(settings, SmallSelfForcingTraining)
         is_mixing = sampling.source == "mixing"
         assert settings.student_interval == 1 or is_mixing, (
-            "where the critic is not trained every step must be the student's"
+            "without a critic the student must be trained at every step"
         )
         assert settings.clean_weight or is_mixing, (
-            "rollouts from another source than mixing need a goal of their own"
+            "rollouts from another source than mixing need clean_weight"
         )
 
     def _sampling(self, step: int) -> SampleConfig:
@@ -262,7 +276,7 @@ class SmallSelfForcingStage(SelfForcingStage):
 def weighted_error(
     error: Latents, encoded: EncodedClips, channel_weights: Sequence[float], easy_power: float
 ) -> Latents:
-    """Squared errors of latents weighted by channel and by how little their frames need repair; see
+    """Squared errors of latents weighted by channel and by the error of the render; see
     ``SmallFlowTraining``.
     """
     if channel_weights:
@@ -280,7 +294,7 @@ def weighted_error(
 def decoded_clips(
     latents: Latents, encoded: EncodedClips, clips: Sequence[Clip], vae: Vae
 ) -> Float[Tensor, "batch 3 frames height width"]:
-    """Frames of latents with the render's residual added, about [-1,1]."""
+    """Decoded latents plus the render's residual, approximately in [-1,1]."""
     decoded = at_least_float32(vae.decode(latents))
     renders = torch.cat([frames_to_video(clip.renders, latents.device) for clip in clips])
     residual = renders - at_least_float32(vae.decode(encoded.render_latents))
@@ -288,8 +302,8 @@ def decoded_clips(
 
 
 def with_channel_weights(settings: Any, model: Model, pairs: OrderedPairs, seed: int) -> Any:
-    """Settings of a stage; those of a small model with channel weights measured from the pairs
-    where they have none.
+    """The settings of a stage; for a small model without channel weights they are measured on the
+    pairs.
     """
     is_small = isinstance(settings, (SmallFlowTraining, SmallSelfForcingTraining))
     if not is_small or settings.channel_weights:
@@ -298,8 +312,8 @@ def with_channel_weights(settings: Any, model: Model, pairs: OrderedPairs, seed:
 
 
 def channel_weights(model: Model, pairs: OrderedPairs, seed: int) -> tuple[float, ...]:
-    """Weights of the latent channels by the squared change of pixels that a change of each makes
-    (``pixel_gains``), 0.7 of it beside 0.3 for every channel, so that no weight vanishes.
+    """Weights of the latent channels: 0.7 times their ``pixel_gains`` plus 0.3, so that no weight
+    vanishes.
     """
     clips = []
     for index in range(GAIN_CLIPS):
@@ -312,7 +326,7 @@ def channel_weights(model: Model, pairs: OrderedPairs, seed: int) -> tuple[float
 
 
 def _happens(fraction: float, generators: Sequence[torch.Generator]) -> list[bool]:
-    """For each clip whether it belongs to a fraction of all; nothing is drawn for fraction 0."""
+    """One random choice per clip with probability ``fraction``; draws nothing for 0."""
     return [
         fraction > 0 and float(torch.rand((), generator=generator)) < fraction
         for generator in generators

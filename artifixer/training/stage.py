@@ -1,4 +1,4 @@
-"""What the training loop asks of a stage and of a source of pairs."""
+"""The interfaces of the training loop: stages, and sources of pairs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from artifixer.pairs.pair import TrainingPair
 
 
 class Stage(Protocol):
-    """What the loop trains. ``name`` stands in messages only."""
+    """One stage of training. ``name`` is for messages and the keys of random numbers."""
 
     @property
     def name(self) -> str: ...
@@ -23,9 +23,7 @@ class Stage(Protocol):
 
     @property
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
-        """By the names under which ``losses`` gives their losses; each with its largest learning
-        rate.
-        """
+        """Optimizers by the names of their losses; each with its maximum learning rate."""
 
     @property
     def gradient_limits(self) -> Mapping[str, float]:
@@ -33,24 +31,23 @@ class Stage(Protocol):
 
     @property
     def extra_state(self) -> Mapping[str, Tensor]:
-        """What else a checkpoint must hold, such as averages of weights."""
+        """Further tensors of a checkpoint, such as averaged weights."""
 
     def draw(
         self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
     ) -> Any:
-        """What ``losses`` reads of the pairs: work for a CPU, which may be done ahead in another
-        thread.
+        """The input of ``losses``: CPU work that may run ahead in another thread.
 
-        generators: one per pair, for everything that is drawn for it.
+        generators: one per pair, for all random numbers of the pair.
         """
 
     def losses(
         self, drawn: Any, generators: Sequence[torch.Generator], step: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The loss of each optimizer that has its turn at this step, a mean over the pairs, and
-        numbers to watch.
+        """The losses of the optimizers that step now, means over the pairs; and metrics.
 
-        drawn: what ``draw`` gave for this step; generators: those it has drawn from.
+        drawn: result of ``draw`` for this step. generators: those of ``draw``, in the state after
+        it.
         """
 
     def updated(self, step: int) -> None:
@@ -58,7 +55,7 @@ class Stage(Protocol):
 
 
 class PairSource(Protocol):
-    """Pairs in training order, without end."""
+    """An unbounded sequence of pairs in training order."""
 
     def pair(self, index: int) -> TrainingPair:
-        """The pair at this global position; every process asks for its own."""
+        """The pair at this index, which counts the pairs of all processes."""

@@ -1,5 +1,5 @@
-"""What a training leaves to look at: one line of numbers per step, TensorBoard's files where it is
-installed, and grids of pictures.
+"""Logs of a training: metrics per step, also for TensorBoard where it is installed, and grids of
+pictures.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from artifixer.runtime.media import write_png
 
 
 class MetricsFile:
-    """``metrics.jsonl``: its bytes depend on settings, pairs and seed alone, however often the
-    training was interrupted.
+    """``metrics.jsonl``: its bytes depend on settings, pairs and seed alone, also after
+    interruptions.
 
-    Lines beyond ``step`` are from after the checkpoint that is continued, and are removed, and so
-    is a last line that was being written when the power went. ``InputError`` for another line that
-    is none of ours.
+    Lines of steps after ``step``, the checkpoint that is continued, are removed, and so is a
+    truncated last line. ``InputError`` for any other line without a step.
     """
 
     def __init__(self, path: Path, step: int) -> None:
@@ -56,14 +55,14 @@ class MetricsFile:
         self._board = _board(path.parent / "tensorboard", step)
 
     def add(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Numbers of one step; they reach the disk with ``flush``."""
+        """Metrics of one step, written by ``flush``."""
         self._waiting.append(json.dumps({"step": step, **numbers}) + "\n")
         if self._board is not None:
             for name, value in numbers.items():
                 self._board.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Write what is waiting."""
+        """Write all pending lines."""
         if self._waiting:
             append_text(self.path, "".join(self._waiting))
             self._waiting.clear()
@@ -72,7 +71,7 @@ class MetricsFile:
 
 
 def _step(line: bytes) -> int | None:
-    """The step of a whole line; None for a torn one."""
+    """The step of a complete line; None for a truncated one."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):
@@ -82,7 +81,7 @@ def _step(line: bytes) -> int | None:
 
 
 def write_grid(path: Path, columns: Sequence[UInt8[Tensor, "rows height width 3"]]) -> None:
-    """One picture: columns side by side, their images one below the other."""
+    """Write one picture: columns side by side, the images of each stacked vertically."""
     write_png(path, torch.cat([column.flatten(0, 1) for column in columns], dim=1).numpy())
 
 

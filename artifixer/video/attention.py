@@ -1,8 +1,8 @@
-"""Attention of the video model: one function, several backends, the same numbers.
+"""Attention of the video model: one function with several equivalent backends.
 
-In: queries, keys and values ``[batch tokens heads width]`` and possibly a block-causal mask. Out:
-what the queries gathered, same layout. ``auto`` takes PyTorch's fused kernels, which on CUDA
-include FlashAttention; a backend named outright is never replaced by another.
+In: queries, keys and values ``[batch tokens heads width]`` and optionally a block-causal mask. Out:
+attention outputs in the same layout. ``auto`` uses PyTorch's fused kernels, which on CUDA include
+FlashAttention; a backend that is named explicitly is never replaced by another.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Heads = Float[Tensor, "batch tokens heads width"]
 
 @dataclass(frozen=True)
 class BlockCausalMask:
-    """A query sees the keys of its own and of all earlier blocks of ``block_tokens`` tokens;
-    queries and keys are the same tokens.
+    """A query attends to the keys of its own and of all earlier blocks of ``block_tokens`` tokens;
+    queries and keys are of the same tokens.
     """
 
     block_tokens: int
 
     def dense(self, tokens: int, device: torch.device | str) -> Bool[Tensor, "tokens tokens"]:
-        """True where a query (row) may see a key (column)."""
+        """True where a query (row) attends to a key (column)."""
         block = torch.arange(tokens, device=device) // self.block_tokens
         return block[:, None] >= block[None]
 
@@ -55,11 +55,11 @@ def attend(
 def attend_to_first(
     q: Heads, k: Heads, v: Heads, counts: Sequence[int] | None, backend: str = "auto"
 ) -> Heads:
-    """``attend``, where each sample of the batch sees only the first ``counts`` of its keys; None
-    is all of them.
+    """``attend``, where each sample of the batch attends to only the first ``counts`` of its keys;
+    None for all keys.
 
-    One call per sample, so that every backend does it and a sample has the bits that it has alone,
-    whatever is padded behind it.
+    One call per sample: this works with every backend, and a sample's bits do not depend on the
+    padding.
     """
     if counts is None or all(count == k.shape[1] for count in counts):
         return attend(q, k, v, backend=backend)
@@ -74,7 +74,7 @@ def attend_to_first(
 
 
 def attend_plainly(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> Heads:
-    """The formula, step by step, in the inputs' own type: the twin of all other backends."""
+    """The formula in plain PyTorch, in the inputs' dtype: the reference of all other backends."""
     logits = torch.einsum("bqhw,bkhw->bhqk", q, k) / math.sqrt(q.shape[-1])
     if mask is not None:
         logits = logits.masked_fill(~mask.dense(q.shape[1], q.device), -math.inf)
@@ -82,7 +82,7 @@ def attend_plainly(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -
 
 
 def attend_sdpa(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> Heads:
-    """PyTorch's fused kernels on any device; a mask becomes a table of booleans."""
+    """PyTorch's fused kernels on any device; a mask is passed as a dense boolean tensor."""
     dense = None if mask is None else mask.dense(q.shape[1], q.device)
     out = torch.nn.functional.scaled_dot_product_attention(
         q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=dense
@@ -91,8 +91,8 @@ def attend_sdpa(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> H
 
 
 def attend_sdpa_by_block(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> Heads:
-    """One call per block with the keys it sees: no mask, no work for what is masked, and a kernel
-    without masks suffices.
+    """One call per block with the keys that it attends to: masked keys cost nothing, and kernels
+    without mask support can be used.
     """
     return _by_block(attend_sdpa, q, k, v, mask)
 
@@ -114,7 +114,7 @@ def attend_flex(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> H
     ).transpose(1, 2)
 
 
-#: A new backend is a function and a line here; the test of twins picks it up.
+#: A new backend is a function and a line in this table; the equivalence test includes it.
 BACKENDS: dict[str, Callable[[Heads, Heads, Heads, BlockCausalMask | None], Heads]] = {
     "plain": attend_plainly,
     "sdpa": attend_sdpa,

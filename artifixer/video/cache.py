@@ -1,14 +1,12 @@
-"""Keys and values of earlier blocks, which later blocks of a roll-out attend to: one interface, two
-stores.
+"""The key-value cache of a rollout: keys and values of earlier blocks, in two implementations.
 
 In: keys and values of a block's tokens, layer by layer, as they are computed. Out: those of all
-frames that the block attends to: the first ``sink_frames`` of the roll-out and the latest others,
-``window_frames`` in all with the block's own (a rolling cache, paper section 4.2; the sink is the
-public release's). Keys carry their absolute positions (RoPE), so the order in which a store returns
-them does not matter.
+frames that the block attends to: the first ``sink_frames`` of the rollout and the latest others,
+``window_frames`` in all, including the block's own (a rolling cache, paper section 4.2; the sink is
+the public release's). Keys contain their absolute positions (RoPE), so their order does not matter.
 
-Each call of the network on a block overwrites what the previous call on the same block stored:
-later blocks see the last one.
+Each call of the network on a block overwrites the entries of the previous call on the same block:
+later blocks attend to those of the last call.
 """
 
 from __future__ import annotations
@@ -27,26 +25,26 @@ class BlockCache(Protocol):
     """The cache during one call of the network on one block."""
 
     def extend(self, layer: int, keys: Heads, values: Heads) -> tuple[Heads, Heads]:
-        """Store the block's keys and values of a layer; return all that the block attends to, its
-        own included.
+        """Store the block's keys and values of a layer; return those of all frames that the block
+        attends to, including its own.
         """
 
 
 class KVCache(Protocol):
-    """The cache of one roll-out."""
+    """The cache of one rollout."""
 
     def open_block(self, first_frame: int, frames: int) -> BlockCache:
-        """Begin a call of the network on latent frames from ``first_frame`` on: the block after the
-        stored ones, or the last one again.
+        """Begin a call of the network on ``frames`` latent frames from ``first_frame`` on: the next
+        block, or the last one again.
         """
 
 
 class RingCache:
     """Preallocated slots for ``window_frames`` latent frames, without gradients.
 
-    Sink frames keep their slots, later frames take the others in turn: nothing is shifted or
-    joined, and a full cache costs the same for any length of video. Host and device never wait for
-    each other: which slot is next is known from frame numbers alone.
+    Sink frames keep their slots; later frames use the others as a ring buffer. Nothing is shifted
+    or concatenated, and the cost does not depend on the length of the video. Slots follow from
+    frame numbers alone, so host and device need no synchronisation.
     """
 
     def __init__(
@@ -71,7 +69,7 @@ class RingCache:
     def open_block(self, first_frame: int, frames: int) -> BlockCache:
         self.last = _next_block(self.last, first_frame, frames)
         room = self.window_frames - min(first_frame, self.sink_frames)
-        assert frames <= room, f"a block of {frames} frames in {room} that are not kept"
+        assert frames <= room, f"a block of {frames} frames in {room} slots"
         return _RingBlock(
             self,
             self._runs(first_frame, frames),
@@ -79,12 +77,12 @@ class RingCache:
         )
 
     def bytes(self) -> int:
-        """Memory of the slots."""
+        """Size of the slots."""
         return self.slots.nbytes
 
     def _runs(self, first_frame: int, frames: int) -> tuple[tuple[int, int, int], ...]:
-        """Tokens of the block and the slots they go to, in as few runs as possible: (first slot,
-        first token, count).
+        """Contiguous copies from the block's tokens to the slots: (first slot, first token,
+        count).
         """
         runs: list[tuple[int, int, int]] = []
         for index in range(frames):
@@ -112,7 +110,7 @@ class _RingBlock:
 
     def extend(self, layer: int, keys: Heads, values: Heads) -> tuple[Heads, Heads]:
         assert not torch.is_grad_enabled(), (
-            "the ring overwrites its slots: use AppendingCache for gradients"
+            "the ring buffer overwrites its slots: use AppendingCache for gradients"
         )
         stored_keys, stored_values = self.cache.slots[layer]
         for slot, token, count in self.runs:
@@ -122,11 +120,11 @@ class _RingBlock:
 
 
 class AppendingCache:
-    """Keeps every block's keys and values with their gradients, and joins those that a block
+    """Keeps every block's keys and values with their gradients, and concatenates those that a block
     attends to.
 
-    Under gradient checkpointing a layer runs again after later blocks have been stored: a block's
-    view of the past is fixed when it is opened, and what a second run stores is ignored.
+    Under activation checkpointing a layer runs again after later blocks have been stored: the set
+    of earlier blocks is fixed when a block is opened, and a second run stores nothing.
     """
 
     def __init__(self, window_frames: int | None = None, sink_frames: int = 0) -> None:
@@ -149,10 +147,10 @@ class AppendingCache:
 
 
 class _AppendedBlock:
-    """oldest: the earliest frame after the sink that is still seen.
+    """One block. oldest: the earliest frame after the sink that is attended to.
 
-    Not a dataclass: FSDP copies those that hold tensors with gradients when they are passed to a
-    layer, and what the layer stores is lost.
+    Not a dataclass: FSDP copies dataclasses with tensors that need gradients when they are passed
+    to a layer, so that entries stored by the layer would be lost.
     """
 
     def __init__(
@@ -183,7 +181,9 @@ class _AppendedBlock:
         return torch.cat(all_keys, dim=1), torch.cat(all_values, dim=1)
 
     def seen(self, layer: int, oldest: int, sink_frames: int) -> list[tuple[Heads, Heads]]:
-        """What a later block sees of this one: frames of the sink and frames from ``oldest`` on."""
+        """Keys and values that a later block attends to: of sink frames and frames from ``oldest``
+        on.
+        """
         kept = [
             frame
             for frame in range(self.first_frame, self.first_frame + self.frames)
@@ -202,7 +202,7 @@ class _AppendedBlock:
 
 
 def _next_block(last: tuple[int, int], first_frame: int, frames: int) -> tuple[int, int]:
-    """Check that a block follows the last one, or repeats it; its first and end frame."""
+    """First and end frame of a block, which must follow the last one or repeat it (asserted)."""
     block = (first_frame, first_frame + frames)
     assert first_frame == last[1] or block == last, (
         f"frames {block[0]} to {block[1]} do not follow {last[0]} to {last[1]}"

@@ -1,8 +1,8 @@
-"""What the weights see of cameras: one pooled camera per latent frame, in the weights' own world,
+"""Camera conditioning: one pooled camera per latent frame, in the coordinate system of the weights,
 as a ray map and as normalised matrices (paper section 4.1).
 
-In: ``Cameras`` in world units. Out: ``Cameras`` and tensors in the weights' world. The only file
-that departs from OpenCV axes, see ``weights_cameras``.
+In: ``Cameras`` in world units. Out: ``Cameras`` and tensors in the weights' coordinate system. This
+is the only file that deviates from OpenCV axes, see ``weights_cameras``.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def pooled_cameras(
     """One camera per latent frame: the mean of its frames' rotations (chordal), centres, intrinsics
     and distortion.
 
-    is_first: the frames start a clip, whose frame 0 is a latent frame of its own; all others come
-    in groups of ``temporal_factor``. An incomplete last group repeats its last camera; latent
-    frames beyond the cameras repeat the last group's mean, as the release pads.
+    is_first: whether the frames start a clip, whose frame 0 is a latent frame of its own; all
+    others form groups of ``temporal_factor``. An incomplete last group repeats its last camera;
+    latent frames beyond the cameras repeat the last group's mean, the padding of the release.
     """
     pooled = mean_cameras(
         cameras[group_members(len(cameras), temporal_factor, is_first)], temporal_factor
@@ -41,17 +41,17 @@ def pooled_cameras(
 def weights_cameras(
     cameras: Cameras, first_camera: Cameras, camera_scale: float | Float[Tensor, " views"]
 ) -> Cameras:
-    """Cameras in the world that the weights were trained in: centres times ``camera_scale``,
+    """Cameras in the coordinate system of the weights: centres times ``camera_scale``,
     ``first_camera`` at the identity.
 
     first_camera, camera_scale: one for all cameras, or one for each.
 
-    The release takes poses in OpenGL axes (+y up, -z forward) but ray directions and intrinsics in
-    OpenCV axes, and multiplies the two without turning one into the other. Its weights have learned
-    that world, so it is reproduced. Conjugating each relative pose by diag(1, -1, -1, 1) does so:
-    everything that follows (``ray_map``, PRoPE) then treats the result as ordinary OpenCV cameras.
-    Weights trained here use the same world. Computed in float64, since paths lead far from the
-    origin; returned in the cameras' type.
+    The release multiplies poses in OpenGL axes (+y up, -z forward) with ray directions and
+    intrinsics in OpenCV axes, without converting one to the other. Its weights were trained that
+    way, so it is reproduced: conjugating each relative pose by diag(1, -1, -1, 1) has the same
+    effect, and all later code (``ray_map``, PRoPE) treats the result as OpenCV cameras. Weights
+    trained by this program use the same convention. Computed in float64, since paths may lead far
+    from the origin; returned in the cameras' dtype.
     """
     flip = torch.diag(
         torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64, device=cameras.viewmats.device)
@@ -67,8 +67,8 @@ def weights_cameras(
 
 
 def ray_map(cameras: Cameras) -> Float[Tensor, "views height width 6"]:
-    """Per pixel the moment origin x direction and the unit direction, through each camera's lens,
-    in the order of the weights.
+    """Pluecker coordinates per pixel in the order of the weights: the moment origin x direction,
+    then the unit direction, by each camera's lens model.
     """
     to_world = cameras.camera_to_world
     x, y, z = to_world[:, :3, 3].unbind(dim=-1)
@@ -89,13 +89,13 @@ def normalised_Ks(cameras: Cameras) -> Float[Tensor, "views 3 3"]:
 
 
 def frame_groups(frames: int, temporal_factor: int, is_first: bool) -> int:
-    """Latent frames of so many pixel frames; an incomplete last group counts."""
+    """Number of latent frames of ``frames`` pixel frames, including an incomplete last group."""
     assert frames > 0, "a latent frame needs a camera"
     return is_first + -(-(frames - is_first) // temporal_factor)
 
 
 def group_members(frames: int, temporal_factor: int, is_first: bool) -> Int[Tensor, " members"]:
-    """Which frames stand for which latent frame, ``temporal_factor`` of them for each."""
+    """Indices of the frames of each latent frame, ``temporal_factor`` per latent frame."""
     index = (
         torch.arange(frame_groups(frames, temporal_factor, is_first) * temporal_factor)
         - (temporal_factor - 1) * is_first
@@ -104,7 +104,7 @@ def group_members(frames: int, temporal_factor: int, is_first: bool) -> Int[Tens
 
 
 def mean_cameras(members: Cameras, temporal_factor: int) -> Cameras:
-    """The mean camera of each ``temporal_factor`` that follow each other."""
+    """The mean camera of each group of ``temporal_factor`` consecutive ones."""
     groups = len(members) // temporal_factor
     poses = members.to(dtype=torch.float64).camera_to_world
     mean = torch.eye(4, dtype=poses.dtype, device=poses.device).repeat(groups, 1, 1)
@@ -119,7 +119,8 @@ def mean_cameras(members: Cameras, temporal_factor: int) -> Cameras:
 
 
 def _mean_rotation(rotations: Float[Tensor, "groups members 3 3"]) -> Float[Tensor, "groups 3 3"]:
-    """The rotation with the least sum of squared distances to the members (Frobenius norm): the
-    quaternion q that maximises the sum of (q . q_i)^2, which is an eigenvector."""
+    """The chordal mean: the rotation with the minimum sum of squared Frobenius distances to the
+    members. Its quaternion q maximises the sum of (q . q_i)^2 and is thus an eigenvector.
+    """
     quats = matrix_to_quaternion(rotations)
     return quaternion_to_matrix(torch.linalg.eigh(quats.mT @ quats).eigenvectors[..., -1])

@@ -1,10 +1,10 @@
-"""What the video model sees besides latents: opacity, rays and cameras of the target frames, text,
+"""Conditions of the video model: opacity, rays and cameras of the target frames, text, and
 reference photos with their cameras.
 
 In: target and reference ``Cameras`` in world units, opacity at pixel rate, latents of the
 references, a text embedding. Out: ``Conditions`` of a whole clip or of one block (paper section
-4.1). A roll-out keeps what all its blocks share in ``RolloutContext``, which makes the conditions
-of one block from the cameras of that block alone: any length of path costs the same per block.
+4.1). ``RolloutContext`` holds the conditions that all blocks of a rollout share, and computes those
+of one block from its own cameras: the cost per block does not depend on the length of the path.
 """
 
 from __future__ import annotations
@@ -31,33 +31,41 @@ from artifixer.video.camera_conditions import (
 
 @dataclass(frozen=True)
 class Conditions:
-    """Conditions of consecutive latent frames, of a whole clip or a part of it, for a batch of
-    clips.
-
-    opacity: of the renders at pixel rate, in [0,1]. The piece that starts a clip has ``1 +
-        temporal_factor (latent_frames - 1)`` frames, a later one ``temporal_factor latent_frames``.
-    rays: per pixel of each latent frame the moment origin x direction, then the unit direction;
-        ``viewmats`` and ``Ks``: the cameras of the latent frames, intrinsics in units of the
-        image's sides with the image's centre at 0. All three in the weights' own world, see
-        ``weights_cameras``.
-    text: embedding, zeros for no prompt.
-    reference_latents: each photo encoded on its own; None with ``reference_viewmats`` and
-    ``reference_Ks`` when there are no references. use_references: factor on what each sample of the
-    batch takes from its references, 1 or 0; None is 1 for all. reference_counts: how many of the
-    references of each sample are its own; those after are padding that nothing attends to. None
-        is all. Plain numbers, so that nobody waits for the device.
+    """Conditions of consecutive latent frames, of whole clips or parts of them, for a batch of
+    clips. Cameras and rays are in the coordinate system of ``weights_cameras``.
     """
 
     opacity: Float[Tensor, "batch frames height width"]
+    """Opacity of the renders at pixel rate, in [0,1]. The start of a clip has ``1 + temporal_factor
+    (latent_frames - 1)`` frames, a later part ``temporal_factor latent_frames``."""
+
     rays: Float[Tensor, "batch latent_frames height width 6"]
+    """Per pixel of each latent frame: moment origin x direction, then unit direction."""
+
     viewmats: Float[Tensor, "batch latent_frames 4 4"]
+    """Cameras of the latent frames."""
+
     Ks: Float[Tensor, "batch latent_frames 3 3"]
+    """Their intrinsics in units of the image's sides, with the image centre at 0."""
+
     text: Float[Tensor, "batch tokens width"]
+    """Text embedding, zeros for no prompt."""
+
     reference_latents: Float[Tensor, "batch channels views h w"] | None = None
+    """Latents of the reference photos, each encoded on its own; None without references."""
+
     reference_viewmats: Float[Tensor, "batch views 4 4"] | None = None
+    """Cameras of the references; None without references."""
+
     reference_Ks: Float[Tensor, "batch views 3 3"] | None = None
+    """Intrinsics of the references, in the units of ``Ks``; None without references."""
+
     use_references: Float[Tensor, " batch"] | None = None
+    """Factor on each sample's attention to its references, 0 or 1; None for 1."""
+
     reference_counts: tuple[int, ...] | None = None
+    """Number of each sample's references; later entries are padding that is masked in attention.
+    None for no padding. Python integers, which need no synchronisation with the device."""
 
     def __post_init__(self) -> None:
         batch, latent_frames = self.rays.shape[:2]
@@ -101,12 +109,12 @@ class Conditions:
         text: bool | Bool[Tensor, " batch"] = False,
         references: bool | Bool[Tensor, " batch"] = False,
     ) -> Conditions:
-        """The same conditions without some of them, for all clips or for the marked ones of the
-        batch.
+        """The conditions without renders, text or references, for all clips or for the marked ones
+        of the batch.
 
-        Dropped renders have opacity 0 (the caller passes latents of black frames beside it),
-        dropped text is zeros. Dropping the references of all clips removes them; of some, sets
-        their factor to 0, so that weights get gradients from every batch.
+        Dropped renders have opacity 0 (the caller must pass latents of black frames), dropped text
+        is zeros. Dropping the references of all clips removes them; dropping those of some sets
+        their factor to 0, so that all weights get gradients from every batch.
         """
         dropped = self
         if renders is not False:
@@ -132,8 +140,8 @@ class Conditions:
         return dropped
 
     def latent_slice(self, first: int, count: int) -> Conditions:
-        """Conditions of latent frames ``first`` to ``first + count``; only of conditions that begin
-        with a clip's latent frame 0.
+        """Conditions of latent frames ``first`` to ``first + count``; these conditions must start
+        at a clip's latent frame 0 (asserted).
         """
         assert 0 <= first < first + count <= self.latent_frames, (
             f"{first}+{count} of {self.latent_frames} latent frames"
@@ -141,7 +149,7 @@ class Conditions:
         if self.latent_frames == 1:
             return self
         step, rest = divmod(self.opacity.shape[1] - 1, self.latent_frames - 1)
-        # temporal factors are powers of two; of a later piece no such step comes out
+        # temporal factors are powers of two, which a later part of a clip does not give
         starts = not rest and step.bit_count() == 1
         assert starts, (
             f"{self.opacity.shape[1]} frames of opacity do not start a clip of "
@@ -160,8 +168,8 @@ class Conditions:
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Conditions:
-        """On another device or in another float type; camera matrices stay float32 in any type, as
-        PRoPE computes with them.
+        """The conditions on another device or in another dtype; camera matrices keep their dtype,
+        since PRoPE needs float32.
         """
         matrices = {"viewmats", "Ks", "reference_viewmats", "reference_Ks"}
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
@@ -174,25 +182,28 @@ class Conditions:
 
 @dataclass(frozen=True)
 class RolloutContext:
-    """What all blocks of one roll-out share: the first target camera, the unit of length, text and
-    references.
-
-    first_camera: of the roll-out's frame 0 in roll-out order, one view. camera_scale: world units
-    to the weights' units. The rest as in ``Conditions``, with a batch of one. reference_cameras: as
-    they are in the capture's world.
+    """The conditions that all blocks of one rollout share. Undocumented fields are as in
+    ``Conditions``, with a batch of one.
     """
 
     first_camera: Cameras
+    """Camera of the rollout's first frame, one view."""
+
     camera_scale: float
+    """Scale from world units to the weights' units."""
+
     temporal_factor: int
+    """Pixel frames per latent frame."""
     text: Float[Tensor, "1 tokens width"]
     reference_latents: Float[Tensor, "1 channels views h w"] | None = None
     reference_viewmats: Float[Tensor, "1 views 4 4"] | None = None
     reference_Ks: Float[Tensor, "1 views 3 3"] | None = None
+
     reference_cameras: Cameras | None = None
+    """Cameras of the references in world units."""
 
     def starting_at(self, first_camera: Cameras) -> RolloutContext:
-        """The same for a roll-out that starts at another camera."""
+        """The same for a rollout that starts at another camera."""
         context = replace(self, first_camera=first_camera)
         if self.reference_latents is None or self.reference_cameras is None:
             return context
@@ -201,7 +212,7 @@ class RolloutContext:
     def with_references(
         self, latents: Float[Tensor, "1 channels views h w"], cameras: Cameras
     ) -> RolloutContext:
-        """With reference photos. Their cameras are not pooled."""
+        """The same with reference photos, whose cameras are not pooled."""
         moved = weights_cameras(cameras, self.first_camera, self.camera_scale)
         return replace(
             self,
@@ -222,8 +233,9 @@ class RolloutContext:
         """Conditions of consecutive frames: a block or a whole clip.
 
         cameras: of the same frames as ``opacity``, at the model's size; fewer when the last frames
-        are padding, which then stands still. is_first: whether the frames start the roll-out.
-        latent_frames: how many these are; by default as many as the opacity says.
+        are padding, which repeats the last camera. is_first: whether the frames start the rollout.
+        latent_frames: number of latent frames; by default from the number of frames of
+        ``opacity``.
         """
         if latent_frames is None:
             latent_frames = frame_groups(opacity.shape[0], self.temporal_factor, is_first)
@@ -249,11 +261,11 @@ def clip_conditions(
     reference_cameras: Sequence[Cameras],
     temporal_factor: int,
 ) -> Conditions:
-    """What ``RolloutContext`` makes of a whole clip, of several at once, on the device of the
-    opacity.
+    """Conditions as from ``RolloutContext``, for a batch of whole clips, on the device of
+    ``opacity``.
 
-    cameras, reference_cameras: of each clip, on the CPU; all clips have as many frames and
-    references. Latents of the references are still without channels.
+    cameras, reference_cameras: of each clip, on the CPU; all clips have the same numbers of frames
+    and references. The latents of the references are a placeholder without channels.
     """
     if (
         len({(part.model, part.width, part.height) for part in (*cameras, *reference_cameras)}) > 1
@@ -294,7 +306,7 @@ def clip_conditions(
 
 
 def stack_conditions(parts: Sequence[Conditions]) -> Conditions:
-    """One batch of several; all have as many frames and references, none of which is padding."""
+    """One batch of several with the same numbers of frames and references, without padding."""
     assert all(part.reference_counts is None for part in parts), (
         "padded references are counted after stacking"
     )

@@ -1,6 +1,6 @@
 """The model's ``config.json``: one flat JSON object of plain values and lists.
 
-In: a path. Out: ``ModelConfig``, with every number bounded before anything is built of it.
+In: a path. Out: ``ModelConfig``; every number is checked against bounds before it is used.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ FORMAT = "artifixer-model"
 
 VERSION = 1
 
-#: Largest values of a configuration's whole numbers: several times those of any model known, and
-#: small enough that no product of them overflows and that a network without weights is built in a
-#: second. Whether a model fits the memory is another question (``memory.py``).
-LARGEST_WIDTH, LARGEST_DEPTH, LARGEST_FACTOR = 1 << 17, 512, 64
+#: Maximum values of a configuration's integers: several times those of any known model, and small
+#: enough that no product of them overflows and a network without weights is built in a second. Fit
+#: to the memory is checked by ``memory_estimate.py``.
+MAX_WIDTH, MAX_DEPTH, MAX_FACTOR = 1 << 17, 512, 64
 
 _DEPTHS = ("layers", "depth", "encoder_depth", "steps", "generate_steps")
 
@@ -43,15 +43,14 @@ _SIDES = (
     "base_dim",
 )
 
-#: Entries of a list in a configuration, resolutions of an autoencoder, and size of any other
-#: number.
-LONGEST_LIST, MOST_RESOLUTIONS, LARGEST_NUMBER = 4096, 8, 1e6
+#: Maximum length of a list, number of resolutions of an autoencoder, and absolute value of any
+#: other number.
+MAX_LIST, MAX_RESOLUTIONS, MAX_NUMBER = 4096, 8, 1e6
 
-#: Fields of ``config.json`` that earlier versions wrote and that mean nothing any more: such models
-#: load, and the fields are ignored.
+#: Fields of ``config.json`` of earlier versions that are ignored.
 RETIRED_FIELDS = ("detail",)
 
-#: ``vae_kind`` in config.json.
+#: Values of ``vae_kind`` in ``config.json``.
 AUTOENCODERS: dict[str, type[AutoencoderConfig]] = {
     "wan": VaeConfig,
     "small": SmallAutoencoderConfig,
@@ -76,8 +75,8 @@ def flat_config(config: ModelConfig) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> ModelConfig:
-    """A ``config.json``; raises ``InputError`` that names what is missing, unknown or of another
-    kind. ``RETIRED_FIELDS`` are ignored.
+    """Read a ``config.json``; raises ``InputError`` naming a field that is missing, unknown or of
+    another type. ``RETIRED_FIELDS`` are ignored.
     """
     flat = read_flat_json(path)
     if flat.get("format") != FORMAT:
@@ -126,8 +125,8 @@ def read_flat_json(path: Path) -> dict[str, Any]:
 def take_fields(
     path: Path, flat: dict[str, Any], type_: type, prefix: str, leave_out: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Arguments of a dataclass, taken out of the flat configuration and compared with the fields'
-    types.
+    """Arguments of a dataclass, removed from the flat configuration and checked against the
+    fields' types and bounds.
     """
     kinds = typing.get_type_hints(type_)
     values = {}
@@ -153,27 +152,22 @@ def take_fields(
 
 
 def _check_bounds(path: Path, key: str, name: str, value: object, kind: Any) -> None:
-    """Raise ``InputError`` for a number that no model has, before anything is built of it. name,
-    kind: of the field.
-    """
+    """Raise ``InputError`` for a number or list out of bounds. name, kind: of the field."""
     values = value if isinstance(value, list) else [value]
-    longest = MOST_RESOLUTIONS if name in ("dim_mult", "temporal_downsample") else LONGEST_LIST
-    if len(values) > longest or (isinstance(value, str) and len(value) > LONGEST_LIST):
+    longest = MAX_RESOLUTIONS if name in ("dim_mult", "temporal_downsample") else MAX_LIST
+    if len(values) > longest or (isinstance(value, str) and len(value) > MAX_LIST):
         raise InputError(
             f'{path}: "{key}" has {len(values)} entries or is too long; expected at most {longest} '
             "entries"
         )
-    most = (
-        LARGEST_DEPTH if name in _DEPTHS else LARGEST_FACTOR if name in _FACTORS else LARGEST_WIDTH
-    )
+    most = MAX_DEPTH if name in _DEPTHS else MAX_FACTOR if name in _FACTORS else MAX_WIDTH
     for item in values:
         if isinstance(item, bool) or not isinstance(item, (int, float)):
             continue
         if float in (kind, *typing.get_args(kind)):
-            if not is_number(item, LARGEST_NUMBER):
+            if not is_number(item, MAX_NUMBER):
                 raise InputError(
-                    f'{path}: "{key}" is {shown(item)}; expected a number of at most '
-                    f"{LARGEST_NUMBER:g}"
+                    f'{path}: "{key}" is {shown(item)}; expected a number of at most {MAX_NUMBER:g}'
                 )
         elif not is_whole(item, 1 if name in (*_SIDES, *_FACTORS, "layers") else 0, most):
             raise InputError(
@@ -182,7 +176,7 @@ def _check_bounds(path: Path, key: str, name: str, value: object, kind: Any) -> 
 
 
 def _fits(value: object, kind: Any) -> bool:
-    """Whether a JSON value can be a field of this type."""
+    """Whether a JSON value matches the type of a field."""
     origin = typing.get_origin(kind)
     if origin is Literal:
         return value in typing.get_args(kind)
@@ -195,7 +189,7 @@ def _fits(value: object, kind: Any) -> bool:
     if isinstance(value, bool) or kind is bool:
         return isinstance(value, bool) and kind is bool
     if kind is float:
-        return is_number(value, LARGEST_NUMBER)
+        return is_number(value, MAX_NUMBER)
     return isinstance(value, kind)
 
 
@@ -207,5 +201,4 @@ def _kind_name(kind: Any) -> str:
 
 
 def _has_default(field: Any) -> bool:
-
     return field.default is not MISSING or field.default_factory is not MISSING

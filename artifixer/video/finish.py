@@ -1,10 +1,9 @@
-"""The last step of a frame: what a decoded frame takes from its render, and how its empty places
-are smoothed.
+"""Post-processing of decoded frames, not in the paper: residual of the render, smooth fill of empty
+regions, blend with the render.
 
-In: decoded frames of the model, the render they were made from and its opacity, all at one size.
-Out: the frames that leave the program. ``enhance`` and the training's validation both finish their
-frames here, so that what is validated is what ships. None of it is in the paper. ``FinishConfig()``
-leaves frames as they are, which is how the public weights run.
+In: decoded frames of the model, their render and its opacity, all at one size. Out: final frames.
+``enhance`` and training validation both use it: what is validated is what ships. ``FinishConfig()``
+leaves frames unchanged, the setting of the public weights.
 """
 
 from __future__ import annotations
@@ -16,32 +15,31 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-#: Opacity below which a pixel's own detail counts for nothing in the smoothed parts, and the range
-#: over which it gains its full weight. Splats fitted to few photos are nearly opaque where photos
-#: agree, so that what is fainter is mostly a smear.
+#: Opacity at which the weight of a pixel's own detail in the smooth fill starts to rise from 0, and
+#: the range over which it rises to 1. Splats fitted to few photos are nearly opaque where photos
+#: agree; lower opacities are mostly blur.
 CONFIDENT_FROM, CONFIDENT_RANGE = 0.75, 0.25
 
-#: Weights of known pixels are multiplied by this at each level of the pyramid before they are cut
-#: at 1: a quarter of an area that is known determines its mean.
+#: Factor on the weights of known pixels at each level of the pyramid, before they are clamped to 1:
+#: a cell of which a quarter is known is determined by that quarter.
 KNOWN_GAIN = 4.0
 
 
 @dataclass(frozen=True)
 class FinishConfig:
-    """What is done to decoded frames, in this order."""
+    """Settings of ``finish``."""
 
     keep_residual: bool = False
-    """Give back the detail that the autoencoder takes from opaque parts of the render: opacity^2
-    (render - decoded render).
-    """
+    """Add the detail of opaque parts of the render that the autoencoder loses: opacity^2 (render -
+    decoded render)."""
 
     strength: float = 1.0
     """Blend weight on opaque pixels, 0 to 1: 0 keeps the render, 1 takes the model's output."""
 
     smooth_cells: int = 0
-    """Where the render is empty, only the frame's means over cells of this many pixels count,
-    continued smoothly from the opaque parts; 0 leaves the model's detail there. For models whose
-    detail in empty places is a pattern of their tokens."""
+    """Replace empty regions by the frame's means over cells of this many pixels, interpolated
+    smoothly from the opaque parts; 0 keeps the model's detail. For models whose detail in empty
+    regions shows the grid of their tokens."""
 
     def __post_init__(self) -> None:
         assert 0 <= self.strength <= 1, f"strength {self.strength}, expected 0 to 1"
@@ -49,7 +47,7 @@ class FinishConfig:
 
     @property
     def reads_render(self) -> bool:
-        """Whether the render's colours enter the frames."""
+        """Whether ``finish`` needs the render."""
         return self.keep_residual or self.strength < 1
 
 
@@ -60,10 +58,10 @@ def finish(
     render: Float[Tensor, "frames height width 3"] | None = None,
     decoded_render: Float[Tensor, "frames height width 3"] | None = None,
 ) -> Float[Tensor, "frames height width 3"]:
-    """Finished frames; colours are around [0,1] and are not clamped.
+    """Final frames; colours are approximately in [0,1] and are not clamped.
 
-    render: needed where ``config.reads_render``. decoded_render: the render through the
-    autoencoder, needed for the residual.
+    render: required if ``config.reads_render``. decoded_render: the render encoded and decoded by
+    the autoencoder, required for the residual.
     """
     opaque = opacity.square()[..., None]
     if config.smooth_cells:
@@ -84,13 +82,13 @@ def smooth_empty(
     opacity: Float[Tensor, "frames height width"],
     cells: int,
 ) -> Float[Tensor, "frames height width 3"]:
-    """Frames whose empty places are a smooth, seamless fill: push-pull from the opaque pixels, on
-    the frame's own coarse colours.
+    """Frames with empty regions filled smoothly by push-pull (Gortler et al. 1996, section 3.4)
+    from the opaque pixels and the frame's own coarse colours.
 
-    Colours are averaged into a pyramid, weighted by how far a pixel's opacity is to be trusted,
-    down to ``cells`` pixels. There the frame's own mean stands for what is unknown. Upwards, each
-    level is the interpolated level below where nothing is known, and the mean of what is known
-    elsewhere. (Push-pull: Gortler et al. 1996, section 3.4.)
+    Colours are averaged into a pyramid of cells of up to ``cells`` pixels, weighted by a confidence
+    that depends on opacity. The coarsest level starts with the frame's own means. Each finer level
+    is the interpolated coarser level where nothing is known, and the mean of known pixels
+    elsewhere.
     """
     known = ((opacity - CONFIDENT_FROM) / CONFIDENT_RANGE).clamp(0, 1)[:, None]
     colours = frames.permute(0, 3, 1, 2)
@@ -98,22 +96,20 @@ def smooth_empty(
     while 2 ** len(levels) <= cells and min(plain.shape[2:]) > 1:
         plain = _halved(plain)
         levels.append((_halved(levels[-1][0]), _halved(levels[-1][1])))
-    # Twice the cells' spacing: means over overlapping windows, so that no cell's border shows in
-    # the interpolation.
+    # Means over overlapping windows, so that cell borders are not visible after interpolation.
     filled = F.avg_pool2d(plain, 3, stride=1, padding=1, count_include_pad=False)
     for coloured, weight in reversed(levels):
         filled = _enlarged(filled, coloured.shape[-2], coloured.shape[-1])
-        share = (weight * KNOWN_GAIN).clamp(max=1)
-        filled = torch.lerp(filled, coloured / weight.clamp(min=1e-4), share)
-    # The weight of the pixel itself decides at the finest level: opaque pixels stay, the ramp
-    # between is blended.
+        known_fraction = (weight * KNOWN_GAIN).clamp(max=1)
+        filled = torch.lerp(filled, coloured / weight.clamp(min=1e-4), known_fraction)
+    # The finest level is blended by the pixel's own confidence: opaque pixels are unchanged.
     return torch.lerp(filled.permute(0, 2, 3, 1), frames, known.permute(0, 2, 3, 1))
 
 
 def _halved(
     planes: Float[Tensor, "frames channels height width"],
 ) -> Float[Tensor, "frames channels h w"]:
-    """Means over 2x2 pixels; at odd borders over those that are there."""
+    """Means over 2x2 pixels; at odd borders over the existing ones."""
     return F.avg_pool2d(planes, 2, ceil_mode=True, count_include_pad=False)
 
 

@@ -1,5 +1,5 @@
-"""The flow from source to clean latents: where it starts, its noise levels, and the arithmetic
-between its points.
+"""The flow from source to clean latents: its source, its noise levels, and conversions between its
+points.
 
 In: latents of the renders, opacity, noise. Out: source latents, noisy latents, velocities and clean
 latents, all ``[batch channels latent_frames h w]``. Sigma 1 is the source and sigma 0 the clean end
@@ -29,10 +29,9 @@ def latent_opacity(
     spatial_factor: int,
     is_first: bool,
 ) -> Float[Tensor, "batch 1 latent_frames h w"]:
-    """Opacity at the rate of the latents: the largest value of all pixels that a latent stands for.
+    """Opacity at latent rate: the maximum over all pixels of a latent.
 
-    is_first: the frames start a clip; then latent frame 0 stands for frame 0 alone, and there is
-    one frame more than whole groups.
+    is_first: whether the frames start a clip, whose latent frame 0 represents frame 0 alone.
     """
     frames = opacity.shape[1] - is_first
     assert frames % temporal_factor == 0, (
@@ -54,8 +53,8 @@ def source_latents(
     noise: Float[Tensor, "batch channels latent_frames h w"] | None,
     source: SourceKind = "mixing",
 ) -> Float[Tensor, "batch channels latent_frames h w"]:
-    """Where the flow starts (opacity mixing, paper section 4.1). ``direct`` reads neither opacity
-    nor noise; noise may then be None.
+    """The source of the flow (opacity mixing, paper section 4.1). ``direct`` uses neither opacity
+    nor noise, which may then be None.
     """
     if source == "direct":
         return render_latents
@@ -69,7 +68,7 @@ def noisy_latents(
     source: Float[Tensor, "batch channels latent_frames h w"],
     sigma: Sigma,
 ) -> Float[Tensor, "batch channels latent_frames h w"]:
-    """The point of the flow at ``sigma``: a straight line from source to clean latents."""
+    """The point of the flow at ``sigma``, on a straight line from source to clean latents."""
     level = _along_batch(sigma)
     return ((1 - level) * clean.float() + level * source.float()).to(clean.dtype)
 
@@ -78,7 +77,7 @@ def velocity(
     source: Float[Tensor, "batch channels latent_frames h w"],
     clean: Float[Tensor, "batch channels latent_frames h w"],
 ) -> Float[Tensor, "batch channels latent_frames h w"]:
-    """What the network predicts, the same at every point of the line."""
+    """The network's target: source - clean, constant along the flow."""
     return source - clean
 
 
@@ -87,43 +86,46 @@ def clean_from_velocity(
     velocity: Float[Tensor, "batch channels latent_frames h w"],
     sigma: Sigma,
 ) -> Float[Tensor, "batch channels latent_frames h w"]:
-    """The clean end of the line through ``noisy`` at ``sigma``."""
+    """The clean latents that follow from the velocity at ``noisy``."""
     return (noisy.float() - _along_batch(sigma) * velocity.float()).to(noisy.dtype)
 
 
 @dataclass(frozen=True)
 class FlowSchedule:
-    """Noise levels 1 - i / ``levels``, shifted towards the source: sigma = shift u / (1 + (shift -
-    1) u).
+    """Noise levels u = 1 - i / ``levels``, shifted towards the source: sigma = shift u / (1 +
+    (shift - 1) u).
     """
 
     levels: int = 1000
+    """Number of noise levels."""
+
     shift: float = 5.0
+    """Shift towards the source; 1 for none."""
 
     @property
     def sigmas(self) -> Float[Tensor, " levels"]:
-        """From 1 downwards; 0 is not among them. In float32 throughout, to have the bits of the
-        levels that the release was trained at.
+        """Noise levels from 1 downwards, without 0. Computed in float32, bit-identical to those of
+        the release's training.
         """
         even = torch.linspace(1, 0, self.levels + 1)[:-1]
         return self.shift * even / (1 + (self.shift - 1) * even)
 
     @property
     def timesteps(self) -> Float[Tensor, " levels"]:
-        """The levels as the network reads them."""
+        """The levels as input of the network."""
         return timestep(self.sigmas)
 
     @property
     def training_weights(self) -> Float[Tensor, " levels"]:
-        """Weight of each level in the training loss: a bell over the timesteps, 0 at the source
-        end, of mean 1.
+        """Weight of each level in the training loss: a Gaussian of the timestep minus its minimum,
+        thus 0 at the source, of mean 1.
         """
         bell = torch.exp(-2 * (self.timesteps.to(torch.float64) / 1000 - 0.5).square())
         bell = bell - bell.min()
         return (bell * (self.levels / bell.sum())).to(torch.float32)
 
     def few_step_sigmas(self, steps: int) -> Float[Tensor, " steps"]:
-        """The levels of a roll-out with so many network calls per block: evenly spaced before the
+        """The levels of a rollout with ``steps`` network calls per block, evenly spaced before the
         shift.
         """
         assert 1 <= steps <= self.levels, f"{steps} steps of {self.levels} levels"
@@ -131,12 +133,12 @@ class FlowSchedule:
 
 
 def timestep(sigma: Tensor) -> Tensor:
-    """A noise level as the network reads it."""
+    """A noise level as input of the network."""
     return 1000 * sigma
 
 
 def _along_batch(sigma: Sigma) -> float | Tensor:
-    """Shaped to multiply latents."""
+    """Sigma in a shape that broadcasts to latents."""
     if not isinstance(sigma, Tensor) or sigma.ndim == 0:
         return sigma
     sigma = sigma.to(torch.float32)

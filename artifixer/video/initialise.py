@@ -1,5 +1,5 @@
-"""Initial weights of the transformer: all of them for training from nothing, and those of the
-layers that the paper adds to Wan 2.1 (section 4.1).
+"""Initial weights of the transformer: for training from scratch, and for the layers that the paper
+adds to Wan 2.1 (section 4.1).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ ADDED_LAYERS = (
 def initialise(
     transformer: VideoTransformer, generator: torch.Generator, zeros: bool = True
 ) -> None:
-    """Draw all weights for training from nothing.
+    """Draw all weights for training from scratch.
 
     Linear layers are uniform within sqrt(3 / inputs), norms 1, biases 0, modulation small. zeros:
-    the head, and what the paper adds as zeros, start at zero; False draws these and the biases too,
-    so that every weight has an effect (tests, benchmarks).
+    initialise the head and the paper's zero-initialised layers with zeros; False draws these and
+    the biases too, so that every weight has an effect (tests, benchmarks).
     """
     for name, parameter in sorted(transformer.named_parameters()):
         drawn = torch.empty(parameter.shape)
@@ -51,14 +51,15 @@ def initialise(
 
 
 def is_added_layer(name: str) -> bool:
-    """Whether a tensor belongs to a layer that Wan 2.1 does not have."""
+    """Whether a tensor belongs to a layer that Wan 2.1 lacks."""
     return any(part in ADDED_LAYERS for part in name.split("."))
 
 
 def initial_added_layer(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """The start of a layer that Wan 2.1 does not have, so that the model begins as Wan 2.1:
-    opacity, rays and reference values contribute nothing (zeros); reference keys are an ordinary
-    linear layer with a norm of ones (paper section 4.1)."""
+    """Initial values of a layer that Wan 2.1 lacks (paper section 4.1). The initial model equals
+    Wan 2.1: opacity, rays and reference values are zeros; reference keys are a default linear
+    layer, their norm is ones.
+    """
     if "reference_key_norm" in name:
         return torch.ones(shape)
     if "reference_key" not in name:

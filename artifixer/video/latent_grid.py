@@ -1,23 +1,20 @@
-"""How pixel frames are counted in latent frames: shared by the configs of all autoencoders."""
+"""Conversion between numbers of pixel and latent frames, for the configs of all autoencoders."""
 
 from __future__ import annotations
 
 
 class LatentGrid:
-    """Latent frame 0 stands for one pixel frame, every later one for ``temporal_factor`` of them.
+    """Latent frame 0 represents one pixel frame, every later one ``temporal_factor`` of them.
 
-    A config that inherits this offers ``spatial_factor`` (pixels per latent, along each side) and
-    ``temporal_factor``.
+    Subclasses have ``spatial_factor`` (pixels per latent along each side) and ``temporal_factor``.
     """
 
     temporal_factor: int
 
     def latent_frames(self, frames: int) -> int:
-        """Latent frames that ``frames`` pixel frames need; a last incomplete group
-        counts as one.
-        """
+        """Latent frames of ``frames`` pixel frames, including an incomplete last group."""
         return 1 + -(-(frames - 1) // self.temporal_factor)
 
     def pixel_frames(self, latent_frames: int) -> int:
-        """Pixel frames of a clip that starts with latent frame 0."""
+        """Pixel frames of a clip of ``latent_frames`` latent frames."""
         return 1 + self.temporal_factor * (latent_frames - 1)

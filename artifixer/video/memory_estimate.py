@@ -1,9 +1,8 @@
-"""How much memory a roll-out takes, by part, before anything is loaded; and whether a device has
-that much.
+"""Memory of a rollout by part, estimated before anything is loaded, and the check against a device.
 
 In: a model's configuration, the size of its frames, the number of reference photos. Out: bytes.
-Weights and caches are exact; what computing takes beside them is a formula with measured factors,
-meant to be a little high.
+Weights and caches are exact; activations follow a formula with measured factors that slightly
+overestimates.
 """
 
 from __future__ import annotations
@@ -23,53 +22,70 @@ from artifixer.video.transformer import VideoTransformer
 from artifixer.video.transformer_config import VideoTransformerConfig
 from artifixer.video.vae import AutoencoderConfig, VaeConfig, build_vae
 
-#: Values per pixel and ``base_dim`` that Wan's encoder and decoder hold at their peak, and what a
-#: clip's memory keeps (measured).
+#: Peak number of values per pixel and ``base_dim`` in Wan's encoder and decoder, and number of
+#: values in the decoder's state between calls (measured).
 WAN_ENCODER_PEAK, WAN_DECODER_PEAK, WAN_DECODER_MEMORY = 40, 54, 25
 
-#: Blocks of frames that are under way at the same time: being read, generated, decoded.
+#: Blocks that are processed concurrently: read, generated, decoded.
 BLOCKS_UNDER_WAY = 3
 
-#: What CUDA, cuDNN and the allocator's rounding take beside tensors, bytes.
+#: Memory of CUDA, cuDNN and the allocator's rounding besides tensors, bytes.
 CUDA_OVERHEAD = 1_500_000_000
 
 GIGABYTE = 1e9
 
-#: Longest sides of smaller frames that an error suggests, in this order.
+#: Longest sides that an error may suggest, in this order.
 SUGGESTED_SIZES = (1280, 1024, 960, 832, 640, 512, 384, 256, 192, 128)
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What a roll-out is made of. width, height: of the model's frames, pixels. references: photos.
-    offload: layers in host memory. clip_frames: pixel frames of the clips that the teacher makes at
-    once, without a cache of frames; None for block by block."""
+    """The properties of a rollout that determine its memory."""
 
     width: int
+    """Width of the model's frames, pixels."""
+
     height: int
+    """Height of the model's frames, pixels."""
+
     references: int = 6
+    """Number of reference photos."""
+
     dtype: torch.dtype = torch.bfloat16
+    """dtype of weights and activations."""
+
     offload: bool = False
+    """Keep the transformer's layers in host memory."""
+
     clip_frames: int | None = None
+    """Pixel frames per clip of the teacher, which has no key-value cache; None for the few-step
+    generator, block by block."""
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on the device, by part.
-
-    transformer, vae: weights. window: keys and values of the frames that are attended to.
-    references: theirs, all photos together. text: keys and values of the prompt. activations: what
-    a layer computes with, and a block's conditions. vae_activations: likewise, with what encoder
-    and decoder remember of the clip.
-    """
+    """Bytes on the device, by part."""
 
     transformer: int
+    """Weights of the transformer."""
+
     vae: int
+    """Weights of the autoencoder."""
+
     window: int
+    """Keys and values of the frames in the window."""
+
     references: int
+    """Keys and values of all reference photos."""
+
     text: int
+    """Keys and values of the prompt."""
+
     activations: int
+    """Activations of a layer, and the conditions of a block."""
+
     vae_activations: int
+    """Activations of the autoencoder, including the state of its causal convolutions."""
 
     @property
     def total(self) -> int:
@@ -77,7 +93,7 @@ class MemoryEstimate:
 
 
 def memory_estimate(config: ModelConfig, plan: MemoryPlan) -> MemoryEstimate:
-    """The parts of a roll-out on its device."""
+    """The memory of a rollout by part."""
     network, itemsize = config.transformer, plan.dtype.itemsize
     tokens = (plan.width // config.grid) * (plan.height // config.grid)  # per latent frame
     keys_and_values = 2 * network.layers * network.width * itemsize  # per token
@@ -108,10 +124,10 @@ def memory_estimate(config: ModelConfig, plan: MemoryPlan) -> MemoryEstimate:
 def check_memory(
     config: ModelConfig, plan: MemoryPlan, device: torch.device, option: str = "--model"
 ) -> None:
-    """Raise ``InputError`` when the model does not fit into what the device has free: by how much,
-    and what would fit.
+    """Raise ``InputError`` when the model does not fit into the device's free memory, with the
+    excess and alternatives that fit.
 
-    option: what named the model, for the message.
+    option: command-line option that selected the model, for the message.
     """
     free = free_memory(device)
     estimate = memory_estimate(config, plan)
@@ -133,7 +149,7 @@ def check_memory(
 
 
 def part_rows(estimate: MemoryEstimate) -> Iterator[tuple[str, int]]:
-    """The parts with their names for a reader."""
+    """The parts with their names in messages."""
     yield "weights", estimate.transformer + estimate.vae
     yield "window cache", estimate.window
     yield "reference cache", estimate.references
@@ -143,7 +159,7 @@ def part_rows(estimate: MemoryEstimate) -> Iterator[tuple[str, int]]:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that the device can still give."""
+    """Free memory of the device, bytes."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return available_memory()
@@ -151,7 +167,7 @@ def free_memory(device: torch.device) -> int:
 
 @lru_cache(maxsize=8)
 def parameter_count(config: VideoTransformerConfig) -> int:
-    """Values in the transformer's weights."""
+    """Number of values in the transformer's weights."""
     with torch.device("meta"):
         one, two = (VideoTransformer(replace(config, layers=layers)) for layers in (1, 2))
     first, second = (
@@ -161,21 +177,22 @@ def parameter_count(config: VideoTransformerConfig) -> int:
 
 
 def layer_parameter_count(config: VideoTransformerConfig) -> int:
-    """Values in the weights of one layer."""
+    """Number of values in the weights of one layer."""
     return parameter_count(replace(config, layers=2)) - parameter_count(replace(config, layers=1))
 
 
 @lru_cache(maxsize=8)
 def vae_parameter_count(config: AutoencoderConfig) -> int:
-    """Values in the autoencoder's weights."""
+    """Number of values in the autoencoder's weights."""
     return sum(tensor.numel() for tensor in build_vae(config, "meta").network.state_dict().values())
 
 
 def _bytes_per_token(network: VideoTransformerConfig, itemsize: int) -> int:
-    """What a layer holds per token of the block at its peak (compared with a trace of all tensors):
-    in the feed-forward network its hidden values before and after the activation, or in attention
-    to references queries and results with their turned copies in float32. Beside either, what
-    opacity and rays say of the token."""
+    """Peak memory of a layer per token of the block (verified with a trace of all tensors): hidden
+    values of the feed-forward network before and after the activation, or queries and results of
+    the attention to references with float32 copies transformed by PRoPE; plus the values of opacity
+    and rays.
+    """
     feed_forward = 2 * network.ffn_width * itemsize + network.width * (2 * itemsize + 2 * 4)
     attention = network.width * (5 * itemsize + 4 * 4)
     return (
@@ -184,8 +201,8 @@ def _bytes_per_token(network: VideoTransformerConfig, itemsize: int) -> int:
 
 
 def _vae_activations(config: ModelConfig, pixels: int, frames: int, itemsize: int) -> int:
-    """Encoder and decoder at their peaks at the same time; with the residual a second decoder,
-    whose turn it is after the first's.
+    """Encoder and decoder at their peaks at the same time; with the residual also the state of a
+    second decoder, which runs after the first one.
     """
     if isinstance(config.vae, VaeConfig):
         per_pixel = config.vae.base_dim * (
@@ -199,7 +216,7 @@ def _vae_activations(config: ModelConfig, pixels: int, frames: int, itemsize: in
 def _what_fits(
     config: ModelConfig, plan: MemoryPlan, device: torch.device, free: int
 ) -> Iterator[str]:
-    """Changes that make it fit, the smallest first."""
+    """Changes of the plan or model that fit, smallest change first."""
 
     def fits(config: ModelConfig, plan: MemoryPlan) -> bool:
         return memory_estimate(config, plan).total + _overhead(device) <= free
@@ -246,7 +263,7 @@ def _what_fits(
 
 
 def _embedded_config(name: str) -> ModelConfig | None:
-    """Of a model that is part of the package; None where an installation lacks it."""
+    """Config of a model in the package; None where an installation lacks it."""
     try:
         return locate_model(name).config
     except InputError:
@@ -269,7 +286,5 @@ def default_plan(
     device: torch.device,
     offload: bool = False,
 ) -> MemoryPlan:
-    """The plan for frames of any size on a device, with the type of arithmetic that is
-    usual there.
-    """
+    """The plan for frames of any size on a device, in its default dtype."""
     return MemoryPlan(*config.model_size(width, height), references, default_dtype(device), offload)

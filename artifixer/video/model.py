@@ -17,41 +17,39 @@ from artifixer.video.transformer import VideoTransformer
 from artifixer.video.transformer_config import VideoTransformerConfig
 from artifixer.video.vae import AutoencoderConfig, Vae
 
-#: Models known by name that take prompts.
+#: Named models that take prompts.
 PROMPT_MODELS = ("1.3b", "14b")
 
 CameraScaleRule = Literal["metric", "median_depth"]
 
 #: ``improve``: the model's own source and steps, the default. ``generate``: opacity mixing, so that
-#: empty parts are generated from noise and another seed generates other content.
+#: empty regions are generated from noise and depend on the seed.
 Mode = Literal["improve", "generate"]
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model's architecture and what it was trained for. The defaults are the released
-    generator's.
-
-    The names of the fields are the keys of ``config.json``.
+    """A model's architecture and the settings that it was trained for. The defaults are the
+    released generator's. The names of the fields are the keys of ``config.json``.
     """
 
     name: str
-    """What the model is called in messages and reports."""
+    """Name in messages and reports."""
 
     transformer: VideoTransformerConfig
-    """The network."""
+    """Architecture of the transformer."""
 
     vae: AutoencoderConfig
-    """The autoencoder."""
+    """Architecture of the autoencoder."""
 
     camera_scale: CameraScaleRule = "metric"
-    """Unit of length that the weights were trained in, see ``scenes/scale.py``."""
+    """Kind of camera scale that the weights were trained with, see ``scenes/scale.py``."""
 
     takes_text: bool = True
     """Whether the weights were trained with prompts."""
 
     takes_references: bool = True
-    """Whether they were trained with reference photos."""
+    """Whether the weights were trained with reference photos."""
 
     source: SourceKind = "mixing"
     """Start of the flow."""
@@ -73,24 +71,24 @@ class ModelConfig:
     """Latent frames generated together."""
 
     window_frames: int = 21
-    """Latent frames attended to in all."""
+    """Latent frames that a block attends to, including its own."""
 
     sink_frames: int = 7
     """Latent frames at the beginning of the rollout that stay in the window."""
 
     shift: float = 5.0
-    """Of the noise levels (``FlowSchedule``)."""
+    """Shift of the noise levels (``FlowSchedule``)."""
 
     second_strength: float = 1.0
     """Blend weight of the second pass (ArtiFixer 3D+) on opaque pixels: 0 keeps the render, 1 takes
     the model's output."""
 
     smooth_cells: int = 0
-    """In the mode ``improve``, smooth empty parts down to cells of so many pixels
-    (``FinishConfig``); 0 for not at all."""
+    """Size of the cells of the smooth fill of empty regions in the mode ``improve``, pixels
+    (``FinishConfig``); 0 for no fill."""
 
     default_size: int | None = None
-    """Longest side of the frames in pixels where none is asked for; None for that of the photos."""
+    """Default of the longest side of the frames, pixels; None for that of the photos."""
 
     def __post_init__(self) -> None:
         for name, ours, theirs in (
@@ -139,9 +137,7 @@ class ModelConfig:
         )
 
     def finish(self, mode: Mode = "improve") -> FinishConfig:
-        """The last step of the model's frames in a mode. ``generate`` does not smooth
-        empty parts.
-        """
+        """The model's settings of ``finish`` in a mode; ``generate`` has no smooth fill."""
         return FinishConfig(
             self.keep_residual, smooth_cells=self.smooth_cells if mode == "improve" else 0
         )
@@ -157,9 +153,7 @@ class ModelConfig:
         return self.vae.spatial_factor * self.transformer.patch_size
 
     def model_size(self, width: int, height: int) -> tuple[int, int]:
-        """The nearest size that the model takes; ties go to the even multiple, as in the
-        release.
-        """
+        """The nearest size that the model accepts; ties round to even, as in the release."""
         return max(self.grid, round(width / self.grid) * self.grid), max(
             self.grid, round(height / self.grid) * self.grid
         )
@@ -167,9 +161,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Model:
-    """A model with its weights. stream: moves the transformer's layers to the device when they are
-    needed, see ``load_model``.
-    """
+    """A model with its weights. stream: copies offloaded layers, see ``load_model``."""
 
     config: ModelConfig
     transformer: VideoTransformer
@@ -199,7 +191,7 @@ class Model:
 
 
 def no_text_encoder(config: ModelConfig) -> str:
-    """Error for a prompt to a model that cannot read it."""
+    """Error message for a prompt to a model without a text encoder."""
     if not config.takes_text:
         return (
             f"--prompt: model {config.name} takes no text; models that do: "

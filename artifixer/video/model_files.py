@@ -1,6 +1,6 @@
-"""Models and their files: find, load, save and convert.
+"""Model files: find, load and convert.
 
-In: a name or a path. Out: ``ModelFiles`` (where the parts are) or ``Model`` (with weights).
+In: a name or a path. Out: ``ModelFiles`` (locations of the parts) or ``Model`` (with weights).
 Formats: ``checkpoints/ours``, ``checkpoints/release``, ``checkpoints/wan``; ``convert_model``
 writes our folder from any of them, or the release's ``.pt``.
 """
@@ -34,12 +34,11 @@ from artifixer.video.vae import build_vae
 
 
 def locate_model(name_or_path: str | Path) -> ModelFiles:
-    """Find a model's files and read its configuration, no weights.
+    """Find a model's files and read its configuration, but no weights.
 
     name_or_path: a name in ``NAMED_MODELS``, one of our folders, a Wan 2.1 folder of diffusers, or
     the release's ``.pt`` or sharded checkpoint (or its folder) with Wan's ``vae/`` beside it.
-    Raises ``InputError`` when files are missing, for named models with what to download and where
-    to.
+    Raises ``InputError`` when files are missing; for named models it lists the downloads.
     """
     named = NAMED_MODELS.get(str(name_or_path))
     if named is not None:
@@ -94,11 +93,11 @@ def load_model(
 ) -> Model:
     """A model with its weights on the device, for inference.
 
-    dtype: of the weights; None for ``default_dtype(device)``. offload: the transformer's layers
-    stay in host memory and are copied to the device one by one while others compute. seed: of
-    layers that Wan 2.1 does not have, when its own weights are loaded. Weights are mapped and
-    converted one by one, so that the model is in host memory no more than once. Raises
-    ``InputError`` as ``locate_model`` and ``check_tensors`` do.
+    dtype: of the weights; None for ``default_dtype(device)``. offload: keep the transformer's
+    layers in host memory and copy each to the device while others compute. seed: of the initial
+    values of layers that Wan 2.1 lacks, when its weights are loaded. Weights are mapped and
+    converted one by one, so that host memory holds the model at most once. Raises ``InputError`` as
+    ``locate_model`` and ``check_tensors`` do.
     """
     files = name_or_path if isinstance(name_or_path, ModelFiles) else locate_model(name_or_path)
     config, device = files.config, torch.device(device)
@@ -110,13 +109,13 @@ def load_model(
     load_into(vae.network, open_tensors(files.vae), device, dtype)
     text_encoder = None
     if files.text_encoder is not None:
-        # on the CPU: it is large, needed once, and its results are kept
+        # on the CPU: it is large, used once per prompt, and its results are cached
         text_encoder = TextEncoder(files.text_encoder, config.text)
     return _ready(Model(config, transformer, vae, text_encoder), device, offload)
 
 
 def default_dtype(device: torch.device | str) -> torch.dtype:
-    """bfloat16 on a GPU, as the release computes; float32 on a CPU."""
+    """bfloat16 on a GPU, as in the release; float32 on a CPU."""
     return torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
 
 
@@ -127,8 +126,8 @@ def random_model(
     dtype: torch.dtype | None = None,
     offload: bool = False,
 ) -> Model:
-    """A model with random weights in all its layers, made where they are needed: for tests and for
-    measurements of speed and memory.
+    """A model with random weights, generated on their device: for tests and for measurements of
+    speed and memory.
     """
     device = torch.device(device)
     dtype = dtype or default_dtype(device)
@@ -154,12 +153,11 @@ def convert_model(
     dtype: torch.dtype | None = None,
     part_bytes: int | None = None,
 ) -> ModelConfig:
-    """Make our folder of any model that loads. Weights keep their type unless ``dtype`` says
-    another; the text encoder is linked to.
+    """Convert any model to our folder format; the text encoder is linked. dtype: of the weights;
+    None keeps theirs. part_bytes: as in ``save_model``.
 
-    A ``folder`` that ends in .pt becomes a checkpoint as the public release has it, of the
-    transformer alone. Tensors go from file to file one by one: a model larger than the memory
-    converts too.
+    A ``folder`` with the suffix .pt becomes a checkpoint in the public release's format, with the
+    transformer alone. Tensors are copied one by one: the model may exceed the memory.
     """
     files = locate_model(source)
     if folder.suffix == ".pt":
@@ -181,8 +179,8 @@ def convert_model(
 
 
 def _ready(model: Model, device: torch.device, offload: bool) -> Model:
-    """For inference; with ``offload`` the layers stream, and what is not in layers lies on the
-    device.
+    """The model in inference mode; with ``offload`` its layers are streamed, and all other weights
+    are on the device.
     """
     model.transformer.eval().requires_grad_(False)
     model.vae.network.eval().requires_grad_(False)
@@ -204,7 +202,7 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
 
 
 def _random_tensor(name: str, like: Tensor, random: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """Norms start at one, biases are small, matrices keep the size of what they multiply."""
+    """Norms are ones, biases small, matrices preserve the variance of their input."""
     values = torch.empty(like.shape, dtype=dtype, device=random.device)
     if "norm" in name and not name.endswith("bias"):
         return values.fill_(1)

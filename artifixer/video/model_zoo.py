@@ -1,4 +1,4 @@
-"""Models known by name: what each is, what has to be downloaded for it, and where its folder is."""
+"""Named models: descriptions, downloads, and folders."""
 
 from __future__ import annotations
 
@@ -14,30 +14,46 @@ from artifixer.video.vae import VaeConfig
 
 @dataclass(frozen=True)
 class HubFiles:
-    """Files to download. what: which part of the model. size: about, gigabytes."""
+    """Files to download from the Hugging Face hub."""
 
     repository: str
+    """Name of the repository."""
+
     files: tuple[str, ...]
+    """File names or patterns."""
+
     what: str
+    """Part of the model."""
+
     size: float
+    """Approximate size, gigabytes."""
+
     licence: str
+    """Licence of the files."""
+
     is_optional: bool = False
+    """Whether the model works without them."""
 
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A model known by name. config: None for an embedded one, whose folder has it. downloads: what
-    its folder is filled with.
-    """
+    """A named model."""
 
     name: str
+    """Value of ``--model``."""
+
     about: str
+    """One-line description."""
+
     config: ModelConfig | None = None
+    """None for an embedded model, whose folder contains it."""
+
     downloads: tuple[HubFiles, ...] = ()
+    """Contents of its folder; empty for an embedded model."""
 
     @property
     def folder(self) -> Path:
-        """Where its files are expected."""
+        """The folder of its files."""
         return embedded_folder(self.name) if self.config is None else models_folder() / self.name
 
 
@@ -67,7 +83,7 @@ def _release(
     return NamedModel(name, about, ModelConfig(name, transformer, VaeConfig()), downloads)
 
 
-#: Sizes of the checkpoints are those of float32; bfloat16 files load too and take half.
+#: Sizes of checkpoints are for float32; bfloat16 files are supported too and have half the size.
 NAMED_MODELS: dict[str, NamedModel] = {
     "tiny": NamedModel(
         "tiny",
@@ -99,14 +115,12 @@ assert (
 
 
 def embedded_folder(name: str) -> Path:
-    """The folder of a model that is part of this package."""
+    """The folder of a model in this package."""
     return Path(__file__).parents[1] / "weights" / name
 
 
 def models_folder() -> Path:
-    """The user's folder of downloaded models, one folder each: below ``$XDG_DATA_HOME``, or
-    ``~/.local/share``.
-    """
+    """The user's folder of downloaded models, below ``$XDG_DATA_HOME`` or ``~/.local/share``."""
     return (
         Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
         / "artifixer"
@@ -115,7 +129,7 @@ def models_folder() -> Path:
 
 
 def missing_model(named: NamedModel) -> str:
-    """One line: what is missing, what to download, where to, and what works without."""
+    """Error message for missing files: what to download, and where to put it."""
     if not named.downloads:
         return (
             f"--model {named.name}: {named.folder} is missing; this installation is incomplete, "

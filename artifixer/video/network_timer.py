@@ -1,7 +1,7 @@
-"""Time and number of the calls of a network, measured by hooks while a context is open.
+"""Number and duration of the calls of a network, measured by hooks within a context.
 
 In: a module and its device. Out: seconds of each ``forward``. On CUDA the time is measured with
-events, so that no call waits for the device; the durations are known when the context has ended.
+events, without synchronisation; durations are available when the context has ended.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import nn
 
 
 class NetworkTimer:
-    """Counts the calls of ``network`` and measures each.
+    """Counts and times the calls of ``network``.
 
-    clock: of a CPU, such as ``time.process_time`` to leave out other load on the machine.
+    clock: used on a CPU, such as ``time.process_time`` to exclude other load on the machine.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class NetworkTimer:
 
     @property
     def seconds_per_call(self) -> tuple[float, ...]:
-        """Duration of each call in order; on CUDA empty while the context is open."""
+        """Duration of each call in order; on CUDA empty until the context has ended."""
         return tuple(self._seconds)
 
     @property

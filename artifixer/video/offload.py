@@ -1,9 +1,9 @@
-"""Layer streaming: a model larger than the GPU, its layers kept in host memory and copied to the
-device just ahead of their use.
+"""Layer streaming for models larger than the GPU: layers are kept in host memory and copied to the
+device ahead of their use.
 
-In: equal layers of a model that lie in host memory. While a layer computes, the next ones are
-copied into a few slots on the device, which the layers share. On a CPU the same moves happen
-without a second device, with bit-equal results. Inference only.
+In: layers of a model in host memory, all of the same shapes. While a layer computes, the next ones
+are copied into a few slots on the device that all layers share. On a CPU the same copies happen
+within host memory, with bit-identical results. Inference only.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 @dataclass
 class _Slot:
-    """Device memory for one layer. ``layer``: which one's values are in it, or on their way.
-    ``filled``, ``free``: events on CUDA.
+    """Device memory for one layer. ``layer``: index of the layer that it holds or is being filled
+    with. ``filled``, ``free``: CUDA events.
     """
 
     tensors: dict[str, Tensor]
@@ -30,19 +30,19 @@ class _Slot:
 
 
 class LayerStream:
-    """Streams ``layers`` to ``device``; ``close`` ends it and leaves the layers in host memory as
-    they were.
+    """Streams ``layers`` to ``device`` until ``close``; the layers' own tensors stay in host
+    memory.
 
-    Layers must have the same tensors by name, shape and type. A layer's ``forward`` finds its
-    weights on the device by itself, as long as layers run in order (out of order works too, at the
-    price of waiting); other methods of a layer need ``with stream.layer(index)``.
+    Layers must have the same tensors by name, shape and dtype. Hooks put a layer's weights on the
+    device for ``forward``; layers may run out of order, but then wait for their copy. Other methods
+    of a layer need ``with stream.layer(index)``.
     """
 
     def __init__(
         self, layers: Sequence[nn.Module], device: torch.device | str, ahead: int = 1
     ) -> None:
-        """ahead: how many layers are copied before they are needed; device memory is that of
-        ``ahead + 1`` layers.
+        """ahead: number of layers that are prefetched; needs device memory for ``ahead + 1``
+        layers.
         """
         assert ahead >= 1, f"{ahead} layers ahead"
         self.layers, self.device = list(layers), torch.device(device)
@@ -86,7 +86,7 @@ class LayerStream:
             self._leave(index)
 
     def in_turn(self) -> Iterator[Any]:
-        """All layers, each with its weights on the device until the next one is asked for."""
+        """All layers in order, each with its weights on the device until the next iteration."""
         for index in range(len(self.layers)):
             with self.layer(index) as layer:
                 yield layer
@@ -116,8 +116,8 @@ class LayerStream:
             tensor.data = self._host[index][name]
 
     def _fetch(self, index: int, wanted: list[int]) -> _Slot:
-        """The slot that holds a layer, or will when the copy begun here has ended; it takes the
-        place of a layer that is not ``wanted``.
+        """The slot of a layer, which is filled asynchronously if it does not hold the layer yet;
+        evicts a layer that is not ``wanted``.
         """
         held = [slot for slot in self._slots if slot.layer == index]
         if held:
@@ -143,8 +143,8 @@ def _named_tensors(layer: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _host_tensors(layer: nn.Module, pin: bool) -> dict[str, Tensor]:
-    """The layer's tensors in host memory, page-locked for copies that run beside the computation;
-    the layer then uses these.
+    """The layer's tensors in host memory. pin: replace them by page-locked copies, for transfers
+    concurrent with computation.
     """
     tensors = {}
     for name, tensor in _named_tensors(layer):

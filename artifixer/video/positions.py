@@ -1,13 +1,13 @@
-"""Where tokens are: rotary embedding over frame, row and column (RoPE), and over cameras and pixels
-(PRoPE).
+"""Positional encodings: rotary embedding over frame, row and column (RoPE), and over cameras and
+pixels (PRoPE).
 
 In: indices of frames, rows and columns, camera matrices. Out: tables, and queries, keys and values
-turned by them. Tokens are ordered by frame (or view), row, column. RoPE serves attention among the
-video's own tokens, PRoPE attention from the video to reference photos (paper section 4.1).
+transformed by them. Tokens are ordered by frame (or view), row, column. RoPE is for self-attention
+of the video's tokens, PRoPE for attention from the video to reference photos (paper section 4.1).
 
-Angles are computed in float64 at whatever index is asked for, and used in float32: there is no
-longest video. (The release's inference rounds its tables to bfloat16 and ends at 1024 latent
-frames; in float32 the numbers are the same.)
+Angles are computed in float64 for any index and used in float32: the length of a video is not
+limited. (The release's inference rounds its tables to bfloat16 and is limited to 1024 latent
+frames; in float32 the values are equal.)
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch import Tensor
 
 from artifixer.geometry.transforms import invert_rigid
 
-#: Slowest wavelengths of the two embeddings, in positions over 2 pi.
+#: Longest wavelengths of the two embeddings, in positions over 2 pi.
 ROPE_BASE = 10_000.0
 PROPE_BASE = 100.0
 
-#: PRoPE's shares: half of a head's channels see cameras in groups of four, a quarter each columns
-#: and rows as pairs.
+#: PRoPE's split of a head's channels: half encode cameras in groups of four, a quarter each encode
+#: columns and rows in pairs.
 CAMERA_GROUP = 4
 PROPE_DIVISOR = 8
 
@@ -41,7 +41,7 @@ def rope_table(
     """Cosine and sine of each pair of channels, for the tokens of ``frames`` latent frames from
     ``first_frame`` on.
 
-    Rows and columns have a third of the pairs each (rounded down), frames the rest.
+    Rows and columns get a third of the pairs each (rounded down), frames the remaining ones.
     """
     axis_width = 2 * (head_width // 6)
     shape = (frames, rows, columns)
@@ -68,13 +68,13 @@ def rope_table(
 def rotate_pairs(
     x: Float[Tensor, "batch tokens heads width"], table: Float[Tensor, "tokens pairs 2"]
 ) -> Float[Tensor, ...]:
-    """Turn each two neighbouring channels (a, b) into (a cos - b sin, a sin + b cos), in float32;
-    ``table`` from ``rope_table``.
+    """Rotate each pair of neighbouring channels (a, b) to (a cos - b sin, a sin + b cos), in
+    float32. table: from ``rope_table``.
     """
     pairs = x.to(table.dtype).unflatten(-1, (-1, 2))
     if torch.compiler.is_compiling():
         turned = rotate_pairs_real(pairs, table)
-    else:  # one complex product: on a CPU 15 to 30 times faster than the same in real numbers
+    else:  # a complex product: on a CPU 15 to 30 times faster than real arithmetic
         turned = torch.view_as_real(
             torch.view_as_complex(pairs) * torch.view_as_complex(table)[:, None]
         )
@@ -84,7 +84,7 @@ def rotate_pairs(
 def rotate_pairs_real(
     pairs: Float[Tensor, "batch tokens heads pairs 2"], table: Float[Tensor, "tokens pairs 2"]
 ) -> Float[Tensor, "batch tokens heads pairs 2"]:
-    """The twin of the complex product, for compilers that only fuse real numbers."""
+    """The complex product in real arithmetic, for compilers that fuse only that."""
     a, b = pairs.unbind(dim=-1)
     cos, sin = table[:, None].unbind(dim=-1)
     return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1)
@@ -92,15 +92,16 @@ def rotate_pairs_real(
 
 @dataclass(frozen=True)
 class ViewPositions:
-    """Cameras of some views and the places of tokens in them, for PRoPE.
-
-    projections: world to normalised image, lifted to 4x4; unprojections: its inverse. table: cosine
-    and sine per token of a view for (column, row), the same for all views.
-    """
+    """Cameras of views and positions of tokens in them, for PRoPE."""
 
     projections: Float[Tensor, "batch views 4 4"]
+    """World to normalised image, lifted to 4x4."""
+
     unprojections: Float[Tensor, "batch views 4 4"]
+    """Inverse of ``projections``."""
+
     table: Float[Tensor, "tokens_per_view 2 quarter_pairs 2"]
+    """Cosine and sine per token of a view for (column, row), the same for all views."""
 
     @staticmethod
     def of_cameras(
@@ -136,22 +137,22 @@ class ViewPositions:
     def query(
         self, x: Float[Tensor, "batch tokens heads width"]
     ) -> Float[Tensor, "batch tokens heads width"]:
-        """Queries of these views' tokens: logits with ``key_or_value`` keys then see only the
-        cameras relative to each other.
+        """Encoded queries of these views' tokens: their logits with ``key_or_value`` keys depend on
+        relative cameras only.
         """
         return prope(x, self.projections.mT, self.table)
 
     def key_or_value(
         self, x: Float[Tensor, "batch tokens heads width"]
     ) -> Float[Tensor, "batch tokens heads width"]:
-        """Keys or values of these views' tokens."""
+        """Encoded keys or values of these views' tokens."""
         return prope(x, self.unprojections, self.table)
 
     def result(
         self, x: Float[Tensor, "batch tokens heads width"]
     ) -> Float[Tensor, "batch tokens heads width"]:
-        """What the queries of these views gathered from ``key_or_value`` values, brought into the
-        queries' own views.
+        """The attention output of these views' queries over ``key_or_value`` values, transformed to
+        the queries' views.
         """
         return prope(x, self.projections, self.table, backwards=True)
 
@@ -162,11 +163,11 @@ def prope(
     table: Float[Tensor, "tokens_per_view 2 quarter_pairs 2"],
     backwards: bool = False,
 ) -> Float[Tensor, "batch tokens heads width"]:
-    """Multiply the first half of each head by the view's matrix, four channels at a time, and turn
-    the other half by column and row.
+    """Multiply the first half of each head by the view's matrix, four channels at a time, and
+    rotate the other half by column and row, in float32.
 
-    Each quarter's pairs are (i, i + width / 8); forward is clockwise: (a cos + b sin, b cos - a
-    sin). In float32.
+    The pairs of each quarter are (i, i + width / 8) and are rotated clockwise: (a cos + b sin,
+    b cos - a sin); backwards: by the opposite angle.
     """
     by_view = x.to(table.dtype).unflatten(1, (matrices.shape[1], -1))
     cameras, places = by_view.chunk(2, dim=-1)
@@ -193,15 +194,15 @@ def _angles(
 
 
 def _lifted(Ks: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4 4"]:
-    """4x4 with the intrinsics in the corner and 1 after them."""
+    """4x4 matrices: intrinsics in the upper left, 1 in the last diagonal entry."""
     lifted = torch.eye(4, device=Ks.device, dtype=Ks.dtype).repeat(*Ks.shape[:-2], 1, 1)
     lifted[..., :3, :3] = Ks
     return lifted
 
 
 def _inverse_Ks(Ks: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """Inverse of intrinsics without skew; written out, since a GPU solver would make the
-    host wait.
+    """Inverse of intrinsics without skew, in closed form, since a GPU solver would synchronise with
+    the host.
     """
     inverse = torch.zeros_like(Ks)
     for axis in range(2):

@@ -56,11 +56,11 @@ class TeacherSampler:
     """Steps, guidance and source."""
 
     negative_text: Float[Tensor, "1 tokens width"] | None = None
-    """Embedding that guidance leads away from; None for no prompt."""
+    """Embedding of the negative prompt; None for no prompt."""
 
     clip_frames: int = TEACHER_FRAMES
-    """Pixel frames per clip. Longer videos are cut into clips that are sampled independently, as in
-    the public release."""
+    """Pixel frames per clip. Longer videos are split into clips that are sampled independently, as
+    in the public release."""
 
     @staticmethod
     def for_model(
@@ -80,22 +80,22 @@ class TeacherSampler:
 
 @dataclass(frozen=True)
 class RolloutConfig:
-    """How a rollout runs."""
+    """Settings of a rollout."""
 
     sampler: SampleConfig | TeacherSampler
     """The few-step generator block by block, or the teacher clip by clip."""
 
     finish: FinishConfig = field(default_factory=FinishConfig)
-    """The last step of the decoded frames."""
+    """Post-processing of the decoded frames."""
 
     seed: int = 0
-    """Of the noise, which is drawn per block and step (``keyed_noise``)."""
+    """Seed of the noise, which is drawn per block and step (``keyed_noise``)."""
 
     first_block: int = 0
-    """Index that the first block has in the noise."""
+    """Index of the first block for the noise."""
 
     overlap: bool | None = None
-    """Encode and decode in threads beside the network; None for on a GPU only."""
+    """Encode and decode in threads concurrently with the network; None does so on a GPU only."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,9 @@ class RolloutBlock:
 
 
 class RolloutStore(Protocol):
-    """Keeps what an interrupted rollout needs to continue: per block the noisy latents of the
-    network's last call, per clip of the teacher its clean latents."""
+    """Storage for continuing an interrupted rollout: the noisy latents of the network's last call
+    per block, the clean latents per clip of the teacher.
+    """
 
     def load(self, block: int) -> Float[Tensor, "1 channels latent_frames h w"] | None:
         """Latents saved by an earlier run with the same input, model and configuration; None if
@@ -190,23 +191,29 @@ class _Rollout:
 
 @dataclass(frozen=True)
 class _EncodedBlock:
-    """A block ready for the network.
-
-    rgb, opacity: of the renders at the cameras' own size, without padding; rgb only where it enters
-    the frames. needed: latent frames up to the end of the clip, which exceed the block's in all but
-    the last block.
-    """
+    """A block before the network."""
 
     first: int
+    """First pixel frame."""
+
     input: BlockInput
+    """Latents and conditions."""
+
     needed: int
+    """Latent frames from the start of the block to the end of the clip; smaller than the block's
+    number only in a padded last block."""
+
     rgb: Float[Tensor, "frames height width 3"] | None
+    """Renders at the cameras' own size, without padding; None where ``finish`` does not use them.
+    """
+
     opacity: Float[Tensor, "frames height width"]
+    """Opacity of the renders, without padding."""
 
 
 @dataclass(frozen=True)
 class _SampledBlock:
-    """A block after the network. for_store: latents to save; None where the store has them."""
+    """A block after the network. for_store: latents to save; None if they are saved already."""
 
     encoded: _EncodedBlock
     clean_latents: Float[Tensor, "1 channels latent_frames h w"]
@@ -233,7 +240,7 @@ def _encoded(run: _Rollout) -> Iterator[_EncodedBlock]:
             is_first=latent_first == 0,
             latent_frames=latent_frames,
         )
-        # autocast may give latents of another type than the weights'
+        # under autocast the dtype of latents may differ from that of the weights
         latents = encoder.push(video).to(model.dtype)
         block = BlockInput(latent_first, latents, conditions.to(dtype=model.dtype))
         kept = min(count, len(cameras) - first)
@@ -290,8 +297,8 @@ def _sampled(run: _Rollout, encoded: Iterator[_EncodedBlock]) -> Iterator[_Sampl
 
 
 def _sampled_by_teacher(run: _Rollout, encoded: Iterator[_EncodedBlock]) -> Iterator[_SampledBlock]:
-    """Clean latents of each clip from the teacher. The store keeps the result itself, since later
-    clips do not depend on it.
+    """Clean latents of each clip from the teacher. The clean latents themselves are stored, since
+    later clips do not depend on the network's calls.
     """
     model, config, teacher = run.model, run.config, run.teacher
     assert teacher is not None, "expected the settings of the teacher"
@@ -357,7 +364,7 @@ def _decoded(run: _Rollout, sampled: Iterator[_SampledBlock]) -> Iterator[Rollou
 
 
 def _without_gradients(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, each computed without gradients; the reader's own setting is unchanged."""
+    """The same items, each computed without gradients; the caller's grad mode is unchanged."""
     with closing(items):  # type: ignore[type-var]
         while True:
             with torch.no_grad():

@@ -1,10 +1,10 @@
 """Few-step sampling: from the latents of renders to clean latents, block by block (paper section
 4.2).
 
-In: a network, latents of the renders with their conditions, noise keyed by its place. Out: clean
-latents. ``sample_blocks`` reads one block of latent frames, denoises it in a few calls that attend
-to earlier blocks through a cache, yields it, and only then reads the next, so that encoding and
-decoding run beside it. The teacher's sampler is in ``teacher.py``.
+In: a network, latents of the renders with their conditions, noise keyed by block and step. Out:
+clean latents. ``sample_blocks`` reads one block of latent frames, denoises it in a few calls that
+attend to earlier blocks through a cache, and yields it before it reads the next, so that encoding
+and decoding can run concurrently. The teacher's sampler is in ``teacher.py``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Latents = Float[Tensor, "batch channels latent_frames h w"]
 @dataclass(frozen=True)
 class BlockInput:
     """One block of latent frames. ``conditions`` are of exactly these frames; text and references
-    are the same for all blocks.
+    must be the same for all blocks.
     """
 
     first_latent_frame: int
@@ -51,46 +51,51 @@ class BlockInput:
 
 @dataclass(frozen=True)
 class AdaptiveSteps:
-    """Fewer network calls where less has to be invented: how empty a block is -> its number of
-    steps.
-
-    largest_emptiness: entry i is the largest emptiness that i + 1 steps serve; emptier blocks take
-    one step more than there are entries. Emptiness is 1 - the mean opacity of the block's pixels, 0
-    for opaque renders and 1 without any.
+    """Fewer network calls for opaque blocks, which leave less to generate: selects the number of
+    steps of a block by its empty fraction, 1 - the mean opacity of its pixels.
     """
 
-    largest_emptiness: tuple[float, ...] = (0.02, 0.1, 0.35)
+    max_empty_fractions: tuple[float, ...] = (0.02, 0.1, 0.35)
+    """Ascending; entry i is the maximum empty fraction for i + 1 steps. Blocks above the last entry
+    take one step more than there are entries."""
 
     def __post_init__(self) -> None:
-        assert list(self.largest_emptiness) == sorted(self.largest_emptiness), (
-            f"{self.largest_emptiness} do not grow"
+        assert list(self.max_empty_fractions) == sorted(self.max_empty_fractions), (
+            f"{self.max_empty_fractions} are not ascending"
         )
 
     def steps(self, opacity: Float[Tensor, "batch frames height width"]) -> int:
-        """Steps of a block; the emptiest clip of the batch decides. Waits for the device that holds
-        the opacity.
+        """Number of steps of a block, by the clip of the batch with the largest empty fraction.
+        Synchronises with the device of ``opacity``.
         """
-        emptiness = 1 - float(opacity.float().mean(dim=(1, 2, 3)).min())
-        return 1 + sum(emptiness > limit for limit in self.largest_emptiness)
+        empty_fraction = 1 - float(opacity.float().mean(dim=(1, 2, 3)).min())
+        return 1 + sum(empty_fraction > limit for limit in self.max_empty_fractions)
 
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How a roll-out runs; the defaults are the released generator's.
-
-    steps: network calls per block, or ``adaptive``: as many as ``adaptive_steps`` gives the block's
-    opacity. block_frames: latent frames generated together; window_frames: attended to in all;
-    sink_frames: of the roll-out's beginning, always among them. source: where the flow starts.
-    schedule: its noise levels.
-    """
+    """Settings of the few-step generator; the defaults are the released generator's."""
 
     steps: int | Literal["adaptive"] = 4
+    """Network calls per block, at least 1; ``adaptive`` selects them by ``adaptive_steps``."""
+
     block_frames: int = 7
+    """Latent frames generated together."""
+
     window_frames: int = 21
+    """Latent frames that a block attends to, including its own."""
+
     sink_frames: int = 7
+    """Latent frames at the beginning of the rollout that stay in the window."""
+
     source: SourceKind = "mixing"
+    """Start of the flow."""
+
     schedule: FlowSchedule = field(default_factory=FlowSchedule)
+    """Noise levels."""
+
     adaptive_steps: AdaptiveSteps = AdaptiveSteps()
+    """Number of steps by the empty fraction of a block."""
 
     def __post_init__(self) -> None:
         assert self.steps == "adaptive" or self.steps >= 1, f"{self.steps} steps"
@@ -106,14 +111,14 @@ class SampleConfig:
 
 
 class Noise(Protocol):
-    """Standard normal noise of a place: the same place always gives the same numbers."""
+    """Standard normal noise keyed by block and step: equal keys give equal numbers."""
 
     def __call__(self, block: int, step: int, shape: torch.Size) -> Latents: ...
 
 
 @dataclass(frozen=True)
 class NetworkCall:
-    """One call of the network, for whoever counts or compares."""
+    """One call of the network, for ``observe``."""
 
     block: int
     step: int
@@ -129,11 +134,11 @@ def keyed_noise(
     dtype: torch.dtype = torch.float32,
     sample: int = 0,
 ) -> Noise:
-    """Noise that depends on the seed, the sample, the block and the step alone: neither chunking,
-    nor a resume, nor the device changes it.
+    """Noise that depends only on seed, sample, block and step: neither chunking, nor a resume, nor
+    the device changes it.
 
-    It is drawn on the CPU in float32, since streams differ between devices. sample: index of the
-    batch's first clip in its data set.
+    It is drawn on the CPU in float32, since random streams differ between devices. sample: index of
+    the batch's first clip in its data set.
     """
 
     def noise(block: int, step: int, shape: torch.Size) -> Tensor:
@@ -162,30 +167,28 @@ def sample_blocks(
     observe: Callable[[NetworkCall], None] | None = None,
     replay: Callable[[int], Latents | None] | None = None,
 ) -> Iterator[Latents]:
-    """Clean latents of each block as soon as they are done; a block is read when the one before has
-    been taken.
+    """Clean latents of each block; a block is read after the one before has been yielded.
 
-    blocks: consecutive, the first at latent frame 0, each of ``config.block_frames``. Any number of
-    them: cost per block does not grow. exit_step: for training (self forcing). Each block ends at
-    the clean latents of this step, which alone carries gradients, also through the keys and values
-    of earlier blocks, all of which are kept. None runs all steps without gradients. observe: is
-    told of every call of the network.
-    replay: block -> noisy latents of its last call in an earlier run of the same roll-out, or None.
-    Known blocks take that call alone, which gives their clean latents and leaves in the cache what
-    later blocks attend to: the same bits for a part of the time.
+    blocks: consecutive, the first at latent frame 0, each of ``config.block_frames`` latent frames.
+    The cost per block does not depend on their number. exit_step: for self forcing; each block ends
+    at the clean prediction of this step, the only one with gradients, also through the keys and
+    values of earlier blocks, all of which are kept. None runs all steps without gradients. observe:
+    called after every network call. replay: block -> noisy latents of its last call in an earlier
+    run of the same rollout, or None. Of such a block only that call is repeated: it gives the clean
+    latents and the cache entries with the same bits.
     """
-    roll_out: _RollOut | None = None
+    rollout: _Rollout | None = None
     for block in blocks:
-        if roll_out is None:
-            roll_out = _RollOut.begin(network, block, config, noise, exit_step, observe, replay)
-        yield roll_out.denoise(block)
+        if rollout is None:
+            rollout = _Rollout.begin(network, block, config, noise, exit_step, observe, replay)
+        yield rollout.denoise(block)
 
 
 @dataclass(frozen=True)
-class _RollOut:
-    """A roll-out under way: what its blocks share.
+class _Rollout:
+    """The state of one rollout.
 
-    cross_attention_cache: has no gradients, so a call that needs them goes without.
+    cross_attention_cache: has no gradients, so calls with gradients do not use it.
     """
 
     network: VideoTransformer
@@ -206,9 +209,9 @@ class _RollOut:
         exit_step: int | None,
         observe: Callable[[NetworkCall], None] | None,
         replay: Callable[[int], Latents | None] | None,
-    ) -> _RollOut:
+    ) -> _Rollout:
         assert block.first_latent_frame == 0, (
-            f"a roll-out begins at latent frame 0, not {block.first_latent_frame}"
+            f"a rollout begins at latent frame 0, not {block.first_latent_frame}"
         )
         with torch.no_grad():
             cached = network.cross_attention_cache(block.conditions)
@@ -217,10 +220,10 @@ class _RollOut:
             if exit_step is not None
             else _ring_cache(network, block.render_latents, config)
         )
-        return _RollOut(network, config, noise, cache, cached, exit_step, observe, replay)
+        return _Rollout(network, config, noise, cache, cached, exit_step, observe, replay)
 
     def denoise(self, block: BlockInput) -> Latents:
-        """The block's clean latents, its keys and values left in the cache by the last call."""
+        """The block's clean latents; the last call leaves its keys and values in the cache."""
         network, render = self.network, block.render_latents
         index, rest = divmod(block.first_latent_frame, self.config.block_frames)
         assert (
@@ -242,7 +245,7 @@ class _RollOut:
         exit_step = len(sigmas) - 1 if self.exit_step is None else self.exit_step
         assert 0 <= exit_step < len(sigmas), f"exit at step {exit_step} of {len(sigmas)}"
         known = None if self.replay is None else self.replay(index)
-        clean = render  # of no effect: the first level is the source
+        clean = render  # without effect: the first level is the source
         for step, sigma in enumerate(sigmas[: exit_step + 1]):
             has_gradients = self.exit_step is not None and step == exit_step
             with contextlib.nullcontext() if has_gradients else torch.no_grad():
@@ -276,7 +279,7 @@ class _RollOut:
 
 
 def _ring_cache(network: VideoTransformer, latents: Latents, config: SampleConfig) -> RingCache:
-    """In the type of the weights, which need not be that of the latents."""
+    """A cache in the dtype of the weights, which may differ from that of the latents."""
     sizes, dtype = network.config, next(network.parameters()).dtype
     batch, _, _, height, width = latents.shape
     shape = (
@@ -293,7 +296,7 @@ def _ring_cache(network: VideoTransformer, latents: Latents, config: SampleConfi
 def source_skip_of(
     network: VideoTransformer, opacity: Tensor, render_latents: Latents
 ) -> Latents | None:
-    """The render's part of the source, for networks that predict a velocity without it."""
+    """The argument ``source_skip`` of networks with ``noise_free_skip``; None for others."""
     return (
         opacity.to(render_latents.dtype) * render_latents
         if network.config.noise_free_skip

@@ -1,16 +1,15 @@
-"""A small causal video autoencoder with the interface of Wan's: what a model that is trained on a
-CPU can afford.
+"""A small causal video autoencoder with the interface of Wan's, for models that are trained on a
+CPU. Not in the paper.
 
 In: video ``[batch 3 frames height width]`` in [-1,1] of ``1 + n temporal_factor`` frames. Out:
-latents ``[batch channels 1+n h w]``; and back.
-Latent frame 0 stands for the first frame alone (the network sees it ``temporal_factor`` times),
-every later one for ``temporal_factor``.
+latents ``[batch channels 1+n h w]``; and back. Latent frame 0 represents the first frame alone
+(repeated ``temporal_factor`` times for the network), every later one ``temporal_factor`` frames.
 
-All convolutions are two-dimensional. Time is folded into channels, and causal residual blocks see
-the previous latent frame beside the present one; what they saw last is the memory with which a clip
-continues in a later call. Beside the networks runs a linear map per space-time patch;
-``initialise`` sets it to the principal components of given clips while the networks start at zero,
-so that training begins where PCA ends.
+All convolutions are two-dimensional. Time is folded into channels, and causal residual blocks also
+read the features of the previous latent frame; those of the last one are the state with which a
+clip continues in a later call. The networks' outputs are added to a linear map per space-time
+patch; ``initialise`` sets the map to the principal components of given clips and the networks'
+outputs to zero, so that training starts from PCA.
 """
 
 from __future__ import annotations
@@ -24,32 +23,41 @@ from torch import Tensor, nn
 
 from artifixer.video.latent_grid import LatentGrid
 
-#: What the causal blocks of an encoder or decoder saw last, in their order; Nones before a clip's
-#: first frame. Changed by every call.
+#: State of a clip: the last features of each causal block of an encoder or decoder, in their order;
+#: None before a clip's first frame. Updated by every call.
 Memory = list[Tensor | None]
 
 
 @dataclass(frozen=True)
 class SmallAutoencoderConfig(LatentGrid):
-    """The architecture.
-
-    width, depth: of the decoder: channels at latent resolution (half of them at twice that
-    resolution), and residual blocks there, every other one causal. encoder_width, encoder_depth:
-    the encoder's, which has less to do.
-    z_dim: latent channels. spatial_factor: even; pixels per latent along each side.
-    temporal_factor: frames per latent frame. latents_mean, latents_std: per channel; latents
-    outside ``vae.py`` are normalised with them. Empty: 0 and 1.
-    """
+    """The architecture."""
 
     width: int = 96
+    """Channels of the decoder at latent resolution; half of them at twice that resolution."""
+
     depth: int = 3
+    """Residual blocks of the decoder at latent resolution; every other one is causal."""
+
     encoder_width: int = 64
+    """Channels of the encoder at latent resolution; half of them at twice that resolution."""
+
     encoder_depth: int = 1
+    """Residual blocks of the encoder at latent resolution; every other one is causal."""
+
     z_dim: int = 16
+    """Latent channels."""
+
     spatial_factor: int = 4
+    """Pixels per latent along each side; even."""
+
     temporal_factor: int = 4
+    """Pixel frames per latent frame, except the first one."""
+
     latents_mean: tuple[float, ...] = ()
+    """Mean of each latent channel; latents outside ``vae.py`` are normalised. Empty for zeros."""
+
     latents_std: tuple[float, ...] = ()
+    """Standard deviation of each latent channel. Empty for ones."""
 
     def __post_init__(self) -> None:
         assert self.spatial_factor % 2 == 0, (
@@ -63,12 +71,12 @@ class SmallAutoencoderConfig(LatentGrid):
 
     @property
     def group_channels(self) -> int:
-        """Colours of all pixel frames of one latent frame."""
+        """Colour channels of all pixel frames of one latent frame."""
         return 3 * self.temporal_factor
 
     @property
     def patch_values(self) -> int:
-        """Colours of the pixels that one latent stands for."""
+        """Number of colour values of one space-time patch."""
         return self.group_channels * self.spatial_factor**2
 
 
@@ -87,8 +95,8 @@ class SmallAutoencoder(nn.Module):
         memory: Memory | None = None,
         is_first: bool = True,
     ) -> Float[Tensor, "batch channels latent_frames h w"]:
-        """The whole clip at once, or with a memory its next frames; ``is_first``: the piece starts
-        the clip.
+        """Latents of a whole clip, or with a ``memory`` of its next frames. is_first: whether the
+        frames start the clip.
         """
         groups = _grouped(video, self.config.temporal_factor, is_first)
         return self.encoder(groups, memory or self.encoder_memory()).transpose(1, 2)
@@ -99,7 +107,7 @@ class SmallAutoencoder(nn.Module):
         memory: Memory | None = None,
         is_first: bool = True,
     ) -> Float[Tensor, "batch 3 frames height width"]:
-        """The inverse of ``encode``; not clamped."""
+        """The approximate inverse of ``encode``; not clamped."""
         groups = self.decoder(latents.transpose(1, 2), memory or self.decoder_memory())
         video = (
             groups.unflatten(2, (self.config.temporal_factor, 3))
@@ -109,24 +117,24 @@ class SmallAutoencoder(nn.Module):
         return video[:, :, self.config.temporal_factor - 1 :] if is_first else video
 
     def encoder_memory(self) -> Memory:
-        """The memory before a clip's first frame."""
+        """The state before a clip's first frame."""
         return [None] * len(self.encoder.blocks)
 
     def decoder_memory(self) -> Memory:
-        """The memory before a clip's first latent frame."""
+        """The state before a clip's first latent frame."""
         return [None] * len(self.decoder.blocks)
 
     @torch.no_grad()
     def initialise(
         self, video: Float[Tensor, "batch 3 frames height width"], whitening: float = 0.5
     ) -> None:
-        """Start from the principal components of these clips' patches.
+        """Initialise with the principal components of these clips' patches.
 
-        whitening: 0 keeps the latents' natural spread, 1 gives all channels the same; between them
-        weak channels count more without drowning the strong ones.
+        whitening: exponent of the scaling by the components' standard deviations: 0 for none, 1 for
+        unit variance of all channels.
         """
-        self.encoder.silence()
-        self.decoder.silence()
+        self.encoder.zero_output()
+        self.decoder.zero_output()
         groups = _grouped(video, self.config.temporal_factor, is_first=True).flatten(0, 1)
         patches = (
             F.pixel_unshuffle(groups, self.config.spatial_factor)
@@ -147,7 +155,7 @@ class SmallAutoencoder(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Groups of frames -> latents: the linear map, and a network that corrects it."""
+    """Groups of frames -> latents: the sum of the linear map and a network."""
 
     def __init__(self, config: SmallAutoencoderConfig) -> None:
         super().__init__()
@@ -177,13 +185,13 @@ class Encoder(nn.Module):
         latents = self.linear(F.pixel_unshuffle(pixels, self.factor)) + self.leave(hidden)
         return latents.unflatten(0, (batch, frames))
 
-    def silence(self) -> None:
-        """Let the network contribute nothing."""
+    def zero_output(self) -> None:
+        """Set the network's output to zero."""
         _zero(self.leave)
 
 
 class Decoder(nn.Module):
-    """Latents -> groups of frames: the linear map, and a network that corrects it."""
+    """Latents -> groups of frames: the sum of the linear map and a network."""
 
     def __init__(self, config: SmallAutoencoderConfig) -> None:
         super().__init__()
@@ -213,14 +221,14 @@ class Decoder(nn.Module):
             0, (batch, frames)
         )
 
-    def silence(self) -> None:
-        """Let the network contribute nothing."""
+    def zero_output(self) -> None:
+        """Set the network's output to zero."""
         _zero(self.leave)
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a shortcut. A causal one also sees the previous latent frame (at a
-    clip's start: the first one again).
+    """Two convolutions with a skip connection. A causal block also reads the previous latent frame;
+    before the first one, the first one itself.
     """
 
     def __init__(self, channels: int, is_causal: bool = False) -> None:
@@ -234,15 +242,15 @@ class ResidualBlock(nn.Module):
     def forward(
         self, features: Float[Tensor, "images channels h w"]
     ) -> Float[Tensor, "images channels h w"]:
-        """Frame by frame."""
-        assert not self.is_causal, "a causal block needs its memory"
+        """The output of a block that is not causal, frame by frame."""
+        assert not self.is_causal, "a causal block needs its state: call causal"
         return features + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(features))))))
 
     def causal(
         self, features: Float[Tensor, "images channels h w"], batch: int, last: Tensor | None
     ) -> tuple[Float[Tensor, "images channels h w"], Float[Tensor, "batch 1 channels h w"]]:
-        """``last``: what this method returned second for the piece before; None at the start of a
-        clip.
+        """The output of a causal block, and its state. last: the state after the frames before;
+        None at the start of a clip.
         """
         present = F.silu(self.norm1(features))
         frames = present.unflatten(0, (batch, -1))
@@ -254,7 +262,7 @@ class ResidualBlock(nn.Module):
 
 
 class ChannelNorm(nn.Module):
-    """Root-mean-square norm over channels, pixel by pixel."""
+    """Root-mean-square normalisation over channels, per pixel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -269,7 +277,7 @@ class ChannelNorm(nn.Module):
 def _grouped(
     video: Float[Tensor, "batch 3 frames height width"], temporal_factor: int, is_first: bool
 ) -> Float[Tensor, "batch latent_frames group_channels height width"]:
-    """The colours of each latent frame's frames as channels; a clip's first frame is repeated to
+    """The colour channels of each latent frame's pixel frames; a clip's first frame is repeated to
     fill its group.
     """
     if is_first:

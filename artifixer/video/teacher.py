@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from artifixer.runtime.extras import needs_extra
 from artifixer.video.conditions import Conditions
 from artifixer.video.flow import SourceKind, latent_opacity, source_latents
 from artifixer.video.sample import Latents, NetworkCall, Noise, source_skip_of
@@ -22,23 +23,25 @@ if TYPE_CHECKING:
     from artifixer.video.transformer import VideoTransformer
     from artifixer.video.transformer_layers import CrossAttentionCache
 
-#: Pixel frames of the clips that the teacher was trained on; a longer video is cut into clips of
-#: this length.
+#: Pixel frames of the teacher's training clips; longer videos are split into clips of this length.
 TEACHER_FRAMES = 81
 
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """How the bidirectional teacher samples; the defaults are the release's.
-
-    steps: of the UniPC solver. guidance: how far to go from the negative text's prediction towards
-    and beyond the prompt's; 1 is the prompt's own. shift: of the solver's noise levels.
-    """
+    """Settings of the bidirectional teacher's sampler; the defaults are the release's."""
 
     steps: int = 50
+    """Steps of the UniPC solver, at least 1."""
+
     guidance: float = 5.0
+    """Classifier-free guidance scale; 1 for none."""
+
     shift: float = 3.0
+    """Shift of the solver's noise levels."""
+
     source: SourceKind = "mixing"
+    """Start of the flow."""
 
     def __post_init__(self) -> None:
         assert self.steps >= 1, f"{self.steps} steps"
@@ -57,10 +60,10 @@ def sample_bidirectional(
 ) -> Latents:
     """Clean latents of a whole clip, without gradients.
 
-    conditions: of the clip, from its latent frame 0. negative_text: what guidance leads away from;
-    no prompt when None. References and cameras are the same in both predictions. clip: its index
-    where a video is cut into several; its noise is that of block ``clip``. observe: is told of
-    every step, with the guided velocity.
+    conditions: of the clip, from its latent frame 0. negative_text: embedding of the negative
+    prompt; None for no prompt. References and cameras are the same in both predictions. clip: index
+    of the clip in a video, the block index of its noise. observe: called after every step with the
+    guided velocity.
     """
     with torch.no_grad():
         opacity = latent_opacity(
@@ -102,8 +105,8 @@ def sample_bidirectional(
 def _text_cache(
     network: VideoTransformer, conditions: Conditions, references_from: CrossAttentionCache
 ) -> CrossAttentionCache:
-    """Memory of conditions that differ in nothing but the text: references, much the larger part,
-    are shared.
+    """The cross-attention cache of conditions that differ in the text alone; the entries of the
+    references, the larger part, are shared.
     """
     if conditions.reference_latents is None:
         return network.cross_attention_cache(conditions)
@@ -113,8 +116,9 @@ def _text_cache(
 
 
 def _unipc(config: TeacherConfig, device: torch.device) -> Any:
-    """The solver of Wan 2.1, set up for so many steps."""
-    from diffusers import UniPCMultistepScheduler
+    """The solver of Wan 2.1, set up for ``config.steps`` steps."""
+    with needs_extra("wan", "sampling the teacher"):
+        from diffusers import UniPCMultistepScheduler
 
     solver: Any = UniPCMultistepScheduler(
         prediction_type="flow_prediction",

@@ -1,9 +1,9 @@
-"""Text -> what the video model reads of it, with a cache on disk.
+"""Text embeddings of prompts, with a cache on disk.
 
 In: a prompt. Out: an embedding ``[1 tokens width]``: UMT5's last hidden states of the prompt's
-tokens, then zeros (paper section 4.1). The encoder is larger than most of the models it serves, so
-it is loaded only for a prompt that was never seen before, and every result is kept in a file named
-by the prompt and the encoder's weights. No prompt is all zeros, not the embedding of an empty text.
+tokens, then zeros (paper section 4.1). The encoder is larger than most video models, so it is
+loaded only for prompts that are not in the cache, whose keys are hashes of the prompt and the
+encoder's weights. No prompt is represented by zeros, not by the embedding of an empty text.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.extras import needs_extra
 from artifixer.runtime.files import PARSER_ERRORS, atomic_path, reason
 from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.json_io import as_object, is_whole, read_json, shown
@@ -28,12 +29,11 @@ from artifixer.video.checkpoints.loading import is_finite
 from artifixer.video.checkpoints.pretrained import check_pretrained, check_settings_files
 from artifixer.video.checkpoints.tensor_files import open_tensors
 
-#: Part of the cache's key: to be raised when the same prompt and weights begin to give other
-#: values.
+#: Part of the cache's key: increase it when the embeddings change for the same prompt and weights.
 CACHE_VERSION = 1
 
 
-#: What Wan 2.1's guidance leads away from; its weights know these words in this order.
+#: The standard negative prompt of Wan 2.1.
 WAN_NEGATIVE_PROMPT = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，"  # noqa: RUF001
     "多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"  # noqa: RUF001
@@ -42,26 +42,28 @@ WAN_NEGATIVE_PROMPT = (
 
 @dataclass(frozen=True)
 class TextConfig:
-    """tokens: length of every embedding; longer prompts are cut. width: of one token's embedding, a
-    property of the encoder.
-    """
+    """Shape of the text embeddings."""
 
     tokens: int = 512
+    """Number of tokens; longer prompts are truncated."""
+
     width: int = 4096
+    """Width of a token's embedding, a property of the encoder."""
 
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """embedding: zero behind the prompt's own tokens. cut_tokens: how many tokens of the prompt
-    were beyond the limit and had no effect.
-    """
+    """The embedding of a prompt."""
 
     embedding: Float[Tensor, "1 tokens width"]
+    """Zeros after the prompt's own tokens."""
+
     cut_tokens: int = 0
+    """Number of the prompt's tokens that were truncated."""
 
     @property
     def warning(self) -> str | None:
-        """One line for the user when a part of the prompt was ignored."""
+        """A message for the user if the prompt was truncated, else None."""
         if not self.cut_tokens:
             return None
         return (
@@ -73,13 +75,13 @@ class EncodedPrompt:
 def no_prompt(
     config: TextConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> EncodedPrompt:
-    """What a model sees without a prompt, and what a model without a text encoder always sees."""
+    """The embedding of no prompt, and the only one of a model without a text encoder."""
     return EncodedPrompt(torch.zeros(1, config.tokens, config.width, device=device, dtype=dtype))
 
 
 class TextEncoder:
     """A UMT5 encoder in a folder of a Wan 2.1 model (``text_encoder/`` and ``tokenizer/``), loaded
-    when needed.
+    on first use.
     """
 
     def __init__(
@@ -90,8 +92,8 @@ class TextEncoder:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.bfloat16,
     ) -> None:
-        """cache: folder of the cached embeddings; ``default_cache()`` when None. device, dtype:
-        where the encoder computes.
+        """cache: folder of the cached embeddings; ``default_cache()`` when None. device, dtype: of
+        the encoder.
         """
         self.folder, self.config = folder, config
         self._cache, self._device, self._dtype = cache, device, dtype
@@ -104,11 +106,11 @@ class TextEncoder:
                 )
 
     def encode(self, prompt: str) -> EncodedPrompt:
-        """The prompt's embedding in float32 on the CPU, from the cache when the same weights have
-        read it before.
+        """The prompt's embedding in float32 on the CPU, from the cache if possible. An empty prompt
+        is no prompt.
 
         Raises ``InputError`` when the encoder cannot be loaded or has another width than the model
-        expects. An empty prompt is no prompt.
+        expects.
         """
         prompt = cleaned(prompt)
         if not prompt:
@@ -119,13 +121,13 @@ class TextEncoder:
         return self._read(path)
 
     def unload(self) -> None:
-        """Give the encoder's memory back; it is loaded again for the next new prompt."""
+        """Free the encoder's memory; it is loaded again for the next uncached prompt."""
         self._loaded = None
 
     def key(self, prompt: str) -> str:
-        """Name of the cached embedding: prompt, settings, type of arithmetic and which weights."""
+        """Cache key of a prompt: hash of prompt, settings, dtype and identity of the weights."""
         weights = [
-            # a hub file's real name is the hash of its content
+            # files of the hub's cache are links to files named by a hash of their content
             (part, path.name, path.resolve().name, path.stat().st_size)
             for part in ("text_encoder", "tokenizer")
             for path in sorted((self.folder / part).iterdir())
@@ -148,12 +150,12 @@ class TextEncoder:
             kept = tokenizer(
                 prompt, add_special_tokens=True, return_tensors="pt", **limited
             ).input_ids
-            # Padding to full length under a mask would give the same numbers for these tokens, and
+            # Padding to full length under a mask would give the same values for these tokens but
             # take longer.
             with torch.no_grad():
                 hidden = network(kept.to(self._device)).last_hidden_state.to("cpu", torch.float32)
         except PARSER_ERRORS as error:
-            # settings of which the library only notices here that they do not fit
+            # the library detects some inconsistent settings only here
             raise InputError(
                 f"{self.folder}: the text encoder cannot read a prompt: {reason(error)}"
             ) from error
@@ -167,11 +169,12 @@ class TextEncoder:
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            from transformers import AutoTokenizer, UMT5EncoderModel
+            with needs_extra("wan", "Wan's text encoder"):
+                from transformers import AutoTokenizer, UMT5EncoderModel
 
             try:
                 self._check_weights()
-                # Nothing but safetensors, nothing from elsewhere, and no code that a folder brings.
+                # Only local safetensors files, and no code from the folder.
                 safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
                 tokenizer = AutoTokenizer.from_pretrained(self.folder / "tokenizer", **safe)
                 network = UMT5EncoderModel.from_pretrained(
@@ -180,7 +183,7 @@ class TextEncoder:
                     use_safetensors=True,
                     local_files_only=True,
                 )
-            except Exception as error:  # the tokenizers' library raises nothing narrower
+            except Exception as error:  # the tokenizers library raises bare Exception
                 raise InputError(
                     f"{self.folder}: text encoder cannot be loaded: {reason(error)}"
                 ) from error
@@ -203,8 +206,8 @@ class TextEncoder:
         return self._loaded
 
     def _check_weights(self) -> None:
-        """Compare the encoder's sizes in its config with its weights on the disk: nothing larger
-        than those is built.
+        """Raise ``InputError`` when the encoder's config describes a larger network than its
+        weights.
         """
         folder = self.folder / "text_encoder"
         check_pretrained(folder)
@@ -269,10 +272,11 @@ class TextEncoder:
 
 
 def cleaned(prompt: str) -> str:
-    """The prompt as the encoder was trained on it: broken Unicode repaired, HTML entities resolved,
-    one space between words.
+    """The prompt normalised as in the encoder's training: broken Unicode repaired, HTML entities
+    resolved, whitespace collapsed.
     """
-    import ftfy
+    with needs_extra("wan", "a prompt for Wan's text encoder"):
+        import ftfy
 
     return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(prompt)))).strip()
 
@@ -285,10 +289,10 @@ def default_cache() -> Path:
 
 
 def _write(path: Path, encoded: EncodedPrompt) -> None:
-    # not save_file, whose own temporary file would stay when the process is killed
+    # not save_file, whose temporary file would remain when the process is killed
     from safetensors.torch import save
 
-    # the zeros behind them need no disk
+    # trailing zeros are not stored
     tokens = int(encoded.embedding.abs().sum(dim=-1).count_nonzero())
     with atomic_path(path) as temporary:
         tensors = {

@@ -1,15 +1,15 @@
 """The video diffusion transformer: noisy latents and conditions in, velocity out.
 
 In: latents ``[batch channels frames h w]``, noise levels, ``Conditions`` of the same latent frames,
-and for roll-outs a ``KVCache`` of earlier blocks and a ``CrossAttentionCache`` of what stays the
-same. Out: the velocity, source minus clean latents (paper sections 4.1 and 4.2).
+and for rollouts a ``KVCache`` of earlier blocks and a ``CrossAttentionCache`` of text and
+references. Out: the velocity, source minus clean latents (paper sections 4.1 and 4.2).
 
-A Wan 2.1 text-to-video transformer with four additions: every layer adds embeddings of opacity and
-rays to its tokens, and its text attention has a second branch to reference photos, which shares
-queries and output with text and knows cameras by PRoPE; each temporal block may have its own noise
-level, under a mask that hides later blocks. Computed in the weights' own type; normalisation,
-modulation, residual sums and rotations in float32. Camera matrices are arguments and never state,
-so that a layer that is run again for gradient checkpointing sees the cameras of its own call.
+A Wan 2.1 text-to-video transformer with additions: every layer adds embeddings of opacity and rays
+to its tokens; cross-attention has a second branch to reference photos, which shares queries and
+output projection with text and encodes cameras by PRoPE; each temporal block may have its own noise
+level, under a block-causal mask. Computed in the weights' dtype; normalisation, modulation,
+residual sums and rotations in float32. Camera matrices are arguments and not state, so that a layer
+that is recomputed for activation checkpointing uses the cameras of its own call.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from artifixer.video.transformer_layers import (
     modulated,
 )
 
-#: Slowest wavelength of the embedding of noise levels, over 2 pi.
+#: Longest wavelength of the embedding of noise levels, over 2 pi.
 TIME_BASE = 10_000.0
 
 
 class VideoTransformer(nn.Module):
     """The network.
 
-    attention_backend: see ``attend``. checkpoint_layers: run layers again in the backward pass to
-    save memory. streamed_layers: iterates over the layers where their weights are present one layer
-    at a time only (``LayerStream``, sharded weights); None where they all are.
+    attention_backend: see ``attend``. checkpoint_layers: recompute layers in the backward pass to
+    save memory. streamed_layers: iterates over the layers where only one layer's weights are
+    present at a time (``LayerStream``, sharded weights); None where all are.
     """
 
     def __init__(self, config: VideoTransformerConfig) -> None:
@@ -78,16 +78,16 @@ class VideoTransformer(nn.Module):
         block_frames: int | None = None,
         source_skip: Float[Tensor, "batch channels frames h w"] | None = None,
     ) -> Float[Tensor, "batch channels frames h w"]:
-        """Velocity at the given noise levels, in the type of ``noisy_latents``.
+        """Velocity at the given noise levels, in the dtype of ``noisy_latents``.
 
-        timesteps: 1000 sigma, one per clip or one per temporal block; rounded to bfloat16, as the
-        release does, where matrix products are computed in it: by the type of the weights or by
-        autocast, so that sharded and whole weights are trained at the same levels. conditions: of
-        exactly these latent frames. first_latent_frame: their place in the roll-out.
-        cache: keys and values of earlier blocks; the latents are then one block.
-        cross_attention_cache: from ``cross_attention_cache``, for the same text and references.
-        block_frames: latent frames per block; every frame then sees its own and earlier blocks
-        only. source_skip: latent opacity times render latents, for models with ``noise_free_skip``.
+        timesteps: 1000 sigma, one per clip or one per temporal block; rounded to bfloat16, as in
+        the release, where matrix products are in bfloat16, by the weights' dtype or by autocast, so
+        that sharded and replicated weights are trained at the same levels. conditions: of exactly
+        these latent frames. first_latent_frame: index of the first one in the rollout. cache: keys
+        and values of earlier blocks; the latents must be one block. cross_attention_cache: from
+        ``cross_attention_cache``, for the same text and references. block_frames: latent frames per
+        block of a block-causal mask; None for no mask. source_skip: latent opacity times render
+        latents, for models with ``noise_free_skip``.
         """
         assert cache is None or block_frames is None, "through a cache the latents are one block"
         frames = noisy_latents.shape[2]
@@ -140,8 +140,8 @@ class VideoTransformer(nn.Module):
 
     @torch.no_grad()
     def cross_attention_cache(self, conditions: Conditions) -> CrossAttentionCache:
-        """Keys and values of text and references in all layers, computed once for all calls of a
-        rollout. Without gradients.
+        """Keys and values of text and references in all layers, without gradients; computed once
+        for all calls of a rollout.
         """
         cross = self._cross_tokens(conditions)
         return CrossAttentionCache(tuple(layer.keys_and_values(cross) for layer in self._layers()))
@@ -185,9 +185,7 @@ class VideoTransformer(nn.Module):
         )
 
     def _reference_tokens(self, conditions: Conditions) -> tuple[int, ...] | None:
-        """Reference tokens of each sample that are not padding, which comes last; None where
-        nothing is padded.
-        """
+        """Number of reference tokens of each sample before the padding; None for no padding."""
         if conditions.reference_counts is None or conditions.reference_latents is None:
             return None
         rows, columns = (
@@ -199,7 +197,7 @@ class VideoTransformer(nn.Module):
         self, conditions: Conditions, first_latent_frame: int, dtype: torch.dtype
     ) -> Float[Tensor, "batch tokens opacity_channels"] | None:
         """Opacity of a token's pixels and frames, in the order (row, column, frame); a clip's first
-        frame stands for a whole group.
+        frame is repeated to fill its group.
         """
         if self.config.conditioning_place == "none":
             return None
@@ -230,12 +228,11 @@ class VideoTransformer(nn.Module):
 
 
 def _level_dtype(weights: torch.dtype, device: torch.device) -> torch.dtype:
-    """The type that noise levels are rounded to: bfloat16 where matrix products are computed in it,
+    """The dtype that noise levels are rounded to: bfloat16 where matrix products are in bfloat16,
     else float32.
 
-    Sharded weights are float32 at rest and cast when they are gathered; whole ones are cast by
-    autocast. Their own type alone would let the number of processes decide what level a network is
-    trained at.
+    Sharded weights are cast when they are gathered, replicated ones by autocast. By the dtype of
+    the weights alone the training's noise levels would depend on the number of processes.
     """
     computes_in = (
         torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else weights
@@ -253,6 +250,6 @@ def _sinusoids(timesteps: Float[Tensor, "*batch"], width: int) -> Float[Tensor, 
 def _latents_of_tokens(
     patches: Float[Tensor, "batch tokens values"], grid: tuple[int, int, int], patch_size: int
 ) -> Float[Tensor, "batch channels frames h w"]:
-    """Tokens' values, ordered (row, column, channel) within a patch, put back in their places."""
+    """Latents from the values of tokens, in the order (row, column, channel) within a patch."""
     cells = patches.unflatten(2, (patch_size, patch_size, -1)).unflatten(1, grid)
     return cells.permute(0, 6, 1, 2, 4, 3, 5).flatten(5).flatten(3, 4)

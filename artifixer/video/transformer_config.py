@@ -8,33 +8,53 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class VideoTransformerConfig:
-    """The architecture; flat, as it stands in a model's json file.
-
-    text_width, text_tokens: of the text embedding. frequency_width: of the sinusoids of a noise
-    level. spatial_factor, temporal_factor: pixels per latent; patch_size: latents per token along a
-    side.
-    conditioning_place: where opacity and rays are added: ``before_attention``: to the modulated
-    input of self-attention, as the public weights have it; ``after_attention``: to the normed
-    tokens that follow self-attention (paper equations 3 and 4 read literally); ``none``: nowhere,
-    which leaves Wan 2.1 with references.
-    noise_free_skip: the network predicts velocity - noisy latents + opacity * render latents, which
-    has no noise in it at sigma 1.
-    """
+    """The architecture; flat, as in a model's ``config.json``."""
 
     width: int
+    """Channels of the tokens, a multiple of ``heads``."""
+
     ffn_width: int
+    """Hidden channels of the feed-forward networks."""
+
     heads: int
+    """Attention heads; their width is a multiple of 8."""
+
     layers: int
+    """Number of layers."""
+
     latent_channels: int = 16
+    """Channels of the latents."""
+
     text_width: int = 4096
+    """Channels of the text embedding."""
+
     text_tokens: int = 512
+    """Tokens of the text embedding."""
+
     frequency_width: int = 256
+    """Channels of the sinusoidal embedding of noise levels; even."""
+
     patch_size: int = 2
+    """Latents per token along each side."""
+
     spatial_factor: int = 8
+    """Pixels per latent along each side."""
+
     temporal_factor: int = 4
+    """Pixel frames per latent frame, except the first one."""
+
     conditioning_place: Literal["before_attention", "after_attention", "none"] = "before_attention"
+    """Where opacity and rays are added. ``before_attention``: to the modulated input of
+    self-attention, as in the public weights. ``after_attention``: to the normed tokens after
+    self-attention (paper equations 3 and 4 read literally). ``none``: nowhere, which is Wan 2.1
+    with references."""
+
     noise_free_skip: bool = False
+    """The layers predict velocity - noisy latents + opacity * render latents, which contains no
+    noise at sigma 1."""
+
     eps: float = 1e-6
+    """Epsilon of the norms."""
 
     def __post_init__(self) -> None:
         assert min(self.width, self.heads, self.layers) >= 1, (

@@ -2,7 +2,7 @@
 photos, feed-forward network (paper section 4.1).
 
 In: tokens, the modulation of their noise levels, text and reference tokens or their cached keys and
-values. Out: tokens. Computed in the weights' own type; normalisation, modulation, residual sums and
+values. Out: tokens. Computed in the weights' dtype; normalisation, modulation, residual sums and
 rotations in float32.
 """
 
@@ -38,14 +38,14 @@ class LayerCrossCache:
 
 @dataclass(frozen=True)
 class CrossAttentionCache:
-    """What all calls of one roll-out attend to besides the video, layer by layer. Made by
-    ``VideoTransformer.remember``.
+    """Keys and values of text and references in all layers, for all calls of one rollout. Returned
+    by ``VideoTransformer.cross_attention_cache``.
     """
 
     layers: tuple[LayerCrossCache, ...]
 
     def with_references_of(self, other: CrossAttentionCache) -> CrossAttentionCache:
-        """Own text, and the other memory's references themselves, not a copy."""
+        """This cache with the references of another one, which are not copied."""
         pairs = zip(self.layers, other.layers, strict=True)
         return CrossAttentionCache(
             tuple(
@@ -61,7 +61,7 @@ class CrossAttentionCache:
 
 @dataclass(frozen=True)
 class CrossTokens:
-    """Embedded text and reference tokens, from which each layer makes its keys and values."""
+    """Embedded text and reference tokens, the input of each layer's keys and values."""
 
     text: Hidden
     references: Hidden | None = None
@@ -70,27 +70,39 @@ class CrossTokens:
 
 @dataclass(frozen=True)
 class CallContext:
-    """What all layers share in one call of the network.
-
-    opacity, rays: values under each token. rope: table for self-attention. views: target cameras,
-    when there are references; use_references: factor on the reference branch; reference_tokens: how
-    many reference tokens each sample attends to, None for all.
-    """
+    """The input that all layers share in one call of the network."""
 
     opacity: Float[Tensor, "batch tokens opacity_channels"] | None
+    """Opacity values of each token; None for ``conditioning_place`` ``none``."""
+
     rays: Float[Tensor, "batch tokens ray_channels"] | None
+    """Ray values of each token; None for ``conditioning_place`` ``none``."""
+
     rope: Float[Tensor, "tokens pairs 2"]
+    """RoPE table of self-attention."""
+
     views: ViewPositions | None
+    """Target cameras; None without references."""
+
     use_references: Float[Tensor, " batch"] | None
+    """Factor on the reference branch; None for 1."""
+
     reference_tokens: tuple[int, ...] | None
+    """Number of reference tokens that each sample attends to; None for all."""
+
     mask: BlockCausalMask | None
+    """Mask of self-attention; None for full attention."""
+
     cache: BlockCache | None
+    """Keys and values of earlier blocks."""
+
     backend: str
+    """Backend of ``attend``."""
 
 
 class Layer(nn.Module):
-    """Self-attention, cross-attention and feed-forward network, each added to the tokens.
-    ``index``: its place in the cache.
+    """Self-attention, cross-attention and feed-forward network, each added to the tokens. index: of
+    the layer in the key-value cache.
     """
 
     def __init__(self, config: VideoTransformerConfig, index: int) -> None:
@@ -136,13 +148,13 @@ class Layer(nn.Module):
         return self.cross_attention.keys_and_values(cross)
 
     def _conditioned(self, tokens: Hidden, context: CallContext) -> Hidden:
-        """With what opacity and rays say of each token (paper equations 3 and 4)."""
+        """Tokens plus the embeddings of opacity and rays (paper equations 3 and 4)."""
         assert context.opacity is not None and context.rays is not None
         return tokens + self.opacity_embedding(context.opacity) + self.ray_embedding(context.rays)
 
 
 class SelfAttention(nn.Module):
-    """Attention among the video's tokens, those of earlier blocks included."""
+    """Self-attention of the video's tokens, including cached earlier blocks."""
 
     def __init__(self, config: VideoTransformerConfig) -> None:
         super().__init__()
@@ -165,7 +177,7 @@ class SelfAttention(nn.Module):
 
 class CrossAttention(nn.Module):
     """Attention to text and, with the same queries, to reference photos; the two results are summed
-    before the shared output.
+    before the shared output projection.
     """
 
     def __init__(self, config: VideoTransformerConfig) -> None:
@@ -199,7 +211,7 @@ class CrossAttention(nn.Module):
         return self.out(result.flatten(2))
 
     def keys_and_values(self, cross: CrossTokens) -> LayerCrossCache:
-        """Keys and values; those of references in their cameras' positions."""
+        """Keys and values; those of references with PRoPE of their cameras."""
         text_keys = _split_heads(self.key_norm(self.key(cross.text)), self.heads)
         text_values = _split_heads(self.value(cross.text), self.heads)
         if cross.references is None or cross.reference_views is None:
@@ -215,8 +227,8 @@ class CrossAttention(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """One token per latent frame and patch; the same for the video and for references. A
-    convolution's weights, used as a matrix.
+    """One token per latent frame and patch, for the video and for references. The weights have the
+    shape of a convolution and are applied as a matrix.
     """
 
     def __init__(self, config: VideoTransformerConfig) -> None:
@@ -246,7 +258,7 @@ class PatchEmbedding(nn.Module):
 
 
 class MLP(nn.Module):
-    """Linear, activation, linear. activation: ``silu``, or ``gelu`` in its tanh form."""
+    """Linear, activation, linear. activation: ``silu``, or ``gelu`` with the tanh approximation."""
 
     def __init__(
         self, width_in: int, width_between: int, width_out: int, activation: Literal["silu", "gelu"]
@@ -269,7 +281,7 @@ def modulated(
     scale: Float[Tensor, "batch blocks 1 width"],
     eps: float,
 ) -> Hidden:
-    """Normed tokens times 1 + scale plus shift, those of each block with its own."""
+    """Normed tokens times (1 + scale) plus shift, with the modulation of each block."""
     normed = _layer_norm(hidden, eps).unflatten(1, (shift.shape[1], -1))
     return torch.addcmul(shift, normed, 1 + scale).flatten(1, 2).to(hidden.dtype)
 

@@ -1,15 +1,15 @@
-"""The autoencoder of the video model: frames <-> latents, a whole clip at once or piece by piece
-with the same bits.
+"""The autoencoder of the video model: frames <-> latents, for whole clips or incrementally with the
+same bits.
 
 In: frames ``[frames height width 3]``, uint8 or floats in [0,1]. Out: normalised latents ``[batch
-channels frames h w]``, and back. This is the only file that changes between the two layouts and
+channels frames h w]``, and back. This is the only file that converts between the two layouts and
 ranges. The network is the causal Wan 2.1 autoencoder of diffusers (paper section 4.1), or the small
-one of ``small_autoencoder.py``: latent frame 0 stands for one pixel frame, every later one for
+one of ``small_autoencoder.py``: latent frame 0 represents one pixel frame, every later one
 ``temporal_factor`` of them.
 
-The network runs latent frame by latent frame and carries what its causal convolutions remember of
-the past; ``StreamingEncoder`` and ``StreamingDecoder`` keep that memory between calls. A whole clip
-is one call of the same loop, so cutting a clip changes nothing.
+The network runs latent frame by latent frame with a state of its causal convolutions, which
+``StreamingEncoder`` and ``StreamingDecoder`` keep between calls. A whole clip is one call of the
+same loop, so splitting a clip does not change the result.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
+from artifixer.runtime.extras import needs_extra
 from artifixer.video.latent_grid import LatentGrid
 from artifixer.video.small_autoencoder import SmallAutoencoder, SmallAutoencoderConfig
 
@@ -39,21 +40,30 @@ WAN_LATENTS_STD = (
 
 @dataclass(frozen=True)
 class VaeConfig(LatentGrid):
-    """The architecture; the defaults are the public Wan 2.1 autoencoder.
-
-    base_dim: width at full resolution; dim_mult: multiples of it, one per resolution. z_dim: latent
-    channels. num_res_blocks: per resolution. temporal_downsample: whether the step after each
-    resolution also halves time, one fewer than resolutions. latents_mean, latents_std: per channel;
-    latents outside this file are normalised with them.
+    """The architecture; the defaults are the public Wan 2.1 autoencoder. The names of the fields
+    are those of diffusers.
     """
 
     base_dim: int = 96
+    """Channels at full resolution."""
+
     z_dim: int = 16
+    """Latent channels."""
+
     dim_mult: tuple[int, ...] = (1, 2, 4, 4)
+    """Factors on ``base_dim``, one per resolution."""
+
     num_res_blocks: int = 2
+    """Residual blocks per resolution."""
+
     temporal_downsample: tuple[bool, ...] = (False, True, True)
+    """Whether each downsampling step also halves time; one fewer than resolutions."""
+
     latents_mean: tuple[float, ...] = WAN_LATENTS_MEAN
+    """Mean of each latent channel; latents outside this file are normalised."""
+
     latents_std: tuple[float, ...] = WAN_LATENTS_STD
+    """Standard deviation of each latent channel."""
 
     def __post_init__(self) -> None:
         for name in ("dim_mult", "temporal_downsample", "latents_mean", "latents_std"):
@@ -74,19 +84,17 @@ class VaeConfig(LatentGrid):
 
     @property
     def temporal_factor(self) -> int:  # type: ignore[override]
-        """Pixel frames per latent frame, the first one aside."""
+        """Pixel frames per latent frame, except the first one."""
         return 2 ** sum(self.temporal_downsample)
 
 
-#: The config says which network an autoencoder has.
+#: The class of the config determines the network of an autoencoder.
 AutoencoderConfig = VaeConfig | SmallAutoencoderConfig
 
 
 class Vae:
     """An autoencoder with its weights: ``network`` is diffusers' ``AutoencoderKLWan`` or a
-    ``SmallAutoencoder``, as the config says.
-
-    Gradients flow through ``encode`` and ``decode``.
+    ``SmallAutoencoder``, depending on the config. ``encode`` and ``decode`` are differentiable.
     """
 
     def __init__(self, config: AutoencoderConfig, network: Any) -> None:
@@ -106,18 +114,18 @@ class Vae:
         return isinstance(self.network, SmallAutoencoder) and self.device.type == "cuda"
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Vae:
-        """This autoencoder, its weights moved in place."""
+        """This autoencoder after moving its weights in place."""
         self.network.to(device=device, dtype=dtype)
         return self
 
     def encode(
         self, video: Float[Tensor, "batch 3 frames height width"]
     ) -> Float[Tensor, "batch channels latent_frames h w"]:
-        """A whole clip of ``1 + n temporal_factor`` frames in [-1,1] -> normalised latents; the
-        posterior's mode, never a sample.
+        """A whole clip of ``1 + n temporal_factor`` frames in [-1,1] -> normalised latents, the
+        mode of the posterior.
 
-        A small autoencoder takes it as one piece on a GPU, where many small calls cost more than
-        their work.
+        A small autoencoder processes it in one call on a GPU, where the overhead of many small
+        calls would dominate.
         """
         if self._is_small_on_gpu:
             latents = self.network.encode(video)
@@ -128,8 +136,8 @@ class Vae:
     def encode_stills(
         self, photos: Float[Tensor, "batch 3 views height width"]
     ) -> Float[Tensor, "batch channels views h w"]:
-        """Photos that are not a video: each is encoded as a clip of its own, one at a time, which
-        bounds the memory.
+        """Latents of unrelated photos: each is encoded as a clip of one frame, one at a time to
+        bound the memory.
         """
         if self._is_small_on_gpu:
             batch, views = photos.shape[0], photos.shape[2]
@@ -150,7 +158,7 @@ class Vae:
 
 
 class StreamingEncoder:
-    """Encodes one clip piece by piece. Holds what the causal convolutions remember; use one object
+    """Encodes one clip incrementally. Holds the state of the causal convolutions; use one object
     per clip.
     """
 
@@ -166,7 +174,7 @@ class StreamingEncoder:
     def push(
         self, video: Float[Tensor, "batch 3 frames height width"]
     ) -> Float[Tensor, "batch channels latent_frames h w"]:
-        """The next frames, in [-1,1]: ``1 + n temporal_factor`` in the first call, ``n
+        """Latents of the next frames, in [-1,1]: ``1 + n temporal_factor`` in the first call, ``n
         temporal_factor`` in later ones.
         """
         config = self._vae.config
@@ -189,7 +197,7 @@ class StreamingEncoder:
 
 
 class StreamingDecoder:
-    """Decodes one clip piece by piece. Holds what the causal convolutions remember; use one object
+    """Decodes one clip incrementally. Holds the state of the causal convolutions; use one object
     per clip.
     """
 
@@ -205,8 +213,8 @@ class StreamingDecoder:
     def push(
         self, latents: Float[Tensor, "batch channels latent_frames h w"]
     ) -> Float[Tensor, "batch 3 frames height width"]:
-        """The next normalised latents -> their frames in [-1,1]; the clip's first latent frame
-        gives one frame.
+        """Frames in [-1,1] of the next normalised latents; one frame for the clip's first latent
+        frame.
         """
         mean, std = _statistics(self._vae.config, latents)
         decoded = []
@@ -223,7 +231,8 @@ def build_vae(config: AutoencoderConfig, device: torch.device | str = "cpu") -> 
             small = SmallAutoencoder(config)
         return Vae(config, small.eval().requires_grad_(False))
 
-    from diffusers import AutoencoderKLWan
+    with needs_extra("wan", "Wan's autoencoder"):
+        from diffusers import AutoencoderKLWan
 
     arguments = {
         name: list(value) if isinstance(value, tuple) else value
@@ -244,8 +253,8 @@ def frames_to_video(
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "1 3 frames height width"]:
-    """Frames, uint8 or floats in [0,1] -> the autoencoder's layout in [-1,1]. Bytes travel to the
-    device before they become floats.
+    """Frames, uint8 or floats in [0,1] -> the autoencoder's layout in [-1,1]. uint8 frames are
+    transferred to the device before the conversion.
     """
     moved = frames.to(device=device)
     values = (
@@ -265,14 +274,12 @@ def video_to_frames(
 def frames_to_bytes(
     frames: Float[Tensor, "frames height width 3"],
 ) -> UInt8[Tensor, "frames height width 3"]:
-    """[0,1] -> 0..255, rounded; stays on its device."""
+    """Frames in [0,1] -> 0..255, rounded, on the same device."""
     return (frames.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def _statistics(config: AutoencoderConfig, latents: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per channel, in the latents' own type as the released pipeline
-    has them.
-    """
+    """Mean and standard deviation per channel in the latents' dtype, as in the release."""
     mean, std = (
         latents.new_tensor(values).view(1, -1, 1, 1, 1)
         for values in (config.latents_mean, config.latents_std)
@@ -281,8 +288,8 @@ def _statistics(config: AutoencoderConfig, latents: Tensor) -> tuple[Tensor, Ten
 
 
 def _wan_encoder(network: Any) -> Callable[[Tensor, bool], Tensor]:
-    """A function (pixel frames of one latent frame, whether they start the clip) -> latents, which
-    remembers the clip.
+    """A function (pixel frames of one latent frame, whether they start the clip) -> latents, with
+    the state of the clip.
     """
     memory: list[Any] = [None] * _causal_convolutions(network.encoder)
 
@@ -294,8 +301,8 @@ def _wan_encoder(network: Any) -> Callable[[Tensor, bool], Tensor]:
 
 
 def _wan_decoder(network: Any) -> Callable[[Tensor, bool], Tensor]:
-    """A function (one latent frame, whether it starts the clip) -> its pixel frames, which
-    remembers the clip.
+    """A function (one latent frame, whether it starts the clip) -> its pixel frames, with the state
+    of the clip.
     """
     memory: list[Any] = [None] * _causal_convolutions(network.decoder)
 
@@ -320,15 +327,15 @@ def _small_decoder(network: SmallAutoencoder) -> Callable[[Tensor, bool], Tensor
 
 
 def _causal_convolutions(network: nn.Module) -> int:
-    """How many entries the memory of an encoder or decoder has."""
+    """Number of entries of the state of an encoder or decoder."""
     from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 
     return sum(isinstance(module, WanCausalConv3d) for module in network.modules())
 
 
 def _use_fast_convolutions(network: nn.Module) -> None:
-    """Let the 3D convolutions of this network use oneDNN for float32 on the CPU, where torch's own
-    choice is several times slower.
+    """Use oneDNN for the network's 3D convolutions in float32 on a CPU, where torch's default is
+    several times slower.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv3d):
@@ -336,7 +343,7 @@ def _use_fast_convolutions(network: nn.Module) -> None:
 
 
 def _convolve(video: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
-    """An unpadded 3D convolution; what ``nn.Conv3d`` computes, to rounding."""
+    """An unpadded 3D convolution, equal to ``nn.Conv3d`` up to rounding."""
     if (
         video.device.type == "cpu"
         and video.dtype == torch.float32

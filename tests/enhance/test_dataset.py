@@ -12,14 +12,13 @@ from torch import Tensor
 
 from artifixer.enhance.dataset import (
     DatasetView,
-    points_of_capture,
     points_of_splats,
     write_dataset,
 )
 from artifixer.geometry.cameras import Cameras, LensModel
 from artifixer.geometry.transforms import quaternion_to_matrix
 from artifixer.scenes.formats import load_scene
-from artifixer.scenes.scene import Scene, SparsePoints
+from artifixer.scenes.scene import Scene
 from artifixer.splats.splats import SH_BASE, Splats
 
 #: A few float32 roundings of values near 1; poses go through an inverse and a quaternion in float64
@@ -36,6 +35,7 @@ POINTS = (
     torch.tensor([[0.1, 0.2, 3.0], [-1.0, 0.5, 2.0]]),
     torch.tensor([[255, 0, 7], [1, 2, 3]], dtype=torch.uint8),
 )
+NO_POINTS = (torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.uint8))
 
 
 def made_cameras(count: int, lens: str, seed: int = 0) -> list[Cameras]:
@@ -176,7 +176,7 @@ def test_the_same_views_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_dataset_without_points_loads(tmp_path: Path) -> None:
-    write_dataset(tmp_path, made_views(made_cameras(3, "PINHOLE")), points_of_capture(None))
+    write_dataset(tmp_path, made_views(made_cameras(3, "PINHOLE")), NO_POINTS)
     points = load_scene(tmp_path).points
     assert points is not None and len(points) == 0
 
@@ -191,10 +191,5 @@ def test_points_of_splats_are_the_opaque_ones_in_their_colour() -> None:
     xyz, rgb = points_of_splats(splats)
     assert torch.equal(xyz, means[::2])
     assert torch.equal(rgb, (colours[::2] * 255).round().to(torch.uint8))
-    few, _ = points_of_splats(splats, most=100)
+    few, _ = points_of_splats(splats, max_points=100)
     assert len(few) == 100 and len(few.unique(dim=0)) == 100 and few.max() > 0.9 * count
-
-
-def test_points_of_a_capture_are_its_own() -> None:
-    xyz, rgb = points_of_capture(SparsePoints.without_tracks(*POINTS))
-    assert torch.equal(xyz, POINTS[0]) and torch.equal(rgb, POINTS[1])

@@ -160,7 +160,7 @@ def test_wrong_frames_spoil_what_photos_saw_only_without_evidence() -> None:
     source = wall(-4, 4)
     config = replace(
         CONFIG,
-        photo_share=0.5,
+        photo_fraction=0.5,
         evidence=(1.0, 0.1, 0.02),
         reconstruct=replace(CONFIG.reconstruct, iterations=160),
     )

@@ -25,7 +25,7 @@ from tests.video.made_models import SMALL, WAN_LIKE, made_model
 
 WIDTH, HEIGHT = 20, 14
 
-#: Steps of 8 bit: float32 on a GPU may use TF32 in convolutions, and a roll-out adds up.
+#: Steps of 8 bit: float32 on a GPU may use TF32 in convolutions, and a rollout adds up.
 GPU_TOLERANCE = 3
 
 #: Steps of 8 bit, mean over all pixels: bfloat16 has 8 bits too, and uses them in every layer.
@@ -145,7 +145,7 @@ def test_a_model_on_wans_autoencoder() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("config", [SMALL, WAN_LIKE], ids=["small", "wan"])
 def test_half_precision_on_a_cpu(config: ModelConfig, dtype: torch.dtype, tmp_path: Path) -> None:
-    """Every part of a roll-out in the weights' type, with references, partial opacity and a full
+    """Every part of a rollout in the weights' type, with references, partial opacity and a full
     window: near the frames of float32.
     """
     save_model(tmp_path, made_model(config))
@@ -314,7 +314,7 @@ class StoreInMemory:
 
 
 @pytest.mark.parametrize("steps", [1, 3, "adaptive"])
-def test_a_repeated_roll_out_calls_the_network_once_on_known_blocks(
+def test_a_repeated_rollout_calls_the_network_once_on_known_blocks(
     model: Model, steps: int | str
 ) -> None:
     inputs = (

@@ -586,9 +586,9 @@ def _make_pairs(folder: Path) -> None:
 
 def _read_pairs(folder: Path) -> object:
     from artifixer.pairs.loader import OrderedPairs, open_pairs
-    from artifixer.pairs.shards import is_complete
+    from artifixer.pairs.shards import read_index
 
-    _try(is_complete, folder)
+    _try(read_index, folder)
     for skip in (True, False):
         pairs = _try(lambda skip=skip: open_pairs(folder, skip_broken=skip))
         if hasattr(pairs, "pairs"):

@@ -15,14 +15,13 @@ import torch
 from artifixer.imaging import perceptual
 from artifixer.imaging.perceptual import (
     ContentFeatures,
-    Fid,
     InceptionFeatures,
     Lpips,
     StLpips,
     frechet_distance,
     kernel_distance,
     load_content_features,
-    load_fid,
+    load_inception,
     load_lpips,
     load_st_lpips,
 )
@@ -64,7 +63,7 @@ def test_packages_that_cannot_be_imported_are_a_reason(
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    metric, reason = load_lpips("lpips_alex") if package == "torchvision" else load_fid()
+    metric, reason = load_lpips("lpips_alex") if package == "torchvision" else load_inception()
     assert metric is None
     assert reason.endswith(
         f"not computed: {str(error).splitlines()[0]}; install the extra 'metrics'"
@@ -106,24 +105,6 @@ def test_lpips_gives_one_distance_per_image() -> None:
         assert distances.shape == (2, 5)
         assert distances[1, 3] == expected
         assert distances.sum() == expected
-
-
-def test_fid_sees_square_planes_of_both_sets() -> None:
-    seen: list[tuple[tuple[int, ...], bool]] = []
-
-    class Metric:
-        def update(self, images: torch.Tensor, real: bool) -> None:
-            assert 0 <= float(images.min()) <= float(images.max()) <= 1
-            seen.append((tuple(images.shape), real))
-
-        def compute(self) -> torch.Tensor:
-            return torch.tensor(7.5)
-
-    fid = Fid(Metric())
-    fid.add(torch.rand(2, 3, 8, 6, 3, generator=torch.Generator().manual_seed(0)), real=True)
-    fid.add(torch.rand(4, 8, 6, 3, generator=torch.Generator().manual_seed(0)), real=False)
-    assert seen == [((6, 3, 512, 512), True), ((4, 3, 512, 512), False)]
-    assert fid.value() == 7.5
 
 
 # ST-LPIPS -----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from plyfile import PlyData
 
 from artifixer.commands.convert import Command as ConvertCommand
 from artifixer.commands.convert import run_command as run_convert
-from artifixer.enhance.dataset import DatasetView, points_of_capture, write_dataset
+from artifixer.enhance.dataset import DatasetView, write_dataset
 from artifixer.geometry.camera_file import CameraFrame, read_cameras, write_cameras
 from artifixer.geometry.camera_file import read_origin as read_camera_origin
 from artifixer.geometry.local_origin import WORLD, local_origin, to_world
@@ -193,7 +193,7 @@ def test_datasets_hold_the_world(tmp_path):
     scene = load_scene(tmp_path / "far")
     pairs = zip(scene.photos, scene.cameras, strict=True)
     views = [DatasetView("photo", photo.name, camera, photo.read) for photo, camera in pairs]
-    write_dataset(tmp_path / "dataset", views, points_of_capture(scene.points), scene.origin)
+    write_dataset(tmp_path / "dataset", views, (scene.points.xyz, scene.points.rgb), scene.origin)
     for form in ("transforms.json", "sparse/0"):
         again = load_scene(tmp_path / "dataset" / form)
         for before, after in zip(scene.cameras, again.cameras, strict=True):

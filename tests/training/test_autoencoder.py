@@ -16,7 +16,7 @@ from artifixer.video.vae import Vae, frames_to_video
 
 CONFIG = SmallAutoencoderConfig(width=16, encoder_width=16, depth=1, z_dim=4)
 SETTINGS = AutoencoderTraining(
-    frames=5, learning_rate=5e-3, latent_noise=0.0, render_share=0.0, gradient_weight=0.0
+    frames=5, learning_rate=5e-3, latent_noise=0.0, render_fraction=0.0, gradient_weight=0.0
 )
 
 
@@ -58,8 +58,8 @@ def test_pixel_gains_follow_the_decoder():
     network = SmallAutoencoder(
         SmallAutoencoderConfig(width=8, encoder_width=8, depth=1, z_dim=2)
     ).requires_grad_(False)
-    network.encoder.silence()
-    network.decoder.silence()
+    network.encoder.zero_output()
+    network.decoder.zero_output()
     torch.nn.init.constant_(network.decoder.linear.bias, 0.0)
     network.decoder.linear.weight[:, 0], network.decoder.linear.weight[:, 1] = 0.03, 0.01
     video = frames_to_video(MadePairs(count=1, frames=5).pairs[0].clean_frames)

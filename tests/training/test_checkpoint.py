@@ -57,7 +57,7 @@ def train_to(step: int, folder: Path, before: Path | None, after: Path | None) -
     train(
         stage,
         pairs,
-        LoopConfig(steps=step, batch=4 // world_size(), save_every=100),
+        LoopConfig(steps=step, batch=4 // world_size(), save_interval=100),
         folder,
         Progress(output=io.StringIO()),
     )
@@ -270,15 +270,15 @@ def damage(part: Path, kind: str) -> None:
 def test_a_damaged_part_is_refused_by_name_and_the_checkpoint_before_goes_on(
     kind: str, message: str, tmp_path: Path
 ) -> None:
-    whole = run_toy(Toy(), tmp_path / "whole", LoopConfig(steps=5, save_every=2))
+    whole = run_toy(Toy(), tmp_path / "whole", LoopConfig(steps=5, save_interval=2))
     folder = tmp_path / "damaged"
-    run_toy(Toy(), folder, LoopConfig(steps=4, save_every=2))
+    run_toy(Toy(), folder, LoopConfig(steps=4, save_interval=2))
     last = folder / "checkpoints" / "step_00000004"
     damage(last / "part-00001-of-00001.safetensors", kind)
-    with pytest.raises(InputError, match=rf"{message}.*goes on from the one before"):
-        run_toy(Toy(), folder, LoopConfig(steps=5, save_every=2))
+    with pytest.raises(InputError, match=rf"{message}.*continue from the one before"):
+        run_toy(Toy(), folder, LoopConfig(steps=5, save_interval=2))
     last.rename(tmp_path / "away")
-    resumed = run_toy(Toy(), folder, LoopConfig(steps=5, save_every=2))
+    resumed = run_toy(Toy(), folder, LoopConfig(steps=5, save_interval=2))
     assert all(
         torch.equal(ours, theirs)
         for ours, theirs in zip(resumed.state(), whole.state(), strict=True)

@@ -1,4 +1,4 @@
-"""Clips drawn from pairs: order of frames, drop-outs, references, mirror images."""
+"""Clips drawn from pairs: order of frames, dropout, references."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from artifixer.runtime.seeds import generator
 from artifixer.training.clips import (
     ClipConfig,
     cut_clip,
-    draw_batch,
     draw_clip,
     draw_reference_count,
     encode_clips,
     frame_order,
-    mirrored,
 )
 from artifixer.training.flow_matching import FlowMatchingTraining
 
@@ -66,26 +64,6 @@ def test_a_training_sees_the_whole_of_a_long_pair():
     assert len({int(frames[0]) for frames in drawn}) == 40
 
 
-def test_strides_skip_frames():
-    inside = [frame_order(400, 9, random, (1, 3)) for random in many(60)]
-    strides = {
-        int(step)
-        for order in inside
-        if (order.diff() == order[1] - order[0]).all()
-        for step in order.diff().abs()
-    }
-    assert strides == {1, 3}
-    for random in many(20):
-        assert set(frame_order(45, 13, random, (2,)).diff().abs().tolist()) <= {0, 1, 2}, (
-            "where it turns around it may take a smaller step"
-        )
-    before, after = generator(0, "same"), generator(0, "same")
-    assert frame_order(45, 13, before).tolist() == frame_order(45, 13, after, (1,)).tolist()
-    assert torch.rand((), generator=before) == torch.rand((), generator=after), (
-        "one stride alone draws nothing"
-    )
-
-
 def test_the_papers_references_are_uniform_and_cut_to_what_there_is():
     counts = [draw_reference_count(ClipConfig(), 12, random) for random in many(600)]
     assert set(counts) == set(range(13))
@@ -102,26 +80,6 @@ def test_the_releases_references_depend_on_the_reconstructions_views(views, allo
     assert {
         draw_reference_count(ClipConfig(references="release"), views, random) for random in many(80)
     } == allowed
-
-
-def test_clips_of_one_step_have_as_many_references_repeated_where_needed():
-    pairs = [made_pair(0, views=2), made_pair(1, views=5)]
-    config = ClipConfig(frames=(5, 9), references=(4, 4), share_references=True)
-    clips = draw_batch(pairs, config, many(2), generator(0, "shape"))
-    assert [len(clip.reference_cameras) for clip in clips] == [4, 4]
-    assert clips[0].clean_frames.shape[0] == clips[1].clean_frames.shape[0]
-    assert (
-        len(
-            {
-                frames
-                for i in range(20)
-                for frames in [
-                    draw_batch(pairs, config, many(2), generator(i, "shape"))[0].opacity.shape[0]
-                ]
-            }
-        )
-        == 2
-    )
 
 
 def test_dropped_frames_are_black_and_empty_and_the_rest_is_untouched():
@@ -144,7 +102,7 @@ def test_dropped_frames_are_black_and_empty_and_the_rest_is_untouched():
     assert not dropped.keeps_text and not dropped.keeps_references
 
 
-def test_drop_outs_come_as_often_as_set():
+def test_dropout_is_as_frequent_as_set():
     config = replace(WHOLE_CLIPS, text_drop=0.1, reference_drop=0.3)
     clips = [draw_clip(made_pair(frames=2), config, 2, random) for random in many(500)]
     assert sum(not clip.keeps_text for clip in clips) / 500 == pytest.approx(0.1, abs=0.04)
@@ -215,20 +173,6 @@ def test_the_reference_branch_runs_without_references_and_gives_zeros(views):
     )
     with_branch.sum().backward()
     assert branch.weight.grad is not None and not branch.weight.grad.any()
-
-
-def test_a_mirrored_clip_shows_the_mirrored_scene():
-    """Projecting a point's mirror image into the mirrored cameras gives the mirrored pixel."""
-    clip = draw_clip(made_pair(), WHOLE_CLIPS, 13, generator(0, "clip"))
-    points = torch.randn(20, 3, generator=generator(0, "points")) + torch.tensor([0.0, 0.0, 4.0])
-    pixels, depth, _ = clip.cameras.project(points)
-    other, other_depth, _ = mirrored(clip).cameras.project(points * torch.tensor([-1.0, 1.0, 1.0]))
-    torch.testing.assert_close(
-        other[..., 0], clip.cameras.width - pixels[..., 0], rtol=1e-5, atol=1e-4
-    )
-    torch.testing.assert_close(other[..., 1], pixels[..., 1], rtol=1e-5, atol=1e-4)
-    torch.testing.assert_close(other_depth, depth)
-    assert torch.equal(mirrored(clip).clean_frames[:, :, 0], clip.clean_frames[:, :, -1])
 
 
 def test_captions_reach_the_conditions_unless_dropped():

@@ -89,7 +89,7 @@ def test_a_disk_that_takes_no_more_bytes_leaves_the_previous_checkpoint(tmp_path
         train(
             stage,
             MadePairs(count=2),
-            LoopConfig(steps=steps, save_every=2),
+            LoopConfig(steps=steps, save_interval=2),
             tmp_path,
             Progress(output=io.StringIO()),
         )
@@ -139,7 +139,7 @@ def on_two_ranks(toy: dict[str, int], folder: Path) -> list[dict[str, str]]:
         told: dict[str, str] = {}
         with joined_processes("cpu"):
             try:
-                config = LoopConfig(steps=6, save_every=2)
+                config = LoopConfig(steps=6, save_interval=2)
                 train(
                     BrokenOnOneRank(**toy),
                     MadePairs(frames=1),

@@ -109,6 +109,6 @@ def test_gradients_of_layers_run_again_are_the_plain_ones(name):
 
 def test_a_step_without_references_still_trains(tmp_path):
     pairs = MadePairs(count=2)
-    clips = ClipConfig(frames=(13,), references=(0, 0), share_references=True)
+    clips = ClipConfig(frames=(13,), references=(0, 0))
     stage = flow_stage("bidirectional", made_model(pairs), FlowMatchingTraining(clips))
     train(stage, pairs, LoopConfig(steps=2, batch=2), tmp_path, Progress(output=io.StringIO()))

@@ -20,6 +20,7 @@ from artifixer.pairs.loader import PairSet, open_pairs
 from artifixer.pairs.shards import describe, encode_sample, read_index, write_index, write_shard
 from artifixer.recipes.train import RECIPES, TINY
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.run_folder import read_json
 from artifixer.training.initial_model import initial_model
 from artifixer.training.job import run_training
 from artifixer.training.parallel import ParallelConfig
@@ -56,7 +57,10 @@ def small_recipe() -> TrainingRecipe:
     )
     loops: dict[str, Any] = {
         f"{stage}_loop": replace(
-            TINY.loop(stage), steps=3 if stage == "self_forcing" else 2, batch=1, validate_every=0
+            TINY.loop(stage),
+            steps=3 if stage == "self_forcing" else 2,
+            batch=1,
+            validation_interval=0,
         )
         for stage in ("autoencoder", "bidirectional", "diffusion_forcing", "self_forcing")
     }
@@ -75,7 +79,7 @@ def test_stages_follow_each_other_and_the_last_model_loads(pairs, tmp_path):
     run_training(job("autoencoder", opened), tmp_path / "a")
     teacher = replace(
         small_recipe(),
-        bidirectional_loop=replace(small_recipe().bidirectional_loop, validate_every=1),
+        bidirectional_loop=replace(small_recipe().bidirectional_loop, validation_interval=1),
     )
     run_training(
         replace(
@@ -100,6 +104,16 @@ def test_stages_follow_each_other_and_the_last_model_loads(pairs, tmp_path):
     causal = load_model(tmp_path / "c" / "model")
     assert not torch.equal(causal.transformer.head.weight, last.transformer.head.weight)
     assert last.config.source == "direct" and last.config.vae.latents_std != (1.0,) * 8
+
+
+def test_renamed_settings_have_their_earlier_names_in_the_run_folder(pairs, tmp_path):
+    """A training that an earlier version began is continued, not refused for other settings."""
+    run_training(job("autoencoder", open_pairs(pairs)), tmp_path / "a")
+    settings = read_json(tmp_path / "a" / "config.json")["settings"]
+    assert {"save_every", "validate_every"} < settings["loop"].keys()
+    assert "render_share" in settings["stage"]
+    names = settings["loop"].keys() | settings["stage"].keys()
+    assert not {name for name in names if name.endswith(("_interval", "_fraction"))}
 
 
 def test_another_architecture_and_other_settings_are_refused(pairs, tmp_path):

@@ -86,7 +86,9 @@ class Toy:
         ]
 
 
-CONFIG = LoopConfig(steps=9, batch=2, accumulation=2, seed=3, warmup=3, cooldown=0.4, save_every=2)
+CONFIG = LoopConfig(
+    steps=9, batch=2, accumulation=2, seed=3, warmup=3, cooldown=0.4, save_interval=2
+)
 
 
 def run(toy: Toy, folder: Path, config: LoopConfig = CONFIG) -> Toy:
@@ -169,10 +171,10 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
 
 
 def test_one_process_sees_the_same_losses_with_a_batch_as_with_accumulation(tmp_path):
-    config = LoopConfig(steps=3, batch=4, save_every=10)
+    config = LoopConfig(steps=3, batch=4, save_interval=10)
     at_once = run(Toy(), tmp_path / "a", config)
     in_parts = run(
-        Toy(), tmp_path / "b", LoopConfig(steps=3, batch=2, accumulation=2, save_every=10)
+        Toy(), tmp_path / "b", LoopConfig(steps=3, batch=2, accumulation=2, save_interval=10)
     )
     for ours, theirs in zip(in_parts.first.parameters(), at_once.first.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)

@@ -88,7 +88,7 @@ def train_curve(name: str, parallel: ParallelConfig, steps: int, folder: Path) -
     ``metrics.jsonl``.
     """
     pairs = MadePairs(count=3)
-    config = LoopConfig(steps=steps, batch=4 // world_size(), save_every=steps)
+    config = LoopConfig(steps=steps, batch=4 // world_size(), save_interval=steps)
     train(made_stage(name, pairs, parallel), pairs, config, folder, Progress(output=io.StringIO()))
 
 

@@ -94,7 +94,7 @@ def trained_weights(
     """
     pairs = MadePairs(count=3)
     stage = made_stage(name, pairs, strategy)
-    config = LoopConfig(steps=steps, batch=2 // world_size(), save_every=100)
+    config = LoopConfig(steps=steps, batch=2 // world_size(), save_interval=100)
     train(stage, pairs, config, folder, Progress(output=io.StringIO()))
     return {
         f"{label}.{key}": value
@@ -113,7 +113,7 @@ def gradients(name: str, strategy: Strategy, folder: Path) -> dict[str, torch.Te
     train(
         stage,
         pairs,
-        LoopConfig(steps=1, batch=2 // world_size(), save_every=100),
+        LoopConfig(steps=1, batch=2 // world_size(), save_interval=100),
         folder,
         Progress(output=io.StringIO()),
     )

@@ -140,8 +140,8 @@ def test_students_without_a_goal_or_a_turn_are_refused():
     student, teacher = made_model(pairs), made_model(pairs)
     direct = replace(CONFIG.sampling(), source="direct", steps=1)
     for settings, message in (
-        (replace(SELF_FORCING, student_interval=2), "every step must be the student's"),
-        (SELF_FORCING, "need a goal of their own"),
+        (replace(SELF_FORCING, student_interval=2), "must be trained at every step"),
+        (SELF_FORCING, "need clean_weight"),
     ):
         with pytest.raises(AssertionError, match=message):
             SmallSelfForcingStage(

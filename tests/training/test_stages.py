@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from forked import ended, fork
-from made_models import WHOLE_CLIPS, flow_stage, made_model, self_forcing_stage
+from made_models import flow_stage, made_model, self_forcing_stage
 from made_pairs import MadePairs
 
 from artifixer.pairs.pair import TrainingPair
@@ -23,12 +23,20 @@ from artifixer.runtime.progress import Progress
 from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining
 from artifixer.training.checkpoint import state_tensors
 from artifixer.training.loop import LoopConfig, NonFiniteLoss, train
+from artifixer.training.small_clips import SmallClipConfig
 from artifixer.training.small_model import SmallFlowTraining, SmallSelfForcingTraining
 from artifixer.training.stage import Stage
 
 STAGES = ("autoencoder", "bidirectional", "diffusion_forcing", "self_forcing")
-CLIPS = replace(WHOLE_CLIPS, tail_drop=0.5, text_drop=0.1, reference_drop=0.1, augment=True)
-CONFIG = LoopConfig(steps=7, save_every=2, cooldown=0.3)
+CLIPS = SmallClipConfig(
+    frames=(13,),
+    references=(3, 3),
+    tail_drop=0.5,
+    text_drop=0.1,
+    reference_drop=0.1,
+    augment=True,
+)
+CONFIG = LoopConfig(steps=7, save_interval=2, cooldown=0.3)
 
 
 class DeadlyPairs(MadePairs):
@@ -112,7 +120,7 @@ def test_a_gpu_trains_as_the_cpu(name, tmp_path):
     pairs, metrics = MadePairs(count=4), []
     for device in ("cpu", "cuda"):
         stage = on_device(new_stage(name, pairs), device)
-        config = replace(CONFIG, steps=3, batch=4, save_every=10)
+        config = replace(CONFIG, steps=3, batch=4, save_interval=10)
         with torch.backends.cudnn.flags(allow_tf32=False):
             train(
                 stage,

@@ -131,5 +131,5 @@ def test_blocks_follow_each_other_and_fit():
             store.open_block(6, 2)
     cache = ring(6, 2)
     cache.open_block(0, 2)
-    with pytest.raises(AssertionError, match="a block of 5 frames in 4 that are not kept"):
+    with pytest.raises(AssertionError, match="a block of 5 frames in 4 slots"):
         cache.open_block(2, 5)

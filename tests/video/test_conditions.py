@@ -119,7 +119,7 @@ def check_cameras(stored: dict[str, torch.Tensor], protocol: dict[str, Any], cas
         )
 
 
-def test_cameras_of_the_releases_roll_outs(parity_folder):
+def test_cameras_of_the_releases_rollouts(parity_folder):
     manifest = manifest_of(parity_folder)
     height, width = manifest["pixels"]
     temporal = 2 ** sum(manifest["vae"]["temperal_downsample"])

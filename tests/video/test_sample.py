@@ -165,7 +165,7 @@ def run(
     )
 
 
-def slow_roll_out(
+def slow_rollout(
     model: Any, whole: BlockInput, config: SampleConfig, seed: int, exit_step: int | None = None
 ) -> Tensor:
     """The release's loop spelled out (batch of one): values of past blocks in a list, the window
@@ -202,11 +202,11 @@ def slow_roll_out(
 
 
 @pytest.mark.parametrize(("steps", "window", "sink"), [(3, 6, 2), (1, 6, 0), (4, 8, 4), (2, 40, 2)])
-def test_roll_out_equals_the_loop_spelled_out(steps, window, sink):
+def test_rollout_equals_the_loop_spelled_out(steps, window, sink):
     config = replace(SMALL, steps=steps, window_frames=window, sink_frames=sink)
     whole = clip(16)
     with torch.no_grad():
-        expected = slow_roll_out(network(), whole, config, seed=3)
+        expected = slow_rollout(network(), whole, config, seed=3)
     torch.testing.assert_close(
         run(blocks_of(whole), config, seed=3), expected, rtol=0, atol=ROUNDING
     )
@@ -316,7 +316,7 @@ def test_adaptive_steps_of_the_two_ends():
     assert policy.steps(torch.stack([torch.ones(4, 2, 2), torch.zeros(4, 2, 2)])) == 4, (
         "the emptiest clip of a batch decides"
     )
-    with pytest.raises(AssertionError, match="do not grow"):
+    with pytest.raises(AssertionError, match="not ascending"):
         AdaptiveSteps((0.3, 0.1))
 
 
@@ -383,7 +383,7 @@ def moving_conditions(opacity: Tensor, first: int) -> Conditions:
     )
 
 
-def test_checkpointed_gradients_of_a_roll_out_are_the_plain_ones():
+def test_checkpointed_gradients_of_a_rollout_are_the_plain_ones():
     """Three blocks, moving cameras, references: a layer that is run again in the backward pass must
     see its own block's cameras.
     """
@@ -532,15 +532,15 @@ def test_no_gradients_unless_for_training():
 
 
 @pytest.mark.parametrize("exit_step", [0, 2])
-def test_training_roll_out_has_the_gradients_of_the_loop_spelled_out(exit_step):
+def test_training_rollout_has_the_gradients_of_the_loop_spelled_out(exit_step):
     """Value and gradient: of the weights, and of the render latents of block 0, which later blocks
     see through the cache alone.
     """
 
-    def gradients(roll_out: Any) -> tuple[Tensor, ...]:
+    def gradients(rollout: Any) -> tuple[Tensor, ...]:
         model, whole = network(), clip(8)
         whole.render_latents.requires_grad_()
-        latents = roll_out(model, whole)
+        latents = rollout(model, whole)
         later = torch.autograd.grad(
             latents[:, :, 4:].square().sum(), [model.gain, whole.render_latents], retain_graph=True
         )
@@ -553,13 +553,13 @@ def test_training_roll_out_has_the_gradients_of_the_loop_spelled_out(exit_step):
     ours = gradients(
         lambda model, whole: run(blocks_of(whole), seed=4, model=model, exit_step=exit_step)
     )
-    expected = gradients(lambda model, whole: slow_roll_out(model, whole, SMALL, 4, exit_step))
+    expected = gradients(lambda model, whole: slow_rollout(model, whole, SMALL, 4, exit_step))
     for value, twin in zip(ours, expected, strict=True):
         torch.testing.assert_close(value, twin, rtol=1e-4, atol=ROUNDING)
     assert ours[2][:, :, :2].any(), "no gradient through the cache"
 
 
-def test_training_roll_out_ends_at_its_exit_step():
+def test_training_rollout_ends_at_its_exit_step():
     count = CallCount()
     run(blocks_of(clip(4)), exit_step=1, observe=count)
     assert count.per_block == {0: 2, 1: 2}

@@ -1,4 +1,4 @@
-"""Roll-outs and the teacher against the public release's own: every call of the network, latents,
+"""Rollouts and the teacher against the public release's own: every call of the network, latents,
 caches and decoded video.
 
 Sizes, steps and windows come from the manifest. A set of cases may be of any architecture and
@@ -127,7 +127,7 @@ def close(ours: Tensor, theirs: Tensor, what: str) -> None:
     )
 
 
-def test_every_call_of_the_roll_outs(oracle):
+def test_every_call_of_the_rollouts(oracle):
     for name in cases_of(
         oracle.folder, "b", ["condition", "latents", "opacity", "text", "camera_rays", "w2cs", "Ks"]
     ):
@@ -188,8 +188,8 @@ def unrolled(cache: RingCache, frames: int) -> Tensor:
     return by_frame[:, :, [*range(cache.sink_frames), *ring]].flatten(2, 3)
 
 
-def test_whole_flow_of_the_roll_outs(oracle):
-    """From renders, opacity and poses to video: encoding, conditions, roll-out and decoding, all of
+def test_whole_flow_of_the_rollouts(oracle):
+    """From renders, opacity and poses to video: encoding, conditions, rollout and decoding, all of
     them block by block.
     """
     for name in cases_of(oracle.folder, "b", ["c2w", "rgb_rendered", "opacity", "text", "video"]):

@@ -126,7 +126,7 @@ def ring_of(
     )
 
 
-def roll_out(
+def rollout(
     network: VideoTransformer,
     latents: Tensor,
     levels: Tensor,
@@ -163,7 +163,7 @@ def test_block_by_block_is_one_pass_under_the_block_causal_mask(
     )
     with torch.no_grad():
         whole = network(latents, levels, conditions, block_frames=BLOCK)
-        blocks = roll_out(network, latents, levels, conditions, store())
+        blocks = rollout(network, latents, levels, conditions, store())
         unmasked = network(latents, torch.tensor([500.0]), conditions)
         masked = network(latents, torch.tensor([500.0]), conditions, block_frames=BLOCK)
     torch.testing.assert_close(torch.cat(blocks, dim=2), whole, atol=TOLERANCE, rtol=0)
@@ -204,10 +204,10 @@ def test_both_stores_give_the_same_video(network: VideoTransformer, window: int,
 def gradients(
     network: VideoTransformer, conditions: Conditions, checkpointed: bool
 ) -> dict[str, Tensor]:
-    """Of all weights and of the latents, through a roll-out of three blocks."""
+    """Of all weights and of the latents, through a rollout of three blocks."""
     network.checkpoint_layers = checkpointed
     latents = latents_of(6).requires_grad_()
-    velocities = roll_out(
+    velocities = rollout(
         network, latents, torch.tensor([[900.0, 500.0, 100.0]]), conditions, AppendingCache()
     )
     weighted = sum(
@@ -244,7 +244,7 @@ def test_checkpointed_gradients_are_the_plain_ones_while_cameras_move():
 
 def test_gradients_of_a_late_block_reach_the_first_through_the_cache(network: VideoTransformer):
     latents = latents_of(6).requires_grad_()
-    last = roll_out(
+    last = rollout(
         network, latents, torch.full((1, 3), 500.0), conditions_of(frames=6), AppendingCache()
     )[-1]
     (gradient,) = torch.autograd.grad(last.sum(), latents)
@@ -287,7 +287,7 @@ def test_a_full_ring_is_neither_joined_nor_shifted_and_nobody_waits_for_the_host
         memory = network.cross_attention_cache(conditions)
         levels = torch.zeros(1, frames // BLOCK)
         with NewTensors(window * FRAME_TOKENS) as trace:
-            velocities = roll_out(
+            velocities = rollout(
                 network, latents, levels, conditions, cache, cross_attention_cache=memory
             )
     assert len(velocities) == frames // BLOCK
@@ -328,9 +328,9 @@ def test_no_call_makes_the_host_wait_for_the_gpu():
     levels, cache = torch.full((1, 7), 500.0, device="cuda"), ring_of(device="cuda")
     with torch.no_grad(), waiting_refused():
         memory = network.cross_attention_cache(conditions)
-        on_gpu = roll_out(network, latents, levels, conditions, cache, cross_attention_cache=memory)
+        on_gpu = rollout(network, latents, levels, conditions, cache, cross_attention_cache=memory)
     with torch.no_grad():
-        on_cpu = roll_out(
+        on_cpu = rollout(
             network.cpu(), latents.cpu(), levels.cpu(), conditions.to("cpu"), ring_of()
         )
     torch.testing.assert_close(
@@ -706,7 +706,7 @@ def waves(shape: torch.Size | tuple[int, ...], number: int) -> Tensor:
 
 
 def frozen_outputs() -> dict[str, Tensor]:
-    """A clip at once, under the mask, and as a roll-out whose window is full after three of five
+    """A clip at once, under the mask, and as a rollout whose window is full after three of five
     blocks.
     """
     network = VideoTransformer(SMALL)
@@ -747,7 +747,7 @@ def frozen_outputs() -> dict[str, Tensor]:
             ),
             "block_causal": network(latents, levels, conditions, block_frames=BLOCK),
             "rolled_out": torch.cat(
-                roll_out(network, latents, levels, conditions, ring_of()), dim=2
+                rollout(network, latents, levels, conditions, ring_of()), dim=2
             ),
         }
 

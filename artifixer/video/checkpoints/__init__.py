@@ -1,1 +1,1 @@
-"""Formats of weights on disk, one file each."""
+"""File formats of weights, one module each."""

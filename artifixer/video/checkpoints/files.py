@@ -1,4 +1,4 @@
-"""Where the parts of a model are, whatever their format, and what identifies their weights."""
+"""Locations of a model's parts in any format, and the identity of its weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from artifixer.video.model import ModelConfig, no_text_encoder
 from artifixer.video.transformer import VideoTransformer
 from artifixer.video.vae import build_vae
 
-#: Of a large file of weights so many pieces of this size tell whether it is the same file.
+#: Number and size of the pieces of a large file of weights that are hashed for its identity.
 HASHED_PIECES, PIECE_BYTES = 64, 1 << 16
 
 #: Parts of a Wan folder that read prompts.
@@ -31,9 +31,7 @@ TEXT_PARTS = ("text_encoder", "tokenizer")
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where the parts of a model are, and in which format: our own, the public release's, or Wan
-    2.1 itself.
-    """
+    """Locations of a model's parts, and their format: ours, the release's, or Wan 2.1's."""
 
     config: ModelConfig
     transformer: Path
@@ -43,19 +41,19 @@ class ModelFiles:
 
     @property
     def identity(self) -> str:
-        """What tells one model from another: architecture and weights."""
+        """Hash of architecture and weights."""
         return fingerprint(
             flat_config(self.config), weights_key(self.transformer), weights_key(self.vae)
         )
 
     def check_prompt(self, prompt: str) -> None:
-        """Raise ``InputError`` for a prompt that the model cannot take."""
+        """Raise ``InputError`` for a prompt to a model without a text encoder."""
         if prompt.strip() and self.text_encoder is None:
             raise InputError(no_text_encoder(self.config))
 
     def check_weights(self) -> None:
-        """Raise ``InputError`` unless the files are whole and their tensors are exactly the
-        model's; reads no tensor.
+        """Raise ``InputError`` unless the files are complete and the names and shapes of their
+        tensors are exactly the model's; reads no tensor.
         """
         stored, vae = self.open_transformer(), open_tensors(self.vae)
         with torch.device("meta"):
@@ -64,8 +62,8 @@ class ModelFiles:
         check_fit(build_vae(self.config.vae, "meta").network, vae)
 
     def open_transformer(self) -> StoredTensors:
-        """The transformer's tensors under the names that ``VideoTransformer`` has. ``InputError``
-        when there are too few for its layers.
+        """The transformer's tensors by their names in ``VideoTransformer``. ``InputError`` when
+        there are fewer tensors than layers.
         """
         stored = open_tensors(self.transformer)
         if self.config.transformer.layers > len(stored.shapes):
@@ -82,16 +80,16 @@ class ModelFiles:
         dtype: torch.dtype | None,
         seed: int = 0,
     ) -> None:
-        """Give a transformer without values its weights. Layers that Wan 2.1 does not have are
-        drawn from ``seed``, as in the paper.
+        """Load the weights into a transformer without values. Layers that Wan 2.1 lacks are
+        initialised as in the paper, with random numbers from ``seed``.
         """
         added = generator(seed, "layers added to Wan") if self.format == "wan" else None
         load_into(transformer, self.open_transformer(), device, dtype, added)
 
 
 def weights_key(path: Path) -> str:
-    """Hash of a file of weights, or of all in a folder: of the whole of small files, of many pieces
-    of large ones.
+    """Hash of a file of weights, or of all files in a folder; of large files only
+    ``HASHED_PIECES`` pieces are read.
     """
     digest = hashlib.sha256()
     files = (
@@ -113,4 +111,5 @@ def weights_key(path: Path) -> str:
 
 
 def text_folder(folder: Path, is_wanted: bool = True) -> Path | None:
+    """The folder if it contains all ``TEXT_PARTS`` and they are wanted, else None."""
     return folder if is_wanted and all((folder / part).is_dir() for part in TEXT_PARTS) else None

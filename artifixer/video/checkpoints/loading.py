@@ -1,8 +1,8 @@
-"""Weights from opened files into modules, one tensor at a time.
+"""Loading of weights from opened files into modules, one tensor at a time.
 
 In: ``StoredTensors`` and a module without values. Names and shapes are compared with the module
-before anything is read. A tensor whose type and device are right is used where it is; others are
-converted one by one, so that the model is in host memory once.
+before anything is read. A tensor of the right dtype and device is used without a copy; others are
+converted one by one, so that host memory holds the model at most once.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from artifixer.runtime.errors import InputError
 from artifixer.video.checkpoints.tensor_files import StoredTensors, shape_text
 from artifixer.video.initialise import initial_added_layer, is_added_layer
 
-#: Problems of a kind that are named in an error; the rest is counted.
+#: Maximum number of names per kind of problem in an error; further ones are counted.
 NAMED_PROBLEMS = 3
 
 
 def check_tensors(
     stored: StoredTensors, expected: Mapping[str, tuple[int, ...]], may_miss: Iterable[str] = ()
 ) -> None:
-    """Raise ``InputError`` unless names and shapes are exactly the expected ones, ``may_miss``
-    aside: first three of a kind, and counts.
+    """Raise ``InputError`` unless names and shapes are exactly the expected ones; names in
+    ``may_miss`` may be missing.
     """
     optional = set(may_miss)
     missing = [name for name in expected if name not in stored.shapes and name not in optional]
@@ -55,7 +55,7 @@ def check_fit(
     module: nn.Module, stored: StoredTensors, may_lack_added: bool = False
 ) -> dict[str, tuple[int, ...]]:
     """``check_tensors`` for the names and shapes of a module, which are returned. may_lack_added:
-    layers that Wan lacks may be missing.
+    allow layers that Wan 2.1 lacks to be missing.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     check_tensors(
@@ -71,13 +71,12 @@ def load_into(
     dtype: torch.dtype | None = None,
     added: torch.Generator | None = None,
 ) -> None:
-    """Give a module built on the device ``meta`` its weights; the fit is checked first
-    (``check_tensors``).
+    """Load weights into a module that was built on the device ``meta``; names and shapes are
+    checked first (``check_tensors``).
 
     dtype: of the weights; None keeps the file's. added: allows the layers that the release adds to
-    Wan 2.1 to be missing; they start as in the paper (see ``initial_added_layer``), and the
-    generator draws what is random. ``InputError`` as in ``check_tensors``, and naming the first
-    tensor that is not finite.
+    Wan 2.1 to be missing; ``initial_added_layer`` initialises them with this generator.
+    ``InputError`` as in ``check_tensors``, and naming the first tensor that is not finite.
     """
     expected = check_fit(module, stored, may_lack_added=added is not None)
     for name, shape in expected.items():
@@ -99,8 +98,8 @@ def load_into(
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether all values are numbers; a tensor on the device meta has none. Looks at a part at a
-    time, which takes no second copy.
+    """Whether all values are finite; True for a tensor on the device ``meta``. Processed in parts
+    to bound the memory.
     """
     return tensor.is_meta or all(
         bool(torch.isfinite(part).all()) for part in tensor.reshape(-1).split(1 << 24)
@@ -108,7 +107,7 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def _assign(module: nn.Module, name: str, tensor: Tensor) -> None:
-    """Replace a parameter or buffer, keeping whether it is trained."""
+    """Replace a parameter or buffer; ``requires_grad`` is kept."""
     *path, leaf = name.split(".")
     owner = module.get_submodule(".".join(path))
     if leaf in owner._parameters:

@@ -18,7 +18,7 @@ from artifixer.video.model import Model
 
 
 def our_files(folder: Path) -> ModelFiles:
-    """The parts of a folder that has a ``config.json``."""
+    """The parts of our model folder, which has a ``config.json``."""
     config = read_config(folder / "config.json")
     return ModelFiles(
         config,
@@ -31,8 +31,8 @@ def our_files(folder: Path) -> ModelFiles:
 def save_model(
     folder: Path, model: Model, dtype: torch.dtype | None = None, part_bytes: int | None = None
 ) -> None:
-    """Write our folder. dtype: of the weights on disk; None keeps theirs. part_bytes: largest file,
-    for tensors no larger than that.
+    """Write our model folder. dtype: of the weights on disk; None keeps theirs. part_bytes: maximum
+    size of a file, unless a single tensor is larger; None for one file per part.
     """
     save_part(folder, "transformer", model.transformer.state_dict(), dtype, part_bytes)
     save_part(folder, "vae", model.vae.network.state_dict(), dtype, part_bytes)
@@ -40,8 +40,8 @@ def save_model(
 
 
 def link_text_encoder(folder: Path, source: Path) -> None:
-    """Let a model folder read prompts with the text encoder of another, by links; it is large and
-    never trained.
+    """Link the text encoder of the folder ``source`` into a model folder: it is large and never
+    trained.
     """
     for part in TEXT_PARTS:
         link = folder / part

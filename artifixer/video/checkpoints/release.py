@@ -17,14 +17,15 @@ from artifixer.video.checkpoints.files import ModelFiles
 from artifixer.video.checkpoints.release_names import release_name
 from artifixer.video.checkpoints.tensor_files import open_tensors
 from artifixer.video.checkpoints.wan import WAN_HEAD_WIDTH, wan_transformer, with_wan_vae
-from artifixer.video.config_json import LARGEST_DEPTH, LARGEST_WIDTH
+from artifixer.video.config_json import MAX_DEPTH, MAX_WIDTH
 from artifixer.video.transformer import VideoTransformer
 from artifixer.video.vae import VaeConfig
 
 
 def release_files(checkpoint: Path) -> ModelFiles:
-    """The release's transformer in a ``.pt`` or a sharded checkpoint, whose shapes tell the
-    architecture, with Wan's autoencoder beside it, or in the sharded checkpoint's folder."""
+    """The release's transformer in a ``.pt`` file or a sharded checkpoint, with Wan's autoencoder
+    beside it or in the sharded checkpoint's folder. The architecture follows from the shapes.
+    """
     shapes = open_tensors(checkpoint).shapes
     try:
         width, frequency_width = shapes["condition_embedder.time_embedder.linear_1.weight"]
@@ -46,8 +47,8 @@ def release_files(checkpoint: Path) -> ModelFiles:
             transformer.text_width,
             transformer.latent_channels,
         )
-        if layers > min(LARGEST_DEPTH, len(shapes)) or not all(
-            is_whole(value, 1, LARGEST_WIDTH) for value in bounds
+        if layers > min(MAX_DEPTH, len(shapes)) or not all(
+            is_whole(value, 1, MAX_WIDTH) for value in bounds
         ):
             raise ValueError(f"{layers} layers, widths {bounds}")
     except (LookupError, ValueError, AssertionError, TypeError) as error:
@@ -60,8 +61,8 @@ def release_files(checkpoint: Path) -> ModelFiles:
 
 
 def save_release_checkpoint(path: Path, files: ModelFiles, dtype: torch.dtype | None) -> None:
-    """The transformer in the public release's format. Another ``dtype`` takes the memory of the
-    converted weights.
+    """Write the transformer in the public release's format. A conversion to another ``dtype`` needs
+    memory for all converted weights.
     """
     config, network = files.config, files.config.transformer
     has_their_parts = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-#: Our names of the transformer's parts, and those of the public release, which are Wan 2.1's own in
-#: diffusers where Wan has the part.
+#: Our names of the transformer's parts, and those of the public release, which are the names of Wan
+#: 2.1 in diffusers where Wan has the part.
 RELEASE_NAMES = (
     ("layers", "blocks"),
     ("modulation", "scale_shift_table"),
@@ -48,7 +48,7 @@ def our_name(name: str) -> str:
 
 
 def _translated(name: str, table: tuple[tuple[str, str], ...]) -> str:
-    """Replace whole parts between dots, each at most once."""
+    """Replace whole dot-separated parts, each at most once."""
     words = dict(table)
     parts = "|".join(re.escape(part) for part in sorted(words, key=len, reverse=True))
     return re.sub(rf"(?<![^.])(?:{parts})(?![^.])", lambda match: words[match.group()], name)

@@ -1,4 +1,4 @@
-"""Files of tensors: opened without reading, read one tensor at a time, written atomically.
+"""Tensor files: opened without reading, read one tensor at a time, written atomically.
 
 In: a ``.safetensors`` file, possibly in numbered parts, a diffusers folder of them, a ``.pt`` file,
 or the folder of a sharded checkpoint. Out: names, shapes, and a function that maps one tensor into
@@ -36,9 +36,7 @@ from artifixer.video.checkpoints.torch_distributed import (
 
 @dataclass(frozen=True)
 class StoredTensors:
-    """Tensors in files that were opened but not read. ``path`` names them in errors; ``read`` maps
-    one tensor into memory.
-    """
+    """Tensors in opened files. ``path`` is for errors; ``read`` maps one tensor into memory."""
 
     path: Path
     shapes: Mapping[str, tuple[int, ...]]
@@ -73,11 +71,11 @@ def open_tensors(path: Path) -> StoredTensors:
 def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None
 ) -> None:
-    """Write a safetensors file atomically, tensor by tensor: names sorted, so that the same tensors
-    give the same bytes.
+    """Write a safetensors file atomically, tensor by tensor, sorted by name, so that equal tensors
+    give equal bytes.
 
-    dtype: convert floating-point tensors on the way. Tensors may lie on any device or in mapped
-    files; only one is copied at a time.
+    dtype: of floating-point tensors in the file; None keeps theirs. Tensors may be on any device or
+    in mapped files; only one is copied at a time.
     """
     kinds = {
         torch.float32: "F32",
@@ -102,7 +100,7 @@ def save_tensors(
             "data_offsets": [start, end],
         }
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the format wants the data aligned
+    text += b" " * (-len(text) % 8)  # the format requires aligned data
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in sorted(tensors):
@@ -117,7 +115,7 @@ def save_part(
     dtype: torch.dtype | None,
     part_bytes: int | None,
 ) -> None:
-    """``STEM.safetensors``, or as many numbered files as needed."""
+    """Write ``STEM.safetensors``, or numbered files of at most ``part_bytes`` each."""
 
     def size(tensor: Tensor) -> int:
         return (
@@ -197,7 +195,7 @@ def _open_pickle(path: Path) -> StoredTensors:
             and tensor.device.type == "cpu"
             and not tensor.is_quantized
         )
-        # A tensor may repeat a few stored values over a shape of any size.
+        # By its strides a tensor may expand a few stored values to a shape of any size.
         if not is_plain or tensor.numel() * tensor.element_size() > size:
             kind = f"{tensor.layout} {shape_text(tensor.shape)} on {tensor.device}"
             raise InputError(
@@ -210,8 +208,8 @@ def _open_pickle(path: Path) -> StoredTensors:
 
 
 def _check_archive(path: Path, size: int) -> None:
-    """Raise ``ValueError`` when the zip archive that a ``.pt`` file is unpacks to more than the
-    file holds; other files pass.
+    """Raise ``ValueError`` when a ``.pt`` file is a zip archive that unpacks to more bytes than the
+    file has.
     """
     with open_regular(path, "a PyTorch checkpoint") as file:
         if not zipfile.is_zipfile(file):
@@ -226,7 +224,7 @@ def _check_archive(path: Path, size: int) -> None:
 
 
 def _shards(folder: Path) -> list[Path]:
-    """The safetensors files of a diffusers part, in the index's order when there is one."""
+    """The safetensors files of a diffusers folder, listed by its index if there is one."""
     indices = sorted(folder.glob("*.safetensors.index.json"))
     if indices:
         content = read_json(indices[0])
@@ -242,9 +240,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _numbered_parts(path: Path) -> list[Path]:
-    """The files that a large ``NAME.safetensors`` was cut into: ``NAME-00001-of-00002.safetensors``
-    and so on.
-    """
+    """The parts of a large ``NAME.safetensors``: ``NAME-00001-of-00002.safetensors`` etc."""
     parts = sorted(path.parent.glob(f"{path.stem}-?????-of-?????{path.suffix}"))
     if not parts:
         raise InputError(f"{path}: does not exist, expected weights")

@@ -2,11 +2,10 @@
 running anything in them.
 
 In: a folder with ``.metadata`` and ``*.distcp`` files. Out: names, shapes, and a function that
-reads one tensor. torch's own reader unpickles ``.metadata``, which runs whatever code a folder from
-somebody else holds. Here a restricted unpickler knows the few classes that belong there and puts
-records without behaviour in their place; it knows no function. Entries of the other files are read
-with ``weights_only=True``. Sizes and places are compared with the files before anything is
-allocated.
+reads one tensor. torch's own reader unpickles ``.metadata`` and thus executes code of an untrusted
+folder. ``torch_metadata`` unpickles only the few classes that belong there, as inert records.
+Entries of the other files are read with ``weights_only=True``. Sizes and offsets are compared with
+the files before anything is allocated.
 """
 
 from __future__ import annotations
@@ -38,11 +37,11 @@ from artifixer.video.checkpoints.torch_metadata import (
     read_metadata,
 )
 
-#: No tensor has sides like this; keeps products of hostile numbers short.
-LARGEST_SIDE = 2**40
+#: Maximum side of a tensor; bounds products of sides in hostile files.
+MAX_SIDE = 2**40
 
-#: The one weight that every transformer of ours, of the release and of Wan 2.1 has, and that no
-#: optimizer's state is named like.
+#: A weight that every transformer of ours, of the release and of Wan 2.1 has, and whose name does
+#: not occur in optimizer states.
 ANCHOR = "patch_embedding.weight"
 
 _FILE_NAME = re.compile(r"[\w][\w.-]*\.distcp", re.ASCII)
@@ -50,7 +49,7 @@ _FILE_NAME = re.compile(r"[\w][\w.-]*\.distcp", re.ASCII)
 
 @dataclass(frozen=True)
 class Chunk:
-    """A box of a tensor, and where it lies: ``length`` bytes of ``file`` from ``start`` on."""
+    """A box of a tensor, stored in ``length`` bytes of ``file`` from ``start`` on."""
 
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
@@ -61,7 +60,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in chunks that together have as many values as it has."""
+    """A tensor in chunks, which together have as many values as the tensor."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -69,22 +68,22 @@ class StoredTensor:
 
 
 def is_distributed_checkpoint(folder: Path) -> bool:
-    """Whether the folder is one; nothing is read."""
+    """Whether the folder is a sharded checkpoint; nothing is read."""
     return (folder / METADATA).is_file()
 
 
 def open_distributed_checkpoint(
     folder: Path,
 ) -> tuple[dict[str, tuple[int, ...]], Callable[[str], Tensor]]:
-    """Shapes by name, and what reads one of these tensors.
+    """Shapes by name, and a function that reads one of these tensors.
 
-    Of a whole training state only the network is given, under the names that it has alone.
-    Raises ``InputError`` for anything but tensors and their places, for files that are cut or
-    damaged, and for a state of several networks; nothing in the folder is ever run.
+    Of a whole training state only the network is returned, without the prefix of its names. Raises
+    ``InputError`` for contents other than tensors, for truncated or damaged files, and for a state
+    of several networks; nothing in the folder is executed.
     """
     entries, storage = read_metadata(folder)
     places = _places(folder, storage)
-    # other objects, such as numbers of steps, are skipped unread
+    # other objects, such as step counts, are not read
     stored = {
         name: _stored_tensor(folder / METADATA, name, entry, places)
         for name, entry in entries.items()
@@ -99,8 +98,8 @@ Places = Mapping[tuple[str, tuple[int, ...]], tuple[Path, int, int]]
 
 
 def _places(folder: Path, storage: Mapping[Any, Any]) -> Places:
-    """(name, first corner) -> (file, first byte, bytes) of each chunk. Files are in the folder and
-    as long as their entries.
+    """(name, offsets) -> (file, first byte, length) of each chunk. Files outside the folder or
+    shorter than their entries raise ``InputError``.
     """
     path = folder / METADATA
     places: dict[tuple[str, tuple[int, ...]], tuple[Path, int, int]] = {}
@@ -183,7 +182,7 @@ def _stored_tensor(path: Path, name: str, entry: Any, places: Places) -> StoredT
 
 def _sides(path: Path, name: str, value: Any) -> tuple[int, ...]:
     is_sides = isinstance(value, (tuple, list)) and all(
-        isinstance(side, int) and 0 <= side <= LARGEST_SIDE for side in value
+        isinstance(side, int) and 0 <= side <= MAX_SIDE for side in value
     )
     if not is_sides or len(value) > 8:
         raise InputError(f"{path}: {name}: expected sizes and offsets, small numbers")
@@ -191,8 +190,8 @@ def _sides(path: Path, name: str, value: Any) -> tuple[int, ...]:
 
 
 def _network_names(folder: Path, stored: Mapping[str, StoredTensor]) -> dict[str, str]:
-    """Names of the network's weights alone -> their names in the checkpoint, which may hold
-    optimizers beside it, or call it ``model``.
+    """Names of the network's weights -> their names in the checkpoint, which may also hold
+    optimizers and prefix the network's names, such as by ``model.``.
     """
     prefixes = sorted(
         name.removesuffix(ANCHOR) for name in stored if f".{name}".endswith(f".{ANCHOR}")
@@ -221,7 +220,7 @@ def _read_tensor(folder: Path, name: str, stored: StoredTensor) -> Tensor:
 
 
 def _read_chunk(name: str, stored: StoredTensor, chunk: Chunk) -> Tensor:
-    """What ``torch.save`` wrote of one chunk."""
+    """One chunk, an entry of ``torch.save``."""
     try:
         with chunk.file.open("rb") as file:
             file.seek(chunk.start)

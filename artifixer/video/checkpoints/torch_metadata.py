@@ -1,9 +1,8 @@
-"""The ``.metadata`` file of a ``torch.distributed.checkpoint``, read without running anything in
-it.
+"""The ``.metadata`` file of a ``torch.distributed.checkpoint``, read without executing its code.
 
-In: a file from anybody. Out: records without behaviour. torch's own reader unpickles the file,
-which runs whatever code it holds; the unpickler here knows the few classes that belong there, puts
-plain records in their place, and knows no function.
+In: an untrusted file. Out: inert records. torch's own reader unpickles the file and thus executes
+any code in it; the unpickler here replaces the few expected classes by plain records and refuses
+all other classes and functions.
 """
 
 from __future__ import annotations
@@ -21,14 +20,12 @@ from artifixer.runtime.files import PARSER_ERRORS
 
 METADATA = ".metadata"
 
-#: Bytes: a model of 14 billion weights on 128 processes has some 30 million.
-LARGEST_METADATA = 2**30
+#: Maximum size in bytes; a model of 14 billion weights on 128 processes needs about 30 million.
+MAX_METADATA = 2**30
 
 
 class Record:
-    """What stands for an object of one of the known classes: the state that it was saved with, and
-    no behaviour.
-    """
+    """Replaces an object of one of the known classes: its saved state, without behaviour."""
 
     state: Any
 
@@ -43,7 +40,7 @@ class Record:
         self.state = state
 
     def field(self, name: str) -> Any:
-        """A field of a saved dataclass; None where it has none of this name."""
+        """A field of a saved dataclass; None if it has no field of this name."""
         return self.state.get(name) if isinstance(self.state, dict) else None
 
 
@@ -69,12 +66,12 @@ class StorageInfo(Record): ...
 
 
 class Other(Record):
-    """Known, and of no interest here: layouts, memory formats, paths."""
+    """Known classes that are ignored: layouts, memory formats, paths."""
 
 
 _DCP = "torch.distributed.checkpoint"
 
-#: Everything that a metadata file may name. Types of tensors are in ``_DTYPES``.
+#: All names that a metadata file may contain, besides those of ``_DTYPES``.
 _KNOWN: dict[tuple[str, str], type] = {
     (f"{_DCP}.metadata", "Metadata"): Metadata,
     (f"{_DCP}.metadata", "TensorStorageMetadata"): TensorMetadata,
@@ -113,8 +110,8 @@ _DTYPES = {
 
 
 class _Table(dict[Any, Any]):
-    """Keys are of the kinds that metadata have: hashing a tuple of tuples of tuples could exhaust
-    the stack.
+    """A dict whose keys are limited to the types in metadata: hashing a deeply nested tuple could
+    exhaust the stack.
     """
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -123,8 +120,7 @@ class _Table(dict[Any, Any]):
         super().__setitem__(key, value)
 
 
-#: The instructions that pickled metadata need: plain values, containers, and objects of known
-#: classes.
+#: The pickle opcodes that metadata need: plain values, containers, and objects of known classes.
 _INSTRUCTIONS = (
     *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK),
     *(
@@ -157,9 +153,10 @@ def _empty_dict(unpickler: Any) -> None:
 
 
 class _MetadataUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
-    """Builds records of the known classes, and stops at any other name or instruction.
+    """Builds records of the known classes, and raises at any other name or opcode.
 
-    The one in Python, not the one in C: its memory grows with the file, not with numbers in it.
+    Based on the unpickler in Python, not the one in C: its memory is bounded by the size of the
+    file, not by numbers in it.
     """
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
@@ -168,7 +165,7 @@ class _MetadataUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for a class or a type of tensors; nothing is ever imported."""
+        """The replacement of a class or dtype; nothing is imported."""
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
         if (module, name) not in _KNOWN:
@@ -177,14 +174,14 @@ class _MetadataUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
 
 
 def read_metadata(folder: Path) -> tuple[dict[str, Any], dict[Any, Any]]:
-    """The checkpoint's entries by name, and the places of their chunks. Raises ``InputError`` for a
-    file of any other kind.
+    """The checkpoint's entries by name, and the locations of their chunks. Raises ``InputError``
+    for any other content.
     """
     path = folder / METADATA
     try:
-        if path.stat().st_size > LARGEST_METADATA:
+        if path.stat().st_size > MAX_METADATA:
             raise InputError(
-                f"{path}: {path.stat().st_size:,} bytes, expected at most {LARGEST_METADATA:,}"
+                f"{path}: {path.stat().st_size:,} bytes, expected at most {MAX_METADATA:,}"
             )
         metadata = _MetadataUnpickler(io.BytesIO(path.read_bytes())).load()
     except OSError as error:

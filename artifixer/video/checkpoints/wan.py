@@ -11,20 +11,20 @@ from typing import Literal
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.json_io import as_object, is_whole, read_json, shown
 from artifixer.video.checkpoints.files import ModelFiles, text_folder
-from artifixer.video.config_json import LARGEST_DEPTH, LARGEST_WIDTH, take_fields
+from artifixer.video.config_json import MAX_DEPTH, MAX_WIDTH, take_fields
 from artifixer.video.model import ModelConfig
 from artifixer.video.transformer_config import VideoTransformerConfig
 from artifixer.video.vae import VaeConfig
 
-#: Heads of all Wan 2.1 models have this width; the release's ``.pt`` does not say.
+#: Head width of all Wan 2.1 models; it does not follow from the shapes in the release's ``.pt``.
 WAN_HEAD_WIDTH = 128
 
-#: Largest values in the configuration of a Wan transformer.
+#: Maximum values in the configuration of a Wan transformer.
 WAN_BOUNDS = {
     "num_attention_heads": 256,
     "attention_head_dim": 1024,
-    "num_layers": LARGEST_DEPTH,
-    **dict.fromkeys(("ffn_dim", "in_channels", "text_dim", "freq_dim"), LARGEST_WIDTH),
+    "num_layers": MAX_DEPTH,
+    **dict.fromkeys(("ffn_dim", "in_channels", "text_dim", "freq_dim"), MAX_WIDTH),
 }
 
 
@@ -43,7 +43,7 @@ def wan_transformer(width: int, ffn_width: int, heads: int, layers: int) -> Vide
 
 
 def wan_files(folder: Path) -> ModelFiles:
-    """A Wan 2.1 folder of diffusers."""
+    """The parts of a Wan 2.1 folder of diffusers."""
     path = folder / "transformer" / "config.json"
     content = as_object(read_json(path), path)
     for key, expected in (
@@ -57,10 +57,10 @@ def wan_files(folder: Path) -> ModelFiles:
                 f"{path}: {key} = {shown(content[key])}, expected {expected!r}; only Wan 2.1 "
                 "text-to-video models are known"
             )
-    for key, most in WAN_BOUNDS.items():
-        if key in content and not is_whole(content[key], 1, most):
+    for key, bound in WAN_BOUNDS.items():
+        if key in content and not is_whole(content[key], 1, bound):
             raise InputError(
-                f"{path}: {key} = {shown(content[key])}, expected a whole number up to {most:,}"
+                f"{path}: {key} = {shown(content[key])}, expected a whole number up to {bound:,}"
             )
     try:
         transformer = replace(
@@ -90,7 +90,7 @@ def with_wan_vae(
     weights: Path,
     format_: Literal["release", "wan"],
 ) -> ModelFiles:
-    """Wan's autoencoder and text encoder, whose folders lie beside the transformer."""
+    """The parts of a model with Wan's autoencoder and text encoder from ``folder``."""
     path = folder / "vae" / "config.json"
     if not path.is_file():
         raise InputError(

@@ -1,0 +1,232 @@
+"""``view``: serve a folder or a splat file to browsers until Ctrl-C, with the model and the stages
+of ``run`` behind the page; and the same beside a job that works in the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from artifixer.pipeline.view_scene import ViewSource, open_view, splat_stamp, stored_settings
+from artifixer.runtime.errors import InputError
+from artifixer.runtime.stopping import stop_requested
+from artifixer.runtime.system import is_alive
+from artifixer.scenes.formats import brings_poses
+from artifixer.splats.reconstruct import ReconstructConfig
+from artifixer.video.checkpoints.files import ModelFiles
+from artifixer.video.memory_estimate import check_memory, default_plan
+from artifixer.video.model_files import load_model, locate_model
+from artifixer.viewer.access import Access
+from artifixer.viewer.live_repair import Generator
+from artifixer.viewer.page import Abilities, Viewer
+from artifixer.viewer.scene import ViewedScene
+
+#: File in the folder that holds the path of a run started from the page.
+PATH_FILE = "viewer_path.json"
+
+#: Folder in a reconstruction for a run along a path.
+RUN_FOLDER = "run"
+
+#: Seconds between two looks at the files of a job.
+WATCH_INTERVAL = 1.0
+
+#: Seconds that a viewer beside a job has to end.
+PATIENCE = 10
+
+
+@dataclass(frozen=True)
+class ViewJob:
+    """size: longest side in pixels of pictures at rest. watched_process: of the job whose folder is
+    shown; the viewer ends with it.
+    """
+
+    source: ViewSource
+    access: Access
+    model: str = "tiny"
+    device: str = "cpu"
+    size: int = 640
+    watched_process: int | None = None
+
+
+def serve(
+    job: ViewJob,
+    recipes: dict[str, ReconstructConfig],
+    opened: Callable[[Viewer], None] = lambda viewer: None,
+) -> None:
+    """Serve until Ctrl-C, SIGTERM or the end of the watched process. opened: is called when
+    browsers can connect. recipes: of ``run``, by name.
+
+    Raises ``InputError`` for a folder without splats, an unusable model, a port in use.
+    """
+    files = locate_model(job.model)
+    scene = open_view(job.source, job.device, files.config.camera_scale)
+    viewer = Viewer(scene, job.access, _abilities(job, files, recipes))
+    viewer.start()
+    try:
+        opened(viewer)
+        _wait(job, files, viewer)
+    finally:
+        viewer.stop()
+
+
+def _abilities(job: ViewJob, files: ModelFiles, recipes: dict[str, ReconstructConfig]) -> Abilities:
+    files.check_weights()
+    own = files.config.default_size or 640
+    size = min(own, 640)
+    plan = default_plan(
+        files.config, 2 * size, 2 * size, 6, torch.device(job.device), offload=False
+    )
+    check_memory(files.config, plan, torch.device(job.device))
+    arguments, no_run = _run_arguments(job.source, job.model, recipes)
+    is_folder = job.source.source.is_dir()
+    return Abilities(
+        reload=partial(open_view, job.source, job.device, files.config.camera_scale),
+        load=partial(_generator, files, job.device),
+        run_arguments=arguments,
+        path_file=job.source.source / PATH_FILE if is_folder else None,
+        no_run=no_run,
+        size=job.size,
+        repair_size=size,
+        still_size=2 * size,
+    )
+
+
+def _generator(files: ModelFiles, device: str, scene: ViewedScene) -> Generator:
+    return Generator(load_model(files, device), scene.references, scene.camera_scale)
+
+
+def _wait(job: ViewJob, files: ModelFiles, viewer: Viewer) -> None:
+    """Until something ends it. A watched folder is looked at every second; without one nothing is
+    done here.
+    """
+    watched, known = job.watched_process, None
+    nothing = threading.Event()
+    while not stop_requested():
+        nothing.wait(None if watched is None and sys.platform != "win32" else WATCH_INTERVAL)
+        if watched is None:
+            continue
+        if not is_alive(watched):
+            return
+        stamp = splat_stamp(job.source.source)
+        if stamp != known:
+            known = stamp
+            # a file that is being replaced is read the next time
+            with contextlib.suppress(InputError, OSError):
+                scene = open_view(job.source, job.device, files.config.camera_scale)
+                viewer.replace_scene(scene)
+
+
+# Runs from the page -------------------------------------------------------------------------------
+
+
+def _run_arguments(
+    source: ViewSource, model: str, recipes: dict[str, ReconstructConfig]
+) -> tuple[Callable[[Path, str], list[str]] | None, str]:
+    """The command line of ``run`` along a path file up to a variant; or why there is none."""
+    folder = source.source
+    if source.is_watched:
+        return None, "a job works in this folder; start a run when it has ended"
+    if source.capture is None or not folder.is_dir():
+        return None, "to run along a path: artifixer view FOLDER --capture CAPTURE"
+    settings = stored_settings(folder)
+    choice = settings.get("choice")
+    if not isinstance(choice, dict):
+        return None, f"{folder / 'config.json'}: has no settings; expected those of a run"
+    if choice.get("train_list") is not None:
+        return None, "the folder's photos came from a list; use artifixer run with --train-list"
+    common = ["run", source.capture, *_choice_options(choice)]
+    if "variants" not in settings:  # a reconstruction
+        splats = folder / "splats.ply"
+        seed = ["--seed", str(settings.get("seed", 0)), "--model", model]
+        out = ["--out", str(folder / RUN_FOLDER), "--from-splats", str(splats)]
+        return lambda path, last: [*common, *out, *seed, *_along(path, last)], ""
+    if settings.get("from_splats") is not None:
+        return None, "the run's splats came from a file; use artifixer run with --from-splats"
+    options = [*common, "--out", str(folder), *_run_options(settings, recipes)]
+    return lambda path, last: [*options, *_along(path, last)], ""
+
+
+def _along(path: Path, last: str) -> list[str]:
+    return ["--path", str(path), "--variants", last]
+
+
+def _choice_options(choice: dict[str, Any]) -> list[str]:
+    options: list[str] = []
+    for name in ("split", "views", "size", "faces", "sparse_model"):
+        if choice.get(name) is not None:
+            options += [f"--{name.replace('_', '-')}", str(choice[name])]
+    flags = [name for name in ("all_views", "ignore_masks") if choice.get(name)]
+    return [*options, *(f"--{name.replace('_', '-')}" for name in flags)]
+
+
+def _run_options(settings: dict[str, Any], recipes: dict[str, ReconstructConfig]) -> list[str]:
+    """Options that give the same settings, so that finished stages are kept."""
+    options: list[str] = []
+    for name in ("model", "prompt", "mode", "steps", "references", "camera_scale", "depth_model"):
+        value = settings.get(name)
+        if value not in (None, ""):
+            options += [f"--{name.replace('_', '-')}", str(value)]
+    options += ["--seed", str(settings.get("seed", 0))]
+    fit = settings.get("reconstruct")
+    fit = fit if isinstance(fit, dict) else {}
+    free_space = fit.get("free_space")
+    weight = free_space.get("weight", 0.0) if isinstance(free_space, dict) else 0.0
+    options += ["--free-space-loss", str(weight)]
+    for name, recipe in recipes.items():
+        if asdict(recipe).get("iterations") == fit.get("iterations"):
+            return [*options, "--recipe", name]
+    return options
+
+
+# Beside a job -------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def viewed(out: Path, is_wanted: bool, capture: str | None = None) -> Iterator[None]:
+    """While a job works in ``out``, a viewer of it in a process of its own. It reads the job's
+    files and the capture and writes nothing, so that the job's results are the same bytes; it ends
+    with the job.
+
+    capture: for cameras and photos; one without poses is left alone.
+    """
+    if not is_wanted:
+        yield
+        return
+    try:
+        import viser  # noqa: F401
+    except ImportError as error:
+        from artifixer.viewer.page import MISSING_VISER
+
+        raise InputError(f"--view: {MISSING_VISER} ({error})") from None
+    # on the CPU: the job's GPU is the job's
+    command = ["view", str(out), "--watched-process", str(os.getpid()), "--device", "cpu"]
+    command += ["--port", "0"]
+    if capture is not None and brings_poses(capture):
+        command += ["--capture", capture]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "artifixer.cli", *command],
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=sys.platform != "win32",
+    )
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

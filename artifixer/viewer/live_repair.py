@@ -1,0 +1,325 @@
+"""Live repair: the camera's way through the scene is a rollout of the video model.
+
+In: splats, the cameras that a visitor's view has passed, a model. Out: repaired frames, each as
+soon as its latent frame is decoded. ``LiveRollout`` is one rollout (paper section 4.2): blocks are
+appended while the camera goes on, with the cache of earlier blocks kept. ``Flight`` decides what to
+append: the way from the last camera repaired to the newest one, evenly spaced, so that a slow
+machine takes larger steps and never falls behind; after a jump a new rollout begins. This is the
+only file of the viewer that knows the video model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from artifixer.enhance.sources import ReferencePhoto, read_references
+from artifixer.geometry.cameras import Cameras
+from artifixer.splats.render import render
+from artifixer.splats.splats import Splats
+from artifixer.video.conditions import RolloutContext
+from artifixer.video.finish import finish
+from artifixer.video.model import Mode, Model
+from artifixer.video.sample import BlockInput, SampleConfig, keyed_noise, sample_blocks
+from artifixer.video.vae import (
+    StreamingDecoder,
+    StreamingEncoder,
+    frames_to_bytes,
+    frames_to_video,
+    video_to_frames,
+)
+from artifixer.viewer.motion import between, is_jump
+
+#: Sizes of references that stay encoded: the moving view's and the still one's of a few windows.
+KEPT_SIZES = 4
+
+
+@dataclass(frozen=True)
+class RepairSettings:
+    """What a visitor chooses. steps: network calls per block while the camera moves, None for the
+    model's own; still_steps: of the view at rest. block_frames: latent frames generated together,
+    None for the model's own. references: most photos that the model attends to. size, still_size: longest side in pixels of
+    frames while the camera moves and of the view at rest.
+    """
+
+    mode: Mode = "improve"
+    steps: int | Literal["adaptive"] | None = None
+    still_steps: int = 2
+    block_frames: int | None = None
+    references: int = 3
+    prompt: str = ""
+    seed: int = 0
+    size: int = 192
+    still_size: int = 384
+
+
+@dataclass(frozen=True)
+class RepairedFrame:
+    """A frame of the model and the render that it repairs, of one size.
+
+    latency: seconds from the newest camera of the block to this frame. steps: network calls of its
+    block. is_still: whether it is the view at rest, at full size.
+    """
+
+    camera: Cameras
+    pixels: UInt8[np.ndarray, "height width 3"]
+    render: UInt8[np.ndarray, "height width 3"]
+    opacity: UInt8[np.ndarray, "height width"]
+    latency: float
+    steps: int
+    is_still: bool
+
+
+class Generator:
+    """The model with what all rollouts share: prompts and encoded references.
+
+    camera_scale: world units to the model's units (``scenes/scale.py``).
+    """
+
+    def __init__(
+        self, model: Model, references: Sequence[ReferencePhoto], camera_scale: float
+    ) -> None:
+        self.model, self._references, self.camera_scale = model, tuple(references), camera_scale
+        self._encoded: dict[tuple[int, int, int], tuple[Tensor, Cameras] | None] = {}
+
+    def model_size(self, camera: Cameras, longest: int) -> tuple[int, int]:
+        """(width, height) that the model takes for a view scaled to this longest side."""
+        factor = longest / max(camera.width, camera.height)
+        return self.model.config.model_size(
+            round(camera.width * factor), round(camera.height * factor)
+        )
+
+    def context(self, first_camera: Cameras, settings: RepairSettings) -> RolloutContext:
+        """What the blocks of a rollout share. Raises ``InputError`` for a prompt that the model
+        cannot take.
+        """
+        model = self.model
+        context = RolloutContext(
+            first_camera=first_camera.to(model.device),
+            camera_scale=self.camera_scale,
+            temporal_factor=model.config.vae.temporal_factor,
+            text=model.encode_prompt(settings.prompt).embedding,
+        )
+        found = self._reference_latents(
+            (first_camera.width, first_camera.height), settings.references
+        )
+        if found is None:
+            return context
+        return context.with_references(found[0], found[1].to(model.device))
+
+    def _reference_latents(
+        self, size: tuple[int, int], count: int
+    ) -> tuple[Tensor, Cameras] | None:
+        model, known = self.model, self._references
+        count = min(count, len(known))
+        if not model.config.takes_references or not count:
+            return None
+        key = (*size, count)
+        if key not in self._encoded:
+            chosen = [known[round(i * (len(known) - 1) / max(1, count - 1))] for i in range(count)]
+            read = read_references(chosen, *size, size)
+            assert read is not None
+            video = frames_to_video(read[0], model.device, model.dtype)
+            while len(self._encoded) >= KEPT_SIZES:
+                self._encoded.pop(next(iter(self._encoded)))
+            self._encoded[key] = (model.vae.encode_stills(video), read[1])
+        return self._encoded[key]
+
+
+class LiveRollout:
+    """A rollout that grows block by block. All cameras have the size of the first one, which must
+    be a size of the model.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        first_camera: Cameras,
+        settings: RepairSettings,
+        steps: int | Literal["adaptive"] | None,
+    ) -> None:
+        model = generator.model
+        self._model = model
+        self._context = generator.context(first_camera, settings)
+        own = model.config.sampling(settings.mode)
+        block = settings.block_frames or own.block_frames
+        self.config: SampleConfig = replace(
+            own,
+            steps=steps or own.steps,
+            block_frames=block,
+            window_frames=max(own.window_frames, own.sink_frames + block),
+        )
+        self._finish = model.config.finish(settings.mode)
+        self._encoder = StreamingEncoder(model.vae)
+        self._decoder, self._render_decoder = (StreamingDecoder(model.vae) for _ in range(2))
+        self._inputs: deque[BlockInput] = deque()
+        self.calls = 0
+        self._samples = sample_blocks(
+            model.transformer,
+            self._waiting(),
+            self.config,
+            keyed_noise(settings.seed, model.device, model.dtype),
+            observe=self._count,
+        )
+        self._latent_frames = 0
+
+    @property
+    def next_frames(self) -> int:
+        """Pixel frames of the next block."""
+        vae, count = self._model.config.vae, self.config.block_frames
+        return vae.temporal_factor * count if self._latent_frames else vae.pixel_frames(count)
+
+    def extend(
+        self,
+        rgb: Float[Tensor, "frames height width 3"],
+        opacity: Float[Tensor, "frames height width"],
+        cameras: Cameras,
+    ) -> Iterator[Float[Tensor, "frames height width 3"]]:
+        """Repaired frames of the next block, latent frame by latent frame. rgb, opacity: of
+        ``next_frames`` renders, in [0,1].
+        """
+        model, first = self._model, self._latent_frames == 0
+        count = self.config.block_frames
+        with torch.no_grad():
+            latents = self._encoder.push(frames_to_video(rgb, model.device, model.dtype))
+            conditions = self._context.conditions(
+                opacity.to(model.device),
+                cameras.to(model.device),
+                is_first=first,
+                latent_frames=count,
+            ).to(dtype=model.dtype)
+            self._inputs.append(BlockInput(self._latent_frames, latents, conditions))
+            clean = next(self._samples)
+        self._latent_frames += count
+        done = 0
+        for index in range(count):
+            with torch.no_grad():
+                frames = video_to_frames(self._decoder.push(clean[:, :, index : index + 1]))
+                decoded = (
+                    video_to_frames(self._render_decoder.push(latents[:, :, index : index + 1]))
+                    if self._finish.keep_residual
+                    else None
+                )
+                place = slice(done, done + len(frames))
+                frames = finish(
+                    frames,
+                    opacity[place].to(frames),
+                    self._finish,
+                    rgb[place].to(frames),
+                    decoded,
+                )
+            done += len(frames)
+            yield frames
+
+    def _waiting(self) -> Iterator[BlockInput]:
+        while True:
+            yield self._inputs.popleft()
+
+    def _count(self, _: object) -> None:
+        self.calls += 1
+
+
+@dataclass
+class Flight:
+    """One visitor's way: the rollout under way and the camera up to which it is repaired."""
+
+    rollout: LiveRollout | None = None
+    settings: RepairSettings = field(default_factory=RepairSettings)
+    last: Cameras | None = None
+    splats: Splats | None = None
+    rollouts: int = 0
+
+    @property
+    def frames_per_block(self) -> int:
+        """Pixel frames of a block."""
+        return 1 if self.rollout is None else self.rollout.next_frames
+
+    def move(
+        self,
+        generator: Generator,
+        splats: Splats,
+        camera: Cameras,
+        settings: RepairSettings,
+        distance: float,
+        asked: float,
+        is_cancelled: Callable[[], bool],
+    ) -> Iterator[RepairedFrame]:
+        """Frames on the way from the last camera to this one, at the moving size.
+
+        camera: one view at the window's size. distance: of what is looked at, world units. asked:
+        ``time.monotonic`` when the camera was there. is_cancelled: is asked between latent frames.
+        """
+        target = camera.resized(*generator.model_size(camera, settings.size))
+        is_new = (
+            self.rollout is None
+            or self.last is None
+            or settings != self.settings
+            or splats is not self.splats
+            or (self.last.width, self.last.height) != (target.width, target.height)
+            or is_jump(self.last, target, distance, self.rollout.next_frames)
+        )
+        if is_new:
+            self.rollout = LiveRollout(generator, target, settings, settings.steps)
+            self.settings, self.splats, self.last = settings, splats, target
+            self.rollouts += 1
+        assert self.rollout is not None and self.last is not None
+        cameras = between(self.last, target, self.rollout.next_frames)
+        self.last = target
+        yield from _repaired(self.rollout, splats, cameras, asked, is_cancelled, is_still=False)
+        if is_cancelled():
+            # frames that nobody looks at are not decoded, so the decoder has lost its place
+            self.rollout = None
+
+    def rest(
+        self,
+        generator: Generator,
+        splats: Splats,
+        camera: Cameras,
+        settings: RepairSettings,
+        asked: float,
+        is_cancelled: Callable[[], bool],
+    ) -> Iterator[RepairedFrame]:
+        """The view at rest, at full size and with more steps: a rollout of one latent frame."""
+        target = camera.resized(*generator.model_size(camera, settings.still_size))
+        still = replace(settings, block_frames=1)
+        rollout = LiveRollout(generator, target, still, settings.still_steps)
+        yield from _repaired(rollout, splats, target, asked, is_cancelled, is_still=True)
+
+
+def _repaired(
+    rollout: LiveRollout,
+    splats: Splats,
+    cameras: Cameras,
+    asked: float,
+    is_cancelled: Callable[[], bool],
+    is_still: bool,
+) -> Iterator[RepairedFrame]:
+    with torch.no_grad():
+        renders = render(splats, cameras.to(splats.means.device))
+    # through 8 bit, as everything that enters the model
+    rgb, opacity = (frames_to_bytes(part) for part in (renders.rgb, renders.opacity))
+    calls = rollout.calls
+    done = 0
+    for frames in rollout.extend(rgb / 255, opacity / 255, cameras):
+        pixels = frames_to_bytes(frames).cpu().numpy()
+        for picture in pixels:
+            yield RepairedFrame(
+                cameras[done],
+                picture,
+                rgb[done].cpu().numpy(),
+                opacity[done].cpu().numpy(),
+                time.monotonic() - asked,
+                rollout.calls - calls,
+                is_still,
+            )
+            done += 1
+        if is_cancelled():
+            return

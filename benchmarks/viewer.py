@@ -1,0 +1,137 @@
+"""How fast is the viewer for a person at a browser, and does its memory stay flat?
+
+    python benchmarks/viewer.py FOLDER [--capture CAPTURE] [--window 320x569] [--seconds 8]
+    [--flight-minutes 10]
+
+FOLDER is one of ``run`` or ``reconstruct``. Starts ``artifixer view`` on it and headless Chromium
+(which draws in software and shares the cores) and drives the page with the mouse. What is counted
+is what the page has decoded: frames a second while the mouse drags, the time from the last movement
+of the mouse to a full picture, the CPU time of the server while nothing changes; the same with "Repair what
+I see" on; and the server's memory over a random flight. The machine's load is printed beside
+the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.viewer.browser import Page, browser, served
+
+#: Notes when the mouse last moved, in the clock of the pictures.
+NOTE_MOUSE = "addEventListener('pointermove', () => { window.lastMove = performance.now(); }, true)"
+
+#: Seconds at rest in which the CPU time of the server is measured, and after which it is at rest.
+IDLE, SETTLING = 5.0, 12.0
+
+
+def moving(page: Page, seconds: float) -> tuple[float, list[tuple[float, int, int]], float]:
+    """(frames a second while the mouse moves, pictures afterwards with times from the last
+    movement, seconds that were measured).
+    """
+    count = len(page.pictures())
+    begun = page.driver.execute_script("return performance.now()")
+    end = time.monotonic() + seconds
+    sign = 1
+    while time.monotonic() < end:
+        page.drag(sign * 90, sign * 20, steps=40)
+        sign = -sign
+    last = page.driver.execute_script("return window.lastMove")
+    time.sleep(SETTLING)
+    pictures = page.pictures()[count:]
+    inside = [picture for picture in pictures if begun <= picture[0] <= last]
+    after = [(at - last, width, height) for at, width, height in pictures if at > last]
+    return len(inside) / ((last - begun) / 1000), after, (last - begun) / 1000
+
+
+def idle(process: psutil.Process) -> float:
+    """CPU seconds a second."""
+    before = process.cpu_times()
+    time.sleep(IDLE)
+    after = process.cpu_times()
+    return (after.user + after.system - before.user - before.system) / IDLE
+
+
+def load() -> str:
+    return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+
+
+def measure(page: Page, process: psutil.Process, arguments: argparse.Namespace) -> None:
+    page.driver.execute_script(NOTE_MOUSE)
+    time.sleep(SETTLING / 2)
+    rate, after, seconds = moving(page, arguments.seconds)
+    full = max(after, key=lambda picture: picture[1], default=None)
+    print(f"splats: {rate:.1f} frames/s while moving ({seconds:.0f} s), {load()}")
+    if full is not None:
+        first = next(at for at, width, _ in after if width == full[1])
+        print(f"splats: {full[1]}x{full[2]} {first / 1000:.2f} s after the last movement")
+    print(f"splats: {100 * idle(process):.1f} % of a core at rest")
+    page.tab("Repair")
+    page.check("Repair what I see")
+    page.until(lambda: page.has_text("repaired"), "the model works")
+    time.sleep(SETTLING)
+    rate, after, seconds = moving(page, arguments.seconds)
+    print(f"repair: {rate:.1f} frames/s while moving ({seconds:.0f} s), {load()}")
+    if after:
+        small = min(width for _, width, _ in after)
+        bursts = [at for at, width, _ in after if width == small]
+        stills = [picture for picture in after if picture[1] > small]
+        print(f"repair: first repaired frame {bursts[0] / 1000:.2f} s after the last movement")
+        last = bursts[0]
+        for before, now in itertools.pairwise(bursts):
+            last = now if now - before > 150 else last
+        print(f"repair: first frame of the last block {last / 1000:.2f} s after it")
+        if stills:
+            at, width, height = stills[0]
+            print(f"repair: {width}x{height} {at / 1000:.2f} s after it")
+    print(f"repair: {100 * idle(process):.1f} % of a core at rest")
+
+
+def flight(page: Page, process: psutil.Process, minutes: float) -> None:
+    """Memory of the server along a random way with repair on."""
+    draw = random.Random(1)
+    begun = time.monotonic()
+    sizes: list[tuple[float, float]] = []
+    while time.monotonic() - begun < 60 * minutes:
+        page.drag(draw.randint(-80, 80), draw.randint(-30, 30), steps=20)
+        now = (time.monotonic() - begun) / 60
+        if not sizes or now - sizes[-1][0] > minutes / 10:
+            sizes.append((now, process.memory_info().rss / 2**20))
+    shown = ", ".join(f"{size:.0f}" for _, size in sizes)
+    print(f"memory over {minutes:g} minutes of random flight, MB: {shown} ({load()})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--capture")
+    parser.add_argument("--window", default="320x569")
+    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--flight-minutes", type=float, default=10)
+    arguments = parser.parse_args()
+    width, height = (int(side) for side in arguments.window.split("x"))
+    capture = () if arguments.capture is None else ("--capture", arguments.capture)
+    with (
+        tempfile.TemporaryDirectory(dir=arguments.folder.parent) as scratch,
+        served(str(arguments.folder), *capture, "--port", "0") as (address, process),
+        browser(Path(scratch), (width, height)) as page,
+    ):
+        page.open(address)
+        watched = psutil.Process(process.pid)
+        measure(page, watched, arguments)
+        if arguments.flight_minutes:
+            flight(page, watched, arguments.flight_minutes)
+
+
+if __name__ == "__main__":
+    main()
