@@ -99,9 +99,9 @@ def reconstruct(
 ) -> Splats:
     """Fit 3D Gaussians to photos (3DGUT rendering, MCMC densification; paper section 3).
 
-    train: names of the photos to fit, in any order; None for all. recipe: ``tiny`` for a CPU, ``paper`` or
-    ``release`` for a GPU; ``auto`` chooses by device. iterations: instead of the recipe's. report:
-    is called after every iteration.
+    train: names of the photos to fit, in any order; None for all. recipe: ``tiny`` for a CPU,
+    ``paper`` or ``release`` for a GPU; ``auto`` chooses by device. iterations: instead of the
+    recipe's. report: is called after every iteration.
 
     Returns splats in the scene's world, on the CPU. Raises ``InputError`` for an unknown photo or
     recipe.

@@ -140,7 +140,7 @@ def stage_job(
 
 
 def curated(source: str, folder: Path, arguments: argparse.Namespace) -> Path:
-    """The folder of pairs after ``artifixer curate``; leaves with its exit code when that is not 0."""
+    """The folder of pairs after ``artifixer curate``; leaves with its exit code if not 0."""
     words = ["curate", source, "--out", str(folder), "--workers", str(arguments.workers)]
     if arguments.size is not None and source != VALIDATION_SCENES:
         words += ["--size", str(arguments.size)]

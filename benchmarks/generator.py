@@ -88,7 +88,7 @@ FIRST_COMPARED_BLOCK = 5
 
 @dataclass(frozen=True)
 class MadeRenders:
-    """Renders of a pattern, made when they are read; the left ``coverage`` of each frame is opaque."""
+    """Renders of a pattern, made when read; the left ``coverage`` of each frame is opaque."""
 
     frames: int
     width: int
@@ -207,10 +207,10 @@ def table(model: Model, size: tuple[int, int], frames: int, references: int) -> 
     """A row per number of steps and coverage."""
     device, config = model.device, model.config
     rate = product_rate(device, model.dtype)
+    dtype = str(model.dtype).replace("torch.", "")
     print(
-        f"{config.name}, {size[0]}x{size[1]}, {frames} frames, {references} references, {_name(device)}, {model.dtype}".replace(
-            "torch.", ""
-        )
+        f"{config.name}, {size[0]}x{size[1]}, {frames} frames, {references} references, "
+        f"{_name(device)}, {dtype}"
     )
     print(f"matrix products: {rate / 1e12:.3g} TFLOP/s")
     print(

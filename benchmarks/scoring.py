@@ -88,7 +88,8 @@ def main(words: Sequence[str] | None = None) -> None:
     print(f"{done} frames of {arguments.size}x{arguments.size}, {arguments.threads} threads")
     for name in contenders:
         print(
-            f"{name:26} {done / wall[name]:8.1f} frames/s, {done / cpu[name]:8.1f} per processor second"
+            f"{name:26} {done / wall[name]:8.1f} frames/s, "
+            f"{done / cpu[name]:8.1f} per processor second"
         )
     both = ("PSNR + SSIM", "ST-LPIPS")
     if all(name in wall for name in both):

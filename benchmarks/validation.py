@@ -333,9 +333,12 @@ def _print_adaptive(
         theirs = fixed[name]
         print(
             f"{name:8}{ours.blocks:11d}{ours.calls:11.2f}"
-            f"{theirs.psnr_pooled:11.3f}{ours.psnr_pooled:11.3f}{theirs.psnr_pooled - ours.psnr_pooled:11.3f}"
-            f"{theirs.psnr_mean:11.3f}{ours.psnr_mean:11.3f}{theirs.psnr_mean - ours.psnr_mean:11.3f}"
-            f"{1e3 * theirs.seconds:11.1f}{1e3 * ours.seconds:11.1f}{theirs.seconds / ours.seconds:11.2f}"
+            f"{theirs.psnr_pooled:11.3f}{ours.psnr_pooled:11.3f}"
+            f"{theirs.psnr_pooled - ours.psnr_pooled:11.3f}"
+            f"{theirs.psnr_mean:11.3f}{ours.psnr_mean:11.3f}"
+            f"{theirs.psnr_mean - ours.psnr_mean:11.3f}"
+            f"{1e3 * theirs.seconds:11.1f}{1e3 * ours.seconds:11.1f}"
+            f"{theirs.seconds / ours.seconds:11.2f}"
             f"{(theirs.seconds + outside) / (ours.seconds + outside):11.2f}"
         )
     print(f"encoding and decoding take {1e3 * outside:.1f} ms per block")

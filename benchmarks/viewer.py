@@ -6,9 +6,9 @@
 FOLDER is one of ``run`` or ``reconstruct``. Starts ``artifixer view`` on it and headless Chromium
 (which draws in software and shares the cores) and drives the page with the mouse. What is counted
 is what the page has decoded: frames a second while the mouse drags, the time from the last movement
-of the mouse to a full picture, the CPU time of the server while nothing changes; the same with "Repair what
-I see" on; and the server's memory over a random flight. The machine's load is printed beside
-the figures.
+of the mouse to a full picture, the CPU time of the server while nothing changes; the same with
+"Repair what I see" on; and the server's memory over a random flight. The machine's load is printed
+beside the figures.
 """
 
 from __future__ import annotations

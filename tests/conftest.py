@@ -14,8 +14,40 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+from jaxtyping import install_import_hook
 
 torch.set_num_threads(1)
+
+_ROOT = Path(__file__).parents[1]
+
+
+#: Of which types and shapes are checked in every call.
+_CHECKED_ROOMS = ("geometry", "imaging")
+
+
+def _checked_modules() -> list[str]:
+    """The modules of the checked rooms but those with kernels, whose functions numba has to see as
+    they are written.
+    """
+    files = sorted(
+        path
+        for room in _CHECKED_ROOMS
+        for path in (_ROOT / "artifixer" / room).rglob("*.py")
+        if "from numba import" not in path.read_text(encoding="utf-8")
+    )
+    return [
+        ".".join(path.relative_to(_ROOT).with_suffix("").parts)
+        for path in files
+        if path.name not in ("__init__.py", "__main__.py")
+    ]
+
+
+# before the package is loaded: types and shapes of arguments, results and dataclass fields are
+# checked at run time. Processes that tests start are not checked: they are the program as it ships.
+# An int is a float, as for mypy.
+install_import_hook(
+    _checked_modules(), "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+)
 
 # No deadline: the first example of many tests compiles kernels. Derandomised: a run fails because
 # of a change, not because of its day.

@@ -28,7 +28,7 @@ def artifixer(*words: str, timeout: float = 120) -> subprocess.CompletedProcess[
 
 
 def with_verb(body: str, *words: str, options: str = "") -> list[str]:
-    """Command of a process whose verb ``try`` runs ``body``; ``options``: more of its ``Command``."""
+    """Command of a process whose verb ``try`` runs ``body``; ``options``: of its ``Command``."""
     module = f"""
 import dataclasses, os, signal, sys, types
 from artifixer import cli
@@ -241,7 +241,8 @@ def test_an_interrupt_inside_a_library_written_in_c_ends_with_130(tmp_path: Path
     import ctypes
     signal.signal(signal.SIGINT, signal.default_int_handler)
     run = ctypes.pythonapi.PyRun_String
-    run.restype, run.argtypes = ctypes.py_object, (ctypes.c_char_p, ctypes.c_int, ctypes.py_object, ctypes.py_object)
+    run.restype = ctypes.py_object
+    run.argtypes = (ctypes.c_char_p, ctypes.c_int, ctypes.py_object, ctypes.py_object)
     run(b"import os; os.kill(os.getpid(), 2)", 257, {"__builtins__": __builtins__}, {})
     """
     (tmp_path / "program.py").write_text(with_verb(body)[2])
@@ -257,7 +258,8 @@ def test_an_interrupt_inside_a_library_written_in_c_ends_with_130(tmp_path: Path
 def test_interrupt_ends_with_130() -> None:
     body = """
     import time
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
+    # a shell's background jobs inherit that it is ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print("working", flush=True)
     time.sleep(60)
     """

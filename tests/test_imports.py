@@ -43,7 +43,9 @@ import importlib, json, os, sys
 faults = []
 
 def audit(event, arguments):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto", "subprocess.Popen", "os.system"):
+    if event in (
+        "socket.connect", "socket.getaddrinfo", "socket.sendto", "subprocess.Popen", "os.system"
+    ):
         faults.append([current, event])
     if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
         if not str(arguments[0]).endswith(".nbi") and "__pycache__" not in str(arguments[0]):
@@ -52,8 +54,13 @@ def audit(event, arguments):
 import torch, numba, numpy, tyro  # what these do at import is not ours
 
 def settings():
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    return dict(os.environ), torch.get_num_threads(), torch.get_default_dtype(), torch.random.initial_seed(), deterministic
+    return (
+        dict(os.environ),
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+        torch.random.initial_seed(),
+        torch.are_deterministic_algorithms_enabled(),
+    )
 
 current = None
 sys.addaudithook(audit)
@@ -97,6 +104,9 @@ def test_heavy_library_is_not_loaded(report: dict[str, list], library: str) -> N
 
 
 def test_the_package_and_its_help_need_no_torch() -> None:
-    program = "import sys, artifixer, artifixer.cli; artifixer.cli.main(['--help']); print(*sorted(sys.modules))"
+    program = (
+        "import sys, artifixer, artifixer.cli; artifixer.cli.main(['--help']); "
+        "print(*sorted(sys.modules))"
+    )
     loaded = run_python(program).splitlines()[-1].split()
     assert not {"torch", "numpy", "numba", "tyro", "rich"} & set(loaded)

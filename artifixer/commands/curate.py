@@ -89,8 +89,8 @@ class Command:
     where they look like that.
     """
     sparse_model: Annotated[int | None, tyro.conf.arg(aliases=["--model"])] = None
-    """Number of the COLMAP model, where a capture has several (sparse/0, sparse/1 ...). Default: the
-    largest.
+    """Number of the COLMAP model, where a capture has several (sparse/0, sparse/1 ...). Default:
+    the largest.
     """
     ignore_masks: bool = False
     """Use whole photos where masks or alpha channels say which pixels count."""

@@ -1,5 +1,5 @@
-"""``artifixer evaluate``: the published benchmarks, held-out photos of any capture, and any method's
-frames.
+"""``artifixer evaluate``: the published benchmarks, held-out photos of any capture, and any
+method's frames.
 """
 
 from __future__ import annotations

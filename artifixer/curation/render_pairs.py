@@ -178,7 +178,8 @@ def _turned(camera: Cameras, pixels: float, rng: np.random.Generator) -> Cameras
 def _exposed(
     photo: UInt8[np.ndarray, "height width 3"], gain: np.ndarray, grain: np.ndarray
 ) -> UInt8[np.ndarray, "height width 3"]:
-    return np.rint(np.clip(photo / 255 * gain + grain, 0, 1) * 255).astype(np.uint8)
+    exposed: np.ndarray = np.rint(np.clip(photo / 255 * gain + grain, 0, 1) * 255).astype(np.uint8)
+    return exposed
 
 
 def _constant(pixels: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:

@@ -60,9 +60,11 @@ def _style() -> str:
     template = (Path(__file__).parent / "report_template.html").read_text(encoding="utf-8")
     style = template[template.index("<style>") : template.index("</style>")]
     return (
-        f"{style}tr.paper td {{ color: var(--soft); }} .pair img {{ width: 100%; border-radius: 8px; }}"
-        ".pairs { display: grid; gap: 14px; grid-template-columns: repeat(auto-fill, minmax(min(100%, "
-        "460px), 1fr)); } .pairs figure { margin: 0; }</style>"
+        f"{style}tr.paper td {{ color: var(--soft); }} "
+        ".pair img { width: 100%; border-radius: 8px; }"
+        ".pairs { display: grid; gap: 14px; "
+        "grid-template-columns: repeat(auto-fill, minmax(min(100%, 460px), 1fr)); } "
+        ".pairs figure { margin: 0; }</style>"
     )
 
 
@@ -86,8 +88,8 @@ def _table(table: Table) -> str:
         rows.append(f"<tr{kind}><td>{html.escape(label)}</td>{''.join(cells)}</tr>")
     notes = "".join(f'<p class="soft below">{html.escape(note)}</p>' for note in table.notes)
     return (
-        f'<h2>{html.escape(table.title)}</h2><div class="card"><div class="wide"><table><tr><th></th>'
-        f"{headings}</tr>{''.join(rows)}</table></div>{notes}</div>"
+        f'<h2>{html.escape(table.title)}</h2><div class="card"><div class="wide">'
+        f"<table><tr><th></th>{headings}</tr>{''.join(rows)}</table></div>{notes}</div>"
     )
 
 

@@ -7,8 +7,8 @@ frames (flicker) and once between frames far apart in time whose cameras are bac
 
 The depth is the same for all methods, so differences are those of the frames. A pixel counts where
 its point projects into the other frame and the depth there agrees, so that occlusions are left out.
-Photos themselves do not have error 0: reflections, exposure and errors of the depth remain, which is
-why the photos' own error is reported beside.
+Photos themselves do not have error 0: reflections, exposure and errors of the depth remain, which
+is why the photos' own error is reported beside.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class PerceptualMetrics:
 
     @staticmethod
     def load(device: torch.device | str = "cpu") -> PerceptualMetrics:
-        """Load both where the ``metrics`` extra and the weights are there; nothing is downloaded."""
+        """Load both where the ``metrics`` extra and the weights are there, without downloads."""
         vgg01, without_vgg01 = load_lpips("lpips_vgg01", device)
         alex, without_alex = load_lpips("lpips_alex", device)
         return PerceptualMetrics(

@@ -29,7 +29,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -42,8 +42,6 @@ from artifixer.scenes.photo_files import PHOTO_SUFFIXES
 
 Naming = Literal["auto", "index", "rank", "name"]
 SideBySide = Literal["auto", "none", "left-gt"]
-NAMINGS: tuple[str, ...] = get_args(Naming)
-SIDES: tuple[str, ...] = get_args(SideBySide)
 
 
 @dataclass(frozen=True)

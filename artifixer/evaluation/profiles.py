@@ -6,8 +6,8 @@ name. A profile fixes what a mask does, how SSIM treats the border, which networ
 how it is fed, and in which order tables average::
 
     genfusion         unmasked. SSIM zero-padded; LPIPS VGG16 on [0,1]. Tables 2 and 3.
-    difix             prediction and photo multiplied by the 0/1 mask, then the whole image. SSIM over
-                      the reflected border, and with 5 pixels cropped; LPIPS AlexNet. Table 1.
+    difix             prediction and photo multiplied by the 0/1 mask, then the whole image. SSIM
+                      over the reflected border, and with 5 pixels cropped; LPIPS AlexNet. Table 1.
     difix_unmasked    the same without a mask
     nerfbusters       means over the visible pixels alone; PSNR is the mean over the channels' PSNRs
 

@@ -6,8 +6,8 @@ Lists of scenes and splits are facts in ``data/*.json``.
 
 ::
 
-    mipnerf360-3|6|9        ReconFusion's few-view splits, images_4; transforms.json of its package, or
-                            the COLMAP models of 360_v2
+    mipnerf360-3|6|9        ReconFusion's few-view splits, images_4; transforms.json of its package,
+                            or the COLMAP models of 360_v2
     nerfbusters             split by file names; visibility masks with --masks
     dl3dv-difix             needs --train-ids and --masks from its authors to be comparable
     novel-content-release   the public release's split of 28 DL3DV scenes

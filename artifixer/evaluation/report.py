@@ -246,7 +246,10 @@ def _tiles(variants: Mapping[str, VariantQuality]) -> str:
 
 def _quality(variants: Mapping[str, VariantQuality]) -> str:
     if not any(quality.per_view for quality in variants.values()):
-        return '<h2>Quality</h2><div class="card"><p>No photo was held out, so there is nothing to compare the frames with.</p></div>'
+        return (
+            '<h2>Quality</h2><div class="card"><p>No photo was held out, so there is nothing to '
+            "compare the frames with.</p></div>"
+        )
     columns = [
         column
         for column in COLUMNS
@@ -267,7 +270,8 @@ def _quality(variants: Mapping[str, VariantQuality]) -> str:
     )
     return (
         "<h2>Quality on held-out photos</h2>"
-        f'<div class="card"><div class="wide"><table><tr><th>variant</th>{headings}</tr>{"".join(rows)}</table></div>'
+        '<div class="card"><div class="wide">'
+        f"<table><tr><th>variant</th>{headings}</tr>{''.join(rows)}</table></div>"
         '<p class="soft below">PSNR in dB: mean over the photos; pooled over all their pixels; '
         "over the pixels that"
         f" the model's input render shows (opacity above {OPAQUE_ABOVE}) and leaves empty (below "
@@ -306,7 +310,10 @@ def _view_table(variants: Mapping[str, VariantQuality]) -> str:
         rows.append(
             f"<tr><td>{_escaped(view.photo)}</td><td>{100 * view.empty:.0f} %</td>{cells}</tr>"
         )
-    return f'<div class="wide"><table><tr><th>photo</th><th>empty</th>{headings}</tr>{"".join(rows)}</table></div>'
+    return (
+        '<div class="wide"><table><tr><th>photo</th><th>empty</th>'
+        f"{headings}</tr>{''.join(rows)}</table></div>"
+    )
 
 
 def _plot(variants: Mapping[str, VariantQuality]) -> str:
@@ -351,8 +358,11 @@ def _plot(variants: Mapping[str, VariantQuality]) -> str:
     parts.append(
         f'<text x="{_PLOT_WIDTH / 2}" y="{_PLOT_HEIGHT - 6}" text-anchor="middle">{caption}</text>'
     )
-    picture = f'<svg viewBox="0 0 {_PLOT_WIDTH} {_PLOT_HEIGHT}" role="img" aria-label="{caption}">{"".join(parts)}</svg>'
-    return f'<div class="plot">{picture}</div><div class="legend">{"".join(map(_legend_entry, lines))}</div>'
+    legend = "".join(map(_legend_entry, lines))
+    return (
+        f'<div class="plot"><svg viewBox="0 0 {_PLOT_WIDTH} {_PLOT_HEIGHT}" role="img" '
+        f'aria-label="{caption}">{"".join(parts)}</svg></div><div class="legend">{legend}</div>'
+    )
 
 
 def _legend_entry(name: str) -> str:

@@ -1,7 +1,7 @@
 """The figures of one method in one scene, and their summary over scenes.
 
-In: held-out views one at a time (photo, prediction, mask, opacity). Out: ``SceneScores``: figures of
-every view by metric profile, sums of squared errors over all, opaque and empty pixels, and the
+In: held-out views one at a time (photo, prediction, mask, opacity). Out: ``SceneScores``: figures
+of every view by metric profile, sums of squared errors over all, opaque and empty pixels, and the
 features behind FID and KD, which are pooled over all scenes.
 
 Masked profiles leave out views without a mask, as the published evaluations do, and views of which
@@ -22,7 +22,6 @@ from jaxtyping import Bool, Float, UInt8
 
 from artifixer.evaluation.profiles import (
     PROFILES,
-    Averaging,
     Networks,
     Profile,
     as_float,
@@ -302,7 +301,8 @@ def summarise(
     """The figures of one method over all scenes, as ``results.json`` has them.
 
     ``frames``: means over all frames pooled; ``scenes``: means of the scenes' means; both by
-    profile. ``pooled``: PSNR of pooled squared errors by region. ``fid``: by profile; ``kd``: x1000.
+    profile. ``pooled``: PSNR of pooled squared errors by region. ``fid``: by profile; ``kd``:
+    x1000.
     """
     profiles = [
         name
@@ -329,11 +329,6 @@ def summarise(
         },
         "kd": _kd(scenes, networks_missing),
     }
-
-
-def published_order(profile: str) -> Averaging:
-    """How the published tables of a profile average."""
-    return PROFILES[profile].averaging
 
 
 def _means(views: Sequence[ViewScore], profiles: Sequence[str]) -> dict[str, Any]:

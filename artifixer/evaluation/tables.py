@@ -226,8 +226,9 @@ def _general_table(results: Mapping[str, Any]) -> Table:
         ""
     }
     notes = [
-        "Whole images, all frames pooled. Opaque and empty: pixels of the render that the generator "
-        "gets. ST-LPIPS is not LPIPS, KD (EfficientNet-Lite0 features) is neither FID nor KID.",
+        "Whole images, all frames pooled. Opaque and empty: pixels of the render that the "
+        "generator gets. ST-LPIPS is not LPIPS, KD (EfficientNet-Lite0 features) is neither FID "
+        "nor KID.",
         *_absent(results, [ST_LPIPS]),
         *(f"- {reason}." for reason in sorted(reasons)),
     ]
@@ -257,8 +258,8 @@ def _consistency_tables(results: Mapping[str, Any]) -> list[Table]:
             tuple(rows),
             (
                 "Mean absolute colour difference after one frame was moved into another by the "
-                "splats' depth, over what both see: neighbouring frames, and frames far apart whose "
-                "cameras are back in the same place. The same depth for all methods.",
+                "splats' depth, over what both see: neighbouring frames, and frames far apart "
+                "whose cameras are back in the same place. The same depth for all methods.",
             ),
         )
     ]
@@ -322,9 +323,10 @@ def _figures(scene: str, averaging: str, figures: Mapping[str, Any]) -> Iterator
 
 
 def _at(content: Mapping[str, Any], *keys: str) -> float | None:
-    found: Any = content
+    inside: Any = content
     for key in keys:
-        found = found.get(key) if isinstance(found, Mapping) else None
+        inside = inside.get(key) if isinstance(inside, Mapping) else None
+    found: float | None = inside
     return found
 
 

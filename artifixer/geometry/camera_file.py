@@ -129,7 +129,8 @@ def read_origin(path: Path) -> Origin:
 def _place(path: Path, label: str, entry: dict[str, Any]) -> Float[np.ndarray, " 3"]:
     """Where the camera of a frame stands in the world."""
     viewmat = _viewmat(path, label, entry.get("world_to_camera")).numpy()
-    return -viewmat[:3, :3].T @ viewmat[:3, 3]
+    place: np.ndarray = -viewmat[:3, :3].T @ viewmat[:3, 3]
+    return place
 
 
 def read_references(path: Path, origin: Origin | None = None) -> list[tuple[CameraFrame, str]]:

@@ -221,7 +221,7 @@ def concatenate(batches: Sequence[Cameras]) -> Cameras:
 
 
 def _radial_factor(
-    r2: Float[Tensor, "*shape"], k: Float[Tensor, "*shape 8"]
+    r2: Float[Tensor, "*#shape"], k: Float[Tensor, "*#shape 8"]
 ) -> Float[Tensor, "*shape"]:
     """OpenCV's rational radial factor at squared radius ``r2``."""
     k1, k2, k3, k4, k5, k6, _, _ = k.unbind(dim=-1)
@@ -229,7 +229,7 @@ def _radial_factor(
 
 
 def _distort(
-    plane: Float[Tensor, "*shape 2"], k: Float[Tensor, "*shape 8"]
+    plane: Float[Tensor, "*#shape 2"], k: Float[Tensor, "*#shape 8"]
 ) -> Float[Tensor, "*shape 2"]:
     """OpenCV's pinhole distortion at focal length 1."""
     x, y = plane.unbind(dim=-1)
@@ -246,7 +246,9 @@ def _distort(
 
 
 def _undistort(
-    plane: Float[Tensor, "*shape 2"], k: Float[Tensor, "*shape 8"], limit: Float[Tensor, "*shape"]
+    plane: Float[Tensor, "*#shape 2"],
+    k: Float[Tensor, "*#shape 8"],
+    limit: Float[Tensor, "*#shape"],
 ) -> Float[Tensor, "*shape 2"]:
     """Inverse of ``_distort`` by Newton's method, kept within the radius ``limit``."""
     k1, k2, k3, k4, k5, k6, p1, p2 = k.unbind(dim=-1)
@@ -278,7 +280,7 @@ def _undistort(
 
 
 def _within(
-    plane: Float[Tensor, "*shape 2"], limit: Float[Tensor, "*shape"]
+    plane: Float[Tensor, "*#shape 2"], limit: Float[Tensor, "*#shape"]
 ) -> Float[Tensor, "*shape 2"]:
     """Points moved towards the axis until their radius is at most ``limit``."""
     radius = torch.linalg.vector_norm(plane, dim=-1)
@@ -288,7 +290,7 @@ def _within(
 
 
 def _fisheye_radius(
-    angle: Float[Tensor, "*shape"], k: Float[Tensor, "*shape 8"]
+    angle: Float[Tensor, "*#shape"], k: Float[Tensor, "*#shape 8"]
 ) -> Float[Tensor, "*shape"]:
     """Distance from the image centre at focal length 1 of a ray ``angle`` radians off the axis."""
     k1, k2, k3, k4 = k[..., :4].unbind(dim=-1)
@@ -297,7 +299,7 @@ def _fisheye_radius(
 
 
 def _fisheye_directions(
-    plane: Float[Tensor, "*shape 2"], k: Float[Tensor, "*shape 8"]
+    plane: Float[Tensor, "*#shape 2"], k: Float[Tensor, "*#shape 8"]
 ) -> Float[Tensor, "*shape 3"]:
     """Unit directions of points on the fisheye image plane at focal length 1, by Newton's method on
     the angle.

@@ -69,7 +69,10 @@ class FaceRig:
         """Directions of the pixels of a face in the panorama's axes, not of unit length."""
         steps = ((np.arange(size) + 0.5) / size * 2 - 1) * math.tan(self.field_of_view / 2)
         right, down = np.meshgrid(steps, steps)
-        return np.stack([right, down, np.ones_like(right)], axis=-1) @ self.rotations[face].numpy()
+        rays: np.ndarray = (
+            np.stack([right, down, np.ones_like(right)], axis=-1) @ self.rotations[face].numpy()
+        )
+        return rays
 
 
 def _rotation(yaw: float, pitch: float) -> list[list[float]]:
@@ -131,7 +134,10 @@ def sample_panorama(image: np.ndarray, directions: Float[np.ndarray, "*shape 3"]
     upper = padded[top + 1, left] * (1 - across) + padded[top + 1, right] * across
     lower = padded[top + 2, left] * (1 - across) + padded[top + 2, right] * across
     values = upper * (1 - down) + lower * down
-    return (np.round(values) if image.dtype == np.uint8 else values).astype(image.dtype)
+    sampled: np.ndarray = (np.round(values) if image.dtype == np.uint8 else values).astype(
+        image.dtype
+    )
+    return sampled
 
 
 def panorama_of_faces(faces: np.ndarray, rig: FaceRig, width: int, height: int) -> np.ndarray:
@@ -155,4 +161,5 @@ def panorama_of_faces(faces: np.ndarray, rig: FaceRig, width: int, height: int) 
     )
     upper = faces[face, top, left] * (1 - across) + faces[face, top, left + 1] * across
     lower = faces[face, top + 1, left] * (1 - across) + faces[face, top + 1, left + 1] * across
-    return (upper * (1 - down) + lower * down).reshape(height, width, -1)
+    panorama: np.ndarray = (upper * (1 - down) + lower * down).reshape(height, width, -1)
+    return panorama

@@ -195,10 +195,12 @@ def focus_point(views: Cameras) -> Float[Tensor, " 3"]:
     spread = (centers - centers.mean(dim=0)).norm(dim=1).mean().clamp(min=1e-3)
     ahead = centers.mean(dim=0) + spread * torch.nn.functional.normalize(axes.sum(dim=0), dim=0)
     if torch.linalg.eigvalsh(matrix)[0] < 1e-3 * len(views):
-        return ahead.to(views.viewmats.dtype)
+        point_ahead: Tensor = ahead.to(views.viewmats.dtype)
+        return point_ahead
     point = torch.linalg.solve(matrix, (across @ centers[:, :, None]).sum(dim=0))[:, 0]
     in_front = ((point - centers) * axes).sum(dim=1).median() > 0
-    return (point if in_front else ahead).to(views.viewmats.dtype)
+    focus: Tensor = (point if in_front else ahead).to(views.viewmats.dtype)
+    return focus
 
 
 def short_order(views: Cameras, distance: float) -> list[int]:

@@ -57,7 +57,7 @@ def matrix_to_quaternion(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor
 
 
 def rotation_angle(
-    a: Float[Tensor, "*batch 3 3"], b: Float[Tensor, "*batch 3 3"]
+    a: Float[Tensor, "*#batch 3 3"], b: Float[Tensor, "*#batch 3 3"]
 ) -> Float[Tensor, "*batch"]:
     """Angle in radians, [0, pi], of the rotation between two orientations; accurate for small
     angles too.
@@ -67,7 +67,9 @@ def rotation_angle(
 
 
 def look_at(
-    eye: Float[Tensor, "*batch 3"], target: Float[Tensor, "*batch 3"], up: Float[Tensor, "*batch 3"]
+    eye: Float[Tensor, "*#batch 3"],
+    target: Float[Tensor, "*#batch 3"],
+    up: Float[Tensor, "*#batch 3"],
 ) -> Float[Tensor, "*batch 4 4"]:
     """camera_to_world of a camera at ``eye`` whose +z axis points at ``target`` and whose -y axis
     leans towards ``up``.

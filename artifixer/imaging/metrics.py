@@ -61,7 +61,8 @@ def ssim_map(
     assert not target.requires_grad, (
         "ssim: the target needs no gradient; swap the arguments or detach it"
     )
-    return _SsimMap.apply(prediction, target)
+    similarity: Tensor = _SsimMap.apply(prediction, target)  # type: ignore[no-untyped-call]
+    return similarity
 
 
 class _SsimMap(torch.autograd.Function):

@@ -81,7 +81,8 @@ class Lpips:
     ) -> Float[Tensor, "*batch"]:
         """One distance per image."""
         distances = self._network(_planes(prediction), _planes(target), normalize=self._from_01)
-        return distances.reshape(prediction.shape[:-3])
+        result: Tensor = distances.reshape(prediction.shape[:-3])
+        return result
 
     def map(
         self,
@@ -91,7 +92,8 @@ class Lpips:
         """The distance at every pixel, each layer's upsampled bilinearly; needs a ``spatial``
         network."""
         distances = self._network(_planes(prediction), _planes(target), normalize=self._from_01)
-        return distances.reshape(prediction.shape[:-1])
+        result: Tensor = distances.reshape(prediction.shape[:-1])
+        return result
 
 
 class StLpips:
@@ -109,7 +111,10 @@ class StLpips:
     ) -> Float[Tensor, "*batch"]:
         """One distance per image; both sides have at least ``ST_LPIPS_SIDE`` pixels (asserted)."""
         assert min(prediction.shape[-3:-1]) >= ST_LPIPS_SIDE, f"{tuple(prediction.shape)}"
-        return self._network(_planes(prediction), _planes(target)).reshape(prediction.shape[:-3])
+        distances: Tensor = self._network(_planes(prediction), _planes(target)).reshape(
+            prediction.shape[:-3]
+        )
+        return distances
 
 
 class InceptionFeatures:

@@ -96,7 +96,8 @@ class ShiftTolerantAlexNet(nn.Module):
         return self._blurred(F.max_pool2d(images, 3, 1), name)
 
     def _values(self, name: str) -> Tensor:
-        return getattr(self, name.replace(".", "_"))
+        values: Tensor = getattr(self, name.replace(".", "_"))
+        return values
 
 
 class _Stage(NamedTuple):
@@ -183,7 +184,8 @@ class _Block(nn.Module):
         y = F.relu6(self._bn0(self._expand_conv(x))) if self._expands else x
         y = F.relu6(self._bn1(_same_size(self._depthwise_conv, y)))
         y = self._bn2(self._project_conv(y))
-        return x + y if self._adds else y
+        result: Tensor = x + y if self._adds else y
+        return result
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -200,7 +202,8 @@ def _same_size(convolution: nn.Conv2d, x: Tensor) -> Tensor:
         side = x.shape[2 + axis]
         missing = max((-(-side // stride) - 1) * stride + kernel - side, 0)
         padding += [missing // 2, missing - missing // 2]
-    return convolution(F.pad(x, padding))
+    result: Tensor = convolution(F.pad(x, padding))
+    return result
 
 
 def _unit(features: Tensor) -> Tensor:

@@ -112,4 +112,4 @@ class TrainingPair:
         if torch.device(device) == self.renders.device:
             return self
         names = ("clean_frames", "renders", "opacity", "reference_photos")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})  # type: ignore[arg-type]
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})

@@ -1,8 +1,10 @@
-"""One scene of a benchmark: prepare its capture, run the job on it, and score every method's frames.
+"""One scene of a benchmark: prepare its capture, run the job on it, and score every method's
+frames.
 
 Layout of ``OUT/scenes/SCENE``, a run folder of its own::
 
-    capture/             the photos that count, with transforms.json (benchmarks in a layout of their own)
+    capture/             the photos that count, with transforms.json (where the benchmark has a
+                         layout of its own)
     split.json           names of the training and of the held-out photos
     run/                 ``artifixer run`` on it, where variants are wanted
     scores/METHOD.json   figures of every held-out view, and features for FID and KD
@@ -22,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -69,8 +71,6 @@ from artifixer.splats.render_folder import RenderFolder, read_render_folder
 from artifixer.video.model import Mode
 
 Resize = Literal["bicubic", "lanczos", "area"]
-RESIZES: tuple[str, ...] = get_args(Resize)
-
 #: The row of the photos themselves in tables of consistency.
 PHOTOS_ROW = "photos"
 
@@ -509,10 +509,11 @@ class _Scoring:
             return depth
         rows = np.arange(height) * depth.shape[0] // height
         columns = np.arange(width) * depth.shape[1] // width
-        return depth[rows][:, columns]
+        chosen: np.ndarray = depth[rows][:, columns]
+        return chosen
 
     def _consistency(self, methods: list[_Method], progress: Progress) -> dict[str, Any]:
-        """Errors after warping, of held-out views in the order of the path and of the whole path."""
+        """Warp errors of the held-out views in the order of the path and of the whole path."""
         if self.renders is None:
             return {}
         renders = self.renders

@@ -213,7 +213,10 @@ def _video_without_poses(path: Path) -> Inspection:
         frames += 1
         size = f"{frame.shape[1]}x{frame.shape[0]}"
     kept = min(frames, VideoConfig().frames)
-    note = f"the video has {frames} frames, of which {kept} sharp ones become photos; there are no poses yet: {_POSES_FOLLOW}"
+    note = (
+        f"the video has {frames} frames, of which {kept} sharp ones become photos; "
+        f"there are no poses yet: {_POSES_FOLLOW}"
+    )
     problems = () if frames > 1 else ("the video has fewer than 2 frames",)
     return _without_poses(path.stem, "video", kept, {size: kept}, (note,), problems)
 
@@ -314,7 +317,10 @@ def _camera_problems(scene: Scene) -> Iterator[str]:
         <= wide
     ]
     if odd:
-        yield f"{_counted(odd)} a field of view outside {narrow:g} to {wide:g} degrees: is the focal length right?"
+        yield (
+            f"{_counted(odd)} a field of view outside {narrow:g} to {wide:g} degrees: "
+            "is the focal length right?"
+        )
     outside = [
         photo.name
         for photo, camera in zip(scene.photos, scene.cameras, strict=True)

@@ -201,8 +201,9 @@ def _input_files(job: ReconstructionJob) -> dict[str, str]:
 
 
 def read_photos(capture: LoadedCapture) -> None:
-    """Decode and resize every photo of the split once, with its mask, so that a damaged one is found
-    now and not after the reconstruction. Raises ``InputError`` where all that trains is masked.
+    """Decode and resize every photo of the split once, with its mask, so that a damaged one is
+    found now and not after the reconstruction. Raises ``InputError`` where all that trains is
+    masked.
     """
     counts = []
     for index in (*capture.training, *capture.heldout):

@@ -2,12 +2,12 @@
 
 Renders are compared with the photos of their own cameras and, as a control, with the other photos.
 Splats of the same world look like the own photo, whatever their quality; in another frame or scale
-a render is as much like any photo. An absolute bound does not tell: a scene of half the size reaches
-14 dB, a first fit of 15 iterations in the right frame 9 dB.
+a render is as much like any photo. An absolute bound does not tell: a scene of half the size
+reaches 14 dB, a first fit of 15 iterations in the right frame 9 dB.
 
-Measured on four captures and two drawn rooms: in the right frame all renders are most like their own
-photo and the relative margin is 0.15 (that first fit) to 0.87; at half or double size, turned, or
-moved by a third of the distance at most 44 % of them are, and the margin is at most 0.09.
+Measured on four captures and two drawn rooms: in the right frame all renders are most like their
+own photo and the relative margin is 0.15 (that first fit) to 0.87; at half or double size, turned,
+or moved by a third of the distance at most 44 % of them are, and the margin is at most 0.09.
 """
 
 from __future__ import annotations

@@ -28,8 +28,9 @@ from artifixer.pipeline.render import open_source, seen_distance, splat_depths
 from artifixer.pipeline.target_path import capture_distance
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import LARGEST_TEXT, PARSER_ERRORS, read_whole
+from artifixer.runtime.json_io import read_json
 from artifixer.runtime.media import read_image
-from artifixer.runtime.run_folder import is_run_folder, read_json
+from artifixer.runtime.run_folder import is_run_folder
 from artifixer.scenes.camera_path_file import path_origin, read_camera_path
 from artifixer.scenes.references import select_references
 from artifixer.scenes.scale import ASSUMED_MEDIAN_DEPTH, metric_scale
@@ -118,8 +119,8 @@ def open_view(source: ViewSource, device: str, scale: str = "median_depth") -> V
     splats = dict(_folder_splats(path, origin))
     if not source.is_watched and (not is_run_folder(path) or not splats):
         raise InputError(
-            f"{path}: holds no splats (splats.ply, splats/initial.ply); expected a folder of run or "
-            "reconstruct, or a splat file"
+            f"{path}: holds no splats (splats.ply, splats/initial.ply); expected a folder of run "
+            "or reconstruct, or a splat file"
         )
     references = _references(path, origin)
     return _completed(splats, frames, references, (), source, device, scale, capture, origin)

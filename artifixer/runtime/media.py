@@ -165,7 +165,7 @@ def opened_image(path: Path, content: bytes | None = None) -> Iterator[Image]:
     content: the file's bytes where they were read from somewhere inside ``path``. What goes wrong
     while the image is open becomes an ``InputError`` that names the file.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     stream: BinaryIO = open_regular(path, "an image") if content is None else io.BytesIO(content)
     try:
@@ -176,7 +176,7 @@ def opened_image(path: Path, content: bytes | None = None) -> Iterator[Image]:
                     f"{path}: {width}x{height} pixels, expected an image of at most {MOST_PIXELS:,}"
                 )
             yield image
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise InputError(
             f"{path}: cannot read: none of {', '.join(IMAGE_FORMATS)}, expected an image"
         ) from None

@@ -205,7 +205,7 @@ class RunFolder:
         marker = self._marker(stage)
         if not marker.exists():
             return None
-        content = read_json(marker)
+        content: dict[str, Any] = read_json(marker)
         outputs = content.get("outputs") if isinstance(content, dict) else None
         if (
             not isinstance(outputs, list)
@@ -238,7 +238,7 @@ class RunFolder:
         path = self.root / "config.json"
         if not path.exists():
             return None
-        config = read_json(path)
+        config: dict[str, Any] = read_json(path)
         version = config.get("version") if isinstance(config, dict) else None
         if version != CONFIG_VERSION:
             raise InputError(

@@ -212,7 +212,8 @@ def is_alive(process: int) -> bool:
     """Whether there is a process of this number. (Windows ends a process that is sent the signal
     0.)
     """
-    return psutil.pid_exists(process)
+    lives: bool = psutil.pid_exists(process)
+    return lives
 
 
 def peak_memory() -> int:

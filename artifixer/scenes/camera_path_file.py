@@ -2,9 +2,9 @@
 ``camera_path.json``, a ``transforms.json`` whose photos need not exist, or the folder of a COLMAP
 model.
 
-3DGS stores camera_to_world rotations and positions in OpenCV axes; nerfstudio stores camera_to_world
-in OpenGL axes and vertical fields of view in degrees. nerfstudio's viewer moves and scales the world:
-where ``dataparser_transforms.json`` lies beside the path, that is undone.
+3DGS stores camera_to_world rotations and positions in OpenCV axes; nerfstudio stores
+camera_to_world in OpenGL axes and vertical fields of view in degrees. nerfstudio's viewer moves and
+scales the world: where ``dataparser_transforms.json`` lies beside the path, that is undone.
 """
 
 from __future__ import annotations

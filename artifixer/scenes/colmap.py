@@ -387,8 +387,8 @@ def read_model(folder: Path) -> ColmapModel:
     """Reads and checks a model; binary files are preferred where both exist.
 
     Single images whose values or camera make no sense are ``broken``; points and observations that
-    make none are left out. Raises InputError for truncated files, trailing bytes, and ids that exist
-    twice.
+    make none are left out. Raises InputError for truncated files, trailing bytes, and ids that
+    exist twice.
     """
     suffix = next(
         (
@@ -577,8 +577,8 @@ def _good_images(
     bad_cameras: Mapping[int, str],
     images: Sequence[ColmapImage],
 ) -> tuple[tuple[ColmapImage, ...], dict[str, str]]:
-    """Images that can be used, and what is wrong with the others, by name. Of images that are listed
-    several times with one pose, the first counts; with several poses, none.
+    """Images that can be used, and what is wrong with the others, by name. Of images that are
+    listed several times with one pose, the first counts; with several poses, none.
 
     Raises InputError for an image id that occurs twice: tracks could mean either.
     """
@@ -662,7 +662,8 @@ def _agreeing(
     Points are cleaned, thinned or replaced by other tools, which leave the images as they were. An
     observation counts when the image's keypoint names the point and the point's track names the
     keypoint. Where fewer than ``LEAST_AGREEING_TRACKS`` of the tracks are so confirmed, the points
-    come from elsewhere and agree by chance, so none counts. Raises InputError for a point id that occurs twice.
+    come from elsewhere and agree by chance, so none counts. Raises InputError for a point id that
+    occurs twice.
     """
     notes: tuple[str, ...] = ()
     ids = np.sort(points.ids)
@@ -892,10 +893,9 @@ def _points_bin(path: Path) -> ColmapPoints:
 
 def _signed_ids(path: Path, ids: np.ndarray) -> Int[np.ndarray, " ids"]:
     """Point ids as int64, -1 for "no point"."""
-    if ((ids >= np.uint64(2**63)) & (ids != _NO_POINT)).any():
-        raise InputError(
-            f"{path}: holds the point id {int(ids[(ids >= np.uint64(2**63)) & (ids != _NO_POINT)][0])}; the file is damaged"
-        )
+    outside = ids[(ids >= np.uint64(2**63)) & (ids != _NO_POINT)]
+    if len(outside):
+        raise InputError(f"{path}: holds the point id {int(outside[0])}; the file is damaged")
     return ids.astype(np.int64)
 
 

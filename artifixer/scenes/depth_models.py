@@ -199,7 +199,7 @@ def _pil_processor(name: str, class_name: str) -> Any:
 
 def _processor_settings(name: str) -> dict[str, Any]:
     """``preprocessor_config.json`` of a folder or hub name."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     try:
         path = cached_file(name, "preprocessor_config.json")
@@ -263,7 +263,7 @@ def _without_padding(
 
 def _moge(name: str, device: str) -> MetricDepth:
     """MoGe-2 by its own package (``moge``); pixels outside its mask and the sky are NaN."""
-    from moge.model.v2 import MoGeModel  # type: ignore[import-not-found]
+    from moge.model.v2 import MoGeModel
 
     try:
         network = MoGeModel.from_pretrained(name).eval().to(device)
@@ -273,8 +273,8 @@ def _moge(name: str, device: str) -> MetricDepth:
         ) from error
     if getattr(network, "scale_head", None) is None:
         raise InputError(
-            f"depth model {name}: this MoGe gives depth up to a scale, not metres; expected MoGe-2, "
-            f"such as {MOGE_2}"
+            f"depth model {name}: this MoGe gives depth up to a scale, not metres; expected "
+            f"MoGe-2, such as {MOGE_2}"
         )
 
     def depth(

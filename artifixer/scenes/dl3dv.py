@@ -4,12 +4,12 @@ In: the data set's folder and a scene's hash. Out: ``Dl3dvScene``: the ``transfo
 photos it lists, and their bytes. Layouts:
 
     {root}/{batch}/{hash}.zip, {root}/{hash}.zip   DL3DV-ALL-*; ``batch`` is 1K to 11K
-    {root}/{hash}/, {root}/{batch}/{hash}/         unpacked, and DL3DV-Benchmark; also {hash}/{hash}/
+    {root}/{hash}/, {root}/{batch}/{hash}/         unpacked, and DL3DV-Benchmark; or {hash}/{hash}/
 
 Inside, ``transforms.json`` lies in ``{hash}/nerfstudio``, ``{hash}``, ``nerfstudio`` or at the top;
 photos lie below the scene's own folder, or beside the ``transforms.json``. It lists
-``images/frame_00001.png`` while ``images_4`` (960P), ``images_8`` (480P) or ``images_2`` (2K) is what
-is there.
+``images/frame_00001.png`` while ``images_4`` (960P), ``images_8`` (480P) or ``images_2`` (2K) is
+what is there.
 
 Of a zip only members are read that the ``transforms.json`` names, each up to a limit; nothing is
 unpacked, so no member can leave its place, and a member that claims or turns out to be absurdly

@@ -3,8 +3,8 @@
 In: camera frames. Out: what to write as JSON; ``camera_path_file.py`` reads both. nerfstudio
 (viewer): per camera ``camera_to_world`` as 16 numbers row by row in OpenGL axes, the vertical
 ``fov`` in degrees and ``aspect``; one ``render_width`` and ``render_height``. 3DGS: a list with
-``position`` and ``rotation`` (camera to world, OpenCV axes), ``fx``, ``fy`` in pixels of ``width`` x
-``height``. Distortion and principal points are left out.
+``position`` and ``rotation`` (camera to world, OpenCV axes), ``fx``, ``fy`` in pixels of ``width``
+x ``height``. Distortion and principal points are left out.
 """
 
 from __future__ import annotations

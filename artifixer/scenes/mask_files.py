@@ -130,4 +130,5 @@ def resize_layer(
 
 
 def _same_aspect(seen: np.ndarray, width: int, height: int) -> bool:
-    return abs(seen.shape[1] * height / (seen.shape[0] * width) - 1) <= ASPECT_TOLERANCE
+    is_same: bool = abs(seen.shape[1] * height / (seen.shape[0] * width) - 1) <= ASPECT_TOLERANCE
+    return is_same

@@ -6,7 +6,8 @@ faces are known exactly and stay so, only the panoramas' own poses are looked fo
 ordinary capture, kept in the work folder and reused for the same photos::
 
     WORK/panorama-KEY/images/0001.jpg/face_3.png   the faces
-    WORK/panorama-KEY/masks/0001.jpg/face_3.png    likewise of masks, where the capture has any: black is not looked at
+    WORK/panorama-KEY/masks/0001.jpg/face_3.png    those of masks, where the capture has any:
+                                                   black is not looked at
     WORK/panorama-KEY/photos/, database.db, model/ as in ``photos.py``
 
 Masks are for what moves with the camera, its operator or a tripod: ``masks/0001.png`` beside the
@@ -144,8 +145,9 @@ def load(
     """The scene of the panoramas in ``folder``; photos are called ``images/0001.jpg/face_3.png``.
 
     work_folder: keeps faces and poses for the next time; None leaves nothing behind and keeps the
-    faces in memory. say: gets one line per step. ignore_masks: use whole panoramas. Raises ``InputError`` for
-    unreadable photos and masks, and when poses are found for no more than half of the panoramas.
+    faces in memory. say: gets one line per step. ignore_masks: use whole panoramas. Raises
+    ``InputError`` for unreadable photos and masks, and when poses are found for no more than half
+    of the panoramas.
     """
     check_faces(config.faces)
     names = photo_names(folder)

@@ -26,7 +26,7 @@ from jaxtyping import Float, UInt8
 from artifixer.geometry.cameras import Cameras
 from artifixer.imaging.resize import fit_size, resize_photo
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import is_regular, open_regular
+from artifixer.runtime.files import open_regular
 
 # loaders import it from here, beside the bounds
 from artifixer.runtime.files import path_inside as path_inside
@@ -169,22 +169,8 @@ def _masked(photo: Photo, mask: Callable[[], UInt8[np.ndarray, "height width"]])
     )
 
 
-def photos_below(folder: Path) -> list[Path]:
-    """Photo files in ``folder`` itself (not in folders inside it), sorted by name; hidden files are
-    left out.
-    """
-    if not folder.is_dir():
-        return []
-    files = (
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".")
-    )
-    return sorted(path for path in files if is_regular(path))
-
-
 def unread_note(paths: Iterable[Path]) -> tuple[str, ...]:
-    """One line about photos among ``paths`` of kinds that are not read; empty when there are none."""
+    """One line about photos among ``paths`` of kinds that are not read; empty without any."""
     suffixes = [
         *UNREAD_SUFFIXES,
         *(() if reads_heic() else (".heic", ".heif")),
@@ -217,8 +203,8 @@ def fit_camera(photo: Photo, camera: Cameras, source: Path, is_upright: bool = F
     Reconstruction software works on the stored pixels and ignores EXIF, while ``Photo`` is upright.
     Where the camera fits the stored pixels, it is turned with the photo (a roll about the optical
     axis). Then intrinsics are scaled to the photo's size. is_upright: the camera was made of the
-    upright photo, also where it would fit the stored pixels. Raises InputError when the aspect ratios
-    disagree.
+    upright photo, also where it would fit the stored pixels. Raises InputError when the aspect
+    ratios disagree.
     """
     orientation = 1 if photo.path is None or is_upright else exif_orientation(photo.path)
     stored = stored_size(photo)

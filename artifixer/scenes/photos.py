@@ -5,11 +5,12 @@ SIFT features, pairwise matching with epipolar verification, incremental mapping
 cameras; cameras keep their distortion, photos stay as they are. The result is an ordinary COLMAP
 model, kept in the work folder and reused for the same photos::
 
-    WORK/sfm-KEY/photos/         links to the photos under plain names (COLMAP's lists of pairs know no spaces)
+    WORK/sfm-KEY/photos/         links to the photos under plain names (COLMAP's lists of pairs know
+                                 no spaces)
     WORK/sfm-KEY/database.db     features and matches; an interrupted run continues with them
     WORK/sfm-KEY/model/          the finished model (appears at once, when it is complete)
     WORK/sfm-KEY/agreement.json  how well matches and poses agree, so that the database is not read
-    again
+                                 again
 
 KEY follows from the photos' contents and ``SfmConfig``. Random seeds are fixed, and whatever would
 depend on the order of threads runs in one, so the same photos give the same poses on the same
@@ -91,7 +92,7 @@ class SfmConfig:
 
 
 def find_photos(capture: Path) -> Path | None:
-    """The folder of at least two photos in a capture (``images/`` or the capture itself), or None."""
+    """The folder of two or more photos in a capture (``images/`` or the capture), or None."""
     return next(
         (
             folder
@@ -121,9 +122,8 @@ def load(
 
     work_folder: keeps database and model for the next time; None computes in a temporary folder.
     say: gets one line per step. ignore_masks: look for features also where photos are masked.
-    Photos that are no images are left out with a note. Raises InputError when too few are images (see
-    ``check_broken``) and when poses are found for no more than half of the
-    photos.
+    Photos that are no images are left out with a note. Raises InputError when too few are images
+    (see ``check_broken``) and when poses are found for no more than half of the photos.
     """
     photos, broken = readable_photos(capture, folder, ignore_masks)
     names = [photo.name for photo in photos]
@@ -257,8 +257,8 @@ def _reconstruct(
         if _turns_only(database, model):
             raise InputError(
                 f"{folder}: no parallax: turning the camera explains all matches, so the photos "
-                "are taken from one place (or are the same photo) and depth cannot be told; expected "
-                "photos from different places"
+                "are taken from one place (or are the same photo) and depth cannot be told; "
+                "expected photos from different places"
             )
         if model is None or count * 2 <= len(names):
             _check_readable(folder, names)
@@ -579,4 +579,5 @@ def _epipolar_distance(relative: np.ndarray, first: np.ndarray, second: np.ndarr
         translation, np.concatenate([first, np.ones((len(first), 1))], axis=1) @ rotation.T
     )
     offset = (lines[:, :2] * second).sum(axis=1) + lines[:, 2]
-    return np.abs(offset) / np.maximum(np.linalg.norm(lines[:, :2], axis=1), 1e-12)
+    distances: np.ndarray = np.abs(offset) / np.maximum(np.linalg.norm(lines[:, :2], axis=1), 1e-12)
+    return distances

@@ -83,8 +83,8 @@ class PoseProblem:
 
 
 def check_poses(scene: Scene, *, read_photos: bool = True) -> list[PoseProblem]:
-    """What is wrong with the poses of a loaded scene; nothing where they agree with points or photos,
-    and where neither says enough.
+    """What is wrong with the poses of a loaded scene; nothing where they agree with points or
+    photos, and where neither says enough.
 
     read_photos: look at photos where points do not decide.
     """
@@ -422,4 +422,5 @@ def rotation_residual(pair: PairMatches) -> float:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    units: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return units

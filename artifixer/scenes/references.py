@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,8 @@ from artifixer.scenes.splits import covisibility_distances
 
 #: As many as in the benchmarks of the public release.
 REFERENCE_COUNT = 6
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def release_roll_outs(
     return tuple(piece for roll_out in roll_outs for piece in _pieces(roll_out, longest))
 
 
-def _evenly_spaced(items: Sequence[T], count: int) -> list[T]:
+def _evenly_spaced(items: Sequence[_Item], count: int) -> list[_Item]:
     """Items 0, n/count, 2 n/count ... rounded down: the release's choice. All of them when there
     are no more than ``count``.
     """
@@ -99,7 +101,7 @@ def _runs(frames: Sequence[int]) -> list[list[int]]:
 
 
 def _directed(roll_out: RollOut) -> RollOut:
-    """Reversed when the middle between the outer references lies behind the middle of the targets."""
+    """Reversed when the middle of the outer references lies behind that of the targets."""
     references, targets = roll_out.references, roll_out.targets
     if references[0] + references[-1] <= targets[0] + targets[-1]:
         return roll_out

@@ -63,7 +63,10 @@ class CameraScale:
     @property
     def advice(self) -> str:
         """What to do about a guess."""
-        return f"camera scale: {self.source}; give --camera-scale (metres per unit x {METRIC_FACTOR:g}) or --depth-model"
+        return (
+            f"camera scale: {self.source}; give --camera-scale "
+            f"(metres per unit x {METRIC_FACTOR:g}) or --depth-model"
+        )
 
 
 @dataclass(frozen=True)

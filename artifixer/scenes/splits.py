@@ -3,13 +3,14 @@
 Few views are chosen as the paper's training data is (Algorithm 1 in appendix B): the two cameras
 farthest apart seed two groups, every camera joins the nearer seed, and inside a group
 farthest-point sampling starts from the seed. The distance of two cameras adds rotation and
-translation, so it
-depends on the unit of length; there are three variants:
+translation, so it depends on the unit of length; there are three variants:
 
-``algorithm1_K6``                 translations centred and divided by their mean distance to the centroid (``--views K``)
-``algorithm1_raw_units_K6``       the formula as printed, in the capture's units
-``half_covisibility_K6``          the public release's: rotation angle / pi + translation / mean distance to the origin, two groups of equal
-                                  size; ``half_covisibility_1_K6`` takes the second group
+``algorithm1_K6``            translations centred and divided by their mean distance to the centroid
+                             (``--views K``)
+``algorithm1_raw_units_K6``  the formula as printed, in the capture's units
+``half_covisibility_K6``     the public release's: rotation angle / pi + translation / mean distance
+                             to the origin, two groups of equal size; ``half_covisibility_1_K6``
+                             takes the second group
 
 The first two train on the larger group. ``every_8`` holds out every 8th photo, beginning with the
 first. A capture's own splits go first where a name occurs twice. Photos that do not train are held
@@ -174,7 +175,7 @@ def _every_nth(scene: Scene, name: str, label: str, n: int) -> Split:
 
 
 def _algorithm1(scene: Scene, name: str, label: str, count: int, *, normalise: bool) -> Split:
-    """The first ``count`` cameras of the larger group; of two equal ones, that of the first seed."""
+    """The first ``count`` cameras of the larger group; of equal ones, the first seed's."""
     first, second = algorithm1_orders(_poses(scene), normalise=normalise)
     chosen, other = (first, second) if len(first) >= len(second) else (second, first)
     return _first_of_group(scene, name, label, count, chosen, other)
@@ -225,7 +226,8 @@ _NAMED_EXAMPLES = (
 
 
 def _known(scene: Scene) -> str:
-    return f"one of {', '.join((*scene.splits, *_NAMED_EXAMPLES))} (with any number in place of the last)"
+    names = ", ".join((*scene.splits, *_NAMED_EXAMPLES))
+    return f"one of {names} (with any number in place of the last)"
 
 
 def _similar(name: str, scene: Scene) -> str:

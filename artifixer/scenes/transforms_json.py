@@ -226,7 +226,7 @@ def _scene(capture: Path, files: Sequence[Path], faces: int | None) -> Scene:
 
 
 def _mask(names: PhotoNames, capture: Path, frame: _Entry) -> Path | None:
-    """The mask that a frame names (``mask_path``), or None. Raises InputError where none is there."""
+    """The mask that a frame names (``mask_path``), or None. Raises InputError if it is absent."""
     if not frame.has("mask_path"):
         return None
     listed = frame.values["mask_path"]
@@ -270,8 +270,8 @@ def read_path(path: Path, size: tuple[int, int] | None = None) -> list[CameraFra
     photos need not exist.
 
     A size that the file does not tell is that of the frame's photo, else of any photo that it
-    lists, else twice the principal point, else ``size``. Raises InputError as ``load`` does, and for
-    sizes that nothing tells.
+    lists, else twice the principal point, else ``size``. Raises InputError as ``load`` does, and
+    for sizes that nothing tells.
     """
     whole, frames = _read(path)
     path_frames: list[CameraFrame] = []
@@ -690,7 +690,8 @@ class _Entry:
     def matrix(self, key: str, shapes: list[tuple[int, int]]) -> Float[np.ndarray, "rows columns"]:
         """A matrix of one of the shapes, finite."""
         rows = self.values.get(key)
-        expected = f"a matrix of {' or '.join(f'{height}x{width}' for height, width in shapes)} finite numbers"
+        sizes = " or ".join(f"{height}x{width}" for height, width in shapes)
+        expected = f"a matrix of {sizes} finite numbers"
         is_matrix = isinstance(rows, list) and all(
             isinstance(row, list) and len(row) == len(rows[0]) for row in rows
         )

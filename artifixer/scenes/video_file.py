@@ -4,7 +4,8 @@ and get poses by structure from motion.
 The video is decoded twice, frame by frame: once to measure sharpness, once to keep what was
 chosen::
 
-    WORK/video-KEY/images/00042.png    the chosen frames, called after their number in the video (appear at once, when complete)
+    WORK/video-KEY/images/00042.png    the chosen frames, called after their number in the video
+                                       (appear at once, when complete)
     WORK/video-KEY/sfm-KEY/...         structure from motion, see ``photos.py``
 
 KEY follows from the video's content and ``VideoConfig``.

@@ -140,9 +140,10 @@ def _elements(path: Path, data: bytes) -> dict[str, np.ndarray]:
 
 def _thirds(words: np.ndarray) -> Float[np.ndarray, "count 3"]:
     """11, 10 and 11 bits as numbers from 0 to 1."""
-    return (
+    thirds: np.ndarray = (
         words[:, None] >> np.array([21, 11, 0], np.uint32) & np.array([2047, 1023, 2047], np.uint32)
     ) / np.array([2047, 1023, 2047])
+    return thirds
 
 
 def _between(

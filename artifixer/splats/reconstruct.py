@@ -58,7 +58,8 @@ class LearningRates:
 
     def means_at(self, progress: float, extent: float) -> float:
         """The positions' step in world units at ``progress`` in [0,1]."""
-        return extent * self.means * (self.means_final / self.means) ** progress
+        step: float = extent * self.means * (self.means_final / self.means) ** progress
+        return step
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,8 @@ def write_sog(path: Path, splats: Splats) -> None:
 
 def _folded(values: np.ndarray) -> np.ndarray:
     """sign(x) log(1 + \\|x\\|): fine steps near the origin, coarse ones far away."""
-    return np.sign(values) * np.log1p(np.abs(values))
+    folded: np.ndarray = np.sign(values) * np.log1p(np.abs(values))
+    return folded
 
 
 def _texels(
@@ -406,4 +407,5 @@ def _higher(sog: _Sog) -> Float[np.ndarray, "count coefficients 3"]:
     labels = sog.texels("shN", 1, sog.count)[: sog.count, :2].astype(np.int64) @ np.array([1, 256])
     if (labels >= entries).any():
         raise sog.wrong(f"a label beyond the palette of {entries}")
-    return palette[labels]
+    higher: np.ndarray = palette[labels]
+    return higher

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -94,5 +95,5 @@ class TrainableSplats:
                 trainable.optimizer.state[getattr(trainable.splats, name)] = state
         return trainable
 
-    def _group(self, name: str) -> dict:
+    def _group(self, name: str) -> dict[str, Any]:
         return self.optimizer.param_groups[NAMES.index(name)]

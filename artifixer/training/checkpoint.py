@@ -95,7 +95,8 @@ def save_checkpoint(
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint, the same on all processes."""
     found = _complete(folder) if rank() == 0 else []
-    return broadcast_object(found[-1] if found else None)
+    newest: Path | None = broadcast_object(found[-1] if found else None)
+    return newest
 
 
 def load_checkpoint(

@@ -159,7 +159,8 @@ def _flash() -> Callable[[Heads, Heads, Heads], Heads]:
     def run(q: Heads, k: Heads, v: Heads) -> Heads:
         out = flash_attn_func(q, k, v)
         # some versions also return the log-sum-exp
-        return out[0] if isinstance(out, tuple) else out
+        values: Tensor = out[0] if isinstance(out, tuple) else out
+        return values
 
     return run
 

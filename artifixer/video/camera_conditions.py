@@ -78,7 +78,10 @@ def ray_map(cameras: Cameras) -> Float[Tensor, "views height width 6"]:
     )
     # linear in the direction, so one product
     both = torch.cat([cross_origin @ to_world[:, :3, :3], to_world[:, :3, :3]], dim=1)
-    return (lens_directions(cameras) @ both.mT).unflatten(1, (cameras.height, cameras.width))
+    rays: Tensor = (lens_directions(cameras) @ both.mT).unflatten(
+        1, (cameras.height, cameras.width)
+    )
+    return rays
 
 
 def normalised_Ks(cameras: Cameras) -> Float[Tensor, "views 3 3"]:

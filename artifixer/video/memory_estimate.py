@@ -173,7 +173,8 @@ def parameter_count(config: VideoTransformerConfig) -> int:
     first, second = (
         sum(tensor.numel() for tensor in network.state_dict().values()) for network in (one, two)
     )
-    return first + (config.layers - 1) * (second - first)
+    count: int = first + (config.layers - 1) * (second - first)
+    return count
 
 
 def layer_parameter_count(config: VideoTransformerConfig) -> int:

@@ -73,5 +73,5 @@ class NetworkTimer:
         """A recorded event on CUDA, else a time."""
         if not self._is_cuda:
             return self._clock()
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event = torch.cuda.Event(enable_timing=True)
         return torch.cuda.current_stream(self._device).record_event(event)

@@ -99,7 +99,8 @@ class SmallAutoencoder(nn.Module):
         frames start the clip.
         """
         groups = _grouped(video, self.config.temporal_factor, is_first)
-        return self.encoder(groups, memory or self.encoder_memory()).transpose(1, 2)
+        latents: Tensor = self.encoder(groups, memory or self.encoder_memory()).transpose(1, 2)
+        return latents
 
     def decode(
         self,
@@ -114,7 +115,8 @@ class SmallAutoencoder(nn.Module):
             .permute(0, 3, 1, 2, 4, 5)
             .flatten(2, 3)
         )
-        return video[:, :, self.config.temporal_factor - 1 :] if is_first else video
+        frames: Tensor = video[:, :, self.config.temporal_factor - 1 :] if is_first else video
+        return frames
 
     def encoder_memory(self) -> Memory:
         """The state before a clip's first frame."""
@@ -183,7 +185,8 @@ class Encoder(nn.Module):
         hidden = self.down(F.pixel_unshuffle(hidden, 2))
         hidden = _through(self.blocks, hidden, batch, memory)
         latents = self.linear(F.pixel_unshuffle(pixels, self.factor)) + self.leave(hidden)
-        return latents.unflatten(0, (batch, frames))
+        clips: Tensor = latents.unflatten(0, (batch, frames))
+        return clips
 
     def zero_output(self) -> None:
         """Set the network's output to zero."""
@@ -217,9 +220,10 @@ class Decoder(nn.Module):
         for block in self.fine:
             hidden = block(hidden)
         correction = F.pixel_shuffle(self.leave(F.silu(self.norm(hidden))), self.factor // 2)
-        return (F.pixel_shuffle(self.linear(flat), self.factor) + correction).unflatten(
+        groups: Tensor = (F.pixel_shuffle(self.linear(flat), self.factor) + correction).unflatten(
             0, (batch, frames)
         )
+        return groups
 
     def zero_output(self) -> None:
         """Set the network's output to zero."""
@@ -244,7 +248,10 @@ class ResidualBlock(nn.Module):
     ) -> Float[Tensor, "images channels h w"]:
         """The output of a block that is not causal, frame by frame."""
         assert not self.is_causal, "a causal block needs its state: call causal"
-        return features + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(features))))))
+        change: Tensor = features + self.conv2(
+            F.silu(self.norm2(self.conv1(F.silu(self.norm1(features)))))
+        )
+        return change
 
     def causal(
         self, features: Float[Tensor, "images channels h w"], batch: int, last: Tensor | None
@@ -271,7 +278,8 @@ class ChannelNorm(nn.Module):
     def forward(
         self, features: Float[Tensor, "images channels h w"]
     ) -> Float[Tensor, "images channels h w"]:
-        return F.normalize(features, dim=1) * features.shape[1] ** 0.5 * self.gain
+        normed: Tensor = F.normalize(features, dim=1) * features.shape[1] ** 0.5 * self.gain
+        return normed
 
 
 def _grouped(
@@ -287,7 +295,10 @@ def _grouped(
     assert video.shape[2] % temporal_factor == 0, (
         f"{tuple(video.shape)}: frames do not fill latent frames"
     )
-    return video.unflatten(2, (-1, temporal_factor)).permute(0, 2, 3, 1, 4, 5).flatten(2, 3)
+    groups: Tensor = (
+        video.unflatten(2, (-1, temporal_factor)).permute(0, 2, 3, 1, 4, 5).flatten(2, 3)
+    )
+    return groups
 
 
 def _through(blocks: nn.ModuleList, hidden: Tensor, batch: int, memory: Memory) -> Tensor:

@@ -212,7 +212,8 @@ class VideoTransformer(nn.Module):
             f"opacity of {conditions.opacity.shape[1]} frames"
         )
         cells = opacity.unflatten(1, (-1, factor)).unflatten(3, (-1, side)).unflatten(5, (-1, side))
-        return cells.permute(0, 1, 3, 5, 4, 6, 2).flatten(4).flatten(1, 3)
+        values: Tensor = cells.permute(0, 1, 3, 5, 4, 6, 2).flatten(4).flatten(1, 3)
+        return values
 
     def _ray_values(
         self, conditions: Conditions, dtype: torch.dtype
@@ -224,7 +225,8 @@ class VideoTransformer(nn.Module):
             return None
         side = self.config.token_pixels
         cells = conditions.rays.to(dtype).unflatten(2, (-1, side)).unflatten(4, (-1, side))
-        return cells.permute(0, 1, 2, 4, 6, 3, 5).flatten(4).flatten(1, 3)
+        values: Tensor = cells.permute(0, 1, 2, 4, 6, 3, 5).flatten(4).flatten(1, 3)
+        return values
 
 
 def _level_dtype(weights: torch.dtype, device: torch.device) -> torch.dtype:
@@ -252,4 +254,5 @@ def _latents_of_tokens(
 ) -> Float[Tensor, "batch channels frames h w"]:
     """Latents from the values of tokens, in the order (row, column, channel) within a patch."""
     cells = patches.unflatten(2, (patch_size, patch_size, -1)).unflatten(1, grid)
-    return cells.permute(0, 6, 1, 2, 4, 3, 5).flatten(5).flatten(3, 4)
+    latents: Tensor = cells.permute(0, 6, 1, 2, 4, 3, 5).flatten(5).flatten(3, 4)
+    return latents

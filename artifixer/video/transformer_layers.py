@@ -150,7 +150,10 @@ class Layer(nn.Module):
     def _conditioned(self, tokens: Hidden, context: CallContext) -> Hidden:
         """Tokens plus the embeddings of opacity and rays (paper equations 3 and 4)."""
         assert context.opacity is not None and context.rays is not None
-        return tokens + self.opacity_embedding(context.opacity) + self.ray_embedding(context.rays)
+        conditioned: Tensor = (
+            tokens + self.opacity_embedding(context.opacity) + self.ray_embedding(context.rays)
+        )
+        return conditioned
 
 
 class SelfAttention(nn.Module):
@@ -172,7 +175,8 @@ class SelfAttention(nn.Module):
         v = _split_heads(self.value(tokens), self.heads)
         if context.cache is not None:
             k, v = context.cache.extend(layer, k, v)
-        return self.out(attend(q, k, v, context.mask, context.backend).flatten(2))
+        attended: Tensor = self.out(attend(q, k, v, context.mask, context.backend).flatten(2))
+        return attended
 
 
 class CrossAttention(nn.Module):
@@ -208,7 +212,8 @@ class CrossAttention(nn.Module):
             if context.use_references is not None:
                 seen = seen * context.use_references.to(seen.dtype)[:, None, None, None]
             result = result + seen
-        return self.out(result.flatten(2))
+        attended: Tensor = self.out(result.flatten(2))
+        return attended
 
     def keys_and_values(self, cross: CrossTokens) -> LayerCrossCache:
         """Keys and values; those of references with PRoPE of their cameras."""
@@ -270,9 +275,10 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch width_in"]) -> Float[Tensor, "*batch width_out"]:
         between = self.first(x)
-        return self.second(
+        result: Tensor = self.second(
             F.silu(between) if self.activation == "silu" else F.gelu(between, approximate="tanh")
         )
+        return result
 
 
 def modulated(
@@ -310,4 +316,5 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 
 def _split_heads(x: Hidden, heads: int) -> Heads:
-    return x.unflatten(-1, (heads, -1))
+    split: Tensor = x.unflatten(-1, (heads, -1))
+    return split

@@ -80,12 +80,14 @@ class VaeConfig(LatentGrid):
     @property
     def spatial_factor(self) -> int:
         """Pixels per latent, along each side."""
-        return 2 ** (len(self.dim_mult) - 1)
+        factor: int = 2 ** (len(self.dim_mult) - 1)
+        return factor
 
     @property
     def temporal_factor(self) -> int:  # type: ignore[override]
         """Pixel frames per latent frame, except the first one."""
-        return 2 ** sum(self.temporal_downsample)
+        factor: int = 2 ** sum(self.temporal_downsample)
+        return factor
 
 
 #: The class of the config determines the network of an autoencoder.
@@ -103,11 +105,13 @@ class Vae:
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.network.parameters()).dtype
+        dtype: torch.dtype = next(self.network.parameters()).dtype
+        return dtype
 
     @property
     def device(self) -> torch.device:
-        return next(self.network.parameters()).device
+        device: torch.device = next(self.network.parameters()).device
+        return device
 
     @property
     def _is_small_on_gpu(self) -> bool:
@@ -130,7 +134,8 @@ class Vae:
         if self._is_small_on_gpu:
             latents = self.network.encode(video)
             mean, std = _statistics(self.config, latents)
-            return (latents - mean) / std
+            normalised: Tensor = (latents - mean) / std
+            return normalised
         return StreamingEncoder(self).push(video)
 
     def encode_stills(
@@ -142,7 +147,8 @@ class Vae:
         if self._is_small_on_gpu:
             batch, views = photos.shape[0], photos.shape[2]
             latents = self.encode(photos.transpose(1, 2).flatten(0, 1)[:, :, None])
-            return latents[:, :, 0].unflatten(0, (batch, views)).transpose(1, 2)
+            stills: Tensor = latents[:, :, 0].unflatten(0, (batch, views)).transpose(1, 2)
+            return stills
         return torch.cat(
             [self.encode(photos[:, :, view : view + 1]) for view in range(photos.shape[2])], dim=2
         )
@@ -153,7 +159,8 @@ class Vae:
         """A whole clip of normalised latents -> frames in [-1,1]."""
         if self._is_small_on_gpu:
             mean, std = _statistics(self.config, latents)
-            return self.network.decode(latents * std + mean).clamp(-1, 1)
+            frames: Tensor = self.network.decode(latents * std + mean).clamp(-1, 1)
+            return frames
         return StreamingDecoder(self).push(latents)
 
 
@@ -295,7 +302,8 @@ def _wan_encoder(network: Any) -> Callable[[Tensor, bool], Tensor]:
 
     def encode_next(group: Tensor, is_first: bool) -> Tensor:
         moments = network.quant_conv(network.encoder(group, feat_cache=memory, feat_idx=[0]))
-        return moments.chunk(2, dim=1)[0]
+        means: Tensor = moments.chunk(2, dim=1)[0]
+        return means
 
     return encode_next
 
@@ -307,9 +315,10 @@ def _wan_decoder(network: Any) -> Callable[[Tensor, bool], Tensor]:
     memory: list[Any] = [None] * _causal_convolutions(network.decoder)
 
     def decode_next(latent: Tensor, is_first: bool) -> Tensor:
-        return network.decoder(
+        frames: Tensor = network.decoder(
             network.post_quant_conv(latent), feat_cache=memory, feat_idx=[0], first_chunk=is_first
         )
+        return frames
 
     return decode_next
 

@@ -46,8 +46,8 @@ KEPT_SIZES = 4
 class RepairSettings:
     """What a visitor chooses. steps: network calls per block while the camera moves, None for the
     model's own; still_steps: of the view at rest. block_frames: latent frames generated together,
-    None for the model's own. references: most photos that the model attends to. size, still_size: longest side in pixels of
-    frames while the camera moves and of the view at rest.
+    None for the model's own. references: most photos that the model attends to. size, still_size:
+    longest side in pixels of frames while the camera moves and of the view at rest.
     """
 
     mode: Mode = "improve"

@@ -48,8 +48,8 @@ USUAL_ASPECT = 1.5
 class Abilities:
     """What the page offers beyond looking. load: makes the generator of live repair; None with a
     reason in no_repair. run_arguments: command line that runs the stages along a path file up to a
-    variant; None with a reason in no_run. path_file: where the path for it is written. reload: the scene as its
-    files are now.
+    variant; None with a reason in no_run. path_file: where the path for it is written. reload: the
+    scene as its files are now.
     """
 
     reload: Callable[[], ViewedScene]

@@ -34,7 +34,8 @@ BLOCKS = ("model's own", *map(str, range(1, 8)))
 MOST_FRUSTA, FRUSTUM_SIZE = 200, 0.05
 KNOWN_COLOR, PLAIN_COLOR = (90, 170, 255), (150, 150, 150)
 
-#: viser draws the picture on a plane one unit before the camera; nearer things are cut off from here.
+#: viser draws the picture on a plane one unit before the camera; nearer things are cut off from
+#: here.
 LARGEST_NEAR = 0.9
 
 #: Seconds between two lines of status.
@@ -107,7 +108,7 @@ class TabPanel:
             camera, K = frame.camera, frame.camera.Ks[0]
             width = 0.5 * camera.width / float(K[0, 0])
             height = 0.5 * camera.height / float(K[1, 1])
-        depth = max(1.0, (width * height) ** (-1 / 3))
+        depth: float = max(1.0, (width * height) ** (-1 / 3))
         return min(LARGEST_NEAR, 2 * FRUSTUM_SIZE * scene.distance * depth)
 
     def _build_repair(self, gui: Any) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.run_folder import write_bytes
+from artifixer.runtime.files import write_bytes
 from artifixer.viewer.scene import plain
 from artifixer.viewer.trajectory import (
     Keyframe,

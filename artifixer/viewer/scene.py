@@ -29,8 +29,8 @@ class ViewedScene:
     at hand. points, point_colors: sparse points, uint8 colours. references: photos that the video
     model attends to. camera_scale: world units to the model's units, with its source. distance: of
     what the cameras look at, world units. up: unit vector. pictures: what a job has made last, by
-    title. curves: numbers of a job by name, as (step, value). notes: lines for the reader. origin: what
-    splats, cameras and points are relative to.
+    title. curves: numbers of a job by name, as (step, value). notes: lines for the reader. origin:
+    what splats, cameras and points are relative to.
     """
 
     name: str

@@ -127,7 +127,8 @@ def test_the_request_meets_the_six_requirements_of_the_paper() -> None:
     """
     for number, words in enumerate(
         (
-            "Begin with the main subject and describe closely how it looks, what it does or expresses",
+            "Begin with the main subject and describe closely how it looks, "
+            "what it does or expresses",
             "Do not mention a camera, its movement, its angle",
             "If something moves by itself, say how in plain verbs",
             "Name what can be seen in detail",

@@ -104,8 +104,8 @@ def test_devices_are_shared_out_one_gpu_to_a_worker() -> None:
 
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[str]:
-    """A Ray of two workers on this machine, as ``--ray local`` starts it; they find the functions of
-    this file.
+    """A Ray of two workers on this machine, as ``--ray local`` starts it; they find the functions
+    of this file.
     """
     ray = pytest.importorskip("ray", reason="Ray is not installed (extra cluster)")
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -1,4 +1,6 @@
-"""A Qwen3-VL with two small random layers and a tokenizer of single bytes, in the files that the published models have."""
+"""A Qwen3-VL with two small random layers and a tokenizer of single bytes, in the files that the
+published models have.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ SPECIAL = (
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
     "{% for part in message.content %}"
-    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}"
+    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %}{{ part.text }}{% endif %}"
     "{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )

@@ -32,8 +32,8 @@ def encoded(pixels: np.ndarray, kind: str = "png") -> bytes:
 
 
 def transforms(scene: Scene, names: Sequence[str], factor: int = 1, **more: Any) -> dict[str, Any]:
-    """A transforms file of the scene's views under other names, for photos ``factor`` times as large
-    as those that are there.
+    """A transforms file of the scene's views under other names, for photos ``factor`` times as
+    large as those that are there.
     """
     camera = scene.cameras[0]
     K = camera.Ks[0].double() * factor

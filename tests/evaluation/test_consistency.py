@@ -1,5 +1,5 @@
-"""Warp errors: zero for frames that are views of one painted plane, larger for flicker and for content
-that is another when the camera returns.
+"""Warp errors: zero for frames that are views of one painted plane, larger for flicker and for
+content that is another when the camera returns.
 """
 
 from __future__ import annotations

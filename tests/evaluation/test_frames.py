@@ -1,4 +1,4 @@
-"""Frames of other methods: every producer's naming, and exactly one frame for every held-out photo."""
+"""Frames of other methods: every producer's naming, and one frame for every held-out photo."""
 
 from __future__ import annotations
 

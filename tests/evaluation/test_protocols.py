@@ -1,4 +1,4 @@
-"""Benchmarks: exactly the published scenes, splits and masks; everything else is refused or marked."""
+"""Benchmarks: exactly the published scenes, splits and masks; all else is refused or marked."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_without_heldout_photos_the_report_says_so(report: Report, tmp_path: Pat
 
 
 def test_a_browser_moves_the_slider_and_changes_the_view(report: Report, tmp_path: Path) -> None:
-    """A real browser opens the file; the divider follows the pointer and pictures follow the menus."""
+    """A real browser opens the file; the divider follows the pointer, pictures the menus."""
     selenium = pytest.importorskip(
         "selenium", reason="selenium drives the browser and is not installed"
     )

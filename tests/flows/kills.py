@@ -2,8 +2,8 @@
 
 A forked process does some work and dies at the N-th write of a file that matters for continuing:
 
-``half``    in the middle of it: the kernel ends the process (SIGXFSZ at its default action, under RLIMIT_FSIZE) when so many bytes of the
-            file are written, whichever library writes them
+``half``    in the middle of it: the kernel ends the process (SIGXFSZ at its default action, under
+            RLIMIT_FSIZE) when so many bytes of the file are written, whichever library writes them
 ``placed``  by SIGKILL as soon as the file stands under its name
 
 The package itself knows nothing of this: the calls of Python that name files are watched from

@@ -53,7 +53,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
 def assert_refused(
     words: list[str], capsys: pytest.CaptureFixture[str], message: str, folder: Path
 ) -> None:
-    """The command ends with 2 and one line; ``folder``, in which everything lies, stays as it is."""
+    """The command ends with 2 and one line; ``folder``, which holds everything, is unchanged."""
     before, folders = (
         files_below(folder),
         sorted(path for path in folder.rglob("*") if path.is_dir()),

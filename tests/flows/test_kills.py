@@ -30,7 +30,10 @@ from tests.video.made_models import made_model
 
 #: Files that are kept for continuing, and whose loss at a wrong moment would matter: markers of
 #: stages, states inside stages, lists.
-STATE = r"^config\.json$|^\.run/(stages/|owned)|checkpoint|\.state/|^state/|^\.scenes/|^index\.json$|^manifest\.json$|^pairs-"
+STATE = (
+    r"^config\.json$|^\.run/(stages/|owned)|checkpoint|\.state/|^state/|^\.scenes/|^index\.json$|"
+    r"^manifest\.json$|^pairs-"
+)
 
 #: Of which the bytes depend on times.
 UNDECIDED = ("log.txt", "timing.json", "tensorboard/", "checkpoints/")
@@ -135,7 +138,7 @@ def decided(out: Path) -> dict[str, bytes]:
 
 
 def chosen(writes: list[Write], files: str, count: int) -> list[Write]:
-    """The middle one of the writes of these files, and of all writes others that are evenly spread."""
+    """The middle one of the writes of these files, and others evenly spread over all writes."""
     named = [write for write in writes if re.search(files, write.path)]
     spread = [
         writes[number * (len(writes) - 1) // max(1, count - 2)] for number in range(count - 1)

@@ -80,7 +80,9 @@ def test_the_payloads_run_where_they_are_unpickled(tmp_path: Path) -> None:
         lambda: torch.load(io.BytesIO(archive), weights_only=False),
         lambda: np.load(io.BytesIO(array), allow_pickle=True),
     ):
+        assert not (tmp_path / "ran").exists()
         unpickle()
+        assert (tmp_path / "ran").is_dir()
         (tmp_path / "ran").rmdir()
 
 

@@ -37,7 +37,8 @@ def test_the_package_names_nothing_that_only_posix_has() -> None:
     """
     names = "|".join((*ABSENT_FUNCTIONS, *UNUSED_FUNCTIONS))
     pattern = re.compile(
-        rf"\bos\.({names})\b|\bsignal\.({'|'.join(ABSENT_SIGNALS)})\b|^(import|from) ({'|'.join(ABSENT_MODULES)})\b",
+        rf"\bos\.({names})\b|\bsignal\.({'|'.join(ABSENT_SIGNALS)})\b|"
+        rf"^(import|from) ({'|'.join(ABSENT_MODULES)})\b",
         re.M,
     )
     package = Path(artifixer.__file__).parent

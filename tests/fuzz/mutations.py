@@ -473,7 +473,8 @@ def _picture_changed(data: bytes, chance: random.Random) -> bytes:
 
 
 BEGINNINGS = (
-    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\n(/tmp/fuzz-was-here) (w) file closefile\nshowpage\n",
+    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\n"
+    b"(/tmp/fuzz-was-here) (w) file closefile\nshowpage\n",
     b"P6\n99999 99999\n255\n",
     b"GIF89a",
     b"8BPS\0\1",

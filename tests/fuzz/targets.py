@@ -123,7 +123,8 @@ def _make_photos(folder: Path) -> None:
     image = Image.fromarray(noise(WIDTH, HEIGHT))
     (folder / "images").mkdir()
     for name, options in {
-        "a.png": {}, "b.jpg": {"exif": exif}, "c.webp": {"exif": exif}, "d.tif": {"compression": "tiff_lzw"}, "e.bmp": {},
+        "a.png": {}, "b.jpg": {"exif": exif}, "c.webp": {"exif": exif},
+        "d.tif": {"compression": "tiff_lzw"}, "e.bmp": {},
         "f.png": {"exif": exif},
     }.items():  # fmt: skip
         image.save(folder / "images" / name, **options)

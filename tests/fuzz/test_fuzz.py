@@ -101,7 +101,7 @@ def test_the_watch_lets_pass_what_a_reader_may_do(tmp_path: Path, program: str) 
 
 
 def watched(folder: Path, program: str) -> list[str]:
-    """What the watch says of a program, in a process of its own: audit hooks cannot be taken away."""
+    """What the watch says of a program, in its own process: audit hooks cannot be removed."""
     (folder / "case").mkdir()
     (folder / "outside").mkdir()
     (folder / "case" / "own").touch()

@@ -1,4 +1,6 @@
-"""``--from-splats``: splats of the capture's world are taken whatever their quality, others refused."""
+"""``--from-splats``: splats of the capture's world are taken whatever their quality, others
+refused.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,11 @@ def _moved(splats: Splats, factor: float = 1.0, shift: float = 0.0) -> Splats:
 
 
 def test_poor_splats_of_the_right_world_are_taken(capture, splats):
+    """The same call refuses them where they are moved out of sight."""
     check_same_frame(splats, capture, "--from-splats a.ply", "cpu")
+    far = replace(splats, means=splats.means + 1000)
+    with pytest.raises(InputError, match="not in the same frame"):
+        check_same_frame(far, capture, "--from-splats a.ply", "cpu")
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0, 0.01, 100.0])

@@ -16,6 +16,7 @@ def test_auto_takes_a_gpu_when_there_is_one() -> None:
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(
         InputError,
-        match=rf"--device {name}: (expected auto, cpu, cuda or cuda:N|this machine offers no such GPU)",
+        match=rf"--device {name}: "
+        r"(expected auto, cpu, cuda or cuda:N|this machine offers no such GPU)",
     ):
         resolve_device(name)

@@ -57,9 +57,11 @@ def test_fingerprints_are_equal_exactly_for_equal_values(a: object, b: object) -
 def test_fingerprints_tell_similar_values_apart(tmp_path: Path) -> None:
     write_bytes(tmp_path / "file", b"text")
     values = [
-        1, 1.0, "1", True, None, "None", b"1", [1], (1, 2), [[1], 2], [1, [2]], {"a": 1}, {"a": [1]}, {1}, "text", tmp_path / "file",
-        np.zeros(3), np.zeros((3, 1)), np.zeros(3, np.float32), torch.zeros(4), torch.zeros(4, dtype=torch.bfloat16), torch.zeros(2, 2),
-        torch.zeros(0, 3), Settings(), Settings(iterations=4), Colour.RED,
+        1, 1.0, "1", True, None, "None", b"1", [1], (1, 2), [[1], 2], [1, [2]], {"a": 1},
+        {"a": [1]}, {1}, "text", tmp_path / "file",
+        np.zeros(3), np.zeros((3, 1)), np.zeros(3, np.float32), torch.zeros(4),
+        torch.zeros(4, dtype=torch.bfloat16), torch.zeros(2, 2), torch.zeros(0, 3),
+        Settings(), Settings(iterations=4), Colour.RED,
     ]  # fmt: skip
     assert len({fingerprint(value) for value in values}) == len(values)
     assert fingerprint("ab", "c") != fingerprint("a", "bc")
@@ -80,7 +82,10 @@ def test_fingerprints_see_content_only(tmp_path: Path) -> None:
 
 
 def test_fingerprint_is_the_same_in_every_process() -> None:
-    program = "from artifixer.runtime.fingerprint import fingerprint; print(fingerprint({'b', 'a', 'c'}, {'k': 1.5}))"
+    program = (
+        "from artifixer.runtime.fingerprint import fingerprint; "
+        "print(fingerprint({'b', 'a', 'c'}, {'k': 1.5}))"
+    )
     environment = {**os.environ, "PYTHONHASHSEED": "123"}
     other = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment

@@ -147,8 +147,10 @@ def _ascii_exif(tag: int, text: bytes) -> bytes:
 
 
 def test_exif_text_where_a_number_belongs_groups_cameras(tmp_path: Path) -> None:
+    from artifixer.scenes.photo_files import open_photo
     from artifixer.scenes.photos import _camera_groups
 
+    photos = []
     for name, text in {"a.jpg": b"fifty", "b.jpg": b"fifty", "c.jpg": b"35"}.items():
         inner = (
             struct.pack("<H", 1)
@@ -159,7 +161,8 @@ def test_exif_text_where_a_number_belongs_groups_cameras(tmp_path: Path) -> None
         )
         outer = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + struct.pack("<HHII", 0x8769, 4, 1, 26) + bytes(4)
         small_image().save(tmp_path / name, exif=outer + inner)
-    assert _camera_groups(tmp_path, ["a.jpg", "b.jpg", "c.jpg"]) == [["a.jpg", "b.jpg"], ["c.jpg"]]
+        photos.append(open_photo(tmp_path / name, name))
+    assert _camera_groups(photos) == [["a.jpg", "b.jpg"], ["c.jpg"]]
 
 
 @pytest.mark.parametrize(

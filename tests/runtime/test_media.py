@@ -1,4 +1,4 @@
-"""Images, arrays and videos: there and back, same bytes for same pixels, unusual and damaged files."""
+"""Images, arrays, videos: there and back, same bytes for same pixels, unusual and damaged files."""
 
 import ctypes
 import importlib.util

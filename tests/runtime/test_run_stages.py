@@ -1,4 +1,4 @@
-"""Stages: done once per set of dependencies, whole or absent, and honest about why they run again."""
+"""Stages: done once per set of dependencies, whole or absent; they say why they run again."""
 
 from __future__ import annotations
 

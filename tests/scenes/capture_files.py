@@ -1,4 +1,4 @@
-"""Small captures on disk for the loaders' tests. COLMAP models are written by COLMAP's own library."""
+"""Small captures on disk for the loaders' tests. COLMAP's own library writes its models."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def room(count: int) -> tuple[World, Float[Tensor, "count 4 4"]]:
 def panorama(
     world: World, pose: Float[Tensor, "4 4"], width: int, samples: int
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """What is seen from a pose in all directions: each column one longitude, each row one latitude."""
+    """What is seen from a pose in all directions: columns are longitudes, rows latitudes."""
     longitude = [
         (2 * (column + 0.5) / (samples * width) - 1) * np.pi for column in range(samples * width)
     ]

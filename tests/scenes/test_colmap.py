@@ -130,7 +130,8 @@ def test_lens_models_that_cannot_be_mapped_are_refused(tmp_path, lens):
     write_colmap(tmp_path, lens)
     with pytest.raises(
         InputError,
-        match=rf"images\.bin: camera 1 has the lens model {lens}, which cannot be mapped; expected one of .*OPENCV",
+        match=rf"images\.bin: camera 1 has the lens model {lens}, which cannot be mapped; "
+        r"expected one of .*OPENCV",
     ):
         _load(tmp_path)
 
@@ -141,7 +142,8 @@ def test_a_lens_model_from_the_future_is_refused(tmp_path):
     path.write_text(path.read_text().replace("PINHOLE", "HOLOGRAM"))
     with pytest.raises(
         InputError,
-        match=r"cameras\.txt: line \d has the lens model 'HOLOGRAM'; expected one of SIMPLE_PINHOLE, ",
+        match=r"cameras\.txt: line \d has the lens model 'HOLOGRAM'; "
+        r"expected one of SIMPLE_PINHOLE, ",
     ):
         _load(tmp_path)
 
@@ -186,8 +188,8 @@ def test_a_photo_of_another_aspect_is_left_out_and_named_with_both_sizes(tmp_pat
     photos = sorted((tmp_path / "images").iterdir())
     write_photo(photos[0], 64, 64)
     message = (
-        rf"{photos[0].name}: the photo has 64x64 pixels, its camera in .*images\.bin 64x48; expected the"
-        " same size"
+        rf"{photos[0].name}: the photo has 64x64 pixels, its camera in .*images\.bin 64x48; "
+        "expected the same size"
     )
     scene = _load(tmp_path)
     assert len(scene.photos) == 3

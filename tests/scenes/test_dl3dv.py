@@ -1,4 +1,4 @@
-"""DL3DV scenes: every public layout is found; hostile archives are refused and nothing is unpacked."""
+"""DL3DV scenes: every public layout is found; hostile archives are refused, none is unpacked."""
 
 from __future__ import annotations
 

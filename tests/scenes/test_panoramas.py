@@ -143,7 +143,10 @@ def test_a_photo_that_says_it_is_a_panorama_is_one(tmp_path: Path) -> None:
     from PIL import Image
 
     noise = np.random.default_rng(1).integers(0, 255, (50, 100, 3), dtype=np.uint8)
-    note = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><GPano:ProjectionType>equirectangular</GPano:ProjectionType></x:xmpmeta>'
+    note = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        b"<GPano:ProjectionType>equirectangular</GPano:ProjectionType></x:xmpmeta>"
+    )
     Image.fromarray(noise).save(tmp_path / "plain.jpg")
     Image.fromarray(noise).save(tmp_path / "noted.jpg", xmp=note)
     assert not is_panorama(tmp_path / "plain.jpg")
@@ -296,7 +299,8 @@ def test_fisheye_photos_of_more_than_180_degrees_are_refused_with_the_reason(
         return
     with pytest.raises(
         InputError,
-        match=rf"0\.png shows {degrees} degrees, expected at most 180 of a fisheye lens: .* cannot be rendered",
+        match=rf"0\.png shows {degrees} degrees, expected at most 180 of a fisheye lens: "
+        r".* cannot be rendered",
     ):
         load_scene(tmp_path)
 

@@ -133,7 +133,10 @@ def test_photos_without_a_pose_are_named_and_the_rest_goes_on(capture: Capture) 
     scene = load(capture.folder)
     assert scene.lost_photos == ("images/noise0.png", "images/noise1.png")
     assert len(scene.photos) == 6
-    expected = "no pose was found for 2 of 8 photos, they are left out: images/noise0.png, images/noise1.png"
+    expected = (
+        "no pose was found for 2 of 8 photos, they are left out: "
+        "images/noise0.png, images/noise1.png"
+    )
     assert expected in scene.notes
     assert_right(scene, capture.truth)
 
@@ -146,7 +149,8 @@ def test_poses_for_half_of_the_photos_are_too_few(capture: Capture, tmp_path: Pa
         Image.fromarray(noise(240, 180, number)).save(images / f"noise{number}.png")
     with pytest.raises(
         InputError,
-        match=r"images: structure from motion found poses for [0-3] of 6 photos; expected more than half",
+        match=r"images: structure from motion found poses for [0-3] of 6 photos; "
+        "expected more than half",
     ):
         load(capture.folder, tmp_path / "work")
     assert not list((tmp_path / "work").glob("*/model"))

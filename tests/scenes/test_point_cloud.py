@@ -110,14 +110,20 @@ def test_no_points(tmp_path: Path) -> None:
     ],
 )
 def test_unusable_points_are_refused(
-    tmp_path: Path, fields: Fields, rows: Rows, message: str
+    tmp_path: Path,
+    fields: list[tuple[str, str]],
+    rows: list[tuple[float, ...]],
+    message: str,
 ) -> None:
     with pytest.raises(InputError, match=rf"a\.ply: .*{message}"):
         read_points(write_ply(tmp_path / "a.ply", fields, rows))
 
 
 def test_lists_in_place_of_numbers_are_refused(tmp_path: Path) -> None:
-    header = "ply\nformat ascii 1.0\nelement vertex 1\nproperty list uchar float x\nproperty float y\nproperty float z\nend_header\n"
+    header = (
+        "ply\nformat ascii 1.0\nelement vertex 1\nproperty list uchar float x\n"
+        "property float y\nproperty float z\nend_header\n"
+    )
     (tmp_path / "a.ply").write_text(header + "2 1 2 3 4\n")
     with pytest.raises(InputError, match=r"a\.ply: x, y, z are lists; expected numbers"):
         read_points(tmp_path / "a.ply")

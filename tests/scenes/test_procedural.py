@@ -39,7 +39,7 @@ def batch(name: str) -> tuple[World, Cameras]:
 
 
 def world_points(cameras: Cameras, depth: torch.Tensor) -> torch.Tensor:
-    """Points ``[views height width 3]`` at camera z ``depth`` behind the pixels' centres, float64."""
+    """Points ``[views height width 3]`` at camera z ``depth`` behind the pixels, float64."""
     cameras = cameras.to(dtype=torch.float64)
     rows, columns = torch.meshgrid(
         torch.arange(cameras.height) + 0.5, torch.arange(cameras.width) + 0.5, indexing="ij"

@@ -191,7 +191,8 @@ def test_an_unknown_split_lists_the_known_ones():
     )
     with pytest.raises(
         InputError,
-        match=r"dense_evry4.*did you mean dense_every4.*expected one of dense_every4, every_8, algorithm1_K6",
+        match=r"dense_evry4.*did you mean dense_every4.*"
+        "expected one of dense_every4, every_8, algorithm1_K6",
     ):
         choose_split(scene, name="dense_evry4")
 

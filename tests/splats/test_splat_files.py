@@ -355,7 +355,8 @@ def test_far_gaussians_keep_their_places_in_spz(tmp_path: Path) -> None:
     splats.means[3, 0] = 5e6
     with pytest.raises(
         InputError,
-        match=r"a\.spz: a Gaussian lies 5e\+06 units from the origin; SPZ holds positions up to 4194304",
+        match=r"a\.spz: a Gaussian lies 5e\+06 units from the origin; "
+        "SPZ holds positions up to 4194304",
     ):
         write_splat_file(tmp_path / "a.spz", splats)
 
@@ -474,7 +475,10 @@ def test_counts_that_the_file_cannot_hold_take_no_memory(tmp_path: Path) -> None
     huge["toc.spz"] = struct.pack("<4sIIBBBBI12x", b"NGSP", 4, 100, 0, 12, 0, 200, 2**31) + bytes(
         100
     )
-    header_text = "ply\nformat binary_little_endian 1.0\nelement chunk 999999999999\nproperty float min_x\nelement vertex 5\n"
+    header_text = (
+        "ply\nformat binary_little_endian 1.0\nelement chunk 999999999999\n"
+        "property float min_x\nelement vertex 5\n"
+    )
     huge["claim.ply"] = f"{header_text}property uint packed_position\nend_header\n".encode()
     for name, content in huge.items():
         (tmp_path / name).write_bytes(content)
@@ -550,7 +554,7 @@ def find(library: str) -> bool:
 
 
 def scene() -> Splats:
-    """Flat discs of many colours, some opaque, with harmonics that make them change from all sides."""
+    """Flat discs of many colours, some opaque, with harmonics that differ from all sides."""
     splats = drawn_splats(600)
     return replace(
         splats,

@@ -111,4 +111,8 @@ def test_a_step_without_references_still_trains(tmp_path):
     pairs = MadePairs(count=2)
     clips = ClipConfig(frames=(13,), references=(0, 0))
     stage = flow_stage("bidirectional", made_model(pairs), FlowMatchingTraining(clips))
+    before = [parameter.detach().clone() for parameter in stage.transformer.parameters()]
     train(stage, pairs, LoopConfig(steps=2, batch=2), tmp_path, Progress(output=io.StringIO()))
+    after = list(stage.transformer.parameters())
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in after)
+    assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))

@@ -39,7 +39,8 @@ PATIENCE = 40.0
 #: environment map (1024 pixels wide) is none.
 COUNT_PICTURES = """
 window.pictures = [];
-const note = (bitmap) => bitmap.width !== 1024 && window.pictures.push([performance.now(), bitmap.width, bitmap.height]);
+const note = (bitmap) =>
+  bitmap.width !== 1024 && window.pictures.push([performance.now(), bitmap.width, bitmap.height]);
 const decode = window.createImageBitmap.bind(window);
 window.createImageBitmap = async (source, ...rest) => {
   const bitmap = await decode(source, ...rest);
@@ -218,6 +219,8 @@ def served(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "2"},
         start_new_session=True,
+        # background jobs of a shell inherit that Ctrl-C is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     said = []
     try:

@@ -1,4 +1,4 @@
-"""The page as a person uses it, in a real browser: one server and one browser for all tests here."""
+"""The page as a person uses it, in a real browser: one server and browser for all tests here."""
 
 from __future__ import annotations
 
@@ -198,15 +198,20 @@ def test_a_job_with_view_shows_its_work_and_makes_the_same_bytes(
         text=True,
     )
     assert job.stdout is not None
+    working = psutil.Process(job.pid)
+    viewers: list[psutil.Process] = []
     try:
-        viewers: list[psutil.Process] = []
+        while not viewers:
+            assert job.poll() is None, "the job ended without a viewer"
+            viewers = working.children(recursive=True)
+            time.sleep(0.01)
+        working.suspend()  # so short a job would be over before the page is there
         for line in job.stdout:
             if found := re.search(r"open (http://\S+)", line):
-                viewers = psutil.Process(job.pid).children(recursive=True)
                 with urllib.request.urlopen(found[1], timeout=30) as answer:
                     assert b"<html" in answer.read().lower()
+                working.resume()
         assert job.wait(60) == 0
-        assert viewers, "the page came too late"
     finally:
         job.kill()
     assert not any(viewer.is_running() for viewer in viewers), "the viewer outlives its job"

@@ -134,9 +134,10 @@ def _walk(
 def _heights(world: World, keys: int, generator: np.random.Generator) -> Float[np.ndarray, " keys"]:
     """One height for the whole path, with a little up and down."""
     low, high = world.free_low[2], world.free_high[2]
-    return np.clip(
+    heights: np.ndarray = np.clip(
         generator.uniform(low + 0.3, high) + 0.08 * generator.normal(size=keys), low, high
     )
+    return heights
 
 
 def _curve(points: Float[np.ndarray, "points 3"], count: int) -> Float[np.ndarray, "count 3"]:
@@ -146,7 +147,10 @@ def _curve(points: Float[np.ndarray, "points 3"], count: int) -> Float[np.ndarra
     first = np.minimum(position.astype(int), len(points) - 2)
     t = (position - first)[:, None]
     a, b, c, d = (padded[first + k] for k in range(4))
-    return b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
+    curve: np.ndarray = b + 0.5 * t * (
+        c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a))
+    )
+    return curve
 
 
 def _looking(

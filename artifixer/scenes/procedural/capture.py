@@ -160,7 +160,8 @@ def _path_of(name: str) -> Cameras:
 
 
 def _photograph(world: World, camera: Cameras) -> UInt8[np.ndarray, "height width 3"]:
-    return np.rint(display_colours(world, camera, samples=2) * 255).astype(np.uint8)
+    photo: np.ndarray = np.rint(display_colours(world, camera, samples=2) * 255).astype(np.uint8)
+    return photo
 
 
 def _sparse_points(

@@ -34,6 +34,8 @@ _AXES = 6
 #: Two rays of a pixel whose summed linear difference stays below this are taken for the whole
 #: pixel.
 _ALIKE = 0.05
+_Vector = tuple[float, float, float]
+
 _FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}
 
 
@@ -224,7 +226,7 @@ def bake_grid(
 
 
 @njit(cache=True, inline="always")
-def _hits_box(box, origin, inverse, limit):
+def _hits_box(box: np.ndarray, origin: _Vector, inverse: _Vector, limit: float) -> bool:
     """Whether the ray enters a box of the tree before ``limit``."""
     near, far = 0.0, limit
     for axis in range(3):
@@ -236,7 +238,7 @@ def _hits_box(box, origin, inverse, limit):
 
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
-def _slab(origin, direction):
+def _slab(origin: _Vector, direction: _Vector) -> tuple[float, float, int]:
     """Where a ray enters the unit cube, where it leaves it, and the axis it enters along."""
     near, far, entered = -FAR, FAR, 0
     for axis in range(3):
@@ -251,7 +253,7 @@ def _slab(origin, direction):
 
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
-def _enter(kind, origin, direction):
+def _enter(kind: int, origin: _Vector, direction: _Vector) -> tuple[float, int]:
     """Distance at which a ray from outside enters a unit shape (``FAR`` if never), and the face: an
     axis, curved, or slope.
     """
@@ -317,7 +319,7 @@ def _enter(kind, origin, direction):
 
 
 @njit(cache=True, inline="always")
-def _carried(to_local, origin, direction):
+def _carried(to_local: np.ndarray, origin: _Vector, direction: _Vector) -> tuple[_Vector, _Vector]:
     """The ray in a solid's frame."""
     return (
         (
@@ -349,7 +351,7 @@ def _carried(to_local, origin, direction):
 
 
 @njit(cache=True, inline="always")
-def _inverse(direction):
+def _inverse(direction: _Vector) -> _Vector:
     """1 / direction with a large number in place of infinity."""
     return (
         1.0 / direction[0] if abs(direction[0]) > 1e-12 else 1e12,
@@ -359,7 +361,9 @@ def _inverse(direction):
 
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
-def _trace(solids, origin, direction, limit):
+def _trace(
+    solids: Solids, origin: _Vector, direction: _Vector, limit: float
+) -> tuple[float, int, int]:
     """Distance, solid and face of the nearest hit before ``limit``; (FAR, -1, 0) when there is
     none.
     """
@@ -383,7 +387,7 @@ def _trace(solids, origin, direction, limit):
 
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
-def _is_blocked(solids, origin, direction, limit):
+def _is_blocked(solids: Solids, origin: _Vector, direction: _Vector, limit: float) -> bool:
     """Whether anything lies on the ray before ``limit``."""
     inverse = _inverse(direction)
     node = 0
@@ -405,7 +409,7 @@ def _is_blocked(solids, origin, direction, limit):
 
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
-def _bilinear(texels, first, size, u, v):
+def _bilinear(texels: np.ndarray, first: int, size: int, u: float, v: float) -> _Vector:
     """Linear colour of one mip level at (u, v) in tiles."""
     x, y = u * size - 0.5, v * size - 0.5
     ix, iy = math.floor(x), math.floor(y)
@@ -422,7 +426,9 @@ def _bilinear(texels, first, size, u, v):
 
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
-def _texture_colour(textures, texture, u, v, footprint):
+def _texture_colour(
+    textures: Textures, texture: int, u: float, v: float, footprint: float
+) -> _Vector:
     """Linear colour at (u, v) in tiles, averaged over ``footprint`` tiles by mixing two mip
     levels.
     """
@@ -445,7 +451,7 @@ def _texture_colour(textures, texture, u, v, footprint):
 
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
-def _sky(textures, light, direction):
+def _sky(textures: Textures, light: Light, direction: _Vector) -> _Vector:
     """Radiance of the sky: brighter at the horizon, clouds on a plane above, a glow around
     the sun.
     """
@@ -477,7 +483,7 @@ def _sky(textures, light, direction):
 
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
-def _indirect(light, point, normal):
+def _indirect(light: Light, point: _Vector, normal: _Vector) -> _Vector:
     """Radiance of a white surface under the baked light, from the eight probes around a point
     lifted off the surface.
     """
@@ -521,7 +527,7 @@ def _indirect(light, point, normal):
 
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
-def _surface(solids, solid, face, local):
+def _surface(solids: Solids, solid: int, face: int, local: _Vector) -> tuple[_Vector, float, float]:
     """World normal (unit) and texture position (metres across and down) of a hit at ``local`` in
     the solid's frame.
     """
@@ -571,7 +577,7 @@ _DISC = ((0.35, 0.55), (-0.6, 0.3), (0.55, -0.4), (-0.3, -0.6))
 
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
-def _sunlight(solids, light, point, normal, sample):
+def _sunlight(solids: Solids, light: Light, point: _Vector, normal: _Vector, sample: int) -> float:
     """Cosine of the sun on the surface, 0 in shadow."""
     sun = light.sun_direction
     cosine = normal[0] * sun[0] + normal[1] * sun[1] + normal[2] * sun[2]
@@ -587,7 +593,15 @@ def _sunlight(solids, light, point, normal, sample):
 
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
-def _radiance(solids, textures, light, origin, direction, spread, sample):
+def _radiance(
+    solids: Solids,
+    textures: Textures,
+    light: Light,
+    origin: _Vector,
+    direction: _Vector,
+    spread: float,
+    sample: int,
+) -> _Vector:
     """Linear colour seen along a unit direction. ``spread`` is the ray's angle, ``sample`` picks
     the point of each light.
     """

@@ -47,7 +47,8 @@ def clearance(
     distance = np.where(
         kind == BALL, to_ball, np.where((kind == CYLINDER) | (kind == CONE), to_cylinder, to_box)
     )
-    return distance.min(axis=1)
+    nearest: np.ndarray = distance.min(axis=1)
+    return nearest
 
 
 def arrange(parts: Sequence[Solid]) -> Solids:
@@ -121,7 +122,8 @@ def _surfaces(
     low: Float[np.ndarray, "boxes 3"], high: Float[np.ndarray, "boxes 3"]
 ) -> Float[np.ndarray, " boxes"]:
     x, y, z = (high - low).T
-    return x * y + y * z + z * x
+    surfaces: np.ndarray = x * y + y * z + z * x
+    return surfaces
 
 
 def _tiling(part: Solid) -> tuple[float, float]:

@@ -193,12 +193,14 @@ def _step(low: float, high: float, x: float) -> float:
     return t * t * (3 - 2 * t)
 
 
-# What the surfaces look like. Each pattern returns (mix of colour 0 and 1, mix with the gap colour,
-# brightness factor).
+# What the surfaces look like.
+
+#: Mix of colours 0 and 1, mix with the gap colour, brightness factor.
+_Pattern = tuple[float, float, float]
 
 
 @njit(cache=True)
-def _planks(x, y, cells, seed):
+def _planks(x: float, y: float, cells: int, seed: int) -> _Pattern:
     row = math.floor(y * cells)
     across = y * cells - row
     shifted = x * 2 + _random(int(row), 1, seed) * 2
@@ -216,7 +218,7 @@ def _planks(x, y, cells, seed):
 
 
 @njit(cache=True)
-def _grain(x, y, cells, seed):
+def _grain(x: float, y: float, cells: int, seed: int) -> _Pattern:
     wobble = 0.12 * _octaves(x, y, 2, 2, 3, seed)
     rings = 0.5 + 0.5 * math.sin(2 * math.pi * cells * (y + wobble))
     fine = _octaves(x, y + wobble, 4, 48, 3, seed + 9)
@@ -224,7 +226,7 @@ def _grain(x, y, cells, seed):
 
 
 @njit(cache=True)
-def _bricks(x, y, cells, seed):
+def _bricks(x: float, y: float, cells: int, seed: int) -> _Pattern:
     rows = 2 * cells
     row = math.floor(y * rows)
     shifted = x * cells + 0.5 * (int(row) % 2)
@@ -242,7 +244,7 @@ def _bricks(x, y, cells, seed):
 
 
 @njit(cache=True)
-def _tiles(x, y, cells, seed):
+def _tiles(x: float, y: float, cells: int, seed: int) -> _Pattern:
     column, row = math.floor(x * cells), math.floor(y * cells)
     u, v = x * cells - column, y * cells - row
     own = _random(int(column), int(row), seed)
@@ -256,7 +258,7 @@ def _tiles(x, y, cells, seed):
 
 
 @njit(cache=True)
-def _checker(x, y, cells, seed):
+def _checker(x: float, y: float, cells: int, seed: int) -> _Pattern:
     column, row = math.floor(x * cells), math.floor(y * cells)
     u, v = x * cells - column, y * cells - row
     cloudy = _octaves(x, y, 2 * cells, 2 * cells, 4, seed)
@@ -266,7 +268,7 @@ def _checker(x, y, cells, seed):
 
 
 @njit(cache=True)
-def _stripes(x, y, cells, seed):
+def _stripes(x: float, y: float, cells: int, seed: int) -> _Pattern:
     position = x * cells
     band = math.floor(position)
     across = position - band
@@ -279,7 +281,7 @@ def _stripes(x, y, cells, seed):
 
 
 @njit(cache=True)
-def _marble(x, y, cells, seed):
+def _marble(x: float, y: float, cells: int, seed: int) -> _Pattern:
     warp = _octaves(x, y, cells, cells, 4, seed)
     vein = abs(2 * _octaves(x + 0.25 * warp, y + 0.15 * warp, cells, cells, 4, seed + 11) - 1)
     cloud = _octaves(x, y, 2, 2, 4, seed + 21)
@@ -287,7 +289,7 @@ def _marble(x, y, cells, seed):
 
 
 @njit(cache=True)
-def _fabric(x, y, cells, seed):
+def _fabric(x: float, y: float, cells: int, seed: int) -> _Pattern:
     weave = math.sin(2 * math.pi * 64 * x) * math.sin(2 * math.pi * 64 * y)
     column = _random(math.floor(x * cells) % cells, 5, seed)
     row = _random(math.floor(y * cells) % cells, 6, seed)
@@ -301,7 +303,7 @@ def _fabric(x, y, cells, seed):
 
 
 @njit(cache=True)
-def _terrazzo(x, y, cells, seed):
+def _terrazzo(x: float, y: float, cells: int, seed: int) -> _Pattern:
     distance, margin, own = _nearest_cell(x, y, 3 * cells, seed)
     fine = _noise(x, y, 48, 48, seed + 8)
     chip = _step(0.10, 0.16, margin) * (1 - _step(0.3, 0.5, distance))
@@ -309,7 +311,7 @@ def _terrazzo(x, y, cells, seed):
 
 
 @njit(cache=True)
-def _grass(x, y, cells, seed):
+def _grass(x: float, y: float, cells: int, seed: int) -> _Pattern:
     patch = _octaves(x, y, 2 * cells, 2 * cells, 4, seed)
     blades = _octaves(x + 0.03 * patch, y, 56, 24, 2, seed + 5)
     cross = _octaves(x, y + 0.03 * patch, 28, 50, 2, seed + 15)
@@ -318,7 +320,7 @@ def _grass(x, y, cells, seed):
 
 
 @njit(cache=True)
-def _leaves(x, y, cells, seed):
+def _leaves(x: float, y: float, cells: int, seed: int) -> _Pattern:
     distance, margin, own = _nearest_cell(x, y, 6 * cells, seed)
     _, _, below = _nearest_cell(x + 0.013, y + 0.021, 4 * cells, seed + 3)
     light = _octaves(x, y, 3, 3, 3, seed + 6)
@@ -331,7 +333,7 @@ def _leaves(x, y, cells, seed):
 
 
 @njit(cache=True)
-def _pebbles(x, y, cells, seed):
+def _pebbles(x: float, y: float, cells: int, seed: int) -> _Pattern:
     distance, margin, own = _nearest_cell(x, y, 3 * cells, seed)
     fine = _octaves(x, y, 24, 24, 3, seed + 4)
     gap = 1 - _step(0.03, 0.16, margin)
@@ -343,7 +345,7 @@ def _pebbles(x, y, cells, seed):
 
 
 @njit(cache=True)
-def _shingles(x, y, cells, seed):
+def _shingles(x: float, y: float, cells: int, seed: int) -> _Pattern:
     rows = 2 * cells
     row = math.floor(y * rows)
     shifted = x * cells * 2 + 0.5 * (int(row) % 2)
@@ -361,7 +363,7 @@ def _shingles(x, y, cells, seed):
 
 
 @njit(cache=True)
-def _painting(x, y, cells, seed):
+def _painting(x: float, y: float, cells: int, seed: int) -> _Pattern:
     """A landscape or an abstraction: horizon, hills, a few blots and brush strokes."""
     strokes = _octaves(x, y, 10, 30, 3, seed)
     hills = 0.35 + 0.4 * _octaves(x, 0.5, 3, 1, 4, seed + 4)
@@ -377,7 +379,7 @@ def _painting(x, y, cells, seed):
 
 
 @njit(cache=True)
-def _rug(x, y, cells, seed):
+def _rug(x: float, y: float, cells: int, seed: int) -> _Pattern:
     """Borders along the edge, and a figure mirrored about both axes inside."""
     edge = min(min(x, 1 - x), min(y, 1 - y))
     u, v = abs(x - 0.5), abs(y - 0.5)
@@ -396,7 +398,7 @@ def _rug(x, y, cells, seed):
 
 
 @njit(cache=True)
-def _concrete(x, y, cells, seed):
+def _concrete(x: float, y: float, cells: int, seed: int) -> _Pattern:
     stain = _octaves(x, y, 2, 3, 5, seed)
     fine = _octaves(x, y, 32, 32, 2, seed + 7)
     crack = abs(2 * _octaves(x, y, cells, cells, 4, seed + 13) - 1)
@@ -408,7 +410,7 @@ def _concrete(x, y, cells, seed):
 
 
 @njit(cache=True)
-def _ornament(x, y, cells, seed):
+def _ornament(x: float, y: float, cells: int, seed: int) -> _Pattern:
     """Wallpaper: one figure per cell, mirrored left and right, every second row shifted."""
     row = math.floor(y * cells)
     shifted = x * cells + 0.5 * (int(row) % 2)
@@ -424,7 +426,7 @@ def _ornament(x, y, cells, seed):
 
 
 @njit(cache=True)
-def _paint(kind, colours, cells, seed, size):
+def _paint(kind: int, colours: np.ndarray, cells: int, seed: int, size: int) -> np.ndarray:
     """The finest level, ``[size size 3]`` in [0,1]."""
     image = np.empty((size, size, 3))
     for row in range(size):

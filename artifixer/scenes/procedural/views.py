@@ -79,7 +79,8 @@ def display_colours(
     shown = radiance_image(
         world.solids, world.textures, world.light, eye, fine, samples, world.white
     )
-    return np.sqrt(np.clip(shown, 0, 1))
+    colours: np.ndarray = np.sqrt(np.clip(shown, 0, 1))
+    return colours
 
 
 def _depth(world: World, camera: Cameras) -> Float[np.ndarray, "height width"]:

@@ -121,7 +121,8 @@ def _gsplat() -> ModuleType:
             f"backend gsplat_cuda: gsplat {gsplat.__version__} has no 3DGUT; expected version "
             "1.5.2 or newer"
         )
-    return gsplat
+    module: ModuleType = gsplat
+    return module
 
 
 def _unscented_parameters() -> Any:

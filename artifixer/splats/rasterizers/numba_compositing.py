@@ -54,6 +54,31 @@ EXP_2, EXP_3, EXP_4, EXP_5, EXP_6, EXP_7 = (
 )
 
 
+_Shape = tuple[
+    np.float32,
+    np.float32,
+    np.float32,
+    np.float32,
+    np.float32,
+    np.float32,
+    np.float32,
+    np.float32,
+    np.float32,
+    np.float32,
+]
+_Response = tuple[
+    np.float32,
+    np.float32,
+    np.float32,
+    np.float32,
+    np.float32,
+    np.float32,
+    np.float32,
+    np.float32,
+    np.float32,
+]
+
+
 class Pairs(NamedTuple):
     """Pairs of a feature row and a tile it touches, listed tile by tile: ``rows[offsets[t] :
     offsets[t + 1]]`` are tile t's rows, front to back. Row r's pairs are at places ``slots[first[r]
@@ -75,7 +100,9 @@ class Image(NamedTuple):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def pair_up(boxes, front_to_back, tiles_x, tiles_y):
+def pair_up(
+    boxes: np.ndarray, front_to_back: np.ndarray, tiles_x: int, tiles_y: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Count and list the pairs of rows and tiles."""
     count = boxes.shape[0]
     first = np.zeros(count + 1, np.int64)
@@ -115,7 +142,16 @@ def pair_up(boxes, front_to_back, tiles_x, tiles_y):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
-def composite(start, stop, rays, features, boxes, pairs, image, shown):
+def composite(
+    start: int,
+    stop: int,
+    rays: np.ndarray,
+    features: np.ndarray,
+    boxes: np.ndarray,
+    pairs: Pairs,
+    image: Image,
+    shown: np.ndarray,
+) -> None:
     """Blend tiles ``start`` to ``stop`` into ``image``. ``shown``, zeros before, becomes 1 for
     pairs that contribute to a pixel: about a third does not, in the corners of boxes and behind
     opaque ones."""
@@ -174,7 +210,18 @@ def composite(start, stop, rays, features, boxes, pairs, image, shown):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
-def composite_backward(start, stop, rays, features, boxes, pairs, image, shown, gradient, per_pair):
+def composite_backward(
+    start: int,
+    stop: int,
+    rays: np.ndarray,
+    features: np.ndarray,
+    boxes: np.ndarray,
+    pairs: Pairs,
+    image: Image,
+    shown: np.ndarray,
+    gradient: Image,
+    per_pair: np.ndarray,
+) -> None:
     """Gradients of the feature rows from tiles ``start`` to ``stop``, one row of ``per_pair`` for
     each pair that is shown, in the order of ``pairs.rows``. ``gradient``: of the image's arrays."""
     height, width = image.transmittance.shape
@@ -278,7 +325,17 @@ def composite_backward(start, stop, rays, features, boxes, pairs, image, shown, 
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _load_tile(left, top, rays, columns, dx, dy, dz, T, live):
+def _load_tile(
+    left: int,
+    top: int,
+    rays: np.ndarray,
+    columns: np.ndarray,
+    dx: np.ndarray,
+    dy: np.ndarray,
+    dz: np.ndarray,
+    T: np.ndarray,
+    live: np.ndarray,
+) -> None:
     """Rays of a tile; pixels beyond the border repeat the last one and are not live."""
     height, width = rays.shape[0], rays.shape[1]
     for y in range(TILE):
@@ -292,14 +349,16 @@ def _load_tile(left, top, rays, columns, dx, dy, dz, T, live):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _shape(features, row):
+def _shape(features: np.ndarray, row: int) -> _Shape:
     """The first ten features as scalars, which stay in registers."""
     f = features[row]
     return f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _clip(boxes, row, left, top):
+def _clip(
+    boxes: np.ndarray, row: int, left: int, top: int
+) -> tuple[np.float32, np.float32, np.uint64, np.uint64]:
     """A row's box within a tile: middle and half length of its columns, and the range of buffer
     indices of its rows.
     """
@@ -311,7 +370,16 @@ def _clip(boxes, row, left, top):
 
 
 @njit(cache=True, nogil=True, inline="always", fastmath=FAST)
-def _respond(shape, opacity, dx, dy, dz, T, live, inside):
+def _respond(
+    shape: _Shape,
+    opacity: np.float32,
+    dx: np.float32,
+    dy: np.float32,
+    dz: np.float32,
+    T: np.float32,
+    live: np.float32,
+    inside: bool,
+) -> _Response:
     """A Gaussian's alpha at a pixel (0 where skipped), whether the pixel goes on, and what the
     backward needs on the way.
     """
@@ -333,7 +401,7 @@ def _respond(shape, opacity, dx, dy, dz, T, live, inside):
 
 
 @njit(cache=True, nogil=True, inline="always", fastmath=FAST)
-def _exp(x):
+def _exp(x: np.float32) -> np.float32:
     """exp for x <= 0, right to float32 rounding above EXP_LOWEST and too large below, where it is
     not used.
     """

@@ -65,7 +65,7 @@ def rasterize(splats: Splats, camera: Cameras, sh_degree: int, near: float) -> R
         assert bool(torch.isfinite(tensor.detach().sum())) or bool(torch.isfinite(tensor).all()), (
             f"{name} holds values that are not finite"
         )
-    rgb, opacity, weighted_depth = _Rasterize.apply(
+    rgb, opacity, weighted_depth = _Rasterize.apply(  # type: ignore[no-untyped-call]
         splats.means,
         splats.quats,
         splats.log_scales,
@@ -113,7 +113,7 @@ class _Rasterize(torch.autograd.Function):
         )
 
     @staticmethod
-    def backward(ctx: Any, rgb_bar: Tensor, opacity_bar: Tensor, depth_bar: Tensor):  # type: ignore[no-untyped-def,override]
+    def backward(ctx: Any, rgb_bar: Tensor, opacity_bar: Tensor, depth_bar: Tensor):  # type: ignore[no-untyped-def]
         gaussians, view, visible, boxes, features, pairs, image, shown, rays, sh_degree = ctx.saved
         bar = _empty_image(view)
         color_bar = torch.from_numpy(bar.color)
@@ -228,7 +228,7 @@ def _in_parts(kernel: Callable[..., None], count: int, *arguments: Any) -> None:
         raise failures[0]
 
 
-_ray_cache: OrderedDict[tuple, np.ndarray] = OrderedDict()
+_ray_cache: OrderedDict[tuple[Any, ...], np.ndarray] = OrderedDict()
 _ray_cache_lock = threading.Lock()
 
 

@@ -41,6 +41,9 @@ P0, P1, P2 = 0, 3, 6
 INVERSE_G2, OPACITY, RED, DEPTH = 9, 10, 11, 14
 FEATURES = 15
 
+_Vector = tuple[float, float, float]
+_Matrix = tuple[_Vector, _Vector, _Vector]
+
 
 class Gaussians(NamedTuple):
     """Arrays of all Gaussians, float32, contiguous; ``quats`` of any length, ``scales`` and
@@ -69,7 +72,15 @@ class View(NamedTuple):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def project(start, stop, gaussians, view, boxes, depths, visible):
+def project(
+    start: int,
+    stop: int,
+    gaussians: Gaussians,
+    view: View,
+    boxes: np.ndarray,
+    depths: np.ndarray,
+    visible: np.ndarray,
+) -> None:
     """For Gaussians ``start`` to ``stop``: pixel box (first column, first row, last column, last
     row; inclusive, cut at the image's borders), camera z of the centre, and whether it is drawn.
     Boxes of the others are not written."""
@@ -111,7 +122,15 @@ def project(start, stop, gaussians, view, boxes, depths, visible):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def prepare(start, stop, visible, gaussians, view, sh_degree, features):
+def prepare(
+    start: int,
+    stop: int,
+    visible: np.ndarray,
+    gaussians: Gaussians,
+    view: View,
+    sh_degree: int,
+    features: np.ndarray,
+) -> None:
     """Fill feature rows ``start`` to ``stop``; row r is Gaussian ``visible[r]``."""
     basis = np.zeros(16)
     for row in range(start, stop):
@@ -137,7 +156,15 @@ def prepare(start, stop, visible, gaussians, view, sh_degree, features):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def sum_pairs(start, stop, first, slots, shown, per_pair, sums):
+def sum_pairs(
+    start: int,
+    stop: int,
+    first: np.ndarray,
+    slots: np.ndarray,
+    shown: np.ndarray,
+    per_pair: np.ndarray,
+    sums: np.ndarray,
+) -> None:
     """Gradients of feature rows ``start`` to ``stop`` as sums over their tiles:
     ``per_pair[slots[first[r] : first[r + 1]]]`` in this order, without pairs that are not shown.
     Apart from ``gradients``, so that reads of scattered memory overlap."""
@@ -153,7 +180,17 @@ def sum_pairs(start, stop, first, slots, shown, per_pair, sums):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def gradients(start, stop, visible, gaussians, view, sh_degree, features, feature_bars, result):
+def gradients(
+    start: int,
+    stop: int,
+    visible: np.ndarray,
+    gaussians: Gaussians,
+    view: View,
+    sh_degree: int,
+    features: np.ndarray,
+    feature_bars: np.ndarray,
+    result: Gaussians,
+) -> None:
     """From gradients of feature rows ``start`` to ``stop`` to gradients of the parameters in
     ``result`` (``Gaussians``; log_scales in ``scales``, opacity_logits in ``opacities``)."""
     basis = np.zeros(16)
@@ -175,7 +212,18 @@ def gradients(start, stop, visible, gaussians, view, sh_degree, features, featur
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _color_gradients(i, row, gaussians, view, sh_degree, features, bar, sh_result, basis, slopes):
+def _color_gradients(
+    i: int,
+    row: int,
+    gaussians: Gaussians,
+    view: View,
+    sh_degree: int,
+    features: np.ndarray,
+    bar: np.ndarray,
+    sh_result: np.ndarray,
+    basis: np.ndarray,
+    slopes: np.ndarray,
+) -> _Vector:
     """Writes the gradient of the SH coefficients; returns the mean's, through the viewing
     direction.
     """
@@ -200,7 +248,14 @@ def _color_gradients(i, row, gaussians, view, sh_degree, features, bar, sh_resul
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _shape_gradients(i, gaussians, view, bar, axes_bar, result):
+def _shape_gradients(
+    i: int,
+    gaussians: Gaussians,
+    view: View,
+    bar: np.ndarray,
+    axes_bar: np.ndarray,
+    result: Gaussians,
+) -> _Vector:
     """Writes the gradients of rotation and scale; returns the mean's, through position and depth.
 
     A change of ``g`` turns the basis: de0 = -(e0.dg) e2 / |g|, likewise e1, and de2 = (e0 (e0.dg) +
@@ -252,7 +307,7 @@ def _shape_gradients(i, gaussians, view, bar, axes_bar, result):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _quaternion_gradient(quats, i, g, result):
+def _quaternion_gradient(quats: np.ndarray, i: int, g: np.ndarray, result: np.ndarray) -> None:
     """Gradient of the stored (not normalised) quaternion from that of its rotation matrix."""
     w, x, y, z, length = _unit_quaternion(quats, i)
     bar_w = 2 * (x * (g[2, 1] - g[1, 2]) + y * (g[0, 2] - g[2, 0]) + z * (g[1, 0] - g[0, 1]))
@@ -282,7 +337,7 @@ def _quaternion_gradient(quats, i, g, result):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _to_camera(means, i, view):
+def _to_camera(means: np.ndarray, i: int, view: View) -> _Vector:
     """A mean in camera axes."""
     x, y, z = np.float64(means[i, 0]), np.float64(means[i, 1]), np.float64(means[i, 2])
     r, t = view.rotation, view.translation
@@ -294,7 +349,7 @@ def _to_camera(means, i, view):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _unit_quaternion(quats, i):
+def _unit_quaternion(quats: np.ndarray, i: int) -> tuple[float, float, float, float, float]:
     """w, x, y, z and the length it had."""
     w, x, y, z = (
         np.float64(quats[i, 0]),
@@ -307,7 +362,7 @@ def _unit_quaternion(quats, i):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _axes_in_camera(quats, i, view):
+def _axes_in_camera(quats: np.ndarray, i: int, view: View) -> _Matrix:
     """Rows of the matrix whose columns are the Gaussian's axes in camera axes."""
     w, x, y, z, _ = _unit_quaternion(quats, i)
     a = (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y))
@@ -334,7 +389,7 @@ def _axes_in_camera(quats, i, view):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _whitening(axes, scales, i):
+def _whitening(axes: _Matrix, scales: np.ndarray, i: int) -> _Matrix:
     """Camera axes -> unit sphere: row k is axis k divided by its scale."""
     s0, s1, s2 = (
         1 / np.float64(scales[i, 0]),
@@ -349,12 +404,12 @@ def _whitening(axes, scales, i):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _minus_times(M, v):
+def _minus_times(M: _Matrix, v: _Vector) -> _Vector:
     return -_dot(M[0], v), -_dot(M[1], v), -_dot(M[2], v)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _row_times(v, M):
+def _row_times(v: _Vector, M: _Matrix) -> _Vector:
     return (
         v[0] * M[0][0] + v[1] * M[1][0] + v[2] * M[2][0],
         v[0] * M[0][1] + v[1] * M[1][1] + v[2] * M[2][1],
@@ -363,12 +418,12 @@ def _row_times(v, M):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _dot(a, b):
+def _dot(a: _Vector, b: _Vector) -> float:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _basis_around(g):
+def _basis_around(g: _Vector) -> tuple[_Vector, _Vector, _Vector, float]:
     """Orthonormal e0, e1, e2 with e2 along ``g``, and the length of ``g`` (Duff et al. 2017)."""
     length = math.sqrt(_dot(g, g))
     x, y, z = g[0] / length, g[1] / length, g[2] / length
@@ -379,7 +434,7 @@ def _basis_around(g):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _image_point(x, y, z, view):
+def _image_point(x: float, y: float, z: float, view: View) -> tuple[float, float, bool]:
     """Camera axes -> pixel, and whether the lens can image the point: the same formulas as
     ``Cameras.project``.
     """
@@ -407,7 +462,7 @@ def _image_point(x, y, z, view):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _interval(center, first, second, extent):
+def _interval(center: float, first: float, second: float, extent: float) -> tuple[float, float]:
     """Pixels covered along one axis, from the central sigma point and the sums of the outer ones'
     offsets and squares.
     """
@@ -422,7 +477,7 @@ def _interval(center, first, second, extent):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _direction(means, i, view):
+def _direction(means: np.ndarray, i: int, view: View) -> tuple[float, float, float, float]:
     """Unit vector from the camera's centre to the mean in world axes, and their distance."""
     r, t = view.rotation, view.translation
     x = means[i, 0] + r[0, 0] * t[0] + r[1, 0] * t[1] + r[2, 0] * t[2]
@@ -433,7 +488,7 @@ def _direction(means, i, view):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sh_basis(x, y, z, degree, basis):
+def _sh_basis(x: float, y: float, z: float, degree: int, basis: np.ndarray) -> None:
     """As ``reference.sh_basis``."""
     basis[0] = SH_BASE
     if degree >= 1:
@@ -460,7 +515,7 @@ def _sh_basis(x, y, z, degree, basis):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sh_slopes(x, y, z, degree, slopes):
+def _sh_slopes(x: float, y: float, z: float, degree: int, slopes: np.ndarray) -> None:
     """Derivatives of the basis along x, y and z; row 0 stays zero."""
     if degree >= 1:
         slopes[1, 1], slopes[2, 2], slopes[3, 0] = -SH_1, SH_1, -SH_1

@@ -155,7 +155,8 @@ def _open_safetensors(path: Path) -> StoredTensors:
 
     def read(name: str) -> Tensor:
         try:
-            return file.get_tensor(name)
+            tensor: Tensor = file.get_tensor(name)
+            return tensor
         except (SafetensorError, *PARSER_ERRORS) as error:
             raise InputError(
                 f"{path}: {name} cannot be read ({reason(error)}); expected a tensor of weights"

@@ -152,7 +152,7 @@ def _empty_dict(unpickler: Any) -> None:
     unpickler.append(_Table())
 
 
-class _MetadataUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+class _MetadataUnpickler(pickle._Unpickler):
     """Builds records of the known classes, and raises at any other name or opcode.
 
     Based on the unpickler in Python, not the one in C: its memory is bounded by the size of the
@@ -160,7 +160,7 @@ class _MetadataUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
     """
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
-        **{code[0]: pickle._Unpickler.dispatch[code[0]] for code in _INSTRUCTIONS},  # type: ignore[attr-defined]
+        **{code[0]: pickle._Unpickler.dispatch[code[0]] for code in _INSTRUCTIONS},
         pickle.EMPTY_DICT[0]: _empty_dict,
     }
 

@@ -1,0 +1,24 @@
+"""Types and shapes of the package's annotations are checked while tests run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+from artifixer.geometry.transforms import invert_rigid, look_at
+from artifixer.imaging.metrics import psnr
+
+
+def test_wrong_shapes_and_types_are_reported() -> None:
+    with pytest.raises(TypeCheckError):
+        invert_rigid(torch.zeros(2, 3, 3))
+    with pytest.raises(TypeCheckError):
+        invert_rigid(torch.zeros(2, 4, 4, dtype=torch.int64))
+    with pytest.raises(TypeCheckError):
+        psnr(torch.zeros(4, 4, 3), torch.zeros(4, 5, 3))
+
+
+def test_shapes_that_broadcast_are_right() -> None:
+    up = torch.tensor([0.0, 0.0, 1.0])
+    assert look_at(torch.ones(5, 3), torch.zeros(5, 3), up).shape == (5, 4, 4)
