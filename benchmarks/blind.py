@@ -270,7 +270,8 @@ def make(arguments: argparse.Namespace) -> None:
             raise InputError(f"{path}: does not exist; expected a folder of clips with frames")
     if arguments.key.resolve().is_relative_to(arguments.out.resolve()):
         raise InputError(
-            f"--key {arguments.key}: lies among the sheets; expected a place outside {arguments.out}"
+            f"--key {arguments.key}: lies among the sheets; expected a place outside "
+            f"{arguments.out}"
         )
     seed = secrets.randbits(32) if arguments.seed is None else arguments.seed
     groups = [_named(text, "NAME=PATTERN") for text in arguments.group]

@@ -153,7 +153,7 @@ def clip_name(source: str) -> str:
 
 
 def _size(source: str, longest: int) -> str:
-    """``WxH`` with sides that are multiples of 16, so that the model's token grid is the frames'."""
+    """``WxH`` with sides that are multiples of 16: the model's tokens are then the frames'."""
     scene = load_capture(CaptureChoice(source, all_views=True), work_folder=None).scene
     width, height = fit_size(scene.photos[0].width, scene.photos[0].height, str(longest))
     return f"{max(16, round(width / 16) * 16)}x{max(16, round(height / 16) * 16)}"

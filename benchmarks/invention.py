@@ -1,5 +1,5 @@
-"""The measure of invented content on held-out clips: every candidate's figures over opaque and empty
-places, which of them a control wins, and the candidates' frames for ``benchmarks/blind.py``.
+"""The measure of invented content on held-out clips: every candidate's figures over opaque and
+empty places, which of them a control wins, and the candidates' frames for ``benchmarks/blind.py``.
 
     OMP_WAIT_POLICY=passive python benchmarks/invention.py CLIPS --out OUT [--model tiny[,OTHER]]
         [--modes improve,generate] [--device cpu]
@@ -67,8 +67,8 @@ def read_clip(folder: Path) -> tuple[Clip, RenderFolder]:
     depths = np.stack([read_npy(path) for path in files]) if files[0].is_file() else None
     if min(truth.shape[1:3]) < ST_LPIPS_SIDE:
         raise InputError(
-            f"{folder}: frames of {truth.shape[2]}x{truth.shape[1]} pixels; ST-LPIPS needs at least "
-            f"{ST_LPIPS_SIDE} along both sides"
+            f"{folder}: frames of {truth.shape[2]}x{truth.shape[1]} pixels; ST-LPIPS needs at "
+            f"least {ST_LPIPS_SIDE} along both sides"
         )
     clip = Clip(
         folder.name,

@@ -155,7 +155,9 @@ def empty_crops(
     ]
 
 
-def _differences(frames: Frames, where: Places, axis: int) -> tuple[Tensor, Places]:
+def _differences(
+    frames: Frames, where: Places, axis: int
+) -> tuple[Float[Tensor, "*frames rows columns"], Bool[Tensor, "*frames rows columns"]]:
     """Mean absolute difference over channels between neighbours along rows (-1) or columns (-2),
     and which of the pairs lie ``where``.
     """
