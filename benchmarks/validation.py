@@ -11,6 +11,9 @@ name, a model folder or the folder of a training; several are compared on the sa
 ``--steps`` each takes as many as it was made for: those of its mode ``generate`` where ``--source
 mixing`` is not its own.
 
+What is invented in empty places is measured by ``benchmarks/invention.py``, on clips that bring
+exact depth and beside controls, and judged by ``benchmarks/blind.py``.
+
 ``--teacher``: a bidirectional model on the same clips, each made at once, and in parts of as many
 frames as it was trained on, each part by itself. Prints pooled PSNR of the causal model minus the
 teacher's.
@@ -40,7 +43,7 @@ from typing import get_args
 import torch
 
 from artifixer.commands.enhance import read_steps
-from artifixer.evaluation.inpainting import METHODS, inpaint
+from artifixer.evaluation.invention import BASELINES
 from artifixer.pairs.loader import open_pairs
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.errors import InputError
@@ -54,7 +57,6 @@ from artifixer.training.clip_comparison import (
 )
 from artifixer.training.initial_model import model_folder
 from artifixer.training.validation import (
-    Baseline,
     Steps,
     ValidationConfig,
     generated_frames,
@@ -65,7 +67,17 @@ from artifixer.video.model import Model
 from artifixer.video.model_files import load_model
 from artifixer.video.sample import AdaptiveSteps
 
-COLUMNS = ("psnr_mean", "psnr_pooled", "psnr_hard", "psnr_opaque", "psnr_empty", "ssim")
+COLUMNS = (
+    "psnr_mean",
+    "psnr_pooled",
+    "psnr_hard",
+    "psnr_opaque",
+    "psnr_empty",
+    "ssim",
+    "ssim_hard",
+    "ssim_opaque",
+    "ssim_empty",
+)
 
 #: What adaptive steps are measured against.
 FIXED_STEPS = 4
@@ -178,7 +190,7 @@ def _qualities(
     picture: Path | None,
 ) -> dict[str, dict[str, float]]:
     """Figures by row: render and baselines once, then every model at each number of steps."""
-    baselines: dict[str, Baseline] = {method: partial(inpaint, method=method) for method in METHODS}
+    baselines = BASELINES
     rows: dict[str, dict[str, float]] = {}
     for label, model in models.items():
         is_first = not rows
@@ -247,7 +259,7 @@ def _print_gaps(
     rows = {
         row: values["psnr_pooled"]
         for row, values in figures.items()
-        if row not in ("render", *METHODS)
+        if row not in ("render", *BASELINES)
     }
     width, column = max(map(len, rows)) + 2, max(map(len, teachers)) + 2
     best = max(values["psnr_pooled"] for values in teachers.values())

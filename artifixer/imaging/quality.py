@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from artifixer.imaging.metrics import psnr, ssim
+from artifixer.imaging.metrics import psnr, ssim_map
 
 #: Pixels of the render above the first opacity count as opaque, below the second as empty.
 OPAQUE_ABOVE = 0.9
@@ -132,21 +132,37 @@ class ClipQuality:
     psnr: list[float] = field(default_factory=list)
     ssim: list[float] = field(default_factory=list)
     errors: RegionErrors = field(default_factory=RegionErrors)
+    ssim_sums: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """By region: sum of the local similarity of its pixels, and how many there are."""
 
     def add(self, frames: Frames, truth: Frames, opacity: Opacity) -> None:
         """Accumulate a clip."""
         self.psnr += clamped_psnr(frames, truth).tolist()
-        self.ssim += ssim(frames.float() / 255, truth.float() / 255).tolist()
+        similarity = ssim_map(frames.float() / 255, truth.float() / 255).mean(dim=-1)
+        self.ssim += similarity.mean(dim=(-2, -1)).reshape(-1).tolist()
         self.errors.add(frames, truth, opacity)
+        everywhere = torch.ones_like(opacity, dtype=torch.bool)
+        for name, where in (
+            ("pooled", everywhere),
+            ("opaque", is_opaque(opacity)),
+            ("empty", is_empty(opacity)),
+        ):
+            total, count = self.ssim_sums.get(name, (0.0, 0))
+            values = similarity[where]
+            self.ssim_sums[name] = (total + float(values.double().sum()), count + values.numel())
 
     def figures(self, hard: Sequence[bool]) -> dict[str, float]:
         """PSNR in dB: mean over frames, over hard frames, and of the pooled error of all, opaque
-        and empty pixels; SSIM. hard: one entry per frame.
+        and empty pixels; SSIM alike: ``ssim`` is the mean over frames. hard: one entry per frame.
         """
         figures = {"psnr_mean": float(np.mean(self.psnr)), "ssim": float(np.mean(self.ssim))}
-        chosen = [value for value, is_hard in zip(self.psnr, hard, strict=True) if is_hard]
-        if chosen:
-            figures["psnr_hard"] = float(np.mean(chosen))
+        for label, values in (("psnr_hard", self.psnr), ("ssim_hard", self.ssim)):
+            chosen = [value for value, is_hard in zip(values, hard, strict=True) if is_hard]
+            if chosen:
+                figures[label] = float(np.mean(chosen))
+        for name, (total, count) in self.ssim_sums.items():
+            if count:
+                figures[f"ssim_{name}"] = total / count
         for name in ("pooled", "opaque", "empty"):
             error: SquaredError = getattr(self.errors, name)
             if (value := error.psnr()) is not None:
