@@ -261,13 +261,13 @@ def teacher_config(model: Model, config: EnhanceConfig) -> TeacherConfig:
 
 def finish_config(model: Model, config: EnhanceConfig) -> FinishConfig:
     """Settings of ``finish``: those of ``config``, and the model's where they are None. Without
-    renders there is no residual.
+    renders there is neither a residual nor a fill.
     """
     own = model.config.finish(config.mode)
     keeps = own.keep_residual if config.keep_residual is None else config.keep_residual
-    return replace(
-        own, keep_residual=keeps and "renders" not in config.drop, strength=config.strength
-    )
+    if "renders" in config.drop:
+        own, keeps = replace(own, smooth_cells=0), False
+    return replace(own, keep_residual=keeps, strength=config.strength)
 
 
 def _reported(

@@ -35,7 +35,6 @@ from torch import Tensor
 
 from artifixer.evaluation.consistency import Sequence3d, Warp, warp
 from artifixer.evaluation.inpainting import METHODS, inpaint
-from artifixer.evaluation.push_pull import push_pull_fill
 from artifixer.geometry.cameras import Cameras
 from artifixer.imaging.invention import (
     BAND,
@@ -48,6 +47,7 @@ from artifixer.imaging.invention import (
     region_distance,
 )
 from artifixer.imaging.perceptual import KD_CROPS, ContentFeatures, kernel_distance
+from artifixer.imaging.push_pull import push_pull_fill
 from artifixer.imaging.quality import HARD_BELOW, ClipQuality, is_empty, is_opaque
 from artifixer.runtime.seeds import generator
 from artifixer.training.validation import Baseline

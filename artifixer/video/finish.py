@@ -1,5 +1,5 @@
-"""Post-processing of decoded frames, not in the paper: residual of the render, smooth fill of empty
-regions, blend with the render.
+"""Post-processing of decoded frames, not in the paper: residual of the render, the model's colours
+without its token grid over a smooth fill of the render, blend with the render.
 
 In: decoded frames of the model, their render and its opacity, all at one size. Out: final frames.
 ``enhance`` and training validation both use it: what is validated is what ships. ``FinishConfig()``
@@ -8,6 +8,7 @@ leaves frames unchanged, the setting of the public weights.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,14 +16,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-#: Opacity at which the weight of a pixel's own detail in the smooth fill starts to rise from 0, and
-#: the range over which it rises to 1. Splats fitted to few photos are nearly opaque where photos
-#: agree; lower opacities are mostly blur.
-CONFIDENT_FROM, CONFIDENT_RANGE = 0.75, 0.25
+from artifixer.imaging.push_pull import fill_empty
 
-#: Factor on the weights of known pixels at each level of the pyramid, before they are clamped to 1:
-#: a cell of which a quarter is known is determined by that quarter.
-KNOWN_GAIN = 4.0
+#: Standard deviation of the smoothing, in cells: periods of one cell keep less than 1 % of their
+#: amplitude.
+SIGMA_CELLS = 0.5
 
 
 @dataclass(frozen=True)
@@ -37,9 +35,10 @@ class FinishConfig:
     """Blend weight on opaque pixels, 0 to 1: 0 keeps the render, 1 takes the model's output."""
 
     smooth_cells: int = 0
-    """Replace empty regions by the frame's means over cells of this many pixels, interpolated
-    smoothly from the opaque parts; 0 keeps the model's detail. For models whose detail in empty
-    regions shows the grid of their tokens."""
+    """Keep the model's colours and no detail of its own: the result is the push-pull fill of the
+    render plus the difference between the frame and this fill, smoothed over cells of this many
+    pixels. 0 keeps the frame. For models that invent no detail, whose frames show the grid of their
+    tokens."""
 
     def __post_init__(self) -> None:
         assert 0 <= self.strength <= 1, f"strength {self.strength}, expected 0 to 1"
@@ -48,7 +47,7 @@ class FinishConfig:
     @property
     def reads_render(self) -> bool:
         """Whether ``finish`` needs the render."""
-        return self.keep_residual or self.strength < 1
+        return self.keep_residual or self.strength < 1 or self.smooth_cells > 0
 
 
 def finish(
@@ -64,58 +63,33 @@ def finish(
     the autoencoder, required for the residual.
     """
     opaque = opacity.square()[..., None]
-    if config.smooth_cells:
-        frames = smooth_empty(frames, opacity, config.smooth_cells)
     if config.keep_residual:
         assert render is not None and decoded_render is not None, (
             "the residual needs the render, also decoded"
         )
         frames = frames + opaque * (render - decoded_render)
+    if config.smooth_cells:
+        assert render is not None, "smoothing needs the render"
+        base = fill_empty(render, opacity)
+        frames = base + smoothed(frames - base, SIGMA_CELLS * config.smooth_cells)
     if config.strength < 1:
         assert render is not None, "a strength below 1 needs the render"
         frames = frames + (1 - config.strength) * opaque * (render - frames)
     return frames
 
 
-def smooth_empty(
-    frames: Float[Tensor, "frames height width 3"],
-    opacity: Float[Tensor, "frames height width"],
-    cells: int,
+def smoothed(
+    images: Float[Tensor, "frames height width 3"], sigma: float
 ) -> Float[Tensor, "frames height width 3"]:
-    """Frames with empty regions filled smoothly by push-pull (Gortler et al. 1996, section 3.4)
-    from the opaque pixels and the frame's own coarse colours.
-
-    Colours are averaged into a pyramid of cells of up to ``cells`` pixels, weighted by a confidence
-    that depends on opacity. The coarsest level starts with the frame's own means. Each finer level
-    is the interpolated coarser level where nothing is known, and the mean of known pixels
-    elsewhere.
-    """
-    known = ((opacity - CONFIDENT_FROM) / CONFIDENT_RANGE).clamp(0, 1)[:, None]
-    colours = frames.permute(0, 3, 1, 2)
-    levels, plain = [(colours * known, known)], colours
-    while 2 ** len(levels) <= cells and min(plain.shape[2:]) > 1:
-        plain = _halved(plain)
-        levels.append((_halved(levels[-1][0]), _halved(levels[-1][1])))
-    # Means over overlapping windows, so that cell borders are not visible after interpolation.
-    filled = F.avg_pool2d(plain, 3, stride=1, padding=1, count_include_pad=False)
-    for coloured, weight in reversed(levels):
-        filled = _enlarged(filled, coloured.shape[-2], coloured.shape[-1])
-        known_fraction = (weight * KNOWN_GAIN).clamp(max=1)
-        filled = torch.lerp(filled, coloured / weight.clamp(min=1e-4), known_fraction)
-    # The finest level is blended by the pixel's own confidence: opaque pixels are unchanged.
-    return torch.lerp(filled.permute(0, 2, 3, 1), frames, known.permute(0, 2, 3, 1))
-
-
-def _halved(
-    planes: Float[Tensor, "frames channels height width"],
-) -> Float[Tensor, "frames channels h w"]:
-    """Means over 2x2 pixels; at odd borders over the existing ones."""
-    return F.avg_pool2d(planes, 2, ceil_mode=True, count_include_pad=False)
-
-
-def _enlarged(
-    planes: Float[Tensor, "frames channels h w"], height: int, width: int
-) -> Float[Tensor, "frames channels height width"]:
-    if planes.shape[-2:] == (height, width):
-        return planes
-    return F.interpolate(planes, size=(height, width), mode="bicubic", align_corners=False)
+    """Gaussian blur with a standard deviation of ``sigma`` pixels; the borders are repeated."""
+    reach = math.ceil(3 * sigma)
+    offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    weights = torch.exp(-offsets.square() / (2 * sigma**2))
+    weights = weights / weights.sum()
+    planes = images.permute(0, 3, 1, 2).flatten(0, 1)[:, None]
+    planes = F.conv2d(F.pad(planes, (reach, reach, 0, 0), "replicate"), weights[None, None, None])
+    planes = F.conv2d(
+        F.pad(planes, (0, 0, reach, reach), "replicate"), weights[None, None, :, None]
+    )
+    blurred: Tensor = planes[:, 0].unflatten(0, (len(images), 3)).permute(0, 2, 3, 1)
+    return blurred

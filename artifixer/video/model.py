@@ -85,8 +85,8 @@ class ModelConfig:
     the model's output."""
 
     smooth_cells: int = 0
-    """Size of the cells of the smooth fill of empty regions in the mode ``improve``, pixels
-    (``FinishConfig``); 0 for no fill."""
+    """Size of the cells over which the change of the smoothly filled render is smoothed in the mode
+    ``improve``, pixels (``FinishConfig``); 0 keeps the model's detail."""
 
     default_size: int | None = None
     """Default of the longest side of the frames, pixels; None for that of the photos."""
@@ -143,7 +143,7 @@ class ModelConfig:
         )
 
     def finish(self, mode: Mode = "improve") -> FinishConfig:
-        """The model's settings of ``finish`` in a mode; ``generate`` has no smooth fill."""
+        """The model's settings of ``finish`` in a mode; ``generate`` keeps all detail."""
         return FinishConfig(
             self.keep_residual, smooth_cells=self.smooth_cells if mode == "improve" else 0
         )

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from artifixer.video.finish import FinishConfig, finish, smooth_empty
+from artifixer.imaging.push_pull import fill_empty
+from artifixer.video.finish import FinishConfig, finish, smoothed
 
 
 def views(height: int = 40, width: int = 56, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -17,37 +18,40 @@ def test_nothing_is_done_by_default():
     assert not FinishConfig().reads_render
 
 
-@pytest.mark.parametrize("cells", [2, 8, 64])
-def test_smoothing_leaves_opaque_pixels_to_the_bit(cells: int):
-    frames, opacity = views()
-    smoothed = smooth_empty(frames, opacity, cells)
-    assert torch.equal(smoothed[opacity == 1], frames[opacity == 1])
-    assert not torch.allclose(smoothed[opacity == 0], frames[opacity == 0])
-
-
-def test_a_pattern_of_the_cells_is_gone_where_nothing_is_known_and_its_colours_stay():
+def test_a_grid_of_the_cells_is_gone_and_the_models_colours_stay():
+    """Where the render is empty and where it is opaque, the model adds a colour and tiles of 8."""
     height, width, cells = 64, 64, 8
+    opacity = (torch.arange(width) < 32).float().expand(1, height, width)
+    render = opacity[..., None] * torch.tensor([0.4, 0.5, 0.6])
     tiles = ((torch.arange(width) // 4)[None] + (torch.arange(height) // 4)[:, None]) % 2
-    frames = (0.3 + 0.4 * tiles.float())[None, :, :, None].expand(1, height, width, 3)
-    smoothed = smooth_empty(frames, torch.zeros(1, height, width), cells)
-    assert torch.allclose(smoothed, torch.full_like(smoothed, 0.5), atol=1e-5)
+    frames = fill_empty(render, opacity) + 0.1 + (0.2 * tiles.float() - 0.1)[None, ..., None]
+    settings = FinishConfig(smooth_cells=cells)
+    finished = finish(frames, opacity, settings, render)
+    change = finished - fill_empty(render, opacity)
+    assert settings.reads_render
+    assert (change[:, 12:-12, 12:-12] - 0.1).abs().max() < 0.002
+    assert (frames - fill_empty(render, opacity) - 0.1).abs().min() > 0.09
+
+
+def test_detail_of_the_render_survives_to_the_bit_where_the_model_changes_nothing():
+    frames, _ = views()
+    opacity = torch.ones(frames.shape[:3])
+    assert torch.equal(finish(frames, opacity, FinishConfig(smooth_cells=8), frames), frames)
 
 
 def test_what_is_known_goes_on_into_what_is_not_without_a_step():
-    """The frame is 0.2 where it is opaque and 0.8 where it is empty: no neighbours differ by more
-    than a smooth ramp.
-    """
+    """The render is 0.2 where it is opaque; the model paints 0.8 where it is empty."""
     opacity = (torch.arange(64) < 32).float().expand(1, 64, 64)
+    render = 0.2 * opacity[..., None].expand(-1, -1, -1, 3)
     frames = torch.where(opacity > 0, 0.2, 0.8)[..., None].expand(-1, -1, -1, 3)
-    smoothed = smooth_empty(frames, opacity, 8)
-    assert smoothed.diff(dim=2).abs().max() < 0.15
-    assert smoothed[0, :, -8:].mean() > 0.75, "far from what is known the frame's own colours stand"
+    finished = finish(frames, opacity, FinishConfig(smooth_cells=8), render)
+    assert finished.diff(dim=2).abs().max() < 0.1
+    assert finished[0, :, -8:].mean() > 0.75, "far from what is known the model's colours stand"
 
 
-def test_a_uniform_frame_stays_as_it_is():
-    opacity = torch.rand(1, 33, 47, generator=torch.Generator().manual_seed(1))
-    frames = torch.full((1, 33, 47, 3), 0.37)
-    assert torch.allclose(smooth_empty(frames, opacity, 8), frames, atol=1e-5)
+def test_a_uniform_picture_stays_uniform_up_to_its_borders():
+    picture = torch.full((2, 33, 47, 3), 0.37)
+    assert torch.allclose(smoothed(picture, 4.0), picture, atol=1e-6)
 
 
 def test_residual_and_strength_follow_their_formulas():
@@ -68,5 +72,7 @@ def test_a_finish_that_needs_the_render_says_so():
     frames, opacity = views()
     with pytest.raises(AssertionError, match="residual needs the render"):
         finish(frames, opacity, FinishConfig(keep_residual=True))
+    with pytest.raises(AssertionError, match="smoothing needs the render"):
+        finish(frames, opacity, FinishConfig(smooth_cells=8))
     with pytest.raises(AssertionError, match="strength -1"):
         FinishConfig(strength=-1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from artifixer.evaluation.push_pull import diffused, push_pull_fill
+from artifixer.imaging.push_pull import diffused, push_pull_fill
 
 
 def half(colour: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:

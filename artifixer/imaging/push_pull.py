@@ -1,10 +1,10 @@
-"""Push-pull fill of renders: a smooth, seamless continuation of what the splats show, the free
-baseline that invented content has to beat (not in the paper).
+"""Push-pull fill of renders: a smooth, seamless continuation of what the splats show (not in the
+paper). It is the base to which the embedded model adds its colours (``video/finish.py``), and the
+free baseline that invented content has to beat.
 
-In: one render as it lies in a render folder, 8-bit colour premultiplied on black, and its 8-bit
-opacity. Out: 8-bit colour whose empty places show colours diffused from the opaque ones. Push-pull:
-Gortler et al. 1996, section 3.4. Colours are not divided by opacity, as in ``inpainting``: only
-pixels of high opacity lend theirs.
+In: renders, colour premultiplied on black, and their opacity. Out: colour whose empty places show
+colours diffused from the opaque ones. Push-pull: Gortler et al. 1996, section 3.4. Colours are not
+divided by opacity, as in ``evaluation/inpainting``: only pixels of high opacity lend theirs.
 """
 
 from __future__ import annotations
@@ -37,20 +37,30 @@ def push_pull_fill(
         f"render {rgb.dtype}, opacity {opacity.dtype}; expected uint8"
     )
     assert rgb.shape == (*opacity.shape, 3), f"render {rgb.shape} with opacity {opacity.shape}"
-    colour = torch.tensor(rgb, dtype=torch.float32).permute(2, 0, 1)[None] / 255
-    alpha = torch.tensor(opacity, dtype=torch.float32)[None, None] / 255
+    colour = torch.tensor(rgb, dtype=torch.float32)[None] / 255
+    filled = fill_empty(colour, torch.tensor(opacity, dtype=torch.float32)[None] / 255)
+    return (filled[0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def fill_empty(
+    render: Float[Tensor, "frames height width 3"], opacity: Float[Tensor, "frames height width"]
+) -> Float[Tensor, "frames height width 3"]:
+    """render + (1 - opacity) fill, each frame by itself. A frame without any known pixel comes back
+    as it is.
+
+    render: premultiplied on black, in [0,1]; opacity in [0,1].
+    """
+    colour, alpha = render.permute(0, 3, 1, 2), opacity[:, None]
     known = ((alpha - KNOWN_FROM) / KNOWN_RANGE).clamp(0, 1)
-    if not known.any():
-        return rgb.copy()
     filled = colour + (1 - alpha) * diffused(colour, known)
-    return (filled[0].permute(1, 2, 0).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return filled.permute(0, 2, 3, 1)
 
 
 def diffused(
     colour: Float[Tensor, "images channels height width"],
     known: Float[Tensor, "images 1 height width"],
 ) -> Float[Tensor, "images channels height width"]:
-    """Colours everywhere from those with weight ``known`` in [0,1], of which some are positive.
+    """Colours everywhere from those with weight ``known`` in [0,1]; 0 where an image has none.
 
     Push: weighted means over 2x2 cells down to one. Pull: each level takes the bilinearly enlarged
     coarser one where little is known, its own mean elsewhere.
