@@ -113,8 +113,10 @@ class Page:
         width = int(left) - 40 if isinstance(left, (int, float)) and left > 200 else 10**6
         return pixels[:, : min(width, pixels.shape[1])].astype(np.float32)
 
-    def settled(self) -> np.ndarray:
-        """The view once it has stopped changing."""
+    def settled(self, samples: int = 3) -> np.ndarray:
+        """The view once it has stopped changing: the same in so many samples, a quarter of a second
+        apart. A busy machine may pause for longer than a few.
+        """
         last = self.view()
         end = time.monotonic() + PATIENCE
         same = 0
@@ -122,7 +124,7 @@ class Page:
             time.sleep(0.25)
             now = self.view()
             same = same + 1 if now.shape == last.shape and np.abs(now - last).mean() < 0.05 else 0
-            if same == 3:
+            if same == samples:
                 return now
             last = now
         raise AssertionError("the view never stops changing")
@@ -162,9 +164,12 @@ class Page:
         self._click(f"//input[@type='checkbox'][@id=//label[normalize-space()='{label}']/@for]")
 
     def choose(self, label: str, option: str) -> None:
-        """Choose from a list."""
+        """Choose another entry of a list of layers, and wait for the picture that follows."""
         self._click(f"//input[@id=//label[normalize-space()='{label}']/@for]")
+        arrived = len(self.pictures())
         self._click(f"//*[@role='option'][normalize-space()='{option}']")
+        if label in ("Layer", "Compare"):
+            self.until(lambda: len(self.pictures()) > arrived, f"a picture of {option}")
 
     def upload(self, file: Path) -> None:
         found = self.driver.find_elements("xpath", "//input[@type='file']")
