@@ -41,8 +41,8 @@ class FinishConfig:
     smooth_cells: int = 0
     """Keep the model's colours and no detail of its own: the result is the push-pull fill of the
     render plus the difference between the frame and this fill, smoothed over cells of this many
-    pixels, over half of that where the render is opaque. 0 keeps the frame. For models that invent no detail, whose frames show the grid of their
-    tokens."""
+    pixels, over half of that where the render is opaque. 0 keeps the frame. For models that invent
+    no detail, whose frames show the grid of their tokens."""
 
     def __post_init__(self) -> None:
         assert 0 <= self.strength <= 1, f"strength {self.strength}, expected 0 to 1"
