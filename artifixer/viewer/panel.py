@@ -273,7 +273,7 @@ class TabPanel:
             self._splats = None
         best = self.viewer.scene().splats.get(self._layer.value) or self.viewer.scene().best
         if self._in_browser.value and best is not None:
-            self._splats = add_client_splats(self.client.scene, best)
+            self._splats = add_client_splats(self.client.scene, best, self.viewer.scene().distance)
 
     def _show_curves(self) -> None:
         curves = self.viewer.scene().curves
