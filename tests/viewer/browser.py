@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -103,6 +104,20 @@ class Page:
         """(milliseconds, width, height) of every picture that has arrived."""
         return [tuple(row) for row in self.driver.execute_script("return window.pictures || []")]
 
+    def requests(self, *documents: str) -> list[str]:
+        """What these documents have asked for since the last call; the browser's own start page
+        asks too.
+        """
+        messages = (
+            json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")
+        )
+        return [
+            message["params"]["request"]["url"]
+            for message in messages
+            if message["method"] == "Network.requestWillBeSent"
+            and message["params"]["documentURL"] in documents
+        ]
+
     def view(self) -> np.ndarray:
         """What the person sees of the scene: the canvas without the panel, ``[height width 3]``."""
         pixels = np.asarray(Image.open(io.BytesIO(self.driver.get_screenshot_as_png())))[..., :3]
@@ -142,6 +157,13 @@ class Page:
             chain.w3c_actions.pointer_action.pause(0.03)
         chain.w3c_actions.pointer_action.pointer_up()
         chain.perform()
+
+    def drag_element(self, element: Any, across: int, down: int) -> None:
+        """Drag from the middle of an element."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        chain = ActionChains(self.driver).move_to_element(element).click_and_hold()
+        chain.move_by_offset(across, down).release().perform()
 
     def tab(self, name: str) -> None:
         """Open a tab of the panel."""
@@ -192,7 +214,9 @@ class Page:
 
 
 @contextmanager
-def browser(folder: Path, size: tuple[int, int] = (1000, 700)) -> Iterator[Page]:
+def browser(
+    folder: Path, size: tuple[int, int] = (1000, 700), flags: tuple[str, ...] = ()
+) -> Iterator[Page]:
     """A fresh browser whose profile and downloads lie in ``folder``."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
@@ -200,8 +224,9 @@ def browser(folder: Path, size: tuple[int, int] = (1000, 700)) -> Iterator[Page]
     program, driver_program = chromium()
     options = webdriver.ChromeOptions()
     options.binary_location = program
-    for flag in (*FLAGS, f"--user-data-dir={folder / 'profile'}"):
+    for flag in (*FLAGS, *flags, f"--user-data-dir={folder / 'profile'}"):
         options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     options.add_argument(f"--window-size={size[0]},{size[1]}")
     downloads = {"download.default_directory": str(folder / "downloads")}
     options.add_experimental_option("prefs", downloads)
