@@ -36,6 +36,9 @@ FLAGS = (
 #: Longest time for anything to appear, seconds; machines under load are slow.
 PATIENCE = 40.0
 
+#: Longest side in pixels of a picture at rest; those in motion are smaller.
+FULL_SIZE = 640
+
 #: Notes every picture of the scene that the page decodes: when, and its size. The page's own
 #: environment map (1024 pixels wide) is none.
 COUNT_PICTURES = """
@@ -69,17 +72,21 @@ class Page:
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
+        self._counting: set[str] = set()
 
     def open(self, address: str) -> None:
         """Load the page in the present tab, and wait for the scene."""
-        script = {"source": COUNT_PICTURES}
-        self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", script)
+        if self.driver.current_window_handle not in self._counting:
+            script = {"source": COUNT_PICTURES}
+            self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", script)
+            self._counting.add(self.driver.current_window_handle)
         self.driver.get(address)
         self.until(self.pictures, "a picture arrives")
-        # messages at the edge of the page would be part of the picture
+        # messages at the edge of the page would be part of the picture, and take clicks
         self.driver.execute_script(
             "const style = document.createElement('style');"
-            "style.textContent = '.mantine-Notifications-root { opacity: 0 }';"
+            "style.textContent = '.mantine-Notifications-root { opacity: 0 }' +"
+            "' .mantine-Notifications-root * { pointer-events: none !important }';"
             "document.head.append(style)"
         )
         # decoded is not yet drawn
@@ -128,18 +135,21 @@ class Page:
         width = int(left) - 40 if isinstance(left, (int, float)) and left > 200 else 10**6
         return pixels[:, : min(width, pixels.shape[1])].astype(np.float32)
 
-    def settled(self, samples: int = 3) -> np.ndarray:
-        """The view once it has stopped changing: the same in so many samples, a quarter of a second
-        apart. A busy machine may pause for longer than a few.
+    def settled(self, size: int = FULL_SIZE) -> np.ndarray:
+        """The view at rest: the newest picture has this longest side, as one at rest has, and is
+        drawn, since screenshots do not change.
         """
+        self.until(
+            lambda: max(self.pictures()[-1][1:]) == size, f"a picture at rest of {size} pixels"
+        )
         last = self.view()
         end = time.monotonic() + PATIENCE
         same = 0
         while time.monotonic() < end:
-            time.sleep(0.25)
+            time.sleep(0.15)
             now = self.view()
             same = same + 1 if now.shape == last.shape and np.abs(now - last).mean() < 0.05 else 0
-            if same == samples:
+            if same == 2 and max(self.pictures()[-1][1:]) == size:
                 return now
             last = now
         raise AssertionError("the view never stops changing")
@@ -165,6 +175,18 @@ class Page:
         chain = ActionChains(self.driver).move_to_element(element).click_and_hold()
         chain.move_by_offset(across, down).release().perform()
 
+    def click_at(self, across: int, down: int) -> None:
+        """Click on a point of the window."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        chain = ActionChains(self.driver, duration=50)
+        chain.w3c_actions.pointer_action.move_to_location(across, down)
+        chain.w3c_actions.pointer_action.pause(0.1)
+        chain.w3c_actions.pointer_action.pointer_down()
+        chain.w3c_actions.pointer_action.pause(0.05)
+        chain.w3c_actions.pointer_action.pointer_up()
+        chain.perform()
+
     def tab(self, name: str) -> None:
         """Open a tab of the panel."""
         path = f"//*[normalize-space(text())='{name}']"
@@ -186,11 +208,11 @@ class Page:
         self._click(f"//input[@type='checkbox'][@id=//label[normalize-space()='{label}']/@for]")
 
     def choose(self, label: str, option: str) -> None:
-        """Choose another entry of a list of layers, and wait for the picture that follows."""
+        """Choose another entry of a list, and wait for the picture that follows."""
         self._click(f"//input[@id=//label[normalize-space()='{label}']/@for]")
         arrived = len(self.pictures())
         self._click(f"//*[@role='option'][normalize-space()='{option}']")
-        if label in ("Layer", "Compare"):
+        if label in ("Layer", "Compare", "Lens"):
             self.until(lambda: len(self.pictures()) > arrived, f"a picture of {option}")
 
     def upload(self, file: Path) -> None:
