@@ -211,7 +211,7 @@ class Page:
         """Choose another entry of a list, and wait for the picture that follows."""
         self._click(f"//input[@id=//label[normalize-space()='{label}']/@for]")
         arrived = len(self.pictures())
-        self._click(f"//*[@role='option'][normalize-space()='{option}']")
+        self._click(f'//*[@role="option"][normalize-space()="{option}"]')
         if label in ("Layer", "Compare", "Lens"):
             self.until(lambda: len(self.pictures()) > arrived, f"a picture of {option}")
 
