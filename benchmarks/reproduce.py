@@ -35,11 +35,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is loaded
 
 from artifixer.curation.jobs import curate
 from artifixer.curation.sources import expand_sources
-from artifixer.evaluation.protocols import Options
+from artifixer.evaluation.benchmarks.scene import Options
 from artifixer.evaluation.tables import method_title
 from artifixer.pairs.loader import PairSet, open_pairs
 from artifixer.pipeline.evaluate import evaluate
-from artifixer.pipeline.evaluate_scene import EvaluateConfig
+from artifixer.pipeline.evaluate_config import EvaluateConfig
 from artifixer.pipeline.run_config import VARIANTS
 from artifixer.recipes.reproduce import RECIPES, ReproductionRecipe
 from artifixer.runtime.errors import (

@@ -10,11 +10,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from artifixer.evaluation.protocols import Options, protocol
-from artifixer.evaluation.tables import markdown
+from artifixer.evaluation.benchmarks.scene import Options
+from artifixer.evaluation.protocols import protocol
+from artifixer.evaluation.table_files import markdown
 from artifixer.pipeline.evaluate import evaluate
+from artifixer.pipeline.evaluate_config import EvaluateConfig
 from artifixer.pipeline.evaluate_diagnostics import read_prompts
-from artifixer.pipeline.evaluate_scene import EvaluateConfig
 from artifixer.pipeline.run_config import parse_variants
 from artifixer.recipes.run import RECIPES
 from artifixer.runtime.devices import resolve_device

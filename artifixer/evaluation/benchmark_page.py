@@ -16,11 +16,11 @@ from typing import Any
 from artifixer.evaluation.files import method_file, scene_folder
 from artifixer.evaluation.profiles import PROFILES
 from artifixer.evaluation.protocols import short
+from artifixer.evaluation.table_files import number
 from artifixer.evaluation.tables import (
     Table,
     facts,
     method_title,
-    number,
     tables,
     without_diagnostics,
 )

@@ -30,16 +30,15 @@ from artifixer.evaluation.diagnostics import DIAGNOSTICS, PREFIX
 from artifixer.evaluation.files import method_file, scene_folder, without_places
 from artifixer.evaluation.profiles import PROFILES, Networks
 from artifixer.evaluation.protocols import Protocol, find_scenes
-from artifixer.evaluation.scores import SceneScores, mean, read_scores, summarise
-from artifixer.evaluation.tables import CONSISTENCY, comma_separated, markdown, tex
+from artifixer.evaluation.score_files import read_scores
+from artifixer.evaluation.scores import SceneScores
+from artifixer.evaluation.summary import mean, summarise
+from artifixer.evaluation.table_files import comma_separated, markdown, tex
+from artifixer.evaluation.tables import CONSISTENCY
 from artifixer.imaging.resize import fit_size
-from artifixer.pipeline.evaluate_scene import (
-    PHOTOS_ROW,
-    EvaluateConfig,
-    check_scene,
-    diagnostic_rows,
-    evaluate_scene,
-)
+from artifixer.pipeline.evaluate_config import EvaluateConfig, settings_of
+from artifixer.pipeline.evaluate_scene import check_scene, diagnostic_rows, evaluate_scene
+from artifixer.pipeline.evaluate_scores import PHOTOS_ROW
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import write_bytes
 from artifixer.runtime.json_io import to_json, write_json
@@ -110,25 +109,6 @@ def evaluate(
             write_bytes(folder.root / name, text.encode())
         write_page(folder.root / "report.html", shown, config.out)
     return Evaluation(config.out, shown)
-
-
-def settings_of(config: EvaluateConfig) -> dict[str, Any]:
-    """Every setting that a result depends on; where files lie is none of them."""
-    content = asdict(config)
-    for name in ("out", "data"):
-        content.pop(name)
-    for name in ("frames", "diagnostic_models"):
-        content[name] = sorted(content[name])
-    for name in ("model", "depth_model", "path"):
-        value = content[name]
-        if value is not None and Path(value).exists():
-            content[name] = Path(value).resolve().name
-    options = content["options"]
-    for name in ("masks", "train_ids"):
-        options[name] = options[name] is not None
-    found = to_json(content)
-    assert isinstance(found, dict)
-    return found
 
 
 def _check(config: EvaluateConfig, places: Mapping[str, Path]) -> None:

@@ -22,8 +22,8 @@ from artifixer.evaluation.diagnostics import (
     settings_of_row,
 )
 from artifixer.geometry.camera_file import read_cameras
+from artifixer.imaging.resize import at_size
 from artifixer.pipeline.enhance import StoreOnDisk
-from artifixer.pipeline.run_steps import at_size
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.json_io import as_object, read_json

@@ -23,9 +23,9 @@ from artifixer.evaluation.evaluate import (
 from artifixer.evaluation.inpainting import METHODS, inpaint
 from artifixer.evaluation.report import MOST_VIEWS, Report, ReportView, write_report
 from artifixer.evaluation.variant_table import read_variants
-from artifixer.imaging.resize import resize_photo
+from artifixer.imaging.resize import at_size, resize_photo
 from artifixer.pipeline.run_context import RunContext
-from artifixer.pipeline.run_steps import at_size, variant_frame
+from artifixer.pipeline.run_steps import variant_frame
 from artifixer.pipeline.target_path import heldout_frames
 from artifixer.runtime.json_io import write_json
 from artifixer.runtime.media import read_image, write_png

@@ -9,20 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from artifixer.evaluation.protocols import (
-    BenchmarkScene,
-    Options,
-    data,
-    dl3dv_scenes,
-    few_view_ids,
-    find_scenes,
-    gap_split,
-    is_training_name,
-    protocol,
-    protocols,
-    read_mask,
-    training_cluster,
-)
+from artifixer.evaluation.benchmarks.captures import gap_split
+from artifixer.evaluation.benchmarks.dl3dv import training_cluster
+from artifixer.evaluation.benchmarks.lists import data, dl3dv_scenes
+from artifixer.evaluation.benchmarks.masks import read_mask
+from artifixer.evaluation.benchmarks.mipnerf360 import few_view_ids
+from artifixer.evaluation.benchmarks.nerfbusters import is_training_name
+from artifixer.evaluation.benchmarks.scene import BenchmarkScene, Options
+from artifixer.evaluation.protocols import find_scenes, protocol, protocols
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.media import read_image
 from artifixer.scenes.formats import load_scene

@@ -18,7 +18,7 @@ from artifixer.enhance.distill import DistillConfig
 from artifixer.enhance.enhance import EnhanceConfig
 from artifixer.evaluation.diagnostics import DIAGNOSTICS, settings_of_row
 from artifixer.pipeline.evaluate import evaluate
-from artifixer.pipeline.evaluate_scene import EvaluateConfig
+from artifixer.pipeline.evaluate_config import EvaluateConfig
 from artifixer.runtime.errors import EXIT_BAD_INPUT, InputError, Stopped
 from artifixer.runtime.media import read_image
 from artifixer.runtime.run_folder import RunFolder

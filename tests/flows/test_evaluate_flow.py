@@ -20,10 +20,11 @@ from made_runs import FIT
 
 from artifixer.cli import main
 from artifixer.enhance.distill import DistillConfig
-from artifixer.evaluation.protocols import Options
+from artifixer.evaluation.benchmarks.scene import Options
 from artifixer.imaging.metrics import psnr
 from artifixer.pipeline.evaluate import evaluate
-from artifixer.pipeline.evaluate_scene import EvaluateConfig, resize_frame
+from artifixer.pipeline.evaluate_config import EvaluateConfig
+from artifixer.pipeline.evaluate_scores import resize_frame
 from artifixer.runtime.errors import (
     EXIT_BAD_INPUT,
     EXIT_DONE,
@@ -357,7 +358,7 @@ def test_the_same_command_changes_nothing(
     evaluated: EvaluateConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = decided(evaluated.out)
-    monkeypatch.setattr("artifixer.pipeline.evaluate_scene.score_scene", None)  # nothing is scored
+    monkeypatch.setattr("artifixer.pipeline.evaluate_scores.score_scene", None)  # nothing is scored
     evaluate(evaluated)
     assert decided(evaluated.out) == before
 

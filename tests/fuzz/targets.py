@@ -889,8 +889,10 @@ def _make_benchmarks(folder: Path) -> None:
 
 
 def _read_benchmarks(folder: Path) -> object:
+    from artifixer.evaluation.benchmarks.masks import read_mask
+    from artifixer.evaluation.benchmarks.scene import Options
     from artifixer.evaluation.frames import find_frames
-    from artifixer.evaluation.protocols import Options, protocol, read_mask
+    from artifixer.evaluation.protocols import protocol
 
     options = Options(masks=folder / "masks", train_ids=folder / "ids")
     data, work = folder / "data", folder / "work"
@@ -912,18 +914,22 @@ def _difix_scene() -> str:
 
 def _make_scores(folder: Path) -> None:
     from artifixer.evaluation.profiles import Networks
-    from artifixer.evaluation.scores import View, score_scene, write_scores
+    from artifixer.evaluation.score_files import write_scores
+    from artifixer.evaluation.scores import BenchmarkView, score_scene
 
     pixels = noise(WIDTH, HEIGHT)
     scores = score_scene(
-        [View("a.png", pixels, pixels[::-1].copy(), "b.png", "a.png")], ["genfusion"], Networks()
+        [BenchmarkView("a.png", pixels, pixels[::-1].copy(), "b.png", "a.png")],
+        ["genfusion"],
+        Networks(),
     )
     scores = replace(scores, features={"kd_ours": np.ones((2, 3), np.float32)})
     write_scores(folder / "scores.json", scores)
 
 
 def _read_scores(folder: Path) -> object:
-    from artifixer.evaluation.scores import read_scores, summarise
+    from artifixer.evaluation.score_files import read_scores
+    from artifixer.evaluation.summary import summarise
 
     return summarise({"scene": read_scores(folder / "scores.json")}, {})
 
