@@ -41,10 +41,10 @@ import numpy as np
 import torch
 
 from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance
-from artifixer.enhance.sources import ReferencePhoto
 from artifixer.geometry.cameras import Cameras
 from artifixer.imaging.resize import fit_size
 from artifixer.runtime.errors import InputError
+from artifixer.scenes.view import View
 from artifixer.video.memory_estimate import MemoryPlan, check_memory, default_plan, memory_estimate
 from artifixer.video.model import Model, ModelConfig
 from artifixer.video.model_files import load_model, locate_model, random_model
@@ -121,9 +121,9 @@ def made_cameras(frames: int, width: int, height: int) -> Cameras:
     return Cameras.pinhole(viewmats, K.expand(frames, 3, 3), width, height)
 
 
-def made_references(count: int, width: int, height: int) -> list[ReferencePhoto]:
+def made_references(count: int, width: int, height: int) -> list[View]:
     photo = MadeRenders(1, width, height, 1.0).rgb(0)
-    return [ReferencePhoto(made_cameras(1, width, height), photo + index) for index in range(count)]
+    return [View.of_pixels(made_cameras(1, width, height), photo + index) for index in range(count)]
 
 
 def call_operations(
@@ -323,7 +323,7 @@ def print_trend(label: str, values: Sequence[float]) -> None:
 
 
 def first_frame_times(
-    model: Model, size: tuple[int, int], photos: Sequence[ReferencePhoto], lengths: Sequence[int]
+    model: Model, size: tuple[int, int], photos: Sequence[View], lengths: Sequence[int]
 ) -> None:
     """CPU seconds to the first block, medians of five that take turns."""
     config = model.config

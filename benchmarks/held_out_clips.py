@@ -42,6 +42,7 @@ from artifixer.runtime.json_io import read_json
 from artifixer.runtime.media import write_png
 from artifixer.runtime.npy import write_npy
 from artifixer.scenes.procedural import render_world, world_of
+from artifixer.scenes.view import views_of
 from artifixer.splats.reconstruct import TrainingViews, reconstruct
 from artifixer.splats.render import Renders, render
 from artifixer.splats.render_folder import finish_render_folder, to_uint8, write_frame
@@ -139,10 +140,7 @@ def make_clip(source: str, folder: Path, arguments: argparse.Namespace) -> None:
     finish_render_folder(
         folder,
         [CameraFrame(scene.cameras[i], scene.photos[i].name) for i in listed],
-        [
-            (CameraFrame(scene.cameras[i], scene.photos[i].name), scene.photos[i].read())
-            for i in capture.training
-        ],
+        views_of(scene, capture.training),
         scene.origin,
     )
 

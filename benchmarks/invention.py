@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from artifixer.enhance.enhance import EnhanceConfig, enhance
-from artifixer.enhance.sources import ReferencePhoto, alike_cameras
+from artifixer.enhance.sources import alike_cameras
 from artifixer.evaluation.invention import (
     BASELINES,
     COLUMNS,
@@ -85,9 +85,9 @@ def model_candidate(model: Model, mode: Mode) -> Candidate:
     """What ``artifixer enhance`` makes of a clip."""
 
     def frames(clip: Clip, folder: RenderFolder, seed: int) -> Frames:
-        references = [ReferencePhoto(each.frame.camera, each.photo()) for each in folder.references]
         cameras = alike_cameras(folder.frames, clip.name)
-        blocks = enhance(folder, cameras, references, model, EnhanceConfig(mode=mode, seed=seed))
+        config = EnhanceConfig(mode=mode, seed=seed)
+        blocks = enhance(folder, cameras, folder.references, model, config)
         return torch.from_numpy(np.concatenate([block.frames for block in blocks]))
 
     return frames

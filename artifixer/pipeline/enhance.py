@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance
-from artifixer.enhance.sources import ReferencePhoto, alike_cameras, check_finite
+from artifixer.enhance.sources import alike_cameras, check_finite
 from artifixer.pipeline.render import stop_between_frames
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.fingerprint import fingerprint
@@ -28,7 +28,8 @@ from artifixer.runtime.stages import StageFiles, Stages
 from artifixer.runtime.stopping import stop_at_once, stop_on_sigterm
 from artifixer.scenes.references import REFERENCE_COUNT, select_references
 from artifixer.scenes.scale import check_scale_options
-from artifixer.splats.render_folder import Reference, RenderFolder, read_render_folder
+from artifixer.scenes.view import View
+from artifixer.splats.render_folder import RenderFolder, read_render_folder
 from artifixer.video.checkpoints.files import ModelFiles
 from artifixer.video.checkpoints.loading import is_finite
 from artifixer.video.checkpoints.tensor_files import open_tensors, save_tensors
@@ -97,7 +98,7 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
         frames, report = out / "frames", EnhanceReport()
 
         def work(bar: ProgressBar) -> None:
-            references = [ReferencePhoto(each.frame.camera, each.photo()) for each in chosen]
+            references = [view.in_memory() for view in chosen]
             before = len(list(frames.glob("*.png")))
             with stop_at_once():
                 model = load_model(files, device, default_dtype(device), job.offload)
@@ -153,13 +154,11 @@ class StoreOnDisk:
         return self.folder / f"{block:05d}.safetensors"
 
 
-def chosen_references(folder: RenderFolder, count: int) -> list[Reference]:
-    """At most ``count`` of a render folder's reference photos, evenly spread over them in the order
-    of their names.
+def chosen_references(folder: RenderFolder, count: int) -> list[View]:
+    """At most ``count`` of a render folder's reference views, evenly spaced in the order of their
+    names.
     """
-    named = {
-        reference.frame.photo or reference.file.name: reference for reference in folder.references
-    }
+    named = {view.photo.name: view for view in folder.references}
     return (
         [named[name] for name in select_references(list(named), count)] if named and count else []
     )
@@ -194,9 +193,7 @@ def write_video(path: Path, frames: Path, count: int, fps: float) -> None:
             video.add(read_image(frames / f"{index:05d}.png"))
 
 
-def _identity(
-    folder: RenderFolder, chosen: list[Reference], files: ModelFiles
-) -> dict[str, object]:
+def _identity(folder: RenderFolder, chosen: list[View], files: ModelFiles) -> dict[str, object]:
     """Which inputs: changed renders, cameras, references or weights belong to another run."""
     images = [
         folder.path / kind / f"{index:05d}.png"
@@ -205,7 +202,7 @@ def _identity(
     ]
     return {
         "renders": fingerprint(folder.path / "cameras.json", *images),
-        "references": fingerprint(*(reference.file for reference in chosen)),
+        "references": fingerprint(*(view.photo.path for view in chosen)),
         "model": files.identity,
     }
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from artifixer.enhance.enhance import EnhanceConfig, enhance
-from artifixer.enhance.sources import ReferencePhoto, alike_cameras
+from artifixer.enhance.sources import alike_cameras
 from artifixer.evaluation.diagnostics import (
     DIAGNOSTICS,
     ROLES,
@@ -118,7 +118,7 @@ def make_frames(
     renders = read_render_folder(shown if shown.is_dir() else run / "renders")
     cameras = alike_cameras(renders.frames, str(renders.path))
     target = read_cameras(run / "cameras.json")[0].camera
-    references = [ReferencePhoto(each.frame.camera, each.photo()) for each in renders.references]
+    references = [view.in_memory() for view in renders.references]
     pictures = [
         renders.path / kind / f"{index:05d}.png"
         for kind in ("rgb", "opacity")
@@ -126,7 +126,7 @@ def make_frames(
     ]
     shared = {
         "renders": fingerprint(renders.path / "cameras.json", *pictures),
-        "references": fingerprint([each.file for each in renders.references]),
+        "references": fingerprint([view.photo.path for view in renders.references]),
         "size": [target.width, target.height],
     }
     loaded: list[tuple[str, Model]] = []

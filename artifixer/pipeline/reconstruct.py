@@ -39,8 +39,9 @@ from artifixer.runtime.stages import StageFiles, Stages
 from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
 from artifixer.scenes.formats import brings_poses
 from artifixer.scenes.point_cloud import read_points
-from artifixer.scenes.references import select_references
+from artifixer.scenes.references import REFERENCE_COUNT
 from artifixer.scenes.scene import Photo
+from artifixer.scenes.view import reference_views
 from artifixer.splats.files import export_splats, placement_note, read_splat_file
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
 from artifixer.splats.ply import read_splats, write_splats
@@ -327,16 +328,11 @@ def _evaluate(
             "heldout": capture.split.heldout,
         },
     )
-    references = select_references([scene.photos[i].name for i in capture.training])
-    names = {photo.name: position for position, photo in enumerate(scene.photos)}
     write_render_folder(
         run.path("renders", "heldout"),
         frames,
         [CameraFrame(scene.cameras[i], scene.photos[i].name) for i in shown],
-        [
-            (CameraFrame(scene.cameras[names[name]], name), scene.photos[names[name]].read())
-            for name in references
-        ],
+        reference_views(scene, capture.training, REFERENCE_COUNT),
         scene.origin,
     )
     _write_preview(run.path("preview.png"), [scene.photos[i] for i in shown], frames)

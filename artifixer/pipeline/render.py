@@ -33,11 +33,11 @@ from artifixer.runtime.stages import StageFiles, Stages
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
 from artifixer.scenes.camera_path_file import path_origin, read_camera_path
 from artifixer.scenes.scale import DepthView
+from artifixer.scenes.view import View
 from artifixer.splats.files import read_splat_file
 from artifixer.splats.ply import read_splats
 from artifixer.splats.render import render
 from artifixer.splats.render_folder import (
-    Reference,
     finish_render_folder,
     read_render_folder,
     to_uint8,
@@ -86,8 +86,8 @@ class SplatSource:
     targets: tuple[CameraFrame, ...]
     """Held-out cameras, or all when none is held out."""
     all: tuple[CameraFrame, ...]
-    references: tuple[Reference, ...]
-    """Photos for the video model to attend to."""
+    references: tuple[View, ...]
+    """Views for the video model to attend to."""
     origin: Origin = WORLD
     """What all of them are relative to."""
 
@@ -119,8 +119,7 @@ def render_path(job: RenderJob, out: Path, overwrite: bool = False) -> int:
                         write_frame(out, index, render(splats, frame.camera.to(job.device)))
                 bar.update(index + 1)
                 stop_between_frames(out, index + 1, len(frames))
-            references = [(each.frame, each.photo()) for each in source.references]
-            finish_render_folder(out, frames, references, source.origin)
+            finish_render_folder(out, frames, source.references, source.origin)
             _write_video(out, frames, job.fps)
 
         Stages(run, progress, write_timing=False).complete(RENDER, {}, len(frames), work)

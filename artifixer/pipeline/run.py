@@ -147,7 +147,7 @@ def _result(
         frames=context.frames,
         train=tuple(scene.photos[i].name for i in context.capture.training),
         heldout=tuple(scene.photos[i].name for i in context.capture.heldout),
-        references=tuple(frame.photo or "" for frame, _ in context.references),
+        references=tuple(view.photo.name for view in context.references),
         variants=read_variants(root / "metrics.json"),
         camera_scale=scale,
         executed=tuple(stages.executed),

@@ -106,7 +106,7 @@ def _rows(run: RunContext, facts: RunFacts, splats: list[str]) -> list[tuple[str
         ),
         ("Frames", f"{width}x{height}, rendered and enhanced at {render_width}x{render_height}"),
         ("Model", facts.model),
-        ("Reference photos", ", ".join(frame.photo or "" for frame, _ in run.references) or "none"),
+        ("Reference photos", ", ".join(view.photo.name for view in run.references) or "none"),
         ("Camera scale", f"{facts.scale.value:.6g}, {facts.scale.kind} ({facts.scale.source})"),
     ]
     return rows + [

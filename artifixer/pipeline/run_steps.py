@@ -15,7 +15,6 @@ from jaxtyping import UInt8
 from artifixer.enhance.dataset import DatasetView, points_of_splats, write_dataset
 from artifixer.enhance.distill import DistillConfig, DistillViews, distill
 from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance
-from artifixer.enhance.sources import ReferencePhoto
 from artifixer.geometry.camera_file import write_cameras
 from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.imaging.resize import at_size
@@ -181,12 +180,11 @@ def enhance_along(
     """
     root = run.root
     cameras = concatenate([frame.camera for frame in run.renders])
-    references = [ReferencePhoto(frame.camera, photo) for frame, photo in run.references]
     report = EnhanceReport()
     blocks = enhance(
         read_render_folder(root / renders),
         cameras,
-        references,
+        run.references,
         model,
         config,
         report,

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from artifixer.enhance.sources import ReferencePhoto
 from artifixer.geometry.camera_file import (
     CameraFrame,
     read_cameras,
@@ -32,11 +31,11 @@ from artifixer.runtime.json_io import read_json
 from artifixer.runtime.media import read_image
 from artifixer.runtime.run_folder import is_run_folder
 from artifixer.scenes.camera_path_file import path_origin, read_camera_path
-from artifixer.scenes.references import select_references
 from artifixer.scenes.scale import ASSUMED_MEDIAN_DEPTH, metric_scale
+from artifixer.scenes.view import View, reference_views
 from artifixer.splats.files import read_splat_file
 from artifixer.splats.ply import read_splats
-from artifixer.splats.render_folder import Reference
+from artifixer.splats.render_folder import stored_view
 from artifixer.splats.splats import Splats
 from artifixer.viewer.scene import Picture, ViewedScene, up_axis
 
@@ -143,7 +142,7 @@ def splat_stamp(path: Path) -> tuple[object, ...]:
 def _completed(
     splats: Mapping[str, Splats],
     frames: tuple[CameraFrame, ...],
-    references: tuple[Reference, ...],
+    references: tuple[View, ...],
     notes: tuple[str, ...],
     source: ViewSource,
     device: str,
@@ -159,17 +158,13 @@ def _completed(
             CameraFrame(camera, name) for camera, name in zip(scene.cameras, names, strict=True)
         )
     photos: dict[str, Callable[[], Picture]] = {
-        reference.frame.photo: reference.photo
-        for reference in references
-        if reference.frame.photo is not None
+        view.photo.name: view.photo.read for view in references
     }
     if capture is not None:
         photos = {photo.name: photo.read for photo in capture.scene.photos}
-    attended = (
-        [ReferencePhoto(found.frame.camera, found.photo()) for found in references]
-        if references or capture is None
-        else _attended(capture)
-    )
+    if not references and capture is not None:
+        references = tuple(reference_views(scene, capture.training, MOST_REFERENCES))
+    attended = [view.in_memory() for view in references]
     on_device = {name: found.map(lambda t: t.to(device)) for name, found in splats.items()}
     best = list(splats.values())[-1] if splats else None
     distance = _distance(best, frames, capture)
@@ -242,27 +237,17 @@ def _cameras(path: Path, cameras: Path | None, origin: Origin) -> tuple[CameraFr
     return tuple(read_cameras(file, origin)) if file.is_file() else ()
 
 
-def _references(path: Path, origin: Origin) -> tuple[Reference, ...]:
+def _references(path: Path, origin: Origin) -> tuple[View, ...]:
     """Photos that the generator saw, which run and reconstruct leave with their renders."""
     for name in ("renders", "renders/heldout"):
         file = path / name / "cameras.json"
         if file.is_file():
             return tuple(
-                Reference(frame, file.parent / picture)
+                stored_view(frame, file.parent / picture)
                 for frame, picture in read_references(file, origin)[:MOST_REFERENCES]
                 if (file.parent / picture).is_file()
             )
     return ()
-
-
-def _attended(capture: LoadedCapture) -> list[ReferencePhoto]:
-    scene = capture.scene
-    index = {scene.photos[i].name: i for i in capture.training}
-    names = select_references(list(index), MOST_REFERENCES)
-    return [
-        ReferencePhoto(scene.cameras[index[name]], scene.photos[index[name]].read())
-        for name in names
-    ]
 
 
 def _choice(source: ViewSource) -> CaptureChoice:

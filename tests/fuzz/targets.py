@@ -418,6 +418,7 @@ def _read_masked(folder: Path) -> object:
 
 def _make_renders(folder: Path) -> None:
     from artifixer.geometry.camera_file import CameraFrame
+    from artifixer.scenes.view import View
     from artifixer.splats.render import render
     from artifixer.splats.render_folder import write_render_folder
 
@@ -425,7 +426,8 @@ def _make_renders(folder: Path) -> None:
     frames = [CameraFrame(cameras[i], f"{i}.png") for i in range(2)]
     with torch.no_grad():
         renders = [render(_splats(), cameras[i]) for i in range(2)]
-    write_render_folder(folder, renders, frames, [(frames[0], noise(WIDTH, HEIGHT))])
+    reference = View.of_pixels(frames[0].camera, noise(WIDTH, HEIGHT), "0.png")
+    write_render_folder(folder, renders, frames, [reference])
 
 
 def _read_renders(folder: Path) -> object:
@@ -435,7 +437,7 @@ def _read_renders(folder: Path) -> object:
 
     found = read_render_folder(folder)
     for reference in found.references:
-        _try(reference.photo)
+        _try(reference.photo.read)
     cameras = alike_cameras(found.frames, str(folder))
     source = checked_source(found, cameras)
     _try(sampled_depths, found, cameras)
