@@ -29,6 +29,7 @@ from artifixer.evaluation.evaluate import (
     VariantQuality,
     gain,
 )
+from artifixer.evaluation.plot import Line, legend, plot
 from artifixer.imaging.quality import EMPTY_BELOW, OPAQUE_ABOVE
 from artifixer.runtime.files import write_bytes
 from artifixer.runtime.json_io import to_json
@@ -76,7 +77,7 @@ _STROKES = {
     "artifixer3d_plus": ("#0b9a6d", ""),
 }
 
-_PLOT_WIDTH, _PLOT_HEIGHT, _PLOT_MARGIN = 960, 300, 44
+PLOT_CAPTION = "PSNR in dB of the held-out photos in the order of the path"
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def write_report(path: Path, report: Report) -> None:
             f"<tr><td>{_escaped(what)}</td><td>{_escaped(how)}</td></tr>"
             for what, how in report.facts
         ),
-        notes="".join(f'<p class="soft">{_escaped(note)}</p>' for note in report.notes),
+        notes="".join(f'<p class="soft below">{_escaped(note)}</p>' for note in report.notes),
         splats=" and ".join(f"<code>{_escaped(file)}</code>" for file in report.splats),
         frames=_frame_table(report.frames),
         settings=_escaped(
@@ -263,6 +264,7 @@ def _quality(variants: Mapping[str, VariantQuality]) -> str:
             for field, _, digits, larger in columns
         )
         rows.append(f"<tr><td>{_escaped(VARIANT_TITLES[name])}</td>{cells}</tr>")
+    lines = _lines(variants)
     absent = (
         ""
         if any(field.startswith("lpips") for field, *_ in columns)
@@ -276,7 +278,7 @@ def _quality(variants: Mapping[str, VariantQuality]) -> str:
         "over the pixels that"
         f" the model's input render shows (opacity above {OPAQUE_ABOVE}) and leaves empty (below "
         f"{EMPTY_BELOW}).{absent}</p></div>"
-        f'<div class="card below">{_plot(variants)}'
+        f'<div class="card below">{plot(lines, PLOT_CAPTION)}{legend(lines)}'
         f"<details><summary>Every held-out photo</summary>{_view_table(variants)}</details></div>"
     )
 
@@ -316,59 +318,12 @@ def _view_table(variants: Mapping[str, VariantQuality]) -> str:
     )
 
 
-def _plot(variants: Mapping[str, VariantQuality]) -> str:
-    """PSNR of every held-out view, one line per variant, as SVG."""
-    lines = {name: [view.psnr for view in quality.per_view] for name, quality in variants.items()}
-    finite = [value for values in lines.values() for value in values if math.isfinite(value)]
-    if not finite:
-        return ""
-    low, high = math.floor(min(finite)) - 1, math.ceil(max(finite)) + 1
-    count = max(map(len, lines.values()))
-
-    def at(position: int, value: float) -> tuple[float, float]:
-        x = _PLOT_MARGIN + (position + 0.5) / count * (_PLOT_WIDTH - 2 * _PLOT_MARGIN)
-        y = (
-            _PLOT_HEIGHT
-            - 28
-            - (min(max(value, low), high) - low) / (high - low) * (_PLOT_HEIGHT - 44)
-        )
-        return x, y
-
-    step = next(step for step in (1, 2, 5, 10, 20) if (high - low) / step <= 8 or step == 20)
-    parts = []
-    for value in range(-(-low // step) * step, high + 1, step):
-        y = at(0, value)[1]
-        parts.append(
-            f'<line class="grid" x1="{_PLOT_MARGIN}" x2="{_PLOT_WIDTH - 8}" y1="{y:.1f}" '
-            f'y2="{y:.1f}"/>'
-        )
-        parts.append(
-            f'<text x="{_PLOT_MARGIN - 8}" y="{y + 4:.1f}" text-anchor="end">{value}</text>'
-        )
-    for name, values in lines.items():
-        color, dashes = _STROKES[name]
-        points = [at(position, value) for position, value in enumerate(values)]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        parts.append(
-            f'<polyline fill="none" stroke="{color}" stroke-width="2" stroke-dasharray="{dashes}" '
-            f'points="{path}"/>'
-        )
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color}"/>' for x, y in points]
-    caption = "held-out photos in the order of the path: PSNR in dB"
-    parts.append(
-        f'<text x="{_PLOT_WIDTH / 2}" y="{_PLOT_HEIGHT - 6}" text-anchor="middle">{caption}</text>'
-    )
-    legend = "".join(map(_legend_entry, lines))
-    return (
-        f'<div class="plot"><svg viewBox="0 0 {_PLOT_WIDTH} {_PLOT_HEIGHT}" role="img" '
-        f'aria-label="{caption}">{"".join(parts)}</svg></div><div class="legend">{legend}</div>'
-    )
-
-
-def _legend_entry(name: str) -> str:
-    color, dashes = _STROKES[name]
-    style = f"border-color: {color}; border-top-style: {'dashed' if dashes else 'solid'}"
-    return f'<span><i style="{style}"></i>{_escaped(VARIANT_TITLES[name])}</span>'
+def _lines(variants: Mapping[str, VariantQuality]) -> list[Line]:
+    """PSNR of every held-out photo."""
+    return [
+        Line(VARIANT_TITLES[name], [view.psnr for view in quality.per_view], *_STROKES[name])
+        for name, quality in variants.items()
+    ]
 
 
 # Tables and escapes -------------------------------------------------------------------------------

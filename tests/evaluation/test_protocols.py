@@ -149,7 +149,7 @@ def test_another_split_file_beside_the_data_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({"train_ids": list(train), "test_ids": list(heldout)}))
     opened("mipnerf360-6", tmp_path / "data", "stump", tmp_path)
     path.write_text(json.dumps({"train_ids": [0, 1, 2], "test_ids": list(heldout)}))
-    with pytest.raises(InputError, match="another split than ReconFusion's"):
+    with pytest.raises(InputError, match="differs from ReconFusion's split"):
         opened("mipnerf360-6", tmp_path / "data", "stump", tmp_path)
 
 

@@ -45,6 +45,7 @@ from tests.evaluation.made_benchmarks import (
     write_nerfbusters,
 )
 from tests.video.made_models import SMALL, made_model
+from tests.viewer.browser import browser
 
 QUICK = replace(FIT, iterations=12)
 
@@ -349,6 +350,20 @@ def test_results_name_no_place_of_the_machine(
                 Path.home(),
             ):
                 assert str(place) not in text, f"{file} names {place}"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_fits_desktops_and_phones(
+    evaluated: EvaluateConfig, tmp_path: Path, width: int
+) -> None:
+    with browser(tmp_path, (width, 844)) as page:
+        page.driver.get((evaluated.out / "report.html").as_uri())
+        assert page.has_text("worst and best views")
+        assert "`" not in page.text(), "Markdown in HTML"
+        script = "return document.documentElement.scrollWidth <= innerWidth"
+        assert page.driver.execute_script(script)
+        broken = "return [...document.images].filter(image => !image.naturalWidth).length"
+        assert page.driver.execute_script(broken) == 0
 
 
 # Continuing ---------------------------------------------------------------------------------------

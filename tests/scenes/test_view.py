@@ -39,7 +39,7 @@ def test_an_unreadable_photo_is_found_when_it_is_brought_into_memory(
     path = tmp_path / "broken.png"
     path.write_bytes(b"\x89PNG")
     view = View(scene.cameras[0], Photo("broken.png", 24, 16, lambda: read_image(path), path))
-    with pytest.raises(InputError, match="broken.png"):
+    with pytest.raises(InputError, match=r"broken\.png"):
         view.in_memory()
 
 
