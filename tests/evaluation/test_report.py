@@ -146,7 +146,7 @@ def test_a_browser_moves_the_slider_and_changes_the_view(report: Report, tmp_pat
 
 def test_a_long_note_is_not_wider_than_a_phone(report: Report, tmp_path: Path) -> None:
     """Notes name files without a space in them."""
-    note = "fid not computed: no weights at $TORCH_HOME/hub/checkpoints/" + "inception-" * 8
+    note = "fid not computed: no weights at $TORCH_HOME/hub/checkpoints/" + "inception_" * 8
     write_report(tmp_path / "report.html", replace(report, notes=[note]))
     (tmp_path / "timing.json").write_text("{}")
     with browser(tmp_path, (390, 844)) as page:
