@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -81,6 +82,16 @@ def test_help_of_every_verb_teaches(verb: str) -> None:
     assert done.returncode == 0, done.stderr
     assert f"artifixer {verb} " in done.stdout.split("xample", 1)[1], "an example of the verb"
     assert "--" in done.stdout
+    # "Default: the recipe's. (default: None)" would say two things
+    assert "None" not in done.stdout and "default: False" not in done.stdout
+
+
+def test_help_explains_every_input_that_can_be_withheld() -> None:
+    from artifixer.enhance.enhance import Drop
+
+    words = " ".join(artifixer("enhance", "--help").stdout.split())
+    text = words.split("--drop", 2)[2].split("--seed")[0]
+    assert all(f"{kind}: " in text for kind in get_args(Drop)), text
 
 
 def test_no_verb_is_wrong_usage() -> None:

@@ -332,7 +332,7 @@ def test_heldout_of_a_folder_of_captures(tmp_path: Path) -> None:
 def test_captures_without_poses_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "photos" / "a.png", encoded(np.zeros((40, 40, 3), np.uint8)))
     write(tmp_path / "photos" / "b.png", encoded(np.zeros((40, 40, 3), np.uint8)))
-    with pytest.raises(InputError, match="artifixer run finds poses"):
+    with pytest.raises(InputError, match="photos without poses need artifixer run"):
         find_scenes(protocol("heldout"), tmp_path, ())
 
 

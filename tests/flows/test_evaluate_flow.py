@@ -457,7 +457,7 @@ def test_bad_input_is_one_line(
     assert "the name is taken" in refused(
         capsys, "nerfbusters", data, "--out", out, *alone, f"artifixer={mine}"
     )
-    assert "--views: has no meaning for nerfbusters" in refused(
+    assert "--views: does not apply to nerfbusters" in refused(
         capsys, "nerfbusters", data, "--out", out, "--views", 3
     )
     assert "4 frames" not in str(out) and not out.exists(), "nothing is left of it"
