@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import functools
 import importlib
 import inspect
 import io
@@ -180,6 +181,7 @@ def _parsed(verb: str, command_type: type, options: list[str]) -> tuple[Any, int
         ) from None
 
 
+@functools.cache
 def _hide_empty_defaults(command_type: type) -> None:
     """Leave out "(default: ...)" for flags and for defaults that are None or empty: the help text
     itself says what happens then.

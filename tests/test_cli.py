@@ -13,7 +13,8 @@ from typing import get_args
 import pytest
 
 from artifixer import __version__
-from artifixer.cli import VERBS
+from artifixer.cli import VERBS, main
+from artifixer.enhance.enhance import Drop
 
 
 def artifixer(*words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -77,20 +78,23 @@ def test_version() -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_of_every_verb_teaches(verb: str) -> None:
-    done = artifixer(verb, "--help")
-    assert done.returncode == 0, done.stderr
-    assert f"artifixer {verb} " in done.stdout.split("xample", 1)[1], "an example of the verb"
-    assert "--" in done.stdout
+def test_help_of_every_verb_teaches(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main([verb, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert f"artifixer {verb} " in said.split("xample", 1)[1], "an example of the verb"
+    assert "--" in said
     # "Default: the recipe's. (default: None)" would say two things
-    assert "None" not in done.stdout and "default: False" not in done.stdout
+    assert "None" not in said and "default: False" not in said
 
 
-def test_help_explains_every_input_that_can_be_withheld() -> None:
-    from artifixer.enhance.enhance import Drop
-
-    words = " ".join(artifixer("enhance", "--help").stdout.split())
-    text = words.split("--drop", 2)[2].split("--seed")[0]
+def test_help_explains_every_input_that_can_be_withheld(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["enhance", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split()).split("--drop", 2)[2].split("--seed")[0]
     assert all(f"{kind}: " in text for kind in get_args(Drop)), text
 
 
