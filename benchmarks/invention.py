@@ -23,6 +23,7 @@ from typing import get_args
 
 import numpy as np
 import torch
+from exit_codes import exit_code_of
 
 from artifixer.enhance.enhance import EnhanceConfig, enhance
 from artifixer.enhance.sources import alike_cameras
@@ -37,7 +38,7 @@ from artifixer.evaluation.invention import (
     thrown_out,
 )
 from artifixer.imaging.perceptual import ST_LPIPS_SIDE, load_content_features, load_st_lpips
-from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
+from artifixer.runtime.errors import InputError
 from artifixer.runtime.json_io import write_json
 from artifixer.runtime.media import read_image, write_png
 from artifixer.runtime.npy import read_npy
@@ -213,12 +214,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="tiny", help="names or folders with commas; '' for none")
     parser.add_argument("--modes", default=",".join(get_args(Mode)))
     parser.add_argument("--device", default="cpu")
-    try:
-        measure(parser.parse_args(words))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    return EXIT_DONE
+    arguments = parser.parse_args(words)
+    return exit_code_of(lambda: measure(arguments))
 
 
 if __name__ == "__main__":
