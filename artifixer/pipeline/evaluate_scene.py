@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from artifixer.evaluation.benchmarks.scene import BenchmarkScene
-from artifixer.evaluation.files import method_file, scene_folder
+from artifixer.evaluation.files import method_file, relative_to_any, scene_folder
 from artifixer.evaluation.profiles import Networks
 from artifixer.evaluation.protocols import find_scenes
 from artifixer.pipeline.capture import LoadedCapture, load_capture
@@ -41,12 +41,18 @@ from artifixer.pipeline.evaluate_config import (
 from artifixer.pipeline.evaluate_diagnostics import FOLDER as DIAGNOSTICS_FOLDER
 from artifixer.pipeline.evaluate_diagnostics import DiagnosticRows, find_models, make_frames
 from artifixer.pipeline.evaluate_methods import Method, SceneRun, other_methods, run_methods
-from artifixer.pipeline.evaluate_scores import ScoredScene, scene_consistency, score_method
+from artifixer.pipeline.evaluate_scores import (
+    ScoredScene,
+    other_size,
+    scene_consistency,
+    score_method,
+)
 from artifixer.pipeline.run import run
 from artifixer.pipeline.run_config import check_config
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.json_io import to_json, write_json
+from artifixer.runtime.media import image_size
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stopping import stop_on_sigterm
@@ -91,6 +97,8 @@ def check_scene(config: EvaluateConfig, name: str) -> None:
     with _opened(config, name) as (files, scene):
         if config.variants:
             check_config(run_config(config, scene, files.root))
+        if config.frames and config.resize is None and not config.own_truth:
+            _check_frame_sizes(config, scene, files.root)
 
 
 def diagnostic_rows(config: EvaluateConfig) -> DiagnosticRows | None:
@@ -147,6 +155,20 @@ def _benchmark_scene(config: EvaluateConfig, name: str, folder: Path) -> Benchma
                 f"({source.producer})"
             )
     return scene
+
+
+def _check_frame_sizes(config: EvaluateConfig, scene: BenchmarkScene, folder: Path) -> None:
+    """Raise InputError for frames of other methods that have another size than their photos."""
+    choice = capture_choice(config, scene, folder)
+    capture = load_capture(choice, work_folder=None, cache_folder=folder / "cache")
+    sizes = {photo.name: (photo.width, photo.height) for photo in capture.scene.photos}
+    for source in frame_sources(config, scene):
+        for name, path in source.files.items():
+            width, height = image_size(path)
+            width = width // 2 if source.left_truth else width
+            if (width, height) != sizes[name]:
+                file = relative_to_any(path, [config.frames[source.name]])
+                raise other_size(file, width, height, name, *sizes[name])
 
 
 def _score(

@@ -166,12 +166,19 @@ def _resized(
     photo: str,
 ) -> UInt8[np.ndarray, "height width 3"]:
     if job.config.resize is None:
-        raise InputError(
-            f"{method.path(photo)}: {prediction.shape[1]}x{prediction.shape[0]} pixels, the photo "
-            f"{photo} has {width}x{height}; --resize bicubic, lanczos or area brings frames to the "
-            "photo's size and records it"
-        )
+        rows, columns = prediction.shape[:2]
+        raise other_size(method.path(photo), columns, rows, photo, width, height)
     return resize_frame(prediction, width, height, job.config.resize)
+
+
+def other_size(
+    file: str, width: int, height: int, photo: str, photo_width: int, photo_height: int
+) -> InputError:
+    """The error for a frame whose size differs from its photo's."""
+    return InputError(
+        f"{file}: {width}x{height} pixels, the photo {photo} has {photo_width}x{photo_height}; "
+        "--resize bicubic, lanczos or area brings frames to the photo's size and records it"
+    )
 
 
 def resize_frame(

@@ -19,6 +19,7 @@ from artifixer.geometry.camera_file import CameraFrame, write_cameras
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import Origin
 from artifixer.imaging.metrics import psnr, ssim
+from artifixer.imaging.quality import RenderQuality
 from artifixer.pipeline.capture import (
     CACHE,
     CaptureChoice,
@@ -84,22 +85,13 @@ class ReconstructionJob:
 
 
 @dataclass(frozen=True)
-class ViewQuality:
-    """How one render compares with its photo: PSNR in dB, SSIM."""
-
-    photo: str
-    psnr: float
-    ssim: float
-
-
-@dataclass(frozen=True)
 class ReconstructionResult:
     """Splats, the loaded capture, and the quality per view of both halves of its split."""
 
     splats: Splats
     capture: LoadedCapture
-    train: tuple[ViewQuality, ...]
-    heldout: tuple[ViewQuality, ...]
+    train: tuple[RenderQuality, ...]
+    heldout: tuple[RenderQuality, ...]
 
 
 def reconstruct_capture(
@@ -162,7 +154,7 @@ def initial_splats(job: ReconstructionJob, capture: LoadedCapture) -> tuple[Spla
 
 def view_quality(
     splats: Splats, photos: Sequence[Photo], cameras: Sequence[Cameras]
-) -> Iterator[tuple[ViewQuality, Renders]]:
+) -> Iterator[tuple[RenderQuality, Renders]]:
     """Render each photo's camera and compare, both at 8 bit."""
     for photo, camera in zip(photos, cameras, strict=True):
         with torch.no_grad():
@@ -172,7 +164,7 @@ def view_quality(
         if mask is not None:  # what is masked is black in both, so SSIM's windows do not see it
             prediction, target = prediction * mask[..., None], target * mask[..., None]
         yield (
-            ViewQuality(
+            RenderQuality(
                 photo.name,
                 float(psnr(prediction, target, mask)),
                 float(ssim(prediction, target, mask)),
@@ -227,7 +219,7 @@ def _result(run: RunFolder, splats: Splats, capture: LoadedCapture) -> Reconstru
     metrics = read_json(path)
     try:
         halves = [
-            tuple(ViewQuality(**view) for view in metrics[half]["per_view"])
+            tuple(RenderQuality(**view) for view in metrics[half]["per_view"])
             for half in ("train", "heldout")
         ]
     except (KeyError, TypeError) as error:
@@ -301,7 +293,7 @@ def _evaluate(
     """Quality of both halves, held-out renders, preview and cameras on disk."""
     scene = capture.scene
     splats = splats.map(lambda tensor: tensor.to(device))
-    quality: dict[str, list[ViewQuality]] = {"train": [], "heldout": []}
+    quality: dict[str, list[RenderQuality]] = {"train": [], "heldout": []}
     frames: list[Renders] = []
     for half, indices in (("train", capture.training), ("heldout", capture.heldout)):
         photos = [scene.photos[i] for i in indices]
@@ -349,7 +341,7 @@ def _evaluate(
             )
 
 
-def _summary(results: Sequence[ViewQuality]) -> dict[str, Any]:
+def _summary(results: Sequence[RenderQuality]) -> dict[str, Any]:
     if not results:
         return {"psnr": None, "ssim": None, "per_view": []}
     counted = [result for result in results if not math.isnan(result.psnr)]  # else all is masked

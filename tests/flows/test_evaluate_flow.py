@@ -478,6 +478,9 @@ def test_frames_of_another_size_are_refused_or_resized_on_request(
     )
     with pytest.raises(InputError, match=r"24x20 pixels, the photo .* has 48x40; --resize"):
         evaluate(small_frames)
+    with pytest.raises(InputError, match=r"24x20 pixels, the photo .* has 48x40; --resize"):
+        evaluate(replace(small_frames, out=tmp_path / "other", variants=("artifixer",)))
+    assert not list((tmp_path / "other").rglob("splats")), "it is told before any heavy work"
     found = evaluate(replace(small_frames, resize="bicubic")).results
     assert found["measures"]["resized frames"] == "bicubic"
     assert "frames of another size resized (bicubic)" in found["caveats"]
