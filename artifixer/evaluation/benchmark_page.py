@@ -1,8 +1,8 @@
-"""The page of an evaluation: one HTML file that opens without a network.
+"""The page of an evaluation: one self-contained HTML file.
 
-In: ``results.json`` and the pictures that lie in the scenes' folders. Out: the tables with the
-published rows beside ours, PSNR of every held-out view scene by scene, and the worst and the best
-views of every method beside their photos.
+In: ``results.json`` and the pictures in the scenes' folders. Out: the tables with published rows,
+plots of the PSNR of every held-out view by scene, and the worst and best views of every method
+beside their photos.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from artifixer.evaluation.tables import (
 from artifixer.imaging.quality import SquaredError
 from artifixer.runtime.files import is_regular, read_whole, write_bytes
 
-#: Bytes of embedded pictures at most; further views are left out.
+#: Maximum total size of embedded pictures, bytes; further views are left out.
 MOST_PICTURE_BYTES = 16_000_000
 
-#: Bytes of one picture.
+#: Maximum size of one picture, bytes.
 LARGEST_PICTURE = 4_000_000
 
-#: Views per method that are shown on either end.
+#: Number of worst and of best views that are shown per method.
 SHOWN_VIEWS = 3
 
-#: Line colours of methods, in turn.
+#: Line colours of methods, repeated when there are more.
 COLORS = ("#8a949e", "#c9a227", "#c2703d", "#1f77d0", "#8e44ad", "#0b9a6d", "#c0392b", "#2c8fa3")
 
 
@@ -65,7 +65,7 @@ def write_page(path: Path, results: Mapping[str, Any], out: Path) -> None:
 
 
 def _style() -> str:
-    """That of the report of a run, with a few rules more."""
+    """The style sheet of the report of a run, with additional rules."""
     template = (Path(__file__).parent / "report_template.html").read_text(encoding="utf-8")
     style = template[template.index("<style>") : template.index("</style>")]
     return (

@@ -1,10 +1,10 @@
-"""``report.html``: what a run did and how good it is, in one file that opens without a network.
+"""``report.html``: the results and the quality of a run in one self-contained HTML file.
 
 In: a ``Report``, which names pictures and videos on disk. Out: one HTML page with before/after
 sliders, videos, the table of variants, a plot of the held-out views, the frame -> photo table and
-every setting. Pictures are embedded as WebP and videos as they are, up to ``MOST_BYTES``: fewer
-views then get a slider, and further videos are linked. The same inputs give the same bytes: times
-stay in ``timing.json``, which the page shows in a frame of its own.
+every setting. Pictures are embedded as WebP and videos unchanged, up to ``MOST_BYTES``; beyond it
+fewer views have a slider and further videos are linked. The same inputs give the same bytes: times
+are in ``timing.json``, which the page shows in an iframe.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from artifixer.runtime.files import write_bytes
 from artifixer.runtime.json_io import to_json
 from artifixer.runtime.media import read_image
 
-#: Upper limit of the file, and the share of it that pictures may take; videos get what is left.
+#: Maximum size of the file, and the fraction of it for pictures; videos get the rest.
 MOST_BYTES = 25_000_000
 PICTURE_SHARE = 0.5
 
-#: Views with sliders at most; evenly spaced ones are taken.
+#: Maximum number of views with a slider, evenly spaced.
 MOST_VIEWS = 24
 
 #: Quality of embedded pictures on WebP's scale to 100.
@@ -52,7 +52,7 @@ PICTURE_TITLES = {
     **VARIANT_TITLES,
 }
 
-#: Which picture stands on the right at first: the first of these that a view has.
+#: Picture that is shown on the right at first: the first of these that a view has.
 PREFERRED = ("artifixer3d_plus", "artifixer", "artifixer3d", "3dgut")
 
 #: Columns of the table of variants: field, heading, digits, whether larger is better.
@@ -82,36 +82,48 @@ PLOT_CAPTION = "PSNR in dB of the held-out photos in the order of the path"
 
 @dataclass(frozen=True)
 class ReportView:
-    """One view that the reader can compare. title: photo or frame. pictures: image files by names
-    of ``PICTURE_TITLES``, of one size.
-    """
+    """One view with a before/after slider."""
 
     title: str
+    """Name of the photo, or number of the frame."""
+
     pictures: Mapping[str, Path]
+    """Image files of one size by names of ``PICTURE_TITLES``."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything the page shows.
-
-    title: the capture's name. subtitle: one line under it. facts: (what, how) rows of "What was
-    done", the camera scale's source included. variants: quality by names of ``VARIANT_TITLES``;
-    empty without held-out photos. views: for the sliders. videos: (caption, file) in order; a file
-    whose name starts with ``side_by_side`` takes the whole width. frames: the photo that each frame
-    of the path stands at, or None. splats: files relative to the report. settings: any JSON data.
-    notes: warnings the reader should see.
-    """
+    """The content of the page."""
 
     title: str
+    """Name of the capture."""
+
     subtitle: str
+    """One line below the title."""
+
     facts: Sequence[tuple[str, str]]
+    """(name, value) rows of "What was done"."""
+
     variants: Mapping[str, VariantQuality]
+    """Quality by names of ``VARIANT_TITLES``; empty without held-out photos."""
+
     views: Sequence[ReportView]
+    """Views with sliders."""
+
     videos: Sequence[tuple[str, Path]]
+    """(caption, file); files whose name starts with ``side_by_side`` take the whole width."""
+
     frames: Sequence[str | None]
+    """For each frame of the path, the photo taken at its camera, or None."""
+
     splats: Sequence[str]
+    """Splat files relative to the report."""
+
     settings: Any
+    """JSON data."""
+
     notes: Sequence[str] = ()
+    """Warnings and remarks."""
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -214,7 +226,7 @@ def _videos(videos: Sequence[tuple[str, Path]], folder: Path, budget: int) -> st
 
 
 def _tiles(variants: Mapping[str, VariantQuality]) -> str:
-    """Headline figures: the best of our variants against the better of the renders."""
+    """Headline figures: the best variant, and its gains over the better of the renders."""
     ours = {
         name: variants[name]
         for name in PREFERRED[:3]
@@ -248,8 +260,8 @@ def _tiles(variants: Mapping[str, VariantQuality]) -> str:
 def _quality(variants: Mapping[str, VariantQuality]) -> str:
     if not any(quality.per_view for quality in variants.values()):
         return (
-            '<h2>Quality</h2><div class="card"><p>No photo was held out, so there is nothing to '
-            "compare the frames with.</p></div>"
+            '<h2>Quality</h2><div class="card"><p>No photo was held out, so the frames cannot be '
+            "compared with photos.</p></div>"
         )
     columns = [
         column
