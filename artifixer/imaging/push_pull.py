@@ -3,8 +3,9 @@ embedded model adds its colours to it (``video/finish.py``), and generated conte
 it as a baseline.
 
 In: renders, colour premultiplied on black, and their opacity. Out: colour; empty pixels have the
-colours of opaque ones, diffused. Push-pull: Gortler et al. 1996, section 3.4. Colours are not divided by
-opacity, for the reason in ``evaluation/inpainting``; only pixels of high opacity are sources.
+colours of opaque ones, diffused. Push-pull: Gortler et al. 1996, section 3.4. Colours are not
+divided by opacity, for the reason in ``evaluation/inpainting``; only pixels of high opacity are
+sources.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from artifixer.curation.sparse_splats import SparseConfig
 from artifixer.recipes.reconstruct import RECIPES as RECONSTRUCT
 from artifixer.splats.free_space import FreeSpaceConfig
 
-#: Fits for the pairs that the embedded model was trained on. Not in the paper: a free-space loss, at
-#: most one Gaussian per ten pixels, and removal of Gaussians that no photo shows.
+#: Fits for the pairs that the embedded model was trained on. Not in the paper: a free-space loss,
+#: at most one Gaussian per ten pixels, and removal of Gaussians that no photo shows.
 TINY_FITS = replace(
     RECONSTRUCT["tiny"],
     free_space=FreeSpaceConfig(weight=0.3),
