@@ -1,9 +1,9 @@
 """A render folder -> clean frames and a video in a folder, block by block, resumable.
 
-``OUT/`` holds ``frames/%05d.png``, written as they come, ``video.mp4``, ``timing.json`` and
-``log.txt``. A killed run continues with the same command and ends with the same frames: ``state/``
-holds for each block the input of the network's last call, which is repeated to refill the cache; no
-other call and no written frame is repeated. It is removed when the run is done.
+``OUT/`` holds ``frames/%05d.png``, written block by block, ``video.mp4``, ``timing.json`` and
+``log.txt``. The same command continues an interrupted run and ends with the same frames: ``state/``
+holds the input of the network's last call of each block. These calls are repeated to refill the
+cache; no other call is repeated, and no frame is written twice. ``state/`` is removed at the end.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from artifixer.video.memory_estimate import check_memory, default_plan
 from artifixer.video.model_files import default_dtype, load_model, locate_model
 from artifixer.video.teacher import TEACHER_FRAMES
 
-#: Its one stage; a folder belongs to one set of settings, so that the stage has no key.
+#: Its one stage. A folder has one set of settings, so the stage has no key.
 ENHANCE = StageFiles("enhance", ("frames", "video.mp4", "timing.json"), ("state",))
 
 
@@ -51,7 +51,7 @@ class EnhanceJob:
     """Name or path."""
     config: EnhanceConfig
     references: int = REFERENCE_COUNT
-    """At most this many of the folder's reference photos."""
+    """Maximum number of the folder's reference views."""
     fps: float = 24.0
     """Frames per second of the video."""
     device: str = "cpu"
@@ -165,7 +165,7 @@ def chosen_references(folder: RenderFolder, count: int) -> list[View]:
 
 
 def timing(report: EnhanceReport, frames: int) -> dict[str, object]:
-    """What timing.json says of a run."""
+    """The content of timing.json."""
     return {
         "frames": frames,
         "model_size": f"{report.width}x{report.height}",
@@ -194,7 +194,7 @@ def write_video(path: Path, frames: Path, count: int, fps: float) -> None:
 
 
 def _identity(folder: RenderFolder, chosen: list[View], files: ModelFiles) -> dict[str, object]:
-    """Which inputs: changed renders, cameras, references or weights belong to another run."""
+    """The identity of the inputs: renders, cameras, references and weights."""
     images = [
         folder.path / kind / f"{index:05d}.png"
         for kind in ("rgb", "opacity")
@@ -208,7 +208,7 @@ def _identity(folder: RenderFolder, chosen: list[View], files: ModelFiles) -> di
 
 
 def _settings(job: EnhanceJob) -> dict[str, object]:
-    """What else decides about the frames and the video."""
+    """The settings that frames and video depend on."""
     config = asdict(replace(job.config, overlap=None))
     return {
         "config": config,

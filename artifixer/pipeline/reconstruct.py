@@ -55,7 +55,7 @@ from artifixer.splats.render import Renders, render
 from artifixer.splats.render_folder import to_uint8, write_render_folder
 from artifixer.splats.splats import Splats
 
-#: Rows of the preview picture.
+#: Number of rows of the preview picture.
 PREVIEW_VIEWS = 4
 
 #: Its stages; a run folder belongs to one set of settings, so that none of them has a key.
@@ -81,7 +81,7 @@ class ReconstructionJob:
     warm_start: Path | None = None
     """A splat file to continue from."""
     export: tuple[str, ...] = ()
-    """Names of ``files.EXPORTS``: formats in which the splats are written as well."""
+    """Further formats of the splats, names of ``files.EXPORTS``."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class ReconstructionResult:
 def reconstruct_capture(
     job: ReconstructionJob, out: Path, overwrite: bool = False
 ) -> ReconstructionResult:
-    """Run the whole job into the folder ``out``; calling it again with the same job continues, or
-    returns at once when all is done.
+    """Run the whole job in the folder ``out``; the same call continues an interrupted job, and
+    returns at once when it is done.
 
     Raises ``InputError`` for a bad capture or a folder that belongs to another job, ``Stopped``
     after SIGTERM.
@@ -106,7 +106,7 @@ def reconstruct_capture(
     check_output(job.choice.capture, out)
     inputs = {**identify(job.choice.capture), **_input_files(job)}
     capture = None
-    if brings_poses(job.choice.capture):  # what is wrong with it shows before anything is written
+    if brings_poses(job.choice.capture):  # errors in it are found before anything is written
         capture = load_capture(job.choice, work_folder=None, cache_folder=out / CACHE)
     with (
         _open_run(job, inputs, out, overwrite) as run,
@@ -131,7 +131,7 @@ def reconstruct_capture(
 
 
 def initial_splats(job: ReconstructionJob, capture: LoadedCapture) -> tuple[Splats, float]:
-    """Where the fit starts, and the scene's extent in world units."""
+    """The initial splats, and the scene's extent in world units."""
     scene, config = capture.scene, job.config
     cameras = [scene.cameras[i] for i in capture.training]
     if job.initial_points is not None:
@@ -155,13 +155,13 @@ def initial_splats(job: ReconstructionJob, capture: LoadedCapture) -> tuple[Spla
 def view_quality(
     splats: Splats, photos: Sequence[Photo], cameras: Sequence[Cameras]
 ) -> Iterator[tuple[RenderQuality, Renders]]:
-    """Render each photo's camera and compare, both at 8 bit."""
+    """Render at each photo's camera, and compare render and photo, both at 8 bit."""
     for photo, camera in zip(photos, cameras, strict=True):
         with torch.no_grad():
             renders = render(splats, camera.to(splats.means.device))
         prediction = to_uint8(renders.rgb[0]).to(torch.float32) / 255
         target, mask = photo.pixels(), photo.weights()
-        if mask is not None:  # what is masked is black in both, so SSIM's windows do not see it
+        if mask is not None:  # masked pixels are black in both, so that SSIM's windows agree there
             prediction, target = prediction * mask[..., None], target * mask[..., None]
         yield (
             RenderQuality(
@@ -194,9 +194,8 @@ def _input_files(job: ReconstructionJob) -> dict[str, str]:
 
 
 def read_photos(capture: LoadedCapture) -> None:
-    """Decode and resize every photo of the split once, with its mask, so that a damaged one is
-    found now and not after the reconstruction. Raises ``InputError`` where all that trains is
-    masked.
+    """Decode and resize every photo of the split with its mask, so that damaged files are found
+    before the reconstruction. Raises ``InputError`` when the training photos are masked completely.
     """
     counts = []
     for index in (*capture.training, *capture.heldout):
@@ -244,7 +243,7 @@ def _fit(
     capture: LoadedCapture,
     progress: Progress,
 ) -> None:
-    """The long stage: kept, continued from its checkpoint, or begun."""
+    """Fit the splats: skip the stage if it is done, or continue from its checkpoint."""
 
     def work(bar: ProgressBar) -> None:
         with run.discarded_on_bad_input():
@@ -277,7 +276,7 @@ def _fit(
 def _export(
     run: RunFolder, job: ReconstructionJob, splats: Splats, origin: Origin, progress: Progress
 ) -> None:
-    """The splats in the formats that the user asked for; formats of earlier calls stay, as the
+    """Write the splats in the requested formats; files of earlier calls are kept, because the
     splats are the same.
     """
     if job.export and not run.is_done("export", list(job.export)):
@@ -290,7 +289,7 @@ def _export(
 def _evaluate(
     run: RunFolder, capture: LoadedCapture, splats: Splats, device: str, bar: ProgressBar
 ) -> None:
-    """Quality of both halves, held-out renders, preview and cameras on disk."""
+    """Write the quality of training and held-out views, held-out renders, preview and cameras."""
     scene = capture.scene
     splats = splats.map(lambda tensor: tensor.to(device))
     quality: dict[str, list[RenderQuality]] = {"train": [], "heldout": []}

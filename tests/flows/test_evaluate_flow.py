@@ -454,7 +454,7 @@ def test_bad_input_is_one_line(
     assert "nothing to evaluate" in refused(
         capsys, "nerfbusters", data, "--out", out, "--variants", "none", "--scenes", "art"
     )
-    assert "the name is taken" in refused(
+    assert "the name is in use" in refused(
         capsys, "nerfbusters", data, "--out", out, *alone, f"artifixer={mine}"
     )
     assert "--views: does not apply to nerfbusters" in refused(
