@@ -22,9 +22,9 @@ from artifixer.imaging.push_pull import fill_empty
 #: 1 % of their amplitude.
 SIGMA_EMPTY = 0.5
 
-#: In opaque pixels: one pixel for cells of 8. It rounds off the borders of the tokens and keeps the
+#: In opaque pixels: 1.5 pixels for cells of 8. It rounds off the borders of the tokens and keeps
 #: finer changes, from which splats gain that are fitted to the frames (docs/benchmarks.md).
-SIGMA_OPAQUE = 0.125
+SIGMA_OPAQUE = 0.1875
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class FinishConfig:
     smooth_cells: int = 0
     """Keep the model's colours and no detail of its own: the result is the push-pull fill of the
     render plus the difference between the frame and this fill, smoothed over cells of this many
-    pixels, over a quarter of that where the render is opaque. 0 keeps the frame. For models that
-    invent no detail, whose frames show the grid of their tokens."""
+    pixels, over 3/8 of that where the render is opaque. 0 keeps the frame. For models that invent
+    no detail, whose frames show the grid of their tokens."""
 
     def __post_init__(self) -> None:
         assert 0 <= self.strength <= 1, f"strength {self.strength}, expected 0 to 1"
