@@ -346,7 +346,7 @@ def _frame_table(frames: Sequence[str | None]) -> str:
     rows = "".join(
         f"<tr><td>{index:05d}</td><td>{_escaped(photo)}</td></tr>" for index, photo in stops
     )
-    text = f"{len(stops)} of the {len(frames)} frames stand exactly where a photo was taken."
+    text = f"{len(stops)} of the {len(frames)} frames are at exactly the camera of a photo."
     table = f'<div class="wide"><table><tr><th>frame</th><th>photo</th></tr>{rows}</table></div>'
     details = (
         f"<details><summary>Which frame is which photo</summary>{table}</details>" if stops else ""
