@@ -7,6 +7,7 @@ from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.pairs.pair import TrainingPair
+from artifixer.scenes.scale import ScaleKind
 
 #: Pairs made by formula, and how much of their renders is opaque.
 MADE_PAIRS, MADE_COVERAGE = 4, 0.6
@@ -15,14 +16,21 @@ MADE_PAIRS, MADE_COVERAGE = 4, 0.6
 class MadePairs:
     """Pairs of moving patterns, whose renders lack the right side of each frame."""
 
-    def __init__(self, size: tuple[int, int], frames: int, views: int) -> None:
-        self.pairs = [_made_pair(number, size, frames, views) for number in range(MADE_PAIRS)]
+    def __init__(
+        self, size: tuple[int, int], frames: int, views: int, camera_scale_kind: ScaleKind
+    ) -> None:
+        self.pairs = [
+            _made_pair(number, size, frames, views, camera_scale_kind)
+            for number in range(MADE_PAIRS)
+        ]
 
     def pair(self, index: int) -> TrainingPair:
         return self.pairs[index % len(self.pairs)]
 
 
-def _made_pair(number: int, size: tuple[int, int], frames: int, views: int) -> TrainingPair:
+def _made_pair(
+    number: int, size: tuple[int, int], frames: int, views: int, camera_scale_kind: ScaleKind
+) -> TrainingPair:
     width, height = size
 
     def cameras(count: int) -> Cameras:
@@ -59,4 +67,5 @@ def _made_pair(number: int, size: tuple[int, int], frames: int, views: int) -> T
         pictures(views),
         cameras(views),
         camera_scale=1.0,
+        camera_scale_kind=camera_scale_kind,
     )

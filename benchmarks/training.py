@@ -131,7 +131,7 @@ def measure(case: Case) -> Measured | str:
     loop = replace(recipe.loop(case.stage), minutes=None, accumulation=1)
     pairs: PairSource
     if case.folder is None:
-        pairs = MadePairs(case.size, case.frames, case.views)
+        pairs = MadePairs(case.size, case.frames, case.views, recipe.model.camera_scale)
     else:
         pairs = OrderedPairs(open_pairs(case.folder), loop.seed, loop.batch)
     clock = time.process_time if device.type == "cpu" and case.threads == 1 else time.perf_counter

@@ -115,3 +115,10 @@ def test_benchmarks_end_with_the_exit_codes_of_the_program(
 def test_a_bug_in_a_benchmark_is_not_hidden(monkeypatch) -> None:
     with pytest.raises(ZeroDivisionError):
         benchmark("exit_codes", monkeypatch).exit_code_of(lambda: 1 / 0)
+
+
+def test_speed_of_training_is_measured_on_made_pairs(monkeypatch) -> None:
+    """The pairs lacked the kind of their camera scale, and the benchmark ended with a traceback."""
+    pairs = benchmark("synthetic_pairs", monkeypatch).MadePairs((32, 16), 5, 2, "median_depth")
+    pair = pairs.pair(5)
+    assert (pair.camera_scale_kind, pair.frames, pair.views) == ("median_depth", 5, 2)
