@@ -197,5 +197,5 @@ def test_bad_input_is_one_line(
 
 
 def test_models_without_diagnostics_are_refused(models: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no meaning without --diagnostics"):
+    with pytest.raises(InputError, match="needs --diagnostics"):
         evaluate(config(models, tmp_path / "out", diagnostics=False))
