@@ -187,7 +187,8 @@ def test_validation_samples_as_enhance_does(sampler: str) -> None:
     is_teacher = sampler == "teacher"
     model, renders, references = made_model(), made_renders(13, 24, 16), made_references(2)
     photos = [
-        np.ascontiguousarray(np.resize(reference.photo, (16, 24, 3))) for reference in references
+        np.ascontiguousarray(np.resize(reference.photo.read(), (16, 24, 3)))
+        for reference in references
     ]
     cameras, views = made_cameras(13, 24, 16), made_cameras(2, 24, 16)
     pair = TrainingPair(
