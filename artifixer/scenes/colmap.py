@@ -34,7 +34,6 @@ from artifixer.scenes.photo_files import (
     LARGEST_INTRINSIC,
     LARGEST_POSITION,
     LARGEST_SIZE,
-    LEAST_GOOD_FRACTION,
     SMALLEST_FOCAL_LENGTH,
     FittedView,
     cameras_are_upright,
@@ -46,8 +45,8 @@ from artifixer.scenes.photo_files import (
     shorter,
 )
 from artifixer.scenes.photo_names import PhotoNames, renamed_note, unlisted_note
-from artifixer.scenes.point_cloud import read_points
-from artifixer.scenes.scene import Photo, Scene, SparsePoints
+from artifixer.scenes.point_cloud import read_points, usable_points
+from artifixer.scenes.scene import Photo, Scene, SparsePoints, exact_viewmats_of
 
 #: Points and images belong together when the images confirm this share of the points' tracks.
 LEAST_AGREEING_TRACKS = 0.5
@@ -345,6 +344,7 @@ def load(capture: Path, model_folder: Path, upright: Collection[Path] | None = N
         notes=notes + remarks,
         lost_photos=lost,
         origin=origin,
+        exact_viewmats=exact_viewmats_of([view.camera for view in views], origin),
     )
 
 
@@ -366,8 +366,10 @@ def _points(
     ``origin``; and remarks on them."""
     beside = model.folder / "points3D.ply"
     if (model.points is None or not len(model.points.ids)) and is_regular(beside):
-        points = SparsePoints.without_tracks(*read_points(beside, origin))
-        return points, (f"{len(points):,} points of {beside.name}, which tells no observations",)
+        cloud = read_points(beside, origin)
+        points = SparsePoints.without_tracks(cloud.xyz, cloud.rgb)
+        remark = f"{len(points):,} points of {beside.name}, which tells no observations"
+        return points, (remark, *cloud.notes)
     if model.points is None:
         return None, (f"{model.folder} has no points3D file: no sparse points",)
     points = _sparse_points(model.points, images, views, origin)
@@ -671,18 +673,9 @@ def _agreeing(
         raise InputError(
             f"{path}: point {ids[:-1][ids[1:] == ids[:-1]][0]} occurs twice; expected unique ids"
         )
-    good = (np.abs(points.xyz) <= LARGEST_POSITION).all(axis=1)
+    good, remarks = usable_points(path, points.xyz)
     if not good.all():
-        bad = int((~good).sum())
-        if bad > (1 - LEAST_GOOD_FRACTION) * len(good):
-            raise InputError(
-                f"{path}: {bad} of {len(good)} points have positions that are not numbers of at "
-                f"most {LARGEST_POSITION:g}"
-            )
-        notes += (
-            f"{path.name}: {bad} of {len(good)} points are left out: their positions are not "
-            f"numbers of at most {LARGEST_POSITION:g}",
-        )
+        notes += remarks
         points = _chosen(points, good)
     observed = np.concatenate([np.zeros(0, np.int64), *(image.point_ids for image in images)])
     claimed = int((observed >= 0).sum())

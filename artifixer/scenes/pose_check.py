@@ -102,7 +102,7 @@ def check_poses(scene: Scene, *, read_photos: bool = True) -> list[PoseProblem]:
     by_photos = _by_photos(scene, poses, pairs)
     if by_photos == []:
         return []
-    by_points = _by_points(seen) if seen else []
+    by_points = _by_points(scene, seen) if seen else []
     if by_photos is None or any(problem.is_certain for problem in by_points):
         return by_points
     return by_photos
@@ -181,14 +181,28 @@ class _Poses:
 
     @staticmethod
     def of(scene: Scene) -> _Poses:
-        world = [to_world(camera.to("cpu"), scene.origin) for camera in scene.cameras]
-        given = torch.cat([camera.viewmats for camera in world]).numpy()
+        given = scene.exact_viewmats
+        if given is None:
+            world = [to_world(camera.to("cpu"), scene.origin) for camera in scene.cameras]
+            given = torch.cat([camera.viewmats for camera in world]).numpy()
         changes = conventions(scene.format)
         return _Poses(given, {name: change(given) for name, change in changes.items()})
 
 
 def _looks_like(name: str, evidence: str) -> PoseProblem:
     return PoseProblem(f"the poses look like {name}: {evidence}; convert them", is_certain=True)
+
+
+def _doubt(scene: Scene, evidence: str, others: str) -> PoseProblem:
+    """A contradiction between the poses and ``others`` that no known convention explains."""
+    own = "world_to_camera in OpenCV axes (+y down, +z forward)"
+    if scene.format != "colmap":
+        own = "camera_to_world in OpenGL axes (+y up, -z forward)"
+    return PoseProblem(
+        f"{evidence}: poses and {others} do not belong together, or the poses are of another "
+        f"convention; export them as {own}, or give a folder with the photos alone to have their "
+        "poses found"
+    )
 
 
 # Tracks -------------------------------------------------------------------------------------------
@@ -290,7 +304,7 @@ def _is_clear(seen: Mapping[str, float]) -> bool:
     return max(rivals) < POINT_RIVAL * seen[""]
 
 
-def _by_points(seen: Mapping[str, float]) -> list[PoseProblem]:
+def _by_points(scene: Scene, seen: Mapping[str, float]) -> list[PoseProblem]:
     """Where photos do not name a convention."""
     others = {name: share for name, share in seen.items() if name}
     names = sorted(others, key=lambda name: -others[name])
@@ -300,12 +314,7 @@ def _by_points(seen: Mapping[str, float]) -> list[PoseProblem]:
         evidence = f"with those a camera sees {best:.0%} of the points, as given {seen['']:.1%}"
         return [_looks_like(" or ".join(likely[:2]), evidence)]
     if seen[""] < UNSEEN:
-        return [
-            PoseProblem(
-                f"a camera sees {seen['']:.1%} of the points on average: cameras and points do not "
-                "belong together, or the poses are of another convention"
-            )
-        ]
+        return [_doubt(scene, f"a camera sees {seen['']:.1%} of the points on average", "points")]
     return []
 
 
@@ -344,9 +353,10 @@ def _by_photos(
     if matches < DOUBT_MATCHES or len(pairs) < DOUBT_PAIRS:
         return None
     return [
-        PoseProblem(
-            f"only {given:.0%} of the matches between {count} agree with the poses: poses and "
-            "photos do not belong together, or the poses are of another convention"
+        _doubt(
+            scene,
+            f"only {given:.0%} of the matches between {count} agree with the poses",
+            "photos",
         )
     ]
 

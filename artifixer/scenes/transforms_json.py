@@ -47,7 +47,7 @@ from artifixer.scenes.photo_files import (
 )
 from artifixer.scenes.photo_names import PhotoNames, renamed_note
 from artifixer.scenes.point_cloud import read_points
-from artifixer.scenes.scene import Photo, Scene, SparsePoints, Split
+from artifixer.scenes.scene import Photo, Scene, SparsePoints, Split, exact_viewmats_of
 
 FILE_NAME = "transforms.json"
 
@@ -67,6 +67,10 @@ RIGID_TOLERANCE = 1e-3
 
 #: Fields of view (radians) closer than this to 0 or pi are mistakes.
 SMALLEST_ANGLE = 1e-2
+
+#: Pixels of photos are square; two fields of view that give pixels more oblong than this belong to
+#: different picture formats.
+LARGEST_PIXEL_ASPECT = 1.1
 
 #: Values of ``camera_model`` and the lens they mean. Perspective models differ only in which
 #: coefficients are present.
@@ -199,29 +203,33 @@ def _scene(capture: Path, files: Sequence[Path], faces: int | None) -> Scene:
     recent = functools.lru_cache(maxsize=2)(read_image)  # panoramas, for their faces
     are_upright = _cameras_are_upright(capture, listed, path)
     views: list[FittedView] = []
+    used: list[_Listed] = []
     for entry in listed:
         if not entry.path.is_file():
             continue
         check_may_read(entry.path)
         try:
             views += _views(entry, are_upright, faces or DEFAULT_FACES, recent)
+            used.append(entry)
         except InputError as error:
             broken[entry.name] = str(error)
-    notes += check_broken(broken, count, path)
+    notes += check_broken(broken, count, path) + _lens_note(used, path)
     photos = tuple(view.photo for view in views)
     whole = _read(path)[0]
     origin = camera_origin([view.camera for view in views])
+    points, remarks = _points(capture, whole, origin)
     return Scene(
         name=capture.resolve().name,
         format="transforms_json",
         photos=photos,
         cameras=tuple(to_local(view.camera, origin) for view in views),
-        points=_points(capture, whole, origin),
+        points=points,
         splits=_panorama_splits(listed, photos) or _splits(capture, whole, photos),
         applied_transform=_applied_transform(whole),
-        notes=notes,
+        notes=notes + remarks,
         lost_photos=(*lost, *broken),
         origin=origin,
+        exact_viewmats=exact_viewmats_of([view.camera for view in views], origin),
     )
 
 
@@ -367,7 +375,7 @@ def _cameras_are_upright(capture: Path, listed: Sequence[_Listed], path: Path) -
     if not turned:
         return False
     origin = camera_origin([camera for _, camera in turned])
-    points = _points(capture, _read(path)[0], origin)
+    points, _ = _points(capture, _read(path)[0], origin)
     if points is None or not len(points):
         return False
     chosen = np.linspace(0, len(points) - 1, min(len(points), POINTS_COMPARED)).astype(int)
@@ -490,12 +498,11 @@ class _Intrinsics:
             fy = _focal_length(scope, "fl_y") if scope.has("fl_y") else fx
         else:
             fx = _focal_length_of_angle(scope, "camera_angle_x", width)
-            fy = (
-                _focal_length_of_angle(scope, "camera_angle_y", height)
-                if scope.has("camera_angle_y")
-                else fx
-            )
-        model = _lens(frame if frame.has("camera_model") or frame.has("is_fisheye") else whole)
+            fy = fx
+            if scope.has("camera_angle_y"):
+                fy = _focal_length_of_angle(scope, "camera_angle_y", height)
+                _check_square_pixels(scope, fx, fy)
+        model = _lens(_lens_scope(frame, whole))
         used = DISTORTION_NAMES[:4] if model == "fisheye" else DISTORTION_NAMES
         coefficients = {name: _coefficient(frame, whole, name) for name in used}
         intrinsics = _Intrinsics(
@@ -586,6 +593,47 @@ def _focal_length_of_angle(scope: _Entry, key: str, side: int) -> float:
     return max(side / 2 / math.tan(angle / 2), SMALLEST_FOCAL_LENGTH)
 
 
+def _check_square_pixels(scope: _Entry, fx: float, fy: float) -> None:
+    """Raises InputError for fields of view along x and y that do not fit the photo's sides."""
+    aspect = max(fx / fy, fy / fx)
+    if aspect > LARGEST_PIXEL_ASPECT:
+        shape = ("high", "wide") if fx > fy else ("wide", "high")
+        raise scope.error(
+            "camera_angle_y",
+            f"one that fits camera_angle_x: the two give pixels {aspect:.3g} times as {shape[0]} "
+            f"as {shape[1]} (focal lengths {fx:.5g} and {fy:.5g} pixels); leave camera_angle_y out "
+            "if the pixels are square, or write fl_x and fl_y if they are not",
+        )
+
+
+def _lens_note(listed: Sequence[_Listed], source: Path) -> tuple[str, ...]:
+    """One line about photos of a fisheye lens that has no distortion coefficients: calibrated ones
+    have some, and the name may be a mistake.
+    """
+    ideal = [entry for entry in listed if _is_ideal_fisheye(entry.frame, entry.whole)]
+    if not ideal:
+        return ()
+    count = f"{len(ideal)} photos have" if len(ideal) > 1 else f"{ideal[0].name} has"
+    return (
+        f"{source.name}: {count} a fisheye lens without distortion coefficients (k1 to k4) and "
+        "are read as of an ideal fisheye, whose radius grows with the angle; write PINHOLE where "
+        "straight lines are straight in the photos",
+    )
+
+
+def _is_ideal_fisheye(frame: _Entry, whole: _Entry) -> bool:
+    if _is_equirectangular(frame, whole):
+        return False
+    return _lens(_lens_scope(frame, whole)) == "fisheye" and not any(
+        _coefficient(frame, whole, name) for name in DISTORTION_NAMES[:4]
+    )
+
+
+def _lens_scope(frame: _Entry, whole: _Entry) -> _Entry:
+    """Where the lens is named: in the frame or for the whole file."""
+    return frame if frame.has("camera_model") or frame.has("is_fisheye") else whole
+
+
 def _lens(scope: _Entry) -> LensModel:
     if scope.has("camera_model"):
         name = scope.values["camera_model"]
@@ -604,16 +652,24 @@ def _lens(scope: _Entry) -> LensModel:
 # What stands beside the frames --------------------------------------------------------------------
 
 
-def _points(capture: Path, whole: _Entry, origin: Origin) -> SparsePoints | None:
+def _points(
+    capture: Path, whole: _Entry, origin: Origin
+) -> tuple[SparsePoints | None, tuple[str, ...]]:
+    """The points of the PLY file that ``whole`` names, else of ``sparse_pc.ply``; and remarks."""
     listed = whole.values.get("ply_file_path")
     if listed is None:
         path = capture / "sparse_pc.ply"
-        return SparsePoints.without_tracks(*read_points(path, origin)) if is_regular(path) else None
-    if not isinstance(listed, str):
+        if not is_regular(path):
+            return None, ()
+    elif isinstance(listed, str):
+        path = path_inside(capture, listed, whole.source)
+        if not path.exists():
+            remark = f"{whole.source.name} names {listed[:80]}, which does not exist"
+            return None, (f"{remark}: no sparse points",)
+    else:
         raise whole.error("ply_file_path", "the path of a PLY file")
-    return SparsePoints.without_tracks(
-        *read_points(path_inside(capture, listed, whole.source), origin)
-    )
+    cloud = read_points(path, origin)
+    return SparsePoints.without_tracks(cloud.xyz, cloud.rgb), cloud.notes
 
 
 def _applied_transform(whole: _Entry) -> Float[Tensor, "3 4"] | None:

@@ -475,12 +475,18 @@ def test_points_in_a_ply_beside_the_model_are_used(tmp_path, keep_empty_list):
     header = "ply\nformat ascii 1.0\nelement vertex 2\n"
     header += "".join(f"property float {axis}\n" for axis in "xyz")
     header += "".join(f"property uchar {c}\n" for c in ("red", "green", "blue")) + "end_header\n"
-    (folder / "points3D.ply").write_text(header + "1 2 3 10 20 30\n4 5 6 40 50 60\n")
+    rows = "1 2 3 10 20 30\n4 5 6 40 50 60\n"
+    (folder / "points3D.ply").write_text(header + rows)
     scene = _load(tmp_path)
     assert scene.points is not None and not scene.points.has_tracks
     assert scene.points.xyz.tolist() == [[1, 2, 3], [4, 5, 6]]
     assert scene.points.rgb.tolist() == [[10, 20, 30], [40, 50, 60]]
     assert any("2 points of points3D.ply" in note for note in scene.notes)
+    header = header.replace("vertex 2", "vertex 3")
+    (folder / "points3D.ply").write_text(header + "1 nan 3 1 2 3\n" + rows)
+    again = _load(tmp_path)
+    assert again.points is not None and torch.equal(again.points.xyz, scene.points.xyz)
+    assert any("points3D.ply: 1 of 3 points are left out" in note for note in again.notes)
 
 
 def test_points_of_another_model_are_used_without_tracks(tmp_path):

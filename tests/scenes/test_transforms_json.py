@@ -19,6 +19,7 @@ from capture_files import (
     write_transforms,
 )
 
+from artifixer.pipeline.inspect_capture import inspect_scene
 from artifixer.runtime.errors import InputError
 from artifixer.scenes import colmap, transforms_json
 from artifixer.scenes.scene import Scene
@@ -177,6 +178,29 @@ def test_point_clouds_beside_the_file(tmp_path, listed):
     assert not scene.points.has_tracks
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_capture_with_one_nan_point_is_read_with_a_note(tmp_path, listed):
+    """It was refused."""
+    name = "points.ply" if listed else "sparse_pc.ply"
+    header = "ply\nformat ascii 1.0\nelement vertex 3\n"
+    header += "".join(f"property float {axis}\n" for axis in "xyz") + "end_header\n"
+    (tmp_path / name).write_text(header + "1 2 3\nnan 2 3\n4 5 6\n")
+    content = transforms_content() | ({"ply_file_path": name} if listed else {})
+    scene = _load(tmp_path, content)
+    assert scene.points.xyz.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert [note for note in scene.notes if "1 of 3 points are left out" in note]
+    assert inspect_scene(scene).notes == scene.notes
+
+
+def test_a_capture_without_its_listed_points_is_read_with_a_note(tmp_path):
+    """It was refused, though a COLMAP model without points is not."""
+    scene = _load(tmp_path, transforms_content() | {"ply_file_path": "absent.ply"})
+    assert scene.points is None
+    assert scene.notes == (
+        "transforms.json names absent.ply, which does not exist: no sparse points",
+    )
+
+
 def test_points_without_colours_are_grey(tmp_path):
     _write_points(tmp_path / "sparse_pc.ply", colours=False)
     assert _load(tmp_path, transforms_content()).points.rgb.unique().tolist() == [128]
@@ -330,7 +354,6 @@ def test_one_bad_frame_of_three_is_left_out_and_named_and_of_two_is_refused(
         ({"applied_transform": [[1]]}, "expected a matrix of 3x4 or 4x4"),
         ({"applied_scale": "big"}, "expected a finite number"),
         ({"ply_file_path": "../points.ply"}, "leaves the capture's folder"),
-        ({"ply_file_path": "absent.ply"}, "expected a PLY file with points"),
         ({"ply_file_path": 3}, "expected the path of a PLY file"),
         ({"train_filenames": "images/000.png"}, "expected a list of photos"),
         ({"fl_x": None}, "expected a focal length in pixels"),
@@ -407,6 +430,35 @@ def test_fisheye_lenses_under_their_other_names_are_read(tmp_path, model):
         _load(tmp_path, transforms_content() | {"camera_model": model}).cameras[0].model
         == "fisheye"
     )
+
+
+@pytest.mark.parametrize(
+    "lens",
+    [{"camera_model": "FISHEYE"}, {"camera_model": "opencv_fisheye"}, {"is_fisheye": True}],
+)
+def test_fisheye_lenses_without_coefficients_are_told(tmp_path, lens):
+    """Photos of an ordinary lens under such a name are read 1.4 pixels off at 160, in silence."""
+    scene = _load(tmp_path, transforms_content() | lens)
+    (note,) = [note for note in scene.notes if "ideal fisheye" in note]
+    assert note.startswith("transforms.json: 3 photos have a fisheye lens without distortion")
+    for k1 in ({"k1": 0.01}, {"k4": 0.01}):
+        scene = _load(tmp_path, transforms_content() | lens | k1)
+        assert not any("ideal fisheye" in note for note in scene.notes)
+
+
+def test_fields_of_view_of_oblong_pixels_are_refused(tmp_path):
+    """The vertical angle of another picture format stretched everything by a third, in silence."""
+    angle = 2 * math.atan(WIDTH / 2 / 64)
+    content = {"frames": transforms_content()["frames"], "camera_angle_x": angle}
+    message = "pixels 1.33 times as high as wide.*leave camera_angle_y out"
+    with pytest.raises(InputError, match=message):
+        _load(tmp_path, content | {"camera_angle_y": angle})
+    scene = _load(tmp_path, content)
+    assert scene.cameras[0].Ks[0, 0, 0] == scene.cameras[0].Ks[0, 1, 1] == 64
+    right = {"camera_angle_y": 2 * math.atan(HEIGHT / 2 / 62)}
+    assert _load(tmp_path, content | right).cameras[0].Ks[0, 1, 1] == pytest.approx(62)
+    oblong = {"fl_x": 64.0, "fl_y": 48.0}  # said in so many words
+    assert _load(tmp_path, content | oblong).cameras[0].Ks[0, 1, 1] == 48
 
 
 @pytest.mark.parametrize("same", [True, False])
