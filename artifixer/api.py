@@ -30,8 +30,8 @@ from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.seeds import generator
 from artifixer.scenes import formats
-from artifixer.scenes.photo_files import resize_scene
 from artifixer.scenes.references import select_references
+from artifixer.scenes.resize_scene import resize_scene
 from artifixer.scenes.scene import Scene
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
 from artifixer.splats.reconstruct import IterationReport, TrainingViews

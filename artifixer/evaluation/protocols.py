@@ -43,7 +43,9 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular, read_whole
 from artifixer.runtime.json_io import as_object, read_json
 from artifixer.runtime.media import image_size
-from artifixer.scenes import colmap, dl3dv
+from artifixer.scenes import dl3dv
+from artifixer.scenes.colmap_files import read_model
+from artifixer.scenes.colmap_folders import find_model
 from artifixer.scenes.formats import brings_poses, find_format, load_scene
 from artifixer.scenes.scene import Scene, Split
 from artifixer.scenes.splits import FEWEST_TRAINING_VIEWS, choose_split
@@ -303,12 +305,12 @@ def _listed_views(folder: Path) -> tuple[dict[str, dict[str, Any]], PointCloud |
         return {
             photo: {**shared, **frame} for photo, frame in _frames(whole, str(path)).items()
         }, None
-    model_folder = colmap.find_model(folder)
+    model_folder = find_model(folder)
     if model_folder is None:
         raise InputError(
             f"{folder}: has neither transforms.json nor a COLMAP model in sparse/0, expected one"
         )
-    return camera_entries(colmap.read_model(model_folder))
+    return camera_entries(read_model(model_folder))
 
 
 #: Keys of a transforms file that may stand in the file or in each frame.

@@ -26,7 +26,7 @@ from artifixer.scenes.formats import (
     masks_note,
     readable,
 )
-from artifixer.scenes.panoramas import check_faces
+from artifixer.scenes.panorama_faces import check_faces
 from artifixer.scenes.photo_files import check_broken, unread_note
 from artifixer.scenes.pose_check import check_poses
 from artifixer.scenes.scale import observed_depths

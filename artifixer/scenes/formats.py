@@ -13,7 +13,15 @@ from pathlib import Path
 
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
-from artifixer.scenes import colmap, panoramas, photos, split_file, transforms_json, video_file
+from artifixer.scenes import (
+    colmap,
+    colmap_folders,
+    panoramas,
+    photos,
+    split_file,
+    transforms_json,
+    video_file,
+)
 from artifixer.scenes.panoramas import PanoramaConfig
 from artifixer.scenes.photo_files import unread_note
 from artifixer.scenes.scene import Photo, Scene
@@ -80,7 +88,7 @@ FORMATS = (
     Format(
         "colmap",
         "a COLMAP model in sparse/0, sparse or the folder itself",
-        colmap.find_model,
+        colmap_folders.find_model,
         lambda capture, model, effort: _colmap(capture, model, effort),
     ),
     Format(
@@ -98,7 +106,7 @@ FORMATS = (
     Format(
         "colmap",
         "a COLMAP model in colmap/sparse/0",
-        colmap.find_nerfstudio_model,
+        colmap_folders.find_nerfstudio_model,
         lambda capture, model, effort: _colmap(capture, model, effort),
     ),
     Format(
@@ -220,7 +228,7 @@ def readable(capture: Path) -> Iterator[None]:
 def _colmap(capture: Path, model: Path, effort: Effort) -> Scene:
     """The COLMAP model that the user chose, or ``model``."""
     if effort.sparse_model is not None:
-        model = colmap.numbered_model(capture, model, effort.sparse_model)
+        model = colmap_folders.numbered_model(capture, model, effort.sparse_model)
     return colmap.load(capture, model)
 
 

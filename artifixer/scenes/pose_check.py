@@ -16,7 +16,7 @@ convention once it is tried.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,9 @@ from jaxtyping import Float
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import points_to_world, to_world
+from artifixer.scenes.match_geometry import ROTATION_PAIRS, agreement, shows_no_parallax
 from artifixer.scenes.photo_matches import PairMatches, match_photos
+from artifixer.scenes.pose_conventions import conventions
 from artifixer.scenes.scene import Scene, SparsePoints
 
 #: Formats whose poses were found or made here; those of others are somebody else's.
@@ -45,21 +47,11 @@ POINT_RIVAL, POINT_FACTOR = 0.3, 0.1
 #: Conventions that see nearly as many points as the best one cannot be told from it.
 POINT_TIE = 0.9
 
-#: Distance from the epipolar line in pixels of the small pictures at which a match agrees.
-EPIPOLAR_PIXELS = 1.5
-
 #: Shares of agreeing matches: of poses that are not questioned, and of a convention that is named.
 LEAST_AGREEMENT, NAMED_AGREEMENT = 0.6, 0.85
 
 #: Matches and pairs from which photos alone contradict poses without naming a convention.
 DOUBT_MATCHES, DOUBT_PAIRS = 150, 4
-
-#: Rays of a match that are closer than this (radians) have no depth worth a sign.
-PARALLEL = 0.005
-
-#: Photos show no parallax when turning the camera explains their matches to this many pixels (of
-#: the small pictures), the median of every pair; and when there are this many pairs.
-ROTATION_PIXELS, ROTATION_PAIRS = 0.75, 5
 
 #: Angle in radians under which cameras see points, or the spread of cameras divided by the distance
 #: of the points, below which depth is noise.
@@ -67,9 +59,6 @@ LEAST_ANGLE = 1e-3
 
 #: Most points, observations and cameras that are looked at.
 MOST_POINTS, MOST_OBSERVATIONS, MOST_CAMERAS = 4000, 20_000, 48
-
-_FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
-_MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
 
 NO_PARALLAX = "no parallax: the cameras only turn, depth cannot be told"
 
@@ -106,70 +95,6 @@ def check_poses(scene: Scene, *, read_photos: bool = True) -> list[PoseProblem]:
     if by_photos is None or any(problem.is_certain for problem in by_points):
         return by_points
     return by_photos
-
-
-# Conventions --------------------------------------------------------------------------------------
-
-_Change = Callable[[np.ndarray], np.ndarray]
-
-
-def conventions(format: str) -> Mapping[str, _Change]:
-    """What poses in a format may be instead, by name; maps world_to_camera as the loader understood
-    the file (``[views 4 4]``, OpenCV axes) to what it is if the name is true.
-    """
-    if format != "colmap":
-        own: dict[str, _Change] = {
-            "OpenCV axes in a file of OpenGL axes": lambda V: _FLIP @ V,
-            "world_to_camera poses in OpenCV axes in a file of camera_to_world": lambda V: (
-                np.linalg.inv(V) @ _FLIP
-            ),
-            "world_to_camera poses in OpenGL axes in a file of camera_to_world": lambda V: (
-                _FLIP @ np.linalg.inv(V) @ _FLIP
-            ),
-            "the translations of world_to_camera in a file of camera_to_world": lambda V: (
-                _with_translation(V, np.linalg.inv(V))
-            ),
-            "the translations of world_to_camera (OpenGL axes) in a file of camera_to_world": (
-                lambda V: _with_translation(V, _FLIP @ np.linalg.inv(V))
-            ),
-        }
-    else:
-        own = {
-            "OpenGL axes in a model of OpenCV axes": lambda V: _FLIP @ V,
-            "camera_to_world poses in a model of world_to_camera": np.linalg.inv,
-            "camera_to_world poses in OpenGL axes in a model of world_to_camera": lambda V: (
-                _FLIP @ np.linalg.inv(V)
-            ),
-            "camera centres in place of the translations": lambda V: _with_centres(V, V),
-            "camera centres in place of the translations, in OpenGL axes": lambda V: _with_centres(
-                _FLIP @ V, V
-            ),
-        }
-    return own | {
-        "poses of a left-handed world": lambda V: _MIRROR @ V @ _MIRROR,
-        "photos turned by 90 degrees against their cameras": lambda V: _roll(1) @ V,
-        "photos turned by 180 degrees against their cameras": lambda V: _roll(2) @ V,
-        "photos turned by 270 degrees against their cameras": lambda V: _roll(3) @ V,
-    }
-
-
-def _with_translation(viewmats: np.ndarray, other: np.ndarray) -> np.ndarray:
-    changed = viewmats.copy()
-    changed[..., :3, 3] = other[..., :3, 3]
-    return changed
-
-
-def _with_centres(viewmats: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """The rotations with cameras that stand where the other ones' translations say."""
-    changed = viewmats.copy()
-    changed[..., :3, 3:] = -viewmats[..., :3, :3] @ centres[..., :3, 3:]
-    return changed
-
-
-def _roll(quarter_turns: int) -> np.ndarray:
-    turn = np.eye(4)
-    turn[:2, :2] = np.linalg.matrix_power(np.array([[0.0, -1.0], [1.0, 0.0]]), quarter_turns)
-    return turn
 
 
 @dataclass(frozen=True)
@@ -359,78 +284,3 @@ def _by_photos(
             "photos",
         )
     ]
-
-
-def agreement(viewmats: Float[np.ndarray, "views 4 4"], pairs: Sequence[PairMatches]) -> float:
-    """Share of the matches that lie on the poses' epipolar lines in front of both cameras, mean
-    over pairs.
-    """
-    return float(np.mean([_pair_agreement(viewmats, pair) for pair in pairs]))
-
-
-def _pair_agreement(viewmats: np.ndarray, pair: PairMatches) -> float:
-    relative = viewmats[pair.second] @ np.linalg.inv(viewmats[pair.first])
-    rotation, translation = relative[:3, :3], relative[:3, 3]
-    length = np.linalg.norm(translation)
-    if not length > 0:
-        return 0.0
-    one, two = _rays(pair.first_plane), _rays(pair.second_plane)
-    turned = one @ rotation.T
-    # essential matrix E = [t]x R: x2' E x1 = 0; Sampson's distance (Hartley and Zisserman 11.9)
-    lines_two = np.cross(translation / length, turned)
-    lines_one = np.cross(two, translation / length) @ rotation
-    residual = np.abs((two * lines_two).sum(axis=1))
-    slope = (lines_two[:, :2] ** 2).sum(axis=1) + (lines_one[:, :2] ** 2).sum(axis=1)
-    distance = residual / np.sqrt(np.maximum(slope, 1e-30)) * pair.focal
-    first_depth, second_depth, angle = _depths(turned, two, translation)
-    in_front = (angle < PARALLEL) | ((first_depth > 0) & (second_depth > 0))
-    return float(((distance < EPIPOLAR_PIXELS) & in_front).mean())
-
-
-def _rays(plane: Float[np.ndarray, "matches 2"]) -> Float[np.ndarray, "matches 3"]:
-    return np.concatenate([plane, np.ones((len(plane), 1))], axis=1)
-
-
-def _depths(
-    turned: np.ndarray, two: np.ndarray, translation: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Least squares of depth_1 R x1 + t = depth_2 x2, and about the sine of the angle between the
-    rays.
-    """
-    aa, bb, ab = (turned**2).sum(axis=1), (two**2).sum(axis=1), (turned * two).sum(axis=1)
-    at, bt = turned @ translation, two @ translation
-    determinant = np.maximum(aa * bb - ab**2, 1e-30)
-    return (
-        (ab * bt - bb * at) / determinant,
-        (aa * bt - ab * at) / determinant,
-        np.sqrt(determinant / (aa * bb)),
-    )
-
-
-# Pure rotation ------------------------------------------------------------------------------------
-
-
-def shows_no_parallax(pairs: Sequence[PairMatches], pixels: float = ROTATION_PIXELS) -> bool:
-    """Whether a rotation of the camera explains the matches of every pair, the median to
-    ``pixels``.
-    """
-    return all(rotation_residual(pair) < pixels for pair in pairs)
-
-
-def rotation_residual(pair: PairMatches) -> float:
-    """Median distance in pixels between matching rays after the best rotation (Kabsch's, reweighted
-    towards the smallest absolute error).
-    """
-    one, two = (_unit(_rays(plane)) for plane in (pair.first_plane, pair.second_plane))
-    weight = np.ones(len(one))
-    for _ in range(10):
-        u, _, vt = np.linalg.svd((two * weight[:, None]).T @ one)
-        rotation = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
-        distance = np.linalg.norm(two - one @ rotation.T, axis=1)
-        weight = 1 / np.maximum(distance, 0.1 / pair.focal)
-    return float(np.median(distance) * pair.focal)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    units: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return units

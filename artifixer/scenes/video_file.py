@@ -30,8 +30,8 @@ from artifixer.runtime.media import read_video, write_png
 from artifixer.runtime.stopping import stop_at_once
 from artifixer.scenes import panoramas, photos
 from artifixer.scenes.panoramas import PanoramaConfig
-from artifixer.scenes.photos import SfmConfig
 from artifixer.scenes.scene import Scene
+from artifixer.scenes.sfm import SfmConfig
 
 #: File endings taken for videos, lower case.
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")

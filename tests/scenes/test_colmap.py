@@ -12,6 +12,8 @@ from capture_files import HEIGHT, LENSES, UNKNOWN_LENSES, WIDTH, write_colmap, w
 
 from artifixer.runtime.errors import InputError
 from artifixer.scenes import colmap
+from artifixer.scenes.colmap_folders import find_model
+from artifixer.scenes.colmap_lenses import LENS_NAMES
 from artifixer.scenes.scene import Scene
 
 #: float32 cameras against float64 ones, at 64 pixels.
@@ -23,7 +25,7 @@ ERROR_TOLERANCE = 2e-3
 
 
 def _load(capture) -> Scene:
-    return colmap.load(capture, colmap.find_model(capture))
+    return colmap.load(capture, find_model(capture))
 
 
 def _equal(first: Scene, second: Scene) -> bool:
@@ -74,7 +76,7 @@ def test_numbers_of_lens_models_are_colmaps():
         for name, value in pycolmap.CameraModelId.__members__.items()
         if int(value) >= 0
     }
-    assert {name: number for number, name in enumerate(colmap._LENS_NAMES)} == known
+    assert {name: number for number, name in enumerate(LENS_NAMES)} == known
 
 
 def test_tracks_say_which_view_saw_which_point_where(tmp_path):

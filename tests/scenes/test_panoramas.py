@@ -18,13 +18,8 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.media import VideoWriter, read_image, write_png
 from artifixer.scenes import panoramas, video_file
 from artifixer.scenes.formats import find_format, load_scene
-from artifixer.scenes.panoramas import (
-    PanoramaConfig,
-    find_masks,
-    find_panoramas,
-    is_panorama,
-    panorama_of,
-)
+from artifixer.scenes.panorama_faces import find_masks, is_panorama, panorama_of, write_faces
+from artifixer.scenes.panoramas import PanoramaConfig, find_panoramas
 from artifixer.scenes.scene import Scene
 from artifixer.scenes.splits import choose_split
 from artifixer.scenes.wide_lenses import field_of_view
@@ -251,8 +246,9 @@ def test_masks_of_the_operator(capture: tuple[Path, torch.Tensor], tmp_path: Pat
     masks = find_masks(tmp_path, tmp_path / "images", ["000.png", "001.png"])
     assert masks == {"000.png": tmp_path / "mask.png", "001.png": tmp_path / "masks" / "001.png"}
     stage = tmp_path / "stage"
-    panoramas._write_faces(
-        tmp_path / "images", ["000.png", "001.png"], masks, stage, PanoramaConfig(faces=6)
+    names, config = ["000.png", "001.png"], PanoramaConfig(faces=6)
+    write_faces(
+        tmp_path / "images", names, masks, stage, 6, config.largest_face, config.least_unmasked
     )
     assert {path.name for path in (stage / "images" / "000.png").iterdir()} == {
         f"face_{face}.png" for face in range(5)

@@ -21,9 +21,9 @@ from artifixer.scenes.photo_files import (
     fit_camera,
     open_photo,
     path_inside,
-    resize_scene,
     stored_size,
 )
+from artifixer.scenes.resize_scene import resize_scene
 from artifixer.scenes.scene import Scene, SparsePoints
 
 WIDTH, HEIGHT = 16, 10

@@ -18,8 +18,8 @@ from artifixer.geometry.transforms import rotation_angle, similarity_fit
 from artifixer.runtime.errors import InputError
 from artifixer.scenes import photos, procedural
 from artifixer.scenes.formats import load_scene
-from artifixer.scenes.photos import SfmConfig
 from artifixer.scenes.scene import Scene
+from artifixer.scenes.sfm import SfmConfig, photo_pairs
 
 #: Found poses against true ones after a similarity fit: degrees, and share of the largest distance
 #: from the cameras' mean.
@@ -202,8 +202,8 @@ def test_photos_lie_in_images_or_in_the_folder_itself(tmp_path: Path) -> None:
 
 def test_few_photos_are_all_matched_and_many_with_their_neighbours() -> None:
     config = SfmConfig(exhaustive_photos=20, neighbours=3)
-    assert len(photos.photo_pairs(20, config)) == 190
-    pairs = photos.photo_pairs(400, config)
+    assert len(photo_pairs(20, config)) == 190
+    pairs = photo_pairs(400, config)
     assert pairs == sorted(set(pairs))
     assert all(0 <= first < second < 400 for first, second in pairs)
     assert {

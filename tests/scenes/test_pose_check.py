@@ -77,7 +77,7 @@ def _changed(scene: Scene, format: str, change) -> Scene:
 @pytest.fixture(scope="module")
 def drawn() -> Scene:
     """Photo-like views of a room without points; small, as they are drawn here."""
-    from artifixer.scenes.photo_files import resize_scene
+    from artifixer.scenes.resize_scene import resize_scene
 
     scene = resize_scene(load_scene("procedural:3"), 256)
     kept = range(0, len(scene.photos), max(1, len(scene.photos) // 24))
