@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from artifixer.geometry.camera_file import FORMAT, CameraFrame, read_cameras, read_origin
+from artifixer.geometry.camera_file import CameraFrame, is_camera_file, read_cameras, read_origin
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import WORLD, Origin, camera_origin, to_local
 from artifixer.runtime.errors import InputError
@@ -90,8 +90,7 @@ def _is_own(path: Path) -> bool:
         return False
     if not path.exists():
         raise InputError(f"{path}: does not exist, expected {_EXPECTED}")
-    content = read_json(path)
-    return isinstance(content, dict) and content.get("format") == FORMAT
+    return is_camera_file(path)
 
 
 def _world_path(path: Path, size: tuple[int, int] | None) -> list[CameraFrame]:

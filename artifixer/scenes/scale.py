@@ -174,13 +174,6 @@ def metric_scale(metres: float) -> float:
     return METRIC_FACTOR * metres
 
 
-def median_depth_scale(scene: Scene, training: Sequence[int]) -> float:
-    """``camera_scale`` of weights trained on captures whose median depth is 1; raises InputError
-    where ``median_depth`` does.
-    """
-    return 1 / median_depth(scene, training)
-
-
 def metres_per_unit(
     world_depths: Float[Tensor, " observations"],
     metric_depths: Float[Tensor, " observations"],
@@ -223,25 +216,9 @@ def metres_per_unit(
     return scale
 
 
-def median_depth(scene: Scene, training: Sequence[int]) -> float:
-    """Median positive camera z, in world units, of the sparse points that the training views see.
-
-    training: indices into ``scene.photos``. Every observation of a point by a training view counts
-    once; without tracks, every point in front of a view and inside its picture does. Raises
-    InputError when no point qualifies.
-    """
-    depths = observed_depths(scene, training)
-    if not len(depths):
-        raise InputError(
-            f"{scene.name}: no sparse point is seen by the {len(training)} training views; its "
-            "median depth is unknown"
-        )
-    return float(depths.median())
-
-
 def observed_depths(scene: Scene, training: Sequence[int]) -> Float[Tensor, " observations"]:
-    """Positive camera z (float64) of each sparse point in each training view that sees it, see
-    ``median_depth``.
+    """Positive camera z (float64) of each sparse point in each view that sees it, see
+    ``point_depths``.
     """
     return torch.cat(
         [
@@ -252,8 +229,10 @@ def observed_depths(scene: Scene, training: Sequence[int]) -> Float[Tensor, " ob
 
 
 def point_depths(scene: Scene, training: Sequence[int]) -> list[DepthView]:
-    """Depth of the sparse points in each training view that sees them (float64); which points
-    count: see ``median_depth``.
+    """Depth of the sparse points in each view that sees them (float64), positive ones only.
+
+    training: indices into ``scene.photos``. A view sees the points that it observes; without
+    tracks, those in front of it and inside its picture.
     """
     points = scene.points
     if points is None:

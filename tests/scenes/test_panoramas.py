@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from artifixer.geometry.panorama import FACE_RIGS
-from artifixer.geometry.transforms import rotation_angle, similarity_fit
+from artifixer.geometry.transforms import rotation_angle
 from artifixer.imaging.metrics import psnr
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.media import VideoWriter, read_image, write_png
@@ -23,6 +23,7 @@ from artifixer.scenes.panoramas import PanoramaConfig, find_panoramas
 from artifixer.scenes.scene import Scene
 from artifixer.scenes.splits import choose_split
 from artifixer.scenes.wide_lenses import field_of_view
+from tests.geometry.similarity import similarity_fit
 from tests.scenes.made_panoramas import photograph, room, write_capture
 
 #: Panoramas of the capture without poses; small, and enough for structure from motion.

@@ -14,12 +14,13 @@ import torch
 from capture_files import noise
 from PIL import Image
 
-from artifixer.geometry.transforms import rotation_angle, similarity_fit
+from artifixer.geometry.transforms import rotation_angle
 from artifixer.runtime.errors import InputError
 from artifixer.scenes import photos, procedural
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.scene import Scene
 from artifixer.scenes.sfm import SfmConfig, photo_pairs
+from tests.geometry.similarity import similarity_fit
 
 #: Found poses against true ones after a similarity fit: degrees, and share of the largest distance
 #: from the cameras' mean.
