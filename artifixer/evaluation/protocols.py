@@ -48,7 +48,7 @@ from artifixer.scenes.colmap_files import read_model
 from artifixer.scenes.colmap_folders import find_model
 from artifixer.scenes.formats import brings_poses, find_format, load_scene
 from artifixer.scenes.scene import Scene, Split
-from artifixer.scenes.splits import FEWEST_TRAINING_VIEWS, choose_split
+from artifixer.scenes.splits import MIN_TRAINING_VIEWS, choose_split
 
 #: Sides of a mask and of its photo may differ by a factor, but not in aspect by more than this.
 MASK_ASPECT_TOLERANCE = 0.01
@@ -564,10 +564,10 @@ def gap_split(scene: Scene, share: float) -> Split:
     first = (len(names) - count) // 2
     heldout = names[first : first + count]
     train = names[:first] + names[first + count :]
-    if len(train) < FEWEST_TRAINING_VIEWS:
+    if len(train) < MIN_TRAINING_VIEWS:
         raise InputError(
             f"--gap {share:g}: leaves {len(train)} of {len(names)} photos of {scene.name} to train "
-            f"on, expected at least {FEWEST_TRAINING_VIEWS}"
+            f"on, expected at least {MIN_TRAINING_VIEWS}"
         )
     return Split(f"gap_{share:g}", tuple(train), tuple(heldout))
 

@@ -110,7 +110,7 @@ def load_capture(
     scene = load_scene(
         choice.capture,
         work_folder=work_folder,
-        say=say,
+        log=say,
         faces=choice.faces,
         sparse_model=choice.sparse_model,
         ignore_masks=choice.ignore_masks,

@@ -47,7 +47,7 @@ from artifixer.scenes.transforms_frames import (
     read_frames,
 )
 
-#: Where nerfstudio says how it moved and scaled the world.
+#: File with the transform that nerfstudio applied to the world.
 NERFSTUDIO_WORLD = "dataparser_transforms.json"
 
 _EXPECTED = (
@@ -75,12 +75,10 @@ def read_camera_path(
 
 
 def path_origin(path: Path) -> Origin:
-    """What the cameras of a file are best read relative to. Raises ``InputError`` as
-    ``read_camera_path`` does.
-    """
+    """The origin near the cameras of a file. Raises ``InputError`` as ``read_camera_path`` does."""
     if _is_own(path):
         return read_origin(path)
-    # a size says nothing about where a camera stands
+    # the size does not affect the centres
     return camera_origin([frame.camera for frame in _world_path(path, (1, 1))])
 
 

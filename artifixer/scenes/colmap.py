@@ -47,9 +47,9 @@ def load(capture: Path, model_folder: Path, upright: Collection[Path] | None = N
     """The scene of the COLMAP model in ``model_folder``, photos sorted by name.
 
     Photos keep the names that they have inside the capture (``images/0001.jpg``). upright: photos
-    whose cameras are of the pixels as EXIF turns them, where the caller knows. Raises InputError
-    for truncated or inconsistent files, lens models that ``Cameras`` doesn't know, unreadable
-    photos and photos that don't fit their cameras.
+    whose cameras describe the upright pixels (after EXIF), where the caller knows. Raises
+    InputError for truncated or inconsistent files, lens models that ``Cameras`` doesn't know,
+    unreadable photos and photos that don't fit their cameras.
     """
     model = read_model(model_folder)
     source = model.images_file

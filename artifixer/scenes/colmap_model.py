@@ -27,10 +27,10 @@ from artifixer.scenes.photo_files import (
 )
 from artifixer.scenes.point_cloud import usable_points
 
-#: Points and images belong together when the images confirm this share of the points' tracks.
-LEAST_AGREEING_TRACKS = 0.5
+#: Points and images belong together when the images confirm this fraction of the points' tracks.
+MIN_AGREEING_TRACKS = 0.5
 
-#: Files may round quaternions to few digits; more than this is damage.
+#: Tolerance on the norm of quaternions, which files round to few digits.
 QUATERNION_TOLERANCE = 1e-3
 
 
@@ -230,7 +230,7 @@ def agreeing_tracks(
 
     Points are cleaned, thinned or replaced by other tools, which leave the images as they were. An
     observation counts when the image's keypoint names the point and the point's track names the
-    keypoint. Where fewer than ``LEAST_AGREEING_TRACKS`` of the tracks are so confirmed, the points
+    keypoint. Where fewer than ``MIN_AGREEING_TRACKS`` of the tracks are so confirmed, the points
     come from elsewhere and agree by chance, so none counts. Raises InputError for a point id that
     occurs twice.
     """
@@ -266,7 +266,7 @@ def agreeing_tracks(
     count = int(agreed.sum())
     if count == claimed == int(in_model.sum()):
         return tuple(images), points, notes
-    if count == 0 or count < LEAST_AGREEING_TRACKS * in_model.sum():
+    if count == 0 or count < MIN_AGREEING_TRACKS * in_model.sum():
         agreed[:] = False
         notes += (
             f"{path.name} and {path.with_stem('images').name} do not belong together: the points "

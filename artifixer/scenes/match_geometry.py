@@ -14,7 +14,7 @@ from artifixer.scenes.photo_matches import PairMatches
 #: Distance from the epipolar line in pixels of the small pictures at which a match agrees.
 EPIPOLAR_PIXELS = 1.5
 
-#: Rays of a match that are closer than this (radians) have no depth worth a sign.
+#: Angle between the rays of a match (radians) below which the sign of its depth is not reliable.
 PARALLEL = 0.005
 
 #: Photos show no parallax when turning the camera explains their matches to this many pixels (of
@@ -23,7 +23,7 @@ ROTATION_PIXELS, ROTATION_PAIRS = 0.75, 5
 
 
 def agreement(viewmats: Float[np.ndarray, "views 4 4"], pairs: Sequence[PairMatches]) -> float:
-    """Share of the matches that lie on the poses' epipolar lines in front of both cameras, mean
+    """Fraction of the matches that lie on the poses' epipolar lines in front of both cameras, mean
     over pairs.
     """
     return float(np.mean([_pair_agreement(viewmats, pair) for pair in pairs]))

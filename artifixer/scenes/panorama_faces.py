@@ -28,8 +28,8 @@ DEFAULT_FACES = 8
 #: Side of a face in pixels, at most.
 LARGEST_FACE = 1920
 
-#: Every 8th panorama is held out, every 4th where they are few: with all its faces.
-HELDOUT_EVERY = (8, 4)
+#: Splits hold out every 8th or every 4th panorama, with all its faces.
+HELDOUT_INTERVALS = (8, 4)
 
 
 def check_faces(faces: int | None) -> None:
@@ -92,7 +92,7 @@ def panorama_splits(names: Sequence[str]) -> dict[str, Split]:
     """
     panoramas = sorted({panorama_of(name) for name in names})
     splits = {}
-    for every in HELDOUT_EVERY:
+    for every in HELDOUT_INTERVALS:
         heldout = set(panoramas[::every])
         train = tuple(name for name in names if panorama_of(name) not in heldout)
         if train:
@@ -168,13 +168,13 @@ def write_faces(
 # Is it a panorama? --------------------------------------------------------------------------------
 
 
-#: Panoramas are looked at on copies of this width to tell whether they are any.
+#: Width of the reduced copy on which panoramas are recognised.
 PROBE_WIDTH = 512
 
-#: In a panorama the two side borders differ by no more than this many times what neighbouring
-#: columns differ by (plus two grey values), and a pole, which one row shows all along, varies by no
-#: more than this share of the whole picture's standard deviation.
-SEAM_FACTOR, POLE_SHARE = 3.0, 0.35
+#: Upper bounds in a panorama: the difference of the left and right border in units of the mean
+#: difference of neighbouring columns (plus two grey values), and the standard deviation of the
+#: first and last row, which show one pole each, as a fraction of the whole picture's.
+SEAM_FACTOR, POLE_FRACTION = 3.0, 0.35
 
 #: Bytes of a file that are searched for the note of 360 degree cameras and apps (XMP of "Photo
 #: Sphere").
@@ -208,7 +208,7 @@ def looks_equirectangular(photo: UInt8[np.ndarray, "height width 3"]) -> bool:
     neighbours = np.abs(np.diff(small, axis=1)).mean()
     seam = np.abs(small[:, 0] - small[:, -1]).mean()
     poles = max(small[0].std(), small[-1].std())
-    return bool(seam <= SEAM_FACTOR * neighbours + 2 and poles <= POLE_SHARE * small.std() + 2)
+    return bool(seam <= SEAM_FACTOR * neighbours + 2 and poles <= POLE_FRACTION * small.std() + 2)
 
 
 def _says_panorama(path: Path) -> bool:

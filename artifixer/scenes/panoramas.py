@@ -7,7 +7,7 @@ ordinary capture, kept in the work folder and reused for the same photos::
 
     WORK/panorama-KEY/images/0001.jpg/face_3.png   the faces
     WORK/panorama-KEY/masks/0001.jpg/face_3.png    those of masks, where the capture has any:
-                                                   black is not looked at
+                                                   black is ignored
     WORK/panorama-KEY/photos/, database.db, model/ as in ``photos.py``
 
 Masks are for what moves with the camera, its operator or a tripod: ``masks/0001.png`` beside the
@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +45,7 @@ from artifixer.scenes.panorama_faces import (
 from artifixer.scenes.photos import photo_names
 from artifixer.scenes.scene import Scene
 from artifixer.scenes.sfm import (
+    IncrementalPipelineOptions,
     SfmConfig,
     extract_features,
     largest_model,
@@ -55,9 +56,6 @@ from artifixer.scenes.sfm import (
     temporary_if_none,
 )
 from artifixer.scenes.sfm_checks import kept_agreement
-
-if TYPE_CHECKING:
-    import pycolmap
 
 
 @dataclass(frozen=True)
@@ -104,13 +102,13 @@ def load(
     folder: Path,
     work_folder: Path | None = None,
     config: PanoramaConfig = PanoramaConfig(),
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
     ignore_masks: bool = False,
 ) -> Scene:
     """The scene of the panoramas in ``folder``; photos are called ``images/0001.jpg/face_3.png``.
 
     work_folder: keeps faces and poses for the next time; None leaves nothing behind and keeps the
-    faces in memory. say: gets one line per step. ignore_masks: use whole panoramas. Raises
+    faces in memory. log: gets one line per step. ignore_masks: use whole panoramas. Raises
     ``InputError`` for unreadable photos and masks, and when poses are found for no more than half
     of the panoramas.
     """
@@ -127,7 +125,7 @@ def load(
         )
         stage = work / f"panorama-{key[:16]}"
         if not (stage / "images").is_dir():
-            say(f"panoramas: {config.faces} perspective views of each of {len(names)}")
+            log(f"panoramas: {config.faces} perspective views of each of {len(names)}")
             write_faces(
                 folder,
                 names,
@@ -139,7 +137,7 @@ def load(
             )
         if not (stage / "model").is_dir():
             with stop_at_once():  # minutes, and an interrupted database continues
-                _reconstruct(folder, names, stage, config, say)
+                _reconstruct(folder, names, stage, config, log)
         scene = colmap.load(stage, stage / "model")
         agreement = kept_agreement(stage, stage / "model", config.sfm.epipolar_pixels)
         if work_folder is None:
@@ -180,7 +178,7 @@ def _reconstruct(
     names: Sequence[str],
     stage: Path,
     config: PanoramaConfig,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     """Features, matches between panoramas and the model of the rigs, into ``stage``."""
     import pycolmap
@@ -190,7 +188,7 @@ def _reconstruct(
     database = stage / "database.db"
     with quiet_colmap(), tempfile.TemporaryDirectory(dir=stage) as scratch:
         pycolmap.set_random_seed(sfm.seed)
-        say(f"structure from motion: features of {len(links)} views")
+        log(f"structure from motion: features of {len(links)} views")
         if not database.is_file():
             # The images are entered first and at once: features arrive in the order in which
             # threads finish.
@@ -201,9 +199,9 @@ def _reconstruct(
             database, stage / "photos", list(links.values()), sfm, stage / "photo_masks"
         )
         pairs = list(_face_pairs(names, links, len(rig), sfm))
-        say(f"structure from motion: matching {len(pairs)} pairs of views")
+        log(f"structure from motion: matching {len(pairs)} pairs of views")
         match_pairs(database, pairs, stage / "pairs.txt", sfm)
-        say("structure from motion: poses")
+        log("structure from motion: poses")
         model = largest_model(
             database,
             stage / "photos",
@@ -270,7 +268,7 @@ def _enter(
     K = rig.K(next(iter(sizes.values())))
     with pycolmap.Database.open(database):
         pass  # made empty
-    cameras: list[pycolmap.RigConfigCamera] = []
+    cameras: list[Any] = []  # pycolmap.RigConfigCamera
     for face in range(len(rig)):
         listed = [link for (_, own), link in links.items() if own == face]
         if not listed:
@@ -317,7 +315,7 @@ def _face_pairs(
                     yield links[names[first], a], links[names[second], b]
 
 
-def _rig_options(config: SfmConfig) -> pycolmap.IncrementalPipelineOptions:
+def _rig_options(config: SfmConfig) -> IncrementalPipelineOptions:
     """Only the poses of the rigs and the points are free."""
     options = mapping_options(config)
     options.ba_refine_focal_length = options.ba_refine_principal_point = (

@@ -93,14 +93,15 @@ ASPECT_TOLERANCE = 0.01
 #: Photos that are compared with the points that they show, to tell which way up their cameras are.
 PHOTOS_COMPARED = 4
 
-#: Entries of a list that are broken are left out, as long as no fewer than this share is good.
-LEAST_GOOD_FRACTION = 0.5
+#: Broken entries of a list are left out while at least this fraction of all entries is good.
+MIN_GOOD_FRACTION = 0.5
 
 #: Broken entries that a note describes; it counts the others.
 BROKEN_SHOWN = 3
 
-#: Alpha from which a pixel counts: less mixes it with black, and lossy formats move 255 a little.
-LEAST_UNMASKED_ALPHA = 250
+#: Minimum alpha of a pixel that counts: lower values are mixed with black. Lossy formats change 255
+#: a little.
+MIN_UNMASKED_ALPHA = 250
 
 #: Sizes (pixels), focal lengths (pixels), other intrinsics (pixels, distortion coefficients) and
 #: positions (world units) beyond these are mistakes of a file. Squares of positions still fit
@@ -145,8 +146,8 @@ def open_photo(
 
 
 def check_may_read(path: Path) -> None:
-    """Raises InputError where the system does not let the file be read: that is no damage, and the
-    user can mend it.
+    """Raises InputError when permissions forbid reading the file. Unlike damage, the user can
+    fix that, so the whole capture is refused.
     """
     open_regular(path, "an image").close()
 
@@ -157,7 +158,7 @@ def _masked(photo: Photo, mask: Callable[[], UInt8[np.ndarray, "height width"]])
     return replace(
         photo,
         mask=lambda: np.where(
-            (mask() >= LEAST_UNMASKED_ALPHA) & (own is None or own() > 0), 255, 0
+            (mask() >= MIN_UNMASKED_ALPHA) & (own is None or own() > 0), 255, 0
         ).astype(np.uint8),
     )
 
@@ -214,13 +215,13 @@ def check_broken(broken: Mapping[str, str], listed: int, source: Path) -> tuple[
     none when all are good.
 
     broken: what is wrong, by the entry's name. Raises InputError with the first of them when fewer
-    than two entries, or fewer than ``LEAST_GOOD_FRACTION`` of all, remain: such a file is damaged.
+    than two entries, or fewer than ``MIN_GOOD_FRACTION`` of all, remain: such a file is damaged.
     """
     if not broken:
         return ()
     good = listed - len(broken)
     first = next(iter(broken.values()))
-    if good < 2 or good < LEAST_GOOD_FRACTION * listed:
+    if good < 2 or good < MIN_GOOD_FRACTION * listed:
         raise InputError(first if len(broken) == 1 else f"{first} ({len(broken)} of {listed} such)")
     shown = [shorter(text, source) for text in itertools.islice(broken.values(), BROKEN_SHOWN)]
     more = len(broken) - len(shown)

@@ -91,13 +91,13 @@ def load(
     folder: Path,
     work_folder: Path | None = None,
     config: SfmConfig | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
     ignore_masks: bool = False,
 ) -> Scene:
     """The scene of the photos in ``folder`` (as ``find_photos`` returns it).
 
     work_folder: keeps database and model for the next time; None computes in a temporary folder.
-    say: gets one line per step. ignore_masks: look for features also where photos are masked.
+    log: gets one line per step. ignore_masks: look for features also where photos are masked.
     Photos that are no images are left out with a note. Raises InputError when too few are images
     (see ``check_broken``) and when poses are found for no more than half of the photos.
     """
@@ -115,7 +115,7 @@ def load(
         model_folder = stage / "model"
         if not model_folder.is_dir():
             with stop_at_once():  # minutes, and an interrupted database continues
-                _reconstruct(folder, photos, stage, config, say)
+                _reconstruct(folder, photos, stage, config, log)
         turned = [folder / photo.name for photo in photos if _is_copied(photo)]
         scene = colmap.load(capture, model_folder, turned)
         agreement = kept_agreement(stage, model_folder, config.epipolar_pixels)
@@ -191,7 +191,7 @@ def _reconstruct(
     photos: Sequence[Photo],
     stage: Path,
     config: SfmConfig,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     """Features, matches and model of the photos, into ``stage``."""
     import pycolmap
@@ -203,7 +203,7 @@ def _reconstruct(
     database = stage / "database.db"
     with quiet_colmap(), tempfile.TemporaryDirectory(dir=stage) as scratch:
         pycolmap.set_random_seed(config.seed)
-        say(f"structure from motion: features of {len(names)} photos")
+        log(f"structure from motion: features of {len(names)} photos")
         _extract(
             database,
             stage / "photos",
@@ -212,14 +212,14 @@ def _reconstruct(
             stage / "masks",
         )
         pairs = photo_pairs(len(names), config)
-        say(f"structure from motion: matching {len(pairs)} pairs of photos")
+        log(f"structure from motion: matching {len(pairs)} pairs of photos")
         match_pairs(
             database,
             [(links[names[a]], links[names[b]]) for a, b in pairs],
             stage / "pairs.txt",
             config,
         )
-        say("structure from motion: poses")
+        log("structure from motion: poses")
         model = largest_model(
             database,
             stage / "photos",

@@ -19,7 +19,7 @@ from torch import Tensor
 from artifixer.geometry.local_origin import WORLD, Origin, points_to_local
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, reason
-from artifixer.scenes.photo_files import LARGEST_POSITION, LEAST_GOOD_FRACTION
+from artifixer.scenes.photo_files import LARGEST_POSITION, MIN_GOOD_FRACTION
 from artifixer.scenes.ply_header import vertex_stream
 
 #: Colour of points in files without colours.
@@ -99,7 +99,7 @@ def usable_points(
         return good, ()
     bad = int((~good).sum())
     expected = f"not numbers of at most {LARGEST_POSITION:g}"
-    if bad > (1 - LEAST_GOOD_FRACTION) * len(good):
+    if bad > (1 - MIN_GOOD_FRACTION) * len(good):
         raise InputError(f"{path}: {bad} of {len(good)} points have {what} that are {expected}")
     return good, (
         f"{path.name}: {bad} of {len(good)} points are left out: their {what} are {expected}",

@@ -37,7 +37,7 @@ OWN_POSES = ("photos", "video", "panoramas", "procedural")
 #: much another convention has to reduce it.
 TRACK_PIXELS, TRACK_FACTOR = 2.0, 0.1
 
-#: Share of the points that a camera sees, on average: seen clearly, and not seen.
+#: Fractions of the points that a camera sees on average: clearly seen, and not seen.
 CLEARLY_SEEN, UNSEEN = 0.1, 0.01
 
 #: Poses are clear when no other convention sees more than this share of what they see; and wrong
@@ -48,24 +48,26 @@ POINT_RIVAL, POINT_FACTOR = 0.3, 0.1
 POINT_TIE = 0.9
 
 #: Shares of agreeing matches: of poses that are not questioned, and of a convention that is named.
-LEAST_AGREEMENT, NAMED_AGREEMENT = 0.6, 0.85
+MIN_AGREEMENT, NAMED_AGREEMENT = 0.6, 0.85
 
 #: Matches and pairs from which photos alone contradict poses without naming a convention.
 DOUBT_MATCHES, DOUBT_PAIRS = 150, 4
 
 #: Angle in radians under which cameras see points, or the spread of cameras divided by the distance
 #: of the points, below which depth is noise.
-LEAST_ANGLE = 1e-3
+MIN_ANGLE = 1e-3
 
 #: Most points, observations and cameras that are looked at.
-MOST_POINTS, MOST_OBSERVATIONS, MOST_CAMERAS = 4000, 20_000, 48
+MAX_POINTS, MAX_OBSERVATIONS, MAX_CAMERAS = 4000, 20_000, 48
 
 NO_PARALLAX = "no parallax: the cameras only turn, depth cannot be told"
 
 
 @dataclass(frozen=True)
 class PoseProblem:
-    """text: one sentence. is_certain: whether work with these poses would be wasted."""
+    """text: one sentence. is_certain: whether the poses are wrong beyond doubt, so that the capture
+    is refused.
+    """
 
     text: str
     is_certain: bool = False
@@ -83,7 +85,7 @@ def check_poses(scene: Scene, *, read_photos: bool = True) -> list[PoseProblem]:
     points = scene.points
     if points is not None and points.has_tracks:
         return _by_tracks(scene, points, poses)
-    seen = {} if points is None or not len(points) else _seen_shares(scene, points, poses)
+    seen = {} if points is None or not len(points) else _seen_fractions(scene, points, poses)
     if _is_clear(seen):
         assert points is not None
         return _point_parallax(scene, points)
@@ -135,7 +137,7 @@ def _doubt(scene: Scene, evidence: str, others: str) -> PoseProblem:
 
 def _by_tracks(scene: Scene, points: SparsePoints, poses: _Poses) -> list[PoseProblem]:
     count = points.observed_point.numel()
-    chosen = torch.arange(0, count, max(1, count // MOST_OBSERVATIONS))
+    chosen = torch.arange(0, count, max(1, count // MAX_OBSERVATIONS))
     given = _track_error(scene, points, chosen, poses.given)
     if given <= TRACK_PIXELS:
         return _track_parallax(scene, points, chosen)
@@ -195,18 +197,18 @@ def _track_parallax(scene: Scene, points: SparsePoints, chosen: torch.Tensor) ->
     xyz = points.xyz[points.observed_point[chosen]].to(torch.float64)
     distance = (xyz - centers[points.observed_view[chosen]]).norm(dim=1).median()
     spread = (centers - centers.median(dim=0).values).norm(dim=1).max()
-    return [] if spread > LEAST_ANGLE * distance else [PoseProblem(NO_PARALLAX)]
+    return [] if spread > MIN_ANGLE * distance else [PoseProblem(NO_PARALLAX)]
 
 
 # Points without tracks ----------------------------------------------------------------------------
 
 
-def _seen_shares(scene: Scene, points: SparsePoints, poses: _Poses) -> dict[str, float]:
-    """Share of the points inside the photo, mean over cameras, by convention; "" is as given."""
-    step = max(1, len(points) // MOST_POINTS)
+def _seen_fractions(scene: Scene, points: SparsePoints, poses: _Poses) -> dict[str, float]:
+    """Fraction of the points inside the photo, mean over cameras, by convention; "" is as given."""
+    step = max(1, len(points) // MAX_POINTS)
     world = points_to_world(points.xyz[::step], scene.origin)
     views = np.unique(
-        np.linspace(0, len(scene.photos) - 1, MOST_CAMERAS).round().astype(int)
+        np.linspace(0, len(scene.photos) - 1, MAX_CAMERAS).round().astype(int)
     ).tolist()
     shares = {}
     for name, viewmats in {"": poses.given, **poses.others}.items():
@@ -248,7 +250,7 @@ def _point_parallax(scene: Scene, points: SparsePoints) -> list[PoseProblem]:
     middle = centers.median(dim=0).values
     distance = (points.xyz.to(torch.float64) - middle).norm(dim=1).median()
     spread = (centers - middle).norm(dim=1).max()
-    return [] if spread > LEAST_ANGLE * distance else [PoseProblem(NO_PARALLAX)]
+    return [] if spread > MIN_ANGLE * distance else [PoseProblem(NO_PARALLAX)]
 
 
 # Photos -------------------------------------------------------------------------------------------
@@ -263,7 +265,7 @@ def _by_photos(
     if len(pairs) >= ROTATION_PAIRS and shows_no_parallax(pairs):
         return [PoseProblem(NO_PARALLAX)]
     given = agreement(poses.given, pairs)
-    if given >= LEAST_AGREEMENT:
+    if given >= MIN_AGREEMENT:
         return []
     shares = {name: agreement(viewmats, pairs) for name, viewmats in poses.others.items()}
     name = max(shares, key=lambda name: shares[name])

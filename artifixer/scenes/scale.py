@@ -1,5 +1,5 @@
-"""``camera_scale``: the factor from world units to the video model's units, by which it sees camera
-translations multiplied.
+"""``camera_scale``: the factor on camera translations that leads from world units to the video
+model's units.
 
 A model's config and every training pair say which of two kinds their factor is:
 
@@ -32,11 +32,11 @@ from artifixer.scenes.scene import Scene
 
 ScaleKind = Literal["metric", "median_depth"]
 
-#: The released weights see metres times this.
+#: Model units per metre of the released weights.
 METRIC_FACTOR = 0.01
 
-#: Median depth, metres, that is assumed where metres are wanted and nothing tells how long the
-#: world's unit is: a room or a yard.
+#: Median depth in metres that is assumed where the length of the world's unit is unknown: that of a
+#: room or a yard.
 ASSUMED_MEDIAN_DEPTH = 3.0
 
 #: Largest scale that is read from a file.
@@ -118,7 +118,7 @@ def scale_depth_model(
     kind: ScaleKind, given: float | None, metres_per_unit: float | None, depth_model: str | None
 ) -> str | None:
     """Name of the depth model that ``camera_scale`` has to be given: the user's, else the default
-    one where it is installed. None where nothing has to be asked, or there is none.
+    one where it is installed. None where no depth model is needed, or none is installed.
     """
     if kind != "metric" or given is not None or metres_per_unit is not None:
         return None

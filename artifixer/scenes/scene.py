@@ -1,4 +1,4 @@
-"""``Scene``: a capture as every loader returns it. Photos are read when asked for, never before."""
+"""``Scene``: a capture as every loader returns it. Photos are read lazily."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,11 @@ from artifixer.runtime.files import write_bytes
 
 if TYPE_CHECKING:
     import pycolmap
+
+    IncrementalPipelineOptions = pycolmap.IncrementalPipelineOptions
+    Reconstruction = pycolmap.Reconstruction
+else:  # functions import pycolmap when they need it: that takes a while
+    IncrementalPipelineOptions = Reconstruction = Any
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ def match_pairs(
     pycolmap.match_image_pairs(database, matching, pairing, verification)
 
 
-def mapping_options(config: SfmConfig) -> pycolmap.IncrementalPipelineOptions:
+def mapping_options(config: SfmConfig) -> IncrementalPipelineOptions:
     """Options of incremental mapping in one thread: sums of several depend on their order."""
     import pycolmap
 
@@ -137,9 +142,9 @@ def largest_model(
     database: Path,
     folder: Path,
     scratch: Path,
-    options: pycolmap.IncrementalPipelineOptions,
-    size: Callable[[pycolmap.Reconstruction], int],
-) -> pycolmap.Reconstruction | None:
+    options: IncrementalPipelineOptions,
+    size: Callable[[Reconstruction], int],
+) -> Reconstruction | None:
     """The model of the largest ``size`` that incremental mapping finds, of equal ones that with the
     most points; None without any.
     """

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,28 +13,26 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, is_regular, reason
 from artifixer.runtime.json_io import is_number, read_json, shown, write_json
 from artifixer.scenes.match_geometry import shows_no_parallax
-from artifixer.scenes.photo_matches import LEAST_MATCHES, LONGEST_SIDE, PairMatches
-
-if TYPE_CHECKING:
-    import pycolmap
+from artifixer.scenes.photo_matches import LONGEST_SIDE, MIN_MATCHES, PairMatches
+from artifixer.scenes.sfm import Reconstruction
 
 # Does the camera move? ----------------------------------------------------------------------------
 
 
 #: Pairs and matches of each that are looked at, and how many pairs it takes.
-MOST_PAIRS, MOST_PAIR_MATCHES, LEAST_PAIRS = 200, 300, 3
+MAX_PAIRS, MAX_PAIR_MATCHES, MIN_PAIRS = 200, 300, 3
 
 #: Focal lengths are uncertain where nothing but rotation is seen: up to this factor when structure
 #: from motion found one, and when it did not; and how many multiples are tried.
 FOUND_FOCAL, GUESSED_FOCAL, FOCALS = 1.25, 2.0, 13
 
 
-def turns_only(database: Path, model: pycolmap.Reconstruction | None) -> bool:
+def turns_only(database: Path, model: Reconstruction | None) -> bool:
     """Whether a turning camera explains the verified matches of all pairs: structure from motion
     invents positions then, if it finds any.
     """
     pairs = _verified_pairs(database, model)
-    if len(pairs) < LEAST_PAIRS:
+    if len(pairs) < MIN_PAIRS:
         return False
     most = GUESSED_FOCAL if model is None else FOUND_FOCAL
     return any(
@@ -53,7 +50,7 @@ def _with_focal_factor(pair: PairMatches, factor: float) -> PairMatches:
     )
 
 
-def _verified_pairs(database: Path, model: pycolmap.Reconstruction | None) -> list[PairMatches]:
+def _verified_pairs(database: Path, model: Reconstruction | None) -> list[PairMatches]:
     """Evenly chosen pairs with their verified matches; lenses are the model's where it has them."""
     import pycolmap
 
@@ -64,11 +61,11 @@ def _verified_pairs(database: Path, model: pycolmap.Reconstruction | None) -> li
         found = [
             (pycolmap.pair_id_to_image_pair(pair_id), np.reshape(geometry.inlier_matches, (-1, 2)))
             for pair_id, geometry in zip(*opened.read_two_view_geometries(), strict=True)
-            if len(geometry.inlier_matches) >= LEAST_MATCHES
+            if len(geometry.inlier_matches) >= MIN_MATCHES
         ]
         pairs = []
-        for (first, second), matches in found[:: -(-len(found) // MOST_PAIRS) or 1]:
-            matches = matches[:: -(-len(matches) // MOST_PAIR_MATCHES)].astype(np.int64)
+        for (first, second), matches in found[:: -(-len(found) // MAX_PAIRS) or 1]:
+            matches = matches[:: -(-len(matches) // MAX_PAIR_MATCHES)].astype(np.int64)
             first_plane, second_plane = (
                 np.asarray(
                     lenses[image].cam_from_img(

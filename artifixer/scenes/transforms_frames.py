@@ -32,8 +32,7 @@ from artifixer.scenes.photo_files import (
 #: Numbers beyond this do not fit float32.
 LARGEST_NUMBER = float(np.finfo(np.float32).max)
 
-#: Rotations are written with six digits or more; the product with their transpose differs from one
-#: by no more than this.
+#: Tolerance on the entries of rotations, which are written with six digits or more.
 RIGID_TOLERANCE = 1e-3
 
 #: Fields of view (radians) closer than this to 0 or pi are mistakes.
@@ -346,7 +345,7 @@ class TransformsEntry:
 
 
 def read_frames(path: Path) -> tuple[TransformsEntry, list[Any]]:
-    """The whole file, and its frames as they stand there."""
+    """The whole file, and its list of frames, unchecked."""
     whole = TransformsEntry(path, "the file", json_object(path, "the file", read_json(path)))
     frames = whole.values.get("frames")
     if not isinstance(frames, list) or not frames:

@@ -76,7 +76,7 @@ def find_synthetic(capture: Path) -> Path | None:
 
 
 def is_transforms(path: Path) -> bool:
-    """Whether ``path`` is a file called like a transforms file, under any name."""
+    """Whether ``path`` is a JSON file, which is read as a transforms file whatever its name."""
     return path.suffix.lower() == ".json" and is_regular(path)
 
 
@@ -248,8 +248,8 @@ def _mask(names: PhotoNames, capture: Path, frame: TransformsEntry) -> Path | No
 
 
 def _without_doubles(listed: Sequence[_Listed]) -> tuple[list[_Listed], dict[str, str]]:
-    """The frames sorted by photo, and what is wrong with others, by photo: of frames of one photo
-    that say the same the first counts, of those that differ none.
+    """The frames sorted by photo, one per photo, and what is wrong with others, by photo: equal
+    frames of one photo count once, frames of one photo that differ are all broken.
     """
     first: dict[str, _Listed] = {}
     broken: dict[str, str] = {}

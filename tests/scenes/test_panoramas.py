@@ -197,7 +197,7 @@ def test_poses_are_found_once(
     found: tuple[Scene, Path], capture: tuple[Path, torch.Tensor]
 ) -> None:
     said: list[str] = []
-    again = load_scene(capture[0], work_folder=found[1], faces=6, say=said.append)
+    again = load_scene(capture[0], work_folder=found[1], faces=6, log=said.append)
     assert said == []
     assert all(
         torch.equal(a.viewmats, b.viewmats)

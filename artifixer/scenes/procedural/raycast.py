@@ -97,7 +97,7 @@ class Light(NamedTuple):
     grid_free: Float[np.ndarray, "nx ny nz"]
 
 
-# What other files call.
+# Public kernels.
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from artifixer.scenes.procedural.light import metered_white, with_bounced_light
-from artifixer.scenes.procedural.materials import FAMILIES, PHOTO_SHARE, Colour, Material, hsv
+from artifixer.scenes.procedural.materials import FAMILIES, PHOTO_FRACTION, Colour, Material, hsv
 from artifixer.scenes.procedural.raycast import (
     BALL,
     BOX,
@@ -46,7 +46,7 @@ class World:
     free_high: Float[np.ndarray, 3]
     """Upper corner of that box."""
     interests: Float[np.ndarray, "interests 3"]
-    """Points worth looking at."""
+    """Points of interest, which cameras look at."""
     indoors: bool
     """Whether walls enclose the free box."""
 
@@ -109,7 +109,7 @@ class Builder:
         pool = self._pool.setdefault(family, [])
         if len(pool) >= most or (pool and self.rng.random() < 0.5):
             return pool[int(self.rng.integers(len(pool)))]
-        if self.photos and self.rng.random() < PHOTO_SHARE.get(family, 0.0):
+        if self.photos and self.rng.random() < PHOTO_FRACTION.get(family, 0.0):
             material = self._photograph(fitted=family in ("picture", "rug"))
         else:
             texture, metres = FAMILIES[family](self)
@@ -128,7 +128,7 @@ class Builder:
         )
 
     def near_hue(self) -> float:
-        """A hue that goes with the world's: most of a place shares two or three."""
+        """A hue that matches the world's: most surfaces share two or three hues."""
         return (
             self.hue
             + float(self.rng.choice([0.0, 0.0, 0.5, 0.08, -0.08, 0.33]))
@@ -243,17 +243,9 @@ class Builder:
         textures = Textures(np.stack(self._baked), self.texture_size)
         low, high = np.asarray(free_low, float), np.asarray(free_high, float)
         light = with_bounced_light(solids, textures, self._light(sky, clouds), low, high, indoors)
-        world = World(
-            solids,
-            textures,
-            light,
-            1.0,
-            low,
-            high,
-            np.array(self.interests).reshape(-1, 3),
-            indoors,
-        )
-        return replace(world, white=metered_white(world))
+        white = metered_white(solids, textures, light, low, high)
+        interests = np.array(self.interests).reshape(-1, 3)
+        return World(solids, textures, light, white, low, high, interests, indoors)
 
     def _light(self, sky: Sky, clouds: int) -> Light:
         lamps = np.array(self.lamps, float).reshape(-1, 7)
@@ -288,9 +280,7 @@ def open_sky(rng: np.random.Generator) -> Sky:
 
 
 def window_sky(rng: np.random.Generator) -> Sky:
-    """What comes in by the windows: a sky that outshines the room, and a sun low enough to reach
-    its floor.
-    """
+    """The sky behind windows: brighter than the room, with a sun low enough to reach its floor."""
     sky = open_sky(rng)
     return Sky(
         sky.sun_direction,
