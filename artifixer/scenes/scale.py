@@ -261,7 +261,7 @@ def point_depths(scene: Scene, training: Sequence[int]) -> list[DepthView]:
     return views
 
 
-def _median(depths: Sequence[Float[Tensor, " observations"]], where: str) -> float:
+def _median(depths: Sequence[Float[Tensor, " _"]], where: str) -> float:
     known = torch.cat(
         [torch.zeros(0, dtype=torch.float64), *(values.to(torch.float64) for values in depths)]
     )

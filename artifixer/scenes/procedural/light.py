@@ -35,8 +35,8 @@ def with_bounced_light(
     solids: Solids,
     textures: Textures,
     light: Light,
-    low: Float[np.ndarray, 3],
-    high: Float[np.ndarray, 3],
+    low: Float[np.ndarray, " 3"],
+    high: Float[np.ndarray, " 3"],
     indoors: bool,
 ) -> Light:
     """The light with probes over the free box (which stays off the walls by one step, so that no
@@ -81,8 +81,8 @@ def metered_white(
     solids: Solids,
     textures: Textures,
     light: Light,
-    low: Float[np.ndarray, 3],
-    high: Float[np.ndarray, 3],
+    low: Float[np.ndarray, " 3"],
+    high: Float[np.ndarray, " 3"],
 ) -> float:
     """Exposure from what is seen around the middle of the free box, sky left out."""
     middle = (low + high) / 2

@@ -29,7 +29,7 @@ from artifixer.scenes.procedural.raycast import (
 from artifixer.scenes.procedural.solids import Solid, arrange
 from artifixer.scenes.procedural.textures import Texture, bake, bake_photograph
 
-Vector = Sequence[float] | Float[np.ndarray, "3"]
+Vector = Sequence[float] | Float[np.ndarray, " 3"]
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class World:
     light: Light
     white: float
     """Radiance that is shown at half of the range."""
-    free_low: Float[np.ndarray, 3]
+    free_low: Float[np.ndarray, " 3"]
     """Lower corner of the box in which cameras may move; they avoid the solids inside it."""
-    free_high: Float[np.ndarray, 3]
+    free_high: Float[np.ndarray, " 3"]
     """Upper corner of that box."""
     interests: Float[np.ndarray, "interests 3"]
     """Points of interest, which cameras look at."""
@@ -67,7 +67,7 @@ class Frame:
         c, s = math.cos(self.yaw), math.sin(self.yaw)
         return Frame(self.x + c * x - s * y, self.y + s * x + c * y, self.z + z, self.yaw + yaw)
 
-    def point(self, x: float, y: float, z: float) -> Float[np.ndarray, 3]:
+    def point(self, x: float, y: float, z: float) -> Float[np.ndarray, " 3"]:
         moved = self.moved(x, y, z)
         return np.array([moved.x, moved.y, moved.z])
 
@@ -78,12 +78,12 @@ class Sky:
     zenith and ground.
     """
 
-    sun_direction: Float[np.ndarray, 3]
-    sun_colour: Float[np.ndarray, 3]
+    sun_direction: Float[np.ndarray, " 3"]
+    sun_colour: Float[np.ndarray, " 3"]
     sun_spread: float
-    horizon: Float[np.ndarray, 3]
-    zenith: Float[np.ndarray, 3]
-    ground: Float[np.ndarray, 3]
+    horizon: Float[np.ndarray, " 3"]
+    zenith: Float[np.ndarray, " 3"]
+    ground: Float[np.ndarray, " 3"]
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Builder:
     texture_size: int
     photos: Sequence[UInt8[np.ndarray, "height width 3"]] = ()
     hue: float = 0.0
-    interests: list[Float[np.ndarray, 3]] = field(default_factory=list)
+    interests: list[Float[np.ndarray, " 3"]] = field(default_factory=list)
     lamps: list[list[float]] = field(default_factory=list)
     _solids: list[Solid] = field(default_factory=list)
     _baked: list[UInt8[np.ndarray, "texels 3"]] = field(default_factory=list)
@@ -148,7 +148,7 @@ class Builder:
 
     def texture(self, kind: str, colours: Sequence[Colour], cells: int) -> Texture:
         """A texture of this world with a seed of its own."""
-        return Texture(kind, np.array(colours), cells, int(self.rng.integers(1 << 20)))
+        return Texture(kind, np.array(colours, float), cells, int(self.rng.integers(1 << 20)))
 
     # Solids. Centres and half sizes are given in the frame ``at``, metres.
 
@@ -197,7 +197,7 @@ class Builder:
         """A roof with its ridge along the frame's y axis."""
         self._add(GABLE, at, np.diag(half), centre, half, material)
 
-    def lamp(self, position: Float[np.ndarray, 3], colour: Colour, radius: float = 0.06) -> None:
+    def lamp(self, position: Float[np.ndarray, " 3"], colour: Colour, radius: float = 0.06) -> None:
         """A point of light; colour is the radiance of a white surface 1 m away."""
         self.lamps.append([*position, *colour, radius])
 
