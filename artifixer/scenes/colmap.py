@@ -108,7 +108,10 @@ def load(capture: Path, model_folder: Path, upright: Collection[Path] | None = N
             broken[image.name] = str(error)
     notes += check_broken(broken, len(images) + len(model.broken), source) + model.notes
     if are_upright:
-        notes += (f"{source.name}: EXIF turns photos, and their cameras are of the turned photos",)
+        notes += (
+            f"{source.name}: photos have an EXIF orientation, and their cameras describe the "
+            "upright photos",
+        )
     out = names.find_all(roots[int(np.argmax(counts))], [*model.broken], source)
     found = [path for path in (*paths, *out) if is_regular(path)]
     notes += unlisted_note(capture, found, source)

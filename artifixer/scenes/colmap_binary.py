@@ -180,7 +180,7 @@ class BinaryFile:
 
 
 def _mapped(path: Path) -> bytes | mmap.mmap:
-    """The file's bytes, of which only those that are looked at come into memory."""
+    """The file's bytes, mapped: only what is read comes into memory."""
     with open_regular(path, "a part of a COLMAP model") as file:
         is_empty = os.fstat(file.fileno()).st_size == 0
         return b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -264,8 +264,8 @@ def masks_note(photos: Sequence[Photo]) -> tuple[str, ...]:
     if not masked:
         return ()
     return (
-        f"masks of {masked} of {len(photos)} photos: what is masked counts neither in fits nor in "
-        "figures (--ignore-masks uses whole photos)",
+        f"masks of {masked} of {len(photos)} photos: masked pixels count neither in fits nor in "
+        "metrics (--ignore-masks uses whole photos)",
     )
 
 

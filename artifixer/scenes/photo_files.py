@@ -274,8 +274,8 @@ def cameras_are_upright(
     ],
     source: Path,
 ) -> bool:
-    """Whether cameras were made of upright photos where EXIF turns photos and their shape does not
-    tell (half turns, mirrored and square photos).
+    """Whether cameras describe upright photos, for photos with an EXIF orientation whose shape does
+    not tell (half turns, mirrored and square photos).
 
     views: photos with their listed cameras, and points that they show. Some of the photos are
     decoded: the points' colours are compared with the pixels where they would project.

@@ -57,7 +57,7 @@ DOUBT_MATCHES, DOUBT_PAIRS = 150, 4
 #: of the points, below which depth is noise.
 MIN_ANGLE = 1e-3
 
-#: Most points, observations and cameras that are looked at.
+#: Upper bounds of points, observations and cameras that are tested.
 MAX_POINTS, MAX_OBSERVATIONS, MAX_CAMERAS = 4000, 20_000, 48
 
 NO_PARALLAX = "no parallax: the cameras only turn, depth cannot be told"

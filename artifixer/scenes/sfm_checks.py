@@ -19,7 +19,7 @@ from artifixer.scenes.sfm import Reconstruction
 # Does the camera move? ----------------------------------------------------------------------------
 
 
-#: Pairs and matches of each that are looked at, and how many pairs it takes.
+#: Upper bounds of pairs and of matches per pair that are tested, and how many pairs it takes.
 MAX_PAIRS, MAX_PAIR_MATCHES, MIN_PAIRS = 200, 300, 3
 
 #: Focal lengths are uncertain where nothing but rotation is seen: up to this factor when structure

@@ -265,8 +265,8 @@ def _without_doubles(listed: Sequence[_Listed]) -> tuple[list[_Listed], dict[str
 
 
 def _cameras_are_upright(capture: Path, listed: Sequence[_Listed], path: Path) -> bool:
-    """Whether the cameras of photos that EXIF turns are of the turned photos; False without points
-    that could tell.
+    """Whether the cameras of photos with an EXIF orientation are of upright photos; False without
+    points that could tell.
     """
     turned: list[tuple[Photo, Cameras]] = []
     for entry in listed:

@@ -416,7 +416,9 @@ def test_colours_tell_which_way_up_the_cameras_of_turned_photos_are(tmp_path, or
             tmp_path / "images" / image.name, exif=exif
         )
     scene = _load(tmp_path)
-    assert any("cameras are of the turned photos" in note for note in scene.notes) == upright
+    assert (
+        any("their cameras describe the upright photos" in note for note in scene.notes) == upright
+    )
     points = scene.points
     hits = []
     for view, (photo, camera) in enumerate(zip(scene.photos, scene.cameras, strict=True)):

@@ -77,7 +77,7 @@ def _random(ix: int, iy: int, seed: int) -> float:
 
 @njit(cache=True)
 def _noise(x: float, y: float, period_x: int, period_y: int, seed: int) -> float:
-    """Value noise in [0,1] of a lattice with so many cells across and down."""
+    """Value noise in [0,1] of a lattice of ``period_x`` x ``period_y`` cells."""
     x *= period_x
     y *= period_y
     ix, iy = math.floor(x), math.floor(y)

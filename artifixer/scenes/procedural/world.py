@@ -103,8 +103,8 @@ class Builder:
     # Materials.
 
     def look(self, family: str, most: int = 2) -> Material:
-        """A material of a family (a key of ``FAMILIES``); at most so many different ones exist in a
-        world.
+        """A material of a family (a key of ``FAMILIES``); a world has at most
+        ``most`` different ones.
         """
         pool = self._pool.setdefault(family, [])
         if len(pool) >= most or (pool and self.rng.random() < 0.5):
