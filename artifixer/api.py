@@ -29,7 +29,7 @@ from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.seeds import generator
 from artifixer.scenes import formats
-from artifixer.scenes.photo_files import resize_scene
+from artifixer.scenes.resize_scene import resize_scene
 from artifixer.scenes.scene import Scene
 from artifixer.scenes.view import View, reference_views
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at

@@ -19,7 +19,7 @@ from artifixer.imaging.resize import GRID
 from artifixer.recipes.curate import RECIPES
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.depth_models import check_depth_model, default_depth_model
-from artifixer.scenes.panoramas import check_faces
+from artifixer.scenes.panorama_faces import check_faces
 from artifixer.scenes.scale import ScaleKind
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.formats import PROCEDURAL_PREFIX, load_scene, readable
 from artifixer.scenes.identity import capture_fingerprint
-from artifixer.scenes.photo_files import resize_scene
 from artifixer.scenes.pose_check import check_poses
+from artifixer.scenes.resize_scene import resize_scene
 from artifixer.scenes.scene import Scene, Split
 from artifixer.scenes.splits import choose_split
 
@@ -111,7 +111,7 @@ def load_capture(
     scene = load_scene(
         choice.capture,
         work_folder=work_folder,
-        say=say,
+        log=say,
         faces=choice.faces,
         sparse_model=choice.sparse_model,
         ignore_masks=choice.ignore_masks,

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -130,12 +130,19 @@ def reconstruct_capture(
         return _result(run, splats, capture)
 
 
-def initial_splats(job: ReconstructionJob, capture: LoadedCapture) -> tuple[Splats, float]:
-    """The initial splats, and the scene's extent in world units."""
+def initial_splats(
+    job: ReconstructionJob, capture: LoadedCapture, log: Callable[[str], None] = lambda text: None
+) -> tuple[Splats, float]:
+    """The initial splats, and the scene's extent in world units. log: receives a line about points
+    that are left out.
+    """
     scene, config = capture.scene, job.config
     cameras = [scene.cameras[i] for i in capture.training]
     if job.initial_points is not None:
-        points = ColoredPoints.of(*read_points(job.initial_points, scene.origin))
+        cloud = read_points(job.initial_points, scene.origin)
+        for note in cloud.notes:
+            log(note)
+        points = ColoredPoints.of(cloud.xyz, cloud.rgb)
         if not len(points):
             raise InputError(f"{job.initial_points}: the PLY has no vertices, expected points")
     elif scene.points is not None:
@@ -247,7 +254,7 @@ def _fit(
 
     def work(bar: ProgressBar) -> None:
         with run.discarded_on_bad_input():
-            initial, extent = initial_splats(job, capture)
+            initial, extent = initial_splats(job, capture, progress.note)
         photos = [capture.scene.photos[i] for i in capture.training]
         for note in capture.scene.notes:
             progress.note(note)

@@ -39,7 +39,8 @@ from artifixer.runtime.progress import Progress, ProgressBar
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stages import StageFiles, Stages
 from artifixer.runtime.stopping import stop_on_sigterm
-from artifixer.scenes.transforms_json import EQUIRECTANGULAR, FILE_NAME
+from artifixer.scenes.transforms_frames import EQUIRECTANGULAR
+from artifixer.scenes.transforms_json import FILE_NAME
 from artifixer.splats.rasterizers.constants import MIN_DEPTH_OPACITY
 from artifixer.splats.render import default_near, render
 from artifixer.splats.splats import Splats

@@ -194,7 +194,7 @@ def _make_structure_from_motion(folder: Path) -> None:
     import pycolmap
 
     from artifixer.runtime.fingerprint import fingerprint
-    from artifixer.scenes.photos import SfmConfig
+    from artifixer.scenes.sfm import SfmConfig
 
     write_colmap(folder / "capture", "SIMPLE_RADIAL", views=4)
     names = sorted(path.name for path in (folder / "capture" / "images").iterdir())
@@ -229,7 +229,7 @@ def _make_train_list(folder: Path) -> None:
 
 def _read_train_list(folder: Path) -> object:
     from artifixer.scenes.formats import load_scene
-    from artifixer.scenes.photo_files import resize_scene
+    from artifixer.scenes.resize_scene import resize_scene
     from artifixer.scenes.splits import read_train_list
 
     scene = load_scene(folder)

@@ -9,7 +9,7 @@ from artifixer.evaluation.benchmarks.scene import BenchmarkScene, Options
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.formats import brings_poses, find_format, load_scene
 from artifixer.scenes.scene import Scene, Split
-from artifixer.scenes.splits import FEWEST_TRAINING_VIEWS, choose_split
+from artifixer.scenes.splits import MIN_TRAINING_VIEWS, choose_split
 
 
 def captures(root: Path) -> Iterator[str]:
@@ -72,10 +72,10 @@ def gap_split(scene: Scene, share: float) -> Split:
     first = (len(names) - count) // 2
     heldout = names[first : first + count]
     train = names[:first] + names[first + count :]
-    if len(train) < FEWEST_TRAINING_VIEWS:
+    if len(train) < MIN_TRAINING_VIEWS:
         raise InputError(
             f"--gap {share:g}: leaves {len(train)} of {len(names)} photos of {scene.name} to train "
-            f"on, expected at least {FEWEST_TRAINING_VIEWS}"
+            f"on, expected at least {MIN_TRAINING_VIEWS}"
         )
     return Split(f"gap_{share:g}", tuple(train), tuple(heldout))
 

@@ -29,7 +29,8 @@ from artifixer.evaluation.benchmarks.scene import (
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.json_io import as_object, read_json
-from artifixer.scenes import colmap
+from artifixer.scenes.colmap_files import read_model
+from artifixer.scenes.colmap_folders import find_model
 
 #: Keys that a transforms file may have once for all frames or in each frame.
 _SHARED_KEYS = frozenset(
@@ -88,12 +89,12 @@ def _listed_views(folder: Path) -> tuple[dict[str, dict[str, Any]], PointCloud |
         return {
             photo: {**shared, **frame} for photo, frame in frames_by_photo(whole, str(path)).items()
         }, None
-    model_folder = colmap.find_model(folder)
+    model_folder = find_model(folder)
     if model_folder is None:
         raise InputError(
             f"{folder}: has neither transforms.json nor a COLMAP model in sparse/0, expected one"
         )
-    return camera_entries(colmap.read_model(model_folder))
+    return camera_entries(read_model(model_folder))
 
 
 def _check_own_split(path: Path, ids: tuple[Sequence[int], Sequence[int]]) -> None:

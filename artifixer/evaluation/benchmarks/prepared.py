@@ -20,7 +20,8 @@ from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import atomic_path, write_bytes
 from artifixer.runtime.json_io import write_json
-from artifixer.scenes.colmap import ColmapModel, to_cameras
+from artifixer.scenes.colmap import to_cameras
+from artifixer.scenes.colmap_model import ColmapModel
 
 #: Folder of the photos in the capture.
 PHOTOS = "images"
