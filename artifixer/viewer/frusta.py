@@ -20,7 +20,7 @@ def frustum_depth(camera: Cameras, size: float) -> float:
     """
     K = camera.Ks[0]
     width, height = 0.5 * camera.width / float(K[0, 0]), 0.5 * camera.height / float(K[1, 1])
-    return size * (3 / (width * height)) ** (1 / 3)
+    return float(size * (3 / (width * height)) ** (1 / 3))
 
 
 def clicked_frustum(

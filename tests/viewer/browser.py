@@ -70,9 +70,15 @@ def chromium() -> tuple[str, str]:
 class Page:
     """One browser with one or more tabs."""
 
-    def __init__(self, driver: Any) -> None:
-        self.driver = driver
+    def __init__(self, driver: Any, size: tuple[int, int]) -> None:
+        self.driver, self.size = driver, size
         self._counting: set[str] = set()
+
+    def resize(self) -> None:
+        """Give the present tab the browser's size; new ones have another."""
+        metrics = {"deviceScaleFactor": 1, "mobile": False}
+        metrics |= dict(zip(("width", "height"), self.size, strict=True))
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
     def open(self, address: str) -> None:
         """Load the page in the present tab, and wait for the scene."""
@@ -80,6 +86,7 @@ class Page:
             script = {"source": COUNT_PICTURES}
             self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", script)
             self._counting.add(self.driver.current_window_handle)
+            self.resize()
         self.driver.get(address)
         self.until(self.pictures, "a picture arrives")
         # messages at the edge of the page would be part of the picture, and take clicks
@@ -254,9 +261,9 @@ def browser(
     options.add_experimental_option("prefs", downloads)
     driver = webdriver.Chrome(options=options, service=Service(driver_program))
     try:
-        metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        yield Page(driver)
+        page = Page(driver, size)
+        page.resize()
+        yield page
     finally:
         driver.quit()
 
