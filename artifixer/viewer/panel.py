@@ -250,13 +250,11 @@ class TabPanel:
     def _clicked(self, frame: CameraFrame, event: Any) -> None:
         scene, pose = self.viewer.scene(), self.tab.pose
         assert pose is not None
-        ray = (
-            torch.tensor(v, dtype=torch.float64) for v in (event.ray_origin, event.ray_direction)
-        )
         seen = clicked_frustum(
             [known.camera for known in scene.frames],
             FRUSTUM_SIZE * scene.distance,
-            *ray,
+            torch.tensor(event.ray_origin, dtype=torch.float64),
+            torch.tensor(event.ray_direction, dtype=torch.float64),
             pose.camera_to_world[:3, 2],
             self.client.camera.near,
         )
