@@ -15,16 +15,10 @@ from pathlib import Path
 
 from artifixer.curation.make_scene import CurationConfig, MadeScene, make_scene
 from artifixer.curation.pair_folder import CurationResult, PairFolder
+from artifixer.curation.process_workers import ProcessWorkers
+from artifixer.curation.ray_workers import RayWorkers
 from artifixer.curation.sources import Source
-from artifixer.curation.workers import (
-    ATTEMPTS,
-    Job,
-    ProcessWorkers,
-    RayWorkers,
-    one_thread,
-    work_through,
-    worker_devices,
-)
+from artifixer.curation.workers import ATTEMPTS, Job, one_thread, work_through, worker_devices
 from artifixer.runtime.errors import Stopped
 from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.progress import Progress
@@ -55,7 +49,7 @@ def curate(
     dies costs its scene's work: the scene is made once more, and counts as failed when its worker
     dies again.
     device: ``cpu`` or ``cuda``, where each worker has a GPU of its own. ray: None, or the cluster,
-    see ``workers.RayWorkers``; which of these is used changes nothing in the folder.
+    see ``ray_workers.RayWorkers``; which of these is used changes nothing in the folder.
     Raises ``InputError`` when the folder belongs to other sources or settings, ``Stopped`` after
     SIGTERM.
     """

@@ -31,11 +31,8 @@ from artifixer.curation.sparse_splats import (
     training_groups,
 )
 from artifixer.pairs.pair import TrainingPair
-from artifixer.pairs.shards import (
-    SampleEntry,
-    describe,
-    encode_sample,
-)
+from artifixer.pairs.sample_file import encode_sample
+from artifixer.pairs.shards import SampleEntry, describe
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.seeds import numpy_generator
 from artifixer.scenes.depth_models import metric_depth_model

@@ -19,8 +19,9 @@ from artifixer.runtime.seeds import generator
 from artifixer.scenes.scene import Photo, Scene
 from artifixer.scenes.splits import FEWEST_TRAINING_VIEWS, algorithm1_orders
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
-from artifixer.splats.reconstruct import ReconstructConfig, TrainingViews, reconstruct
+from artifixer.splats.reconstruct import ReconstructConfig, reconstruct
 from artifixer.splats.splats import Splats
+from artifixer.splats.training_view import training_views
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def sparse_splats(
     points = add_pixels(points, photos, cameras, config.initial, generator(seed, "initial points"))
     initial = splats_at(points, config.sh_degree, extent, config.initial)
     return reconstruct(
-        TrainingViews.of_photos(photos, cameras), initial, extent, config, seed, device=device
+        training_views(photos, cameras), initial, extent, config, seed, device=device
     )
 
 

@@ -28,8 +28,8 @@ from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.geometry.local_origin import WORLD, Origin, points_to_world, to_world
 from artifixer.geometry.transforms import matrix_to_quaternion
 from artifixer.runtime.files import atomic_path, write_bytes
+from artifixer.runtime.image_files import write_png
 from artifixer.runtime.json_io import write_json
-from artifixer.runtime.media import write_png
 from artifixer.splats.splats import SH_BASE, Splats
 
 #: Maximum number of points exported from splats; other trainers densify them.

@@ -41,8 +41,8 @@ from artifixer.evaluation.prepared import (
 )
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular, read_whole
+from artifixer.runtime.image_files import image_size
 from artifixer.runtime.json_io import as_object, read_json
-from artifixer.runtime.media import image_size
 from artifixer.scenes import colmap, dl3dv
 from artifixer.scenes.formats import brings_poses, find_format, load_scene
 from artifixer.scenes.scene import Scene, Split
@@ -687,7 +687,7 @@ def read_mask(path: Path, width: int, height: int) -> np.ndarray:
     """
     from PIL import Image
 
-    from artifixer.runtime.media import read_image
+    from artifixer.runtime.image_files import read_image
 
     visible = read_image(path)[..., 0] >= 1
     if visible.shape == (height, width):

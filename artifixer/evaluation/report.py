@@ -31,8 +31,8 @@ from artifixer.evaluation.evaluate import (
 )
 from artifixer.imaging.quality import EMPTY_BELOW, OPAQUE_ABOVE
 from artifixer.runtime.files import write_bytes
+from artifixer.runtime.image_files import read_image
 from artifixer.runtime.json_io import to_json
-from artifixer.runtime.media import read_image
 
 #: Upper limit of the file, and the share of it that pictures may take; videos get what is left.
 MOST_BYTES = 25_000_000

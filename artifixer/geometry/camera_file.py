@@ -29,8 +29,8 @@ from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.geometry.local_origin import WORLD, Origin, local_origin, to_local, to_world
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import path_inside
+from artifixer.runtime.image_files import MOST_PIXELS
 from artifixer.runtime.json_io import is_number, read_json, shown, write_json
-from artifixer.runtime.media import MOST_PIXELS
 
 FORMAT = "artifixer cameras"
 VERSION = 1

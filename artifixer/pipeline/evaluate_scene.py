@@ -62,8 +62,8 @@ from artifixer.pipeline.run_config import RunConfig, check_config
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import write_bytes
 from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.image_files import read_image
 from artifixer.runtime.json_io import read_json, to_json, write_json
-from artifixer.runtime.media import read_image
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm

@@ -30,7 +30,7 @@ from artifixer.geometry.panorama import FACE_RIGS, FaceRig, sample_panorama
 from artifixer.imaging.resize import resize_photo
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.fingerprint import fingerprint
-from artifixer.runtime.media import image_size, read_image, write_png
+from artifixer.runtime.image_files import image_size, read_image, write_png
 from artifixer.runtime.stopping import handlers_kept, stop_at_once
 from artifixer.scenes import colmap
 from artifixer.scenes.mask_files import MaskFiles

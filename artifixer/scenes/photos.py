@@ -32,14 +32,14 @@ import numpy as np
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, is_regular, reason, write_bytes
 from artifixer.runtime.fingerprint import fingerprint
-from artifixer.runtime.json_io import is_number, read_json, shown, write_json
-from artifixer.runtime.media import (
+from artifixer.runtime.image_files import (
     exif_orientation,
     image_format,
     opened_image,
     read_image,
     write_png,
 )
+from artifixer.runtime.json_io import is_number, read_json, shown, write_json
 from artifixer.runtime.stopping import handlers_kept, stop_at_once
 from artifixer.runtime.system import link_or_copy
 from artifixer.scenes import colmap

@@ -26,8 +26,8 @@ from artifixer.geometry.local_origin import Origin, camera_origin, to_local
 from artifixer.geometry.radial_polynomial import rational_coefficients
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
+from artifixer.runtime.image_files import MOST_PIXELS, exif_orientation, read_image
 from artifixer.runtime.json_io import read_json
-from artifixer.runtime.media import MOST_PIXELS, exif_orientation, read_image
 from artifixer.scenes.mask_files import MaskFiles
 from artifixer.scenes.panoramas import DEFAULT_FACES, panorama_splits, panorama_views
 from artifixer.scenes.photo_files import (

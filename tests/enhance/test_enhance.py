@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance, sampled_depths
+from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance
+from artifixer.enhance.render_scale import sampled_depths
 from artifixer.enhance.sources import ReferencePhoto, RendersInMemory
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras

@@ -24,7 +24,7 @@ from artifixer.evaluation.protocols import (
     training_cluster,
 )
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.media import read_image
+from artifixer.runtime.image_files import read_image
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.splits import algorithm1_orders, half_covisibility_orders
 from tests.evaluation.made_benchmarks import (
