@@ -2,9 +2,10 @@
 absent.
 
 In: a stage's files, the values and fingerprints it depends on, and the function that does it. Out:
-its outputs in the run folder. A stage that is marked done with the same dependencies is kept;
-otherwise the outputs of an earlier run are removed and it runs. Files that a killed process wrote
-for the same dependencies stay, so that work that goes frame by frame continues where it stopped.
+its outputs in the run folder. A stage that is marked done with the same dependencies is kept if no
+file of its outputs is missing; otherwise the outputs of an earlier run are removed and it runs.
+Files that a killed process wrote for the same dependencies stay, so that work that goes frame by
+frame continues where it stopped.
 ``reconstruct``, ``render``, ``enhance`` and ``run`` resume this way.
 """
 
@@ -87,7 +88,7 @@ class Stages:
         began = time.monotonic()
         with self._progress.stage(stage.name, total) as bar:
             work(bar)
-        self._run.mark_done(stage.name, key, stage.outputs)
+        self._run.mark_done(stage.name, key, stage.outputs, stage.scratch)
         self._delete(stage.scratch)
         self._record(stage.name, time.monotonic() - began)
         return fingerprint(key)
@@ -105,14 +106,17 @@ class Stages:
             self._remove(stage)
 
     def _begin(self, stage: StageFiles, key: object) -> None:
-        """Leave only what belongs to this key. A kill at any point leaves a stage that is either
-        unmarked or whole.
+        """Leave only what belongs to this key: nothing of a finished stage whose outputs are not
+        all there. A kill at any point leaves a stage that is either unmarked or whole.
         """
         before = self._run.key_of(stage.name)
         if isinstance(before, dict) and isinstance(key, dict):
-            changed = [word for word in key if before.get(word) != key[word]] or ["its files"]
-            self._progress.note(f"{stage.name}: runs again, changed: {', '.join(changed)}")
-        if not self._run.is_done(_started(stage.name), key):
+            changed = [word for word in key if before.get(word) != key[word]]
+            why = f"changed: {', '.join(changed)}"
+            if not changed:
+                why = f"missing: {', '.join(self._run.missing_outputs(stage.name)[:3])}"
+            self._progress.note(f"{stage.name}: runs again, {why}")
+        if before is not None or not self._run.is_done(_started(stage.name), key):
             self._remove(stage)
             self._run.mark_done(_started(stage.name), key)
         for name in (*stage.outputs, *stage.scratch):

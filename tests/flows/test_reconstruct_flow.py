@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -269,6 +270,18 @@ def test_killed_and_stopped_renders_end_with_the_same_bytes(
     with at_file("00005.npy", terminate):
         assert main(words) == EXIT_STOPPED
     assert main(words) == EXIT_DONE
+    assert result_files(out) == result_files(rendered)
+
+
+@pytest.mark.parametrize("deleted", ["rgb/00003.png", "depth/00003.npy", "video.mp4"])
+def test_a_deleted_frame_of_finished_renders_comes_back(
+    finished: Path, rendered: Path, tmp_path: Path, deleted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "renders"
+    shutil.copytree(rendered, out)
+    (out / deleted).unlink()
+    assert main(["render", str(finished), "--out", str(out), *RENDER_OPTIONS]) == EXIT_DONE
+    assert f"render: runs again, missing: {deleted}" in capsys.readouterr().err
     assert result_files(out) == result_files(rendered)
 
 
