@@ -135,7 +135,7 @@ def supported(
     renders: Renders,
     camera: Cameras,
     seeing: Sequence[Cameras],
-    depths: Sequence[Float[Tensor, "height width"]],
+    depths: Sequence[Float[Tensor, "rows columns"]],
     tolerance: float,
 ) -> Bool[Tensor, "height width"]:
     """Per pixel of a single view: does the point it shows lie on the surface that one of the

@@ -106,7 +106,7 @@ class SelfForcingStage:
         sampling: SampleConfig,
         seed: int,
         compute: str,
-        negative_text: Float[Tensor, "1 tokens width"] | None = None,
+        negative_text: Float[Tensor, "1 text_tokens text_width"] | None = None,
     ) -> None:
         """Student and critic are trained in place; the teacher is frozen. negative_text: None for
         zeros.

@@ -22,7 +22,7 @@ from artifixer.video.memory_estimate import (
 from artifixer.video.model import Model, ModelConfig
 from artifixer.video.model_files import convert_model, load_model, locate_model
 from artifixer.video.model_zoo import NAMED_MODELS, models_folder
-from artifixer.video.text import EncodedPrompt
+from artifixer.video.text import EncodedPrompt, TextEncoder
 from artifixer.video.transformer import VideoTransformer
 from tests.video.made_models import SMALL, WAN_LIKE, made_model
 
@@ -409,8 +409,11 @@ def test_prompts_need_a_text_encoder() -> None:
     assert not made_model().encode_prompt("  ").embedding.any()
 
 
-class OneToken:
+class OneToken(TextEncoder):
     """A text encoder that knows nothing."""
+
+    def __init__(self) -> None:
+        """Without a folder."""
 
     def encode(self, prompt: str) -> EncodedPrompt:
         return EncodedPrompt(
