@@ -8,6 +8,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_scenes import random_poses
 from safetensors.torch import load_file
 
 from artifixer.scenes.references import RollOut, release_roll_outs, select_references
@@ -50,3 +51,31 @@ def test_roll_outs_equal_the_release(parity_folder, mode, variant):
         RollOut(tuple(entry["refs"]), tuple(entry["frames"]), entry["reversed"]) for entry in stored
     )
     assert roll_outs == expected
+
+
+#: Outputs of this function, kept while the test above passed: (references, targets, is_reversed).
+_KEPT = {
+    "evenly_spaced": [
+        ((5, 2, 1), (0,), True),
+        ((1, 2, 5), (3, 4), False),
+        ((1, 2, 5), (6, 7, 8), False),
+        ((1, 2, 5), (10,), False),
+    ],
+    "covisibility": [
+        ((5, 2, 1), (0,), True),
+        ((9, 2, 1), (4, 3), True),
+        ((1, 2, 9), (6, 7, 8), False),
+        ((1, 2, 9), (10,), False),
+    ],
+}
+
+
+@pytest.mark.parametrize("mode", _KEPT)
+def test_roll_outs_are_what_they_were_when_they_equalled_the_release(mode):
+    poses, train = random_poses(11, 0), [1, 2, 5, 9]
+    whole = release_roll_outs(poses, train, 3, mode)
+    assert whole == tuple(RollOut(*kept) for kept in _KEPT[mode])
+    pieces = release_roll_outs(poses, train, 3, mode, longest=2)
+    assert [piece.targets for piece in pieces][2:4] == [(6, 7), (8,)]
+    (one,) = release_roll_outs(poses, train, 3, mode, targets=[4, 3, 8])
+    assert one == RollOut(whole[-1].references, (4, 3, 8))

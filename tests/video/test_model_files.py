@@ -389,6 +389,14 @@ def test_released_models_take_the_sizes_of_the_release(parity_folder: Path) -> N
         assert config.model_size(given_width, given_height) == (width, height), size
 
 
+def test_released_models_take_the_nearest_multiples_of_16() -> None:
+    config = NAMED_MODELS["14b"].config
+    assert config is not None
+    for given, taken in ((1, 16), (23, 16), (24, 32), (25, 32), (40, 32), (41, 48), (1080, 1088)):
+        assert config.model_size(given, 576) == (taken, 576), given
+        assert config.model_size(576, given) == (576, taken), given
+
+
 @pytest.mark.parametrize(("name", "count"), RELEASED_PARAMETERS.items())
 def test_released_models_have_their_parameters(name: str, count: int) -> None:
     config = NAMED_MODELS[name].config
