@@ -1,4 +1,4 @@
-"""Captures -> a folder of training pairs, by processes that may be killed at any time.
+"""Captures -> a folder of training pairs, made by processes that may be killed at any time.
 
 In: sources, settings, a seed, workers. Out: the folder that ``pair_folder`` describes. A scene's
 pairs depend on the scene, the settings and the seed alone, and a shard on which scenes it holds; so
@@ -42,14 +42,13 @@ def curate(
     device: str = "cpu",
     ray: str | None = None,
 ) -> CurationResult:
-    """Make the pairs of all sources; calling it again with the same arguments continues or returns
-    at once.
+    """Make the pairs of all sources; another call with the same arguments continues or returns at
+    once.
 
-    workers: processes with one thread each; 1 works in this process, unless Ray does. A worker that
-    dies costs its scene's work: the scene is made once more, and counts as failed when its worker
-    dies again.
-    device: ``cpu`` or ``cuda``, where each worker has a GPU of its own. ray: None, or the cluster,
-    see ``ray_workers.RayWorkers``; which of these is used changes nothing in the folder.
+    workers: number of processes with one thread each; 1 without Ray works in this process. When a
+    worker dies, its scene is made once more, and counts as failed when its worker dies again.
+    device: ``cpu`` or ``cuda``, where each worker has a GPU of its own. ray: None, or the address
+    of a cluster (``ray_workers.RayWorkers``). The folder's content does not depend on these.
     Raises ``InputError`` when the folder belongs to other sources or settings, ``Stopped`` after
     SIGTERM.
     """

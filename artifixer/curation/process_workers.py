@@ -30,9 +30,9 @@ _set_mask: Callable[..., Any] | None = getattr(signal, "pthread_sigmask", None)
 class ProcessWorkers(Workers):
     """One spawned process per device, each with one thread and a pipe of its own.
 
-    ``concurrent.futures`` does not serve here: one dead process breaks its whole pool, and one
-    killed while it sends a large result leaves the reader waiting for ever, because the parent
-    holds the writing end too.
+    ``concurrent.futures`` is not used: one dead process breaks its whole pool, and one that is
+    killed while it sends a large result blocks the reader for ever, because the parent holds the
+    writing end too.
     """
 
     def __init__(self, function: Callable[..., Any], devices: Sequence[str]) -> None:
@@ -42,7 +42,7 @@ class ProcessWorkers(Workers):
         self._free = list(devices)[::-1]
         self._idle: list[_Process] = []
         self._busy: dict[int, _Process] = {}
-        # all that live: Ctrl-C may come while one is in neither of the two
+        # all running processes: Ctrl-C may come while one is in neither of the two
         self._started: list[Any] = []
 
     def submit(self, number: int, arguments: tuple[Any, ...]) -> None:
@@ -112,8 +112,8 @@ class _Process:
 
 
 def _serve(pipe: Connection, function: Callable[..., Any], device: str, parent: int) -> None:
-    """A worker's life: jobs from the pipe until it is killed. Ctrl-C and SIGTERM are the parent's
-    business.
+    """Main function of a worker: jobs from the pipe until it is killed. Ctrl-C and SIGTERM are
+    handled by the parent.
     """
     for number in (signal.SIGINT, *STOP_SIGNALS):
         signal.signal(number, signal.SIG_IGN)

@@ -137,9 +137,7 @@ def _ray_task(function: Callable[..., Any], arguments: tuple[Any, ...], device: 
 
 @contextmanager
 def _handlers_restored() -> Iterator[None]:
-    """Ray replaces the handler of SIGTERM by one of its own; after this the former ones are
-    back.
-    """
+    """Restore the signal handlers at the end: Ray installs its own handler of SIGTERM."""
     numbers = (
         (signal.SIGINT, *STOP_SIGNALS)
         if threading.current_thread() is threading.main_thread()

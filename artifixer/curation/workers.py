@@ -1,8 +1,7 @@
 """Scene jobs on worker processes: the interface of a pool on this machine and of a Ray cluster.
 
-In: a function and numbered jobs. Out: results as they are done. A worker that dies, whenever that
-is, costs the work of its own job: the job is tried once more and then comes back as ``None``; the
-other workers do not notice.
+In: a function and numbered jobs. Out: results as they are done. When a worker dies, its job is
+tried once more and then returned as ``None``; other workers are not affected.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import torch
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.stopping import stop_requested
 
-#: How often a job is given to a worker before it counts as failed.
+#: Number of attempts before a job counts as failed.
 ATTEMPTS = 2
 
 Job = tuple[int, tuple[Any, ...]]
@@ -40,7 +39,7 @@ class Workers(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """End all workers at once, whatever they are doing."""
+        """End all workers at once."""
 
 
 def work_through(workers: Workers, jobs: Iterator[Job]) -> Iterator[tuple[int, Any]]:

@@ -290,10 +290,10 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Remove markers first and keep config.json: a kill in between leaves a folder that is
-        still recognised and claims nothing.
+        recognised and has no finished stage.
         """
         shutil.rmtree(self.root / ".run" / "stages", ignore_errors=True)
-        # of what was put there since the folder was opened, nothing is followed either
+        # links may have been added since the folder was opened
         refuse_links(self.root, may_link)
         removed = sorted(name for name in self._owned if is_output(name) or name in self._made)
         for relative in removed:
@@ -307,7 +307,7 @@ class RunFolder:
             {parent for name in removed for parent in Path(name).parents if parent.parts},
             reverse=True,
         ):
-            with suppress(OSError):  # not empty: somebody else's files are in it
+            with suppress(OSError):  # not empty: it holds files of others
                 (self.root / folder).rmdir()
         self._owned.clear()
         (self.root / ".run" / "owned.txt").unlink(missing_ok=True)

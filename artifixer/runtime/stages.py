@@ -1,5 +1,5 @@
-"""Stages of a verb in its run folder: each one is done once for what it depends on, whole or
-absent.
+"""Stages of a verb in its run folder: each runs once for its dependencies; its outputs are complete
+or absent.
 
 In: a stage's files, the values and fingerprints it depends on, and the function that does it. Out:
 its outputs in the run folder. A stage that is marked done with the same dependencies is kept if no
@@ -39,7 +39,7 @@ class StageFiles:
     """The files of one stage, relative to the run folder."""
 
     name: str
-    """Of the stage; its marker is ``.run/stages/NAME.json``."""
+    """Name of the stage; its marker is ``.run/stages/NAME.json``."""
     outputs: tuple[str, ...]
     """Files and folders that the stage leaves."""
     scratch: tuple[str, ...] = ()
@@ -50,9 +50,9 @@ class Stages:
     """Runs the stages of one run folder.
 
     ``completed``: names of the stages that this process ran or found done; ``executed``: of those
-    that it ran. ``seconds``: of all stages, those of
-    earlier processes included; written to ``timing.json`` with the peak memory where
-    ``write_timing``. Raises ``InputError`` for a damaged ``timing.json``.
+    that it ran. ``seconds``: duration of all stages, including those run by earlier processes;
+    written to ``timing.json`` with the peak memory where ``write_timing``. Raises ``InputError``
+    for a damaged ``timing.json``.
     """
 
     def __init__(self, run: RunFolder, progress: Progress, write_timing: bool = True) -> None:

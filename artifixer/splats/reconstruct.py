@@ -2,8 +2,8 @@
 MCMC moves.
 
 The paper's initial reconstruction (section 5.1 and appendix B: 3DGUT rendering, MCMC densification,
-10,000 iterations). Each iteration renders one photo's camera over a random background colour, so
-that opacity means coverage and not brightness.
+10,000 iterations). Each iteration renders one training view over a random background colour, so
+that opacity is fitted to coverage and not to brightness.
 
 All randomness is keyed by (seed, iteration), so a run that continues from its checkpoint ends with
 the same bits on the CPU.
@@ -41,13 +41,18 @@ class LearningRates:
     """Adam's step sizes."""
 
     means: float = 1.6e-4
-    """At the start, in units of the scene's extent; falls exponentially to ``means_final``."""
+    """Initial step of the positions, relative to the scene's extent; decays exponentially to
+    ``means_final``."""
     means_final: float = 1.6e-6
-    """At the end."""
+    """Final step of the positions, relative to the scene's extent."""
     quats: float = 1e-3
+    """Step of the quaternions."""
     log_scales: float = 5e-3
+    """Step of the logarithms of the scales."""
     opacity_logits: float = 5e-2
+    """Step of the opacity logits."""
     sh: float = 2.5e-3
+    """Step of the spherical-harmonics coefficients."""
 
     def means_at(self, progress: float, extent: float) -> float:
         """The positions' step in world units at ``progress`` in [0,1]."""
@@ -72,27 +77,31 @@ class ReconstructConfig:
     """Settings of one reconstruction."""
 
     iterations: int = 10_000
+    """Number of iterations; each one renders one view."""
     sh_degree: int = 3
     """Final degree of the spherical harmonics."""
     sh_every: int = 1000
     """Iterations after which the degree rises by one."""
     ssim_weight: float = 0.2
-    """Of 1 - SSIM in the photometric loss; L1 has the rest."""
+    """Weight of 1 - SSIM in the photometric loss; L1 has weight 1 - ``ssim_weight``."""
     opacity_weight: float = 0.01
-    """Of the opacity regulariser."""
+    """Weight of the opacity regulariser."""
     scale_weight: float = 0.01
-    """Of the scale regulariser, which is relative to the scene's extent."""
+    """Weight of the scale regulariser, with scales relative to the scene's extent."""
     near: float = 0.02
     """Near plane relative to the scene's extent."""
     learning_rates: LearningRates = field(default_factory=LearningRates)
+    """Adam's step sizes."""
     initial: InitialConfig = field(default_factory=InitialConfig)
+    """Initial Gaussians."""
     mcmc: McmcConfig = field(default_factory=McmcConfig)
+    """Densification."""
     gaussians_per_pixel: float | None = None
     """Not in the paper: upper bound of the number of Gaussians per pixel of all photos together;
     None for no such bound. Few photos do not determine more."""
     unseen_weight: float = 0.0
-    """Not in the paper: after the fit, Gaussians whose blending weight stays below this in every
-    training photo are removed; 0 removes none."""
+    """Not in the paper: after the fit, Gaussians whose blending weight, summed over the pixels of
+    a view, is below this in every training view are removed; 0 removes none."""
     free_space: FreeSpaceConfig = field(default_factory=FreeSpaceConfig)
     """Not in the paper: penalises opacity in free space that no photo supports."""
 
@@ -118,13 +127,15 @@ class IterationReport:
     """State after an iteration."""
 
     iteration: int
-    """Iterations that are done."""
+    """Number of finished iterations."""
     iterations: int
-    """Of the whole fit."""
+    """Number of iterations of the whole fit."""
     loss: float
+    """Weighted loss of this iteration's view, without regularisers."""
     psnr: float
-    """Of this iteration's photo, dB."""
+    """PSNR of this iteration's view, dB."""
     gaussians: int
+    """Number of Gaussians."""
 
 
 def reconstruct(
@@ -215,7 +226,9 @@ def reconstruct(
 def remove_unseen(
     splats: Splats, cameras: Sequence[Cameras], config: ReconstructConfig, extent: float
 ) -> Splats:
-    """Drop Gaussians that no camera blends with at least ``config.unseen_weight`` at any pixel."""
+    """Remove Gaussians whose summed blending weight is below ``config.unseen_weight`` in every
+    view.
+    """
     strongest = torch.zeros_like(splats.opacity_logits)
     for camera in cameras:
         strongest = torch.maximum(

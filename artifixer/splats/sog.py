@@ -197,7 +197,7 @@ def _morton_order(means: Float[np.ndarray, "count 3"]) -> Int[np.ndarray, " coun
 
 
 class _Sog:
-    """A SOG file that is open: its checked ``meta.json`` and the pictures it names."""
+    """An open SOG file: its checked ``meta.json`` and the pictures that it lists."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         self.path, self._archive = path, archive
@@ -257,8 +257,8 @@ class _Sog:
         with Image.open(
             io.BytesIO(self._member(files[position], LARGEST_PICTURE)), formats=["WEBP"]
         ) as image:
-            # Sides are rounded up a little; a picture that is much larger than its values is none
-            # of a writer.
+            # Writers round the sides up a little; a picture much larger than its values is damaged
+            # or hostile.
             texels = image.width * image.height
             if texels < needed or texels > 4 * needed + 65_536 or width not in (None, image.width):
                 raise self.wrong(
