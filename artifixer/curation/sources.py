@@ -27,7 +27,7 @@ class Source:
     identity: str
     """Identifies the content; key of all random draws."""
     changed: str = ""
-    """Fingerprint of the files' modification times, which reveals changes when curation continues."""
+    """Fingerprint of the files' modification times; reveals changes when curation continues."""
 
     @property
     def is_procedural(self) -> bool:
