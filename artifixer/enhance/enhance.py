@@ -23,7 +23,6 @@ from torch import Tensor
 
 from artifixer.enhance.render_scale import render_scale
 from artifixer.enhance.sources import (
-    ReferencePhoto,
     RenderSource,
     checked_source,
     read_frames,
@@ -32,6 +31,7 @@ from artifixer.enhance.sources import (
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime import system
 from artifixer.runtime.errors import InputError
+from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
 from artifixer.video.conditions import RolloutContext
 from artifixer.video.finish import FinishConfig
@@ -158,7 +158,7 @@ class EnhanceReport:
 def enhance(
     renders: Renders | RenderSource,
     cameras: Cameras,
-    references: Sequence[ReferencePhoto],
+    references: Sequence[View],
     model: Model,
     config: EnhanceConfig | None = None,
     report: EnhanceReport | None = None,
@@ -291,7 +291,7 @@ def peak_memory(device: torch.device) -> int:
 def _context(
     source: RenderSource,
     cameras: Cameras,
-    references: Sequence[ReferencePhoto],
+    references: Sequence[View],
     model: Model,
     config: EnhanceConfig,
     report: EnhanceReport,
