@@ -29,8 +29,8 @@ from artifixer.pipeline.run_context import RunContext
 from artifixer.pipeline.run_steps import variant_frame
 from artifixer.pipeline.target_path import capture_distance, heldout_frames
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.image_files import read_image, write_png
 from artifixer.runtime.json_io import write_json
-from artifixer.runtime.media import read_image, write_png
 from artifixer.runtime.progress import ProgressBar
 from artifixer.scenes.scale import CameraScale
 from artifixer.scenes.scene import Photo
