@@ -26,7 +26,8 @@ from PIL import Image
 from artifixer.cli import main
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
-from artifixer.pairs.shards import describe, encode_sample, write_index, write_shard
+from artifixer.pairs.sample_file import encode_sample
+from artifixer.pairs.shards import describe, write_index, write_shard
 from artifixer.scenes.camera_path_file import read_camera_path
 from artifixer.splats.splats import Splats
 from artifixer.viewer.access import check_access
