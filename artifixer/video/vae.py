@@ -275,10 +275,8 @@ def video_to_frames(
     return (video[0].to(torch.float32) / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
 
 
-def frames_to_bytes(
-    frames: Float[Tensor, "frames height width 3"],
-) -> UInt8[Tensor, "frames height width 3"]:
-    """Frames in [0,1] -> 0..255, rounded, on the same device."""
+def frames_to_bytes(frames: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
+    """Frames or opacities in [0,1] -> 0..255, rounded, on the same device."""
     return (frames.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
