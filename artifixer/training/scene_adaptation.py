@@ -5,7 +5,7 @@ without it, and the other photos as references. Out: the factors of an adapter
 (``video/adapter.py``). The loss is that of the training room, flow matching from the model's own
 source (``flow_matching.py``), at the noise levels that its few-step sampler visits: whatever the
 levels between taught, they are not used. Clips are one photo, repeated to the length of a temporal
-block or shorter.
+block or shorter, and every pair is encoded once.
 """
 
 from __future__ import annotations
@@ -24,8 +24,13 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.extras import needs_extra
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.seeds import generator as keyed_generator
-from artifixer.training.clips import Clip, ClipConfig, EncodedClips, draw_clip, latent_shape
-from artifixer.training.flow_matching import FlowMatchingStage, FlowMatchingTraining, Latents
+from artifixer.training.clips import Clip, ClipConfig, EncodedClips, cut_clip, latent_shape
+from artifixer.training.flow_matching import (
+    DrawnClips,
+    FlowMatchingStage,
+    FlowMatchingTraining,
+    Latents,
+)
 from artifixer.training.loop import LoopConfig, train
 from artifixer.training.small_clips import mirrored
 from artifixer.video.adapter import linear_layers
@@ -61,7 +66,7 @@ class AdaptationConfig:
     """Learning rate of AdamW."""
 
     batch: int = 1
-    """Clips per step."""
+    """Clips per step, one after another."""
 
     mirror: bool = True
     """Mirror half of the clips: pixels, cameras and world are flipped left to right."""
@@ -89,7 +94,7 @@ class AdaptationConfig:
         return LoopConfig(
             steps=MOST_STEPS if self.steps is None else self.steps,
             minutes=self.minutes,
-            batch=self.batch,
+            accumulation=self.batch,
             warmup=10,
             cooldown=0.5,
             save_interval=50,
@@ -139,6 +144,14 @@ def visited_levels(sampling: SampleConfig) -> tuple[int, ...]:
     return tuple(sorted({-(-levels * step // count) for count in counts for step in range(count)}))
 
 
+@dataclass(frozen=True)
+class DrawnPhoto(DrawnClips):
+    """The input of one step: a clip of one photo."""
+
+    key: tuple[str, bool]
+    """Name of the pair, and whether it is mirrored."""
+
+
 class AdaptationStage(FlowMatchingStage):
     """The ``Stage`` of an adaptation: flow matching of the adapter's factors alone."""
 
@@ -151,9 +164,7 @@ class AdaptationStage(FlowMatchingStage):
         shown: Callable[[int, float], None],
     ) -> None:
         frames = min(config.latent_frames, sampling.block_frames)
-        clips = ClipConfig(
-            frames=(model.config.vae.pixel_frames(frames),), tail_drop=0.0, text_drop=0.0
-        )
+        clips = ClipConfig(frames=(model.config.vae.pixel_frames(frames),))
         settings = FlowMatchingTraining(clips, learning_rate=config.learning_rate, weight_decay=0.0)
         # one block is not masked: for it the causal network is a bidirectional one
         compute = "bfloat16" if model.dtype == torch.bfloat16 else "float32"
@@ -162,6 +173,7 @@ class AdaptationStage(FlowMatchingStage):
         self.source = sampling.source
         self._levels = torch.tensor(visited_levels(sampling))
         self._mirror, self._shown, self._loss = config.mirror, shown, float("nan")
+        self._known: dict[tuple[str, bool], EncodedClips] = {}
         self._adapted = add_adapter(self.transformer, config.rank, seed)
         parameters = AdapterParameters(self._adapted)
         self.modules = {NAME: parameters}
@@ -187,16 +199,24 @@ class AdaptationStage(FlowMatchingStage):
     def updated(self, step: int) -> None:
         self._shown(step, self._loss)
 
-    def _draw_clips(
+    def draw(
         self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
-    ) -> list[Clip]:
-        clips = []
-        for pair, random in zip(pairs, generators, strict=True):
-            settings = replace(self.clips, references=(pair.views, pair.views))
-            clip = draw_clip(pair, settings, settings.frames[0], random)
-            flips = self._mirror and bool(torch.randint(2, (), generator=random))
-            clips.append(mirrored(clip) if flips else clip)
-        return clips
+    ) -> DrawnPhoto:
+        """One photo, mirrored or not, with all its references."""
+        (pair,), (random,) = pairs, generators
+        is_mirrored = self._mirror and bool(torch.randint(2, (), generator=random))
+        (frames,) = self.clips.frames
+        clip = cut_clip(pair, torch.zeros(frames, dtype=torch.int64), list(range(pair.views)))
+        clips = [mirrored(clip) if is_mirrored else clip]
+        noise, level = self._draw_noise(clips, generators), self._draw_levels(clips, generators)
+        return DrawnPhoto(clips, noise, level, (pair.name, is_mirrored))
+
+    def _encoded(self, drawn: DrawnClips, step: int, device: torch.device) -> EncodedClips:
+        """Encoded once per photo: with a large autoencoder that takes longer than a step."""
+        assert isinstance(drawn, DrawnPhoto)
+        if drawn.key not in self._known:
+            self._known[drawn.key] = super()._encoded(drawn, step, device)
+        return self._known[drawn.key]
 
     def _draw_levels(
         self, clips: Sequence[Clip], generators: Sequence[torch.Generator]
