@@ -10,11 +10,14 @@ import sys
 
 import artifixer as af
 
-capture = sys.argv[1] if len(sys.argv) > 1 else "procedural:7"
+capture = sys.argv[1] if len(sys.argv) > 1 else "procedural:7:frames=16"
 out = sys.argv[2] if len(sys.argv) > 2 else "repaired"
 
 # The options are those of `artifixer run`. The same call continues an interrupted run.
-result = af.repair(capture, out, views=4, size=96, path="heldout", variants="artifixer")
+# 400 iterations are a quick look; leave the option out for the recipe's own number.
+result = af.repair(
+    capture, out, views=4, size=96, iterations=400, path="heldout", variants="artifixer"
+)
 
 for name, quality in result.variants.items():
     if quality.psnr is not None:

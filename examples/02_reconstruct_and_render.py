@@ -13,7 +13,7 @@ import artifixer as af
 out = Path(sys.argv[1] if len(sys.argv) > 1 else "reconstructed")
 out.mkdir(parents=True, exist_ok=True)
 
-scene = af.load_scene("procedural:7", size=96)
+scene = af.load_scene("procedural:7:frames=16", size=96)
 names = [photo.name for photo in scene.photos]
 train, heldout = names[::3], names[1::3]
 print(f"{scene.name}: {len(names)} photos, {len(train)} of them for training")

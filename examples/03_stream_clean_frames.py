@@ -14,7 +14,7 @@ from artifixer.geometry.paths import orbit
 out = Path(sys.argv[1] if len(sys.argv) > 1 else "clean")
 out.mkdir(parents=True, exist_ok=True)
 
-scene = af.load_scene("procedural:7", size=96)
+scene = af.load_scene("procedural:7:frames=16", size=96)
 names = [photo.name for photo in scene.photos]
 train = names[:: len(names) // 4]
 splats = af.reconstruct(scene, train, iterations=300)

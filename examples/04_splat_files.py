@@ -17,7 +17,7 @@ out.mkdir(parents=True, exist_ok=True)
 if len(sys.argv) > 2:
     splats = read_splat_file(Path(sys.argv[2])).splats
 else:
-    splats = af.reconstruct(af.load_scene("procedural:7", size=64), iterations=100)
+    splats = af.reconstruct(af.load_scene("procedural:7:frames=16", size=64), iterations=100)
 
 # `opacities` is in [0,1]; the stored, optimised form is `opacity_logits`.
 kept = splats.opacities > 0.05

@@ -7,7 +7,7 @@ Here the method is the plain 3DGUT fit; put your own frames in `frames`, one per
 
 import artifixer as af
 
-scene = af.load_scene("procedural:7", size=96)
+scene = af.load_scene("procedural:7:frames=16", size=96)
 names = [photo.name for photo in scene.photos]
 train = names[:: len(names) // 4]
 heldout = [name for name in names if name not in train][:8]

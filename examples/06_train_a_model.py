@@ -17,5 +17,5 @@ if code == 0:
     # Starts from the weights of the package; both commands continue where they were interrupted.
     tiny = Path(__file__).parent.parent / "artifixer" / "weights" / "tiny"
     stage = ["train", "bidirectional", "--pairs", f"{out}/pairs", "--init", str(tiny)]
-    code = main([*stage, "--out", f"{out}/teacher", "--steps", "4", "--batch", "1"])
+    code = main([*stage, "--out", f"{out}/teacher", "--steps", "2", "--batch", "1"])
 sys.exit(code)

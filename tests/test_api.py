@@ -66,14 +66,13 @@ def test_reconstruct_gives_the_splats_of_the_command_line(tmp_path):
     from artifixer.cli import main
     from artifixer.splats.ply import read_splats
 
-    words = ["reconstruct", "procedural:7", "--out", str(tmp_path / "run"), "--size", "48"]
+    capture = "procedural:7:frames=8,width=48,height=36"
+    words = ["reconstruct", capture, "--out", str(tmp_path / "run"), "--size", "48"]
     assert main([*words, "--views", "3", "--iterations", "12", "--device", "cpu"]) == 0
     import json
 
     train = json.loads((tmp_path / "run" / "split.json").read_text())["train"]
-    ours = af.reconstruct(
-        af.load_scene("procedural:7", size=48), train, iterations=12, device="cpu"
-    )
+    ours = af.reconstruct(af.load_scene(capture, size=48), train, iterations=12, device="cpu")
     theirs = read_splats(tmp_path / "run" / "splats.ply")
     assert np.array_equal(ours.means.numpy(), theirs.means.numpy())
 

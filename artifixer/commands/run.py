@@ -106,6 +106,10 @@ class Command:
     """Splat file of any tool (PLY, compressed PLY, SPZ, SOG, .splat), in the capture's world,
     instead of a reconstruction.
     """
+    iterations: int | None = None
+    """Of each fit of splats, instead of the recipe's numbers (tiny: 1,500 and 2,000): few for a
+    quick look. The row 3dgut has as many.
+    """
     free_space_loss: float | None = None
     """Weight of the free-space loss. Above 0 the video model gets the render of a second fit, with
     this loss; 0: that of the plain fit, as in the paper. Default: the recipe's."""
@@ -155,7 +159,13 @@ def run_config(command: Command) -> RunConfig:
     )
     recipe = RECIPES[name]
     weights = command.frame_weights or recipe.distill.weights
-    reconstruct = recipe.reconstruct
+    reconstruct, distill = recipe.reconstruct, replace(recipe.distill, weights=weights)
+    if command.iterations is not None:
+        if command.iterations < 1:
+            raise InputError(f"--iterations {command.iterations}: expected at least 1")
+        reconstruct = replace(reconstruct, iterations=command.iterations)
+        fit = replace(distill.reconstruct, iterations=command.iterations)
+        distill = replace(distill, reconstruct=fit)
     if command.free_space_loss is not None:
         reconstruct = reconstruct.with_free_space_loss(command.free_space_loss)
         if command.from_splats is not None and command.free_space_loss > 0:
@@ -191,7 +201,7 @@ def run_config(command: Command) -> RunConfig:
         from_splats=command.from_splats,
         export=() if command.export is None else parse_exports(command.export),
         reconstruct=reconstruct,
-        distill=replace(recipe.distill, weights=weights),
+        distill=distill,
         adaptation=_adaptation(command),
         seed=command.seed,
         device=device,

@@ -18,9 +18,13 @@ from torch import Tensor
 
 from artifixer.imaging.push_pull import fill_empty
 
-#: Standard deviation of the smoothing, in cells: periods of one cell keep less than 1 % of their
-#: amplitude.
-SIGMA_CELLS = 0.5
+#: Standard deviation of the smoothing in empty pixels, in cells: periods of one cell keep less than
+#: 1 % of their amplitude.
+SIGMA_EMPTY = 0.5
+
+#: In opaque pixels, where the render's own detail hides what is left of the grid (29 % of the
+#: amplitude), and where splats that are fitted to the frames gain from the finer changes.
+SIGMA_OPAQUE = 0.25
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class FinishConfig:
     smooth_cells: int = 0
     """Keep the model's colours and no detail of its own: the result is the push-pull fill of the
     render plus the difference between the frame and this fill, smoothed over cells of this many
-    pixels. 0 keeps the frame. For models that invent no detail, whose frames show the grid of their
-    tokens."""
+    pixels, over half of that where the render is opaque. 0 keeps the frame. For models that invent
+    no detail, whose frames show the grid of their tokens."""
 
     def __post_init__(self) -> None:
         assert 0 <= self.strength <= 1, f"strength {self.strength}, expected 0 to 1"
@@ -71,7 +75,10 @@ def finish(
     if config.smooth_cells:
         assert render is not None, "smoothing needs the render"
         base = fill_empty(render, opacity)
-        frames = base + smoothed(frames - base, SIGMA_CELLS * config.smooth_cells)
+        change, wide = frames - base, SIGMA_EMPTY * config.smooth_cells
+        coarse, fine = smoothed(change, wide), smoothed(change, SIGMA_OPAQUE * config.smooth_cells)
+        # the weight is smoothed too: a step of the opacity would be a step of the frame
+        frames = base + coarse + smoothed(opaque, wide) * (fine - coarse)
     if config.strength < 1:
         assert render is not None, "a strength below 1 needs the render"
         frames = frames + (1 - config.strength) * opaque * (render - frames)
@@ -79,8 +86,8 @@ def finish(
 
 
 def smoothed(
-    images: Float[Tensor, "frames height width 3"], sigma: float
-) -> Float[Tensor, "frames height width 3"]:
+    images: Float[Tensor, "frames height width channels"], sigma: float
+) -> Float[Tensor, "frames height width channels"]:
     """Gaussian blur with a standard deviation of ``sigma`` pixels; the borders are repeated."""
     reach = math.ceil(3 * sigma)
     offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
@@ -91,5 +98,5 @@ def smoothed(
     planes = F.conv2d(
         F.pad(planes, (0, 0, reach, reach), "replicate"), weights[None, None, :, None]
     )
-    blurred: Tensor = planes[:, 0].unflatten(0, (len(images), 3)).permute(0, 2, 3, 1)
+    blurred: Tensor = planes[:, 0].unflatten(0, (len(images), images.shape[-1])).permute(0, 2, 3, 1)
     return blurred

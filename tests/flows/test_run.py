@@ -294,6 +294,14 @@ def test_the_option_gives_the_second_fit_and_0_the_plain_one_alone(
         )
 
 
+def test_iterations_are_those_of_both_fits_and_at_least_one(tmp_path: Path, model: Path) -> None:
+    command = Command(CAPTURE, tmp_path, views=VIEWS, model=str(model), device="cpu", iterations=7)
+    config = run_config(command)
+    assert (config.reconstruct.iterations, config.distill.reconstruct.iterations) == (7, 7)
+    with pytest.raises(InputError, match="--iterations 0: expected at least 1"):
+        run_config(replace(command, iterations=0))
+
+
 def test_on_a_gpu_the_embedded_model_was_given_frames_of_the_photos_size(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
