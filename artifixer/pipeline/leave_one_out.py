@@ -3,7 +3,8 @@
 In: the training photos of a run and the settings of its reconstruction. Out: for each photo that is
 left out a ``TrainingPair`` of one frame: the photo, the render at its camera of splats fitted to
 the other photos, and these as references. Such a render is wrong in the way in which those along
-the path are wrong, and its truth is known.
+the path are wrong, only more so, and its truth is known. Pairs of some photos that the fit has seen
+stand beside: what their renders show is right and is to be left alone.
 """
 
 from __future__ import annotations
@@ -55,24 +56,42 @@ def leave_one_out_pairs(
     config: ReconstructConfig,
     scale: CameraScale,
     chosen: tuple[int, ...],
+    seen: int,
     folder: Path,
     shown: Callable[[int], None],
 ) -> Iterator[TrainingPair]:
     """The pairs of the photos ``chosen``, at the size of the run's renders.
 
-    folder: of finished pairs and of the state of the present fit, from which an interrupted call
-    with the same arguments continues. shown: called with the number of iterations done in all fits.
+    seen: number of pairs of photos that each fit has seen. folder: of finished pairs and of the
+    state of the present fit, from which an interrupted call with the same arguments continues.
+    shown: called with the number of iterations done in all fits.
     """
     for number, index in enumerate(chosen):
-        path = folder / f"{number:05d}.tar"
-        if not path.is_file():
-            done = number * config.iterations
-            splats = _fit_without(run, config, index, path.with_suffix(".checkpoint"), shown, done)
-            write_bytes(path, encode_sample(_pair(run, splats, index, scale)))
-        path.with_suffix(".checkpoint").unlink(missing_ok=True)
-        shown((number + 1) * config.iterations)
+        checkpoint, done = folder / f"{number:05d}.checkpoint", number * config.iterations
+        beside = _beside(run, index, seen)
+        # the one left out is written last: with it the fit is not needed any more
+        photos = {folder / f"{number:05d}-{other:05d}.tar": other for other in (*beside, index)}
+        if not all(path.is_file() for path in photos):
+            splats = _fit_without(run, config, index, checkpoint, shown, done)
+            for path, photo in photos.items():
+                write_bytes(path, encode_sample(_pair(run, splats, photo, index, scale)))
+        checkpoint.unlink(missing_ok=True)
+        shown(done + config.iterations)
         run.stop_if_asked()
-        yield decode_sample(read_whole(path, "a training pair", LARGEST_PAIR))
+        for path in photos:
+            yield decode_sample(read_whole(path, "a training pair", LARGEST_PAIR))
+
+
+def _beside(run: RunContext, index: int, count: int) -> list[int]:
+    """At most ``count`` other training photos of the same lens model, evenly spaced."""
+    cameras = run.capture.scene.cameras
+    others = [
+        other
+        for other in run.capture.training
+        if other != index and cameras[other].model == cameras[index].model
+    ]
+    count = min(count, len(others))
+    return [others[step * len(others) // count] for step in range(count)]
 
 
 def _fit_without(
@@ -103,7 +122,12 @@ def _fit_without(
     )
 
 
-def _pair(run: RunContext, splats: Splats, index: int, scale: CameraScale) -> TrainingPair:
+def _pair(
+    run: RunContext, splats: Splats, index: int, left_out: int, scale: CameraScale
+) -> TrainingPair:
+    """The photo ``index`` beside its render; ``left_out``: the one that the splats have not seen,
+    which is no reference either.
+    """
     scene = run.capture.scene
     width, height = run.renders[0].camera.width, run.renders[0].camera.height
     photo, camera = scene.photos[index], scene.cameras[index].resized(width, height)
@@ -114,9 +138,9 @@ def _pair(run: RunContext, splats: Splats, index: int, scale: CameraScale) -> Tr
     if photo.mask is not None:
         # nothing is to be learnt where the photo does not count: there the render is right
         clean = torch.where(_counted(photo.mask(), width, height), clean, rgb)
-    photos, cameras = _references(run, index, (width, height))
+    photos, cameras = _references(run, index, left_out, (width, height))
     return TrainingPair(
-        name=f"without-{index:05d}",
+        name=f"without-{left_out:05d}-at-{index:05d}",
         clean_frames=clean,
         renders=rgb,
         opacity=opacity,
@@ -129,7 +153,7 @@ def _pair(run: RunContext, splats: Splats, index: int, scale: CameraScale) -> Tr
 
 
 def _references(
-    run: RunContext, index: int, size: tuple[int, int]
+    run: RunContext, index: int, left_out: int, size: tuple[int, int]
 ) -> tuple[UInt8[Tensor, "views height width 3"], Cameras]:
     """The other photos of the lens model with their cameras, at most as many as the run has
     references, evenly spaced.
@@ -139,7 +163,7 @@ def _references(
     names = {
         scene.photos[other].name: other
         for other in run.capture.training
-        if other != index and scene.cameras[other].model == model
+        if other not in (index, left_out) and scene.cameras[other].model == model
     }
     chosen = [names[name] for name in select_references(list(names), len(run.references))]
     if not chosen:

@@ -175,9 +175,10 @@ def adapt_to_scene(
     continuing.
     """
     root, config = run.root, given.config
+    folder = root / state / "pairs"
     pairs = list(
         leave_one_out_pairs(
-            run, given.fit, given.scale, given.left_out, root / state / "pairs", bar.update
+            run, given.fit, given.scale, given.left_out, config.seen, folder, bar.update
         )
     )
     model = load_model(files, run.device)

@@ -62,7 +62,7 @@ class AdaptationConfig:
     rank: int = 8
     """Rank of the adapter."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     """Learning rate of AdamW."""
 
     batch: int = 1
@@ -71,11 +71,15 @@ class AdaptationConfig:
     mirror: bool = True
     """Mirror half of the clips: pixels, cameras and world are flipped left to right."""
 
-    latent_frames: int = 2
+    latent_frames: int = 1
     """Latent frames of a clip, at most a temporal block of the model."""
 
     pairs: int = 12
     """Most leave-one-out pairs; of more photos, evenly spaced ones are left out."""
+
+    seen: int = 2
+    """Further pairs per fit, of photos that it has seen: their renders are right, and so they keep
+    the model from changing too much."""
 
     fit_fraction: float = 1.0
     """Iterations of a leave-one-out fit, as a fraction of those of the run's own."""
@@ -86,6 +90,7 @@ class AdaptationConfig:
             f"{self.minutes} minutes, {self.steps} steps; expected one of them, above 0"
         )
         assert min(self.rank, self.batch, self.latent_frames, self.pairs) >= 1, f"{self}"
+        assert self.seen >= 0, f"{self.seen} pairs of photos that a fit has seen"
         assert 0 < self.fit_fraction <= 1, f"fit fraction {self.fit_fraction}, expected 0 to 1"
 
     @property
