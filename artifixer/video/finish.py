@@ -22,9 +22,9 @@ from artifixer.imaging.push_pull import fill_empty
 #: 1 % of their amplitude.
 SIGMA_EMPTY = 0.5
 
-#: In opaque pixels, where the render's own detail hides what is left of the grid (29 % of the
-#: amplitude), and where splats that are fitted to the frames gain from the finer changes.
-SIGMA_OPAQUE = 0.25
+#: In opaque pixels: 1.5 pixels for cells of 8. It rounds off the borders of the tokens and keeps
+#: finer changes, from which splats gain that are fitted to the frames (docs/benchmarks.md).
+SIGMA_OPAQUE = 0.1875
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class FinishConfig:
     smooth_cells: int = 0
     """Keep the model's colours and no detail of its own: the result is the push-pull fill of the
     render plus the difference between the frame and this fill, smoothed over cells of this many
-    pixels, over half of that where the render is opaque. 0 keeps the frame. For models that invent
+    pixels, over 3/8 of that where the render is opaque. 0 keeps the frame. For models that invent
     no detail, whose frames show the grid of their tokens."""
 
     def __post_init__(self) -> None:
@@ -77,8 +77,9 @@ def finish(
         base = fill_empty(render, opacity)
         change, wide = frames - base, SIGMA_EMPTY * config.smooth_cells
         coarse, fine = smoothed(change, wide), smoothed(change, SIGMA_OPAQUE * config.smooth_cells)
-        # the weight is smoothed too: a step of the opacity would be a step of the frame
-        frames = base + coarse + smoothed(opaque, wide) * (fine - coarse)
+        # 0 at the border of opaque places: a step of the opacity would be a step of the frame
+        inside = (2 * smoothed(opaque, wide) - 1).clamp(min=0)
+        frames = base + coarse + inside * (fine - coarse)
     if config.strength < 1:
         assert render is not None, "a strength below 1 needs the render"
         frames = frames + (1 - config.strength) * opaque * (render - frames)

