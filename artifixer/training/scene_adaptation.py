@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Int
@@ -44,7 +44,7 @@ NAME = "adapt"
 #: The one adapter that peft adds to a network.
 _ADAPTER = "scene"
 
-#: Steps of a training that only a time limit ends.
+#: Largest number of steps that may be asked for.
 MOST_STEPS = 10**9
 
 
@@ -54,13 +54,20 @@ class AdaptationConfig:
 
     minutes: float | None = None
     """Time for the training, besides that for its pairs. The number of steps, and with it the
-    adapter, then depends on the machine; see ``steps``."""
+    adapter, then depends on the machine, up to ``max_steps``; see ``steps``."""
 
     steps: int | None = None
     """Training steps; the same number gives the same adapter."""
 
+    max_steps: int = 160
+    """Most steps of a training with a time limit: with so few photos, more of them fit these photos
+    and no others."""
+
     rank: int = 8
     """Rank of the adapter."""
+
+    layers: Literal["attention", "all"] = "attention"
+    """Linear layers that are adapted: those of self- and cross-attention, or all."""
 
     learning_rate: float = 3e-4
     """Learning rate of AdamW."""
@@ -89,7 +96,8 @@ class AdaptationConfig:
         assert len(limits) == 1 and limits[0] > 0, (
             f"{self.minutes} minutes, {self.steps} steps; expected one of them, above 0"
         )
-        assert min(self.rank, self.batch, self.latent_frames, self.pairs) >= 1, f"{self}"
+        counts = (self.max_steps, self.rank, self.batch, self.latent_frames, self.pairs)
+        assert min(counts) >= 1, f"{self}"
         assert self.seen >= 0, f"{self.seen} pairs of photos that a fit has seen"
         assert 0 < self.fit_fraction <= 1, f"fit fraction {self.fit_fraction}, expected 0 to 1"
 
@@ -97,7 +105,7 @@ class AdaptationConfig:
     def loop(self) -> LoopConfig:
         """Settings of the training loop: half of the training is the cooldown."""
         return LoopConfig(
-            steps=MOST_STEPS if self.steps is None else self.steps,
+            steps=self.max_steps if self.steps is None else self.steps,
             minutes=self.minutes,
             accumulation=self.batch,
             warmup=10,
@@ -179,7 +187,7 @@ class AdaptationStage(FlowMatchingStage):
         self._levels = torch.tensor(visited_levels(sampling))
         self._mirror, self._shown, self._loss = config.mirror, shown, float("nan")
         self._known: dict[tuple[str, bool], EncodedClips] = {}
-        self._adapted = add_adapter(self.transformer, config.rank, seed)
+        self._adapted = add_adapter(self.transformer, config.rank, seed, config.layers)
         parameters = AdapterParameters(self._adapted)
         self.modules = {NAME: parameters}
         self.optimizers = {
@@ -248,10 +256,10 @@ class AdapterParameters(nn.Module):
 
 
 def add_adapter(
-    transformer: VideoTransformer, rank: int, seed: int
+    transformer: VideoTransformer, rank: int, seed: int, which: Literal["attention", "all"] = "all"
 ) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
-    """Add low-rank factors to all linear layers of the network with peft; returns (A, B) by layer.
-    They are float32, and nothing else is trained. A is drawn by the seed, B is zero.
+    """Add low-rank factors to linear layers of the network with peft; returns (A, B) by layer. They
+    are float32, and nothing else is trained. A is drawn by the seed, B is zero.
 
     Raises ``InputError`` where peft is not installed.
     """
@@ -259,7 +267,11 @@ def add_adapter(
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
 
-    layers = linear_layers(transformer)
+    layers = {
+        name: layer
+        for name, layer in linear_layers(transformer).items()
+        if which == "all" or "attention" in name
+    }
     transformer.requires_grad_(False)
     # as much as alpha: B A is added to the weights as it is
     settings = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(layers))
