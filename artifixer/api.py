@@ -19,7 +19,6 @@ from jaxtyping import UInt8
 from artifixer.commands import run as run_verb
 from artifixer.enhance.enhance import EnhanceConfig, FrameBlock
 from artifixer.enhance.enhance import enhance as enhance_renders
-from artifixer.enhance.sources import ReferencePhoto
 from artifixer.evaluation.evaluate import HeldoutView, VariantQuality
 from artifixer.evaluation.evaluate import evaluate as evaluate_views
 from artifixer.geometry.cameras import Cameras
@@ -30,9 +29,9 @@ from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.seeds import generator
 from artifixer.scenes import formats
-from artifixer.scenes.photo_files import resize_scene
-from artifixer.scenes.references import select_references
+from artifixer.scenes.resize_scene import resize_scene
 from artifixer.scenes.scene import Scene
+from artifixer.scenes.view import View, reference_views
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
 from artifixer.splats.reconstruct import IterationReport, TrainingViews
 from artifixer.splats.reconstruct import reconstruct as fit
@@ -50,6 +49,7 @@ __all__ = [
     "Result",
     "Scene",
     "Splats",
+    "View",
     "choose_references",
     "enhance_renders",
     "evaluate",
@@ -137,13 +137,11 @@ def load_model(name: str | Path = "tiny", *, device: str = "auto") -> Model:
     return model_files.load_model(model_files.locate_model(name), resolve_device(device))
 
 
-def choose_references(scene: Scene, train: Sequence[str], count: int = 6) -> list[ReferencePhoto]:
-    """At most ``count`` of the training photos, evenly spaced by name: what the model looks at."""
-    names = select_references(train, count) if count else ()
-    return [
-        ReferencePhoto(scene.cameras[index], scene.photos[index].read())
-        for index in _indices(scene, names)
-    ]
+def choose_references(scene: Scene, train: Sequence[str], count: int = 6) -> list[View]:
+    """At most ``count`` of the training views for the model to attend to, evenly spaced in the
+    order of the photos' names.
+    """
+    return reference_views(scene, _indices(scene, train), count)
 
 
 def evaluate(

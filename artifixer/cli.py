@@ -19,7 +19,9 @@ code   meaning
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
+import functools
 import importlib
 import inspect
 import io
@@ -154,6 +156,7 @@ def _parsed(verb: str, command_type: type, options: list[str]) -> tuple[Any, int
     """
     import tyro
 
+    _hide_empty_defaults(command_type)
     messages = io.StringIO()
     try:
         with contextlib.redirect_stderr(messages):
@@ -163,7 +166,11 @@ def _parsed(verb: str, command_type: type, options: list[str]) -> tuple[Any, int
                 # whole: tyro's own reading of the docstring drops the examples
                 description=inspect.getdoc(command_type),
                 args=options,
-                config=(tyro.conf.FlagCreatePairsOff,),
+                config=(
+                    tyro.conf.FlagCreatePairsOff,
+                    tyro.conf.DisallowNone,
+                    tyro.conf.PositionalMetavarFromFieldName,
+                ),
             )
             return command, EXIT_DONE
     except SystemExit as exit_:
@@ -172,6 +179,23 @@ def _parsed(verb: str, command_type: type, options: list[str]) -> tuple[Any, int
         raise InputError(
             f"{_one_line(messages.getvalue())} (see artifixer {verb} --help)"
         ) from None
+
+
+@functools.cache
+def _hide_empty_defaults(command_type: type) -> None:
+    """Leave out "(default: ...)" for flags and for defaults that are None or empty: the help text
+    itself says what happens then.
+    """
+    from typing import Annotated, get_type_hints
+
+    import tyro
+
+    hints = get_type_hints(command_type, include_extras=True)
+    for field in dataclasses.fields(command_type):
+        if isinstance(field.default, bool) or field.default in (None, "", ()):
+            hint = tyro.conf.arg(help_behavior_hint="")
+            hints[field.name] = Annotated[hints[field.name], hint]
+    command_type.__annotations__ = hints
 
 
 def _one_line(boxed: str) -> str:

@@ -34,10 +34,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from exit_codes import exit_code_of
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
+from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import read_whole
 from artifixer.runtime.json_io import as_object, read_json, write_json
 from artifixer.runtime.media import read_image, write_png
@@ -364,12 +365,7 @@ def main(words: Sequence[str] | None = None) -> int:
     judging.add_argument("--key", type=Path, required=True)
     judging.add_argument("--judge", type=Path, nargs="+", required=True)
     arguments = parser.parse_args(words)
-    try:
-        (make if arguments.verb == "make" else judge)(arguments)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    return EXIT_DONE
+    return exit_code_of(lambda: (make if arguments.verb == "make" else judge)(arguments))
 
 
 if __name__ == "__main__":

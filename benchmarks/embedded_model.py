@@ -37,6 +37,7 @@ from typing import get_args
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is loaded
 
 import torch
+from exit_codes import exit_code_of
 
 from artifixer import cli
 from artifixer.evaluation.inpainting import METHODS, inpaint
@@ -44,14 +45,7 @@ from artifixer.pairs.loader import PairSet, open_pairs
 from artifixer.pairs.pair import TrainingPair
 from artifixer.recipes.train import RECIPES
 from artifixer.runtime.devices import resolve_device
-from artifixer.runtime.errors import (
-    EXIT_BAD_INPUT,
-    EXIT_DONE,
-    EXIT_INTERRUPTED,
-    EXIT_STOPPED,
-    InputError,
-    Stopped,
-)
+from artifixer.runtime.errors import EXIT_DONE, InputError
 from artifixer.runtime.json_io import write_json
 from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
 from artifixer.training.job import run_training
@@ -272,18 +266,13 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Everything, with the exit codes of ``artifixer``."""
-    try:
+    arguments = _arguments(words)
+
+    def job() -> None:
         with stop_on_sigterm():
-            run(_arguments(words))
-        return EXIT_DONE
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return EXIT_STOPPED
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+            run(arguments)
+
+    return exit_code_of(job)
 
 
 if __name__ == "__main__":

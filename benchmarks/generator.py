@@ -10,17 +10,9 @@ The table has a row for 4, 2 and 1 steps and for adaptive steps at several share
 ``network`` counts the network's calls alone, ``first`` is the time from the call of ``enhance`` to
 the first block. ``--random-weights`` needs no files.
 
-``of floor`` compares the network's time with the least that its arithmetic takes. One call on a
-block of n tokens (T text tokens, R reference tokens, K tokens attended to, width D, feed-forward
-width F, C values of opacity and rays per token, P values per token in and out), in multiplications
-with addition:
-
-    layers * (6 n D^2 + 2 n K D + 2 n (T + R) D + 2 n D F + n C D) + 2 n P D
-
-K grows to the window; text and reference keys and values are computed once per rollout and left
-out, as is all that is not a product. A multiplication with addition counts as two operations. The
-floor is their number over the rate of a large matrix product, measured here in the same type: what
-the machine gives, not what its data sheet says.
+``of floor`` is the minimum time of the network's arithmetic (``network_operations``) divided by its
+measured time. The minimum is the number of operations over the rate of a large matrix product,
+measured on the same device in the same type.
 
 ``--long`` measures what must not grow: time and memory per block, and the time to the first frame
 of clips of different lengths. Times are CPU seconds of this process on a CPU, so that other load
@@ -30,21 +22,21 @@ does not enter.
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from network_operations import clip_operations, product_rate
+from synthetic_clips import MadeRenders, made_cameras, made_references
 
 from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance
-from artifixer.enhance.sources import ReferencePhoto
-from artifixer.geometry.cameras import Cameras
 from artifixer.imaging.resize import fit_size
 from artifixer.runtime.errors import InputError
+from artifixer.scenes.view import View
 from artifixer.video.memory_estimate import MemoryPlan, check_memory, default_plan, memory_estimate
 from artifixer.video.model import Model, ModelConfig
 from artifixer.video.model_files import load_model, locate_model, random_model
@@ -84,88 +76,6 @@ COVERAGES = (1.0, 0.95, 0.8, 0.5, 0.0)
 
 #: Blocks before these are not compared: the window fills up, and allocators and kernels settle.
 FIRST_COMPARED_BLOCK = 5
-
-
-@dataclass(frozen=True)
-class MadeRenders:
-    """Renders of a pattern, made when read; the left ``coverage`` of each frame is opaque."""
-
-    frames: int
-    width: int
-    height: int
-    coverage: float
-
-    def __len__(self) -> int:
-        return self.frames
-
-    def rgb(self, index: int) -> np.ndarray:
-        rows, columns = np.indices((self.height, self.width))
-        pattern = np.stack(
-            [rows * 3 + index, columns * 2, rows + columns + 5 * index], axis=-1
-        ).astype(np.uint8)
-        return pattern * (self.opacity(index) > 0)[..., None]
-
-    def opacity(self, index: int) -> np.ndarray:
-        opaque = np.arange(self.width) < round(self.coverage * self.width)
-        return np.broadcast_to(np.where(opaque, 255, 0).astype(np.uint8), (self.height, self.width))
-
-    def depth(self, index: int) -> np.ndarray:
-        return np.ones((self.height, self.width), np.float32)
-
-
-def made_cameras(frames: int, width: int, height: int) -> Cameras:
-    """A slow sideways flight."""
-    K = torch.tensor([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]])
-    viewmats = torch.eye(4).repeat(frames, 1, 1)
-    viewmats[:, 0, 3] = 0.01 * torch.arange(frames)
-    return Cameras.pinhole(viewmats, K.expand(frames, 3, 3), width, height)
-
-
-def made_references(count: int, width: int, height: int) -> list[ReferencePhoto]:
-    photo = MadeRenders(1, width, height, 1.0).rgb(0)
-    return [ReferencePhoto(made_cameras(1, width, height), photo + index) for index in range(count)]
-
-
-def call_operations(
-    config: ModelConfig, tokens_per_frame: int, attended_frames: int, references: int
-) -> float:
-    """Multiplications and additions of one call on one block; see the formula above."""
-    network = config.transformer
-    n, K = config.block_frames * tokens_per_frame, attended_frames * tokens_per_frame
-    D, C = network.width, network.opacity_channels + network.ray_channels
-    P = network.latent_channels * network.patch_size**2
-    others = network.text_tokens + references * tokens_per_frame
-    layer = (
-        6 * n * D**2
-        + 2 * n * K * D
-        + 2 * n * others * D
-        + 2 * n * D * network.ffn_width
-        + n * C * D
-    )
-    return 2 * (network.layers * layer + 2 * n * P * D)
-
-
-def clip_operations(
-    config: ModelConfig, steps_per_block: Sequence[float], tokens_per_frame: int, references: int
-) -> float:
-    """Operations of all calls of a rollout; ``steps_per_block``: calls on each block."""
-    total = 0.0
-    for block, steps in enumerate(steps_per_block):
-        attended = min((block + 1) * config.block_frames, config.window_frames)
-        total += steps * call_operations(config, tokens_per_frame, attended, references)
-    return total
-
-
-def product_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a large matrix product, best of several."""
-    size = 8192 if device.type == "cuda" else 1024
-    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    best = math.inf
-    for _ in range(8):
-        started = time.perf_counter()
-        (a @ b).sum().item()
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
 
 
 def open_model(
@@ -323,7 +233,7 @@ def print_trend(label: str, values: Sequence[float]) -> None:
 
 
 def first_frame_times(
-    model: Model, size: tuple[int, int], photos: Sequence[ReferencePhoto], lengths: Sequence[int]
+    model: Model, size: tuple[int, int], photos: Sequence[View], lengths: Sequence[int]
 ) -> None:
     """CPU seconds to the first block, medians of five that take turns."""
     config = model.config

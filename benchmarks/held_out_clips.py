@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from exit_codes import exit_code_of
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -36,12 +37,12 @@ from artifixer.imaging.resize import fit_size
 from artifixer.pipeline.capture import CaptureChoice, LoadedCapture, load_capture
 from artifixer.pipeline.reconstruct import ReconstructionJob, initial_splats
 from artifixer.recipes.reconstruct import RECIPES
-from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
 from artifixer.runtime.files import path_inside
 from artifixer.runtime.json_io import read_json
 from artifixer.runtime.media import write_png
 from artifixer.runtime.npy import write_npy
 from artifixer.scenes.procedural import render_world, world_of
+from artifixer.scenes.view import views_of
 from artifixer.splats.reconstruct import TrainingViews, reconstruct
 from artifixer.splats.render import Renders, render
 from artifixer.splats.render_folder import finish_render_folder, to_uint8, write_frame
@@ -139,10 +140,7 @@ def make_clip(source: str, folder: Path, arguments: argparse.Namespace) -> None:
     finish_render_folder(
         folder,
         [CameraFrame(scene.cameras[i], scene.photos[i].name) for i in listed],
-        [
-            (CameraFrame(scene.cameras[i], scene.photos[i].name), scene.photos[i].read())
-            for i in capture.training
-        ],
+        views_of(scene, capture.training),
         scene.origin,
     )
 
@@ -174,18 +172,18 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--empty", type=float, default=0.35)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(words)
-    try:
-        for source in arguments.sources:
-            folder = arguments.out / clip_name(source)
-            if (folder / "cameras.json").is_file():
-                continue
-            started = time.monotonic()
-            make_clip(source, folder, arguments)
-            print(f"{folder}: {time.monotonic() - started:.0f} s", flush=True)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    return EXIT_DONE
+    return exit_code_of(lambda: make_clips(arguments))
+
+
+def make_clips(arguments: argparse.Namespace) -> None:
+    """The clips that are not there yet."""
+    for source in arguments.sources:
+        folder = arguments.out / clip_name(source)
+        if (folder / "cameras.json").is_file():
+            continue
+        started = time.monotonic()
+        make_clip(source, folder, arguments)
+        print(f"{folder}: {time.monotonic() - started:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

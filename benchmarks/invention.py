@@ -23,9 +23,10 @@ from typing import get_args
 
 import numpy as np
 import torch
+from exit_codes import exit_code_of
 
 from artifixer.enhance.enhance import EnhanceConfig, enhance
-from artifixer.enhance.sources import ReferencePhoto, alike_cameras
+from artifixer.enhance.sources import alike_cameras
 from artifixer.evaluation.invention import (
     BASELINES,
     COLUMNS,
@@ -37,7 +38,7 @@ from artifixer.evaluation.invention import (
     thrown_out,
 )
 from artifixer.imaging.perceptual import ST_LPIPS_SIDE, load_content_features, load_st_lpips
-from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
+from artifixer.runtime.errors import InputError
 from artifixer.runtime.json_io import write_json
 from artifixer.runtime.media import read_image, write_png
 from artifixer.runtime.npy import read_npy
@@ -85,9 +86,9 @@ def model_candidate(model: Model, mode: Mode) -> Candidate:
     """What ``artifixer enhance`` makes of a clip."""
 
     def frames(clip: Clip, folder: RenderFolder, seed: int) -> Frames:
-        references = [ReferencePhoto(each.frame.camera, each.photo()) for each in folder.references]
         cameras = alike_cameras(folder.frames, clip.name)
-        blocks = enhance(folder, cameras, references, model, EnhanceConfig(mode=mode, seed=seed))
+        config = EnhanceConfig(mode=mode, seed=seed)
+        blocks = enhance(folder, cameras, folder.references, model, config)
         return torch.from_numpy(np.concatenate([block.frames for block in blocks]))
 
     return frames
@@ -213,12 +214,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="tiny", help="names or folders with commas; '' for none")
     parser.add_argument("--modes", default=",".join(get_args(Mode)))
     parser.add_argument("--device", default="cpu")
-    try:
-        measure(parser.parse_args(words))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    return EXIT_DONE
+    arguments = parser.parse_args(words)
+    return exit_code_of(lambda: measure(arguments))
 
 
 if __name__ == "__main__":

@@ -26,18 +26,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from exit_codes import exit_code_of
+
 from artifixer.commands.run import Command, run_config
 from artifixer.evaluation.evaluate import VARIANT_TITLES, VariantQuality
 from artifixer.evaluation.variant_table import read_variants
 from artifixer.pipeline.run import run
-from artifixer.runtime.errors import (
-    EXIT_BAD_INPUT,
-    EXIT_DONE,
-    EXIT_INTERRUPTED,
-    EXIT_STOPPED,
-    InputError,
-    Stopped,
-)
+from artifixer.runtime.errors import InputError
 from artifixer.runtime.progress import Progress
 
 REAL = (("fountain", "algorithm1_K3"), ("plush", "algorithm1_K6"), ("fox", "algorithm1_K6"))
@@ -178,39 +173,29 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+def measure(arguments: argparse.Namespace) -> None:
+    """Run what is left, and print the tables."""
+    if arguments.captures is None:
+        raise InputError(
+            "--captures: expected the folder of the real captures, or $ARTIFIXER_CAPTURES"
+        )
+    weights = [float(word) for word in arguments.weights.split(",")]
+    chosen = cases(Path(arguments.captures), arguments.procedural)
+    if arguments.only:
+        chosen = [case for case in chosen if case.name.startswith(tuple(arguments.only.split(",")))]
+    if not arguments.only_print:
+        run_all(chosen, weights, arguments.out, arguments.size)
+    for weight in weights:
+        found = results(chosen, weight, arguments.out)
+        if found:
+            lines = ["", f"Free-space loss {weight:g}:", "", *table(found), "", *gains(found)]
+            print("\n".join(lines))
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Everything, with the exit codes of ``artifixer``."""
-    try:
-        arguments = _arguments(words)
-        if arguments.captures is None:
-            raise InputError(
-                "--captures: expected the folder of the real captures, or $ARTIFIXER_CAPTURES"
-            )
-        weights = [float(word) for word in arguments.weights.split(",")]
-        chosen = cases(Path(arguments.captures), arguments.procedural)
-        if arguments.only:
-            chosen = [
-                case for case in chosen if case.name.startswith(tuple(arguments.only.split(",")))
-            ]
-        if not arguments.only_print:
-            run_all(chosen, weights, arguments.out, arguments.size)
-        for weight in weights:
-            found = results(chosen, weight, arguments.out)
-            if found:
-                print(
-                    "\n".join(
-                        ["", f"Free-space loss {weight:g}:", "", *table(found), "", *gains(found)]
-                    )
-                )
-        return EXIT_DONE
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return EXIT_STOPPED
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    arguments = _arguments(words)
+    return exit_code_of(lambda: measure(arguments))
 
 
 if __name__ == "__main__":

@@ -33,23 +33,18 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is loaded
 
+from exit_codes import exit_code_of
+
 from artifixer.curation.jobs import curate
 from artifixer.curation.sources import expand_sources
-from artifixer.evaluation.protocols import Options
+from artifixer.evaluation.benchmarks.scene import Options
 from artifixer.evaluation.tables import method_title
 from artifixer.pairs.loader import PairSet, open_pairs
 from artifixer.pipeline.evaluate import evaluate
-from artifixer.pipeline.evaluate_scene import EvaluateConfig
+from artifixer.pipeline.evaluate_config import EvaluateConfig
 from artifixer.pipeline.run_config import VARIANTS
 from artifixer.recipes.reproduce import RECIPES, ReproductionRecipe
-from artifixer.runtime.errors import (
-    EXIT_BAD_INPUT,
-    EXIT_DONE,
-    EXIT_INTERRUPTED,
-    EXIT_STOPPED,
-    InputError,
-    Stopped,
-)
+from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import write_bytes
 from artifixer.runtime.json_io import as_object, read_json, write_json
 from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
@@ -315,18 +310,12 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1, help="processes that curate")
     arguments = parser.parse_args(words)
     name = "quick" if arguments.quick else "full"
-    try:
+
+    def job() -> None:
         with stop_on_sigterm():
             run(RECIPES[name], arguments.out, name, arguments.page, arguments.workers)
-        return EXIT_DONE
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return EXIT_STOPPED
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+
+    return exit_code_of(job)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
 """How fast are frames scored, and how does that compare with torchmetrics?
 
-    OMP_WAIT_POLICY=passive python benchmarks/scoring.py [--frames 1000] [--size 512] [--threads 2]
+    OMP_WAIT_POLICY=passive python benchmarks/scoring.py [--frames 1000] [--size 512] [--threads 1]
 
-Pairs of frames of ``size`` x ``size``, drawn from a seed and disturbed: PSNR and SSIM by
+Pairs of random smooth images of ``size`` x ``size`` and noisy copies: PSNR and SSIM by
 ``imaging/metrics`` as the profile ``genfusion`` computes them, the same by torchmetrics, and
-ST-LPIPS. The three take turns, ``--batch`` frames at a time, so that machine load affects all
-equally. Prints frames per second of wall-clock and of processor time.
+ST-LPIPS. The three are interleaved, ``--batch`` frames at a time, so that machine load affects all
+equally. Prints medians over the batches: frames per second of processor time, which other processes
+hardly change, and of wall-clock time.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 from collections.abc import Callable, Sequence
 
@@ -24,9 +26,11 @@ from torchmetrics.functional.image import (
 from artifixer.imaging.metrics import psnr, ssim
 from artifixer.imaging.perceptual import load_st_lpips
 
+OURS, TORCHMETRICS, ST_LPIPS = "PSNR + SSIM", "torchmetrics PSNR + SSIM", "ST-LPIPS"
+
 
 def ours(prediction: Tensor, target: Tensor) -> None:
-    """One value of each per image."""
+    """PSNR and SSIM of each image."""
     for image, photo in zip(prediction, target, strict=True):
         float(psnr(image, photo)), float(ssim(image, photo))
 
@@ -42,7 +46,7 @@ def torchmetrics(prediction: Tensor, target: Tensor) -> None:
 
 
 def pairs(count: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Smooth pictures and disturbed copies, in [0,1]."""
+    """Noisy copies and smooth images, in [0,1]."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 16, 16, generator=generator)
     photos = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic")
@@ -58,43 +62,49 @@ def main(words: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--frames", type=int, default=1000)
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=10)
+    parser.add_argument("--size", type=int, default=512, help="side of the frames, pixels")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=10, help="frames between two turns")
     arguments = parser.parse_args(words)
     torch.set_num_threads(arguments.threads)
-    contenders: dict[str, Callable[[Tensor, Tensor], object]] = {
-        "PSNR + SSIM": ours,
-        "torchmetrics PSNR + SSIM": torchmetrics,
+    measures: dict[str, Callable[[Tensor, Tensor], object]] = {
+        OURS: ours,
+        TORCHMETRICS: torchmetrics,
     }
     st_lpips, reason = load_st_lpips()
     if st_lpips is not None:
-        contenders["ST-LPIPS"] = st_lpips
+        measures[ST_LPIPS] = st_lpips
     else:
         print(reason)
-    wall, cpu = dict.fromkeys(contenders, 0.0), dict.fromkeys(contenders, 0.0)
+    wall: dict[str, list[float]] = {name: [] for name in measures}
+    cpu: dict[str, list[float]] = {name: [] for name in measures}
     done = 0
     while done < arguments.frames:
         count = min(arguments.batch, arguments.frames - done)
         prediction, target = pairs(count, arguments.size, seed=done)
-        for name, measure in contenders.items():
+        for name, measure in measures.items():
             if done == 0:
                 measure(prediction[:1], target[:1])  # load what is loaded once
             began = time.perf_counter(), time.process_time()
             measure(prediction, target)
-            wall[name] += time.perf_counter() - began[0]
-            cpu[name] += time.process_time() - began[1]
+            wall[name].append((time.perf_counter() - began[0]) / count)
+            cpu[name].append((time.process_time() - began[1]) / count)
         done += count
-    print(f"{done} frames of {arguments.size}x{arguments.size}, {arguments.threads} threads")
-    for name in contenders:
+    seconds = {name: statistics.median(values) for name, values in cpu.items()}
+    print(
+        f"{done} frames of {arguments.size}x{arguments.size}, {arguments.threads} threads, medians "
+        f"of {len(cpu[OURS])} batches"
+    )
+    for name, value in seconds.items():
         print(
-            f"{name:26} {done / wall[name]:8.1f} frames/s, "
-            f"{done / cpu[name]:8.1f} per processor second"
+            f"{name:26} {1 / value:8.1f} frames per processor second, "
+            f"{1 / statistics.median(wall[name]):8.1f} per second of wall-clock time"
         )
-    both = ("PSNR + SSIM", "ST-LPIPS")
-    if all(name in wall for name in both):
-        rate = done / sum(wall[name] for name in both)
-        print(f"PSNR, SSIM and ST-LPIPS together: {rate:.1f} frames/s")
+    ratios = [theirs / own for own, theirs in zip(cpu[OURS], cpu[TORCHMETRICS], strict=True)]
+    print(f"{TORCHMETRICS} takes {statistics.median(ratios):.2f} times as long as {OURS}")
+    if ST_LPIPS in seconds:
+        rate = 1 / (seconds[OURS] + seconds[ST_LPIPS])
+        print(f"PSNR, SSIM and ST-LPIPS together: {rate:.2f} frames per processor second")
 
 
 if __name__ == "__main__":

@@ -13,18 +13,21 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 
-from artifixer.geometry.transforms import rotation_angle, similarity_fit
+from artifixer.geometry.transforms import rotation_angle
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.scene import Scene
+from tests.geometry.similarity import similarity_fit
 
 
 def main() -> None:

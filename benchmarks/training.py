@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import resource
 import statistics
 import sys
@@ -52,20 +51,15 @@ from typing import Any, get_args
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is loaded
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from counted_products import CPU_OPERATIONS, OverlookedProducts
+from synthetic_pairs import MadePairs
 from torch.utils.flop_counter import (
     FlopCounterMode,
-    conv_flop_count,
-    flop_registry,
-    sdpa_backward_flop_count,
-    sdpa_flop_count,
 )
+from watched_stage import Enough, WatchedStage
 
-from artifixer.geometry.cameras import Cameras
 from artifixer.imaging.resize import GRID, fit_size
 from artifixer.pairs.loader import OrderedPairs, open_pairs
-from artifixer.pairs.pair import TrainingPair
 from artifixer.recipes.train import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import EXIT_BAD_INPUT, InputError
@@ -85,13 +79,6 @@ from artifixer.video.transformer import VideoTransformer
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
-Shape = tuple[int, ...]
-
-#: What products are called.
-PRODUCT_NAMES = re.compile(r"conv|attention|linear|matmul|mm$|mm_")
-
-#: Pairs made by formula, and how much of their renders is opaque.
-MADE_PAIRS, MADE_COVERAGE = 4, 0.6
 
 #: Sizes of made pairs by model: about the recipes' for curation.
 SIZES = {"tiny": "128x96", "1.3b": "1024x576"}
@@ -136,68 +123,6 @@ class NotApplicable(Exception):
     """The model has no such stage."""
 
 
-class Enough(Exception):
-    """Leaves the loop after the last step that is needed, before it saves."""
-
-
-class WatchedStage:
-    """A stage that passes everything on to another, notes its reading after each step, and ends the
-    training by ``Enough``.
-    """
-
-    def __init__(self, stage: Stage, steps: int, read: Callable[[], float]) -> None:
-        self._stage, self._steps, self._read = stage, steps, read
-        self.name, self.modules, self.optimizers = stage.name, stage.modules, stage.optimizers
-        self.gradient_limits, self.extra_state = stage.gradient_limits, stage.extra_state
-        self.readings: list[float] = []
-
-    def draw(
-        self, pairs: Sequence[TrainingPair], generators: Sequence[torch.Generator], step: int
-    ) -> Any:
-        return self._stage.draw(pairs, generators, step)
-
-    def losses(
-        self, drawn: Any, generators: Sequence[torch.Generator], step: int
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return self._stage.losses(drawn, generators, step)
-
-    def updated(self, step: int) -> None:
-        self._stage.updated(step)
-        self.readings.append(self._read())
-        if step == self._steps:
-            raise Enough
-
-
-class OverlookedProducts(TorchDispatchMode):
-    """Notes the names of what looks like a product and is not known to the counter: kernels differ
-    by device and version.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        packet = func._overloadpacket
-        if (
-            packet not in flop_registry
-            and packet not in CPU_OPERATIONS
-            and PRODUCT_NAMES.search(str(packet))
-        ):
-            self.names.add(str(packet))
-        return func(*args, **(kwargs or {}))
-
-
-class MadePairs:
-    """Pairs of moving patterns, whose renders lack the right side of each frame."""
-
-    def __init__(self, size: tuple[int, int], frames: int, views: int) -> None:
-        self.pairs = [_made_pair(number, size, frames, views) for number in range(MADE_PAIRS)]
-
-    def pair(self, index: int) -> TrainingPair:
-        return self.pairs[index % len(self.pairs)]
-
-
 def measure(case: Case) -> Measured | str:
     """The figures of one row, or why there are none."""
     torch.set_num_threads(case.threads)
@@ -206,7 +131,7 @@ def measure(case: Case) -> Measured | str:
     loop = replace(recipe.loop(case.stage), minutes=None, accumulation=1)
     pairs: PairSource
     if case.folder is None:
-        pairs = MadePairs(case.size, case.frames, case.views)
+        pairs = MadePairs(case.size, case.frames, case.views, recipe.model.camera_scale)
     else:
         pairs = OrderedPairs(open_pairs(case.folder), loop.seed, loop.batch)
     clock = time.process_time if device.type == "cpu" and case.threads == 1 else time.perf_counter
@@ -350,39 +275,6 @@ def product_rate(device: torch.device, compute: str, clock: Callable[[], float])
     return 2 * size**3 / min(times)
 
 
-def _cpu_attention(
-    query: Shape, key: Shape, value: Shape, *_: object, out_shape: object = None, **__: object
-) -> int:
-    return sdpa_flop_count(query, key, value)
-
-
-def _cpu_attention_backward(
-    gradient: Shape,
-    query: Shape,
-    key: Shape,
-    value: Shape,
-    *_: object,
-    out_shape: object = None,
-    **__: object,
-) -> int:
-    return sdpa_backward_flop_count(gradient, query, key, value)
-
-
-def _cpu_convolution(
-    pixels: Shape, weights: Shape, *_: object, out_shape: Shape, **__: object
-) -> int:
-    return conv_flop_count(list(pixels), list(weights), list(out_shape))
-
-
-#: What PyTorch's counter does not know on a CPU: fused attention, and the convolutions of Wan's
-#: autoencoder without gradients.
-CPU_OPERATIONS = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
-    torch.ops.aten.mkldnn_convolution: _cpu_convolution,
-}
-
-
 def _after_all(device: torch.device, clock: Callable[[], float]) -> float:
     """The time when everything that was asked of the device is done."""
     if device.type == "cuda":
@@ -393,46 +285,6 @@ def _after_all(device: torch.device, clock: Callable[[], float]) -> float:
 def _largest_resident_size() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1 if sys.platform == "darwin" else 1024
-    )
-
-
-def _made_pair(number: int, size: tuple[int, int], frames: int, views: int) -> TrainingPair:
-    width, height = size
-
-    def cameras(count: int) -> Cameras:
-        viewmats = torch.eye(4).repeat(count, 1, 1)
-        viewmats[:, 0, 3] = 0.01 * torch.arange(count)
-        K = torch.tensor([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]])
-        return Cameras.pinhole(viewmats, K.repeat(count, 1, 1), width, height)
-
-    def pictures(count: int) -> Tensor:
-        times, rows, columns = torch.meshgrid(
-            torch.arange(count), torch.arange(height), torch.arange(width), indexing="ij"
-        )
-        bands = (
-            3 * rows + 5 * times + 40 * number,
-            2 * columns + 5 * times,
-            rows + columns + 40 * number,
-        )
-        return (torch.stack(bands, dim=-1) % 256).to(torch.uint8)
-
-    clean = pictures(frames)
-    opacity = (
-        torch.where(torch.arange(width) < MADE_COVERAGE * width, 255, 0)
-        .to(torch.uint8)
-        .expand(frames, height, width)
-        .contiguous()
-    )
-    renders = torch.where(opacity[..., None] > 0, clean, torch.zeros_like(clean))
-    return TrainingPair(
-        f"made-{number}",
-        clean,
-        renders,
-        opacity,
-        cameras(frames),
-        pictures(views),
-        cameras(views),
-        camera_scale=1.0,
     )
 
 

@@ -22,7 +22,7 @@ _ROOT = Path(__file__).parents[1]
 
 
 #: Of which types and shapes are checked in every call.
-_CHECKED_ROOMS = ("geometry", "imaging")
+_CHECKED_ROOMS = ("geometry", "imaging", "scenes")
 
 
 def _checked_modules() -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from artifixer.runtime.errors import InputError
+from artifixer.runtime.errors import InputError, Stopped
 from artifixer.video.attention import attend
 from artifixer.video.memory_estimate import parameter_count, vae_parameter_count
 
@@ -90,3 +90,35 @@ def test_stages_that_give_no_causal_model_are_refused(monkeypatch, tmp_path, cap
         script._stages("teacher")
     with pytest.raises(InputError, match="expected bidirectional too, the teacher of self_forcing"):
         script._stages("autoencoder,self_forcing")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (None, 0, ""),
+        (InputError("--out: missing"), 2, "error: --out: missing\n"),
+        (Stopped("run: stopped"), 75, "run: stopped\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_benchmarks_end_with_the_exit_codes_of_the_program(
+    error, code, said, monkeypatch, capsys
+) -> None:
+    def job() -> None:
+        if error is not None:
+            raise error
+
+    assert benchmark("exit_codes", monkeypatch).exit_code_of(job) == code
+    assert capsys.readouterr().err == said
+
+
+def test_a_bug_in_a_benchmark_is_not_hidden(monkeypatch) -> None:
+    with pytest.raises(ZeroDivisionError):
+        benchmark("exit_codes", monkeypatch).exit_code_of(lambda: 1 / 0)
+
+
+def test_speed_of_training_is_measured_on_made_pairs(monkeypatch) -> None:
+    """The pairs lacked the kind of their camera scale, and the benchmark ended with a traceback."""
+    pairs = benchmark("synthetic_pairs", monkeypatch).MadePairs((32, 16), 5, 2, "median_depth")
+    pair = pairs.pair(5)
+    assert (pair.camera_scale_kind, pair.frames, pair.views) == ("median_depth", 5, 2)

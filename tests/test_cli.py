@@ -8,11 +8,13 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from artifixer import __version__
 from artifixer.cli import VERBS, main
+from artifixer.enhance.enhance import Drop
 
 
 def artifixer(*words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -84,6 +86,16 @@ def test_help_of_every_verb_teaches(
     said = capsys.readouterr().out
     assert f"artifixer {verb} " in said.split("xample", 1)[1], "an example of the verb"
     assert "--" in said
+    # "Default: the recipe's. (default: None)" would say two things
+    assert "None" not in said and "default: False" not in said
+
+
+def test_help_explains_every_input_that_can_be_withheld(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["enhance", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split()).split("--drop", 2)[2].split("--seed")[0]
+    assert all(f"{kind}: " in text for kind in get_args(Drop)), text
 
 
 def test_no_verb_is_wrong_usage() -> None:

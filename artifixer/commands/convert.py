@@ -24,10 +24,10 @@ class Command:
 
     Formats:
       read     .ply, .compressed.ply, .spz, .sog, .splat
-      written  .ply, .spz, .sog, .usdz (needs the extra formats)
+      written  .ply, .spz, .sog, .usdz (which needs the extra formats)
 
-    The world stays as it is; only SPZ has other axes (up and back) and is turned on the way in and
-    out. Gaussians with values that are no finite numbers are left out and counted.
+    World coordinates are kept. SPZ files have other axes (y up, z back), which are converted when
+    reading and writing. Gaussians with non-finite values are left out and counted.
 
     Examples:
       artifixer convert scene.ply scene.spz

@@ -19,17 +19,17 @@ from artifixer.imaging.resize import GRID
 from artifixer.recipes.curate import RECIPES
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.depth_models import check_depth_model, default_depth_model
-from artifixer.scenes.panoramas import check_faces
+from artifixer.scenes.panorama_faces import check_faces
 from artifixer.scenes.scale import ScaleKind
 
 
 @dataclass(frozen=True)
 class Command:
-    """Make training pairs: clips as photographed, and as a reconstruction from few of the photos
-    shows them.
+    """Make training pairs: photographed clips, and renders of the same views from a reconstruction
+    of few of the photos.
 
-    SOURCE is a capture (folder or video), or procedural:COUNT or procedural:COUNT:SEED for COUNT
-    drawn scenes. The folder PAIRS receives tar shards, index.json, manifest.json (state, figures
+    SOURCES are captures (folders or videos), or procedural:COUNT or procedural:COUNT:SEED for COUNT
+    generated scenes. The folder OUT receives tar shards, index.json, manifest.json (state, figures
     and error of every scene) and timing.json. The same command continues an interrupted run and
     ends with the same shards. A scene that fails is reported and skipped.
 
@@ -41,61 +41,66 @@ class Command:
     sources: Annotated[list[str], tyro.conf.Positional]
     """Capture folders, videos, procedural:COUNT[:SEED]."""
     out: Path
-    """Folder to create or continue."""
+    """Output folder, created or continued."""
     recipe: Literal["tiny", "paper"] = "tiny"
-    """tiny for the small model, on a CPU; paper for the large ones."""
+    """tiny: 45-frame clips around 100 pixels, for the small models, on a CPU; paper: 81-frame clips
+    at 1024x576, for the large models, on a GPU.
+    """
     workers: int = 1
-    """Processes, each with one thread, and with a GPU of its own for --device cuda."""
+    """Number of processes, each with one thread and, with --device cuda, a GPU of its own."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where scenes are reconstructed and rendered."""
+    """Device that reconstructs and renders."""
     ray: str | None = None
-    """Work on a Ray cluster: auto (the one found from here, else local), local (one on this machine
-    for this command alone) or HOST:PORT. Needs the extra cluster.
+    """Use a Ray cluster: auto (the one that is found, otherwise local), local (started on this
+    machine for this command) or HOST:PORT. Needs the extra cluster. Default: local processes.
     """
     size: int | None = None
     """Longest side of the largest clips in pixels. Default: the recipe's."""
     frames: str | None = None
-    """Length of a clip, or SHORTEST..LONGEST; 4 n + 1 frames. Default: the recipe's."""
-    seed: int = 0
-    """Of everything drawn besides the procedural scenes themselves."""
-    windows: int | None = None
-    """Clips per reconstruction; more than one are spread over the capture's whole path. Default:
-    the recipe's.
+    """Length of the clips in frames, or SHORTEST..LONGEST; lengths are 4 n + 1, such as 45.
+    Default: the recipe's.
     """
+    seed: int = 0
+    """Random seed of everything but the procedural scenes, which have seeds of their own."""
+    windows: int | None = None
+    """Number of clips per reconstruction, spread over the capture's path. Default: the recipe's."""
     algorithm1: Literal["normalised", "raw"] | None = None
-    """Distances between photos: of normalised translations, or of metres (the paper's formula as
-    printed). Default: the recipe's.
+    """Distance between photos in Algorithm 1, which chooses the training photos. normalised:
+    translations divided by the capture's size; raw: translations as they are (the paper's formula
+    as printed). Default: the recipe's.
     """
     camera_scale: Literal["median_depth", "metric"] | None = None
-    """Unit of camera translations: the median depth (our models), or metres (the paper's). Default:
-    the recipe's; training refuses another than its model's.
+    """Unit of the camera translations: median_depth (our models) or metric, metres (the paper's).
+    Training refuses pairs with another unit than its model's. Default: the recipe's.
     """
     depth_model: str | None = None
-    """For captures in metres: folder or hub name of a metric depth model (Depth Anything V2 metric,
-    Depth Pro, ZoeDepth, MoGe-2). Default: MoGe-2 where its package is installed. Procedural scenes
-    know their metres.
+    """Metric depth model for --camera-scale metric: folder or hub name (Depth Anything V2 metric,
+    Depth Pro, ZoeDepth, MoGe-2). Default: MoGe-2 if its package is installed. Procedural scenes
+    need none.
     """
     caption_model: str | None = None
-    """Vision model that describes the clips: folder or hub name for transformers, such as
-    Qwen/Qwen3-VL-2B-Instruct, on --device; with --caption-server, its name there. Default: no
-    captions, or the paper's at the server.
+    """Vision model that captions the clips: folder or hub name for transformers, such as
+    Qwen/Qwen3-VL-2B-Instruct, run on --device; with --caption-server, the model's name there.
+    Default: no captions; with --caption-server, the paper's model.
     """
     caption_server: str | None = None
-    """Address up to /v1 of an OpenAI-compatible server with a vision model. Its key:
-    OPENAI_API_KEY.
+    """Address, up to /v1, of an OpenAI-compatible server with a vision model; its key is read from
+    the environment variable OPENAI_API_KEY. Default: none.
     """
     faces: int | None = None
-    """Perspective views of each equirectangular (360 degree) photo or frame: 6, 8 or 14. Default: 8
-    where they look like that.
+    """Number of perspective views that each equirectangular (360 degree) photo or frame is split
+    into: 6, 8 or 14. Default: 8 for photos that look equirectangular.
     """
-    sparse_model: Annotated[int | None, tyro.conf.arg(aliases=["--model"])] = None
-    """Number of the COLMAP model, where a capture has several (sparse/0, sparse/1 ...). Default:
-    the largest.
+    sparse_model: Annotated[
+        int | None, tyro.conf.arg(aliases=["--model"], help_behavior_hint="")
+    ] = None
+    """Which COLMAP model to use when a capture has several (sparse/0, sparse/1 ...). Default: the
+    one with the most photos.
     """
     ignore_masks: bool = False
-    """Use whole photos where masks or alpha channels say which pixels count."""
+    """Ignore the masks and alpha channels of the photos and use all pixels."""
     overwrite: bool = False
-    """Start anew in a folder that holds other pairs."""
+    """Delete other pairs that OUT holds, and start again."""
 
 
 def run_command(command: Command) -> None:
@@ -148,8 +153,8 @@ def run_command(command: Command) -> None:
 
 
 def _depth_model(kind: ScaleKind, named: str | None, sources: Sequence[Source]) -> str | None:
-    """The depth model that captures are measured with; ``InputError`` for one that nothing asks or
-    that cannot be used, and where one is missing. Drawn scenes know their metres.
+    """The depth model for captures; None where none is needed, as for procedural scenes.
+    ``InputError`` for a model that is not needed or cannot be used, and where one is missing.
     """
     if named is not None and kind != "metric":
         raise InputError(
@@ -170,7 +175,7 @@ def _depth_model(kind: ScaleKind, named: str | None, sources: Sequence[Source]) 
 
 
 def _resized(config: CurationConfig, longest: int) -> CurationConfig:
-    """All sizes scaled alike, to multiples of 16."""
+    """All sizes scaled by one factor, rounded to multiples of 16."""
     if longest < 2 * GRID:
         raise InputError(f"--size {longest}: expected at least {2 * GRID}")
     factor = longest / max(max(size) for size in config.sizes)

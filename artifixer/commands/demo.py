@@ -1,6 +1,4 @@
-"""``artifixer demo``: the main job on an embedded procedural capture with the embedded model, in a
-few minutes on any machine.
-"""
+"""``artifixer demo``: the whole job on a small procedural capture with the embedded model."""
 
 from __future__ import annotations
 
@@ -13,17 +11,17 @@ from pathlib import Path
 from artifixer.commands import run as run_verb
 from artifixer.pipeline.run import Result, run
 
-#: A place drawn by lot, photographed from few sides.
+#: The capture, its number of training views, and the longest side in pixels.
 CAPTURE, VIEWS, SIZE = "procedural:7", 4, "160"
 
 
 @dataclass(frozen=True)
 class Command:
-    """Show what ArtiFixer does: a procedural capture of which only a few photos are used, repaired
-    and extended by the embedded model.
+    """Show what ArtiFixer does: reconstruct a procedural capture from 4 of its photos, then repair
+    and extend it with the embedded model.
 
-    Needs no GPU, no download and a few minutes. Ends with a table of the variants and a report,
-    which opens where there is a screen.
+    Takes a few minutes, without a GPU or a download. Prints a table of the variants and opens the
+    report in a browser if there is a screen.
 
     Examples:
       artifixer demo
@@ -31,11 +29,11 @@ class Command:
     """
 
     out: Path = Path("demo")
-    """Folder to create or continue."""
+    """Output folder, created or continued."""
     seed: int = 0
-    """The same seed gives the same files."""
+    """Random seed; the same seed gives the same files."""
     device: str = "auto"
-    """cpu, cuda, cuda:1 ... auto takes a GPU when there is one."""
+    """cpu, cuda, cuda:1 ...; auto selects a GPU when there is one."""
     no_browser: bool = False
     """Do not open the report."""
 
@@ -51,7 +49,7 @@ def run_command(command: Command) -> None:
 
 
 def has_screen() -> bool:
-    """Whether a browser window can be expected to open: a desktop session, on Linux one with a
+    """Whether a browser window can open: a terminal in a desktop session, on Linux with a
     display.
     """
     has_desktop = sys.platform in ("darwin", "win32") or any(
@@ -61,5 +59,5 @@ def has_screen() -> bool:
 
 
 def open_report(result: Result) -> bool:
-    """Show the report in the user's browser; False when there is none."""
+    """Open the report in the user's browser; False when there is none."""
     return webbrowser.open(result.report.resolve().as_uri())

@@ -22,74 +22,77 @@ class Command:
     """Turn renders along a camera path into clean, consistent frames.
 
     RENDERS is a folder as artifixer render writes it: rgb, opacity, cameras.json, reference photos.
-    Renders of other software will do. DIR receives frames/00000.png and so on as they come,
-    video.mp4 and timing.json. The same command continues an interrupted run.
+    Renders of other splat software work too. The folder OUT receives frames/00000.png and so on as
+    they are computed, video.mp4 and timing.json. The same command continues an interrupted run.
 
     Examples:
       artifixer enhance tour --out clean
-      artifixer enhance tour --model 14b --out clean --prompt "a fountain in a park" --references 3
-      --device cuda artifixer enhance tour --out from_photos_only --drop renders,text
+      artifixer enhance tour --model 14b --out clean --prompt "a fountain in a park" --device cuda
+      artifixer enhance tour --out from_photos_only --drop renders,text
       artifixer enhance tour --model run/teacher/model --out by_the_teacher --sampler teacher
-      --steps 50 --guidance 5
     """
 
     renders: Annotated[Path, tyro.conf.Positional]
     """Render folder."""
     out: Path
-    """Folder to create or continue."""
+    """Output folder, created or continued."""
     model: str = "tiny"
-    """A name that artifixer models lists, a model folder, or a checkpoint of the public release."""
+    """tiny (part of this package), 1.3b, 14b (see artifixer models), a model folder, or a
+    checkpoint of the public release.
+    """
     prompt: str = ""
     """What the scene shows, for models with a text encoder."""
     references: int = REFERENCE_COUNT
-    """At most this many of the folder's reference photos."""
+    """Maximum number of the folder's reference photos that are used; 0 for none."""
     mode: Mode = "improve"
-    """improve starts as the model is best; generate starts from noise where the renders are empty,
-    so that each seed invents its own.
+    """Start of the flow. improve: as the model was trained, for the best fidelity; generate: from
+    noise where the renders are empty, so that each seed invents other content.
     """
     steps: str | None = None
-    """Network calls per block: 4, 2, 1, or adaptive. Default: the model's own in this mode; 50 of
-    the teacher.
+    """Denoising steps (network calls) per block, 1 to 99; adaptive takes fewer for opaque blocks.
+    Default: the model's own in this mode; 50 for the teacher.
     """
     sampler: Sampler = "blocks"
-    """blocks is the few-step generator; teacher samples bidirectional weights (train
-    bidirectional), 81 frames at once.
+    """blocks: the few-step causal generator. teacher: bidirectional weights (artifixer train
+    bidirectional), in many steps with guidance, 81 frames at a time.
     """
     guidance: float | None = None
-    """Of the teacher: from the negative prompt's prediction towards and beyond the prompt's.
-    Default: 5; 1 is without.
-    """
+    """Classifier-free guidance scale of the teacher, 0 to 100; 1 turns guidance off. Default: 5."""
     negative_prompt: str | None = None
-    """Of the teacher: what guidance leads away from. Default: Wan 2.1's; "" for no prompt."""
+    """Negative prompt of the teacher's guidance; "" for none. Default: that of Wan 2.1."""
     drop: str = ""
-    """What the model does not get to see: renders, references, text, separated by commas."""
+    """Inputs that are withheld from the model, separated by commas. renders: black renders of
+    opacity 0, so that everything is generated; references: no reference photos; text: no prompt;
+    rays: zeros for the rays of the cameras; opacity: zeros for the opacity that the network reads
+    (the start of the flow still uses it).
+    """
     seed: int = 0
-    """The same seed gives the same frames."""
+    """Seed of the noise; the same seed gives the same frames."""
     camera_scale: float | None = None
-    """World units to the model's: metres per unit x 0.01 for the public release. Default: from the
-    renders' depth.
+    """Factor from world units to the model's units: 0.01 x metres per unit for the public release,
+    1 / median depth for our own models. Default: estimated from the renders' depth.
     """
     depth_model: str | None = None
-    """For models that want metres: folder or hub name of a metric depth model (Depth Anything V2
-    metric, Depth Pro, ZoeDepth, MoGe-2). Default: MoGe-2 where its package is installed; else a
-    median depth of 3 m is assumed, with a warning.
+    """Metric depth model for video models that work in metres: folder or hub name (Depth Anything
+    V2 metric, Depth Pro, ZoeDepth, MoGe-2). Default: MoGe-2 if its package is installed, otherwise
+    a median depth of 3 m is assumed, with a warning.
     """
     residual: Literal["auto", "keep", "leave"] = "auto"
-    """Whether detail that the autoencoder loses comes back where renders are opaque. auto: as the
-    model was made for.
+    """keep: add back the detail of opaque parts of the renders that the autoencoder loses; leave:
+    do not. auto: as the model's config says.
     """
     strength: float = 1.0
-    """Share of what the model changes where renders are opaque, 0 to 1."""
+    """Blend weight on opaque pixels, 0 to 1: 0 keeps the render, 1 takes the model's output."""
     fps: float = 24.0
     """Frames per second of the video."""
     device: str = "auto"
-    """cpu, cuda, cuda:1 ... auto takes a GPU when there is one."""
+    """cpu, cuda, cuda:1 ...; auto selects a GPU when there is one."""
     offload: bool = False
     """Keep the model's layers in host memory and copy them to the GPU as they are needed: slower,
     for small GPUs.
     """
     overwrite: bool = False
-    """Start anew in a folder that holds other frames."""
+    """Delete the results of another run that OUT holds, and start again."""
 
 
 def run_command(command: Command) -> None:

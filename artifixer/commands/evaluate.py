@@ -1,5 +1,5 @@
-"""``artifixer evaluate``: the published benchmarks, held-out photos of any capture, and any
-method's frames.
+"""``artifixer evaluate``: published benchmarks, held-out photos of any capture, frames of any
+method.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from artifixer.evaluation.protocols import Options, protocol
-from artifixer.evaluation.tables import markdown
+from artifixer.evaluation.benchmarks.scene import Options
+from artifixer.evaluation.protocols import protocol
+from artifixer.evaluation.table_files import markdown
 from artifixer.pipeline.evaluate import evaluate
+from artifixer.pipeline.evaluate_config import EvaluateConfig
 from artifixer.pipeline.evaluate_diagnostics import read_prompts
-from artifixer.pipeline.evaluate_scene import EvaluateConfig
 from artifixer.pipeline.run_config import parse_variants
 from artifixer.recipes.run import RECIPES
 from artifixer.runtime.devices import resolve_device
@@ -35,110 +36,135 @@ _PROTOCOL_OPTIONS = {
 
 @dataclass(frozen=True)
 class Command:
-    """Evaluate a benchmark, scene by scene: reconstruct, enhance, distill and score; or score the
+    """Evaluate a benchmark scene by scene: reconstruct, enhance, distill and score; or score the
     frames of any method.
 
-    PROTOCOL: mipnerf360-3, mipnerf360-6, mipnerf360-9, nerfbusters, dl3dv-difix,
-    novel-content-release, novel-content-paper, heldout (any capture, or a folder of captures), gap
-    (the same with a contiguous piece held out). DATA: the benchmark's folder in its public layout.
-    The folder OUT receives results.json, table.md, table.csv, table.tex and report.html. The same
-    command continues an interrupted evaluation.
+    DATA is the benchmark's folder in its public layout. The folder OUT receives results.json,
+    table.md, table.csv, table.tex and report.html. The same command continues an interrupted
+    evaluation.
+
+    Protocols:
+      mipnerf360-3, -6, -9    Mip-NeRF 360 with ReconFusion's few-view splits
+      nerfbusters             Nerfbusters, with --masks for the published figures
+      dl3dv-difix             DL3DV with the Difix split: --train-ids and --masks
+      novel-content-release   28 DL3DV scenes with the split of the public release
+      novel-content-paper     the same scenes, split by Algorithm 1
+      heldout                 any capture, or a folder of captures
+      gap                     the same, with a contiguous range of photos held out
 
     Examples:
       artifixer evaluate heldout my_captures --out scores --views 6
       artifixer evaluate mipnerf360-3 360_v2 --out scores --scenes garden stump
       artifixer evaluate heldout my_captures --out scores --path heldout --diagnostics
-          --diagnostic-models concatenation=runs/concatenation
-      artifixer evaluate nerfbusters data --out scores --masks masks --variants none --frames
-          mine=renders
+      artifixer evaluate nerfbusters data --out scores --variants none --frames mine=renders
     """
 
     protocol: Annotated[str, tyro.conf.Positional]
-    """Name of the benchmark."""
+    """Name of the benchmark protocol, see above."""
     data: Annotated[str, tyro.conf.Positional]
-    """Its folder; for heldout and gap a capture, a folder of captures, or procedural:SEED."""
-    out: Path
-    """Folder to create or continue."""
-    scenes: tuple[str, ...] = ()
-    """Some of the scenes. Default: all."""
-    variants: str = "artifixer,3d,3d+"
-    """What is made and scored, as for run; none for the frames of --frames alone."""
-    frames: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """NAME=FOLDER: score frames of another method; may be repeated. FOLDER holds a folder per
-    scene.
+    """Folder of its data; for heldout and gap a capture, a folder of captures, or procedural:SEED.
     """
+    out: Path
+    """Output folder, created or continued."""
+    scenes: tuple[str, ...] = ()
+    """Names of the scenes to evaluate. Default: all."""
+    variants: str = "artifixer,3d,3d+"
+    """Variants to compute and score, separated by commas: artifixer, 3d, 3d+ (see artifixer run);
+    none scores only --frames.
+    """
+    frames: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=FOLDER: also score the frames of another method, in FOLDER/SCENE; repeatable."""
     naming: Literal["auto", "index", "rank", "name"] = "auto"
-    """What numbers of frames mean: position in the data set's list, rank among the held-out photos,
-    or frames are named after photos.
+    """How files of --frames are matched with photos. index: numbered by position in the data set's
+    list; rank: numbered by rank among the sorted held-out photos; name: named after the photos;
+    auto: by the layout of the folder.
     """
     side_by_side: Literal["auto", "none", "left-gt"] = "auto"
-    """left-gt: each file shows the photo on the left and the frame on the right."""
+    """left-gt: the left half of each file of --frames is the photo, the right half the frame; none:
+    the whole file is the frame; auto: by the layout of the folder.
+    """
     resize: Literal["bicubic", "lanczos", "area"] | None = None
-    """Bring frames of another size to the photo's. Default: they are refused."""
+    """Filter that resizes frames of another size to the photo's. Default: such frames are refused.
+    """
     own_gt: bool = False
-    """Score against the photos that lie beside a method's frames, where it undistorted and cropped
-    them; the rows are marked.
+    """Score --frames against the photos beside them, for methods that undistort and crop photos;
+    the rows are marked.
     """
     split: tuple[str, ...] = ()
-    """For heldout: a named split for all captures, or SCENE=NAME. Default: every 8th photo is held
-    out, of small captures every 4th.
+    """For heldout: named split of all captures, or SCENE=NAME; several may be given. Default: every
+    8th photo is held out, every 4th of captures with fewer than 16 photos.
     """
     views: int | None = None
-    """For heldout and novel-content: train on this many photos, by Algorithm 1."""
+    """For heldout and novel-content-*: number of training photos, chosen by Algorithm 1. Default: 6
+    for novel-content-*.
+    """
     half: int = 0
-    """For novel-content-release: which half trains, 0 or 1."""
+    """For novel-content-release: half of the clip that trains, 0 or 1."""
     gap: float = 0.25
-    """For gap: share of the photos held out."""
+    """For gap: fraction of the photos that is held out, between 0 and 1."""
     masks: Path | None = None
-    """Visibility masks: SCENE/00000.png by the rank of the held-out photo."""
+    """For nerfbusters and dl3dv-difix: folder of visibility masks, SCENE/00000.png and so on by
+    rank of the held-out photo. Default: no masks.
+    """
     train_ids: Path | None = None
-    """For dl3dv-difix: SCENE/difix_train_ids.json of its authors."""
+    """For dl3dv-difix: folder with SCENE/difix_train_ids.json of its authors. Default: a stand-in
+    split.
+    """
     size: str | None = None
-    """Longest side of the photos, or WxH; figures are then not comparable with published ones.
-    Default: as they are; 192 for heldout and gap with the recipe tiny.
+    """Longest side of the photos in pixels, or WxH; figures are then not comparable with published
+    ones. Default: the photos' size; for heldout and gap 192 with the recipe or the model tiny.
     """
     path: str | None = None
-    """Cameras of the run: tour or heldout. Default: the benchmark's."""
+    """Target cameras of the run: tour or heldout. Default: the protocol's (heldout for nerfbusters,
+    dl3dv-difix and novel-content-*, otherwise tour).
+    """
     fid_antialias: bool = True
-    """The other way resizes for FID as torchmetrics did before 1.8."""
+    """Resize images for FID without antialiasing, as torchmetrics did before 1.8."""
     require_weights: bool = False
-    """Refuse to work without the networks of the benchmark's table."""
+    """Fail unless the networks of the benchmark's published table (LPIPS, FID) are installed."""
     model: str = "tiny"
-    """tiny (part of this package), 1.3b, 14b, or a path."""
+    """tiny (part of this package), 1.3b, 14b (see artifixer models), or a path."""
     mode: Mode = "improve"
-    """improve or generate, see run."""
+    """Start of the flow: improve or generate, see artifixer run."""
     steps: int | Literal["adaptive"] | None = None
-    """Denoising steps per block. Default: the model's own in this mode."""
+    """Denoising steps (network calls) per block; adaptive takes fewer for opaque blocks. Default:
+    the model's own in this mode.
+    """
     references: int = 6
-    """Photos that the model looks at, at most."""
+    """Maximum number of training photos that the model attends to; 0 for none."""
     camera_scale: float | None = None
-    """World units to the model's, see run."""
+    """Factor from world units to the model's units. Default: estimated, see artifixer run."""
     depth_model: str | None = None
-    """Metric depth model, see run."""
+    """Metric depth model, see artifixer run."""
     recipe: Literal["auto", "tiny", "paper", "release"] = "auto"
-    """tiny for a CPU, paper for a GPU; auto chooses by device."""
+    """tiny: for a CPU; paper: the paper's settings, for a GPU; release: those of the public release
+    (needs the extra metrics). auto: paper on a GPU, tiny on a CPU.
+    """
     iterations: int | None = None
-    """Of both fits, instead of the recipe's."""
+    """Number of iterations of both fits. Default: the recipe's."""
     seed: int = 0
-    """The same seed gives the same figures."""
+    """Random seed; the same seed gives the same figures."""
     device: str = "auto"
-    """cpu, cuda, cuda:1 ... auto takes a GPU when there is one."""
+    """cpu, cuda, cuda:1 ...; auto selects a GPU when there is one."""
     diagnostics: bool = False
-    """Also enhance the renders of every scene's run with other starts of the flow, without some of
-    the inputs and in 1 to 4 steps: the rows of the paper's Table 4, section 5.4 and appendix A.
+    """Also enhance the renders of every scene with other starts of the flow, with inputs withheld,
+    and in 1 to 4 steps: the rows of the paper's Table 4, section 5.4 and appendix A.
     """
     diagnostic_models: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """NAME=FOLDER, may be repeated: a model trained as a variant of Table 4: concatenation, direct,
-    no-forcing or mixing. Without one, direct and mixing take --model, and the others are left out.
+    """NAME=FOLDER: model that was trained as a variant of Table 4; repeatable. NAME: concatenation,
+    direct, no-forcing or mixing. Default: --model for direct and mixing, no row for the others.
     """
     prompts: Path | None = None
-    """JSON file of scene: text, for models that read prompts."""
+    """JSON file {scene: prompt} for models with a text encoder. Default: no prompts."""
     workers: int = 1
-    """Scenes at a time, each in a process of its own, and with a GPU of its own for cuda."""
+    """Number of processes, each with one scene at a time and, with --device cuda, a GPU of its own.
+    """
     ray: str | None = None
-    """Work on a Ray cluster: auto or HOST:PORT. Needs the extra cluster."""
+    """Use a Ray cluster: auto (the one that is found, otherwise a local one) or HOST:PORT. Needs
+    the extra cluster. Default: local processes.
+    """
     overwrite: bool = False
-    """Start anew in a folder that holds another evaluation."""
+    """Delete the results of another evaluation that OUT holds, and start again."""
 
 
 def run_command(command: Command) -> None:
@@ -168,7 +194,7 @@ def evaluate_config(command: Command) -> EvaluateConfig:
     )
     for name, option in _PROTOCOL_OPTIONS.items():
         if getattr(options, name) != getattr(Options(), name) and name not in entry.takes:
-            raise InputError(f"{option}: has no meaning for {entry.name}")
+            raise InputError(f"{option}: does not apply to {entry.name}")
     device = resolve_device(command.device)
     if command.workers > 1:
         device = device.split(":")[0]

@@ -1,4 +1,4 @@
-"""``artifixer inspect``: what a capture holds, for people or as JSON."""
+"""``artifixer inspect``: the content of a capture as text or JSON."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from artifixer.pipeline.capture import CaptureChoice
 from artifixer.pipeline.inspect_capture import Inspection, LensGroup, Range, inspect_capture
 from artifixer.runtime.json_io import to_json
 
-#: Names of lost photos that are printed; ``--json`` has them all.
+#: Maximum number of lost photos that are named; ``--json`` has them all.
 LOST_PHOTOS_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Command:
-    """Show what a capture holds: format, photos, cameras, sparse points, splits, and what is wrong
-    with it.
+    """Show the content of a capture: format, photos, cameras, sparse points, splits, and problems.
 
-    CAPTURE is a folder (COLMAP, nerfstudio transforms.json, or just photos), a transforms file, a
-    video, or procedural:SEED. Nothing is written.
+    CAPTURE is a folder (COLMAP, nerfstudio transforms.json, or photos alone), a transforms file, a
+    video, or procedural:SEED (a generated scene). Nothing is written.
 
     Examples:
       artifixer inspect my_capture
@@ -35,19 +34,21 @@ class Command:
     json: bool = False
     """Print one JSON object instead of text."""
     find_poses: bool = False
-    """Run structure from motion on photos or a video without poses (takes minutes)."""
+    """Estimate the poses of photos or a video by structure from motion (takes minutes)."""
     faces: int | None = None
-    """Perspective views of each equirectangular (360 degree) photo or frame: 6, 8 or 14. Default: 8
-    where they look like that.
+    """Number of perspective views that each equirectangular (360 degree) photo or frame is split
+    into: 6, 8 or 14. Default: 8 for photos that look equirectangular.
     """
-    sparse_model: Annotated[int | None, tyro.conf.arg(aliases=["--model"])] = None
-    """Number of the COLMAP model, where a capture has several (sparse/0, sparse/1 ...). Default:
-    the largest.
+    sparse_model: Annotated[
+        int | None, tyro.conf.arg(aliases=["--model"], help_behavior_hint="")
+    ] = None
+    """Which COLMAP model to use when a capture has several (sparse/0, sparse/1 ...). Default: the
+    one with the most photos.
     """
     ignore_masks: bool = False
-    """Use whole photos where masks or alpha channels say which pixels count."""
+    """Ignore the masks and alpha channels of the photos and use all pixels."""
     skip_photos: bool = False
-    """Do not decode the photos, which takes most of the time and finds damaged ones."""
+    """Skip decoding the photos: faster, but damaged photos are not found."""
 
 
 def run_command(command: Command) -> None:

@@ -1,6 +1,4 @@
-"""``artifixer models``: the video models by name or path, what they need, and conversion to our
-format.
-"""
+"""``artifixer models``: the video models, their requirements, and conversion of their formats."""
 
 from __future__ import annotations
 
@@ -35,13 +33,11 @@ PART_BYTES = 5_000_000_000
 
 @dataclass(frozen=True)
 class Command:
-    """Show the video models: where their files belong, licence, camera scale, and memory by part at
-    a size.
+    """List the video models: location of their files, licence, camera scale, and memory by part.
 
-    With --convert, make a model folder of ours (safetensors and config.json) of a model in another
-    format: the public release's .pt or sharded checkpoint beside Wan's vae/, or a Wan 2.1 folder of
-    diffusers. Or the other way round: --out FILE.pt makes a checkpoint as the public release has
-    it.
+    With --convert, convert a model to our format, a folder of safetensors and config.json: from the
+    public release's .pt or sharded checkpoint beside Wan's vae/, or from a Wan 2.1 folder of
+    diffusers. With --out FILE.pt, convert to a checkpoint in the format of the public release.
 
     Examples:
       artifixer models
@@ -50,19 +46,21 @@ class Command:
     """
 
     model: Annotated[str | None, tyro.conf.Positional] = None
-    """Name or path; all named models by default."""
+    """Name (tiny, 1.3b, 14b) or path. Default: all named models."""
     size: str = "1024x576"
-    """Size of the frames whose memory is shown, WxH."""
+    """Frame size, WxH in pixels, that memory is estimated for."""
     references: int = REFERENCE_COUNT
-    """Reference photos whose memory is shown."""
+    """Number of reference photos that memory is estimated for."""
     device: str = "auto"
-    """Whose free memory is compared: cpu, cuda, cuda:1 ... auto takes a GPU when there is one."""
+    """Device whose free memory is shown: cpu, cuda, cuda:1 ...; auto selects a GPU when there is
+    one.
+    """
     convert: str | None = None
     """Name or path of a model to convert."""
     out: Path | None = None
-    """New folder for the converted model, or new .pt file for its transformer."""
+    """With --convert: new folder for the model, or new .pt file for its transformer."""
     dtype: Literal["keep", "float32", "bfloat16", "float16"] = "keep"
-    """Type of the converted weights."""
+    """With --convert: data type of the converted weights; keep leaves it as it is."""
 
 
 def run_command(command: Command) -> None:
@@ -109,7 +107,7 @@ def _convert(command: Command, source: str) -> None:
 def _lines(
     named: NamedModel, width: int, height: int, references: int, device: torch.device
 ) -> Iterator[str]:
-    """What a user needs to know of a named model."""
+    """The description of a named model."""
     yield f"{named.name}: {named.about}"
     try:
         config: ModelConfig | None = locate_model(named.name).config
@@ -162,7 +160,7 @@ def _config_lines(
 
 
 def _memory_lines(config: ModelConfig, width: int, height: int, references: int) -> Iterator[str]:
-    """A table: parts by kind of run."""
+    """Table of memory in GB: parts by device and precision."""
     kinds = {
         "GPU, bfloat16": MemoryPlan(width, height, references, torch.bfloat16),
         "with --offload": MemoryPlan(width, height, references, torch.bfloat16, offload=True),

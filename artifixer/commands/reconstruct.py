@@ -21,10 +21,10 @@ from artifixer.splats.files import parse_exports
 class Command:
     """Reconstruct a capture as 3D Gaussians.
 
-    CAPTURE is a folder (COLMAP, nerfstudio transforms.json, or just photos), a video, or
-    procedural:SEED. The folder RUN receives splats.ply, metrics.json, renders/heldout, preview.png,
-    cameras.json and a log. The same command continues an interrupted run and ends with the same
-    result.
+    CAPTURE is a folder (COLMAP, nerfstudio transforms.json, or photos alone), a video, or
+    procedural:SEED (a generated scene). The folder OUT receives splats.ply, metrics.json,
+    renders/heldout, preview.png, cameras.json and a log. The same command continues an interrupted
+    run and ends with the same result.
 
     Examples:
       artifixer reconstruct my_photos --out run --size 512
@@ -34,53 +34,63 @@ class Command:
     capture: Annotated[str, tyro.conf.Positional]
     """Folder, video file or procedural:SEED."""
     out: Path
-    """Run folder to create or continue."""
+    """Output folder, created or continued."""
     split: str | None = None
-    """Named split: one of the capture's own, every_8, algorithm1_K6 ..."""
-    views: int | None = None
-    """Train on this many photos, chosen far apart (Algorithm 1 in normalised units)."""
-    train_list: Path | None = None
-    """File with the names of the training photos, one per line, or a JSON split."""
-    all_views: bool = False
-    """Train on every photo; nothing is held out."""
-    size: str | None = None
-    """Longest side in pixels, or WxH. Default: 256 for the recipe tiny, else the photos' size."""
-    faces: int | None = None
-    """Perspective views of each equirectangular (360 degree) photo or frame: 6, 8 or 14. Default: 8
-    where they look like that.
+    """Named split: one that the capture defines, every_8 (every 8th photo is held out),
+    algorithm1_K6 (6 training photos by Algorithm 1) ...
     """
-    sparse_model: Annotated[int | None, tyro.conf.arg(aliases=["--model"])] = None
-    """Number of the COLMAP model, where a capture has several (sparse/0, sparse/1 ...). Default:
-    the largest.
+    views: int | None = None
+    """Number of training photos, chosen far apart (Algorithm 1 in normalised units); the others are
+    held out.
+    """
+    train_list: Path | None = None
+    """Text file with the names of the training photos, one per line, or a JSON split."""
+    all_views: bool = False
+    """Train on all photos; nothing is held out."""
+    size: str | None = None
+    """Longest side in pixels, or WxH. Default: 256 for the recipe tiny, otherwise the photos' size.
+    """
+    faces: int | None = None
+    """Number of perspective views that each equirectangular (360 degree) photo or frame is split
+    into: 6, 8 or 14. Default: 8 for photos that look equirectangular.
+    """
+    sparse_model: Annotated[
+        int | None, tyro.conf.arg(aliases=["--model"], help_behavior_hint="")
+    ] = None
+    """Which COLMAP model to use when a capture has several (sparse/0, sparse/1 ...). Default: the
+    one with the most photos.
     """
     ignore_masks: bool = False
-    """Use whole photos where masks or alpha channels say which pixels count."""
+    """Ignore the masks and alpha channels of the photos and use all pixels."""
     recipe: Literal["auto", "tiny", "paper", "release"] = "auto"
-    """tiny for a CPU, paper for a GPU; auto chooses by device."""
+    """tiny: for a CPU; paper: the paper's settings, for a GPU; release: those of the public
+    release. auto: paper on a GPU, tiny on a CPU.
+    """
     iterations: int | None = None
-    """Instead of the recipe's number of iterations."""
+    """Number of iterations. Default: the recipe's."""
     max_gaussians: int | None = None
-    """Instead of the recipe's largest number of Gaussians."""
+    """Maximum number of Gaussians. Default: the recipe's."""
     free_space_loss: float = 0.0
-    """Weight of the free-space loss, such as 0.3: opacity that no photo supports goes. Not in the
-    paper; lowers PSNR.
+    """Weight of the free-space loss, such as 0.3, which penalises opacity that no training view
+    supports; 0 turns it off. Not in the paper; lowers PSNR.
     """
     seed: int = 0
-    """The same seed gives the same splats."""
+    """Random seed; the same seed gives the same splats."""
     device: str = "auto"
-    """cpu, cuda, cuda:1 ... auto takes a GPU when there is one."""
+    """cpu, cuda, cuda:1 ...; auto selects a GPU when there is one."""
     initial_points: Path | None = None
-    """PLY of points to start from instead of the capture's sparse points."""
+    """PLY file of points for the initial splats. Default: the capture's sparse points."""
     warm_start: Path | None = None
-    """Splat file to continue from."""
+    """Splat file (PLY, compressed PLY, SPZ, SOG, .splat) for the initial splats."""
     export: str | None = None
-    """Formats in which the splats are written as well, into RUN/export: ply, spz, sog, usdz,
-    separated by commas.
+    """Further file formats of the splats, written to OUT/export: ply, spz, sog, usdz, separated by
+    commas. Default: none.
     """
     view: bool = False
-    """Serve a page that shows the work while it goes on (extra viewer); its address is printed."""
+    """Serve a web page that shows the progress (extra viewer); its address is printed."""
     overwrite: bool = False
-    """Start anew in a run folder that holds other settings or another capture."""
+    """Delete the results of other settings or of another capture that OUT holds, and start again.
+    """
 
 
 def run_command(command: Command) -> None:
@@ -119,6 +129,6 @@ def run_command(command: Command) -> None:
     with viewed(command.out, command.view, command.capture):
         result = reconstruct_capture(job, command.out, command.overwrite)
     print(
-        f"{len(result.splats):,} Gaussians in {command.out / 'splats.ply'}; look at "
+        f"{len(result.splats):,} Gaussians in {command.out / 'splats.ply'}; see "
         f"{command.out / 'preview.png'}"
     )

@@ -21,13 +21,13 @@ class Command:
     """Render splats along a camera path.
 
     SOURCE is a run folder of reconstruct, or a splat file (PLY, compressed PLY, SPZ, SOG, .splat).
-    DIR becomes a render folder: rgb, opacity, depth, cameras.json, reference photos, video.mp4.
+    OUT becomes a render folder: rgb, opacity, depth, cameras.json, reference photos, video.mp4.
 
     Paths:
       heldout   exactly the held-out cameras
-      tour      a video through all held-out cameras (all cameras, when none is held out)
-      spline    a smooth video along the captured cameras and a little beyond them
-      orbit     a full circle around what the cameras look at
+      tour      a continuous path through all held-out cameras (all cameras if none is held out)
+      spline    a smooth path along the captured cameras and slightly beyond them
+      orbit     a full circle around the point that the cameras look at
       FILE      a cameras.json or a transforms.json
 
     Examples:
@@ -39,26 +39,27 @@ class Command:
     source: Annotated[Path, tyro.conf.Positional]
     """Run folder or splat file."""
     out: Path
-    """Folder to create or continue."""
+    """Output folder, created or continued."""
     path: str = "tour"
-    """heldout, tour, orbit, spline, or a file of cameras."""
+    """heldout, tour, orbit, spline, or a camera file."""
     cameras: Path | None = None
-    """Cameras that go with the splats: a cameras.json or transforms.json. A run folder has its own.
+    """Cameras of the splats' capture, which the paths are made from: a cameras.json or
+    transforms.json. Default: those of the run folder.
     """
     size: str | None = None
     """Longest side in pixels, or WxH. Default: the cameras' own size."""
     frames: int = 120
-    """Frames of an orbit."""
+    """Number of frames of an orbit."""
     fps: float = 24.0
     """Frames per second of the video."""
     equirectangular: bool = False
-    """Show all directions from every camera of the path: pictures twice as wide as high, and a
-    transforms.json with their poses.
+    """Render equirectangular panoramas (twice as wide as high) at every camera of the path, with a
+    transforms.json of their poses.
     """
     device: str = "auto"
-    """cpu, cuda, cuda:1 ... auto takes a GPU when there is one."""
+    """cpu, cuda, cuda:1 ...; auto selects a GPU when there is one."""
     overwrite: bool = False
-    """Start anew in a folder that holds other renders."""
+    """Delete other renders that OUT holds, and start again."""
 
 
 def run_command(command: Command) -> None:

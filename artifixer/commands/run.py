@@ -26,18 +26,19 @@ from artifixer.video.model_files import locate_model
 
 @dataclass(frozen=True)
 class Command:
-    """Repair and extend a capture: splats from few photos, cleaned by the video model, and fitted
-    again.
+    """Repair and extend a capture: fit splats to few photos, clean their renders with the video
+    model, and fit splats again to photos and frames.
 
-    CAPTURE is a folder (COLMAP, nerfstudio transforms.json, or just photos), a video, or
-    procedural:SEED. The folder OUT receives splats, renders, frames, videos, a dataset for other
-    trainers, metrics.json and report.html. The same command continues an interrupted run and ends
-    with the same files; with another option it redoes what depends on it.
+    CAPTURE is a folder (COLMAP, nerfstudio transforms.json, or photos alone), a video, or
+    procedural:SEED (a generated scene). The folder OUT receives splats, renders, frames, videos, a
+    dataset for other trainers, metrics.json and report.html. The same command continues an
+    interrupted run and ends with the same files; with other options it repeats only the stages that
+    depend on them.
 
     Variants:
-      artifixer  frames straight from the model
-      3d         splats fitted to photos and frames (ArtiFixer 3D)
-      3d+        the model once more, on renders of those splats
+      artifixer  frames of the video model
+      3d         renders of splats fitted to photos and frames (ArtiFixer 3D)
+      3d+        frames of the model from the renders of 3d (ArtiFixer 3D+)
 
     Examples:
       artifixer run my_photos --out repaired --size 512
@@ -48,73 +49,82 @@ class Command:
     capture: Annotated[str, tyro.conf.Positional]
     """Folder, video file or procedural:SEED."""
     out: Path
-    """Folder to create or continue."""
+    """Output folder, created or continued."""
     views: int | None = None
-    """Train on this many photos, chosen far apart (Algorithm 1 in normalised units); the others are
+    """Number of training photos, chosen far apart (Algorithm 1 in normalised units); the others are
     held out.
     """
     split: str | None = None
-    """Named split: one of the capture's own, every_8, algorithm1_K6 ..."""
+    """Named split: one that the capture defines, every_8 (every 8th photo is held out),
+    algorithm1_K6 (6 training photos by Algorithm 1) ...
+    """
     train_list: Path | None = None
-    """File with the names of the training photos, one per line, or a JSON split."""
+    """Text file with the names of the training photos, one per line, or a JSON split."""
     all_views: bool = False
-    """Train on every photo; nothing is held out."""
+    """Train on all photos; nothing is held out."""
     faces: int | None = None
-    """Perspective views of each equirectangular (360 degree) photo or frame: 6, 8 or 14. Default: 8
-    where they look like that.
+    """Number of perspective views that each equirectangular (360 degree) photo or frame is split
+    into: 6, 8 or 14. Default: 8 for photos that look equirectangular.
     """
     sparse_model: int | None = None
-    """Number of the COLMAP model, where a capture has several (sparse/0, sparse/1 ...). Default:
-    the largest.
+    """Which COLMAP model to use when a capture has several (sparse/0, sparse/1 ...). Default: the
+    one with the most photos.
     """
     ignore_masks: bool = False
-    """Use whole photos where masks or alpha channels say which pixels count."""
+    """Ignore the masks and alpha channels of the photos and use all pixels."""
     path: str | None = None
-    """heldout, tour, orbit, spline, or a file of cameras. Default: tour through the held-out
-    cameras; spline without any.
+    """Target cameras: heldout, tour, orbit, spline (see artifixer render), or a camera file.
+    Default: tour through the held-out cameras; spline if none is held out.
     """
     frames: int = 120
-    """Frames of an orbit."""
+    """Number of frames of an orbit."""
     model: str = "tiny"
-    """tiny (part of this package), 1.3b, 14b, or a path."""
+    """tiny (part of this package), 1.3b, 14b (see artifixer models), or a path."""
     variants: str = "artifixer,3d,3d+"
-    """Which variants, separated by commas; each needs the ones before it."""
+    """Variants to compute, separated by commas: artifixer, 3d, 3d+; each needs those before it."""
     size: str | None = None
-    """Longest side in pixels, or WxH. Default: 192 for the recipe tiny, else the model's (tiny:
-    192), else the photos' size.
+    """Longest side in pixels, or WxH. Default: 192 for the recipe tiny, otherwise the model's
+    default size (192 for the model tiny), otherwise the photos' size.
     """
     prompt: str = ""
     """What the scene shows, for models with a text encoder."""
     references: int = 6
-    """Photos that the model looks at, at most; 0 for none."""
+    """Maximum number of training photos that the model attends to; 0 for none."""
     mode: Mode = "improve"
-    """improve starts as the model is best; generate starts from noise where the renders are empty,
-    so that each seed invents its own.
+    """Start of the flow. improve: as the model was trained, for the best fidelity; generate: from
+    noise where the renders are empty, so that each seed invents other content.
     """
     steps: int | Literal["adaptive"] | None = None
-    """Denoising steps per block. Default: the model's own in this mode."""
+    """Denoising steps (network calls) per block; adaptive takes fewer for opaque blocks. Default:
+    the model's own in this mode.
+    """
     camera_scale: float | None = None
-    """World units to the model's: metres per unit x 0.01 for the public weights. Default: found,
-    see --depth-model.
+    """Factor from world units to the model's units: 0.01 x metres per unit for the public release,
+    1 / median depth for our own models. Default: estimated, see --depth-model.
     """
     depth_model: str | None = None
-    """For models that want metres: folder or hub name of a metric depth model (Depth Anything V2
-    metric, Depth Pro, ZoeDepth, MoGe-2). Default: MoGe-2 where its package is installed; else a
-    median depth of 3 m is assumed, with a warning. Procedural captures know their metres.
+    """Metric depth model for video models that work in metres: folder or hub name (Depth Anything
+    V2 metric, Depth Pro, ZoeDepth, MoGe-2). Default: MoGe-2 if its package is installed, otherwise
+    a median depth of 3 m is assumed, with a warning. Procedural captures know their metres.
     """
     from_splats: Path | None = None
-    """Splat file of any tool (PLY, compressed PLY, SPZ, SOG, .splat), in the capture's world,
-    instead of a reconstruction.
+    """Splat file (PLY, compressed PLY, SPZ, SOG, .splat) in the capture's world that replaces the
+    first reconstruction.
     """
     iterations: int | None = None
     """Of each fit of splats, instead of the recipe's numbers (tiny: 1,500 and 2,000): few for a
     quick look. The row 3dgut has as many.
     """
     free_space_loss: float | None = None
-    """Weight of the free-space loss. Above 0 the video model gets the render of a second fit, with
-    this loss; 0: that of the plain fit, as in the paper. Default: the recipe's."""
+    """Weight of the free-space loss (not in the paper), which penalises opacity that no training
+    view supports. Above 0, the model gets renders of a second fit with this loss; 0: those of the
+    plain fit, as in the paper. Default: the recipe's.
+    """
     frame_weights: Literal["uniform", "lpips", "evidence"] | None = None
-    """How much generated pixels count in the distillation. Default: the recipe's."""
+    """Weights of the frames' pixels in the distillation. uniform: as photos (the paper); lpips:
+    only an LPIPS loss on frames (the public release, needs the extra metrics); evidence: less
+    weight where training views observe the surface. Default: the recipe's.
+    """
     adapt: float | None = None
     """Minutes for which the video model is fine-tuned on this scene's training photos first (extra
     adapt); fits without one photo each come on top. Frames of the model as it is stand beside.
@@ -122,21 +132,23 @@ class Command:
     adapt_steps: int | None = None
     """The same for a number of training steps, so that the same seed gives the same files."""
     export: str | None = None
-    """Formats in which the last splats are written as well, into OUT/export: ply, spz, sog, usdz,
-    separated by commas.
+    """Further file formats of the final splats, written to OUT/export: ply, spz, sog, usdz,
+    separated by commas. Default: none.
     """
     recipe: Literal["auto", "tiny", "paper", "release"] = "auto"
-    """tiny for a CPU, paper for a GPU; auto chooses by device."""
+    """tiny: for a CPU; paper: the paper's settings, for a GPU; release: those of the public release
+    (needs the extra metrics). auto: paper on a GPU, tiny on a CPU.
+    """
     seed: int = 0
-    """The same seed gives the same files."""
+    """Random seed; the same seed gives the same files."""
     device: str = "auto"
-    """cpu, cuda, cuda:1 ... auto takes a GPU when there is one."""
+    """cpu, cuda, cuda:1 ...; auto selects a GPU when there is one."""
     plan: bool = False
-    """Show frames, stages, memory and estimated minutes, and do nothing."""
+    """Print frames, stages, memory (GB) and estimated time (minutes), and exit."""
     view: bool = False
-    """Serve a page that shows the work while it goes on (extra viewer); its address is printed."""
+    """Serve a web page that shows the progress (extra viewer); its address is printed."""
     overwrite: bool = False
-    """Start anew in a folder that holds another capture."""
+    """Delete the results of another capture that OUT holds, and start again."""
 
 
 def run_command(command: Command) -> None:
@@ -223,7 +235,7 @@ def _adaptation(command: Command) -> AdaptationConfig | None:
 
 
 def result_lines(result: Result) -> list[str]:
-    """What the user sees at the end: the variants and where to look."""
+    """The summary that is printed at the end: the variants, the frames and the report."""
     return [
         *variant_lines(result.variants),
         "",

@@ -29,27 +29,29 @@ from artifixer.training.validation import Baseline
 class Command:
     """Train a video model on pairs of degraded and clean clips.
 
-    STAGE is autoencoder (small models only), bidirectional (the teacher), diffusion_forcing
-    (causal), self_forcing (few steps). Each stage starts from the one before with --init. The
-    folder RUN receives model/ (for enhance --model and the next stage), metrics.jsonl, pictures of
-    the validation, checkpoints. The same command continues an interrupted training, on one process
-    with the same bits. Start it with torchrun for several GPUs.
+    The folder OUT receives model/ (for enhance --model and the next stage), metrics.jsonl, pictures
+    of the validation, and checkpoints. The same command continues an interrupted training; on one
+    process it ends with the same bits. Start it with torchrun for several GPUs.
+
+    Stages, each started from the one before with --init:
+      autoencoder        the small models' own autoencoder (large models keep Wan's)
+      bidirectional      the teacher: all frames at once
+      diffusion_forcing  causal: blocks of frames with a noise level each
+      self_forcing       few steps: a student trained on its own rollouts
 
     Examples:
-      artifixer train autoencoder --pairs pairs --out run/autoencoder
-      artifixer train bidirectional --pairs pairs --init run/autoencoder --out run/teacher
-      --validation validation_pairs artifixer train diffusion_forcing --pairs pairs --init
-      run/teacher --out run/causal
-      artifixer train self_forcing --pairs pairs --init run/causal --teacher run/teacher --out
-      run/student
+      artifixer train autoencoder --pairs pairs --out run/auto
+      artifixer train bidirectional --pairs pairs --init run/auto --out run/teacher
+      artifixer train diffusion_forcing --pairs pairs --init run/teacher --out run/causal
+      artifixer train self_forcing --pairs pairs --init run/causal --teacher run/teacher --out run/s
     """
 
     stage: Annotated[StageName, tyro.conf.Positional]
-    """autoencoder, bidirectional, diffusion_forcing or self_forcing."""
+    """Stage to train, see above."""
     pairs: tuple[Path, ...]
     """Folders of training pairs (artifixer curate)."""
     out: Path
-    """Run folder to create or continue."""
+    """Output folder, created or continued."""
     recipe: Literal[
         "tiny",
         "small",
@@ -62,46 +64,49 @@ class Command:
         "reproduce-direct",
         "reproduce-concatenation",
     ] = "tiny"
-    """tiny for a CPU; small for one GPU; paper and release for many; the others for the
-    comparisons of the paper's Table 4: its truncated schedule, and networks of tiny's size.
+    """tiny: for a CPU; small: for one GPU; paper, release: Wan 2.1 14B as in the paper or the
+    public release, for many GPUs; paper-diagnostic*: the variants of the paper's Table 4 with its
+    shorter schedule; reproduce*: these variants at the size of tiny.
     """
     init: Path | None = None
-    """Model or run folder to start from; for the recipes paper and release also a folder of Wan
-    2.1.
+    """Model folder or run folder of the stage before; for the recipes paper and release also a
+    folder of Wan 2.1. Default: random weights.
     """
     teacher: Path | None = None
-    """For self_forcing, which needs it: the bidirectional model, or the run folder of its training.
-    """
+    """Bidirectional model, or the run folder of its training; self_forcing needs it."""
     validation: Path | None = None
-    """Folder of pairs that are never trained on, to measure the model with at intervals."""
+    """Folder of pairs that are not trained on, for validation at intervals. Default: no validation.
+    """
     skip_broken: bool = False
-    """Go on without pairs that cannot be read."""
+    """Skip pairs that cannot be read, instead of failing."""
     steps: int | None = None
-    """Instead of the recipe's number of steps."""
+    """Number of training steps. Default: the recipe's."""
     minutes: float | None = None
-    """End after about this time instead of after the recipe's steps; such a training does not
-    repeat to the bit.
+    """End after about this many minutes instead of after the recipe's steps; such a training is not
+    reproducible to the bit. Default: no limit.
     """
     batch: int | None = None
-    """Pairs per process and pass."""
+    """Pairs per process and forward pass. Default: the recipe's."""
     accumulation: int | None = None
-    """Passes per step."""
+    """Passes whose gradients are accumulated per step. Default: the recipe's."""
     learning_rate: float | None = None
-    """Instead of the recipe's largest learning rate (of the student in self_forcing)."""
+    """Maximum learning rate (the student's in self_forcing). Default: the recipe's."""
     seed: int = 0
-    """Of initial weights and of everything drawn."""
+    """Random seed of initial weights, noise and the order of the clips."""
     save_every: int | None = None
-    """Steps between checkpoints."""
+    """Steps between checkpoints. Default: the recipe's."""
     validate_every: int | None = None
-    """Steps between validations; 0 for none."""
+    """Steps between validations; 0 for none. Default: the recipe's."""
     validation_steps: str | None = None
-    """Numbers of denoising steps to validate with, such as 1,2,4. Default: the recipe's."""
+    """Numbers of denoising steps that validation compares, such as 1,2,4. Default: the recipe's."""
     device: str = "auto"
-    """cpu or cuda; with torchrun every process takes its own GPU."""
+    """cpu, cuda, cuda:1 ...; auto selects a GPU when there is one. With torchrun each process uses
+    its own GPU.
+    """
     view: bool = False
-    """Serve a page that shows the work while it goes on (extra viewer); its address is printed."""
+    """Serve a web page that shows the progress (extra viewer); its address is printed."""
     overwrite: bool = False
-    """Start anew in a folder that holds another training."""
+    """Delete another training that OUT holds, and start again."""
 
 
 def run_command(command: Command) -> None:
@@ -129,7 +134,7 @@ def run_command(command: Command) -> None:
 
 
 def _reported(pairs: PairSet) -> PairSet:
-    """The pairs; those left out are named."""
+    """The pairs; skipped ones are printed."""
     for line in pairs.skipped:
         print(f"left out: {line}", file=sys.stderr)
     return pairs

@@ -1,4 +1,4 @@
-"""``artifixer view``: look around in a scene with a browser, and repair what is seen."""
+"""``artifixer view``: fly through a scene in a browser, and repair the current view."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from artifixer.viewer.page import Viewer
 
 @dataclass(frozen=True)
 class Command:
-    """Fly through a scene in a browser while the video model repairs what you look at.
+    """Fly through a scene in a browser while the video model repairs the current view.
 
     SOURCE is a folder of run or reconstruct, or a splat file (PLY, compressed PLY, SPZ, SOG,
-    .splat). The page shows splats, opacity, depth and photos, side by side if you like; "Repair
-    what I see" lets the model follow your camera; "Path" makes a camera path for run --path and
-    runs along it. Ctrl-C ends it.
+    .splat). The page shows splats, opacity, depth and photos, optionally side by side; "Repair
+    what I see" repairs the view of the camera as it moves; "Path" edits a camera path and starts
+    artifixer run along it. Ctrl-C ends the server.
 
     Examples:
       artifixer view repaired --capture my_photos
@@ -39,27 +39,31 @@ class Command:
     source: Annotated[Path, tyro.conf.Positional]
     """Folder of run or reconstruct, or a splat file."""
     capture: str | None = None
-    """The capture's folder: photos beside the cameras, sparse points, references, and runs."""
+    """Folder of the capture, for its photos, sparse points and reference views, and for runs along
+    a path. Default: what SOURCE holds.
+    """
     cameras: Path | None = None
-    """Cameras that go with a splat file: a cameras.json or transforms.json."""
+    """Cameras of a splat file: a cameras.json or transforms.json. Default: none."""
     model: str = "tiny"
-    """Model of the live repair: tiny (part of this package), 1.3b, 14b, or a path."""
+    """Model of the live repair: tiny (part of this package), 1.3b, 14b (see artifixer models), or a
+    path.
+    """
     device: str = "auto"
-    """cpu, cuda, cuda:1 ... auto takes a GPU when there is one."""
+    """cpu, cuda, cuda:1 ...; auto selects a GPU when there is one."""
     size: int = 640
-    """Longest side in pixels of the view at rest."""
+    """Longest side in pixels of the view while the camera rests, 64 to 4096."""
     host: str = "127.0.0.1"
-    """Address to serve on. Another than this machine's own needs a token."""
+    """Address to serve on; any address that other machines can reach needs --token."""
     port: int = 8080
-    """Port to serve on; 0 takes any."""
+    """Port to serve on; 0 selects a free one."""
     token: str | None = None
-    """Secret of at least 8 characters that a browser has to know. ARTIFIXER_VIEW_TOKEN in the
-    environment does the same.
+    """Secret of at least 8 characters that the browser has to send. Default: the environment
+    variable ARTIFIXER_VIEW_TOKEN, otherwise none.
     """
     no_browser: bool = False
-    """Do not open the page."""
+    """Do not open the page in a browser."""
     watched_process: Annotated[int | None, tyro.conf.arg(help="For --view of other verbs.")] = None
-    """The viewer shows the folder of this process as it grows, and ends with it."""
+    """Process whose output folder is shown while it grows; the viewer ends with it."""
 
 
 def run_command(command: Command) -> None:

@@ -22,7 +22,7 @@ from artifixer.geometry.transforms import quaternion_to_matrix
 from artifixer.imaging.resize import multiple_of_16
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.errors import InputError
-from artifixer.scenes.photo_files import resize_scene
+from artifixer.scenes.resize_scene import resize_scene
 from artifixer.scenes.scale import CameraScale
 from artifixer.scenes.scene import Photo, Scene
 from artifixer.splats.render import render

@@ -17,7 +17,7 @@ import torch
 
 from artifixer.runtime.seeds import generator
 from artifixer.scenes.scene import Photo, Scene
-from artifixer.scenes.splits import FEWEST_TRAINING_VIEWS, algorithm1_orders
+from artifixer.scenes.splits import MIN_TRAINING_VIEWS, algorithm1_orders
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
 from artifixer.splats.reconstruct import ReconstructConfig, TrainingViews, reconstruct
 from artifixer.splats.splats import Splats
@@ -86,7 +86,7 @@ def training_groups(
     return tuple(
         tuple(captured[position] for position in group)
         for group in groups
-        if len(group) >= FEWEST_TRAINING_VIEWS
+        if len(group) >= MIN_TRAINING_VIEWS
     )
 
 

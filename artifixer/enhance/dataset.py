@@ -24,12 +24,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
+from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import WORLD, Origin, points_to_world, to_world
-from artifixer.geometry.transforms import matrix_to_quaternion
-from artifixer.runtime.files import atomic_path, write_bytes
+from artifixer.runtime.files import atomic_path
 from artifixer.runtime.json_io import write_json
 from artifixer.runtime.media import write_png
+from artifixer.scenes.colmap_files import write_model
+from artifixer.scenes.colmap_lenses import lens_coefficients, lens_name
 from artifixer.splats.splats import SH_BASE, Splats
 
 #: Maximum number of points exported from splats; other trainers densify them.
@@ -92,7 +93,7 @@ def write_dataset(
     xyz, rgb = points_to_world(points[0], origin).cpu().numpy(), points[1].cpu().numpy()
     xyz = xyz if origin != WORLD else xyz.astype(np.float32)
     _write_point_cloud(folder / "sparse_pc.ply", xyz, rgb)
-    _write_colmap(folder / "sparse" / "0", files, cameras, xyz, rgb)
+    write_model(folder / "sparse" / "0", files, cameras, xyz, rgb)
     _write_transforms(folder / "transforms.json", files, sources, cameras)
 
 
@@ -133,85 +134,10 @@ def _write_transforms(
 
 
 def _nerfstudio_intrinsics(camera: Cameras) -> dict[str, Any]:
-    K, lens = camera.Ks[0].tolist(), _lens_name(camera)
+    K, lens = camera.Ks[0].tolist(), lens_name(camera)
     content = {"camera_model": lens, "w": camera.width, "h": camera.height}
     content |= {"fl_x": K[0][0], "fl_y": K[1][1], "cx": K[0][2], "cy": K[1][2]}
-    return content | dict(zip(_LENS_COEFFICIENTS[lens], _coefficients(camera, lens), strict=True))
-
-
-# COLMAP -------------------------------------------------------------------------------------------
-
-#: Coefficients after fx fy cx cy, in COLMAP's order.
-_LENS_COEFFICIENTS = {
-    "PINHOLE": (),
-    "OPENCV": ("k1", "k2", "p1", "p2"),
-    "FULL_OPENCV": ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"),
-    "OPENCV_FISHEYE": ("k1", "k2", "k3", "k4"),
-}
-
-
-def _lens_name(camera: Cameras) -> str:
-    """The smallest COLMAP model that holds the camera's lens."""
-    if camera.model == "fisheye":
-        return "OPENCV_FISHEYE"
-    used = {
-        name
-        for name, value in zip(DISTORTION_NAMES, camera.distortion[0].tolist(), strict=True)
-        if value
-    }
-    return next(
-        name
-        for name in ("PINHOLE", "OPENCV", "FULL_OPENCV")
-        if used <= set(_LENS_COEFFICIENTS[name])
-    )
-
-
-def _coefficients(camera: Cameras, lens: str) -> list[float]:
-    value = dict(zip(DISTORTION_NAMES, camera.distortion[0].tolist(), strict=True))
-    return [value[name] for name in _LENS_COEFFICIENTS[lens]]
-
-
-def _write_colmap(
-    folder: Path, files: Sequence[str], cameras: Sequence[Cameras], xyz: np.ndarray, rgb: np.ndarray
-) -> None:
-    """Write ``cameras.txt``, ``images.txt`` and ``points3D.txt``. Ids start at 1; views with equal
-    intrinsics share a camera.
-    """
-    camera_ids: dict[str, int] = {}
-    image_lines = []
-    for number, (file, camera) in enumerate(zip(files, cameras, strict=True), start=1):
-        camera_id = camera_ids.setdefault(_colmap_intrinsics(camera), len(camera_ids) + 1)
-        viewmat = camera.viewmats[0].to(torch.float64)
-        pose = [*matrix_to_quaternion(viewmat[:3, :3]).tolist(), *viewmat[:3, 3].tolist()]
-        # the empty line: no keypoints
-        image_lines += [f"{number} {_words(pose)} {camera_id} {file}", ""]
-    camera_lines = [f"{camera_id} {intrinsics}" for intrinsics, camera_id in camera_ids.items()]
-    point_lines = [
-        f"{number} {_words(position)} {red} {green} {blue} 0"
-        for number, (position, (red, green, blue)) in enumerate(
-            zip(xyz.astype(np.float64).tolist(), rgb.tolist(), strict=True), start=1
-        )
-    ]
-    _write_lines(folder / "cameras.txt", ["# CAMERA_ID MODEL WIDTH HEIGHT PARAMS[]", *camera_lines])
-    _write_lines(
-        folder / "images.txt",
-        ["# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, then its keypoints (none)", *image_lines],
-    )
-    _write_lines(folder / "points3D.txt", ["# POINT3D_ID X Y Z R G B ERROR TRACK[]", *point_lines])
-
-
-def _colmap_intrinsics(camera: Cameras) -> str:
-    K, lens = camera.Ks[0].tolist(), _lens_name(camera)
-    values = [K[0][0], K[1][1], K[0][2], K[1][2], *_coefficients(camera, lens)]
-    return f"{lens} {camera.width} {camera.height} {_words(values)}"
-
-
-def _words(values: Sequence[float]) -> str:
-    return " ".join(repr(value) for value in values)
-
-
-def _write_lines(path: Path, lines: Sequence[str]) -> None:
-    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
+    return content | lens_coefficients(camera, lens)
 
 
 # Points -------------------------------------------------------------------------------------------

@@ -23,7 +23,6 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from artifixer.enhance.sources import (
-    ReferencePhoto,
     RenderSource,
     checked_source,
     read_frames,
@@ -42,6 +41,7 @@ from artifixer.scenes.scale import (
     metric_scale,
     scale_depth_model,
 )
+from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
 from artifixer.video.conditions import RolloutContext
 from artifixer.video.finish import FinishConfig
@@ -171,7 +171,7 @@ class EnhanceReport:
 def enhance(
     renders: Renders | RenderSource,
     cameras: Cameras,
-    references: Sequence[ReferencePhoto],
+    references: Sequence[View],
     model: Model,
     config: EnhanceConfig | None = None,
     report: EnhanceReport | None = None,
@@ -304,7 +304,7 @@ def peak_memory(device: torch.device) -> int:
 def _context(
     source: RenderSource,
     cameras: Cameras,
-    references: Sequence[ReferencePhoto],
+    references: Sequence[View],
     model: Model,
     config: EnhanceConfig,
     report: EnhanceReport,

@@ -1,5 +1,5 @@
 """The inputs of ``enhance``: renders in memory or in a folder, always quantised to 8 bit, and
-reference photos with their cameras.
+reference views.
 
 In: ``Renders``, or an object that returns uint8 colour and opacity by index, such as a render
 folder. Out: colour and opacity in [0,1] at the cameras' size; reference photos at the model's size.
@@ -20,6 +20,7 @@ from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.imaging.resize import resize_bilinear, resize_photo
 from artifixer.runtime.errors import InputError
+from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
 from artifixer.splats.render_folder import to_uint8
 
@@ -37,14 +38,6 @@ class RenderSource(Protocol):
 
     def depth(self, index: int) -> Float[np.ndarray, "height width"] | None:
         """Camera z in world units, NaN where the render is empty; None when it is unknown."""
-
-
-@dataclass(frozen=True)
-class ReferencePhoto:
-    """A photo that the model attends to, and its camera (one view)."""
-
-    camera: Cameras
-    photo: UInt8[np.ndarray, "height width 3"]
 
 
 @dataclass(frozen=True)
@@ -134,7 +127,7 @@ def read_frames(
 
 
 def read_references(
-    references: Sequence[ReferencePhoto], width: int, height: int, model_size: tuple[int, int]
+    references: Sequence[View], width: int, height: int, model_size: tuple[int, int]
 ) -> tuple[Float[Tensor, "views model_height model_width 3"], Cameras] | None:
     """Reference photos in [0,1] and their cameras at the model's size (width, height); None without
     references.
@@ -147,7 +140,7 @@ def read_references(
         return None
     photos, cameras = [], []
     for index, reference in enumerate(references):
-        camera, photo = reference.camera, reference.photo
+        camera, photo = reference.camera, reference.photo.read()
         if photo.shape[:2] != (camera.height, camera.width):
             expected = f"its camera says {camera.width}x{camera.height}"
             raise InputError(

@@ -1,44 +1,45 @@
-"""The page of an evaluation: one HTML file that opens without a network.
+"""The page of an evaluation: one self-contained HTML file.
 
-In: ``results.json`` and the pictures that lie in the scenes' folders. Out: the tables with the
-published rows beside ours, PSNR of every held-out view scene by scene, and the worst and the best
-views of every method beside their photos.
+In: ``results.json`` and the pictures in the scenes' folders. Out: the tables with published rows,
+plots of the PSNR of every held-out view by scene, and the worst and best views of every method
+beside their photos.
 """
 
 from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from artifixer.evaluation.files import method_file, scene_folder
+from artifixer.evaluation.plot import Line, legend, plot
 from artifixer.evaluation.profiles import PROFILES
 from artifixer.evaluation.protocols import short
+from artifixer.evaluation.table_files import number
 from artifixer.evaluation.tables import (
     Table,
     facts,
     method_title,
-    number,
     tables,
     without_diagnostics,
 )
+from artifixer.imaging.quality import SquaredError
 from artifixer.runtime.files import is_regular, read_whole, write_bytes
 
-#: Bytes of embedded pictures at most; further views are left out.
+#: Maximum total size of embedded pictures, bytes; further views are left out.
 MOST_PICTURE_BYTES = 16_000_000
 
-#: Bytes of one picture.
+#: Maximum size of one picture, bytes.
 LARGEST_PICTURE = 4_000_000
 
-#: Views per method that are shown on either end.
+#: Number of worst and of best views that are shown per method.
 SHOWN_VIEWS = 3
 
-#: Line colours of methods, in turn.
+#: Line colours of methods, repeated when there are more.
 COLORS = ("#8a949e", "#c9a227", "#c2703d", "#1f77d0", "#8e44ad", "#0b9a6d", "#c0392b", "#2c8fa3")
-
-_WIDTH, _HEIGHT, _MARGIN = 960, 240, 44
 
 
 def write_page(path: Path, results: Mapping[str, Any], out: Path) -> None:
@@ -48,11 +49,11 @@ def write_page(path: Path, results: Mapping[str, Any], out: Path) -> None:
         *shown,
         '<h2>Every held-out view</h2><div class="card">',
         *(_plot(results, scene) for scene in results["scenes"]),
-        _legend(results),
+        legend(_lines(results, next(iter(results["scenes"])), results["profiles"][0])),
         "</div>",
         _views(results, out),
     ]
-    listed = "".join(f"<p>{html.escape(line)}</p>" for line in facts(results))
+    listed = "".join(f"<p>{_text(line)}</p>" for line in facts(results))
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -64,7 +65,7 @@ def write_page(path: Path, results: Mapping[str, Any], out: Path) -> None:
 
 
 def _style() -> str:
-    """That of the report of a run, with a few rules more."""
+    """The style sheet of the report of a run, with additional rules."""
     template = (Path(__file__).parent / "report_template.html").read_text(encoding="utf-8")
     style = template[template.index("<style>") : template.index("</style>")]
     return (
@@ -74,6 +75,11 @@ def _style() -> str:
         "grid-template-columns: repeat(auto-fill, minmax(min(100%, 460px), 1fr)); } "
         ".pairs figure { margin: 0; }</style>"
     )
+
+
+def _text(line: str) -> str:
+    """A line of Markdown (a fact or a note) as HTML: without the dash of a list, code marked."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(line.removeprefix("- ")))
 
 
 def _table(table: Table) -> str:
@@ -94,7 +100,7 @@ def _table(table: Table) -> str:
             cells.append(f"<td{mark}>{number(value, digits)}</td>")
         kind = "" if is_ours else ' class="paper"'
         rows.append(f"<tr{kind}><td>{html.escape(label)}</td>{''.join(cells)}</tr>")
-    notes = "".join(f'<p class="soft below">{html.escape(note)}</p>' for note in table.notes)
+    notes = "".join(f'<p class="soft below">{_text(note)}</p>' for note in table.notes)
     return (
         f'<h2>{html.escape(table.title)}</h2><div class="card"><div class="wide">'
         f"<table><tr><th></th>{headings}</tr>{''.join(rows)}</table></div>{notes}</div>"
@@ -125,53 +131,20 @@ def _plot(results: Mapping[str, Any], scene: str) -> str:
     )
     if profile is None:
         return ""
-    lines = {
-        name: [_psnr(view, profile) for view in method["views"] if view["scene"] == scene]
-        for name, method in results["methods"].items()
-    }
-    known = [value for values in lines.values() for value in values if value is not None]
-    low, high = min(known) - 0.5, max(known) + 0.5
-    count = max(map(len, lines.values()))
-    parts = []
-    for value in (low + 0.5, high - 0.5):
-        y = _y(value, low, high)
-        parts.append(f'<line class="grid" x1="{_MARGIN}" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(
-            f'<text x="{_MARGIN - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.1f}</text>'
-        )
-    for color, values in zip(_colors(results), lines.values(), strict=True):
-        points = [
-            (_MARGIN + (position + 0.5) / count * (_WIDTH - _MARGIN), _y(value, low, high))
-            for position, value in enumerate(values)
-            if value is not None
-        ]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        parts.append(f'<polyline fill="none" stroke="{color}" stroke-width="1.6" points="{path}"/>')
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4" fill="{color}"/>' for x, y in points]
     title = f"{short(scene)}: PSNR in dB ({PROFILES[profile].title}), held-out photos by name"
-    parts.append(
-        f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 4}" text-anchor="middle">{html.escape(title)}</text>'
-    )
-    return (
-        f'<div class="plot"><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="{html.escape(title)}">{"".join(parts)}</svg></div>'
-    )
+    return plot(_lines(results, scene, profile), title)
 
 
-def _y(value: float, low: float, high: float) -> float:
-    return 8 + (high - value) / (high - low) * (_HEIGHT - 36)
-
-
-def _colors(results: Mapping[str, Any]) -> list[str]:
-    return [COLORS[position % len(COLORS)] for position in range(len(results["methods"]))]
-
-
-def _legend(results: Mapping[str, Any]) -> str:
-    entries = "".join(
-        f'<span><i style="border-color: {color}"></i>{html.escape(method_title(name))}</span>'
-        for color, name in zip(_colors(results), results["methods"], strict=True)
-    )
-    return f'<div class="legend">{entries}</div>'
+def _lines(results: Mapping[str, Any], scene: str, profile: str) -> list[Line]:
+    """PSNR of every held-out view of a scene."""
+    return [
+        Line(
+            method_title(name),
+            [_psnr(view, profile) for view in method["views"] if view["scene"] == scene],
+            COLORS[position % len(COLORS)],
+        )
+        for position, (name, method) in enumerate(results["methods"].items())
+    ]
 
 
 # Pictures -----------------------------------------------------------------------------------------
@@ -196,14 +169,18 @@ def _views(results: Mapping[str, Any], out: Path) -> str:
             if picture is None or len(picture) > left:
                 continue
             left -= len(picture)
-            caption = f"{label}: {short(view['scene'])}, {view['photo']}"
+            decibels = number(SquaredError(view["squared"][0], 3 * view["pixels"]).psnr(), 1)
+            caption = html.escape(
+                f"{label}: {short(view['scene'])}, {view['photo']}, {decibels} dB"
+            )
             figures.append(
-                f'<figure class="pair"><img alt="{html.escape(caption)}" src="{picture}">'
-                f"<figcaption>{html.escape(caption)}: photo, frame</figcaption></figure>"
+                f'<figure class="pair"><img alt="{caption}; left: photo, right: frame" '
+                f'src="{picture}"><figcaption>{caption}</figcaption></figure>'
             )
         if figures:
             parts.append(
                 f"<h2>{html.escape(method_title(name))}: worst and best views</h2>"
+                '<p class="soft">Left: photo, right: frame; PSNR of the whole image.</p>'
                 f'<div class="pairs">{"".join(figures)}</div>'
             )
     return "".join(parts)

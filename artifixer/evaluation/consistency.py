@@ -1,14 +1,14 @@
 """Consistency of frames with each other: the error after moving one frame into another by depth.
 
-In: frames of any method at known cameras, and the depth that splats of the scene have there. Out:
-mean absolute colour difference over the pixels that both frames see, once between neighbouring
-frames (flicker) and once between frames far apart in time whose cameras are back in the same place
-(whether invented content is the same when the camera returns).
+In: frames of any method at known cameras, and the depth of the scene's splats at these cameras.
+Out: mean absolute colour difference over the pixels that both frames see, between neighbouring
+frames (flicker), and between frames far apart in time whose cameras are in the same place (whether
+generated content is the same when the camera returns).
 
-The depth is the same for all methods, so differences are those of the frames. A pixel counts where
-its point projects into the other frame and the depth there agrees, so that occlusions are left out.
-Photos themselves do not have error 0: reflections, exposure and errors of the depth remain, which
-is why the photos' own error is reported beside.
+All methods share the same depth, so their errors differ only by their frames. A pixel counts if its
+point projects into the other frame and agrees with the depth there, which excludes occlusions. The
+error of the photos themselves is not 0 because of reflections, exposure and errors of the depth; it
+is reported for comparison.
 """
 
 from __future__ import annotations
@@ -25,27 +25,29 @@ from torch import Tensor
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.stopping import stop_if_requested
 
-#: Relative difference up to which two depths of a point agree.
+#: Maximum relative difference between two depths of the same point.
 DEPTH_TOLERANCE = 0.02
 
-#: Frames this far apart in the sequence, and more, are a revisit when their views overlap.
+#: Minimum distance in the sequence, frames, of two frames that count as a revisit.
 REVISIT_FRAMES = 8
 
-#: Share of the pixels that must be seen by both frames, for a revisit and for any pair.
+#: Minimum fraction of the pixels that both frames see, for a revisit and for any pair.
 REVISIT_OVERLAP = 0.5
 LEAST_OVERLAP = 0.05
 
-#: Revisit pairs at most; the ones with the largest overlap of evenly spread frames are taken.
+#: Maximum number of revisit pairs, evenly spaced.
 MOST_REVISITS = 64
 
 
 @dataclass(frozen=True)
 class Sequence3d:
-    """A sequence of views: cameras of one size, and the camera z at every pixel (world units, NaN
-    where nothing is)."""
+    """A sequence of views with depth."""
 
     cameras: Sequence[Cameras]
+    """Single views of one size."""
+
     depths: Callable[[int], Float[np.ndarray, "height width"]]
+    """Index -> camera z of every pixel, world units; NaN where the render is empty."""
 
     def __len__(self) -> int:
         return len(self.cameras)
@@ -53,27 +55,40 @@ class Sequence3d:
 
 @dataclass(frozen=True)
 class Warp:
-    """How pixels of frame ``target`` are found in frame ``source``: ``[height width 2]`` positions
-    for ``grid_sample``, and which pixels both see."""
+    """Correspondence between the pixels of two frames."""
 
     target: int
+    """Index of the frame whose pixels are looked up."""
+
     source: int
+    """Index of the frame that they are looked up in."""
+
     grid: Float[Tensor, "height width 2"]
+    """Positions of the target's pixels in the source, as for ``grid_sample``."""
+
     visible: Bool[Tensor, "height width"]
+    """The target's pixels that both frames see."""
 
 
 @dataclass(frozen=True)
 class Consistency:
-    """Errors in [0,1]; None where there is no pair. pairs, revisits: how many there are."""
+    """Mean errors in [0,1]; None without a pair of frames."""
 
     neighbours: float | None
+    """Between neighbouring frames."""
+
     revisit: float | None
+    """Between frames far apart in time whose cameras are in the same place."""
+
     pairs: int
+    """Number of neighbouring pairs."""
+
     revisits: int
+    """Number of revisit pairs."""
 
 
 def warp(views: Sequence3d, target: int, source: int) -> Warp:
-    """Where the pixels of one frame lie in another."""
+    """The pixels of frame ``target`` in frame ``source``."""
     camera, other = views.cameras[target], views.cameras[source]
     height, width = camera.height, camera.width
     depth = torch.from_numpy(np.ascontiguousarray(views.depths(target))).to(torch.float32)
@@ -97,7 +112,7 @@ def warp(views: Sequence3d, target: int, source: int) -> Warp:
 
 
 def neighbour_warps(views: Sequence3d) -> list[Warp]:
-    """Every frame from the one before it, where they overlap."""
+    """Pairs of neighbouring frames that overlap."""
     found = []
     for target in range(1, len(views)):
         stop_if_requested("while comparing neighbouring frames")
@@ -108,8 +123,8 @@ def neighbour_warps(views: Sequence3d) -> list[Warp]:
 
 
 def revisit_warps(views: Sequence3d) -> list[Warp]:
-    """For each frame the best overlapping one at least ``REVISIT_FRAMES`` earlier, where they share
-    ``REVISIT_OVERLAP``; at most ``MOST_REVISITS``, evenly spread.
+    """For each frame, the nearest camera at least ``REVISIT_FRAMES`` earlier, if they overlap by
+    ``REVISIT_OVERLAP``; at most ``MOST_REVISITS`` pairs.
     """
     found = []
     centers = torch.cat([camera.centers for camera in views.cameras])
@@ -133,7 +148,7 @@ def consistency(
     neighbours: Sequence[Warp],
     revisits: Sequence[Warp],
 ) -> Consistency:
-    """The errors of one method's frames. frame: pixels at the size of the cameras."""
+    """The errors of one method. frame: index -> pixels at the cameras' size."""
     return Consistency(
         _mean_error(frame, neighbours), _mean_error(frame, revisits), len(neighbours), len(revisits)
     )

@@ -1,11 +1,11 @@
 """The paper's diagnostics (section 5.4, Table 4, appendix A) as rows of a table.
 
-In: the model that is evaluated, and models trained as one of Table 4's variants. Out: for each row
-how the renders of a finished run are enhanced once more, or why the row is absent. All rows of a
-scene share one reconstruction, its renders and its reference photos.
+In: the evaluated model, and models trained as variants of Table 4. Out: for each row the settings
+with which the renders of a finished run are enhanced once more, or the reason why it is absent. All
+rows of a scene share one reconstruction, its renders and its reference views.
 
-Rays, opacity and references are left out when frames are generated, from weights that were trained
-with them; a model that never had them is another experiment.
+Rays, opacity and references are withheld at inference from weights that were trained with them; a
+model trained without them is a different experiment.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from artifixer.video.model import Mode, ModelConfig
 #: Models of ``--diagnostic-models`` by what they were trained for.
 ROLES = ("mixing", "direct", "concatenation", "no-forcing")
 
-#: What the methods of the rows are called in results, and their folders.
+#: Prefix of the rows' method names in results.
 PREFIX = "diagnostic_"
 
-#: Most denoising steps of the rows that vary them (appendix A).
+#: Maximum number of denoising steps in the rows that vary it (appendix A).
 MOST_STEPS = 4
 
 Group = Literal["start", "inputs", "steps"]
@@ -32,19 +32,31 @@ Group = Literal["start", "inputs", "steps"]
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One row. role: the model of ``--diagnostic-models`` that it takes where it is given, else the
-    evaluated one. needs_role: whether no other will do. source: start of the flow; None for the
-    model's own. steps: None for the model's own. drop: what the model does not get to see.
-    """
+    """One row."""
 
     name: str
+
     title: str
+    """As tables show it."""
+
     group: Group
+    """What the row varies: the start of the flow, the inputs, or the number of steps."""
+
     role: str = ""
+    """The model of ``--diagnostic-models`` that the row uses if it is given; otherwise the
+    evaluated model."""
+
     needs_role: bool = False
+    """Whether the row needs that model."""
+
     source: SourceKind | None = None
+    """Start of the flow; None for the model's own."""
+
     steps: int | None = None
+    """Denoising steps per block; None for the model's own."""
+
     drop: tuple[Drop, ...] = ()
+    """Inputs that are withheld from the model."""
 
     @property
     def method(self) -> str:
@@ -75,7 +87,7 @@ TITLES = {row.method: row.title for row in DIAGNOSTICS}
 def absent(
     row: Diagnostic, models: Mapping[str, ModelConfig], has_prompts: bool, references: int
 ) -> str | None:
-    """Why a row cannot be made; None where it can. models: by role, the evaluated one as ""."""
+    """Why a row cannot be computed; None if it can. models: by role, the evaluated one as ""."""
     own = models[""]
     if row.needs_role and row.role not in models:
         return f"no model trained so (--diagnostic-models {row.role}=FOLDER)"
@@ -89,7 +101,7 @@ def absent(
     if row.role == "concatenation" and not starts_at_noise:
         return f"model {model.name} has no channels for the render"
     if row.source is not None and starts_at_noise:
-        return f"model {model.name} reads the render on other channels"
+        return f"model {model.name} reads the render on channels of its own"
     if row.name == "text_only":
         if not model.takes_text:
             return f"model {model.name} reads no text"
@@ -111,10 +123,10 @@ def model_of(row: Diagnostic, models: Mapping[str, ModelConfig]) -> ModelConfig:
 def settings_of_row(
     row: Diagnostic, model: ModelConfig, mode: Mode, steps: int | Literal["adaptive"] | None
 ) -> EnhanceConfig:
-    """How the row's frames are made; seed, prompt and camera scale are the caller's.
+    """Settings of the row's frames; the caller adds seed, prompt and camera scale.
 
-    mode, steps: of the evaluated run, which rows of the groups ``inputs`` and ``steps`` share. A
-    start of the flow that is not the model's own has the mode and the number of steps of it.
+    mode, steps: those of the evaluated run, used by the groups ``inputs`` and ``steps``. The group
+    ``start`` uses the mode and the number of steps of its start of the flow.
     """
     if row.group != "start":
         return EnhanceConfig(mode, row.steps or steps, drop=row.drop)

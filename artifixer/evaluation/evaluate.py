@@ -1,8 +1,8 @@
 """Quality of predicted held-out views, and ``metrics.json``.
 
-In: a stream of held-out views (the photo, the prediction, the opacity of the render that the model
-got), all uint8. Out: one ``VariantQuality`` per variant, from running sums, so memory does not grow
-with the number of views.
+In: a stream of held-out views (photo, prediction, opacity of the model's input render), all uint8.
+Out: one ``VariantQuality`` per variant, from running sums, so that memory does not grow with the
+number of views.
 
 The figures are defined in ``imaging/quality``, PSNR and SSIM in ``imaging/metrics``, LPIPS in
 ``imaging/perceptual``.
@@ -24,14 +24,14 @@ from artifixer.imaging.metrics import psnr, ssim
 from artifixer.imaging.perceptual import Lpips, load_lpips
 from artifixer.imaging.quality import RegionErrors, ViewQuality, is_empty
 
-#: Renders of fits to the photos alone: what every other variant is compared with. ``3dgut``: the
-#: plain fit; ``input``: another one that the model gets, where there is one.
+#: Renders of fits to photos alone, which gains are stated over. ``3dgut``: the plain fit;
+#: ``input``: the model's input render, if it is of another fit.
 BASELINES = ("3dgut", "input")
 
-#: Figures of which gains are stated; larger is better.
+#: Figures whose gains are stated; larger is better.
 GAIN_FIELDS = ("psnr", "psnr_pooled", "psnr_opaque", "psnr_empty", "ssim")
 
-#: What variants are called in ``metrics.json``, in the order of tables, and what people read.
+#: Names of the variants in ``metrics.json``, in the order of tables, and their titles.
 VARIANT_TITLES = {
     "3dgut": "3DGUT render",
     "input": "Input render",
@@ -46,18 +46,20 @@ VARIANT_TITLES = {
 
 @dataclass(frozen=True)
 class HeldoutView:
-    """One held-out photo beside its prediction, pixels all of one size.
-
-    photo: its name. opacity: of the render that enters the model, whatever variant is judged, so
-    that regions are the same for all. mask: 255 where the photo counts, 0 where it does not; None
-    where all of it counts.
-    """
+    """One held-out photo and its prediction, of one size."""
 
     photo: str
+    """Name of the photo."""
+
     truth: UInt8[np.ndarray, "height width 3"]
+
     prediction: UInt8[np.ndarray, "height width 3"]
+
     opacity: UInt8[np.ndarray, "height width"]
+    """Opacity of the model's input render for every variant, so that all share the same regions."""
+
     mask: UInt8[np.ndarray, "height width"] | None = None
+    """255 where the photo counts, 0 where it does not; None where all of it counts."""
 
     def __post_init__(self) -> None:
         assert self.truth.dtype == self.prediction.dtype == self.opacity.dtype == np.uint8, (
@@ -73,11 +75,10 @@ class HeldoutView:
 
 @dataclass(frozen=True)
 class VariantQuality:
-    """One variant over all held-out views: means of the views, PSNR of pooled pixels (dB), and the
-    views in the order they came.
+    """One variant over all held-out views: means over the views, PSNR pooled over pixels (dB), and
+    the figures of every view in order.
 
-    Values are None where there is nothing to average: no view, no pixel of that opacity, no
-    perceptual network.
+    Values are None without a view, a pixel of that opacity, or the perceptual network.
     """
 
     psnr: float | None
@@ -92,7 +93,7 @@ class VariantQuality:
 
 @dataclass(frozen=True)
 class PerceptualMetrics:
-    """The LPIPS networks that this installation has. ``notes``: one line for each that it lacks."""
+    """The LPIPS networks that are installed; ``notes``: one line for each missing one."""
 
     vgg01: Lpips | None = None
     alex: Lpips | None = None
@@ -100,7 +101,7 @@ class PerceptualMetrics:
 
     @staticmethod
     def load(device: torch.device | str = "cpu") -> PerceptualMetrics:
-        """Load both where the ``metrics`` extra and the weights are there, without downloads."""
+        """Load both if the extra ``metrics`` and the weights are installed, without downloads."""
         vgg01, without_vgg01 = load_lpips("lpips_vgg01", device)
         alex, without_alex = load_lpips("lpips_alex", device)
         return PerceptualMetrics(
@@ -113,9 +114,8 @@ def evaluate(
     perceptual: PerceptualMetrics | None = None,
     device: torch.device | str = "cpu",
 ) -> VariantQuality:
-    """The quality of one variant; ``views`` is read once and may be a generator. ``perceptual``
-    None leaves LPIPS out. Masked pixels count in no figure, views without any other pixel are left
-    out.
+    """The quality of one variant. views: read once, may be a generator. perceptual: None for no
+    LPIPS. Masked pixels count in no figure; views that are masked completely are left out.
     """
     perceptual = perceptual or PerceptualMetrics()
     errors = RegionErrors()
@@ -147,12 +147,11 @@ def evaluate(
 def metrics_content(
     variants: Mapping[str, VariantQuality], train: Sequence[str], heldout: Sequence[str]
 ) -> dict[str, Any]:
-    """What ``metrics.json`` holds: the quality of every variant, and the names of the photos that
-    trained and that were held out.
+    """The content of ``metrics.json``: quality and gains of every variant, and the names of the
+    training and of the held-out photos.
 
-    variants: by names of ``VARIANT_TITLES``. An infinite PSNR (prediction and photo are equal) is
-    null in the file: JSON has no infinity. gains: of every variant but the renders over the better
-    of these in each figure, see ``gain``.
+    variants: by names of ``VARIANT_TITLES``. An infinite PSNR (prediction equals photo) becomes
+    null, because JSON has no infinity. Gains are those of ``gain``.
     """
     unknown = sorted(set(variants) - set(VARIANT_TITLES))
     assert not unknown, f"unknown variants {unknown}; expected some of {list(VARIANT_TITLES)}"
@@ -167,10 +166,8 @@ def metrics_content(
 
 
 def gain(variants: Mapping[str, VariantQuality], name: str, field: str) -> float | None:
-    """A variant's figure minus the better one of the ``BASELINES``; None where a figure is missing
-    or infinite.
-
-    field: of ``GAIN_FIELDS``.
+    """A variant's figure (of ``GAIN_FIELDS``) minus that of the better one of the ``BASELINES``;
+    None where a figure is missing or infinite.
     """
     ours = getattr(variants[name], field)
     theirs = [
@@ -188,7 +185,9 @@ def _view_quality(
 ) -> ViewQuality:
     truth, prediction = _as_float(view.truth, device), _as_float(view.prediction, device)
     mask = None
-    if view.mask is not None:  # black in both where it is 0, so windows that reach there agree
+    if (
+        view.mask is not None
+    ):  # masked pixels are black in both images, so that windows across the mask's border agree
         mask = torch.tensor(view.mask > 127, device=device).to(torch.float32)
         truth, prediction = truth * mask[..., None], prediction * mask[..., None]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Where the results of an evaluation lie: one folder per scene, one file per method."""
+"""Paths of an evaluation: one folder per scene, one file per method."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 
 def scene_folder(out: Path, name: str) -> Path:
-    """Where the results of a scene lie."""
+    """Folder of a scene's results."""
     return out / "scenes" / re.sub(r"[^\w.-]+", "_", name)
 
 
 def method_file(name: str) -> str:
-    """A method's name as part of a file's."""
+    """A method's name as part of a file name."""
     return re.sub(r"[^\w.+-]+", "_", name)
 
 
 def relative_to_any(path: Path, roots: Sequence[Path]) -> str:
-    """The path below the first of the folders that holds it, else its name: results do not say
-    where things lie on a machine.
+    """The path relative to the first of the folders that contains it, otherwise its file name:
+    results hold no paths of a machine.
     """
     for root in roots:
         for place, below in ((path, root), (path.resolve(), root.resolve())):
@@ -29,9 +29,9 @@ def relative_to_any(path: Path, roots: Sequence[Path]) -> str:
 
 
 def without_places(text: str, places: Mapping[str, str]) -> str:
-    """A message with the names of known folders in place of where they are on this machine.
+    """A message with absolute paths of known folders replaced by names.
 
-    places: what is written for a folder, by its absolute path; longer paths first.
+    places: name by absolute path; longer paths are replaced first.
     """
     for place, name in sorted(places.items(), key=lambda entry: -len(entry[0])):
         text = text.replace(place, name)

@@ -1,26 +1,11 @@
-"""Frames of any method: which file shows which held-out photo.
+"""Frames of any method: assigns the files of a folder to held-out photos.
 
 In: a folder that some program wrote, and a scene's photos. Out: ``FrameSource``: a file for every
 held-out photo. Programs number frames by position in the data set's list (``index``), by rank among
-the held-out photos sorted by name (``rank``), or name them after the photo (``name``); some put the
-photo and the prediction side by side, some store opacity upside down. Missing and surplus frames
-are refused: an average over what happens to be there is no figure of the benchmark.
-
-=====================  ======================================  =======  =========================
-producer               predictions, below FOLDER/SCENE         frames   beside them
-=====================  ======================================  =======  =========================
-artifixer-release      frames/batch_0000/pred/00000.png        index    gt/
-difix3d-gsplat         renders/val/STEP/Pred/0000.png          rank     GT/, Alpha/ (1 - opacity)
-difix3d-nerfstudio     renders/val/STEP/0000.png               rank
-gsplat                 renders/STAGE_stepSTEP_0000.png         rank     photo in the left half
-ns-eval                PREFIX_img_0000.png                     rank     photo in the left half
-genfusion, gsfixer     test/renders/PHOTO                      name     gt/
-3dgs                   test/ours_STEP/renders/00000.png        rank     gt/
-3dgrut                 ours_STEP/renders/00000.png             index    opacity/
-ns-render              SPLIT/rgb/PHOTO                         name     gt-rgb/
-nerfbusters            rgb/00000.png                           rank     rgb_gt/, depth_raw/
-plain                  any pictures                            any
-=====================  ======================================  =======  =========================
+the held-out photos sorted by name (``rank``), or name them after the photo (``name``). Some store
+photo and prediction side by side, some store transparency in place of opacity. Missing and surplus
+frames are refused: a mean over some of the photos is not the benchmark's figure. The layouts that
+are recognised are listed in ``evaluation/frame_layouts``.
 """
 
 from __future__ import annotations
@@ -34,6 +19,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from artifixer.evaluation.frame_layouts import PRODUCERS
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.media import read_image
@@ -45,85 +31,52 @@ SideBySide = Literal["auto", "none", "left-gt"]
 
 
 @dataclass(frozen=True)
-class Producer:
-    """How one program lays out its frames. folder: of the predictions, by patterns of its parts;
-    the last of several matches by number. file: pattern of a file's name whose group is the number;
-    None for names of photos. truth, opacity, depth: folders beside that of the predictions.
-    inverted: whether opacity is stored as 1 - opacity.
-    """
-
-    name: str
-    folder: tuple[str, ...]
-    naming: Literal["index", "rank", "name"]
-    file: str | None = None
-    side_by_side: bool = False
-    truth: str | None = None
-    opacity: str | None = None
-    inverted: bool = False
-    depth: str | None = None
-
-
-_NUMBER = r"(\d+)\.(?:png|jpg|jpeg)"
-
-PRODUCERS = (
-    Producer("artifixer-release", ("frames", "batch_0000", "pred"), "index", _NUMBER, truth="gt"),
-    Producer(
-        "difix3d-gsplat",
-        ("renders", "val", r"\d+", "Pred"),
-        "rank",
-        _NUMBER,
-        truth="GT",
-        opacity="Alpha",
-        inverted=True,
-    ),
-    Producer("difix3d-nerfstudio", ("renders", "val", r"\d+"), "rank", _NUMBER),
-    Producer("genfusion", ("test", "renders"), "name", truth="gt"),
-    Producer("3dgs", ("test", r"ours_\d+", "renders"), "rank", _NUMBER, truth="gt"),
-    Producer("3dgrut", (r"ours_\d+", "renders"), "index", _NUMBER, opacity="opacity"),
-    Producer("ns-render", (r"test|val|eval", "rgb"), "name", truth="gt-rgb"),
-    Producer("nerfbusters", ("rgb",), "rank", _NUMBER, truth="rgb_gt", depth="depth_raw"),
-    Producer("gsplat", ("renders",), "rank", r"[A-Za-z]+_step\d+_(\d+)\.png", side_by_side=True),
-    Producer("ns-eval", (), "rank", r".*_img_(\d+)\.(?:png|jpg)", side_by_side=True),
-)
-
-
-@dataclass(frozen=True)
 class FrameSource:
-    """Frames of one method in one scene. producer, naming: how they were recognised. files: by
-    held-out photo. truths, opacities, depths: likewise where the producer has them. left_truth:
-    the left half of a file is the photo, the right half the prediction.
-    """
+    """Frames of one method in one scene."""
 
     name: str
+    """Name of the method."""
+
     producer: str
+    """Name of the layout that was recognised, of ``PRODUCERS`` or ``plain``."""
+
     naming: str
+    """Numbering of the files: index, rank or name."""
+
     files: Mapping[str, Path]
+    """File by held-out photo."""
+
     truths: Mapping[str, Path] = field(default_factory=dict)
+    """The method's own photos by held-out photo; empty where it has none, as for the next two."""
+
     opacities: Mapping[str, Path] = field(default_factory=dict)
+
     depths: Mapping[str, Path] = field(default_factory=dict)
+
     inverted: bool = False
+    """Whether opacity is stored as 1 - opacity."""
+
     left_truth: bool = False
+    """Whether the left half of a file is the photo and the right half the prediction."""
 
     @property
     def has_truth(self) -> bool:
-        """Whether the method's own photos are there."""
+        """Whether the method's own photos are available."""
         return self.left_truth or bool(self.truths)
 
     def prediction(self, photo: str) -> UInt8[np.ndarray, "height width 3"]:
-        """The frame that shows what the photo shows."""
+        """The frame at the camera of the photo."""
         pixels = read_image(self.files[photo])
         return _half(pixels, self.files[photo], right=True) if self.left_truth else pixels
 
     def truth(self, photo: str) -> UInt8[np.ndarray, "height width 3"]:
-        """The method's own photo: undistorted and cropped as its frames are."""
+        """The method's own photo, undistorted and cropped like its frames."""
         if self.left_truth:
             return _half(read_image(self.files[photo]), self.files[photo], right=False)
         return read_image(self.truths[photo])
 
     def opacity(self, photo: str) -> Float[np.ndarray, "height width"] | None:
-        """Opacity of the method's render in [0,1], 1 where it shows something; None where it has
-        none.
-        """
+        """Opacity of the method's render in [0,1], 1 for opaque; None where it has none."""
         if photo not in self.opacities:
             return None
         values = read_image(self.opacities[photo])[..., 0].astype(np.float32) / 255
@@ -155,9 +108,9 @@ def find_frames(
     """The frames of method ``name`` in ``folder/scene``, or in ``folder`` itself when it has no
     such folder.
 
-    photos: all of the scene's in the order of the data set's list, which ``index`` counts; heldout:
-    those to be scored. Raises InputError for an unknown layout, frames that are missing or surplus,
-    and names that could mean two numberings.
+    photos: all photos of the scene in the order of the data set's list, which ``index`` refers to.
+    heldout: the photos to be scored. Raises InputError for an unknown layout, missing or surplus
+    frames, and file names that fit more than one numbering.
     """
     if not folder.is_dir():
         raise InputError(f"--frames {name}={folder}: does not exist, expected a folder")
@@ -192,7 +145,7 @@ def find_frames(
         )
     listed = _listed(home, None, recursive=True)
     if not listed:
-        raise InputError(f"{label}: holds no pictures, expected one per held-out photo")
+        raise InputError(f"{label}: holds no images, expected one per held-out photo")
     chosen, files = _plain(label, home, listed, photos, heldout, naming)
     return FrameSource(name, "plain", chosen, files, left_truth=side_by_side == "left-gt")
 
@@ -201,7 +154,7 @@ def find_frames(
 
 
 def _place(home: Path, patterns: Sequence[str]) -> Path | None:
-    """The folder below ``home`` whose parts match, the one with the largest numbers of several."""
+    """The folder below ``home`` whose parts match; of several, the one with the largest numbers."""
     places = [home]
     for pattern in patterns:
         places = [
@@ -218,7 +171,7 @@ def _numbers(path: Path) -> list[int]:
 
 
 def _listed(place: Path, pattern: str | None, *, recursive: bool) -> list[Path]:
-    """Pictures of a folder; with a pattern only those that match it."""
+    """Images of a folder; with a pattern, only those that match it."""
     found = sorted(place.rglob("*") if recursive else place.iterdir())
     pictures = [
         path
@@ -229,14 +182,16 @@ def _listed(place: Path, pattern: str | None, *, recursive: bool) -> list[Path]:
         and is_regular(path)
     ]
     if pattern is not None and "step" in pattern and pictures:
-        # frames of several steps lie in one folder: the last step counts
+        # one folder may hold the frames of several training steps: use the last one
         steps = {path: _numbers(Path(path.name))[0] for path in pictures}
         pictures = [path for path in pictures if steps[path] == max(steps.values())]
     return pictures
 
 
 def _beside(place: Path, folder: Path, files: Mapping[str, Path]) -> dict[str, Path]:
-    """The files of the same names in a folder beside that of the predictions, where it has all."""
+    """The files of the same names in a folder beside that of the predictions; empty unless it has
+    all of them.
+    """
     found = {}
     for photo, path in files.items():
         twin = folder / path.relative_to(place)
@@ -292,7 +247,9 @@ def _plain(
     heldout: Sequence[str],
     naming: Naming,
 ) -> tuple[str, dict[str, Path]]:
-    """A folder of pictures: the numbering that fits, which must be one."""
+    """The numbering that fits a folder of images, and its files. Raises InputError unless exactly
+    one assignment fits.
+    """
     if naming != "auto":
         return naming, _match(label, home, listed, photos, heldout, naming, None)
     fitting: dict[str, dict[str, Path]] = {}
@@ -307,7 +264,7 @@ def _plain(
     first = next(iter(fitting))
     if any(files != fitting[first] for files in fitting.values()):
         raise InputError(
-            f"{label}: the names fit the numberings {', '.join(fitting)}; give --naming"
+            f"{label}: the file names fit several numberings ({', '.join(fitting)}); give --naming"
         )
     return first, fitting[first]
 
@@ -331,7 +288,7 @@ def _numbered(label: str, listed: Sequence[Path], pattern: str | None) -> dict[i
 def _by_number(
     label: str, numbered: Mapping[int, Path], wanted: Mapping[str, int], all_numbers: Sequence[int]
 ) -> dict[str, Path]:
-    """Frames of exactly the wanted numbers, or of exactly all photos."""
+    """Frames with exactly the wanted numbers, or with the numbers of all photos."""
     there, needed = set(numbered), set(wanted.values())
     missing, surplus = sorted(needed - there), sorted(there - needed)
     if missing or (surplus and there != set(all_numbers)):
@@ -352,7 +309,7 @@ def _by_name(
     photos: Sequence[str],
     heldout: Sequence[str],
 ) -> dict[str, Path]:
-    """Frames named after the photos: by path inside the folder of photos, without the ending."""
+    """Frames named after the photos: by path below the folder of photos, without file ending."""
     stems = _keys(photos)
     there = {_stem(path.relative_to(place).as_posix()): path for path in listed}
     wanted = {photo: stems[photo] for photo in heldout}
@@ -364,7 +321,7 @@ def _by_name(
 
 
 def _keys(photos: Sequence[str]) -> dict[str, str]:
-    """What names each photo in other programs' folders: its path below ``images``, without the
+    """Name of each photo in other programs' folders: its path below ``images`` without file
     ending.
     """
     return {photo: _stem(photo.removeprefix("images/")) for photo in photos}

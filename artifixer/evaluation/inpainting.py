@@ -1,9 +1,9 @@
-"""Classical inpainting of renders: the cheap baselines that a learned repair has to beat.
+"""Classical inpainting of renders: the baselines that a learned repair has to beat.
 
-In: one render as it lies in a render folder, 8-bit colour premultiplied on black, and its 8-bit
-opacity. Out: 8-bit colour where the pixels that the splats left mostly empty are filled from their
-surroundings by OpenCV. Colours are never divided by opacity: with a black background dark surfaces
-end up as low opacity, and the division would blow up noise.
+In: one render as in a render folder, 8-bit colour premultiplied on black, and its 8-bit opacity.
+Out: 8-bit colour; pixels of low opacity are filled from their surroundings by OpenCV. Colours are
+not divided by opacity: fits on a black background give dark surfaces a low opacity, and the
+division would amplify noise.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from jaxtyping import UInt8
 
 InpaintingMethod = Literal["telea", "ns"]
 
-#: Both methods, in the order of the tables: Telea 2004 (fast marching), Bertalmio et al. 2001
+#: The methods in the order of the tables: Telea 2004 (fast marching), Bertalmio et al. 2001
 #: (Navier-Stokes).
 METHODS: tuple[InpaintingMethod, ...] = get_args(InpaintingMethod)
 
-#: Pixels of less opacity than this are filled; the others stay as they are.
+#: Pixels of lower opacity are filled; the others are kept.
 FILL_BELOW = 0.5
 
-#: Neighbourhood in pixels from which a filled pixel takes its colour.
+#: Radius of the neighbourhood that a filled pixel takes its colour from, pixels.
 RADIUS = 3.0
 
 
@@ -31,9 +31,8 @@ def inpaint(
     opacity: UInt8[np.ndarray, "height width"],
     method: InpaintingMethod,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The render with its pixels of opacity below ``FILL_BELOW`` filled from their surroundings.
-
-    A render that is empty everywhere has no surroundings: it comes back as it is.
+    """The render with its pixels of opacity below ``FILL_BELOW`` filled from their surroundings. A
+    render that is empty everywhere is returned unchanged.
     """
     import cv2
 

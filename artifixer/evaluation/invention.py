@@ -1,22 +1,22 @@
-"""The measure of invented content: figures of candidates' frames over opaque and empty places, with
-controls that show which figures to believe.
+"""Figures of generated content: metrics of candidates' frames over opaque and empty pixels, with
+controls that show which metrics are reliable.
 
-In: clips of renders with the photos (and, where it is known, the exact depth) of the same views,
-and candidates' frames. Out: one row of figures per candidate, and for each figure whether a control
-(noise or dots over a smooth fill, which no person prefers) beats all free methods in it: such a
-figure says nothing about quality and is thrown out. Not in the paper. Regions: ``imaging/quality``.
+In: clips of renders with the photos (and the exact depth, if it is known) of the same views, and
+candidates' frames. Out: one row of figures per candidate, and for each figure whether a control
+(noise or dots over a smooth fill, which nobody prefers) beats all baselines in it: such a figure
+does not measure quality and is thrown out. Not in the paper. Regions: ``imaging/quality``.
 
 Figures, by name:
 
 ``psnr_*``, ``ssim*``  ``imaging/quality``: mean, pooled, hard (render below 20 dB), opaque, empty
 ``st_lpips_band``      ST-LPIPS in opaque pixels and ``BAND`` pixels around them
-``st_lpips_empty``     the same in empty pixels; prefers noise, to be read beside the controls only
+``st_lpips_empty``     the same in empty pixels; prefers noise, meaningful only with the controls
 ``kd_empty``           1000 x KD (EfficientNet-Lite0) of crops that are mostly empty
-``tile_ratio``         gradient across token borders over elsewhere, in empty pixels
-``tile_ratio_shown``   the same in all other pixels, where a model's tiles lie over the render
+``tile_ratio``         gradient across token borders over that elsewhere, in empty pixels
+``tile_ratio_shown``   the same in all other pixels
 ``seam``               gradient across the border of opaque and empty over the truth's there
-``stability``          warp error of empty places by the true depth, over the truth's own
-``seeds_empty``, ``seeds_opaque``  ST-LPIPS between two seeds; no quality, no better or worse
+``stability``          warp error of empty pixels by the true depth, over that of the truth
+``seeds_empty``, ``seeds_opaque``  ST-LPIPS between two seeds: diversity, not quality
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ Frames = UInt8[Tensor, "frames height width 3"]
 #: Whether a figure is better when it is higher, lower, or nearer to 1.
 Better = Literal["higher", "lower", "one"]
 
-#: Figures that say something about quality. Those of seeds do not.
+#: Figures that measure quality, and which values are better.
 BETTER: dict[str, Better] = {
     "psnr_mean": "higher",
     "psnr_pooled": "higher",
@@ -81,41 +81,46 @@ BETTER: dict[str, Better] = {
 #: All columns, in order.
 COLUMNS = (*BETTER, "seeds_empty", "seeds_opaque")
 
-#: Side of the crops whose features KD compares before they are enlarged, and the fraction of a crop
-#: that has to be empty.
+#: Side of the crops for KD before they are upsampled, pixels, and their minimum fraction of empty
+#: pixels.
 CROP_SIDE, CROP_EMPTY = 48, 0.6
 
-#: Frames are warped into the ones this many frames later.
+#: Distances in frames between warped frames.
 WARP_STEPS = (1, 2)
 
-#: Standard deviation of the control of noise, and the grains of its octaves in pixels: clouds like
-#: those that an untrained generator draws, the strongest of seven kinds tried against ST-LPIPS in
-#: empty places.
+#: Standard deviation of the noise control, and the grain sizes of its octaves in pixels. Of seven
+#: kinds of noise, this one has the best ST-LPIPS in empty pixels; it resembles the output of an
+#: untrained generator.
 NOISE, NOISE_GRAINS = 0.1, (2, 4, 8, 16)
 
-#: Distance of the dots of the other control, pixels, and how much brighter they are.
+#: Spacing of the dots of the other control, pixels, and their added brightness.
 DOT_SPACING, DOT_CONTRAST = 8, 0.15
 
-#: A control wins a figure only by more than this share of the best other's: rounding at the
-#: borders of regions is no win.
+#: Minimum relative margin by which a control beats the best other candidate, because of rounding at
+#: the borders of regions.
 WIN_MARGIN = 1e-3
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Renders along a path and what the camera saw there.
-
-    name: of the clip. truth, renders, opacity: uint8; renders premultiplied on black. cameras: one
-    single-view ``Cameras`` per frame. depths: exact camera z of every frame, world units, infinite
-    for sky and NaN where unknown; None where the capture has none.
-    """
+    """Renders along a path and the photos at the same cameras."""
 
     name: str
+
     truth: Frames
+    """Photos."""
+
     renders: Frames
+    """Premultiplied on black."""
+
     opacity: UInt8[Tensor, "frames height width"]
+
     cameras: Sequence[Cameras]
+    """A single view per frame."""
+
     depths: Float[np.ndarray, "frames height width"] | None = None
+    """Exact camera z in world units, infinite for sky and NaN where it is unknown; None where the
+    capture has no depth."""
 
     def __post_init__(self) -> None:
         assert self.truth.shape == self.renders.shape == (*self.opacity.shape, 3), self.name
@@ -123,7 +128,7 @@ class Clip:
         assert self.depths is None or self.depths.shape == self.opacity.shape, self.name
 
     def filled(self, baseline: Baseline) -> Frames:
-        """Frames of a method that knows one render at a time."""
+        """Frames of a method that processes one render at a time."""
         return torch.from_numpy(
             np.stack(
                 [
@@ -136,7 +141,7 @@ class Clip:
         )
 
 
-#: Free methods: what a model has to beat.
+#: Methods without a model, which a model has to beat.
 BASELINES: dict[str, Baseline] = {
     **{method: partial(inpaint, method=method) for method in METHODS},
     "push_pull": push_pull_fill,
@@ -144,7 +149,7 @@ BASELINES: dict[str, Baseline] = {
 
 
 def noise_control(clip: Clip, seed: int = 0) -> Frames:
-    """Clouds of coloured noise over the push-pull fill, others in each frame."""
+    """Coloured noise over the push-pull fill, different in each frame."""
     frames, height, width = clip.opacity.shape
     random = generator(seed, f"noise control of {clip.name}")
     noise = torch.zeros(frames, 3, height, width)
@@ -157,7 +162,7 @@ def noise_control(clip: Clip, seed: int = 0) -> Frames:
 
 
 def dots_control(clip: Clip, seed: int = 0) -> Frames:
-    """A lattice of bright dots over the push-pull fill; the seed moves the lattice."""
+    """A lattice of bright dots over the push-pull fill; the seed shifts the lattice."""
     frames, height, width = clip.opacity.shape
     dots = torch.zeros(frames, height, width, 1)
     first = seed % DOT_SPACING
@@ -167,13 +172,13 @@ def dots_control(clip: Clip, seed: int = 0) -> Frames:
     return _over_fill(clip, dots)
 
 
-#: What no person prefers: a figure that one of these wins is thrown out.
+#: Controls, which nobody prefers: a figure in which one of them is best is thrown out.
 CONTROLS = {"noise": noise_control, "dots": dots_control}
 
 
 @dataclass(frozen=True)
 class Networks:
-    """Learned measures; None where weights are absent. notes: why, one line each."""
+    """Networks of learned metrics; None where weights are missing. notes: one line for each."""
 
     distance: Distance | None = None
     features: ContentFeatures | None = None
@@ -183,8 +188,8 @@ class Networks:
 class InventionMeasure:
     """Running figures of candidates over clips.
 
-    token: side of a model's token in pixels of the frames, for the tile ratio. networks: without
-    them the figures that need them are None.
+    token: side of a model's token in pixels of the frames, for the tile ratio. networks: of learned
+    metrics; figures without a network are None.
     """
 
     def __init__(self, token: int, networks: Networks | None = None) -> None:
@@ -198,7 +203,7 @@ class InventionMeasure:
         self.clips = 0
 
     def begin(self, clip: Clip) -> None:
-        """Take up a clip: what candidates share is computed once."""
+        """Start a clip, and compute what all candidates share."""
         self._clip = clip
         self.clips += 1
         quality = ClipQuality()
@@ -208,7 +213,7 @@ class InventionMeasure:
         self._warps = empty_warps(clip)
 
     def add(self, candidate: str, frames: Frames, other_seed: Frames | None = None) -> None:
-        """Count a candidate's frames of the clip that was begun. other_seed: frames of the same
+        """Accumulate a candidate's frames of the current clip. other_seed: frames of the same
         candidate from another seed."""
         clip = self._clip
         assert clip is not None, "begin a clip first"
@@ -237,7 +242,7 @@ class InventionMeasure:
             _add_distance(row.seeds_opaque, distance, ours, other, opaque)
 
     def rows(self) -> dict[str, dict[str, float | None]]:
-        """Figures of every candidate, None where there is nothing to measure."""
+        """Figures of every candidate; None where there are no such pixels or pairs."""
         return {name: self._figures(row) for name, row in self._rows.items()}
 
     def notes(self) -> tuple[str, ...]:
@@ -287,8 +292,8 @@ class InventionMeasure:
 
 
 def thrown_out(rows: Mapping[str, Mapping[str, float | None]]) -> tuple[str, ...]:
-    """Figures of ``BETTER`` in which one of the ``CONTROLS`` beats the render and every free
-    method. A model does not count: it may itself draw noise.
+    """Figures of ``BETTER`` in which one of the ``CONTROLS`` beats the render and every baseline.
+    Models are not compared, because they may generate noise themselves.
     """
     found = []
     for name, better in BETTER.items():
@@ -363,7 +368,7 @@ class _Row:
 def _add_distance(
     mean: Mean, distance: Distance, frames: Tensor, others: Tensor, where: Tensor
 ) -> None:
-    """Images weigh as many times as their region has pixels."""
+    """Accumulate distances weighted by the number of pixels of the region."""
     values, shares = region_distance(distance, frames, others, where)
     for value, share in zip(values.tolist(), shares.tolist(), strict=True):
         mean.add_weighted(value, share * where[0].numel())

@@ -41,10 +41,10 @@ from artifixer.imaging.perceptual import (
     load_st_lpips,
 )
 
-#: Pixels that SSIM's window reaches over the border.
+#: Half width of SSIM's window, pixels.
 BORDER = SSIM_WINDOW // 2
 
-#: LPIPS needs images of at least this side: AlexNet's pooling leaves nothing of smaller ones.
+#: Minimum side of an image for LPIPS, pixels, because of AlexNet's pooling.
 LPIPS_SIDE = 32
 
 Masking = Literal["none", "blackout", "mean"]
@@ -52,26 +52,42 @@ Averaging = Literal["frames", "scenes"]
 
 
 class Figure(NamedTuple):
-    """A column of a profile. title: as tables write it. digits: after the point."""
+    """A column of a table."""
 
     name: str
+
     title: str
+    """As tables show it."""
+
     digits: int
+    """After the point."""
+
     larger_is_better: bool
 
 
 @dataclass(frozen=True)
 class Profile:
-    """masking: see the module. figures: per view. lpips: its network. averaging: how the published
-    tables of this profile average. has_fid: whether they have an FID, of the same pixels."""
+    """One metric profile, see the table above."""
 
     name: str
+
     title: str
+    """Short description for tables."""
+
     masking: Masking
+    """``none``; ``blackout``: images are multiplied by the mask; ``mean``: means over the mask."""
+
     figures: tuple[Figure, ...]
+    """Figures of every view."""
+
     lpips: LpipsName
+    """Network of LPIPS."""
+
     averaging: Averaging
+    """Order of averaging in the published tables of this profile."""
+
     has_fid: bool
+    """Whether these tables have an FID, computed from the same pixels."""
 
 
 _PSNR = Figure("psnr", "PSNR", 2, True)
@@ -125,7 +141,7 @@ PROFILES = {
     )
 }
 
-#: Figures that no profile defines and that are always there: of whole images.
+#: Figures of whole images, outside all profiles.
 ST_LPIPS = Figure("st_lpips", "ST-LPIPS", 3, False)
 KD = Figure("kd", "KD x1000", 1, False)
 FID = Figure("fid", "FID", 2, False)
@@ -137,24 +153,34 @@ Figures = dict[str, float | None]
 
 @dataclass(frozen=True)
 class Networks:
-    """The learned measures that this installation has; None where it lacks one. ``missing``: by
-    figure (``lpips_vgg01``, ``lpips_alex``, ``fid``, ``st_lpips``, ``kd``), why.
-
-    maps: LPIPS networks that give a distance per pixel. antialias: of FID's second resizing.
-    """
+    """The networks of learned metrics that are installed."""
 
     lpips: dict[str, Lpips] = field(default_factory=dict)
+    """LPIPS by name of ``LpipsName``."""
+
     maps: dict[str, Lpips] = field(default_factory=dict)
+    """The same networks with a distance per pixel."""
+
     st_lpips: StLpips | None = None
+
     inception: InceptionFeatures | None = None
+    """For FID."""
+
     content: ContentFeatures | None = None
+    """For KD."""
+
     missing: dict[str, str] = field(default_factory=dict)
+    """Reason by figure that cannot be computed: ``lpips_vgg01``, ``lpips_alex``, ``fid``,
+    ``st_lpips``, ``kd``."""
+
     antialias: bool = True
+    """Whether FID's resizing to 299 pixels is antialiased."""
+
     device: str = "cpu"
 
     @staticmethod
     def load(device: str = "cpu", *, antialias: bool = True) -> Networks:
-        """All there are; nothing is downloaded."""
+        """Load the networks that are installed; nothing is downloaded."""
         missing: dict[str, str] = {}
         lpips: dict[str, Lpips] = {}
         maps: dict[str, Lpips] = {}
@@ -174,7 +200,7 @@ class Networks:
 
     @property
     def available(self) -> list[str]:
-        """Names of the measures there are, for keys of results."""
+        """Names of the available metrics, for keys of results."""
         optional = {"st_lpips": self.st_lpips, "fid": self.inception, "kd": self.content}
         return [*self.lpips, *(name for name, found in optional.items() if found is not None)]
 
@@ -183,9 +209,9 @@ class Networks:
 def score(
     profile: Profile, prediction: Image, photo: Image, mask: Mask | None, networks: Networks
 ) -> Figures:
-    """The figures of one view; LPIPS None without its network, PSNR infinite for equal images.
+    """The figures of one view. LPIPS is None without its network, PSNR infinite for equal images.
 
-    mask: pixels that count, for a profile with one; at least one must (asserted).
+    mask: pixels that count, at least one (asserted); None for profiles without masks.
     """
     assert prediction.dtype == photo.dtype == np.uint8, "expected uint8"
     assert prediction.shape == photo.shape, f"{prediction.shape} and {photo.shape}"
@@ -233,12 +259,12 @@ def as_float(pixels: Image, device: torch.device | str = "cpu") -> Float[Tensor,
 def blacked_out(
     pixels: Float[Tensor, "height width 3"], mask: Mask
 ) -> Float[Tensor, "height width 3"]:
-    """The image, black where the mask is False."""
+    """The image with black pixels where the mask is False."""
     return pixels * torch.from_numpy(mask).to(pixels)[..., None]
 
 
 def _mean_over_mask(ours: Tensor, theirs: Tensor, mask: Mask, networks: Networks) -> Figures:
-    """Figures over the visible pixels of both images, which are black elsewhere."""
+    """Figures of the profile ``nerfbusters``: means over the visible pixels."""
     weights = torch.from_numpy(mask).to(ours)
     ours, theirs = (blacked_out(pixels, mask) for pixels in (ours, theirs))
     visible = float(weights.sum())

@@ -1,10 +1,10 @@
-"""``report.html``: what a run did and how good it is, in one file that opens without a network.
+"""``report.html``: the results and the quality of a run in one self-contained HTML file.
 
 In: a ``Report``, which names pictures and videos on disk. Out: one HTML page with before/after
 sliders, videos, the table of variants, a plot of the held-out views, the frame -> photo table and
-every setting. Pictures are embedded as WebP and videos as they are, up to ``MOST_BYTES``: fewer
-views then get a slider, and further videos are linked. The same inputs give the same bytes: times
-stay in ``timing.json``, which the page shows in a frame of its own.
+every setting. Pictures are embedded as WebP and videos unchanged, up to ``MOST_BYTES``; beyond it
+fewer views have a slider and further videos are linked. The same inputs give the same bytes: times
+are in ``timing.json``, which the page shows in an iframe.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ from artifixer.evaluation.evaluate import (
     VariantQuality,
     gain,
 )
+from artifixer.evaluation.plot import Line, legend, plot
 from artifixer.imaging.quality import EMPTY_BELOW, OPAQUE_ABOVE
 from artifixer.runtime.files import write_bytes
 from artifixer.runtime.json_io import to_json
 from artifixer.runtime.media import read_image
 
-#: Upper limit of the file, and the share of it that pictures may take; videos get what is left.
+#: Maximum size of the file, and the fraction of it for pictures; videos get the rest.
 MOST_BYTES = 25_000_000
 PICTURE_SHARE = 0.5
 
-#: Views with sliders at most; evenly spaced ones are taken.
+#: Maximum number of views with a slider, evenly spaced.
 MOST_VIEWS = 24
 
 #: Quality of embedded pictures on WebP's scale to 100.
@@ -51,7 +52,7 @@ PICTURE_TITLES = {
     **VARIANT_TITLES,
 }
 
-#: Which picture stands on the right at first: the first of these that a view has.
+#: Picture that is shown on the right at first: the first of these that a view has.
 PREFERRED = ("artifixer3d_plus", "artifixer", "artifixer3d", "3dgut")
 
 #: Columns of the table of variants: field, heading, digits, whether larger is better.
@@ -77,41 +78,53 @@ _STROKES = {
     "artifixer3d_plus": ("#0b9a6d", ""),
 }
 
-_PLOT_WIDTH, _PLOT_HEIGHT, _PLOT_MARGIN = 960, 300, 44
+PLOT_CAPTION = "PSNR in dB of the held-out photos in the order of the path"
 
 
 @dataclass(frozen=True)
 class ReportView:
-    """One view that the reader can compare. title: photo or frame. pictures: image files by names
-    of ``PICTURE_TITLES``, of one size.
-    """
+    """One view with a before/after slider."""
 
     title: str
+    """Name of the photo, or number of the frame."""
+
     pictures: Mapping[str, Path]
+    """Image files of one size by names of ``PICTURE_TITLES``."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything the page shows.
-
-    title: the capture's name. subtitle: one line under it. facts: (what, how) rows of "What was
-    done", the camera scale's source included. variants: quality by names of ``VARIANT_TITLES``;
-    empty without held-out photos. views: for the sliders. videos: (caption, file) in order; a file
-    whose name starts with ``side_by_side`` takes the whole width. frames: the photo that each frame
-    of the path stands at, or None. splats: files relative to the report. settings: any JSON data.
-    notes: warnings the reader should see.
-    """
+    """The content of the page."""
 
     title: str
+    """Name of the capture."""
+
     subtitle: str
+    """One line below the title."""
+
     facts: Sequence[tuple[str, str]]
+    """(name, value) rows of "What was done"."""
+
     variants: Mapping[str, VariantQuality]
+    """Quality by names of ``VARIANT_TITLES``; empty without held-out photos."""
+
     views: Sequence[ReportView]
+    """Views with sliders."""
+
     videos: Sequence[tuple[str, Path]]
+    """(caption, file); files whose name starts with ``side_by_side`` take the whole width."""
+
     frames: Sequence[str | None]
+    """For each frame of the path, the photo taken at its camera, or None."""
+
     splats: Sequence[str]
+    """Splat files relative to the report."""
+
     settings: Any
+    """JSON data."""
+
     notes: Sequence[str] = ()
+    """Warnings and remarks."""
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -131,7 +144,7 @@ def write_report(path: Path, report: Report) -> None:
             f"<tr><td>{_escaped(what)}</td><td>{_escaped(how)}</td></tr>"
             for what, how in report.facts
         ),
-        notes="".join(f'<p class="soft">{_escaped(note)}</p>' for note in report.notes),
+        notes="".join(f'<p class="soft below">{_escaped(note)}</p>' for note in report.notes),
         splats=" and ".join(f"<code>{_escaped(file)}</code>" for file in report.splats),
         frames=_frame_table(report.frames),
         settings=_escaped(
@@ -214,7 +227,7 @@ def _videos(videos: Sequence[tuple[str, Path]], folder: Path, budget: int) -> st
 
 
 def _tiles(variants: Mapping[str, VariantQuality]) -> str:
-    """Headline figures: the best of our variants against the better of the renders."""
+    """Headline figures: the best variant, and its gains over the better of the renders."""
     ours = {
         name: variants[name]
         for name in PREFERRED[:3]
@@ -248,8 +261,8 @@ def _tiles(variants: Mapping[str, VariantQuality]) -> str:
 def _quality(variants: Mapping[str, VariantQuality]) -> str:
     if not any(quality.per_view for quality in variants.values()):
         return (
-            '<h2>Quality</h2><div class="card"><p>No photo was held out, so there is nothing to '
-            "compare the frames with.</p></div>"
+            '<h2>Quality</h2><div class="card"><p>No photo was held out, so the frames cannot be '
+            "compared with photos.</p></div>"
         )
     columns = [
         column
@@ -264,6 +277,7 @@ def _quality(variants: Mapping[str, VariantQuality]) -> str:
             for field, _, digits, larger in columns
         )
         rows.append(f"<tr><td>{_escaped(VARIANT_TITLES[name])}</td>{cells}</tr>")
+    lines = _lines(variants)
     absent = (
         ""
         if any(field.startswith("lpips") for field, *_ in columns)
@@ -277,7 +291,7 @@ def _quality(variants: Mapping[str, VariantQuality]) -> str:
         "over the pixels that"
         f" the model's input render shows (opacity above {OPAQUE_ABOVE}) and leaves empty (below "
         f"{EMPTY_BELOW}).{absent}</p></div>"
-        f'<div class="card below">{_plot(variants)}'
+        f'<div class="card below">{plot(lines, PLOT_CAPTION)}{legend(lines)}'
         f"<details><summary>Every held-out photo</summary>{_view_table(variants)}</details></div>"
     )
 
@@ -317,59 +331,12 @@ def _view_table(variants: Mapping[str, VariantQuality]) -> str:
     )
 
 
-def _plot(variants: Mapping[str, VariantQuality]) -> str:
-    """PSNR of every held-out view, one line per variant, as SVG."""
-    lines = {name: [view.psnr for view in quality.per_view] for name, quality in variants.items()}
-    finite = [value for values in lines.values() for value in values if math.isfinite(value)]
-    if not finite:
-        return ""
-    low, high = math.floor(min(finite)) - 1, math.ceil(max(finite)) + 1
-    count = max(map(len, lines.values()))
-
-    def at(position: int, value: float) -> tuple[float, float]:
-        x = _PLOT_MARGIN + (position + 0.5) / count * (_PLOT_WIDTH - 2 * _PLOT_MARGIN)
-        y = (
-            _PLOT_HEIGHT
-            - 28
-            - (min(max(value, low), high) - low) / (high - low) * (_PLOT_HEIGHT - 44)
-        )
-        return x, y
-
-    step = next(step for step in (1, 2, 5, 10, 20) if (high - low) / step <= 8 or step == 20)
-    parts = []
-    for value in range(-(-low // step) * step, high + 1, step):
-        y = at(0, value)[1]
-        parts.append(
-            f'<line class="grid" x1="{_PLOT_MARGIN}" x2="{_PLOT_WIDTH - 8}" y1="{y:.1f}" '
-            f'y2="{y:.1f}"/>'
-        )
-        parts.append(
-            f'<text x="{_PLOT_MARGIN - 8}" y="{y + 4:.1f}" text-anchor="end">{value}</text>'
-        )
-    for name, values in lines.items():
-        color, dashes = _STROKES[name]
-        points = [at(position, value) for position, value in enumerate(values)]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        parts.append(
-            f'<polyline fill="none" stroke="{color}" stroke-width="2" stroke-dasharray="{dashes}" '
-            f'points="{path}"/>'
-        )
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color}"/>' for x, y in points]
-    caption = "held-out photos in the order of the path: PSNR in dB"
-    parts.append(
-        f'<text x="{_PLOT_WIDTH / 2}" y="{_PLOT_HEIGHT - 6}" text-anchor="middle">{caption}</text>'
-    )
-    legend = "".join(map(_legend_entry, lines))
-    return (
-        f'<div class="plot"><svg viewBox="0 0 {_PLOT_WIDTH} {_PLOT_HEIGHT}" role="img" '
-        f'aria-label="{caption}">{"".join(parts)}</svg></div><div class="legend">{legend}</div>'
-    )
-
-
-def _legend_entry(name: str) -> str:
-    color, dashes = _STROKES[name]
-    style = f"border-color: {color}; border-top-style: {'dashed' if dashes else 'solid'}"
-    return f'<span><i style="{style}"></i>{_escaped(VARIANT_TITLES[name])}</span>'
+def _lines(variants: Mapping[str, VariantQuality]) -> list[Line]:
+    """PSNR of every held-out photo."""
+    return [
+        Line(VARIANT_TITLES[name], [view.psnr for view in quality.per_view], *_STROKES[name])
+        for name, quality in variants.items()
+    ]
 
 
 # Tables and escapes -------------------------------------------------------------------------------
@@ -380,7 +347,7 @@ def _frame_table(frames: Sequence[str | None]) -> str:
     rows = "".join(
         f"<tr><td>{index:05d}</td><td>{_escaped(photo)}</td></tr>" for index, photo in stops
     )
-    text = f"{len(stops)} of the {len(frames)} frames stand exactly where a photo was taken."
+    text = f"{len(stops)} of the {len(frames)} frames are at exactly the camera of a photo."
     table = f'<div class="wide"><table><tr><th>frame</th><th>photo</th></tr>{rows}</table></div>'
     details = (
         f"<details><summary>Which frame is which photo</summary>{table}</details>" if stops else ""

@@ -1,21 +1,21 @@
-"""``results.json`` as tables: Markdown, CSV and TeX, with the published rows beside ours.
+"""The tables of ``results.json``, with the published rows beside ours.
 
-Each metric profile has a table of its own, so that no column mixes definitions; a row of the paper
-stands there only when the profile is that of its table, and says why where it cannot be compared.
+Each metric profile has a table of its own, so that no column mixes definitions. Rows of the paper
+stand only in the table of the profile that they were measured with; a note says why they are not
+comparable where that is so.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from artifixer.evaluation.benchmarks.lists import data
 from artifixer.evaluation.diagnostics import PREFIX, TITLES
 from artifixer.evaluation.evaluate import VARIANT_TITLES
 from artifixer.evaluation.profiles import FID, KD, PROFILES, ST_LPIPS, Figure
-from artifixer.evaluation.protocols import data, protocol, short
+from artifixer.evaluation.protocols import protocol, short
 
 #: Columns of consistency: part, error, title.
 CONSISTENCY = (
@@ -31,23 +31,27 @@ SECONDHAND, NOT_COMPARABLE = "†", "*"
 
 @dataclass(frozen=True)
 class Table:
-    """title, columns (heading, digits, whether larger is better or None), rows of a label and
-    values, whether a row is ours, notes below.
-    """
+    """One table."""
 
     title: str
+
     columns: tuple[tuple[str, int, bool | None], ...]
+    """(heading, digits after the point, whether larger is better: None where neither is)."""
+
     rows: tuple[tuple[str, tuple[float | None, ...], bool], ...]
+    """(label, a value per column, whether the row was measured here: False for published rows)."""
+
     notes: tuple[str, ...] = ()
+    """Lines below the table."""
 
 
 def method_title(name: str) -> str:
-    """What people read for a method."""
+    """A method's name in tables."""
     return VARIANT_TITLES.get(name, "Photos" if name == "photos" else TITLES.get(name, name))
 
 
 def without_diagnostics(results: Mapping[str, Any]) -> dict[str, Any]:
-    """The results with the methods that stand in every table."""
+    """The results without the methods of ``--diagnostics``, which have a table of their own."""
     methods = results["methods"].items()
     return {
         **results,
@@ -70,8 +74,8 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
 
 
 def published_rows(results: Mapping[str, Any], profile: str) -> list[Mapping[str, Any]]:
-    """Rows of the paper that belong beside a profile's figures: those of the benchmark's table, in
-    the profile that it was measured with, unless the split is a stand-in of ours.
+    """Rows of the paper for the table of a profile: those of the benchmark's published table in the
+    profile that it was measured with; none where our split is a stand-in.
     """
     entry = protocol(results["protocol"])
     if not entry.published or profile != entry.profiles[0] or results["stand_in"]:
@@ -80,68 +84,8 @@ def published_rows(results: Mapping[str, Any], profile: str) -> list[Mapping[str
     return [row for row in rows if row["protocol"] == entry.published]
 
 
-def markdown(results: Mapping[str, Any]) -> str:
-    """Everything as one Markdown page."""
-    lines = [f"# {results['title']}", "", *(f"* {line}" for line in facts(results)), ""]
-    for table in tables(results):
-        headings = "".join(f" {heading} |" for heading, _, _ in table.columns)
-        lines += [
-            f"## {table.title}",
-            "",
-            f"| |{headings}",
-            "|---" + "|---:" * len(table.columns) + "|",
-        ]
-        for label, values, _ in table.rows:
-            cells = " | ".join(_cells(table, values))
-            lines.append(f"| {label.replace('|', '/')} | {cells} |")
-        lines += ["", *(f"{note}  " for note in table.notes), ""]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def tex(results: Mapping[str, Any]) -> str:
-    """The tables as LaTeX tabulars (needs ``booktabs``)."""
-    parts = []
-    for table in tables(results):
-        headings = " & ".join(_tex(heading) for heading, _, _ in table.columns)
-        lines = [
-            f"% {table.title}",
-            f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
-            "\\toprule",
-            f" & {headings} \\\\",
-            "\\midrule",
-        ]
-        ours = [is_ours for _, _, is_ours in table.rows]
-        for position, (label, values, is_ours) in enumerate(table.rows):
-            if is_ours and position and not ours[position - 1]:
-                lines.append("\\midrule")
-            lines.append(f"{_tex(label)} & {' & '.join(_cells(table, values))} \\\\")
-        lines += ["\\bottomrule", "\\end{tabular}"]
-        lines += [f"% {note}" for note in table.notes]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts) + "\n"
-
-
-def comma_separated(results: Mapping[str, Any]) -> str:
-    """One figure per line: method, scene ("" for all), profile, averaging, figure, value."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["method", "scene", "profile", "averaging", "figure", "value"])
-    for name, method in results["methods"].items():
-        for row in _csv_rows(method["summary"]):
-            writer.writerow([name, *row])
-        for part, error, _ in CONSISTENCY:
-            value = _at(method, "consistency", part, error)
-            writer.writerow([name, "", "consistency", part, error, _plain(value)])
-    for row in data("published")["rows"]:
-        if row["protocol"] == protocol(results["protocol"]).published and not results["stand_in"]:
-            for figure in ("psnr", "ssim", "lpips", "fid"):
-                published = [f"published: {row['method']}", "", f"table {row['table']}", ""]
-                writer.writerow([*published, figure, _plain(row[figure])])
-    return buffer.getvalue()
-
-
 def facts(results: Mapping[str, Any]) -> Iterator[str]:
-    """What has to be known about the figures."""
+    """Lines above the tables: protocol, number of scenes and photos, caveats, missing networks."""
     scenes = results["scenes"]
     yield (
         f"protocol `{results['protocol']}`, {len(scenes)} scenes, "
@@ -153,9 +97,6 @@ def facts(results: Mapping[str, Any]) -> Iterator[str]:
         yield f"not comparable with published figures: {caveat}"
     for name, why in results["missing"].items():
         yield f"{name}: {why}" if not why.startswith(name) else why
-
-
-# The tables ---------------------------------------------------------------------------------------
 
 
 def _profile_table(results: Mapping[str, Any], name: str) -> Table | None:
@@ -198,7 +139,7 @@ def _profile_table(results: Mapping[str, Any], name: str) -> Table | None:
 
 def _diagnostics_table(results: Mapping[str, Any]) -> Table | None:
     """Renders, the evaluated model and all rows of ``evaluation/diagnostics``, in the first profile
-    that has them; published rows of Table 4 beside those of its data set.
+    that has figures; with the published rows of Table 4 for its data set.
     """
     if not results["diagnostics"]:
         return None
@@ -260,7 +201,7 @@ def _diagnostic_label(row: Mapping[str, Any]) -> str:
 
 
 def _published(columns: Sequence[Figure], row: Mapping[str, Any]) -> tuple[float | None, ...]:
-    """The paper's SSIM and LPIPS stand in the profile's first columns of that kind."""
+    """Values of a published row; SSIM and LPIPS go to the profile's first column of that kind."""
     values: list[float | None] = []
     taken: set[str] = set()
     for figure in columns:
@@ -280,7 +221,7 @@ def _absent(results: Mapping[str, Any], columns: Sequence[Figure]) -> list[str]:
 
 
 def _general_table(results: Mapping[str, Any]) -> Table:
-    """What no profile defines: pooled PSNR by region, ST-LPIPS, KD."""
+    """Figures outside all profiles: pooled PSNR by region, ST-LPIPS, KD."""
     columns = (
         ("PSNR pooled", 2, True),
         ("opaque", 2, True),
@@ -316,7 +257,7 @@ def _consistency_tables(results: Mapping[str, Any]) -> list[Table]:
         column
         for column in CONSISTENCY
         if any(
-            _at(method, "consistency", *column[:2]) is not None
+            figure_at(method, "consistency", *column[:2]) is not None
             for method in results["methods"].values()
         )
     ]
@@ -325,7 +266,7 @@ def _consistency_tables(results: Mapping[str, Any]) -> list[Table]:
     rows = []
     shown: dict[str, Any] = {"photos": {"consistency": results["photo_consistency"]}}
     for name, method in {**shown, **results["methods"]}.items():
-        values = tuple(_at(method, "consistency", part, error) for part, error, _ in columns)
+        values = tuple(figure_at(method, "consistency", part, error) for part, error, _ in columns)
         rows.append((method_title(name), values, name != "photos"))
     return [
         Table(
@@ -371,57 +312,10 @@ def _scene_tables(results: Mapping[str, Any]) -> list[Table]:
     return [Table(f"PSNR by scene, profile {profile}", columns, rows)]
 
 
-def _csv_rows(summary: Mapping[str, Any]) -> Iterator[list[str]]:
-    for averaging in ("frames", "scenes"):
-        yield from _figures("", averaging, summary[averaging])
-    for scene, figures in summary["per_scene"].items():
-        yield from _figures(scene, "frames", figures)
-    for region, value in summary["pooled"].items():
-        yield ["", "", "pooled", f"psnr_{region}", _plain(value)]
-    for profile, fid in summary["fid"].items():
-        yield ["", profile, "pooled", "fid", _plain(fid["value"])]
-    yield ["", "", "pooled", "kd", _plain(summary["kd"]["value"])]
-
-
-def _figures(scene: str, averaging: str, figures: Mapping[str, Any]) -> Iterator[list[str]]:
-    for profile, values in figures.items():
-        if profile == "pooled":
-            for region, value in values.items():
-                yield [scene, "", "pooled", f"psnr_{region}", _plain(value)]
-        elif isinstance(values, dict):
-            for figure, value in values.items():
-                yield [scene, profile, averaging, figure, _plain(value)]
-        else:
-            yield [scene, "", averaging, profile, _plain(values)]
-
-
-# Cells --------------------------------------------------------------------------------------------
-
-
-def _at(content: Mapping[str, Any], *keys: str) -> float | None:
+def figure_at(content: Mapping[str, Any], *keys: str) -> float | None:
+    """The value at a path of keys; None where it is missing."""
     inside: Any = content
     for key in keys:
         inside = inside.get(key) if isinstance(inside, Mapping) else None
     found: float | None = inside
     return found
-
-
-def _cells(table: Table, values: Sequence[float | None]) -> list[str]:
-    return [
-        number(value, digits) for value, (_, digits, _) in zip(values, table.columns, strict=True)
-    ]
-
-
-def number(value: float | None, digits: int) -> str:
-    """A figure for people; a PSNR that JSON could not hold is that of equal images."""
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _plain(value: float | None) -> str:
-    return "" if value is None else repr(float(value))
-
-
-def _tex(text: str) -> str:
-    for sign in "&%_#":
-        text = text.replace(sign, f"\\{sign}")
-    return text.replace("†", "$^\\dagger$").replace("*", "$^*$")

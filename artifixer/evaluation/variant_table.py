@@ -1,4 +1,4 @@
-"""``metrics.json`` back into quality per variant, and the variants as a table for a terminal."""
+"""Reads the quality of the variants from ``metrics.json``, and prints it as a table."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ COLUMNS = (
 
 
 def read_variants(path: Path) -> dict[str, VariantQuality]:
-    """The variants of a ``metrics.json`` in the order of ``VARIANT_TITLES``. Infinite PSNRs are
-    null in the file and come back as None.
+    """The variants of a ``metrics.json`` in the order of ``VARIANT_TITLES``. Infinite PSNRs, which
+    the file holds as null, become None.
     """
     content = read_json(path)
     try:
@@ -54,8 +54,8 @@ def variant_lines(variants: Mapping[str, VariantQuality]) -> list[str]:
     ]
     if not columns:
         return [
-            "no target camera is that of a held-out photo: there is nothing to compare the frames "
-            "with"
+            "no target camera is that of a held-out photo, so there are no photos to compare the "
+            "frames with"
         ]
     width = max(map(len, VARIANT_TITLES.values()))
     gains = {name: None if name in BASELINES else gain(variants, name, "psnr") for name in variants}

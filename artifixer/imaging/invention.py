@@ -1,9 +1,9 @@
 """Figures of invented content: tile ratio, seam, and perceptual distance inside a region.
 
-In: frames in [0,1], ``[*frames height width 3]``, and which pixels count. Out: running sums and
-their ratios, so that memory does not grow with the number of frames. No figure here says that an
-invented place is good: noise has no seam and a blur no tiles. They show faults, beside the blind
-choice between pictures. Not in the paper.
+In: frames in [0,1], ``[*frames height width 3]``, and the pixels that count. Out: ratios of running
+sums, so that memory does not grow with the number of frames. None of these figures alone measures
+quality (noise has no seam, a blur has no tiles): they detect artifacts and complement a blind
+comparison by people. Not in the paper.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-#: Width of the band around opaque pixels in which what is invented has to continue them, pixels.
+#: Width of the band around opaque pixels in which generated content has to continue them, pixels.
 BAND = 16
 
-#: An opaque and an empty pixel this near on either side make a place where opacity crosses one half
-#: the border between both, pixels.
+#: Maximum distance, pixels, of an opaque and an empty pixel from the place between them where
+#: opacity crosses one half.
 BORDER_REACH = 4
 
 Frames = Float[Tensor, "*frames height width 3"]
@@ -38,12 +38,12 @@ class Mean:
     count: float = 0.0
 
     def add(self, values: Tensor) -> None:
-        """Count all values."""
+        """Accumulate all values."""
         self.total += float(values.double().sum())
         self.count += values.numel()
 
     def add_weighted(self, value: float, weight: float) -> None:
-        """Count one value ``weight`` times."""
+        """Accumulate one value ``weight`` times."""
         self.total += value * weight
         self.count += weight
 
@@ -53,18 +53,18 @@ class Mean:
 
 @dataclass
 class TileRatio:
-    """Mean gradient across the borders of tokens over that elsewhere, in chosen pixels: 1 without
-    tiles, above 1 where a token's pixels differ from its neighbour's.
-
-    token: side of a token in pixels of the frames.
+    """Mean gradient across token borders divided by that elsewhere, in chosen pixels: 1 without
+    visible tiles, above 1 where neighbouring tokens differ.
     """
 
     token: int
+    """Side of a token in pixels of the frames."""
+
     border: Mean = field(default_factory=Mean)
     elsewhere: Mean = field(default_factory=Mean)
 
     def add(self, frames: Frames, where: Places) -> None:
-        """Count neighbouring pixels that are both ``where``."""
+        """Accumulate pairs of neighbouring pixels that are both in ``where``."""
         for axis in (-2, -1):
             gradient, both = _differences(frames, where, axis)
             second = torch.arange(1, gradient.shape[axis] + 1, device=frames.device)
@@ -82,14 +82,14 @@ class TileRatio:
 
 @dataclass
 class Seam:
-    """Mean gradient across the border between opaque and empty places over the truth's at the same
-    place: 1 as in the truth, above 1 for a visible edge, below 1 for a blur."""
+    """Mean gradient across the border between opaque and empty pixels divided by the truth's there:
+    1 as in the truth, above 1 for a visible edge, below 1 for a blur."""
 
     frames: Mean = field(default_factory=Mean)
     truth: Mean = field(default_factory=Mean)
 
     def add(self, frames: Frames, truth: Frames, opacity: Float[Tensor, "*frames h w"]) -> None:
-        """Count the places where opacity crosses one half between an opaque and an empty pixel."""
+        """Accumulate the places where opacity crosses one half between opaque and empty pixels."""
         near = near_border(opacity)
         for axis in (-2, -1):
             high = opacity > 0.5
@@ -120,11 +120,10 @@ def grown(places: Places, reach: int) -> Places:
 def region_distance(
     distance: Distance, frames: Frames, others: Frames, where: Places
 ) -> tuple[Float[Tensor, " images"], Float[Tensor, " images"]]:
-    """Distance of the frames inside a region, per pixel of it, and the share of pixels that it has.
+    """Distance of the frames inside a region, and the region's fraction of the image.
 
-    Outside the region both images are ``others``, so that what lies there counts for nothing; the
-    distance of the whole image is divided by the region's share. Where the share is 0 the distance
-    is 0.
+    Outside the region both images are set to ``others``, and the distance of the whole image is
+    divided by the region's fraction. The distance is 0 where the fraction is 0.
     """
     flat, theirs = (images.reshape(-1, *images.shape[-3:]) for images in (frames, others))
     places = where.reshape(-1, *where.shape[-2:])
@@ -138,8 +137,8 @@ def region_distance(
 def empty_crops(
     where: Bool[Tensor, "height width"], side: int, least: float
 ) -> list[tuple[int, int]]:
-    """(top, left) of the square crops, half a side apart, of which at least the fraction ``least``
-    is ``where``.
+    """(top, left) of the square crops, half a side apart, whose fraction of pixels in ``where`` is
+    at least ``least``.
     """
     height, width = where.shape
     step = max(1, side // 2)
@@ -158,8 +157,8 @@ def empty_crops(
 def _differences(
     frames: Frames, where: Places, axis: int
 ) -> tuple[Float[Tensor, "*frames rows columns"], Bool[Tensor, "*frames rows columns"]]:
-    """Mean absolute difference over channels between neighbours along rows (-1) or columns (-2),
-    and which of the pairs lie ``where``.
+    """Mean absolute difference over channels between neighbours along an axis, -1 or -2, and
+    whether both are in ``where``.
     """
     first, second = _neighbours(frames, axis - 1)
     one, other = _neighbours(where, axis)

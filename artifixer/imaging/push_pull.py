@@ -1,10 +1,11 @@
-"""Push-pull fill of renders: a smooth, seamless continuation of what the splats show (not in the
-paper). It is the base to which the embedded model adds its colours (``video/finish.py``), and the
-free baseline that invented content has to beat.
+"""Push-pull fill of renders: a smooth, seamless fill of empty pixels (not in the paper). The
+embedded model adds its colours to it (``video/finish.py``), and generated content is compared with
+it as a baseline.
 
-In: renders, colour premultiplied on black, and their opacity. Out: colour whose empty places show
-colours diffused from the opaque ones. Push-pull: Gortler et al. 1996, section 3.4. Colours are not
-divided by opacity, as in ``evaluation/inpainting``: only pixels of high opacity lend theirs.
+In: renders, colour premultiplied on black, and their opacity. Out: colour; empty pixels have the
+colours of opaque ones, diffused. Push-pull: Gortler et al. 1996, section 3.4. Colours are not
+divided by opacity, for the reason in ``evaluation/inpainting``; only pixels of high opacity are
+sources.
 """
 
 from __future__ import annotations
@@ -15,23 +16,22 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-#: Opacity from which on a pixel lends its colour, and the range over which it gains full weight.
+#: Minimum opacity of a pixel that is a source, and the range over which its weight rises to 1.
 KNOWN_FROM, KNOWN_RANGE = 0.75, 0.25
 
-#: Mean weights of cells are multiplied by this before they are cut at 1: a cell of which a quarter
-#: is known has the colour of that quarter.
+#: Mean weights of cells are multiplied by this and clamped to 1: a cell with a known quarter takes
+#: the colour of that quarter.
 KNOWN_GAIN = 4.0
 
-#: Keeps cells without weight from a division by zero.
+#: Avoids a division by zero in cells without weight.
 LEAST_WEIGHT = 1e-6
 
 
 def push_pull_fill(
     rgb: UInt8[np.ndarray, "height width 3"], opacity: UInt8[np.ndarray, "height width"]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The render over a fill: rgb + (1 - opacity) fill.
-
-    Opaque pixels stay as they are. A render without any known pixel comes back as it is.
+    """The render composited over the fill: rgb + (1 - opacity) fill. Opaque pixels are unchanged,
+    and so is a render without any pixel of high opacity.
     """
     assert rgb.dtype == np.uint8 and opacity.dtype == np.uint8, (
         f"render {rgb.dtype}, opacity {opacity.dtype}; expected uint8"
@@ -45,8 +45,8 @@ def push_pull_fill(
 def fill_empty(
     render: Float[Tensor, "frames height width 3"], opacity: Float[Tensor, "frames height width"]
 ) -> Float[Tensor, "frames height width 3"]:
-    """render + (1 - opacity) fill, each frame by itself. A frame without any known pixel comes back
-    as it is.
+    """render + (1 - opacity) fill, for each frame. A frame without any pixel of high opacity is
+    unchanged.
 
     render: premultiplied on black, in [0,1]; opacity in [0,1].
     """
@@ -60,10 +60,10 @@ def diffused(
     colour: Float[Tensor, "images channels height width"],
     known: Float[Tensor, "images 1 height width"],
 ) -> Float[Tensor, "images channels height width"]:
-    """Colours everywhere from those with weight ``known`` in [0,1]; 0 where an image has none.
+    """Colours diffused from pixels with weight ``known`` in [0,1]; 0 for an image without any.
 
-    Push: weighted means over 2x2 cells down to one. Pull: each level takes the bilinearly enlarged
-    coarser one where little is known, its own mean elsewhere.
+    Push: weighted means over 2x2 cells down to one cell. Pull: from coarse to fine, each level is a
+    blend of its own means and the bilinearly upsampled coarser level, by the weight of its cells.
     """
     levels = [(colour * known, known)]
     while max(levels[-1][1].shape[-2:]) > 1:
@@ -81,5 +81,5 @@ def diffused(
 def _halved(
     planes: Float[Tensor, "images channels height width"],
 ) -> Float[Tensor, "images channels rows columns"]:
-    """Means over 2x2 pixels; at odd borders over those that are there."""
+    """Means over 2x2 pixels; over fewer at the borders of odd sides."""
     return F.avg_pool2d(planes, 2, ceil_mode=True, count_include_pad=False)

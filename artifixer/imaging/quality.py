@@ -35,8 +35,8 @@ Opacity = UInt8[Tensor, "*frames height width"]
 
 
 @dataclass(frozen=True)
-class ViewQuality:
-    """Figures of one view."""
+class RenderQuality:
+    """Figures of one render of splats."""
 
     photo: str
     """Name of the photo."""
@@ -46,8 +46,13 @@ class ViewQuality:
 
     ssim: float
 
+
+@dataclass(frozen=True)
+class ViewQuality(RenderQuality):
+    """Figures of one predicted view."""
+
     lpips_vgg01: float | None
-    """None where the network is not installed, as for the next."""
+    """None without the network, as for ``lpips_alex``."""
 
     lpips_alex: float | None
 

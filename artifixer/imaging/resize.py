@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -86,3 +87,16 @@ def resize_bilinear(
     planes = images.reshape(-1, *images.shape[-3:]).permute(0, 3, 1, 2)
     resized = F.interpolate(planes, size=(height, width), mode="bilinear", align_corners=False)
     return resized.permute(0, 2, 3, 1).reshape(*images.shape[:-3], height, width, images.shape[-1])
+
+
+def at_size(
+    pixels: UInt8[np.ndarray, "rows columns *channels"], width: int, height: int
+) -> UInt8[np.ndarray, "height width *channels"]:
+    """8-bit pixels resized by ``resize_bilinear`` and rounded: renders and frames are brought from
+    the model's size to the user's this way, once.
+    """
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    planes = torch.from_numpy(np.ascontiguousarray(pixels)).to(torch.float32)
+    resized = resize_bilinear(planes.reshape(*pixels.shape[:2], -1), width, height)
+    return resized.round().to(torch.uint8).numpy().reshape(height, width, *pixels.shape[2:])

@@ -1,4 +1,4 @@
-"""A user's choice of capture, photos and size -> a scene ready for work, and what identifies it."""
+"""A user's choice of capture, split and size -> a loaded scene; and the identity of a capture."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.formats import PROCEDURAL_PREFIX, load_scene, readable
 from artifixer.scenes.identity import capture_fingerprint
-from artifixer.scenes.photo_files import resize_scene
 from artifixer.scenes.pose_check import check_poses
+from artifixer.scenes.resize_scene import resize_scene
 from artifixer.scenes.scene import Scene, Split
 from artifixer.scenes.splits import choose_split
 
-#: Without a chosen split every 8th photo is held out, as is usual in the field; small captures hold
-#: out every 4th.
+#: By default every 8th photo is held out, as is usual in the field, and every 4th of captures with
+#: fewer photos than ``SMALL_CAPTURE``.
 DEFAULT_SPLIT = "every_8"
 SMALL_CAPTURE_SPLIT = "every_4"
 SMALL_CAPTURE = 16
@@ -26,8 +26,8 @@ CACHE = "cache"
 
 @dataclass(frozen=True)
 class CaptureChoice:
-    """Which photos of which capture, at which size. At most one of ``split``, ``views``,
-    ``train_list`` and ``all_views`` is given: how photos divide into training and held-out ones.
+    """A capture, its split and the size of its photos. At most one of ``split``, ``views``,
+    ``train_list`` and ``all_views`` is given.
     """
 
     capture: str
@@ -43,12 +43,12 @@ class CaptureChoice:
     size: str | None = None
     """Longest side in pixels or ``WxH``; None keeps the photos' own size."""
     faces: int | None = None
-    """Perspective views of each equirectangular photo; None for the default where photos are
-    recognised as such."""
+    """Number of perspective views per equirectangular photo; None for the default number, for
+    photos that are recognised as equirectangular."""
     sparse_model: int | None = None
-    """Number of the COLMAP model, where a capture has several; None for the largest."""
+    """Which COLMAP model to use when a capture has several; None for the largest."""
     ignore_masks: bool = False
-    """Use whole photos where masks lie beside them."""
+    """Whether masks and alpha channels are ignored."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class LoadedCapture:
 
 
 def identify(capture: str) -> dict[str, str]:
-    """What tells one capture from another: its folder's name, and names and content of its files
+    """The identity of a capture: name of its folder, and names and content of its files
     (``scenes/identity``).
 
-    Raises ``InputError`` when there is nothing at the path.
+    Raises ``InputError`` when the path does not exist.
     """
     if capture.startswith(PROCEDURAL_PREFIX):
         return {"capture": capture}
@@ -82,8 +82,8 @@ def identify(capture: str) -> dict[str, str]:
 
 
 def check_output(capture: str, out: Path) -> None:
-    """Raises ``InputError`` when results would land in the capture: they would change what
-    identifies it.
+    """Raise ``InputError`` when results would be written into the capture, which would change its
+    identity.
     """
     root = Path(capture).resolve()
     if (
@@ -104,13 +104,14 @@ def load_capture(
 ) -> LoadedCapture:
     """Load the capture, choose its split, and bring photos and cameras to the wanted size.
 
-    work_folder: for structure from motion, when the capture has no poses; say: gets a line per step
-    of it. cache_folder: for resized photos. None for either leaves nothing behind.
+    work_folder: for structure from motion, when the capture has no poses. cache_folder: for resized
+    photos. Nothing is written where they are None. say: is called with a line per step of structure
+    from motion.
     """
     scene = load_scene(
         choice.capture,
         work_folder=work_folder,
-        say=say,
+        log=say,
         faces=choice.faces,
         sparse_model=choice.sparse_model,
         ignore_masks=choice.ignore_masks,
@@ -125,8 +126,8 @@ def load_capture(
 
 
 def _with_checked_poses(scene: Scene, capture: str) -> Scene:
-    """The scene with a note for each doubt about its poses; ``InputError`` when they are certainly
-    of another convention.
+    """The scene with a note for each possible problem of its poses; ``InputError`` when they
+    certainly have another convention.
     """
     problems = check_poses(scene)
     for problem in problems:

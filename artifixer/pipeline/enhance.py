@@ -1,9 +1,9 @@
 """A render folder -> clean frames and a video in a folder, block by block, resumable.
 
-``OUT/`` holds ``frames/%05d.png``, written as they come, ``video.mp4``, ``timing.json`` and
-``log.txt``. A killed run continues with the same command and ends with the same frames: ``state/``
-holds for each block the input of the network's last call, which is repeated to refill the cache; no
-other call and no written frame is repeated. It is removed when the run is done.
+``OUT/`` holds ``frames/%05d.png``, written block by block, ``video.mp4``, ``timing.json`` and
+``log.txt``. The same command continues an interrupted run and ends with the same frames: ``state/``
+holds the input of the network's last call of each block. These calls are repeated to refill the
+cache; no other call is repeated, and no frame is written twice. ``state/`` is removed at the end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance
-from artifixer.enhance.sources import ReferencePhoto, alike_cameras, check_finite
+from artifixer.enhance.sources import alike_cameras, check_finite
 from artifixer.pipeline.render import stop_between_frames
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.fingerprint import fingerprint
@@ -28,7 +28,8 @@ from artifixer.runtime.stages import StageFiles, Stages
 from artifixer.runtime.stopping import stop_at_once, stop_on_sigterm
 from artifixer.scenes.references import REFERENCE_COUNT, select_references
 from artifixer.scenes.scale import check_scale_options
-from artifixer.splats.render_folder import Reference, RenderFolder, read_render_folder
+from artifixer.scenes.view import View
+from artifixer.splats.render_folder import RenderFolder, read_render_folder
 from artifixer.video.checkpoints.files import ModelFiles
 from artifixer.video.checkpoints.loading import is_finite
 from artifixer.video.checkpoints.tensor_files import open_tensors, save_tensors
@@ -36,7 +37,7 @@ from artifixer.video.memory_estimate import check_memory, default_plan
 from artifixer.video.model_files import default_dtype, load_model, locate_model
 from artifixer.video.teacher import TEACHER_FRAMES
 
-#: Its one stage; a folder belongs to one set of settings, so that the stage has no key.
+#: Its one stage. A folder has one set of settings, so the stage has no key.
 ENHANCE = StageFiles("enhance", ("frames", "video.mp4", "timing.json"), ("state",))
 
 
@@ -50,7 +51,7 @@ class EnhanceJob:
     """Name or path."""
     config: EnhanceConfig
     references: int = REFERENCE_COUNT
-    """At most this many of the folder's reference photos."""
+    """Maximum number of the folder's reference views."""
     fps: float = 24.0
     """Frames per second of the video."""
     device: str = "cpu"
@@ -97,7 +98,7 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
         frames, report = out / "frames", EnhanceReport()
 
         def work(bar: ProgressBar) -> None:
-            references = [ReferencePhoto(each.frame.camera, each.photo()) for each in chosen]
+            references = [view.in_memory() for view in chosen]
             before = len(list(frames.glob("*.png")))
             with stop_at_once():
                 model = load_model(files, device, default_dtype(device), job.offload)
@@ -153,20 +154,18 @@ class StoreOnDisk:
         return self.folder / f"{block:05d}.safetensors"
 
 
-def chosen_references(folder: RenderFolder, count: int) -> list[Reference]:
-    """At most ``count`` of a render folder's reference photos, evenly spread over them in the order
-    of their names.
+def chosen_references(folder: RenderFolder, count: int) -> list[View]:
+    """At most ``count`` of a render folder's reference views, evenly spaced in the order of their
+    names.
     """
-    named = {
-        reference.frame.photo or reference.file.name: reference for reference in folder.references
-    }
+    named = {view.photo.name: view for view in folder.references}
     return (
         [named[name] for name in select_references(list(named), count)] if named and count else []
     )
 
 
 def timing(report: EnhanceReport, frames: int) -> dict[str, object]:
-    """What timing.json says of a run."""
+    """The content of timing.json."""
     return {
         "frames": frames,
         "model_size": f"{report.width}x{report.height}",
@@ -194,10 +193,8 @@ def write_video(path: Path, frames: Path, count: int, fps: float) -> None:
             video.add(read_image(frames / f"{index:05d}.png"))
 
 
-def _identity(
-    folder: RenderFolder, chosen: list[Reference], files: ModelFiles
-) -> dict[str, object]:
-    """Which inputs: changed renders, cameras, references or weights belong to another run."""
+def _identity(folder: RenderFolder, chosen: list[View], files: ModelFiles) -> dict[str, object]:
+    """The identity of the inputs: renders, cameras, references and weights."""
     images = [
         folder.path / kind / f"{index:05d}.png"
         for kind in ("rgb", "opacity")
@@ -205,13 +202,13 @@ def _identity(
     ]
     return {
         "renders": fingerprint(folder.path / "cameras.json", *images),
-        "references": fingerprint(*(reference.file for reference in chosen)),
+        "references": fingerprint(*(view.photo.path for view in chosen)),
         "model": files.identity,
     }
 
 
 def _settings(job: EnhanceJob) -> dict[str, object]:
-    """What else decides about the frames and the video."""
+    """The settings that frames and video depend on."""
     config = asdict(replace(job.config, overlap=None))
     return {
         "config": config,

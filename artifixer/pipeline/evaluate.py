@@ -1,9 +1,9 @@
 """``artifixer evaluate``: all scenes of a benchmark -> one set of tables and a page.
 
 ``OUT`` holds ``scenes/`` (see ``evaluate_scene``), ``results.json``, ``table.md``, ``table.csv``,
-``table.tex`` and ``report.html``. Scenes are done one after the other, or by several processes or a
-Ray cluster; each is resumed where it was killed, and the tables are made again from what lies in
-``scenes/``.
+``table.tex`` and ``report.html``. Scenes are evaluated one after the other, or by several processes
+or a Ray cluster. Each scene continues where it was interrupted; the tables are always written again
+from the files in ``scenes/``.
 """
 
 from __future__ import annotations
@@ -30,16 +30,15 @@ from artifixer.evaluation.diagnostics import DIAGNOSTICS, PREFIX
 from artifixer.evaluation.files import method_file, scene_folder, without_places
 from artifixer.evaluation.profiles import PROFILES, Networks
 from artifixer.evaluation.protocols import Protocol, find_scenes
-from artifixer.evaluation.scores import SceneScores, mean, read_scores, summarise
-from artifixer.evaluation.tables import CONSISTENCY, comma_separated, markdown, tex
+from artifixer.evaluation.score_files import read_scores
+from artifixer.evaluation.scores import SceneScores
+from artifixer.evaluation.summary import mean, summarise
+from artifixer.evaluation.table_files import comma_separated, markdown, tex
+from artifixer.evaluation.tables import CONSISTENCY
 from artifixer.imaging.resize import fit_size
-from artifixer.pipeline.evaluate_scene import (
-    PHOTOS_ROW,
-    EvaluateConfig,
-    check_scene,
-    diagnostic_rows,
-    evaluate_scene,
-)
+from artifixer.pipeline.evaluate_config import EvaluateConfig, settings_of
+from artifixer.pipeline.evaluate_scene import check_scene, diagnostic_rows, evaluate_scene
+from artifixer.pipeline.evaluate_scores import PHOTOS_ROW
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import write_bytes
 from artifixer.runtime.json_io import to_json, write_json
@@ -54,7 +53,7 @@ OUTPUTS = ("results.json", "table.md", "table.csv", "table.tex", "report.html")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A finished evaluation: what ``results.json`` holds, and where it lies."""
+    """A finished evaluation: its folder, and the content of ``results.json``."""
 
     out: Path
     results: Mapping[str, Any]
@@ -68,11 +67,11 @@ def evaluate(
     overwrite: bool = False,
     require_weights: bool = False,
 ) -> Evaluation:
-    """Evaluate all scenes, or what is left of them. require_weights: refuse to work without the
-    networks that the benchmark's table needs, instead of leaving their columns empty.
+    """Evaluate all scenes, or the rest of an interrupted evaluation. require_weights: fail without
+    the networks of the benchmark's published table, instead of leaving their columns empty.
 
-    Raises ``InputError`` for bad input, as far as it can be seen before any heavy work, and
-    ``Stopped`` after SIGTERM.
+    Raises ``InputError`` for bad input, before any heavy work where possible, and ``Stopped`` after
+    SIGTERM.
     """
     entry = config.entry
     places = find_scenes(entry, Path(config.data), config.scenes)
@@ -100,7 +99,7 @@ def evaluate(
         scenes = _all_scenes(config, list(places), workers, ray)
         results = collect(config, scenes)
         write_json(folder.root / "results.json", results)
-        # as JSON has it, so that the tables are those of the file
+        # the types that JSON has, so that the tables are those of the file
         shown = to_json(results)
         for name, text in (
             ("table.md", markdown(shown)),
@@ -112,36 +111,17 @@ def evaluate(
     return Evaluation(config.out, shown)
 
 
-def settings_of(config: EvaluateConfig) -> dict[str, Any]:
-    """Every setting that a result depends on; where files lie is none of them."""
-    content = asdict(config)
-    for name in ("out", "data"):
-        content.pop(name)
-    for name in ("frames", "diagnostic_models"):
-        content[name] = sorted(content[name])
-    for name in ("model", "depth_model", "path"):
-        value = content[name]
-        if value is not None and Path(value).exists():
-            content[name] = Path(value).resolve().name
-    options = content["options"]
-    for name in ("masks", "train_ids"):
-        options[name] = options[name] is not None
-    found = to_json(content)
-    assert isinstance(found, dict)
-    return found
-
-
 def _check(config: EvaluateConfig, places: Mapping[str, Path]) -> None:
-    """What can be found wrong without reading a scene."""
+    """Raise InputError for settings that are wrong independently of the scenes' content."""
     if config.diagnostics:
         if not config.variants:
             raise InputError("--diagnostics: needs a run; give --variants, at least artifixer")
         diagnostic_rows(config)
     elif config.diagnostic_models:
-        raise InputError("--diagnostic-models: has no meaning without --diagnostics")
+        raise InputError("--diagnostic-models: needs --diagnostics")
     lacking = [name for name in places if config.prompts and name not in config.prompts]
     if lacking:
-        raise InputError(f"--prompts: has no text of {', '.join(lacking)}; expected all scenes")
+        raise InputError(f"--prompts: has no prompt for {', '.join(lacking)}; expected all scenes")
     if not config.variants and not config.frames:
         raise InputError(
             "nothing to evaluate: give --variants, --frames NAME=FOLDER, or both; --variants none "
@@ -153,7 +133,7 @@ def _check(config: EvaluateConfig, places: Mapping[str, Path]) -> None:
     for name, file in zip(config.frames, names, strict=True):
         is_ours = file in known or file.startswith(("inpainting_", PREFIX))
         if names.count(file) > 1 or is_ours:
-            raise InputError(f"--frames {name}=...: the name is taken, expected another")
+            raise InputError(f"--frames {name}=...: the name is in use, expected another")
     out = config.out.resolve()
     for place in places.values():
         if not str(place).startswith("procedural:") and out.is_relative_to(place.resolve()):
@@ -192,7 +172,7 @@ def _all_scenes(
 
 
 def collect(config: EvaluateConfig, scenes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What ``results.json`` holds, from the scenes' folders."""
+    """The content of ``results.json``, from the scenes' folders."""
     entry = config.entry
     missing = {
         name: without_places(why, _places())
@@ -247,7 +227,7 @@ def collect(config: EvaluateConfig, scenes: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def _diagnostics(config: EvaluateConfig) -> list[dict[str, Any]]:
-    """One record per row: how its frames are made, or why there are none."""
+    """One record per row: the settings of its frames, or why it is absent."""
     rows = diagnostic_rows(config)
     if rows is None:
         return []
@@ -267,7 +247,7 @@ def _diagnostics(config: EvaluateConfig) -> list[dict[str, Any]]:
 
 
 def _places() -> dict[str, str]:
-    """Folders of this machine that messages about absent networks may name."""
+    """Names for the folders of this machine in messages about missing networks, by path."""
     hub = torch.hub.get_dir()
     found = {hub: "$TORCH_HOME/hub", str(Path(hub).resolve()): "$TORCH_HOME/hub"}
     found |= {path: "site-packages" for path in sys.path if Path(path).is_absolute()}
@@ -286,7 +266,7 @@ def _records(scores: Mapping[str, SceneScores]) -> list[dict[str, Any]]:
 
 
 def _consistency(scenes: Mapping[str, Mapping[str, Any]], method: str) -> dict[str, Any]:
-    """Means over the scenes that have such pairs."""
+    """Means over the scenes that have pairs of frames."""
     found: dict[str, Any] = {}
     for part, error, _ in CONSISTENCY:
         values = [
@@ -301,7 +281,7 @@ def _consistency(scenes: Mapping[str, Mapping[str, Any]], method: str) -> dict[s
 
 
 def _caveats(config: EvaluateConfig, scenes: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Why figures cannot be compared with published ones, each reason once."""
+    """Reasons why figures are not comparable with published ones, without repetition."""
     entry = config.entry
     found: dict[str, None] = {}
     if not entry.published:

@@ -1,7 +1,7 @@
-"""The diagnostic rows of one scene: its run's renders enhanced again, each row in a folder.
+"""The diagnostic rows of one scene: the renders of its run are enhanced once more per row.
 
-``SCENE/diagnostics/ROW/%05d.png`` are frames along the run's path at its size. One stage per row,
-continued inside the clip; nothing is reconstructed or rendered again.
+``SCENE/diagnostics/ROW/%05d.png`` are frames along the run's path at its size. Each row is a stage
+that is continued inside the clip; nothing is reconstructed or rendered again.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from artifixer.enhance.enhance import EnhanceConfig, enhance
-from artifixer.enhance.sources import ReferencePhoto, alike_cameras
+from artifixer.enhance.sources import alike_cameras
 from artifixer.evaluation.diagnostics import (
     DIAGNOSTICS,
     ROLES,
@@ -22,8 +23,8 @@ from artifixer.evaluation.diagnostics import (
     settings_of_row,
 )
 from artifixer.geometry.camera_file import read_cameras
+from artifixer.imaging.resize import at_size
 from artifixer.pipeline.enhance import StoreOnDisk
-from artifixer.pipeline.run_steps import at_size
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.json_io import as_object, read_json
@@ -39,43 +40,53 @@ from artifixer.video.model_files import load_model, locate_model
 
 FOLDER = "diagnostics"
 
-#: Longest text of a scene, characters.
+#: Maximum length of a scene's prompt, characters.
 LONGEST_PROMPT = 10_000
 
 
 @dataclass(frozen=True)
 class DiagnosticRows:
-    """The rows of an evaluation. models: files by role, the evaluated model's as ""."""
+    """The rows of an evaluation."""
 
     models: Mapping[str, ModelFiles]
+    """Model files by role; those of the evaluated model as ""."""
+
     mode: Mode
-    steps: int | str | None
+    """Mode of the evaluated run."""
+
+    steps: int | Literal["adaptive"] | None
+    """Steps of the evaluated run; None for the model's own."""
+
     references: int
+    """Maximum number of reference views."""
+
     has_prompts: bool
 
     @cached_property
     def configs(self) -> dict[str, ModelConfig]:
+        """Model configs by role."""
         return {role: files.config for role, files in self.models.items()}
 
     def reason(self, row: Diagnostic) -> str | None:
-        """Why the row is absent."""
+        """Why the row is absent; None if it is present."""
         return absent(row, self.configs, self.has_prompts, self.references)
 
     @property
     def present(self) -> list[Diagnostic]:
+        """The rows that can be computed."""
         return [row for row in DIAGNOSTICS if self.reason(row) is None]
 
     def files_of(self, row: Diagnostic) -> ModelFiles:
+        """Files of the row's model."""
         return self.models.get(row.role, self.models[""])
 
     def settings(self, row: Diagnostic) -> EnhanceConfig:
-        steps = self.steps if isinstance(self.steps, int) else None
-        chosen: int | None = steps
-        return settings_of_row(row, self.files_of(row).config, self.mode, chosen)
+        """Settings of the row's frames."""
+        return settings_of_row(row, self.files_of(row).config, self.mode, self.steps)
 
 
 def find_models(model: str, given: Mapping[str, Path]) -> dict[str, ModelFiles]:
-    """The models by role. Raises ``InputError`` for unknown roles and models that are not there."""
+    """Model files by role. Raises ``InputError`` for unknown roles and missing models."""
     found = {"": locate_model(model)}
     for role, folder in given.items():
         if role not in ROLES:
@@ -96,7 +107,7 @@ def find_models(model: str, given: Mapping[str, Path]) -> dict[str, ModelFiles]:
 
 
 def read_prompts(path: Path) -> dict[str, str]:
-    """``--prompts``: a JSON object of scene -> text. Raises ``InputError`` for anything else."""
+    """Read ``--prompts``, a JSON object {scene: prompt}. Raises ``InputError`` otherwise."""
     content = as_object(read_json(path), path)
     for name, text in content.items():
         if not isinstance(text, str) or len(text) > LONGEST_PROMPT:
@@ -112,13 +123,15 @@ def make_frames(
     seed: int,
     device: str,
 ) -> dict[str, Path]:
-    """Frames of all rows of a scene by method, from the renders of its finished run."""
+    """Compute the frames of all rows of a scene from the renders of its finished run; returns their
+    folders by method.
+    """
     run = files.root / "run"
     shown = run / "renders_input"
     renders = read_render_folder(shown if shown.is_dir() else run / "renders")
     cameras = alike_cameras(renders.frames, str(renders.path))
     target = read_cameras(run / "cameras.json")[0].camera
-    references = [ReferencePhoto(each.frame.camera, each.photo()) for each in renders.references]
+    references = [view.in_memory() for view in renders.references]
     pictures = [
         renders.path / kind / f"{index:05d}.png"
         for kind in ("rgb", "opacity")
@@ -126,7 +139,7 @@ def make_frames(
     ]
     shared = {
         "renders": fingerprint(renders.path / "cameras.json", *pictures),
-        "references": fingerprint([each.file for each in renders.references]),
+        "references": fingerprint([view.photo.path for view in renders.references]),
         "size": [target.width, target.height],
     }
     loaded: list[tuple[str, Model]] = []

@@ -26,7 +26,7 @@ from artifixer.scenes.formats import (
     masks_note,
     readable,
 )
-from artifixer.scenes.panoramas import check_faces
+from artifixer.scenes.panorama_faces import check_faces
 from artifixer.scenes.photo_files import check_broken, unread_note
 from artifixer.scenes.pose_check import check_poses
 from artifixer.scenes.scale import observed_depths
@@ -89,13 +89,13 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Everything that ``artifixer inspect`` tells.
+    """The result of ``artifixer inspect``.
 
     photos: usable ones; lost_photos: names of listed photos that are missing or have no pose.
     sizes: "WxH" -> number of photos. lenses: empty when poses are still to be found.
     camera_spread: mean distance of the cameras to their centroid, world units. median_depth: of the
-    observed sparse points, world units. notes: remarks of the loader. problems: what will hurt, one
-    sentence each.
+    observed sparse points, world units. notes: remarks of the loader. problems: defects that harm a
+    reconstruction, one sentence each.
     """
 
     version: int
@@ -184,7 +184,7 @@ def inspect_scene(scene: Scene, *, read_photos: bool = True) -> Inspection:
 def _photos_without_poses(
     capture: Path, folder: Path, choice: CaptureChoice, read_photos: bool
 ) -> Inspection:
-    """What can be said about photos before structure from motion."""
+    """The inspection of photos that have no poses yet."""
     opened, broken = photos.readable_photos(capture, folder, choice.ignore_masks)
     notes: tuple[str, ...] = (f"there are no poses yet: {_POSES_FOLLOW}",)
     problems = list(_photo_problems(opened)) if read_photos else []
@@ -207,7 +207,7 @@ def _photos_without_poses(
 
 
 def _video_without_poses(path: Path) -> Inspection:
-    """What can be said about a video before structure from motion."""
+    """The inspection of a video, whose frames have no poses yet."""
     frames, size = 0, "no size"
     for frame in read_video(path):
         frames += 1

@@ -1,8 +1,8 @@
-"""The stages of a run in one table, and ``artifixer run --plan``: frames, stages, memory and
-minutes of a run, without doing or writing anything.
+"""The table of the stages of a run, and ``artifixer run --plan``: frames, stages, memory and
+estimated time of a run, without running or writing anything.
 
-``STAGES`` is what the plan prints, what the progress display counts, which files each stage leaves
-and continues from, and what is discarded when a run no longer has a stage.
+``STAGES`` defines the order of the stages, their files, and their dependencies. The plan, the
+progress display, resuming and discarding read it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ UNADAPTED = "artifixer_unadapted"
 FRAMES = {name: f"frames/{name}" for name in (*VARIANTS.values(), UNADAPTED)}
 EXPORT = "export"
 
-#: What a depth model says about the camera scale.
+#: File of the camera scale that a depth model gave.
 SCALE = "camera_scale.json"
 
 #: What the scene adaptation did.
@@ -72,7 +72,7 @@ def _has_input(config: RunConfig) -> bool:
 
 
 def _names_depth_model(config: RunConfig) -> bool:
-    """A run may also ask the default depth model, which depends on the capture."""
+    """A run may also use the default depth model, which depends on the capture."""
     return config.depth_model is not None
 
 
@@ -230,17 +230,16 @@ class Rates:
     """Per frame, megapixel and variant, for each of dataset, videos, metrics and report."""
 
 
-#: Two cores of 2026, and one large GPU of its time.
+#: On two CPU cores, and on one large GPU, in 2026.
 RATES = {
     "cpu": Rates(fit=(0.02, 1.0), render=(0.01, 0.5), enhance=400.0),
     "cuda": Rates(fit=(0.01, 0.01), render=(0.01, 0.05), enhance=0.012),
 }
 
-#: A fit with the free-space loss takes about this many times as long.
+#: Relative duration of a fit with the free-space loss.
 FREE_SPACE_FACTOR = 1.2
 
-#: What a process holds before it does anything, and what a fit holds per photo pixel and per
-#: Gaussian, bytes.
+#: Memory of a process after its start, and of a fit per photo pixel and per Gaussian, bytes.
 PROCESS_BYTES, BYTES_PER_PIXEL, BYTES_PER_GAUSSIAN = 450_000_000, 16, 2_500
 
 
@@ -285,8 +284,8 @@ def plan_run(config: RunConfig) -> Plan:
     if not brings_poses(config.choice.capture):
         unknown = (
             "capture",
-            f"{config.choice.capture}: no poses yet; structure from motion comes first, then "
-            "--plan tells more",
+            f"{config.choice.capture}: has no poses; after structure from motion --plan shows the "
+            "stages",
         )
         return Plan((unknown, model), (), ())
     capture = load_capture(config.choice, work_folder=None)

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from artifixer.geometry.camera_file import CameraFrame, write_cameras
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import Origin
 from artifixer.imaging.metrics import psnr, ssim
+from artifixer.imaging.quality import RenderQuality
 from artifixer.pipeline.capture import (
     CACHE,
     CaptureChoice,
@@ -39,8 +40,9 @@ from artifixer.runtime.stages import StageFiles, Stages
 from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
 from artifixer.scenes.formats import brings_poses
 from artifixer.scenes.point_cloud import read_points
-from artifixer.scenes.references import select_references
+from artifixer.scenes.references import REFERENCE_COUNT
 from artifixer.scenes.scene import Photo
+from artifixer.scenes.view import reference_views
 from artifixer.splats.files import export_splats, placement_note, read_splat_file
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
 from artifixer.splats.ply import read_splats, write_splats
@@ -53,7 +55,7 @@ from artifixer.splats.render import Renders, render
 from artifixer.splats.render_folder import to_uint8, write_render_folder
 from artifixer.splats.splats import Splats
 
-#: Rows of the preview picture.
+#: Number of rows of the preview picture.
 PREVIEW_VIEWS = 4
 
 #: Its stages; a run folder belongs to one set of settings, so that none of them has a key.
@@ -79,16 +81,7 @@ class ReconstructionJob:
     warm_start: Path | None = None
     """A splat file to continue from."""
     export: tuple[str, ...] = ()
-    """Names of ``files.EXPORTS``: formats in which the splats are written as well."""
-
-
-@dataclass(frozen=True)
-class ViewQuality:
-    """How one render compares with its photo: PSNR in dB, SSIM."""
-
-    photo: str
-    psnr: float
-    ssim: float
+    """Further formats of the splats, names of ``files.EXPORTS``."""
 
 
 @dataclass(frozen=True)
@@ -97,15 +90,15 @@ class ReconstructionResult:
 
     splats: Splats
     capture: LoadedCapture
-    train: tuple[ViewQuality, ...]
-    heldout: tuple[ViewQuality, ...]
+    train: tuple[RenderQuality, ...]
+    heldout: tuple[RenderQuality, ...]
 
 
 def reconstruct_capture(
     job: ReconstructionJob, out: Path, overwrite: bool = False
 ) -> ReconstructionResult:
-    """Run the whole job into the folder ``out``; calling it again with the same job continues, or
-    returns at once when all is done.
+    """Run the whole job in the folder ``out``; the same call continues an interrupted job, and
+    returns at once when it is done.
 
     Raises ``InputError`` for a bad capture or a folder that belongs to another job, ``Stopped``
     after SIGTERM.
@@ -113,7 +106,7 @@ def reconstruct_capture(
     check_output(job.choice.capture, out)
     inputs = {**identify(job.choice.capture), **_input_files(job)}
     capture = None
-    if brings_poses(job.choice.capture):  # what is wrong with it shows before anything is written
+    if brings_poses(job.choice.capture):  # errors in it are found before anything is written
         capture = load_capture(job.choice, work_folder=None, cache_folder=out / CACHE)
     with (
         _open_run(job, inputs, out, overwrite) as run,
@@ -137,12 +130,19 @@ def reconstruct_capture(
         return _result(run, splats, capture)
 
 
-def initial_splats(job: ReconstructionJob, capture: LoadedCapture) -> tuple[Splats, float]:
-    """Where the fit starts, and the scene's extent in world units."""
+def initial_splats(
+    job: ReconstructionJob, capture: LoadedCapture, log: Callable[[str], None] = lambda text: None
+) -> tuple[Splats, float]:
+    """The initial splats, and the scene's extent in world units. log: receives a line about points
+    that are left out.
+    """
     scene, config = capture.scene, job.config
     cameras = [scene.cameras[i] for i in capture.training]
     if job.initial_points is not None:
-        points = ColoredPoints.of(*read_points(job.initial_points, scene.origin))
+        cloud = read_points(job.initial_points, scene.origin)
+        for note in cloud.notes:
+            log(note)
+        points = ColoredPoints.of(cloud.xyz, cloud.rgb)
         if not len(points):
             raise InputError(f"{job.initial_points}: the PLY has no vertices, expected points")
     elif scene.points is not None:
@@ -161,17 +161,17 @@ def initial_splats(job: ReconstructionJob, capture: LoadedCapture) -> tuple[Spla
 
 def view_quality(
     splats: Splats, photos: Sequence[Photo], cameras: Sequence[Cameras]
-) -> Iterator[tuple[ViewQuality, Renders]]:
-    """Render each photo's camera and compare, both at 8 bit."""
+) -> Iterator[tuple[RenderQuality, Renders]]:
+    """Render at each photo's camera, and compare render and photo, both at 8 bit."""
     for photo, camera in zip(photos, cameras, strict=True):
         with torch.no_grad():
             renders = render(splats, camera.to(splats.means.device))
         prediction = to_uint8(renders.rgb[0]).to(torch.float32) / 255
         target, mask = photo.pixels(), photo.weights()
-        if mask is not None:  # what is masked is black in both, so SSIM's windows do not see it
+        if mask is not None:  # masked pixels are black in both, so that SSIM's windows agree there
             prediction, target = prediction * mask[..., None], target * mask[..., None]
         yield (
-            ViewQuality(
+            RenderQuality(
                 photo.name,
                 float(psnr(prediction, target, mask)),
                 float(ssim(prediction, target, mask)),
@@ -201,9 +201,8 @@ def _input_files(job: ReconstructionJob) -> dict[str, str]:
 
 
 def read_photos(capture: LoadedCapture) -> None:
-    """Decode and resize every photo of the split once, with its mask, so that a damaged one is
-    found now and not after the reconstruction. Raises ``InputError`` where all that trains is
-    masked.
+    """Decode and resize every photo of the split with its mask, so that damaged files are found
+    before the reconstruction. Raises ``InputError`` when the training photos are masked completely.
     """
     counts = []
     for index in (*capture.training, *capture.heldout):
@@ -226,7 +225,7 @@ def _result(run: RunFolder, splats: Splats, capture: LoadedCapture) -> Reconstru
     metrics = read_json(path)
     try:
         halves = [
-            tuple(ViewQuality(**view) for view in metrics[half]["per_view"])
+            tuple(RenderQuality(**view) for view in metrics[half]["per_view"])
             for half in ("train", "heldout")
         ]
     except (KeyError, TypeError) as error:
@@ -251,11 +250,11 @@ def _fit(
     capture: LoadedCapture,
     progress: Progress,
 ) -> None:
-    """The long stage: kept, continued from its checkpoint, or begun."""
+    """Fit the splats: skip the stage if it is done, or continue from its checkpoint."""
 
     def work(bar: ProgressBar) -> None:
         with run.discarded_on_bad_input():
-            initial, extent = initial_splats(job, capture)
+            initial, extent = initial_splats(job, capture, progress.note)
         photos = [capture.scene.photos[i] for i in capture.training]
         for note in capture.scene.notes:
             progress.note(note)
@@ -284,7 +283,7 @@ def _fit(
 def _export(
     run: RunFolder, job: ReconstructionJob, splats: Splats, origin: Origin, progress: Progress
 ) -> None:
-    """The splats in the formats that the user asked for; formats of earlier calls stay, as the
+    """Write the splats in the requested formats; files of earlier calls are kept, because the
     splats are the same.
     """
     if job.export and not run.is_done("export", list(job.export)):
@@ -297,10 +296,10 @@ def _export(
 def _evaluate(
     run: RunFolder, capture: LoadedCapture, splats: Splats, device: str, bar: ProgressBar
 ) -> None:
-    """Quality of both halves, held-out renders, preview and cameras on disk."""
+    """Write the quality of training and held-out views, held-out renders, preview and cameras."""
     scene = capture.scene
     splats = splats.map(lambda tensor: tensor.to(device))
-    quality: dict[str, list[ViewQuality]] = {"train": [], "heldout": []}
+    quality: dict[str, list[RenderQuality]] = {"train": [], "heldout": []}
     frames: list[Renders] = []
     for half, indices in (("train", capture.training), ("heldout", capture.heldout)):
         photos = [scene.photos[i] for i in indices]
@@ -327,16 +326,11 @@ def _evaluate(
             "heldout": capture.split.heldout,
         },
     )
-    references = select_references([scene.photos[i].name for i in capture.training])
-    names = {photo.name: position for position, photo in enumerate(scene.photos)}
     write_render_folder(
         run.path("renders", "heldout"),
         frames,
         [CameraFrame(scene.cameras[i], scene.photos[i].name) for i in shown],
-        [
-            (CameraFrame(scene.cameras[names[name]], name), scene.photos[names[name]].read())
-            for name in references
-        ],
+        reference_views(scene, capture.training, REFERENCE_COUNT),
         scene.origin,
     )
     _write_preview(run.path("preview.png"), [scene.photos[i] for i in shown], frames)
@@ -353,7 +347,7 @@ def _evaluate(
             )
 
 
-def _summary(results: Sequence[ViewQuality]) -> dict[str, Any]:
+def _summary(results: Sequence[RenderQuality]) -> dict[str, Any]:
     if not results:
         return {"psnr": None, "ssim": None, "per_view": []}
     counted = [result for result in results if not math.isnan(result.psnr)]  # else all is masked

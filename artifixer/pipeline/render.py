@@ -33,11 +33,11 @@ from artifixer.runtime.stages import StageFiles, Stages
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
 from artifixer.scenes.camera_path_file import path_origin, read_camera_path
 from artifixer.scenes.scale import DepthView
+from artifixer.scenes.view import View
 from artifixer.splats.files import read_splat_file
 from artifixer.splats.ply import read_splats
 from artifixer.splats.render import render
 from artifixer.splats.render_folder import (
-    Reference,
     finish_render_folder,
     read_render_folder,
     to_uint8,
@@ -45,17 +45,17 @@ from artifixer.splats.render_folder import (
 )
 from artifixer.splats.splats import Splats
 
-#: Paths by name; anything else is a file of cameras.
+#: Named paths; any other value is a camera file.
 PATHS = ("heldout", "tour", "orbit", "spline")
 
 #: Its one stage; a folder belongs to one set of settings, so that the stage has no key.
 RENDER = StageFiles("render", ("rgb", "opacity", "depth", "cameras.json", "video.mp4"))
 
-#: Without any camera a PLY is seen by this one: pixels, and the vertical field of view in radians.
+#: Camera for a splat file without cameras: size in pixels, vertical field of view in radians.
 DEFAULT_SIZE = (640, 480)
 DEFAULT_FIELD_OF_VIEW = math.radians(50)
 
-#: Longest side of the renders from which the scene's distance is measured.
+#: Longest side, pixels, of the renders that the scene's distance is estimated from.
 PROBE_SIZE = 96
 
 
@@ -68,7 +68,7 @@ class RenderJob:
     path: str = "tour"
     """One of ``PATHS`` or a file of cameras."""
     cameras: Path | None = None
-    """A file of cameras that belongs to a splat file."""
+    """Camera file of a splat file."""
     size: str | None = None
     """Longest side in pixels or ``WxH``; None keeps the cameras' own."""
     frames: int = 120
@@ -86,10 +86,10 @@ class SplatSource:
     targets: tuple[CameraFrame, ...]
     """Held-out cameras, or all when none is held out."""
     all: tuple[CameraFrame, ...]
-    references: tuple[Reference, ...]
-    """Photos for the video model to attend to."""
+    references: tuple[View, ...]
+    """Views for the video model to attend to."""
     origin: Origin = WORLD
-    """What all of them are relative to."""
+    """Origin that splats and cameras are relative to."""
 
 
 def render_path(job: RenderJob, out: Path, overwrite: bool = False) -> int:
@@ -119,8 +119,7 @@ def render_path(job: RenderJob, out: Path, overwrite: bool = False) -> int:
                         write_frame(out, index, render(splats, frame.camera.to(job.device)))
                 bar.update(index + 1)
                 stop_between_frames(out, index + 1, len(frames))
-            references = [(each.frame, each.photo()) for each in source.references]
-            finish_render_folder(out, frames, references, source.origin)
+            finish_render_folder(out, frames, source.references, source.origin)
             _write_video(out, frames, job.fps)
 
         Stages(run, progress, write_timing=False).complete(RENDER, {}, len(frames), work)
@@ -186,9 +185,7 @@ def _heldout(path: Path) -> set[str]:
 
 
 def path_frames(source: SplatSource, path: str, orbit_frames: int) -> list[CameraFrame]:
-    """The frames of a path. Frames that stand exactly at a known camera keep the name of its
-    photo.
-    """
+    """The frames of a path. Frames at exactly a known camera have the name of its photo."""
     if path not in PATHS:
         if not Path(path).exists():
             raise InputError(
@@ -215,8 +212,8 @@ def path_frames(source: SplatSource, path: str, orbit_frames: int) -> list[Camer
 
 
 def seen_distance(splats: Splats, views: Cameras) -> float:
-    """Median camera z of what up to 16 of the views see of the splats, world units; raises
-    ``InputError`` when they see nothing.
+    """Median camera z of the splats in up to 16 of the views, world units. Raises ``InputError``
+    when no splats are visible.
     """
     seen = splat_depths(splats, views)
     if not seen:
@@ -227,8 +224,8 @@ def seen_distance(splats: Splats, views: Cameras) -> float:
 
 
 def splat_depths(splats: Splats, views: Cameras) -> list[DepthView]:
-    """Depth of the pixels of up to 16 small renders that are more opaque than not; views that see
-    nothing are left out.
+    """Depths of pixels with opacity above one half in small renders of up to 16 views; views
+    without such pixels are left out.
     """
     probes = views.resized(*fit_size(views.width, views.height, PROBE_SIZE))
     probes = probes[torch.linspace(0, len(views) - 1, min(16, len(views))).round().long()]
@@ -258,8 +255,8 @@ def _frames(path: CameraPath, stops: Sequence[CameraFrame]) -> list[CameraFrame]
 
 
 def _around(splats: Splats) -> Cameras:
-    """Two cameras that look at the bulk of the splats, for files that come without any: up is -y,
-    as in most captures' worlds.
+    """Two cameras that look at the centre of the splats, for files without cameras. Up is -y, as in
+    most captures.
     """
     center = splats.means.median(dim=0).values
     # quantile takes at most 16 million

@@ -1,17 +1,17 @@
-"""Splats -> equirectangular pictures and a video along a camera path, frame by frame, resumable.
+"""Splats -> equirectangular panoramas and a video along a camera path, frame by frame, resumable.
 
 ::
 
-    rgb/%05d.png         all directions from one place, 2:1; premultiplied by opacity, on black
+    rgb/%05d.png         equirectangular, 2:1; premultiplied by opacity, on black
     opacity/%05d.png     255 = opaque
     depth/%05d.npy       distance from the camera's centre (not camera z), world units, NaN where
-                         nothing is
+                         the panorama is empty
     video.mp4
     transforms.json      the poses (camera_model EQUIRECTANGULAR): the folder is a capture of 360
                          degree photos like any other
 
-Each picture is put together from the six sides of a cube, rendered with a little overlap at the
-resolution of the picture's middle.
+Each panorama is resampled from the six faces of a cube, which are rendered with a small overlap at
+the resolution of the panorama's equator.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from artifixer.runtime.progress import Progress, ProgressBar
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stages import StageFiles, Stages
 from artifixer.runtime.stopping import stop_on_sigterm
-from artifixer.scenes.transforms_json import EQUIRECTANGULAR, FILE_NAME
+from artifixer.scenes.transforms_frames import EQUIRECTANGULAR
+from artifixer.scenes.transforms_json import FILE_NAME
 from artifixer.splats.rasterizers.constants import MIN_DEPTH_OPACITY
 from artifixer.splats.render import default_near, render
 from artifixer.splats.splats import Splats
@@ -47,8 +48,7 @@ from artifixer.splats.splats import Splats
 #: Its one stage; a folder belongs to one set of settings, so that the stage has no key.
 RENDER = StageFiles("render", ("rgb", "opacity", "depth", FILE_NAME, "video.mp4"))
 
-#: Faces are rendered this much finer than the picture's middle, whose pixels they are interpolated
-#: to.
+#: Resolution of the faces relative to that of the panorama's equator.
 OVERSAMPLING = 1.25
 
 #: OpenGL camera axes in OpenCV camera axes: y and z change sign.
@@ -111,7 +111,7 @@ def panorama_of_splats(
     world units, NaN where the opacity is below 0.01. float32."""
     size = CUBE.size(round(OVERSAMPLING * width))
     faces = CUBE.cameras(camera.viewmats[0], size).to(splats.means.device)
-    # One near plane for all sides: between two that differ a Gaussian would be cut in half.
+    # One near plane for all faces, so that Gaussians across two faces are rendered alike in both.
     near = min(
         (near for near in (default_near(splats, faces[k]) for k in range(len(faces))) if near > 0),
         default=0.0,

@@ -10,14 +10,15 @@ metrics and report, in one folder.
     frames/{artifixer,artifixer3d,artifixer3d_plus}/%05d.png    at the requested size
     adapter.safetensors  frames/artifixer_unadapted/    with scene adaptation
     videos/*.mp4                        every variant, the renders, and all side by side
-    export/                             the last splats in the formats of ``--export``
+    export/                             the final splats in the formats of ``--export``
     dataset/                            training photos and generated frames for other trainers
     cameras.json                        the target cameras, and which photos were taken there
     metrics.json  timing.json  report.html  config.json
 
-Every stage is done once for what it depends on (``plan.STAGES``, ``runtime/stages``): the same call
-continues where it was killed and ends with the same bytes; another setting reruns what depends on
-it. Only ``timing.json``, ``config.json`` and the hidden ``.run`` differ between two runs.
+Every stage runs once for its inputs and settings (``plan.STAGES``, ``runtime/stages``): the same
+call continues an interrupted run and ends with the same bytes; other settings repeat only the
+stages that depend on them. Only ``timing.json``, ``config.json`` and the hidden ``.run`` differ
+between two runs.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ class Result:
 
 
 def run(config: RunConfig, overwrite: bool = False, progress: Progress | None = None) -> Result:
-    """Run the whole job, or what is left of it. overwrite: start anew in a folder that holds
-    another capture.
+    """Run the whole job, or the rest of an interrupted one. overwrite: delete the results of
+    another capture that the folder holds.
 
     Raises ``InputError`` for bad input before any heavy work, and ``Stopped`` after SIGTERM; the
     same call then continues.
@@ -149,7 +150,7 @@ def _result(
         frames=context.frames,
         train=tuple(scene.photos[i].name for i in context.capture.training),
         heldout=tuple(scene.photos[i].name for i in context.capture.heldout),
-        references=tuple(frame.photo or "" for frame, _ in context.references),
+        references=tuple(view.photo.name for view in context.references),
         variants=read_variants(root / "metrics.json"),
         camera_scale=scale,
         executed=tuple(stages.executed),

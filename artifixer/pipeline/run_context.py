@@ -1,6 +1,6 @@
 """What a run reads, checked before any heavy work, and what all its stages share.
 
-In: ``RunConfig``. Out: ``RunContext``: capture, target cameras, reference photos. ``InputError``
+In: ``RunConfig``. Out: ``RunContext``: capture, target cameras, reference views. ``InputError``
 for a path, a photo, splats or memory that cannot do.
 """
 
@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import UInt8
 
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
@@ -24,9 +22,9 @@ from artifixer.pipeline.target_path import render_frames, target_frames
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stopping import stop_requested
-from artifixer.scenes.references import select_references
 from artifixer.scenes.scene import Photo
 from artifixer.scenes.splits import FEWEST_TRAINING_VIEWS
+from artifixer.scenes.view import View, reference_views
 from artifixer.splats.files import read_splat_file
 from artifixer.splats.ply import read_splats
 from artifixer.splats.splats import Splats
@@ -45,8 +43,8 @@ class RunContext:
     """Target cameras at the requested size, in the order of the path."""
     renders: tuple[CameraFrame, ...]
     """The same cameras at the size that is rendered and enhanced: sides multiples of 16."""
-    references: tuple[tuple[CameraFrame, UInt8[np.ndarray, "height width 3"]], ...]
-    """Training photos that the model attends to, with their cameras."""
+    references: tuple[View, ...]
+    """Training views that the model attends to, in memory."""
     seed: int
     device: str
 
@@ -152,7 +150,12 @@ def make_context(config: RunConfig, inputs: RunInputs, folder: RunFolder) -> Run
         capture=inputs.capture,
         frames=inputs.frames,
         renders=tuple(render_frames(inputs.frames)),
-        references=tuple(_references(inputs.capture, config.references)),
+        references=tuple(
+            view.in_memory()
+            for view in reference_views(
+                inputs.capture.scene, inputs.capture.training, config.references
+            )
+        ),
         seed=config.seed,
         device=config.device,
     )
@@ -176,18 +179,3 @@ def _needs_offload(
             raise
         check_memory(files.config, streamed, device)
         return True
-
-
-def _references(
-    capture: LoadedCapture, count: int
-) -> list[tuple[CameraFrame, UInt8[np.ndarray, "height width 3"]]]:
-    """Training photos of one lens model, evenly spread."""
-    scene = capture.scene
-    index = {scene.photos[i].name: i for i in capture.training}
-    model = scene.cameras[capture.training[0]].model
-    names = [name for name, i in index.items() if scene.cameras[i].model == model]
-    chosen = select_references(names, count) if count else ()
-    return [
-        (CameraFrame(scene.cameras[index[name]], name), scene.photos[index[name]].read())
-        for name in chosen
-    ]

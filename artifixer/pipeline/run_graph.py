@@ -179,7 +179,7 @@ class RunGraph:
         key = {
             "splats": fingerprint(context.root / splats),
             "path": fingerprint(context.frames),
-            "references": fingerprint([frame for frame, _ in context.references]),
+            "references": fingerprint([view.frame for view in context.references]),
         }
 
         def work(bar: ProgressBar) -> None:
@@ -304,7 +304,9 @@ class RunGraph:
             # a mode that changes nothing for this model redoes nothing
             "source": model.in_mode(config.mode).source,
             "steps": config.steps or model.steps_in(config.mode),
-            "references": fingerprint(list(context.references)),
+            "references": fingerprint(
+                [(view.frame, view.photo.read()) for view in context.references]
+            ),
             "camera scale": scale.value,
             "seed": config.seed,
             "strength": strength,

@@ -23,10 +23,10 @@ from artifixer.evaluation.evaluate import (
 from artifixer.evaluation.inpainting import METHODS, inpaint
 from artifixer.evaluation.report import MOST_VIEWS, Report, ReportView, write_report
 from artifixer.evaluation.variant_table import read_variants
-from artifixer.imaging.resize import resize_photo
+from artifixer.imaging.resize import at_size, resize_photo
 from artifixer.pipeline.plan import ADAPTATION
 from artifixer.pipeline.run_context import RunContext
-from artifixer.pipeline.run_steps import at_size, variant_frame
+from artifixer.pipeline.run_steps import variant_frame
 from artifixer.pipeline.target_path import heldout_frames
 from artifixer.runtime.json_io import read_json, write_json
 from artifixer.runtime.media import read_image, write_png
@@ -109,7 +109,7 @@ def _rows(run: RunContext, facts: RunFacts, splats: list[str]) -> list[tuple[str
         ),
         ("Frames", f"{width}x{height}, rendered and enhanced at {render_width}x{render_height}"),
         ("Model", facts.model),
-        ("Reference photos", ", ".join(frame.photo or "" for frame, _ in run.references) or "none"),
+        ("Reference photos", ", ".join(view.photo.name for view in run.references) or "none"),
         ("Camera scale", f"{facts.scale.value:.6g}, {facts.scale.kind} ({facts.scale.source})"),
     ]
     if facts.is_adapted:

@@ -17,10 +17,9 @@ from jaxtyping import UInt8
 from artifixer.enhance.dataset import DatasetView, points_of_splats, write_dataset
 from artifixer.enhance.distill import DistillConfig, DistillViews, distill
 from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance
-from artifixer.enhance.sources import ReferencePhoto
 from artifixer.geometry.camera_file import write_cameras
 from artifixer.geometry.cameras import Cameras, concatenate
-from artifixer.imaging.resize import resize_bilinear
+from artifixer.imaging.resize import at_size
 from artifixer.pipeline.enhance import StoreOnDisk
 from artifixer.pipeline.leave_one_out import leave_one_out_pairs
 from artifixer.pipeline.plan import ADAPTATION
@@ -246,12 +245,11 @@ def enhance_along(
     """
     root = run.root
     cameras = concatenate([frame.camera for frame in run.renders])
-    references = [ReferencePhoto(frame.camera, photo) for frame, photo in run.references]
     report = EnhanceReport()
     blocks = enhance(
         read_render_folder(root / renders),
         cameras,
-        references,
+        run.references,
         model,
         config,
         report,
@@ -266,28 +264,6 @@ def enhance_along(
             bar.update(block.first_index + len(block.frames))
             run.stop_if_asked()
     return report.warnings
-
-
-def at_size(
-    pixels: UInt8[np.ndarray, "h w *channels"], width: int, height: int
-) -> UInt8[np.ndarray, "height width *channels"]:
-    """8-bit pixels at another size, bilinear: renders and frames go from the model's size to the
-    user's this way, once.
-    """
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    planes = (
-        torch.from_numpy(np.ascontiguousarray(pixels))
-        .to(torch.float32)
-        .reshape(*pixels.shape[:2], -1)
-    )
-    return (
-        resize_bilinear(planes, width, height)
-        .round()
-        .to(torch.uint8)
-        .numpy()
-        .reshape(height, width, *pixels.shape[2:])
-    )
 
 
 # What the user takes away -------------------------------------------------------------------------

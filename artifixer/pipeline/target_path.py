@@ -1,8 +1,7 @@
-"""Where the target cameras of a run stand: the user's ``--path`` -> frames in the order of the
-video.
+"""The target cameras of a run: ``--path`` -> frames in the order of the video.
 
-The path depends on the capture alone, not on its splats, so that it is known before anything is
-computed and stays the same whatever the reconstruction becomes.
+The path depends on the capture alone, not on the splats, so that it is known before anything is
+computed and does not change with the reconstruction.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from artifixer.runtime.errors import InputError
 from artifixer.scenes.camera_path_file import read_camera_path
 from artifixer.scenes.scene import Photo
 
-#: Largest difference of two cameras that count as the same: of rotation entries and relative
+#: Maximum difference between cameras that count as the same: of rotation entries and relative
 #: positions, and of relative intrinsics.
 SAME_POSE, SAME_LENS = 1e-4, 1e-3
 
@@ -36,13 +35,13 @@ SAME_POSE, SAME_LENS = 1e-4, 1e-3
 def target_frames(
     capture: LoadedCapture, path: str | None, size: str | None = None, orbit_frames: int = 120
 ) -> list[CameraFrame]:
-    """The frames of a path; those that stand exactly at a photo's camera carry its name. All are of
-    one size and lens model.
+    """The frames of a path, of one size and lens model; those at exactly a photo's camera have its
+    name.
 
-    path: one of ``PATHS`` or a file of cameras. None: ``tour`` through the held-out cameras;
-    without any, ``spline`` through the captured ones and slightly beyond. size: of a file's
-    cameras; the capture's have theirs. orbit_frames: of an orbit. Raises ``InputError`` for an
-    unknown path or unusable file, and when the targets are the training views.
+    path: one of ``PATHS`` or a camera file. None: ``tour`` through the held-out cameras, or
+    ``spline`` if there are none. size: for the cameras of a file. orbit_frames: number of frames of
+    an orbit. Raises ``InputError`` for an unknown path or unusable file, and when all targets are
+    training views.
     """
     scene, chosen = capture.scene, path or default_path(capture)
     if chosen not in PATHS:
@@ -79,15 +78,15 @@ def target_frames(
 
 
 def default_path(capture: LoadedCapture) -> str:
-    """What ``--path`` means when it is not given."""
+    """The default of ``--path``."""
     return "tour" if capture.heldout else "spline"
 
 
 def heldout_frames(
     frames: Sequence[CameraFrame], capture: LoadedCapture
 ) -> list[tuple[int, Photo]]:
-    """Frames that stand at a held-out photo's camera: position on the path and the photo; each
-    photo once, in the capture's order.
+    """Held-out photos whose cameras are on the path, in the capture's order: (index of the frame,
+    photo).
     """
     found: dict[str | None, int] = {}
     for index, frame in enumerate(frames):
@@ -97,8 +96,8 @@ def heldout_frames(
 
 
 def render_frames(frames: Sequence[CameraFrame]) -> list[CameraFrame]:
-    """The same frames at the nearest size that the video model takes, so that nothing is resized
-    before it.
+    """The same frames at the nearest size that the video model accepts, so that renders need no
+    resizing.
     """
     return [
         CameraFrame(
@@ -110,8 +109,8 @@ def render_frames(frames: Sequence[CameraFrame]) -> list[CameraFrame]:
 
 
 def capture_distance(capture: LoadedCapture) -> float:
-    """Typical distance, world units, of what the cameras look at: from the sparse points, else from
-    where the cameras point.
+    """Typical distance of the scene's content from the cameras, world units: from the sparse
+    points, otherwise from the point that the cameras look at.
     """
     views = alike(capture.scene.cameras)
     points = capture.scene.points
@@ -124,7 +123,7 @@ def capture_distance(capture: LoadedCapture) -> float:
 def _followed(
     capture: LoadedCapture, path: str, views: Cameras, orbit_frames: int
 ) -> Iterator[tuple[Cameras, int | None]]:
-    """Cameras of a named path and the index of the view that stands there."""
+    """Cameras of a named path, each with the index of the view at this camera, or None."""
     match path:
         case "heldout":
             found = CameraPath(views, tuple(range(len(views))))
@@ -139,7 +138,7 @@ def _followed(
 
 
 def _photo_at(frame: CameraFrame, capture: LoadedCapture) -> str | None:
-    """The name of the frame's photo, if the photo was really taken from there with that lens."""
+    """The name of the frame's photo if the capture has the same camera for it, otherwise None."""
     scene = capture.scene
     matches = [index for index, photo in enumerate(scene.photos) if photo.name == frame.photo]
     if not matches:
@@ -160,8 +159,8 @@ def _photo_at(frame: CameraFrame, capture: LoadedCapture) -> str | None:
 
 def _nothing_to_enhance(reason: str) -> InputError:
     return InputError(
-        f"{reason}, so nothing is left to enhance; give --path tour, spline, orbit or a file of "
-        "cameras, or another split"
+        f"{reason}, so there is nothing to enhance; give --path tour, spline, orbit or a camera "
+        "file, or another split"
     )
 
 

@@ -1,5 +1,5 @@
-"""``view``: serve a folder or a splat file to browsers until Ctrl-C, with the model and the stages
-of ``run`` behind the page; and the same beside a job that works in the folder.
+"""``view``: serve a folder or a splat file to browsers until Ctrl-C, with live repair by the model
+and runs along a path; and the viewer of ``--view`` beside a job that works in the folder.
 """
 
 from __future__ import annotations
@@ -38,25 +38,30 @@ PATH_FILE = "viewer_path.json"
 #: Folder in a reconstruction for a run along a path.
 RUN_FOLDER = "run"
 
-#: Seconds between two looks at the files of a job.
+#: Seconds between two checks of the files of a job.
 WATCH_INTERVAL = 1.0
 
-#: Seconds that a viewer beside a job has to end.
+#: Seconds until a viewer beside a job that does not end is killed.
 PATIENCE = 10
 
 
 @dataclass(frozen=True)
 class ViewJob:
-    """size: longest side in pixels of pictures at rest. watched_process: of the job whose folder is
-    shown; the viewer ends with it.
-    """
+    """What is served, and how."""
 
     source: ViewSource
     access: Access
+
     model: str = "tiny"
+    """Name or path of the model of the live repair."""
+
     device: str = "cpu"
+
     size: int = 640
+    """Longest side in pixels of the view while the camera rests."""
+
     watched_process: int | None = None
+    """Id of the job whose folder is shown; the viewer ends with it."""
 
 
 def serve(
@@ -107,9 +112,7 @@ def _generator(files: ModelFiles, device: str, scene: ViewedScene) -> Generator:
 
 
 def _wait(job: ViewJob, files: ModelFiles, viewer: Viewer) -> None:
-    """Until something ends it. A watched folder is looked at every second; without one nothing is
-    done here.
-    """
+    """Wait for the end of the server; meanwhile reload the scene when a watched folder changes."""
     watched, known = job.watched_process, None
     nothing = threading.Event()
     while not stop_requested():
@@ -121,7 +124,7 @@ def _wait(job: ViewJob, files: ModelFiles, viewer: Viewer) -> None:
         stamp = splat_stamp(job.source.source)
         if stamp != known:
             known = stamp
-            # a file that is being replaced is read the next time
+            # a file that is being replaced is read at the next check
             with contextlib.suppress(InputError, OSError):
                 scene = open_view(job.source, job.device, files.config.camera_scale)
                 viewer.replace_scene(scene)
@@ -133,7 +136,7 @@ def _wait(job: ViewJob, files: ModelFiles, viewer: Viewer) -> None:
 def _run_arguments(
     source: ViewSource, model: str, recipes: dict[str, ReconstructConfig]
 ) -> tuple[Callable[[Path, str], list[str]] | None, str]:
-    """The command line of ``run`` along a path file up to a variant; or why there is none."""
+    """A function (path file, last variant) -> command line of ``run``; or None and the reason."""
     folder = source.source
     if source.is_watched:
         return None, "a job works in this folder; start a run when it has ended"
@@ -194,11 +197,10 @@ def _run_options(settings: dict[str, Any], recipes: dict[str, ReconstructConfig]
 
 @contextlib.contextmanager
 def viewed(out: Path, is_wanted: bool, capture: str | None = None) -> Iterator[None]:
-    """While a job works in ``out``, a viewer of it in a process of its own. It reads the job's
-    files and the capture and writes nothing, so that the job's results are the same bytes; it ends
-    with the job.
+    """Inside the block, a viewer of ``out`` runs in a process of its own. It reads the job's files
+    and the capture and writes nothing, so that the job's results are the same bytes.
 
-    capture: for cameras and photos; one without poses is left alone.
+    capture: for cameras and photos; unused if it has no poses.
     """
     if not is_wanted:
         yield
@@ -209,7 +211,7 @@ def viewed(out: Path, is_wanted: bool, capture: str | None = None) -> Iterator[N
         from artifixer.viewer.page import MISSING_VISER
 
         raise InputError(f"--view: {MISSING_VISER} ({error})") from None
-    # on the CPU: the job's GPU is the job's
+    # on the CPU, so that the GPU is left to the job
     command = ["view", str(out), "--watched-process", str(os.getpid()), "--device", "cpu"]
     command += ["--port", "0"]
     if capture is not None and brings_poses(capture):

@@ -1,4 +1,4 @@
-"""A folder of ``run`` or ``reconstruct``, finished or in the making, or a splat file ->
+"""A folder of ``run`` or ``reconstruct``, finished or in progress, or a splat file ->
 ``ViewedScene``. Only files inside the folder and the capture are read.
 """
 
@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from artifixer.enhance.sources import ReferencePhoto
 from artifixer.geometry.camera_file import (
     CameraFrame,
     read_cameras,
@@ -32,15 +31,16 @@ from artifixer.runtime.json_io import read_json
 from artifixer.runtime.media import read_image
 from artifixer.runtime.run_folder import is_run_folder
 from artifixer.scenes.camera_path_file import path_origin, read_camera_path
-from artifixer.scenes.references import select_references
 from artifixer.scenes.scale import ASSUMED_MEDIAN_DEPTH, metric_scale
+from artifixer.scenes.view import View, reference_views
 from artifixer.splats.files import read_splat_file
 from artifixer.splats.ply import read_splats
-from artifixer.splats.render_folder import Reference
+from artifixer.splats.render_folder import stored_view
 from artifixer.splats.splats import Splats
 from artifixer.viewer.scene import Picture, ViewedScene, up_axis
 
-#: Titles of the splats in a folder, the best last: file and, while it is fitted, its checkpoint.
+#: Titles of the splats in a folder, the best last: their files, and the checkpoints of fits in
+#: progress.
 SPLATS = {
     "Plain splats": ("splats.ply", "splats/initial.ply"),
     "Generator's input": ("splats/input.ply",),
@@ -52,7 +52,7 @@ CHECKPOINTS = {
     "ArtiFixer 3D": ("splats/artifixer3d.checkpoint",),
 }
 
-#: Folders of pictures that a job fills, the latest of which are shown while it works.
+#: Folders of images that a job writes; the latest one is shown while it works.
 PICTURES = {
     "Latest render": ("renders/rgb", "renders/heldout/rgb", "renders_3d/rgb"),
     "Latest frame": (
@@ -63,10 +63,10 @@ PICTURES = {
     "Latest validation": ("validation",),
 }
 
-#: Most references that a page offers to the model.
+#: Maximum number of reference views.
 MOST_REFERENCES = 6
 
-#: Points of a curve.
+#: Maximum number of points of a curve, approximately.
 MOST_STEPS = 400
 
 _NUMBER = re.compile(r"(\w+)=(-?[\d.]+(?:e-?\d+)?)(?=\s|$)")
@@ -75,21 +75,25 @@ _STEP = re.compile(r"^[\d-]+ [\d:]+ (\w[\w ]*) \(\d+/\d+\) ([\d,]+)/[\d,]+ ")
 
 @dataclass(frozen=True)
 class ViewSource:
-    """source: a folder of ``run`` or ``reconstruct``, or a splat file. capture: where its photos
-    are; None where they are not at hand. cameras: a file of cameras for a splat file. is_watched:
-    whether a job works in the folder, so that what is missing may come.
-    """
+    """What a viewer shows."""
 
     source: Path
+    """A folder of ``run`` or ``reconstruct``, or a splat file."""
+
     capture: str | None = None
+    """The capture with the photos; None without it."""
+
     cameras: Path | None = None
+    """Camera file of a splat file."""
+
     is_watched: bool = False
+    """Whether a job works in the folder, so that missing files may still be written."""
 
 
 def open_view(source: ViewSource, device: str, scale: str = "median_depth") -> ViewedScene:
-    """The scene as its files are now. scale: the model's kind of camera scale.
+    """The scene in the present state of its files. scale: the model's kind of camera scale.
 
-    Raises ``InputError`` when there is nothing to show.
+    Raises ``InputError`` when there are no splats.
     """
     path = source.source
     if path.is_file():
@@ -127,7 +131,7 @@ def open_view(source: ViewSource, device: str, scale: str = "median_depth") -> V
 
 
 def splat_stamp(path: Path) -> tuple[object, ...]:
-    """Changes when splats, pictures or numbers in a folder have changed."""
+    """A value that changes with the splats, images and logs in a folder."""
     names = [name for table in (SPLATS, CHECKPOINTS) for group in table.values() for name in group]
     stamps: list[object] = []
     for name in (*names, "log.txt", ".run/log.txt", "metrics.jsonl"):
@@ -143,7 +147,7 @@ def splat_stamp(path: Path) -> tuple[object, ...]:
 def _completed(
     splats: Mapping[str, Splats],
     frames: tuple[CameraFrame, ...],
-    references: tuple[Reference, ...],
+    references: tuple[View, ...],
     notes: tuple[str, ...],
     source: ViewSource,
     device: str,
@@ -151,7 +155,7 @@ def _completed(
     capture: LoadedCapture | None = None,
     origin: Origin = WORLD,
 ) -> ViewedScene:
-    """With photos, points, references and units."""
+    """The scene with photos, points, reference views and camera scale."""
     if capture is not None:
         scene, origin = capture.scene, capture.scene.origin
         names = [photo.name for photo in scene.photos]
@@ -159,17 +163,13 @@ def _completed(
             CameraFrame(camera, name) for camera, name in zip(scene.cameras, names, strict=True)
         )
     photos: dict[str, Callable[[], Picture]] = {
-        reference.frame.photo: reference.photo
-        for reference in references
-        if reference.frame.photo is not None
+        view.photo.name: view.photo.read for view in references
     }
     if capture is not None:
         photos = {photo.name: photo.read for photo in capture.scene.photos}
-    attended = (
-        [ReferencePhoto(found.frame.camera, found.photo()) for found in references]
-        if references or capture is None
-        else _attended(capture)
-    )
+    if not references and capture is not None:
+        references = tuple(reference_views(scene, capture.training, MOST_REFERENCES))
+    attended = [view.in_memory() for view in references]
     on_device = {name: found.map(lambda t: t.to(device)) for name, found in splats.items()}
     best = list(splats.values())[-1] if splats else None
     distance = _distance(best, frames, capture)
@@ -196,12 +196,12 @@ def _completed(
 
 
 def _captured(source: ViewSource) -> LoadedCapture:
-    """The capture; nothing of it is written."""
+    """The capture; nothing is written."""
     return load_capture(_choice(source), work_folder=None)
 
 
 def _origin(path: Path, cameras: Path | None) -> Origin:
-    """What cameras and splats of a folder are read relative to."""
+    """The origin of a folder's cameras and splats."""
     file = path / "cameras.json"
     if file.is_file():
         return read_origin(file)
@@ -221,7 +221,7 @@ def _folder_splats(path: Path, origin: Origin) -> Iterator[tuple[str, Splats]]:
 
 
 def _checkpoint(path: Path) -> Splats | None:
-    """Gaussians of a fit under way; None when the file is being replaced or holds none."""
+    """Gaussians of a fit in progress; None when the file is being replaced or holds none."""
     from safetensors import SafetensorError, safe_open
 
     names = ("means", "quats", "log_scales", "opacity_logits", "sh")
@@ -235,34 +235,24 @@ def _checkpoint(path: Path) -> Splats | None:
 
 
 def _cameras(path: Path, cameras: Path | None, origin: Origin) -> tuple[CameraFrame, ...]:
-    """Of a reconstruction, all cameras; of a run, the target cameras."""
+    """All cameras of a reconstruction, or the target cameras of a run."""
     if cameras is not None:
         return tuple(read_camera_path(cameras, origin))
     file = path / "cameras.json"
     return tuple(read_cameras(file, origin)) if file.is_file() else ()
 
 
-def _references(path: Path, origin: Origin) -> tuple[Reference, ...]:
-    """Photos that the generator saw, which run and reconstruct leave with their renders."""
+def _references(path: Path, origin: Origin) -> tuple[View, ...]:
+    """The reference views that run and reconstruct write beside their renders."""
     for name in ("renders", "renders/heldout"):
         file = path / name / "cameras.json"
         if file.is_file():
             return tuple(
-                Reference(frame, file.parent / picture)
+                stored_view(frame, file.parent / picture)
                 for frame, picture in read_references(file, origin)[:MOST_REFERENCES]
                 if (file.parent / picture).is_file()
             )
     return ()
-
-
-def _attended(capture: LoadedCapture) -> list[ReferencePhoto]:
-    scene = capture.scene
-    index = {scene.photos[i].name: i for i in capture.training}
-    names = select_references(list(index), MOST_REFERENCES)
-    return [
-        ReferencePhoto(scene.cameras[index[name]], scene.photos[index[name]].read())
-        for name in names
-    ]
 
 
 def _choice(source: ViewSource) -> CaptureChoice:
@@ -323,7 +313,7 @@ def _distance(
 def _units(
     splats: Splats | None, frames: tuple[CameraFrame, ...], distance: float, scale: str
 ) -> tuple[float, str]:
-    """World units to the model's units and where that is from."""
+    """Factor from world units to the model's units, and its source."""
     median, where = distance, "typical distance"
     if splats is not None and frames:
         seen = splat_depths(splats, alike([frame.camera for frame in frames]))

@@ -12,9 +12,8 @@ from artifixer.curation.sparse_splats import SparseConfig
 from artifixer.recipes.reconstruct import RECIPES as RECONSTRUCT
 from artifixer.splats.free_space import FreeSpaceConfig
 
-#: Fits of training pairs of the recipe ``tiny``, not the paper's: with a free-space loss, at most
-#: one Gaussian per ten pixels, and without Gaussians that no photo shows. The embedded model was
-#: trained on these.
+#: Fits for the pairs that the embedded model was trained on. Not in the paper: a free-space loss,
+#: at most one Gaussian per ten pixels, and removal of Gaussians that no photo shows.
 TINY_FITS = replace(
     RECONSTRUCT["tiny"],
     free_space=FreeSpaceConfig(weight=0.3),

@@ -2,12 +2,13 @@
 
 ``paper``    3DGUT with MCMC densification, 10,000 iterations (paper section 5.1, appendix
              B), up to a million Gaussians: for a GPU.
-``release``  the same as the public release configures it for sparse captures: without regularisers
-             of opacity and scale.
+``release``  the settings of the public release for sparse captures: the same without the opacity
+             and scale regularisers.
 ``tiny``     one or two minutes on two CPU cores at sizes around 200 to 300 pixels: fewer
              iterations and Gaussians, faster rates.
 
-All are plain fits: no free-space loss, no cap by pixels, no removal of unseen Gaussians.
+All are plain fits: no free-space loss, no limit of Gaussians per pixel, no removal of unseen
+Gaussians.
 """
 
 from artifixer.splats.initial import InitialConfig

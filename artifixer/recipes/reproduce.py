@@ -1,7 +1,7 @@
 """Named settings for ``benchmarks/reproduce.py``: the paper's Table 4 at small scale.
 
-``full``   networks of the size of ``tiny`` on drawn scenes of 96 pixels, two seeds; about three
-           hours on two free cores, reckoned from the speeds of the recipe ``tiny`` and not measured
+``full``   networks of the size of ``tiny`` on procedural scenes of 96 pixels, two seeds; about
+           three hours on two free cores, estimated from the speeds of ``tiny``, not measured
 ``quick``  the same job in seconds with networks that learn nothing: for tests
 """
 
@@ -28,19 +28,25 @@ from artifixer.video.small_autoencoder import SmallAutoencoderConfig
 
 @dataclass(frozen=True)
 class ReproductionRecipe:
-    """Everything that the reproduction's figures depend on.
-
-    pairs: what is curated, as ``artifixer curate`` names it. variants: of the start of the flow, by
-    the names of ``--diagnostic-models``; all with the same steps and the same clips.
-    validation: captures, never trained on, with ``views`` training photos each.
-    """
+    """Everything that the reproduction's figures depend on."""
 
     seeds: tuple[int, ...]
+    """One training of all variants per seed."""
+
     pairs: str
+    """Source of the training pairs, as an argument of ``artifixer curate``."""
+
     curation: CurationConfig
+
     variants: Mapping[str, TrainingRecipe]
+    """Recipes by the names of ``--diagnostic-models``, with the same steps and clips."""
+
     validation: tuple[str, ...]
+    """Captures that are not trained on."""
+
     views: int
+    """Number of training photos of each validation capture."""
+
     reconstruct: ReconstructConfig
     distill: DistillConfig
 
@@ -62,7 +68,7 @@ def _captures(first: int, count: int, options: str) -> tuple[str, ...]:
 
 _FULL_FIT = replace(RUN["tiny"].reconstruct.without_free_space_loss(), iterations=600)
 
-#: The embedded model's scenes have other seeds.
+#: The embedded model was trained on scenes with other seeds.
 FULL = ReproductionRecipe(
     seeds=(0, 1),
     pairs="procedural:96:31",

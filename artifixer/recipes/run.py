@@ -1,14 +1,14 @@
-"""Named settings for ``artifixer run``: how the first splats and the distilled ones are fitted.
+"""Named settings for ``artifixer run``: the fits of the first and of the distilled splats.
 
 ``paper``    10,000 iterations (paper, appendix B) for either fit, and all frames; for a GPU.
-             Frames count by ``evidence`` (the paper: ``uniform``), because that was better where
-             it was measured (``benchmarks/distillation.py``)
+             Frames are weighted by ``evidence`` (the paper: ``uniform``), which was better in
+             ``benchmarks/distillation.py``
 ``release``  as the public release: no regularisers; frames enter the distillation by LPIPS alone,
              30,000 iterations; needs the extra ``metrics``
 ``tiny``     a few minutes on two CPU cores at sizes around 200 pixels
 
-Where ``reconstruct`` has a free-space loss, it fits the render that the generator gets; the row
-``3dgut`` is always the fit without it.
+If ``reconstruct`` has a free-space loss, it applies to a second fit, whose renders the model gets;
+the row ``3dgut`` is always the fit without it.
 """
 
 from dataclasses import dataclass, replace
@@ -25,8 +25,8 @@ class RunRecipe:
     reconstruct: ReconstructConfig
     distill: DistillConfig
     size: str | None = None
-    """Longest side of the photos in pixels where the user gives none. None: the model's, if it has
-    one, else as they are."""
+    """Default of ``--size``. None: the model's default size if it has one, otherwise the photos'
+    size."""
 
 
 RECIPES = {

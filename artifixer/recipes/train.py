@@ -1,16 +1,16 @@
 """Named settings for ``artifixer train``, for each of its stages.
 
-``tiny``     the model inside this package: minutes on two CPU cores, its own small autoencoder
-``small``    the same kind, a network twice as large, in large batches for one GPU
+``tiny``     the embedded model, with a small autoencoder of its own: about an hour on two CPU cores
+``small``    the same with a network twice as large and large batches, for one GPU
 ``paper``    Wan 2.1 14B as in the paper (section 5.1): 15,000 teacher, 5,000 causal, 2,000
              self-forcing steps, on 128 processes
-``release``  as the public release: 25,000, 10,000 and 400 steps, its drop-outs and
-             numbers of references
+``release``  as the public release: 25,000, 10,000 and 400 steps, its dropout and numbers of
+             references
 
-For diagnostics (paper section 5.4, Table 4), each in three forms: opacity mixing, ``-direct`` (the
-flow starts at the render) and ``-concatenation`` (it starts at noise, the render's latents stand
-beside the noisy ones). The variant without a Diffusion Forcing start needs no form of its own:
-self-forcing is started with ``--init`` of a bidirectional model.
+For diagnostics (paper section 5.4, Table 4), each in three variants: opacity mixing, ``-direct``
+(the flow starts at the render) and ``-concatenation`` (it starts at noise, and the render's latents
+are concatenated to the noisy ones). The variant without a Diffusion Forcing start has no recipe of
+its own: self-forcing starts from a bidirectional model (``--init``).
 
 ``paper-diagnostic``  as ``paper``, with the truncated schedule: 10,000, 2,000 and 600 steps
 ``reproduce``         networks of the size of ``tiny``, with one source each and the paper's 4 steps
@@ -39,8 +39,8 @@ from artifixer.video.transformer_config import VideoTransformerConfig
 
 
 def _large(clips: ClipConfig, steps: tuple[int, int, int], model: str = "14b") -> TrainingRecipe:
-    """One pair per process, constant rates; weights in shards, layers run again in the backward
-    pass.
+    """A recipe for large models: one pair per process, constant learning rates, sharded weights,
+    activation checkpointing. steps: of the bidirectional, causal and self-forcing stages.
     """
     config = NAMED_MODELS[model].config
     assert config is not None, f"{model} is embedded"
@@ -75,10 +75,10 @@ TINY_MODEL = ModelConfig(
         text_tokens=1,
         frequency_width=128,
         spatial_factor=4,
-        # as many numbers per token as the network is wide: noise would not pass through it
+        # tokens have as many values as the network has channels, too few to pass noise through
         noise_free_skip=True,
     ),
-    # trained, 16 channels keep a quarter of the truth's gradient energy, 48 two thirds
+    # reconstructions keep a quarter of the gradient energy with 16 channels, two thirds with 48
     vae=SmallAutoencoderConfig(z_dim=48),
     camera_scale="median_depth",
     takes_text=False,
@@ -90,12 +90,12 @@ TINY_MODEL = ModelConfig(
     steps=1,
     adapts_steps=True,
     block_frames=2,
-    window_frames=6,  # a block and the two before: what the longer of the clips below teach
+    window_frames=6,  # a block and the two before it: the longer clips below have as many
     sink_frames=0,
 )
 
-#: Reference numbers are shared by a step's clips; renders are lost less often than in the paper,
-#: since real ones are all there. Strides show cameras as far from the first one as those of videos
+#: The clips of a step share the number of references. Renders are dropped less often than in the
+#: paper, because they are never missing at inference. Strides give camera distances of videos
 #: several times as long.
 TINY_CLIPS = SmallClipConfig(
     frames=(13, 21),
@@ -108,9 +108,9 @@ TINY_CLIPS = SmallClipConfig(
     augment=True,
 )
 
-#: One network for both sources. From the direct one almost only the source's level is trained: one
-#: step is best when nothing is drawn at random. Some clips are shown as their own first result, for
-#: ArtiFixer 3D+.
+#: One network for both sources. With the direct source, training is mostly at the source end of the
+#: flow, because without noise a single step is best. Some clips are replaced by the model's own
+#: first result, for ArtiFixer 3D+.
 TINY_FLOW = SmallFlowTraining(
     TINY_CLIPS,
     source="direct",
@@ -126,12 +126,11 @@ TINY_FLOW = SmallFlowTraining(
     ema_warm=True,
 )
 
-#: From here on every pixel counts the same, wherever it is: what is missing is most of what there
-#: is to gain.
+#: From here on all pixels have the same weight: most of the possible gain is in empty regions.
 TINY_CAUSAL = replace(TINY_FLOW, easy_power=0.0)
 
-#: From the direct source there is no noise, so that there is no distribution to match: its
-#: rollouts learn the true clip. Those from the mixing source match the teacher's distribution.
+#: The direct source has no noise and thus no distribution to match: its rollouts are trained on the
+#: clean clip. Rollouts from the mixing source match the teacher's distribution.
 TINY_SELF_FORCING = SmallSelfForcingTraining(
     TINY_CLIPS,
     student_interval=1,
@@ -146,8 +145,8 @@ TINY_SELF_FORCING = SmallSelfForcingTraining(
     ema_decay=0.99,
 )
 
-#: 6, 19, 28 and 8 minutes on two cores that other work shared, as two processes with one thread
-#: each; the speeds of docs/benchmarks.md make it about 6, 17, 25 and 8 on free ones.
+#: The stages took 6, 19, 28 and 8 minutes on two shared cores, as two processes with one thread
+#: each; by the speeds in docs/benchmarks.md about 6, 17, 25 and 8 minutes on two free cores.
 TINY = TrainingRecipe(
     model=TINY_MODEL,
     autoencoder=AutoencoderTraining(crop=80),
@@ -166,12 +165,12 @@ TINY = TrainingRecipe(
     self_forcing_loop=LoopConfig(
         300, batch=2, warmup=20, cooldown=0.5, save_interval=100, validation_interval=300
     ),
-    # for clips this small PyTorch's CPU kernels are slower backwards
+    # PyTorch's fused attention has a slower backward pass for clips this small
     parallel=ParallelConfig(attention="plain"),
     validation=ValidationConfig(pairs=16, steps=(1,)),
 )
 
-#: Steps between checkpoints and between validations: some minutes on a GPU.
+#: Steps between checkpoints and between validations: a few minutes on a GPU.
 _INTERVALS: dict[str, int] = {"save_interval": 500, "validation_interval": 1000}
 
 SMALL = replace(
@@ -193,7 +192,7 @@ SMALL = replace(
 
 
 def with_source(recipe: TrainingRecipe, source: SourceKind) -> TrainingRecipe:
-    """The recipe with another start of the flow; nothing else is changed."""
+    """The recipe with another start of the flow and otherwise the same settings."""
     model = recipe.model
     network = replace(model.transformer, concatenate_render=source == "noise")
     changes: dict[str, Any] = {
@@ -213,8 +212,8 @@ def with_source(recipe: TrainingRecipe, source: SourceKind) -> TrainingRecipe:
 
 PAPER_DIAGNOSTIC = _large(ClipConfig(), (10_000, 2_000, 600))
 
-#: One source per network and the paper's four steps, so that the variants of Table 4 differ in
-#: nothing else. The direct source has a distribution matched too, as in the paper's variant.
+#: One source per network and the paper's four steps, so that the variants of Table 4 differ in the
+#: source alone. Distribution matching is used with the direct source too, as in the paper.
 REPRODUCE_FLOW = SmallFlowTraining(
     replace(TINY_CLIPS, frames=(13,)),
     source="mixing",

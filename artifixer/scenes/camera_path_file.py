@@ -18,23 +18,36 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from artifixer.geometry.camera_file import FORMAT, CameraFrame, read_cameras, read_origin
+from artifixer.geometry.camera_file import CameraFrame, is_camera_file, read_cameras, read_origin
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import WORLD, Origin, camera_origin, to_local
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.json_io import is_number, read_json, shown
 from artifixer.runtime.media import MOST_PIXELS
-from artifixer.scenes import colmap
+from artifixer.scenes.colmap import to_cameras
+from artifixer.scenes.colmap_files import read_model
+from artifixer.scenes.colmap_folders import find_model, find_nerfstudio_model
 from artifixer.scenes.photo_files import (
     LARGEST_INTRINSIC,
     LARGEST_POSITION,
     LARGEST_SIZE,
     SMALLEST_FOCAL_LENGTH,
+    open_photo,
+    stored_size,
 )
-from artifixer.scenes.transforms_json import OPENCV_FROM_OPENGL, RIGID_TOLERANCE, read_path
+from artifixer.scenes.photo_names import PhotoNames
+from artifixer.scenes.transforms_frames import (
+    OPENCV_FROM_OPENGL,
+    RIGID_TOLERANCE,
+    TransformsEntry,
+    either,
+    frame_camera,
+    json_object,
+    read_frames,
+)
 
-#: Where nerfstudio says how it moved and scaled the world.
+#: File with the transform that nerfstudio applied to the world.
 NERFSTUDIO_WORLD = "dataparser_transforms.json"
 
 _EXPECTED = (
@@ -62,12 +75,10 @@ def read_camera_path(
 
 
 def path_origin(path: Path) -> Origin:
-    """What the cameras of a file are best read relative to. Raises ``InputError`` as
-    ``read_camera_path`` does.
-    """
+    """The origin near the cameras of a file. Raises ``InputError`` as ``read_camera_path`` does."""
     if _is_own(path):
         return read_origin(path)
-    # a size says nothing about where a camera stands
+    # the size does not affect the centres
     return camera_origin([frame.camera for frame in _world_path(path, (1, 1))])
 
 
@@ -77,8 +88,7 @@ def _is_own(path: Path) -> bool:
         return False
     if not path.exists():
         raise InputError(f"{path}: does not exist, expected {_EXPECTED}")
-    content = read_json(path)
-    return isinstance(content, dict) and content.get("format") == FORMAT
+    return is_camera_file(path)
 
 
 def _world_path(path: Path, size: tuple[int, int] | None) -> list[CameraFrame]:
@@ -90,23 +100,77 @@ def _world_path(path: Path, size: tuple[int, int] | None) -> list[CameraFrame]:
         return [_gaussian_splatting_frame(path, n, entry) for n, entry in enumerate(content)]
     if isinstance(content, dict) and "camera_path" in content:
         return _nerfstudio_path(path, content)
-    return read_path(path, size)
+    return _transforms_path(path, size)
 
 
 def _colmap_path(folder: Path) -> list[CameraFrame]:
-    found = colmap.find_model(folder) or colmap.find_nerfstudio_model(folder)
+    found = find_model(folder) or find_nerfstudio_model(folder)
     if found is None:
         raise InputError(f"{folder}: is a folder without a COLMAP model; expected {_EXPECTED}")
-    model = colmap.read_model(found)
+    model = read_model(found)
     if not model.images:
         faults = next(iter(model.broken.values()), "lists no cameras; expected at least one")
         raise InputError(f"{model.images_file}: {faults.removeprefix(f'{model.images_file}: ')}")
     return [
         CameraFrame(
-            colmap.to_cameras(model.cameras[image.camera_id], image, model.images_file), image.name
+            to_cameras(model.cameras[image.camera_id], image, model.images_file), image.name
         )
         for image in sorted(model.images, key=lambda image: image.name)
     ]
+
+
+def _transforms_path(path: Path, size: tuple[int, int] | None) -> list[CameraFrame]:
+    """The cameras of a transforms file as a path, in the file's order and world, in float64;
+    photos need not exist.
+
+    A size that the file does not tell is that of the frame's photo, else of any photo that it
+    lists, else twice the principal point, else ``size``. Raises InputError as ``load`` does, and
+    for sizes that nothing tells.
+    """
+    whole, frames = read_frames(path)
+    path_frames: list[CameraFrame] = []
+    photo_size: tuple[int, int] | None = None
+    for number, frame in enumerate(frames):
+        entry = TransformsEntry(
+            path, f"frame {number}", json_object(path, f"frame {number}", frame)
+        )
+        stand_in = _path_size(path, entry, whole, photo_size, size)
+        photo_size = stand_in
+        file_path = entry.values.get("file_path")
+        camera = frame_camera(entry, whole, stand_in)
+        path_frames.append(CameraFrame(camera, file_path if isinstance(file_path, str) else None))
+    return path_frames
+
+
+def _path_size(
+    path: Path,
+    entry: TransformsEntry,
+    whole: TransformsEntry,
+    other: tuple[int, int] | None,
+    default: tuple[int, int] | None,
+) -> tuple[int, int]:
+    """What stands in for a size that the file does not tell. other: of an earlier frame."""
+    if all(entry.has(key) or whole.has(key) for key in ("w", "h")):
+        return 0, 0
+    if other is not None and other != (0, 0):
+        return other
+    for frame in (entry.values, *(f for f in whole.values["frames"] if isinstance(f, dict))):
+        listed = frame.get("file_path")
+        if isinstance(listed, str):
+            try:
+                photo = PhotoNames(path.parent).find(path.parent, listed, path)
+                if is_regular(photo):
+                    return stored_size(open_photo(photo, listed))
+            except InputError:  # a path needs no photos
+                continue
+    centre = [either(entry, whole, key, 0.0) for key in ("cx", "cy")]
+    if all(1 <= value <= LARGEST_SIZE / 2 for value in centre):
+        return round(2 * centre[0]), round(2 * centre[1])
+    if default is not None:
+        return default
+    raise entry.error(
+        "w", "a number of pixels here or in the file, or a photo that tells it (w and h)"
+    )
 
 
 def _gaussian_splatting_frame(path: Path, number: int, entry: object) -> CameraFrame:

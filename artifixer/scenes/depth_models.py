@@ -48,11 +48,11 @@ METRIC_CLASSES = (
     "ZoeDepthForDepthEstimation",
 )
 
-#: ZoeDepth pads a side by so many times the square root of its half.
+#: ZoeDepth pads a side of n pixels by this times sqrt(n / 2).
 ZOE_PADDING = 3.0
 
-#: Pixels of a side of what a network sees, and any other whole number in the settings of its
-#: processor.
+#: Upper bound on the side of a network's input in pixels, and on any other integer in its
+#: processor's settings.
 LARGEST_SIDE = 4096
 
 #: Depth Pro's canonical inverse depth is cut to this range, 1/m.

@@ -11,9 +11,8 @@ photos lie below the scene's own folder, or beside the ``transforms.json``. It l
 ``images/frame_00001.png`` while ``images_4`` (960P), ``images_8`` (480P) or ``images_2`` (2K) is
 what is there.
 
-Of a zip only members are read that the ``transforms.json`` names, each up to a limit; nothing is
-unpacked, so no member can leave its place, and a member that claims or turns out to be absurdly
-large is refused.
+Of a zip only the members that the ``transforms.json`` names are read, each up to a size limit;
+nothing is unpacked to disk, and members of an implausible size or compression ratio are refused.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ from artifixer.runtime.json_io import DEEPEST_JSON, LARGEST_JSON, as_object, rea
 #: Where the photos may lie, in the order of preference, and by how much their sides are divided.
 IMAGE_FOLDERS = {"images_4": 4, "images_8": 8, "images_2": 2, "images": 1}
 
-#: Members of a zip; bytes of a photo in it, and of how many a compressed byte may stand for.
-MOST_MEMBERS = 100_000
+#: Upper bounds: members of a zip, bytes of a photo in it, and compression ratio.
+MAX_MEMBERS = 100_000
 LARGEST_PHOTO = 256 * 1024**2
-MOST_RATIO = 200
+MAX_RATIO = 200
 
-#: Photos that a scene lists.
-MOST_FRAMES = 20_000
+#: Upper bound on the photos that a scene lists.
+MAX_FRAMES = 20_000
 
 #: Where a scene's transforms file may lie in a zip, and in a folder.
 _TRANSFORMS = (
@@ -156,7 +155,7 @@ def _transforms(store: _Store, place: str) -> dict[str, Any]:
 def _photo_names(content: dict[str, Any], where: str) -> tuple[str, ...]:
     """Base names of the listed photos; each is a plain name below ``images``."""
     frames = content.get("frames")
-    if not isinstance(frames, list) or not 0 < len(frames) <= MOST_FRAMES:
+    if not isinstance(frames, list) or not 0 < len(frames) <= MAX_FRAMES:
         raise InputError(f'{where}: "frames" is {shown(frames)}, expected a list of photos')
     names = []
     for frame in frames:
@@ -199,7 +198,7 @@ def _folder_store(folder: Path) -> _Store:
 def _zip_store(path: Path) -> _Store:
     with _opened_zip(path) as archive:
         members = {info.filename: info for info in archive.infolist()}
-        if len(archive.infolist()) > MOST_MEMBERS:
+        if len(archive.infolist()) > MAX_MEMBERS:
             raise InputError(f"{path}: {len(archive.infolist()):,} members, expected a scene")
         if len(members) != len(archive.infolist()):
             raise InputError(f"{path}: has two members of one name, expected each once")
@@ -214,10 +213,10 @@ def _zip_store(path: Path) -> _Store:
         info = members.get(name)
         if info is None:
             raise InputError(f"{path}: has no {name}, which its transforms.json lists")
-        if info.file_size > most or info.file_size > MOST_RATIO * max(info.compress_size, 1024):
+        if info.file_size > most or info.file_size > MAX_RATIO * max(info.compress_size, 1024):
             raise InputError(
                 f"{path}: {name} would become {info.file_size:,} bytes of {info.compress_size:,}, "
-                f"expected at most {most:,} and no more than {MOST_RATIO} times as many"
+                f"expected at most {most:,} and no more than {MAX_RATIO} times as many"
             )
         with _opened_zip(path) as archive, archive.open(info) as file:
             content = file.read(info.file_size + 1)

@@ -1,5 +1,5 @@
-"""Files that a capture lists in another case than they have: lists come from Windows and macOS,
-where that makes no difference.
+"""Finds files whose names differ from the listed ones in upper and lower case: lists come from
+Windows and macOS, which ignore case.
 """
 
 from __future__ import annotations

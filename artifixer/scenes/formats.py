@@ -13,7 +13,16 @@ from pathlib import Path
 
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
-from artifixer.scenes import colmap, panoramas, photos, split_file, transforms_json, video_file
+from artifixer.scenes import (
+    colmap,
+    colmap_folders,
+    panoramas,
+    photos,
+    split_file,
+    transforms_json,
+    video_file,
+)
+from artifixer.scenes.panorama_faces import check_faces
 from artifixer.scenes.panoramas import PanoramaConfig
 from artifixer.scenes.photo_files import unread_note
 from artifixer.scenes.scene import Photo, Scene
@@ -23,18 +32,18 @@ PROCEDURAL_PREFIX = "procedural:"
 
 
 @dataclass(frozen=True)
-class Effort:
-    """What loaders may use that have to compute the poses.
+class LoadOptions:
+    """Options of the loaders; most are for those that run structure from motion.
 
     work_folder: keeps intermediate files for the next time; None leaves nothing behind.
-    say: gets one line per step.
+    log: gets one line per step.
     faces: perspective views per equirectangular photo; None for the default where photos are
     recognised as such. sparse_model: number of the COLMAP model; None for the largest.
     ignore_masks: masks are not looked for.
     """
 
     work_folder: Path | None = None
-    say: Callable[[str], None] = lambda text: None
+    log: Callable[[str], None] = lambda text: None
     faces: int | None = None
     sparse_model: int | None = None
     ignore_masks: bool = False
@@ -59,7 +68,7 @@ class Format:
     name: str
     looks_for: str
     find: Callable[[Path], Path | None]
-    load: Callable[[Path, Path, Effort], Scene]
+    load: Callable[[Path, Path, LoadOptions], Scene]
     has_poses: bool = True
 
 
@@ -67,8 +76,8 @@ VIDEO = Format(
     "video",
     f"one video ({', '.join(video_file.VIDEO_SUFFIXES)})",
     video_file.find_video,
-    lambda capture, path, effort: video_file.load(
-        path, effort.work_folder, say=effort.say, faces=effort.faces
+    lambda capture, path, options: video_file.load(
+        path, options.work_folder, log=options.log, faces=options.faces
     ),
     has_poses=False,
 )
@@ -80,33 +89,38 @@ FORMATS = (
     Format(
         "colmap",
         "a COLMAP model in sparse/0, sparse or the folder itself",
-        colmap.find_model,
-        lambda capture, model, effort: _colmap(capture, model, effort),
+        colmap_folders.find_model,
+        lambda capture, model, options: _colmap(capture, model, options),
     ),
     Format(
         "transforms_json",
         transforms_json.FILE_NAME,
         transforms_json.find_transforms,
-        lambda capture, path, effort: transforms_json.load(capture, path, effort.faces),
+        lambda capture, path, options: transforms_json.load(capture, path, options.faces),
     ),
     Format(
         "nerf_synthetic",
         transforms_json.SYNTHETIC_NAMES[0],
         transforms_json.find_synthetic,
-        lambda capture, path, effort: transforms_json.load_synthetic(capture, path, effort.faces),
+        lambda capture, path, options: transforms_json.load_synthetic(capture, path, options.faces),
     ),
     Format(
         "colmap",
         "a COLMAP model in colmap/sparse/0",
-        colmap.find_nerfstudio_model,
-        lambda capture, model, effort: _colmap(capture, model, effort),
+        colmap_folders.find_nerfstudio_model,
+        lambda capture, model, options: _colmap(capture, model, options),
     ),
     Format(
         "panoramas",
         "at least 2 equirectangular photos in images or the folder itself",
         panoramas.find_panoramas,
-        lambda capture, folder, effort: panoramas.load(
-            capture, folder, effort.work_folder, effort.panoramas, effort.say, effort.ignore_masks
+        lambda capture, folder, options: panoramas.load(
+            capture,
+            folder,
+            options.work_folder,
+            options.panoramas,
+            options.log,
+            options.ignore_masks,
         ),
         has_poses=False,
     ),
@@ -114,7 +128,7 @@ FORMATS = (
         "photos",
         "at least 2 photos in images or the folder itself",
         photos.find_photos,
-        lambda capture, folder, effort: _photos(capture, folder, effort),
+        lambda capture, folder, options: _photos(capture, folder, options),
         has_poses=False,
     ),
     VIDEO,
@@ -171,7 +185,7 @@ def load_scene(
     capture: str | Path,
     *,
     work_folder: Path | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
     faces: int | None = None,
     sparse_model: int | None = None,
     ignore_masks: bool = False,
@@ -179,12 +193,12 @@ def load_scene(
     """The scene of a capture: a folder in one of ``FORMATS``, a transforms file, a video, or
     ``procedural:SEED``.
 
-    work_folder, say, faces, sparse_model, ignore_masks: see ``Effort``.
+    work_folder, log, faces, sparse_model, ignore_masks: see ``LoadOptions``.
     Raises InputError when the capture is missing or of no known format, and for whatever is wrong
     inside it.
     """
-    panoramas.check_faces(faces)
-    effort = Effort(work_folder, say, faces, sparse_model, ignore_masks)
+    check_faces(faces)
+    options = LoadOptions(work_folder, log, faces, sparse_model, ignore_masks)
     if str(capture).startswith(PROCEDURAL_PREFIX):
         from artifixer.scenes import procedural
 
@@ -195,17 +209,17 @@ def load_scene(
         if transforms_json.is_transforms(path):
             check_no_model(capture, sparse_model)
             scene = transforms_json.load(path.parent, path, faces)
-            return _with_splits(path.parent, _masks_chosen(scene, effort))
+            return _with_splits(path.parent, _masks_chosen(scene, options))
         entry, start = find_format(path)
         if entry.name != "colmap":
             check_no_model(capture, sparse_model)
         folder = path if path.is_dir() else path.parent
-        return _with_splits(folder, _masks_chosen(entry.load(path, start, effort), effort))
+        return _with_splits(folder, _masks_chosen(entry.load(path, start, options), options))
 
 
 @contextmanager
 def readable(capture: Path) -> Iterator[None]:
-    """Turn what the system refuses while a capture is read (permissions, names it cannot have) into
+    """Turn errors of the operating system while a capture is read (permissions, invalid names) into
     an ``InputError``.
     """
     try:
@@ -217,10 +231,10 @@ def readable(capture: Path) -> Iterator[None]:
         ) from error
 
 
-def _colmap(capture: Path, model: Path, effort: Effort) -> Scene:
+def _colmap(capture: Path, model: Path, options: LoadOptions) -> Scene:
     """The COLMAP model that the user chose, or ``model``."""
-    if effort.sparse_model is not None:
-        model = colmap.numbered_model(capture, model, effort.sparse_model)
+    if options.sparse_model is not None:
+        model = colmap_folders.numbered_model(capture, model, options.sparse_model)
     return colmap.load(capture, model)
 
 
@@ -232,9 +246,9 @@ def check_no_model(capture: str | Path, number: int | None) -> None:
         )
 
 
-def _masks_chosen(scene: Scene, effort: Effort) -> Scene:
+def _masks_chosen(scene: Scene, options: LoadOptions) -> Scene:
     """The scene without masks where the user wants whole photos; else with a note on them."""
-    if not effort.ignore_masks:
+    if not options.ignore_masks:
         return replace(scene, notes=scene.notes + masks_note(scene.photos))
     masked = sum(photo.mask is not None for photo in scene.photos)
     if not masked:
@@ -250,30 +264,30 @@ def masks_note(photos: Sequence[Photo]) -> tuple[str, ...]:
     if not masked:
         return ()
     return (
-        f"masks of {masked} of {len(photos)} photos: what is masked counts neither in fits nor in "
-        "figures (--ignore-masks uses whole photos)",
+        f"masks of {masked} of {len(photos)} photos: masked pixels count neither in fits nor in "
+        "metrics (--ignore-masks uses whole photos)",
     )
 
 
-def _photos(capture: Path, folder: Path, effort: Effort) -> Scene:
-    """Photos without poses; panoramas that do not look like any, when the user says they are."""
-    if effort.faces is not None:
+def _photos(capture: Path, folder: Path, options: LoadOptions) -> Scene:
+    """Photos without poses; read as panoramas when the user asks for faces."""
+    if options.faces is not None:
         return panoramas.load(
             capture,
             folder,
-            effort.work_folder,
-            effort.panoramas,
-            effort.say,
-            effort.ignore_masks,
+            options.work_folder,
+            options.panoramas,
+            options.log,
+            options.ignore_masks,
         )
     return photos.load(
-        capture, folder, effort.work_folder, say=effort.say, ignore_masks=effort.ignore_masks
+        capture, folder, options.work_folder, log=options.log, ignore_masks=options.ignore_masks
     )
 
 
 def _with_splits(folder: Path, scene: Scene) -> Scene:
-    """The scene, which can be rendered, with the splits of the capture's own ``splits.json``, if it
-    has one.
+    """The scene with the splits of the capture's own ``splits.json``, if it has one. Raises
+    InputError for lenses that cannot be rendered.
     """
     check_lenses(scene)
     path = folder / split_file.FILE_NAME

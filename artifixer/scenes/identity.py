@@ -15,18 +15,18 @@ from artifixer.runtime.fingerprint import fingerprint
 from artifixer.scenes.photo_files import PHOTO_SUFFIXES
 from artifixer.scenes.video_file import VIDEO_SUFFIXES
 
-#: Files up to this many bytes, and all photos and videos, count with their whole content: hashing
-#: takes a small part of the time that decoding takes. Of other files, which a capture hardly needs,
-#: evenly spaced pieces count.
+#: Files up to this many bytes, and all photos and videos, are hashed whole: that takes a small part
+#: of the time of decoding them. Of other files evenly spaced pieces are hashed.
 HASHED_BYTES = 256 * 1024**2
 
 HASHED_PIECES = 64
 PIECE_BYTES = 64 * 1024
 
-#: Bytes that no photo has; what calls itself one and is larger may be all hole.
+#: Upper bound of a photo's size in bytes; larger files with a photo's ending may be sparse.
 LARGEST_PHOTO = 2 * 1024**3
 
-#: The same for photos and videos of captures by the thousand, which would take hours to read whole.
+#: Pieces of photos and videos in ``sampled_fingerprint``: thousands of captures would take hours to
+#: read whole.
 PHOTO_PIECES = 8
 PHOTO_PIECE_BYTES = 4 * 1024
 
@@ -109,7 +109,7 @@ def _files_below(root: Path) -> list[Path]:
                 f"{folder}: is a link to {real}, which holds the capture itself; expected links to "
                 "photos"
             )
-        # links can lead back
+        # links can form circles
         folders[:] = (
             () if real in visited else (name for name in folders if not name.startswith("."))
         )

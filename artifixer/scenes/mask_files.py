@@ -23,14 +23,14 @@ from artifixer.runtime.files import is_regular
 from artifixer.runtime.media import read_image, upright
 from artifixer.scenes.file_names import FileNames
 
-#: Folders of masks, and the mask of all photos; nothing in them and called so is a photo.
+#: Folders of masks, and the mask of all photos. Pictures there or of that name are no photos.
 MASK_FOLDERS = ("masks", "mask")
 COMMON_MASK = "mask.png"
 
 #: File endings of masks, in the order in which they are tried.
 MASK_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
-#: How far, in the larger pixels, the filter reaches with which photos are resized.
+#: Reach of the filter that resizes photos, in pixels of the coarser picture.
 FILTER_REACH = 3.0
 
 #: A mask may be of another size than its photo; rounding moves the aspect ratio by about this much.
@@ -105,8 +105,8 @@ def resize_mask(
     seen: UInt8[np.ndarray, "h w"], width: int, height: int, reach: float = FILTER_REACH
 ) -> UInt8[np.ndarray, "height width"]:
     """A mask (255 and 0) at another size: a pixel counts where all do that are within ``reach`` of
-    the new, or if those are smaller the old, pixels; by default all that resizing the photo takes
-    in.
+    the new, or if those are smaller the old, pixels; by default all that contribute to the resized
+    photo.
     """
     from scipy.ndimage import minimum_filter
 

@@ -4,7 +4,6 @@ that a capture lists for it.
 A capture's camera speaks of pixels as the reconstruction software saw them; a photo on disk may
 have been resized since, or carry an EXIF orientation that such software ignores. ``fit_camera``
 settles both, so that every photo of a ``Scene`` is upright and has its camera's size.
-``resize_scene`` brings a scene to the size that the user asked for.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,13 +22,11 @@ import torch
 from jaxtyping import Float, UInt8
 
 from artifixer.geometry.cameras import Cameras
-from artifixer.imaging.resize import fit_size, resize_photo
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import open_regular
 
 # loaders import it from here, beside the bounds
 from artifixer.runtime.files import path_inside as path_inside
-from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.media import (
     exif_orientation,
     has_alpha,
@@ -40,9 +36,8 @@ from artifixer.runtime.media import (
     reads_avif,
     reads_heic,
 )
-from artifixer.runtime.npy import read_npy, write_npy
-from artifixer.scenes.mask_files import read_mask, resize_layer, resize_mask
-from artifixer.scenes.scene import Photo, Scene
+from artifixer.scenes.mask_files import read_mask
+from artifixer.scenes.scene import Photo
 
 #: File endings taken for photos, lower case, in the order in which they are tried for names without
 #: one.
@@ -98,22 +93,21 @@ ASPECT_TOLERANCE = 0.01
 #: Photos that are compared with the points that they show, to tell which way up their cameras are.
 PHOTOS_COMPARED = 4
 
-#: Entries of a list that are broken are left out, as long as no fewer than this share is good.
-LEAST_GOOD_FRACTION = 0.5
+#: Broken entries of a list are left out while at least this fraction of all entries is good.
+MIN_GOOD_FRACTION = 0.5
 
 #: Broken entries that a note describes; it counts the others.
 BROKEN_SHOWN = 3
 
-#: Alpha from which a pixel counts: less mixes it with black, and lossy formats move 255 a little.
-LEAST_UNMASKED_ALPHA = 250
-
-#: Bytes of resized photos that a scene keeps in memory; others are read again.
-PHOTO_MEMORY = 2 * 1024**3
+#: Minimum alpha of a pixel that counts: lower values are mixed with black. Lossy formats change 255
+#: a little.
+MIN_UNMASKED_ALPHA = 250
 
 #: Sizes (pixels), focal lengths (pixels), other intrinsics (pixels, distortion coefficients) and
 #: positions (world units) beyond these are mistakes of a file. Squares of positions still fit
 #: float32.
 LARGEST_SIZE = 65_535
+
 SMALLEST_FOCAL_LENGTH = 1.0
 LARGEST_INTRINSIC = 1e7
 LARGEST_POSITION = 1e12
@@ -152,8 +146,8 @@ def open_photo(
 
 
 def check_may_read(path: Path) -> None:
-    """Raises InputError where the system does not let the file be read: that is no damage, and the
-    user can mend it.
+    """Raises InputError when permissions forbid reading the file. Unlike damage, the user can
+    fix that, so the whole capture is refused.
     """
     open_regular(path, "an image").close()
 
@@ -164,7 +158,7 @@ def _masked(photo: Photo, mask: Callable[[], UInt8[np.ndarray, "height width"]])
     return replace(
         photo,
         mask=lambda: np.where(
-            (mask() >= LEAST_UNMASKED_ALPHA) & (own is None or own() > 0), 255, 0
+            (mask() >= MIN_UNMASKED_ALPHA) & (own is None or own() > 0), 255, 0
         ).astype(np.uint8),
     )
 
@@ -194,6 +188,55 @@ def unread_note(paths: Iterable[Path]) -> tuple[str, ...]:
         f"{total} photo{'s' if total > 1 else ''} of a kind that is not read left out: {counts}"
         f"{hint}",
     )
+
+
+def left_out_note(lost: Sequence[str], listed: int, source: Path, reason: str) -> tuple[str, ...]:
+    """One remark that counts the photos of ``source`` that cannot be used ("do not exist"); none
+    when all can.
+
+    Raises InputError when fewer than two remain.
+    """
+    kept = listed - len(lost)
+    example = f" (first: {lost[0]})" if lost else ""
+    if kept < 2:
+        raise InputError(
+            f"{source}: lists {listed} photos of which {len(lost)} {reason}{example}; expected at "
+            "least 2 to remain"
+        )
+    return (
+        (f"{source.name} lists {listed} photos; {len(lost)} {reason} and are left out{example}",)
+        if lost
+        else ()
+    )
+
+
+def check_broken(broken: Mapping[str, str], listed: int, source: Path) -> tuple[str, ...]:
+    """One remark that names the entries of ``source`` that are left out because they are broken;
+    none when all are good.
+
+    broken: what is wrong, by the entry's name. Raises InputError with the first of them when fewer
+    than two entries, or fewer than ``MIN_GOOD_FRACTION`` of all, remain: such a file is damaged.
+    """
+    if not broken:
+        return ()
+    good = listed - len(broken)
+    first = next(iter(broken.values()))
+    if good < 2 or good < MIN_GOOD_FRACTION * listed:
+        raise InputError(first if len(broken) == 1 else f"{first} ({len(broken)} of {listed} such)")
+    shown = [shorter(text, source) for text in itertools.islice(broken.values(), BROKEN_SHOWN)]
+    more = len(broken) - len(shown)
+    return (
+        f"{source.name}: {len(broken)} of {listed} photos are left out: {'; '.join(shown)}"
+        f"{f'; and {more} more' if more else ''}",
+    )
+
+
+def shorter(text: str, source: Path) -> str:
+    """A message without the file or the folder that it begins with, where the reader knows it."""
+    return text.removeprefix(f"{source}: ").removeprefix(f"{source.parent}{os.sep}")
+
+
+# A photo and its camera ---------------------------------------------------------------------------
 
 
 def fit_camera(photo: Photo, camera: Cameras, source: Path, is_upright: bool = False) -> FittedView:
@@ -231,8 +274,8 @@ def cameras_are_upright(
     ],
     source: Path,
 ) -> bool:
-    """Whether cameras were made of upright photos where EXIF turns photos and their shape does not
-    tell (half turns, mirrored and square photos).
+    """Whether cameras describe upright photos, for photos with an EXIF orientation whose shape does
+    not tell (half turns, mirrored and square photos).
 
     views: photos with their listed cameras, and points that they show. Some of the photos are
     decoded: the points' colours are compared with the pixels where they would project.
@@ -276,162 +319,8 @@ def stored_size(photo: Photo) -> tuple[int, int]:
     return (photo.height, photo.width) if turned else (photo.width, photo.height)
 
 
-def left_out_note(lost: Sequence[str], listed: int, source: Path, reason: str) -> tuple[str, ...]:
-    """One remark that counts the photos of ``source`` that cannot be used ("do not exist"); none
-    when all can.
-
-    Raises InputError when fewer than two remain.
-    """
-    kept = listed - len(lost)
-    example = f" (first: {lost[0]})" if lost else ""
-    if kept < 2:
-        raise InputError(
-            f"{source}: lists {listed} photos of which {len(lost)} {reason}{example}; expected at "
-            "least 2 to remain"
-        )
-    return (
-        (f"{source.name} lists {listed} photos; {len(lost)} {reason} and are left out{example}",)
-        if lost
-        else ()
-    )
-
-
-def check_broken(broken: Mapping[str, str], listed: int, source: Path) -> tuple[str, ...]:
-    """One remark that names the entries of ``source`` that are left out because they are broken;
-    none when all are good.
-
-    broken: what is wrong, by the entry's name. Raises InputError with the first of them when fewer
-    than two entries, or fewer than ``LEAST_GOOD_FRACTION`` of all, remain: such a file is damaged.
-    """
-    if not broken:
-        return ()
-    good = listed - len(broken)
-    first = next(iter(broken.values()))
-    if good < 2 or good < LEAST_GOOD_FRACTION * listed:
-        raise InputError(first if len(broken) == 1 else f"{first} ({len(broken)} of {listed} such)")
-    shown = [shorter(text, source) for text in itertools.islice(broken.values(), BROKEN_SHOWN)]
-    more = len(broken) - len(shown)
-    return (
-        f"{source.name}: {len(broken)} of {listed} photos are left out: {'; '.join(shown)}"
-        f"{f'; and {more} more' if more else ''}",
-    )
-
-
-def shorter(text: str, source: Path) -> str:
-    """A message without the file or the folder that it begins with, where the reader knows it."""
-    return text.removeprefix(f"{source}: ").removeprefix(f"{source.parent}{os.sep}")
-
-
-# Resizing -----------------------------------------------------------------------------------------
-
-
-def resize_scene(scene: Scene, size: int | str | None, cache_folder: Path | None = None) -> Scene:
-    """The scene with every photo at ``size``: the longest side in pixels (never enlarged), ``WxH``,
-    or None for the size as it is.
-
-    Cameras and observed pixels follow; photos of different sizes keep their aspect ratios. Each
-    photo is read and resized once: then it comes from memory (up to ``PHOTO_MEMORY``) or from
-    ``cache_folder``, where it is stored under its file's identity. Raises InputError for a
-    malformed size.
-    """
-    recent = _RecentPhotos(PHOTO_MEMORY)
-    sizes = [fit_size(photo.width, photo.height, size) for photo in scene.photos]
-    photos = [
-        _resized_photo(photo, *target, recent, cache_folder)
-        for photo, target in zip(scene.photos, sizes, strict=True)
-    ]
-    cameras = [camera.resized(*target) for camera, target in zip(scene.cameras, sizes, strict=True)]
-    points = scene.points
-    if points is not None and points.has_tracks:
-        factors = torch.tensor(
-            [
-                (new.width / old.width, new.height / old.height)
-                for new, old in zip(photos, scene.photos, strict=True)
-            ]
-        )
-        points = replace(
-            points,
-            observed_pixel=points.observed_pixel
-            * factors.to(points.observed_pixel)[points.observed_view],
-        )
-    return replace(scene.with_photos(photos, cameras), points=points)
-
-
-def _resized_photo(
-    photo: Photo, width: int, height: int, recent: _RecentPhotos, cache_folder: Path | None
-) -> Photo:
-    """The photo at another size, its pixels kept once they were computed."""
-
-    def compute() -> UInt8[np.ndarray, "height width 3"]:
-        if (
-            cache_folder is None
-            or photo.path is None
-            or (width, height) == (photo.width, photo.height)
-        ):
-            return resize_photo(photo.read(), width, height)
-        stored = cache_folder / f"{_file_identity(photo)}-{width}x{height}.npy"
-        if not stored.is_file():
-            write_npy(stored, resize_photo(photo.read(), width, height))
-        pixels = read_npy(stored)
-        if pixels.shape != (height, width, 3) or pixels.dtype != np.uint8:
-            kind = f"{pixels.shape} {pixels.dtype}"
-            raise InputError(
-                f"{stored}: {kind}, expected {(height, width, 3)} uint8; delete it to have it made "
-                "again"
-            )
-        return pixels
-
-    if (width, height) == (photo.width, photo.height):
-        return replace(photo, read=lambda: recent.get(photo.name, compute))
-    layers: dict[str, Callable[[], np.ndarray]] = {}
-    if (mask := photo.mask) is not None:
-        layers["mask"] = lambda: resize_mask(mask(), width, height)
-    if (opacity := photo.opacity) is not None:
-        layers["opacity"] = lambda: resize_layer(opacity(), width, height)
-    return replace(
-        photo,
-        width=width,
-        height=height,
-        read=lambda: recent.get(photo.name, compute),
-        **layers,  # type: ignore[arg-type]
-    )
-
-
-def _file_identity(photo: Photo) -> str:
-    """Names the content of a photo's file and how it is turned. Size and time can stay the same
-    when a photo is changed in place.
-    """
-    assert photo.path is not None, f"{photo.name} has no file"
-    return fingerprint(photo.path, photo.width, photo.height)[:24]
-
-
-class _RecentPhotos:
-    """Pixels by name; the photos unused for longest are dropped when all together exceed ``limit``
-    bytes. Usable from several threads.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._bytes = 0
-        self._pixels: OrderedDict[str, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        with self._lock:
-            if name in self._pixels:
-                self._pixels.move_to_end(name)
-                return self._pixels[name]
-        pixels = compute()
-        with self._lock:
-            if name not in self._pixels:
-                self._pixels[name] = pixels
-                self._bytes += pixels.nbytes
-            while self._bytes > self._limit:
-                self._bytes -= self._pixels.popitem(last=False)[1].nbytes
-        return pixels
-
-
 # EXIF orientation ---------------------------------------------------------------------------------
+
 
 #: Clockwise quarter turns that bring the stored pixels upright.
 _QUARTER_TURNS = {6: 1, 3: 2, 8: 3}

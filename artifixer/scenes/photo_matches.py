@@ -1,7 +1,7 @@
 """Photos -> matching directions of a few pairs of them, without use of any pose (SIFT of OpenCV).
 
-For questions about given poses that have to be answered in a second or two: few photos, small
-pictures. Structure from motion (``photos.py``) matches all of them.
+For checks of given poses that may take a second or two: few photos, reduced in size. Structure from
+motion (``photos.py``) matches all of them.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from artifixer.imaging.resize import fit_size
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.scene import Scene
 
-#: Photos are looked at in this size (longest side, pixels) and with this many features at most.
+#: Photos are reduced to this longest side (pixels) and give at most this many features.
 LONGEST_SIDE, FEATURES = 480, 800
 
-#: Photos that are looked at: groups of neighbours by name, evenly spread. Large photos are fewer,
-#: as reading them takes the time.
+#: Photos that are matched: groups of neighbours by name, evenly spread. Of large photos there are
+#: fewer, since reading them takes most of the time.
 GROUPS, GROUP = 3, 4
-MOST_PIXELS = 60e6
+MAX_PIXELS = 60e6
 
-#: Neighbours of a group stand this share of the capture apart, so that video frames differ.
+#: Distance between the neighbours of a group as a fraction of the capture, so that video frames
+#: differ.
 NEIGHBOUR_STEP = 1 / 40
 
 #: A match counts when its second-best candidate is this much worse, in both directions.
@@ -35,7 +36,7 @@ RATIO = 0.8
 
 #: Distance in pixels of the small picture from an epipolar line, and how many matches that agree on
 #: one epipolar geometry make a pair.
-EPIPOLAR_PIXELS, LEAST_MATCHES = 1.5, 30
+EPIPOLAR_PIXELS, MIN_MATCHES = 1.5, 30
 
 #: Rays farther from the axis than this (tangent) are left out: a pinhole geometry is fitted.
 WIDEST_TANGENT = 3.0
@@ -85,7 +86,7 @@ def _chosen(scene: Scene) -> list[int]:
     """Indices of the photos to look at."""
     count = len(scene.photos)
     pixels = max(photo.width * photo.height for photo in scene.photos)
-    groups = max(1, min(GROUPS, int(MOST_PIXELS / pixels / GROUP)))
+    groups = max(1, min(GROUPS, int(MAX_PIXELS / pixels / GROUP)))
     step = max(1, round(count * NEIGHBOUR_STEP))
     reach = (GROUP - 1) * step
     starts = np.linspace(0, max(0, count - 1 - reach), groups).round().astype(int).tolist()
@@ -100,7 +101,7 @@ def _features(scene: Scene, index: int) -> _Features:
     grey = cv2.cvtColor(photo.read(), cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
     keypoints, descriptors = cv2.SIFT.create(nfeatures=FEATURES).detectAndCompute(small, None)
-    if descriptors is None or len(keypoints) < LEAST_MATCHES:
+    if descriptors is None or len(keypoints) < MIN_MATCHES:
         return _Features(np.zeros((0, 2)), np.zeros((0, 128), np.float32), 1.0)
     # OpenCV counts from the centre of the first pixel
     pixels = np.array([keypoint.pt for keypoint in keypoints]) + 0.5
@@ -123,11 +124,11 @@ def _to_plane(
 def _matched(first: int, one: _Features, second: int, two: _Features) -> PairMatches | None:
     import cv2
 
-    if min(len(one.plane), len(two.plane)) < LEAST_MATCHES:
+    if min(len(one.plane), len(two.plane)) < MIN_MATCHES:
         return None
     likeness = one.descriptors @ two.descriptors.T
     matches = _mutual(likeness)
-    if len(matches) < LEAST_MATCHES:
+    if len(matches) < MIN_MATCHES:
         return None
     a, b = one.plane[matches[:, 0]], two.plane[matches[:, 1]]
     focal = (one.focal + two.focal) / 2
@@ -137,7 +138,7 @@ def _matched(first: int, one: _Features, second: int, two: _Features) -> PairMat
     if mask is None:
         return None
     agree = mask[:, 0].astype(bool)
-    if agree.sum() < LEAST_MATCHES:
+    if agree.sum() < MIN_MATCHES:
         return None
     return PairMatches(first, second, a[agree], b[agree], focal)
 

@@ -1,8 +1,8 @@
-"""Photos that a capture lists under nearly the names that they have.
+"""Finds photos whose names differ slightly from the names that a capture lists.
 
-Models travel: their lists hold paths of another machine, paths that start beside the capture,
-another file ending, or no sub-folder. A photo is taken when exactly one file inside the capture
-fits and no other entry claims it; a note tells which. Nothing outside the capture is looked at.
+Lists made on another machine hold its paths, paths that start beside the capture, another file
+ending, or no sub-folder. A photo is taken when exactly one file inside the capture fits and no
+other entry claims it; a note names it. Nothing outside the capture is read.
 """
 
 from __future__ import annotations

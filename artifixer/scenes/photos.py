@@ -22,17 +22,12 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.files import PARSER_ERRORS, is_regular, reason, write_bytes
+from artifixer.runtime.files import PARSER_ERRORS, is_regular
 from artifixer.runtime.fingerprint import fingerprint
-from artifixer.runtime.json_io import is_number, read_json, shown, write_json
 from artifixer.runtime.media import (
     exif_orientation,
     image_format,
@@ -52,43 +47,24 @@ from artifixer.scenes.photo_files import (
     stored_size,
     unread_note,
 )
-from artifixer.scenes.photo_matches import LEAST_MATCHES, LONGEST_SIDE, PairMatches
-from artifixer.scenes.pose_check import shows_no_parallax
 from artifixer.scenes.scene import Photo, Scene
-
-if TYPE_CHECKING:
-    import pycolmap
-
+from artifixer.scenes.sfm import (
+    SfmConfig,
+    extract_features,
+    largest_model,
+    mapping_options,
+    match_pairs,
+    photo_pairs,
+    quiet_colmap,
+    temporary_if_none,
+)
+from artifixer.scenes.sfm_checks import kept_agreement, turns_only
 
 #: Formats of photos that COLMAP reads, and the file endings by which it knows them.
 COLMAP_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif"}
 
 #: EXIF orientations that mirror.
 MIRRORED_ORIENTATIONS = (2, 4, 5, 7)
-
-
-@dataclass(frozen=True)
-class SfmConfig:
-    """Settings of structure from motion.
-
-    longest_side: photos are reduced to this many pixels for feature detection; poses and points
-    refer to the full photo. features: SIFT features per photo, at most.
-    exhaustive_photos: up to this many photos all pairs are matched; beyond it neighbours by name,
-    and all pairs of evenly spaced ones. neighbours: distance in the sorted list up to which photos
-    are matched in long captures.
-    epipolar_pixels, least_agreement: poses are doubtful when fewer than this share of the verified
-        matches lie within that many pixels of the epipolar lines that the poses imply. Low
-        reprojection errors alone do not prove poses right: they are computed from the matches that
-        agree.
-    """
-
-    longest_side: int = 1600
-    features: int = 4096
-    exhaustive_photos: int = 150
-    neighbours: int = 10
-    epipolar_pixels: float = 2.0
-    least_agreement: float = 0.6
-    seed: int = 0
 
 
 def find_photos(capture: Path) -> Path | None:
@@ -114,17 +90,18 @@ def load(
     capture: Path,
     folder: Path,
     work_folder: Path | None = None,
-    config: SfmConfig = SfmConfig(),
-    say: Callable[[str], None] = lambda text: None,
+    config: SfmConfig | None = None,
+    log: Callable[[str], None] = lambda text: None,
     ignore_masks: bool = False,
 ) -> Scene:
     """The scene of the photos in ``folder`` (as ``find_photos`` returns it).
 
     work_folder: keeps database and model for the next time; None computes in a temporary folder.
-    say: gets one line per step. ignore_masks: look for features also where photos are masked.
+    log: gets one line per step. ignore_masks: look for features also where photos are masked.
     Photos that are no images are left out with a note. Raises InputError when too few are images
     (see ``check_broken``) and when poses are found for no more than half of the photos.
     """
+    config = config or SfmConfig()
     photos, broken = readable_photos(capture, folder, ignore_masks)
     names = [photo.name for photo in photos]
     unusable = check_broken(broken, len(names) + len(broken), folder / "photos")
@@ -138,7 +115,7 @@ def load(
         model_folder = stage / "model"
         if not model_folder.is_dir():
             with stop_at_once():  # minutes, and an interrupted database continues
-                _reconstruct(folder, photos, stage, config, say)
+                _reconstruct(folder, photos, stage, config, log)
         turned = [folder / photo.name for photo in photos if _is_copied(photo)]
         scene = colmap.load(capture, model_folder, turned)
         agreement = kept_agreement(stage, model_folder, config.epipolar_pixels)
@@ -206,15 +183,6 @@ def _photos_in(folder: Path) -> Iterator[Path]:
     )
 
 
-@contextmanager
-def temporary_if_none(folder: Path | None) -> Iterator[Path]:
-    if folder is not None:
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as temporary:
-        yield Path(temporary)
-
-
 # Structure from motion ----------------------------------------------------------------------------
 
 
@@ -223,7 +191,7 @@ def _reconstruct(
     photos: Sequence[Photo],
     stage: Path,
     config: SfmConfig,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     """Features, matches and model of the photos, into ``stage``."""
     import pycolmap
@@ -235,7 +203,7 @@ def _reconstruct(
     database = stage / "database.db"
     with quiet_colmap(), tempfile.TemporaryDirectory(dir=stage) as scratch:
         pycolmap.set_random_seed(config.seed)
-        say(f"structure from motion: features of {len(names)} photos")
+        log(f"structure from motion: features of {len(names)} photos")
         _extract(
             database,
             stage / "photos",
@@ -244,17 +212,23 @@ def _reconstruct(
             stage / "masks",
         )
         pairs = photo_pairs(len(names), config)
-        say(f"structure from motion: matching {len(pairs)} pairs of photos")
+        log(f"structure from motion: matching {len(pairs)} pairs of photos")
         match_pairs(
             database,
             [(links[names[a]], links[names[b]]) for a, b in pairs],
             stage / "pairs.txt",
             config,
         )
-        say("structure from motion: poses")
-        model = _map(database, stage / "photos", Path(scratch), config)
+        log("structure from motion: poses")
+        model = largest_model(
+            database,
+            stage / "photos",
+            Path(scratch),
+            mapping_options(config),
+            lambda model: model.num_reg_images(),
+        )
         count = 0 if model is None else model.num_reg_images()
-        if _turns_only(database, model):
+        if turns_only(database, model):
             raise InputError(
                 f"{folder}: no parallax: turning the camera explains all matches, so the photos "
                 "are taken from one place (or are the same photo) and depth cannot be told; "
@@ -358,71 +332,7 @@ def _extract(
             pycolmap.import_images(
                 database, folder, pycolmap.CameraMode.SINGLE, list(group), reader
             )
-    options = pycolmap.FeatureExtractionOptions()
-    options.use_gpu = False
-    options.max_image_size = config.longest_side
-    options.sift.max_num_features = config.features
-    if masks.is_dir():
-        reader.mask_path = masks
-    pycolmap.extract_features(
-        database,
-        folder,
-        [name for group in groups for name in group],
-        reader_options=reader,
-        extraction_options=options,
-    )
-
-
-def photo_pairs(count: int, config: SfmConfig) -> list[tuple[int, int]]:
-    """Which photos to match, as positions in the sorted list."""
-    if count <= config.exhaustive_photos:
-        return list(itertools.combinations(range(count), 2))
-    reach = [
-        *range(1, config.neighbours + 1),
-        *itertools.takewhile(lambda d: d < count, (2**k for k in range(4, 32))),
-    ]
-    near = {(first, first + distance) for distance in reach for first in range(count - distance)}
-    spaced = np.unique(
-        np.linspace(0, count - 1, config.exhaustive_photos).round().astype(int)
-    ).tolist()
-    return sorted(near | set(itertools.combinations(spaced, 2)))
-
-
-def match_pairs(
-    database: Path, pairs: Sequence[tuple[str, str]], list_file: Path, config: SfmConfig
-) -> None:
-    import pycolmap
-
-    write_bytes(list_file, "".join(f"{first} {second}\n" for first, second in pairs).encode())
-    matching = pycolmap.FeatureMatchingOptions()
-    matching.use_gpu = False
-    pairing = pycolmap.ImportedPairingOptions()
-    pairing.match_list_path = list_file
-    verification = pycolmap.TwoViewGeometryOptions()
-    verification.ransac.random_seed = config.seed
-    pycolmap.match_image_pairs(database, matching, pairing, verification)
-
-
-def _map(
-    database: Path, folder: Path, scratch: Path, config: SfmConfig
-) -> pycolmap.Reconstruction | None:
-    """The largest model that incremental mapping finds, or None. One thread: sums of several depend
-    on their order.
-    """
-    import pycolmap
-
-    options = pycolmap.IncrementalPipelineOptions()
-    options.min_model_size = 2
-    options.num_threads = options.mapper.num_threads = 1
-    options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = (
-        config.seed
-    )
-    models = pycolmap.incremental_mapping(database, folder, scratch, options)
-    return max(
-        models.values(),
-        key=lambda model: (model.num_reg_images(), model.num_points3D()),
-        default=None,
-    )
+    extract_features(database, folder, [name for group in groups for name in group], config, masks)
 
 
 def _check_readable(folder: Path, names: Sequence[str]) -> None:
@@ -431,153 +341,3 @@ def _check_readable(folder: Path, names: Sequence[str]) -> None:
     """
     for name in names:
         read_image(folder / name)
-
-
-@contextmanager
-def quiet_colmap() -> Iterator[None]:
-    """Without COLMAP's log: what matters in it becomes a note or an error here."""
-    import pycolmap
-
-    level = pycolmap.logging.minloglevel
-    pycolmap.logging.minloglevel = pycolmap.logging.FATAL.value
-    try:
-        yield
-    finally:
-        pycolmap.logging.minloglevel = level
-
-
-# Does the camera move? ----------------------------------------------------------------------------
-
-#: Pairs and matches of each that are looked at, and how many pairs it takes.
-MOST_PAIRS, MOST_PAIR_MATCHES, LEAST_PAIRS = 200, 300, 3
-
-#: Focal lengths are uncertain where nothing but rotation is seen: up to this factor when structure
-#: from motion found one, and when it did not; and how many multiples are tried.
-FOUND_FOCAL, GUESSED_FOCAL, FOCALS = 1.25, 2.0, 13
-
-
-def _turns_only(database: Path, model: pycolmap.Reconstruction | None) -> bool:
-    """Whether a turning camera explains the verified matches of all pairs: structure from motion
-    invents positions then, if it finds any.
-    """
-    pairs = _verified_pairs(database, model)
-    if len(pairs) < LEAST_PAIRS:
-        return False
-    most = GUESSED_FOCAL if model is None else FOUND_FOCAL
-    return any(
-        shows_no_parallax([_with_focal_factor(pair, factor) for pair in pairs])
-        for factor in np.geomspace(1 / most, most, FOCALS).tolist()
-    )
-
-
-def _with_focal_factor(pair: PairMatches, factor: float) -> PairMatches:
-    return replace(
-        pair,
-        first_plane=pair.first_plane / factor,
-        second_plane=pair.second_plane / factor,
-        focal=pair.focal * factor,
-    )
-
-
-def _verified_pairs(database: Path, model: pycolmap.Reconstruction | None) -> list[PairMatches]:
-    """Evenly chosen pairs with their verified matches; lenses are the model's where it has them."""
-    import pycolmap
-
-    with pycolmap.Database.open(database) as opened:
-        cameras = {camera.camera_id: camera for camera in opened.read_all_cameras()}
-        cameras |= dict(model.cameras) if model is not None else {}
-        lenses = {image.image_id: cameras[image.camera_id] for image in opened.read_all_images()}
-        found = [
-            (pycolmap.pair_id_to_image_pair(pair_id), np.reshape(geometry.inlier_matches, (-1, 2)))
-            for pair_id, geometry in zip(*opened.read_two_view_geometries(), strict=True)
-            if len(geometry.inlier_matches) >= LEAST_MATCHES
-        ]
-        pairs = []
-        for (first, second), matches in found[:: -(-len(found) // MOST_PAIRS) or 1]:
-            matches = matches[:: -(-len(matches) // MOST_PAIR_MATCHES)].astype(np.int64)
-            first_plane, second_plane = (
-                np.asarray(
-                    lenses[image].cam_from_img(
-                        opened.read_keypoints(image)[matches[:, side], :2].astype(np.float64)
-                    )
-                )
-                for side, image in enumerate((first, second))
-            )
-            lens = lenses[second]
-            focal = lens.mean_focal_length() * LONGEST_SIDE / max(lens.width, lens.height)
-            pairs.append(PairMatches(first, second, first_plane, second_plane, focal))
-    return pairs
-
-
-# Are the poses right? -----------------------------------------------------------------------------
-
-
-def kept_agreement(stage: Path, model_folder: Path, tolerance: float) -> float:
-    """``epipolar_agreement``, computed once. Raises InputError when the stage's files are not those
-    that COLMAP wrote.
-    """
-    path = stage / "agreement.json"
-    if not is_regular(path):
-        try:
-            write_json(
-                path,
-                {"agreement": epipolar_agreement(stage / "database.db", model_folder, tolerance)},
-            )
-        except PARSER_ERRORS as error:
-            raise InputError(
-                f"{stage}: damaged ({reason(error)}); delete this folder to have the poses "
-                "computed again"
-            ) from error
-    content = read_json(path)
-    agreement = content.get("agreement") if isinstance(content, dict) else None
-    if not is_number(agreement, 1):
-        raise InputError(
-            f'{path}: "agreement" is {shown(agreement)}, expected a number from 0 to 1; delete it '
-            "to have it computed again"
-        )
-    return agreement
-
-
-def epipolar_agreement(database: Path, model_folder: Path, tolerance: float) -> float:
-    """Share of the verified matches between registered photos that lie within ``tolerance`` pixels
-    of the model's epipolar lines.
-    """
-    import pycolmap
-
-    model = pycolmap.Reconstruction(model_folder)
-    close = total = 0
-    with pycolmap.Database.open(database) as opened:
-        cameras = {
-            image_id: model.cameras[model.images[image_id].camera_id]
-            for image_id in model.reg_image_ids()
-        }
-        poses = {image_id: model.images[image_id].cam_from_world() for image_id in cameras}
-        rays = {
-            image_id: np.asarray(
-                camera.cam_from_img(opened.read_keypoints(image_id)[:, :2].astype(np.float64))
-            )
-            for image_id, camera in cameras.items()
-        }
-        for pair_id, geometry in zip(*opened.read_two_view_geometries(), strict=True):
-            first, second = pycolmap.pair_id_to_image_pair(pair_id)
-            matches = np.reshape(np.asarray(geometry.inlier_matches, np.int64), (-1, 2))
-            if first in cameras and second in cameras:
-                relative = (poses[second] * poses[first].inverse()).matrix()
-                distance = _epipolar_distance(
-                    relative, rays[first][matches[:, 0]], rays[second][matches[:, 1]]
-                )
-                close += int((distance * cameras[second].mean_focal_length() <= tolerance).sum())
-                total += len(matches)
-    return close / total if total else 0.0
-
-
-def _epipolar_distance(relative: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Distance of the rays ``second`` ``[n 2]`` from the epipolar lines of ``first`` at focal
-    length 1; ``relative`` ``[3 4]`` maps camera 1 to camera 2."""
-    rotation, translation = relative[:, :3], relative[:, 3]
-    lines = np.cross(
-        translation, np.concatenate([first, np.ones((len(first), 1))], axis=1) @ rotation.T
-    )
-    offset = (lines[:, :2] * second).sum(axis=1) + lines[:, 2]
-    distances: np.ndarray = np.abs(offset) / np.maximum(np.linalg.norm(lines[:, :2], axis=1), 1e-12)
-    return distances

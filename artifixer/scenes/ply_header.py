@@ -1,8 +1,8 @@
 """The header of a PLY file, compared with the file's size before anything is read: nothing is
 allocated for rows that are not there.
 
-In: a path. Out: a stream with the elements up to the vertices, for a library to parse; what follows
-them (faces) is nobody's business here. Format: http://paulbourke.net/dataformats/ply/
+In: a path. Out: a stream with the elements up to the vertices, for a library to parse; later
+elements (faces) are ignored. Format: http://paulbourke.net/dataformats/ply/
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from artifixer.runtime.files import LARGEST_TEXT, check_regular, open_regular
 LONGEST_HEADER = 1 << 16
 
 #: Rows of an element with lists, which the parser reads value by value.
-MOST_LIST_ROWS = 1_000_000
+MAX_LIST_ROWS = 1_000_000
 
 #: Bytes of the scalar types under both of their names.
 _SIZES = {
@@ -91,10 +91,10 @@ def _checked(
                 f"least {row} bytes each are promised, "
                 f"{max(room, 0):,} bytes are there)"
             )
-        if element.has_lists and element.count > MOST_LIST_ROWS:
+        if element.has_lists and element.count > MAX_LIST_ROWS:
             raise InputError(
                 f"{path}: {element.count:,} rows of {element.name} with lists; expected at most "
-                f"{MOST_LIST_ROWS:,}"
+                f"{MAX_LIST_ROWS:,}"
             )
         room -= element.count * row
     preamble = [

@@ -8,17 +8,18 @@ colours of a Gaussian-splat file. Integers go to 255, or to 65535 where one of t
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Integer, UInt8
 from torch import Tensor
 
 from artifixer.geometry.local_origin import WORLD, Origin, points_to_local
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, reason
-from artifixer.scenes.photo_files import LARGEST_POSITION
+from artifixer.scenes.photo_files import LARGEST_POSITION, MIN_GOOD_FRACTION
 from artifixer.scenes.ply_header import vertex_stream
 
 #: Colour of points in files without colours.
@@ -35,14 +36,22 @@ _COLOURS = (
 _BASE_COLOURS = ("f_dc_0", "f_dc_1", "f_dc_2")
 
 
-def read_points(
-    path: Path, origin: Origin = WORLD
-) -> tuple[Float[Tensor, "points 3"], UInt8[Tensor, "points 3"]]:
-    """Positions relative to ``origin`` (float32) and colours (uint8) of the vertices in a PLY file,
-    ASCII or binary.
+@dataclass(frozen=True)
+class PointCloud:
+    """Points and their colours; ``notes`` has one line about points that were left out."""
 
-    Raises InputError when the file is missing, damaged, has no positions, or positions that aren't
-    finite or absurdly far.
+    xyz: Float[Tensor, "points 3"]
+    rgb: UInt8[Tensor, "points 3"]
+    notes: tuple[str, ...] = ()
+
+
+def read_points(path: Path, origin: Origin = WORLD) -> PointCloud:
+    """Positions relative to ``origin`` (float32) and colours (uint8) of the vertices in a PLY file,
+    ASCII or binary. Points whose position or colour is not finite, or whose position is too large,
+    are left out.
+
+    Raises InputError when the file is missing, damaged, has no positions, or when more than half of
+    its points are unusable.
     """
     from plyfile import PlyData, PlyParseError
 
@@ -60,18 +69,56 @@ def read_points(
             f"{path}: the vertices have the fields {', '.join(fields)}; expected x, y and z"
         )
     xyz = _columns(path, vertices.data, ("x", "y", "z")).astype(np.float64)
-    if not (np.abs(xyz) <= LARGEST_POSITION).all():  # NaN fails too
-        raise InputError(
-            f"{path}: holds positions that are not numbers of at most {LARGEST_POSITION:g}"
-        )
-    rgb = np.full(xyz.shape, GREY, np.uint8)
+    colours = _colours(path, vertices.data, fields)
+    good, notes = usable_points(path, xyz, colours)
+    rgb = (
+        np.full((int(good.sum()), 3), GREY, np.uint8)
+        if colours is None
+        else _eight_bit(path, colours[good])
+    )
+    return PointCloud(points_to_local(xyz[good], origin), torch.from_numpy(rgb), notes)
+
+
+def usable_points(
+    path: Path,
+    xyz: Float[np.ndarray, "points 3"],
+    colours: Float[np.ndarray, "points 3"] | Integer[np.ndarray, "points 3"] | None = None,
+) -> tuple[Bool[np.ndarray, " points"], tuple[str, ...]]:
+    """Which points have positions within ``LARGEST_POSITION`` and finite colours, and one line that
+    counts the others; no line when all have.
+
+    Points are only where a reconstruction starts, so a few broken ones do not make a capture
+    unusable. Raises InputError when more than half are broken: such a file is damaged.
+    """
+    good = (np.abs(xyz) <= LARGEST_POSITION).all(axis=1)  # NaN fails too
+    what = "positions"
+    if colours is not None and not np.isfinite(colours).all():
+        good &= np.isfinite(colours).all(axis=1)
+        what = "positions or colours"
+    if good.all():
+        return good, ()
+    bad = int((~good).sum())
+    expected = f"not numbers of at most {LARGEST_POSITION:g}"
+    if bad > (1 - MIN_GOOD_FRACTION) * len(good):
+        raise InputError(f"{path}: {bad} of {len(good)} points have {what} that are {expected}")
+    return good, (
+        f"{path.name}: {bad} of {len(good)} points are left out: their {what} are {expected}",
+    )
+
+
+def _colours(
+    path: Path, data: np.ndarray, fields: tuple[str, ...]
+) -> Float[np.ndarray, "points 3"] | Integer[np.ndarray, "points 3"] | None:
+    """The columns with colours as they stand in the file, those of splats in [0,1]; None without
+    any.
+    """
     names = next((names for names in _COLOURS if set(names) <= set(fields)), None)
     if names is not None:
-        rgb = _eight_bit(path, _columns(path, vertices.data, names))
-    elif all(name in fields for name in _BASE_COLOURS):
-        base = _columns(path, vertices.data, _BASE_COLOURS).astype(np.float64)
-        rgb = _eight_bit(path, (base / (2 * math.sqrt(math.pi)) + 0.5).clip(0, 1))
-    return points_to_local(xyz, origin), torch.from_numpy(rgb)
+        return _columns(path, data, names)
+    if all(name in fields for name in _BASE_COLOURS):
+        base = _columns(path, data, _BASE_COLOURS).astype(np.float64)
+        return (base / (2 * math.sqrt(math.pi)) + 0.5).clip(0, 1)
+    return None
 
 
 def _eight_bit(path: Path, colours: np.ndarray) -> UInt8[np.ndarray, "points 3"]:

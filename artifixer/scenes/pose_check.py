@@ -16,7 +16,7 @@ convention once it is tried.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,9 @@ from jaxtyping import Float
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import points_to_world, to_world
+from artifixer.scenes.match_geometry import ROTATION_PAIRS, agreement, shows_no_parallax
 from artifixer.scenes.photo_matches import PairMatches, match_photos
+from artifixer.scenes.pose_conventions import conventions
 from artifixer.scenes.scene import Scene, SparsePoints
 
 #: Formats whose poses were found or made here; those of others are somebody else's.
@@ -35,7 +37,7 @@ OWN_POSES = ("photos", "video", "panoramas", "procedural")
 #: much another convention has to reduce it.
 TRACK_PIXELS, TRACK_FACTOR = 2.0, 0.1
 
-#: Share of the points that a camera sees, on average: seen clearly, and not seen.
+#: Fractions of the points that a camera sees on average: clearly seen, and not seen.
 CLEARLY_SEEN, UNSEEN = 0.1, 0.01
 
 #: Poses are clear when no other convention sees more than this share of what they see; and wrong
@@ -45,38 +47,27 @@ POINT_RIVAL, POINT_FACTOR = 0.3, 0.1
 #: Conventions that see nearly as many points as the best one cannot be told from it.
 POINT_TIE = 0.9
 
-#: Distance from the epipolar line in pixels of the small pictures at which a match agrees.
-EPIPOLAR_PIXELS = 1.5
-
 #: Shares of agreeing matches: of poses that are not questioned, and of a convention that is named.
-LEAST_AGREEMENT, NAMED_AGREEMENT = 0.6, 0.85
+MIN_AGREEMENT, NAMED_AGREEMENT = 0.6, 0.85
 
 #: Matches and pairs from which photos alone contradict poses without naming a convention.
 DOUBT_MATCHES, DOUBT_PAIRS = 150, 4
 
-#: Rays of a match that are closer than this (radians) have no depth worth a sign.
-PARALLEL = 0.005
-
-#: Photos show no parallax when turning the camera explains their matches to this many pixels (of
-#: the small pictures), the median of every pair; and when there are this many pairs.
-ROTATION_PIXELS, ROTATION_PAIRS = 0.75, 5
-
 #: Angle in radians under which cameras see points, or the spread of cameras divided by the distance
 #: of the points, below which depth is noise.
-LEAST_ANGLE = 1e-3
+MIN_ANGLE = 1e-3
 
-#: Most points, observations and cameras that are looked at.
-MOST_POINTS, MOST_OBSERVATIONS, MOST_CAMERAS = 4000, 20_000, 48
-
-_FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
-_MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
+#: Upper bounds of points, observations and cameras that are tested.
+MAX_POINTS, MAX_OBSERVATIONS, MAX_CAMERAS = 4000, 20_000, 48
 
 NO_PARALLAX = "no parallax: the cameras only turn, depth cannot be told"
 
 
 @dataclass(frozen=True)
 class PoseProblem:
-    """text: one sentence. is_certain: whether work with these poses would be wasted."""
+    """text: one sentence. is_certain: whether the poses are wrong beyond doubt, so that the capture
+    is refused.
+    """
 
     text: str
     is_certain: bool = False
@@ -94,7 +85,7 @@ def check_poses(scene: Scene, *, read_photos: bool = True) -> list[PoseProblem]:
     points = scene.points
     if points is not None and points.has_tracks:
         return _by_tracks(scene, points, poses)
-    seen = {} if points is None or not len(points) else _seen_shares(scene, points, poses)
+    seen = {} if points is None or not len(points) else _seen_fractions(scene, points, poses)
     if _is_clear(seen):
         assert points is not None
         return _point_parallax(scene, points)
@@ -102,74 +93,10 @@ def check_poses(scene: Scene, *, read_photos: bool = True) -> list[PoseProblem]:
     by_photos = _by_photos(scene, poses, pairs)
     if by_photos == []:
         return []
-    by_points = _by_points(seen) if seen else []
+    by_points = _by_points(scene, seen) if seen else []
     if by_photos is None or any(problem.is_certain for problem in by_points):
         return by_points
     return by_photos
-
-
-# Conventions --------------------------------------------------------------------------------------
-
-_Change = Callable[[np.ndarray], np.ndarray]
-
-
-def conventions(format: str) -> Mapping[str, _Change]:
-    """What poses in a format may be instead, by name; maps world_to_camera as the loader understood
-    the file (``[views 4 4]``, OpenCV axes) to what it is if the name is true.
-    """
-    if format != "colmap":
-        own: dict[str, _Change] = {
-            "OpenCV axes in a file of OpenGL axes": lambda V: _FLIP @ V,
-            "world_to_camera poses in OpenCV axes in a file of camera_to_world": lambda V: (
-                np.linalg.inv(V) @ _FLIP
-            ),
-            "world_to_camera poses in OpenGL axes in a file of camera_to_world": lambda V: (
-                _FLIP @ np.linalg.inv(V) @ _FLIP
-            ),
-            "the translations of world_to_camera in a file of camera_to_world": lambda V: (
-                _with_translation(V, np.linalg.inv(V))
-            ),
-            "the translations of world_to_camera (OpenGL axes) in a file of camera_to_world": (
-                lambda V: _with_translation(V, _FLIP @ np.linalg.inv(V))
-            ),
-        }
-    else:
-        own = {
-            "OpenGL axes in a model of OpenCV axes": lambda V: _FLIP @ V,
-            "camera_to_world poses in a model of world_to_camera": np.linalg.inv,
-            "camera_to_world poses in OpenGL axes in a model of world_to_camera": lambda V: (
-                _FLIP @ np.linalg.inv(V)
-            ),
-            "camera centres in place of the translations": lambda V: _with_centres(V, V),
-            "camera centres in place of the translations, in OpenGL axes": lambda V: _with_centres(
-                _FLIP @ V, V
-            ),
-        }
-    return own | {
-        "poses of a left-handed world": lambda V: _MIRROR @ V @ _MIRROR,
-        "photos turned by 90 degrees against their cameras": lambda V: _roll(1) @ V,
-        "photos turned by 180 degrees against their cameras": lambda V: _roll(2) @ V,
-        "photos turned by 270 degrees against their cameras": lambda V: _roll(3) @ V,
-    }
-
-
-def _with_translation(viewmats: np.ndarray, other: np.ndarray) -> np.ndarray:
-    changed = viewmats.copy()
-    changed[..., :3, 3] = other[..., :3, 3]
-    return changed
-
-
-def _with_centres(viewmats: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """The rotations with cameras that stand where the other ones' translations say."""
-    changed = viewmats.copy()
-    changed[..., :3, 3:] = -viewmats[..., :3, :3] @ centres[..., :3, 3:]
-    return changed
-
-
-def _roll(quarter_turns: int) -> np.ndarray:
-    turn = np.eye(4)
-    turn[:2, :2] = np.linalg.matrix_power(np.array([[0.0, -1.0], [1.0, 0.0]]), quarter_turns)
-    return turn
 
 
 @dataclass(frozen=True)
@@ -181,8 +108,10 @@ class _Poses:
 
     @staticmethod
     def of(scene: Scene) -> _Poses:
-        world = [to_world(camera.to("cpu"), scene.origin) for camera in scene.cameras]
-        given = torch.cat([camera.viewmats for camera in world]).numpy()
+        given = scene.exact_viewmats
+        if given is None:
+            world = [to_world(camera.to("cpu"), scene.origin) for camera in scene.cameras]
+            given = torch.cat([camera.viewmats for camera in world]).numpy()
         changes = conventions(scene.format)
         return _Poses(given, {name: change(given) for name, change in changes.items()})
 
@@ -191,12 +120,24 @@ def _looks_like(name: str, evidence: str) -> PoseProblem:
     return PoseProblem(f"the poses look like {name}: {evidence}; convert them", is_certain=True)
 
 
+def _doubt(scene: Scene, evidence: str, others: str) -> PoseProblem:
+    """A contradiction between the poses and ``others`` that no known convention explains."""
+    own = "world_to_camera in OpenCV axes (+y down, +z forward)"
+    if scene.format != "colmap":
+        own = "camera_to_world in OpenGL axes (+y up, -z forward)"
+    return PoseProblem(
+        f"{evidence}: poses and {others} do not belong together, or the poses are of another "
+        f"convention; export them as {own}, or give a folder with the photos alone to have their "
+        "poses found"
+    )
+
+
 # Tracks -------------------------------------------------------------------------------------------
 
 
 def _by_tracks(scene: Scene, points: SparsePoints, poses: _Poses) -> list[PoseProblem]:
     count = points.observed_point.numel()
-    chosen = torch.arange(0, count, max(1, count // MOST_OBSERVATIONS))
+    chosen = torch.arange(0, count, max(1, count // MAX_OBSERVATIONS))
     given = _track_error(scene, points, chosen, poses.given)
     if given <= TRACK_PIXELS:
         return _track_parallax(scene, points, chosen)
@@ -256,18 +197,18 @@ def _track_parallax(scene: Scene, points: SparsePoints, chosen: torch.Tensor) ->
     xyz = points.xyz[points.observed_point[chosen]].to(torch.float64)
     distance = (xyz - centers[points.observed_view[chosen]]).norm(dim=1).median()
     spread = (centers - centers.median(dim=0).values).norm(dim=1).max()
-    return [] if spread > LEAST_ANGLE * distance else [PoseProblem(NO_PARALLAX)]
+    return [] if spread > MIN_ANGLE * distance else [PoseProblem(NO_PARALLAX)]
 
 
 # Points without tracks ----------------------------------------------------------------------------
 
 
-def _seen_shares(scene: Scene, points: SparsePoints, poses: _Poses) -> dict[str, float]:
-    """Share of the points inside the photo, mean over cameras, by convention; "" is as given."""
-    step = max(1, len(points) // MOST_POINTS)
+def _seen_fractions(scene: Scene, points: SparsePoints, poses: _Poses) -> dict[str, float]:
+    """Fraction of the points inside the photo, mean over cameras, by convention; "" is as given."""
+    step = max(1, len(points) // MAX_POINTS)
     world = points_to_world(points.xyz[::step], scene.origin)
     views = np.unique(
-        np.linspace(0, len(scene.photos) - 1, MOST_CAMERAS).round().astype(int)
+        np.linspace(0, len(scene.photos) - 1, MAX_CAMERAS).round().astype(int)
     ).tolist()
     shares = {}
     for name, viewmats in {"": poses.given, **poses.others}.items():
@@ -290,7 +231,7 @@ def _is_clear(seen: Mapping[str, float]) -> bool:
     return max(rivals) < POINT_RIVAL * seen[""]
 
 
-def _by_points(seen: Mapping[str, float]) -> list[PoseProblem]:
+def _by_points(scene: Scene, seen: Mapping[str, float]) -> list[PoseProblem]:
     """Where photos do not name a convention."""
     others = {name: share for name, share in seen.items() if name}
     names = sorted(others, key=lambda name: -others[name])
@@ -300,12 +241,7 @@ def _by_points(seen: Mapping[str, float]) -> list[PoseProblem]:
         evidence = f"with those a camera sees {best:.0%} of the points, as given {seen['']:.1%}"
         return [_looks_like(" or ".join(likely[:2]), evidence)]
     if seen[""] < UNSEEN:
-        return [
-            PoseProblem(
-                f"a camera sees {seen['']:.1%} of the points on average: cameras and points do not "
-                "belong together, or the poses are of another convention"
-            )
-        ]
+        return [_doubt(scene, f"a camera sees {seen['']:.1%} of the points on average", "points")]
     return []
 
 
@@ -314,7 +250,7 @@ def _point_parallax(scene: Scene, points: SparsePoints) -> list[PoseProblem]:
     middle = centers.median(dim=0).values
     distance = (points.xyz.to(torch.float64) - middle).norm(dim=1).median()
     spread = (centers - middle).norm(dim=1).max()
-    return [] if spread > LEAST_ANGLE * distance else [PoseProblem(NO_PARALLAX)]
+    return [] if spread > MIN_ANGLE * distance else [PoseProblem(NO_PARALLAX)]
 
 
 # Photos -------------------------------------------------------------------------------------------
@@ -329,7 +265,7 @@ def _by_photos(
     if len(pairs) >= ROTATION_PAIRS and shows_no_parallax(pairs):
         return [PoseProblem(NO_PARALLAX)]
     given = agreement(poses.given, pairs)
-    if given >= LEAST_AGREEMENT:
+    if given >= MIN_AGREEMENT:
         return []
     shares = {name: agreement(viewmats, pairs) for name, viewmats in poses.others.items()}
     name = max(shares, key=lambda name: shares[name])
@@ -344,83 +280,9 @@ def _by_photos(
     if matches < DOUBT_MATCHES or len(pairs) < DOUBT_PAIRS:
         return None
     return [
-        PoseProblem(
-            f"only {given:.0%} of the matches between {count} agree with the poses: poses and "
-            "photos do not belong together, or the poses are of another convention"
+        _doubt(
+            scene,
+            f"only {given:.0%} of the matches between {count} agree with the poses",
+            "photos",
         )
     ]
-
-
-def agreement(viewmats: Float[np.ndarray, "views 4 4"], pairs: Sequence[PairMatches]) -> float:
-    """Share of the matches that lie on the poses' epipolar lines in front of both cameras, mean
-    over pairs.
-    """
-    return float(np.mean([_pair_agreement(viewmats, pair) for pair in pairs]))
-
-
-def _pair_agreement(viewmats: np.ndarray, pair: PairMatches) -> float:
-    relative = viewmats[pair.second] @ np.linalg.inv(viewmats[pair.first])
-    rotation, translation = relative[:3, :3], relative[:3, 3]
-    length = np.linalg.norm(translation)
-    if not length > 0:
-        return 0.0
-    one, two = _rays(pair.first_plane), _rays(pair.second_plane)
-    turned = one @ rotation.T
-    # essential matrix E = [t]x R: x2' E x1 = 0; Sampson's distance (Hartley and Zisserman 11.9)
-    lines_two = np.cross(translation / length, turned)
-    lines_one = np.cross(two, translation / length) @ rotation
-    residual = np.abs((two * lines_two).sum(axis=1))
-    slope = (lines_two[:, :2] ** 2).sum(axis=1) + (lines_one[:, :2] ** 2).sum(axis=1)
-    distance = residual / np.sqrt(np.maximum(slope, 1e-30)) * pair.focal
-    first_depth, second_depth, angle = _depths(turned, two, translation)
-    in_front = (angle < PARALLEL) | ((first_depth > 0) & (second_depth > 0))
-    return float(((distance < EPIPOLAR_PIXELS) & in_front).mean())
-
-
-def _rays(plane: Float[np.ndarray, "matches 2"]) -> Float[np.ndarray, "matches 3"]:
-    return np.concatenate([plane, np.ones((len(plane), 1))], axis=1)
-
-
-def _depths(
-    turned: np.ndarray, two: np.ndarray, translation: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Least squares of depth_1 R x1 + t = depth_2 x2, and about the sine of the angle between the
-    rays.
-    """
-    aa, bb, ab = (turned**2).sum(axis=1), (two**2).sum(axis=1), (turned * two).sum(axis=1)
-    at, bt = turned @ translation, two @ translation
-    determinant = np.maximum(aa * bb - ab**2, 1e-30)
-    return (
-        (ab * bt - bb * at) / determinant,
-        (aa * bt - ab * at) / determinant,
-        np.sqrt(determinant / (aa * bb)),
-    )
-
-
-# Pure rotation ------------------------------------------------------------------------------------
-
-
-def shows_no_parallax(pairs: Sequence[PairMatches], pixels: float = ROTATION_PIXELS) -> bool:
-    """Whether a rotation of the camera explains the matches of every pair, the median to
-    ``pixels``.
-    """
-    return all(rotation_residual(pair) < pixels for pair in pairs)
-
-
-def rotation_residual(pair: PairMatches) -> float:
-    """Median distance in pixels between matching rays after the best rotation (Kabsch's, reweighted
-    towards the smallest absolute error).
-    """
-    one, two = (_unit(_rays(plane)) for plane in (pair.first_plane, pair.second_plane))
-    weight = np.ones(len(one))
-    for _ in range(10):
-        u, _, vt = np.linalg.svd((two * weight[:, None]).T @ one)
-        rotation = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
-        distance = np.linalg.norm(two - one @ rotation.T, axis=1)
-        weight = 1 / np.maximum(distance, 0.1 / pair.focal)
-    return float(np.median(distance) * pair.focal)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    units: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return units

@@ -1,5 +1,5 @@
-"""``camera_scale``: the factor from world units to the video model's units, by which it sees camera
-translations multiplied.
+"""``camera_scale``: the factor on camera translations that leads from world units to the video
+model's units.
 
 A model's config and every training pair say which of two kinds their factor is:
 
@@ -32,11 +32,11 @@ from artifixer.scenes.scene import Scene
 
 ScaleKind = Literal["metric", "median_depth"]
 
-#: The released weights see metres times this.
+#: Model units per metre of the released weights.
 METRIC_FACTOR = 0.01
 
-#: Median depth, metres, that is assumed where metres are wanted and nothing tells how long the
-#: world's unit is: a room or a yard.
+#: Median depth in metres that is assumed where the length of the world's unit is unknown: that of a
+#: room or a yard.
 ASSUMED_MEDIAN_DEPTH = 3.0
 
 #: Largest scale that is read from a file.
@@ -118,7 +118,7 @@ def scale_depth_model(
     kind: ScaleKind, given: float | None, metres_per_unit: float | None, depth_model: str | None
 ) -> str | None:
     """Name of the depth model that ``camera_scale`` has to be given: the user's, else the default
-    one where it is installed. None where nothing has to be asked, or there is none.
+    one where it is installed. None where no depth model is needed, or none is installed.
     """
     if kind != "metric" or given is not None or metres_per_unit is not None:
         return None
@@ -174,13 +174,6 @@ def metric_scale(metres: float) -> float:
     return METRIC_FACTOR * metres
 
 
-def median_depth_scale(scene: Scene, training: Sequence[int]) -> float:
-    """``camera_scale`` of weights trained on captures whose median depth is 1; raises InputError
-    where ``median_depth`` does.
-    """
-    return 1 / median_depth(scene, training)
-
-
 def metres_per_unit(
     world_depths: Float[Tensor, " observations"],
     metric_depths: Float[Tensor, " observations"],
@@ -223,25 +216,9 @@ def metres_per_unit(
     return scale
 
 
-def median_depth(scene: Scene, training: Sequence[int]) -> float:
-    """Median positive camera z, in world units, of the sparse points that the training views see.
-
-    training: indices into ``scene.photos``. Every observation of a point by a training view counts
-    once; without tracks, every point in front of a view and inside its picture does. Raises
-    InputError when no point qualifies.
-    """
-    depths = observed_depths(scene, training)
-    if not len(depths):
-        raise InputError(
-            f"{scene.name}: no sparse point is seen by the {len(training)} training views; its "
-            "median depth is unknown"
-        )
-    return float(depths.median())
-
-
 def observed_depths(scene: Scene, training: Sequence[int]) -> Float[Tensor, " observations"]:
-    """Positive camera z (float64) of each sparse point in each training view that sees it, see
-    ``median_depth``.
+    """Positive camera z (float64) of each sparse point in each view that sees it, see
+    ``point_depths``.
     """
     return torch.cat(
         [
@@ -252,8 +229,10 @@ def observed_depths(scene: Scene, training: Sequence[int]) -> Float[Tensor, " ob
 
 
 def point_depths(scene: Scene, training: Sequence[int]) -> list[DepthView]:
-    """Depth of the sparse points in each training view that sees them (float64); which points
-    count: see ``median_depth``.
+    """Depth of the sparse points in each view that sees them (float64), positive ones only.
+
+    training: indices into ``scene.photos``. A view sees the points that it observes; without
+    tracks, those in front of it and inside its picture.
     """
     points = scene.points
     if points is None:
@@ -282,7 +261,7 @@ def point_depths(scene: Scene, training: Sequence[int]) -> list[DepthView]:
     return views
 
 
-def _median(depths: Sequence[Float[Tensor, " observations"]], where: str) -> float:
+def _median(depths: Sequence[Float[Tensor, " _"]], where: str) -> float:
     known = torch.cat(
         [torch.zeros(0, dtype=torch.float64), *(values.to(torch.float64) for values in depths)]
     )

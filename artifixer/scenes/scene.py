@@ -1,4 +1,4 @@
-"""``Scene``: a capture as every loader returns it. Photos are read when asked for, never before."""
+"""``Scene``: a capture as every loader returns it. Photos are read lazily."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras, concatenate
-from artifixer.geometry.local_origin import WORLD, Origin
+from artifixer.geometry.local_origin import WORLD, Origin, to_local, to_world
+
+#: World units by which rounding cameras to float32 may move a translation; beyond it a scene keeps
+#: the exact ones too.
+LARGEST_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,8 @@ class Scene:
     georeferenced captures.
     metres_per_unit: where the capture itself knows how long a unit of its world is, as drawn scenes
     do.
+    exact_viewmats: world_to_camera of the capture's own world in float64, where float32 cameras
+    lose digits of it (``exact_viewmats_of``); for checks of the poses.
     """
 
     name: str
@@ -156,6 +162,7 @@ class Scene:
     lost_photos: tuple[str, ...] = ()
     origin: Origin = WORLD
     metres_per_unit: float | None = None
+    exact_viewmats: Float[np.ndarray, "views 4 4"] | None = None
 
     def __post_init__(self) -> None:
         assert len(self.photos) == len(self.cameras), (
@@ -183,3 +190,19 @@ class Scene:
     def with_photos(self, photos: Sequence[Photo], cameras: Sequence[Cameras]) -> Scene:
         """The same scene with photos and cameras replaced one for one (resizing)."""
         return replace(self, photos=tuple(photos), cameras=tuple(cameras))
+
+
+def exact_viewmats_of(
+    cameras: Sequence[Cameras], origin: Origin
+) -> Float[np.ndarray, "views 4 4"] | None:
+    """world_to_camera of float64 cameras, where the scene's (float32 around ``origin``) differ from
+    it by more than ``LARGEST_ROUNDING``; else None.
+
+    Right poses of a georeferenced capture are near its origin. Poses of another convention are not:
+    inverting them takes digits that float32 has no room for.
+    """
+    if not cameras:
+        return None
+    exact = torch.cat([camera.viewmats for camera in cameras])
+    rounded = torch.cat([to_world(to_local(camera, origin), origin).viewmats for camera in cameras])
+    return exact.numpy() if (rounded - exact).abs().max() > LARGEST_ROUNDING else None

@@ -34,7 +34,7 @@ from artifixer.runtime.json_io import LARGEST_JSON, read_json
 from artifixer.scenes.scene import Scene, Split
 
 #: A reconstruction from one photo has no depth.
-FEWEST_TRAINING_VIEWS = 2
+MIN_TRAINING_VIEWS = 2
 
 #: One of the two groups of cameras, in the order of selection.
 Order = tuple[int, ...]
@@ -189,11 +189,11 @@ def _half_covisibility(scene: Scene, name: str, label: str, count: int, *, half:
 def _first_of_group(
     scene: Scene, name: str, label: str, count: int, chosen: Order, other: Order
 ) -> Split:
-    if not FEWEST_TRAINING_VIEWS <= count <= len(chosen):
+    if not MIN_TRAINING_VIEWS <= count <= len(chosen):
         raise InputError(
             f"{label}: {scene.name} has {len(scene.photos)} photos, {len(chosen)} of them in the "
             "group to choose from; "
-            f"expected {FEWEST_TRAINING_VIEWS} to {len(chosen)} training views"
+            f"expected {MIN_TRAINING_VIEWS} to {len(chosen)} training views"
         )
     names = [photo.name for photo in scene.photos]
     train = tuple(names[position] for position in chosen[:count])
@@ -236,10 +236,10 @@ def _similar(name: str, scene: Scene) -> str:
 
 
 def _checked(split: Split, label: str) -> Split:
-    if len(split.train) < FEWEST_TRAINING_VIEWS:
+    if len(split.train) < MIN_TRAINING_VIEWS:
         raise InputError(
             f"{label}: leaves {len(split.train)} photos to train on; expected at least "
-            f"{FEWEST_TRAINING_VIEWS}"
+            f"{MIN_TRAINING_VIEWS}"
         )
     return split
 

@@ -30,8 +30,8 @@ from artifixer.runtime.media import read_video, write_png
 from artifixer.runtime.stopping import stop_at_once
 from artifixer.scenes import panoramas, photos
 from artifixer.scenes.panoramas import PanoramaConfig
-from artifixer.scenes.photos import SfmConfig
 from artifixer.scenes.scene import Scene
+from artifixer.scenes.sfm import SfmConfig
 
 #: File endings taken for videos, lower case.
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
@@ -60,7 +60,7 @@ class VideoConfig:
 
 
 def is_video(path: Path) -> bool:
-    """Whether ``path`` is a file that is called like a video."""
+    """Whether ``path`` is a file with a video's ending."""
     return (
         path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and is_regular(path)
     )
@@ -76,7 +76,7 @@ def load(
     path: Path,
     work_folder: Path | None = None,
     config: VideoConfig = VideoConfig(),
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
     faces: int | None = None,
 ) -> Scene:
     """The scene of a video file; photos are called ``images/00042.png``.
@@ -84,14 +84,14 @@ def load(
     faces: perspective views of each equirectangular frame; None for the default where the video is
     recognised as one of all directions. work_folder: keeps frames and poses for the next time; None
     keeps the frames in memory.
-    say: gets one line per step.
+    log: gets one line per step.
     Raises InputError for videos that cannot be read to their end, of fewer than two frames, and
     when structure from motion fails.
     """
     if work_folder is not None:
-        return _scene(path, work_folder, config, say, faces)
+        return _scene(path, work_folder, config, log, faces)
     with tempfile.TemporaryDirectory() as temporary:
-        scene = _scene(path, Path(temporary), config, say, faces)
+        scene = _scene(path, Path(temporary), config, log, faces)
         return scene.with_photos([photo.in_memory() for photo in scene.photos], scene.cameras)
 
 
@@ -118,12 +118,12 @@ def _scene(
     path: Path,
     work_folder: Path,
     config: VideoConfig,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     faces: int | None,
 ) -> Scene:
     stage = work_folder / f"video-{fingerprint(config, path)[:16]}"
     try:
-        return _staged_scene(path, stage, config, say, faces)
+        return _staged_scene(path, stage, config, log, faces)
     except InputError as error:  # of files that the user does not know of
         text = str(error)
         for inner in (stage / "images", stage):
@@ -135,26 +135,26 @@ def _staged_scene(
     path: Path,
     stage: Path,
     config: VideoConfig,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     faces: int | None,
 ) -> Scene:
     folder = stage / "images"
     if not folder.is_dir():
         with stop_at_once():
-            _keep_frames(path, stage, folder, config, say)
+            _keep_frames(path, stage, folder, config, log)
     if faces is not None or panoramas.find_panoramas(stage) is not None:
         panorama = PanoramaConfig() if faces is None else PanoramaConfig(faces=faces)
-        scene = panoramas.load(stage, folder, stage, panorama, say)
+        scene = panoramas.load(stage, folder, stage, panorama, log)
     else:
-        scene = photos.load(stage, folder, stage, config.sfm, say)
+        scene = photos.load(stage, folder, stage, config.sfm, log)
     return replace(scene, name=path.stem, format="video")
 
 
 def _keep_frames(
-    path: Path, stage: Path, folder: Path, config: VideoConfig, say: Callable[[str], None]
+    path: Path, stage: Path, folder: Path, config: VideoConfig, log: Callable[[str], None]
 ) -> None:
     """Writes the chosen frames into ``folder``, which exists only when they are all there."""
-    say(f"video: looking for sharp frames in {path.name}")
+    log(f"video: looking for sharp frames in {path.name}")
     frames, side = config.frames, config.longest_side
     sharpness: list[float] = []
     for frame in read_video(path):
@@ -164,7 +164,7 @@ def _keep_frames(
     if len(sharpness) < 2:
         raise InputError(f"{path}: the video has {len(sharpness)} frames; expected at least 2")
     chosen = set(sharp_frames(sharpness, frames))
-    say(f"video: keeping {len(chosen)} of {len(sharpness)} frames")
+    log(f"video: keeping {len(chosen)} of {len(sharpness)} frames")
     stage.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=stage) as scratch:
         unfinished = Path(scratch) / "images"

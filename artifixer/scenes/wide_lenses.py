@@ -15,7 +15,7 @@ from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.scene import Scene
 
-#: Lenses are calibrated, and image circles drawn into their photos, within a few degrees.
+#: 180 degrees, and a few more for errors of calibration.
 WIDEST_FIELD_OF_VIEW = math.radians(190)
 
 

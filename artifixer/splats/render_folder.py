@@ -13,6 +13,7 @@ too.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,30 +29,22 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.media import image_size, read_image, write_png
 from artifixer.runtime.npy import read_npy, write_npy
+from artifixer.scenes.scene import Photo
+from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
 
 
 @dataclass(frozen=True)
-class Reference:
-    """A photo of the same place: its camera and name, and the file."""
-
-    frame: CameraFrame
-    file: Path
-
-    def photo(self) -> UInt8[np.ndarray, "height width 3"]:
-        """The pixels; raises ``InputError`` when the file is unreadable."""
-        return read_image(self.file)
-
-
-@dataclass(frozen=True)
 class RenderFolder:
-    """A render folder on disk; images are read when asked for. ``frames``: cameras in path
-    order.
-    """
+    """A render folder on disk; images are read when asked for."""
 
     path: Path
+
     frames: tuple[CameraFrame, ...]
-    references: tuple[Reference, ...]
+    """Cameras in the order of the path."""
+
+    references: tuple[View, ...]
+    """Reference views. A photo without a name has that of its file."""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -117,23 +110,32 @@ def read_render_folder(folder: Path, origin: Origin | None = None) -> RenderFold
                     f"{frame.camera.width}x{frame.camera.height} as its camera in cameras.json says"
                 )
                 raise InputError(f"{path}: {width}x{height} pixels; expected {expected}")
-    references = tuple(
-        Reference(frame, folder / file)
-        for frame, file in read_references(folder / "cameras.json", origin)
+    references = []
+    for frame, file in read_references(folder / "cameras.json", origin):
+        path = folder / file
+        if not path.is_file():
+            raise InputError(f"{path}: does not exist; cameras.json lists it as a reference photo")
+        references.append(stored_view(frame, path))
+    return RenderFolder(folder, tuple(frames), tuple(references))
+
+
+def stored_view(frame: CameraFrame, path: Path) -> View:
+    """A reference view whose photo is in a file, of the size that its camera says."""
+    photo = Photo(
+        frame.photo or path.name,
+        frame.camera.width,
+        frame.camera.height,
+        functools.partial(read_image, path),
+        path,
     )
-    for reference in references:
-        if not reference.file.is_file():
-            raise InputError(
-                f"{reference.file}: does not exist; cameras.json lists it as a reference photo"
-            )
-    return RenderFolder(folder, tuple(frames), references)
+    return View(frame.camera, photo)
 
 
 def write_render_folder(
     folder: Path,
     renders: Sequence[Renders],
     frames: Sequence[CameraFrame],
-    references: Sequence[tuple[CameraFrame, UInt8[np.ndarray, "height width 3"]]] = (),
+    references: Sequence[View] = (),
     origin: Origin = WORLD,
 ) -> None:
     """Write single-view renders with their cameras; ``cameras.json`` comes last, so a folder that
@@ -163,7 +165,7 @@ def write_frame(folder: Path, index: int, renders: Renders) -> None:
 def finish_render_folder(
     folder: Path,
     frames: Sequence[CameraFrame],
-    references: Sequence[tuple[CameraFrame, UInt8[np.ndarray, "height width 3"]]] = (),
+    references: Sequence[View] = (),
     origin: Origin = WORLD,
 ) -> None:
     """Write the references and ``cameras.json`` after all frames. ``origin``: what the cameras are
@@ -172,10 +174,10 @@ def finish_render_folder(
     listed = []
     if references:
         (folder / "references").mkdir(parents=True, exist_ok=True)
-    for index, (frame, photo) in enumerate(references):
+    for index, view in enumerate(references):
         file = f"references/{index:05d}.png"
-        write_png(folder / file, photo)
-        listed.append((frame, file))
+        write_png(folder / file, view.photo.read())
+        listed.append((view.frame, file))
     write_cameras(folder / "cameras.json", frames, listed, origin)
 
 

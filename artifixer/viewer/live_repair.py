@@ -21,8 +21,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from artifixer.enhance.sources import ReferencePhoto, read_references
+from artifixer.enhance.sources import read_references
 from artifixer.geometry.cameras import Cameras
+from artifixer.scenes.view import View
 from artifixer.splats.render import render
 from artifixer.splats.splats import Splats
 from artifixer.video.conditions import RolloutContext
@@ -84,9 +85,7 @@ class Generator:
     camera_scale: world units to the model's units (``scenes/scale.py``).
     """
 
-    def __init__(
-        self, model: Model, references: Sequence[ReferencePhoto], camera_scale: float
-    ) -> None:
+    def __init__(self, model: Model, references: Sequence[View], camera_scale: float) -> None:
         self.model, self._references, self.camera_scale = model, tuple(references), camera_scale
         self._encoded: dict[tuple[int, int, int], tuple[Tensor, Cameras] | None] = {}
 

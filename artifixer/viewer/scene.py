@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from artifixer.enhance.sources import ReferencePhoto
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import WORLD, Origin
+from artifixer.scenes.view import View
 from artifixer.splats.splats import Splats
 
 Picture = UInt8[np.ndarray, "height width 3"]
@@ -26,7 +26,7 @@ class ViewedScene:
 
     name: of the folder or file. splats: title -> Gaussians, the best last; may be empty while a job
     has only begun. frames: captured cameras. photos: name of a photo -> reads it; of those that are
-    at hand. points, point_colors: sparse points, uint8 colours. references: photos that the video
+    at hand. points, point_colors: sparse points, uint8 colours. references: views that the video
     model attends to. camera_scale: world units to the model's units, with its source. distance: of
     what the cameras look at, world units. up: unit vector. pictures: what a job has made last, by
     title. curves: numbers of a job by name, as (step, value). notes: lines for the reader. origin:
@@ -39,7 +39,7 @@ class ViewedScene:
     photos: Mapping[str, Callable[[], Picture]] = field(default_factory=dict)
     points: Float[Tensor, "points 3"] | None = None
     point_colors: UInt8[Tensor, "points 3"] | None = None
-    references: tuple[ReferencePhoto, ...] = ()
+    references: tuple[View, ...] = ()
     camera_scale: float = 1.0
     camera_scale_source: str = ""
     distance: float = 1.0

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance, sampled_depths
-from artifixer.enhance.sources import ReferencePhoto, RendersInMemory
+from artifixer.enhance.sources import RendersInMemory
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
+from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
 from artifixer.splats.render_folder import read_render_folder, write_render_folder
 from artifixer.video.checkpoints.ours import save_model
@@ -65,17 +66,17 @@ def first_views(renders: Renders, count: int) -> Renders:
     return Renders(renders.rgb[:count], renders.opacity[:count], renders.depth[:count])
 
 
-def made_references(count: int, value: int = 90) -> list[ReferencePhoto]:
+def made_references(count: int, value: int = 90) -> list[View]:
     photo = np.full((HEIGHT, WIDTH, 3), value, np.uint8)
     photo[::2] += 80
-    return [ReferencePhoto(made_cameras(count)[index], photo + index) for index in range(count)]
+    return [View.of_pixels(made_cameras(count)[index], photo + index) for index in range(count)]
 
 
 def frames_of(
     model: Model,
     renders: object,
     cameras: Cameras,
-    references: list[ReferencePhoto] | None = None,
+    references: list[View] | None = None,
     report: EnhanceReport | None = None,
     **config: object,
 ) -> np.ndarray:

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from artifixer.enhance.sources import (
-    ReferencePhoto,
     RendersInMemory,
     alike_cameras,
     checked_source,
@@ -20,6 +19,7 @@ from artifixer.enhance.sources import (
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
+from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
 from artifixer.splats.render_folder import read_render_folder, write_render_folder
 
@@ -100,14 +100,14 @@ def test_cameras_must_be_finite(field: str):
         checked_source(some_renders(3), cameras)
     photo = np.zeros((14, 20, 3), dtype=np.uint8)
     with pytest.raises(InputError, match="reference camera 1: not finite"):
-        read_references([ReferencePhoto(cameras[i], photo) for i in range(3)], 20, 14, (16, 16))
+        read_references([View.of_pixels(cameras[i], photo) for i in range(3)], 20, 14, (16, 16))
 
 
 def test_references_of_any_size_come_to_the_model_s_size_with_their_cameras():
     cameras = some_cameras(1, width=40, height=40)
     photo = np.full((40, 40, 3), 51, dtype=np.uint8)
     loaded = read_references(
-        [ReferencePhoto(cameras, photo), ReferencePhoto(some_cameras(1), photo[:14, :20])],
+        [View.of_pixels(cameras, photo), View.of_pixels(some_cameras(1), photo[:14, :20])],
         20,
         14,
         (32, 16),
@@ -119,7 +119,7 @@ def test_references_of_any_size_come_to_the_model_s_size_with_their_cameras():
     assert (batch.width, batch.height) == (32, 16)
     torch.testing.assert_close(batch.Ks[0, 0, 0], cameras.Ks[0, 0, 0] * 32 / 40)
     with pytest.raises(InputError, match="reference 0: 20x14 pixels; its camera says 40x40"):
-        read_references([ReferencePhoto(cameras, photo[:14, :20])], 20, 14, (32, 16))
+        read_references([View.of_pixels(cameras, photo[:14, :20])], 20, 14, (32, 16))
     assert read_references([], 20, 14, (32, 16)) is None
 
 

@@ -13,9 +13,9 @@ import torch
 
 from artifixer.enhance import enhance as enhance_module
 from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance, teacher_config
-from artifixer.enhance.sources import ReferencePhoto
 from artifixer.pairs.pair import TrainingPair
 from artifixer.runtime.errors import InputError
+from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
 from artifixer.training.validation import ValidationConfig, generated_clip
 from artifixer.video.checkpoints.ours import save_model
@@ -187,7 +187,8 @@ def test_validation_samples_as_enhance_does(sampler: str) -> None:
     is_teacher = sampler == "teacher"
     model, renders, references = made_model(), made_renders(13, 24, 16), made_references(2)
     photos = [
-        np.ascontiguousarray(np.resize(reference.photo, (16, 24, 3))) for reference in references
+        np.ascontiguousarray(np.resize(reference.photo.read(), (16, 24, 3)))
+        for reference in references
     ]
     cameras, views = made_cameras(13, 24, 16), made_cameras(2, 24, 16)
     pair = TrainingPair(
@@ -205,7 +206,7 @@ def test_validation_samples_as_enhance_does(sampler: str) -> None:
         steps=(3,), is_causal=not is_teacher, teacher=TeacherConfig() if is_teacher else None
     )
     clip = generated_clip(model, pair, 3, config)
-    seen = [ReferencePhoto(views[index], photo) for index, photo in enumerate(photos)]
+    seen = [View.of_pixels(views[index], photo) for index, photo in enumerate(photos)]
     expected = frames_of(model, renders, cameras, seen, sampler=sampler, steps=3, camera_scale=0.5)
     assert np.array_equal(clip.frames.numpy(), expected)
     assert clip.blocks[0].calls == 3 and len(clip.blocks) == (1 if is_teacher else 2)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from artifixer.evaluation.protocols import data, dl3dv_scenes
+from artifixer.evaluation.benchmarks.lists import data, dl3dv_scenes
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.scene import Scene
 

@@ -183,7 +183,9 @@ def test_numbers_that_fit_two_namings_ask(tmp_path: Path) -> None:
     photos = tuple(f"images/{number}.png" for number in (2, 1, 0))
     for number in range(3):
         save(tmp_path / f"{number}.png", shade(number))
-    with pytest.raises(InputError, match="fit the numberings name, index, rank; give --naming"):
+    with pytest.raises(
+        InputError, match=r"fit several numberings \(name, index, rank\); give --naming"
+    ):
         find_frames("m", tmp_path, "room", photos, photos)
     source = find_frames("m", tmp_path, "room", photos, photos, "index")
     assert int(source.prediction("images/2.png")[0, 0, 0]) == 0
@@ -226,7 +228,7 @@ def test_frames_of_another_split_are_refused(tmp_path: Path) -> None:
 def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         found(tmp_path / "nothing")
-    with pytest.raises(InputError, match="holds no pictures"):
+    with pytest.raises(InputError, match="holds no images"):
         found(tmp_path)
     save(tmp_path / "a1.png", shade(1))
     save(tmp_path / "b1.png", shade(1))

@@ -9,20 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from artifixer.evaluation.protocols import (
-    BenchmarkScene,
-    Options,
-    data,
-    dl3dv_scenes,
-    few_view_ids,
-    find_scenes,
-    gap_split,
-    is_training_name,
-    protocol,
-    protocols,
-    read_mask,
-    training_cluster,
-)
+from artifixer.evaluation.benchmarks.captures import gap_split
+from artifixer.evaluation.benchmarks.dl3dv import training_cluster
+from artifixer.evaluation.benchmarks.lists import data, dl3dv_scenes
+from artifixer.evaluation.benchmarks.masks import read_mask
+from artifixer.evaluation.benchmarks.mipnerf360 import few_view_ids
+from artifixer.evaluation.benchmarks.nerfbusters import is_training_name
+from artifixer.evaluation.benchmarks.scene import BenchmarkScene, Options
+from artifixer.evaluation.protocols import find_scenes, protocol, protocols
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.media import read_image
 from artifixer.scenes.formats import load_scene
@@ -155,7 +149,7 @@ def test_another_split_file_beside_the_data_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({"train_ids": list(train), "test_ids": list(heldout)}))
     opened("mipnerf360-6", tmp_path / "data", "stump", tmp_path)
     path.write_text(json.dumps({"train_ids": [0, 1, 2], "test_ids": list(heldout)}))
-    with pytest.raises(InputError, match="another split than ReconFusion's"):
+    with pytest.raises(InputError, match="differs from ReconFusion's split"):
         opened("mipnerf360-6", tmp_path / "data", "stump", tmp_path)
 
 
@@ -338,7 +332,7 @@ def test_heldout_of_a_folder_of_captures(tmp_path: Path) -> None:
 def test_captures_without_poses_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "photos" / "a.png", encoded(np.zeros((40, 40, 3), np.uint8)))
     write(tmp_path / "photos" / "b.png", encoded(np.zeros((40, 40, 3), np.uint8)))
-    with pytest.raises(InputError, match="artifixer run finds poses"):
+    with pytest.raises(InputError, match="photos without poses need artifixer run"):
         find_scenes(protocol("heldout"), tmp_path, ())
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 from artifixer.evaluation.evaluate import HeldoutView, VariantQuality, evaluate
 from artifixer.evaluation.report import MOST_BYTES, Report, ReportView, write_report
 from artifixer.runtime.media import VideoWriter, write_png
+from tests.viewer.browser import browser
 
 SIZE = (64, 96)
 
@@ -103,48 +104,25 @@ def test_fewer_views_when_pictures_are_large(
 
 
 def test_without_heldout_photos_the_report_says_so(report: Report, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     write_report(tmp_path / "report.html", replace(report, variants={}))
     assert "No photo was held out" in (tmp_path / "report.html").read_text()
 
 
 def test_a_browser_moves_the_slider_and_changes_the_view(report: Report, tmp_path: Path) -> None:
     """A real browser opens the file; the divider follows the pointer, pictures the menus."""
-    selenium = pytest.importorskip(
-        "selenium", reason="selenium drives the browser and is not installed"
-    )
-    browser_file, driver_file = (shutil.which(name) for name in ("chromium", "chromedriver"))
-    if browser_file is None or driver_file is None:
-        pytest.skip("needs chromium and chromedriver on PATH")
-    from selenium.webdriver import ActionChains, Chrome, ChromeOptions
-    from selenium.webdriver.chrome.service import Service
-    from selenium.webdriver.common.by import By
-
-    assert selenium.__version__
     write_report(tmp_path / "report.html", report)
     (tmp_path / "timing.json").write_text("{}")
-    options = ChromeOptions()
-    options.binary_location = browser_file
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--no-first-run",
-        "--disable-sync",
-    ):
-        options.add_argument(flag)
-    options.add_argument("--window-size=1000,900")
-    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
-    browser = Chrome(options=options, service=Service(driver_file))
-    try:
-        browser.get((tmp_path / "report.html").as_uri())
-        compare = browser.find_element(By.ID, "compare")
+    with browser(tmp_path, (1000, 900)) as page:
+        from selenium.webdriver import ActionChains
+        from selenium.webdriver.common.by import By
+
+        driver = page.driver
+        driver.get((tmp_path / "report.html").as_uri())
+        compare = driver.find_element(By.ID, "compare")
 
         def divider() -> float:
             return float(
-                browser.execute_script(
+                driver.execute_script(
                     "return document.querySelector('#compare .bar').offsetLeft / "
                     "arguments[0].offsetWidth",
                     compare,
@@ -152,17 +130,27 @@ def test_a_browser_moves_the_slider_and_changes_the_view(report: Report, tmp_pat
             )
 
         assert divider() == pytest.approx(0.5, abs=0.02)
-        slider = browser.find_element(By.ID, "slider")
+        slider = driver.find_element(By.ID, "slider")
         width = slider.size["width"]
-        ActionChains(browser).move_to_element(slider).click_and_hold().move_by_offset(
+        ActionChains(driver).move_to_element(slider).click_and_hold().move_by_offset(
             int(0.25 * width), 0
         ).release().perform()
         assert divider() == pytest.approx(0.75, abs=0.04)
-        before = browser.find_element(By.ID, "right-picture").get_attribute("src")
-        browser.find_elements(By.CSS_SELECTOR, "#strip button")[2].click()
-        assert browser.find_element(By.ID, "right-picture").get_attribute("src") != before
-        assert "photo <2>.jpg" in browser.find_element(By.ID, "view-title").text
-        errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+        before = driver.find_element(By.ID, "right-picture").get_attribute("src")
+        driver.find_elements(By.CSS_SELECTOR, "#strip button")[2].click()
+        assert driver.find_element(By.ID, "right-picture").get_attribute("src") != before
+        assert "photo <2>.jpg" in driver.find_element(By.ID, "view-title").text
+        errors = [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
         assert not errors
-    finally:
-        browser.quit()
+
+
+def test_a_long_note_is_not_wider_than_a_phone(report: Report, tmp_path: Path) -> None:
+    """Notes name files without a space in them."""
+    note = "fid not computed: no weights at $TORCH_HOME/hub/checkpoints/" + "inception_" * 8
+    write_report(tmp_path / "report.html", replace(report, notes=[note]))
+    (tmp_path / "timing.json").write_text("{}")
+    with browser(tmp_path, (390, 844)) as page:
+        page.driver.get((tmp_path / "report.html").as_uri())
+        assert note in page.text()
+        script = "return document.documentElement.scrollWidth <= innerWidth"
+        assert page.driver.execute_script(script)

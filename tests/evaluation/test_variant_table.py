@@ -47,7 +47,7 @@ def test_gains_are_over_the_better_render() -> None:
 
 def test_a_table_of_nothing_says_so() -> None:
     (line,) = variant_lines({"3dgut": evaluate([])})
-    assert "nothing to compare" in line
+    assert "no photos to compare" in line
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:

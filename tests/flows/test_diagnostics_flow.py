@@ -18,7 +18,8 @@ from artifixer.enhance.distill import DistillConfig
 from artifixer.enhance.enhance import EnhanceConfig
 from artifixer.evaluation.diagnostics import DIAGNOSTICS, settings_of_row
 from artifixer.pipeline.evaluate import evaluate
-from artifixer.pipeline.evaluate_scene import EvaluateConfig
+from artifixer.pipeline.evaluate_config import EvaluateConfig
+from artifixer.pipeline.evaluate_diagnostics import DiagnosticRows, find_models
 from artifixer.runtime.errors import EXIT_BAD_INPUT, InputError, Stopped
 from artifixer.runtime.media import read_image
 from artifixer.runtime.run_folder import RunFolder
@@ -158,6 +159,14 @@ def test_settings_of_rows() -> None:
     assert settings_of_row(rows["steps2"], DIRECT, "improve", 4).steps == 2
 
 
+def test_rows_of_inputs_take_the_adaptive_steps_of_the_run(models: Path) -> None:
+    """They took the model's own number instead."""
+    found = find_models(str(models / "own"), {})
+    rows = DiagnosticRows(found, "generate", "adaptive", 2, has_prompts=False)
+    row = next(row for row in DIAGNOSTICS if row.name == "no_rays")
+    assert rows.settings(row).steps == "adaptive"
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -188,5 +197,5 @@ def test_bad_input_is_one_line(
 
 
 def test_models_without_diagnostics_are_refused(models: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no meaning without --diagnostics"):
+    with pytest.raises(InputError, match="needs --diagnostics"):
         evaluate(config(models, tmp_path / "out", diagnostics=False))

@@ -20,10 +20,11 @@ from made_runs import FIT
 
 from artifixer.cli import main
 from artifixer.enhance.distill import DistillConfig
-from artifixer.evaluation.protocols import Options
+from artifixer.evaluation.benchmarks.scene import Options
 from artifixer.imaging.metrics import psnr
 from artifixer.pipeline.evaluate import evaluate
-from artifixer.pipeline.evaluate_scene import EvaluateConfig, resize_frame
+from artifixer.pipeline.evaluate_config import EvaluateConfig
+from artifixer.pipeline.evaluate_scores import resize_frame
 from artifixer.runtime.errors import (
     EXIT_BAD_INPUT,
     EXIT_DONE,
@@ -44,6 +45,7 @@ from tests.evaluation.made_benchmarks import (
     write_nerfbusters,
 )
 from tests.video.made_models import SMALL, made_model
+from tests.viewer.browser import browser
 
 QUICK = replace(FIT, iterations=12)
 
@@ -350,6 +352,20 @@ def test_results_name_no_place_of_the_machine(
                 assert str(place) not in text, f"{file} names {place}"
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_fits_desktops_and_phones(
+    evaluated: EvaluateConfig, tmp_path: Path, width: int
+) -> None:
+    with browser(tmp_path, (width, 844)) as page:
+        page.driver.get((evaluated.out / "report.html").as_uri())
+        assert page.has_text("worst and best views")
+        assert "`" not in page.text(), "Markdown in HTML"
+        script = "return document.documentElement.scrollWidth <= innerWidth"
+        assert page.driver.execute_script(script)
+        broken = "return [...document.images].filter(image => !image.naturalWidth).length"
+        assert page.driver.execute_script(broken) == 0
+
+
 # Continuing ---------------------------------------------------------------------------------------
 
 
@@ -357,7 +373,7 @@ def test_the_same_command_changes_nothing(
     evaluated: EvaluateConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = decided(evaluated.out)
-    monkeypatch.setattr("artifixer.pipeline.evaluate_scene.score_scene", None)  # nothing is scored
+    monkeypatch.setattr("artifixer.pipeline.evaluate_scores.score_scene", None)  # nothing is scored
     evaluate(evaluated)
     assert decided(evaluated.out) == before
 
@@ -438,10 +454,10 @@ def test_bad_input_is_one_line(
     assert "nothing to evaluate" in refused(
         capsys, "nerfbusters", data, "--out", out, "--variants", "none", "--scenes", "art"
     )
-    assert "the name is taken" in refused(
+    assert "the name is in use" in refused(
         capsys, "nerfbusters", data, "--out", out, *alone, f"artifixer={mine}"
     )
-    assert "--views: has no meaning for nerfbusters" in refused(
+    assert "--views: does not apply to nerfbusters" in refused(
         capsys, "nerfbusters", data, "--out", out, "--views", 3
     )
     assert "4 frames" not in str(out) and not out.exists(), "nothing is left of it"
@@ -462,6 +478,9 @@ def test_frames_of_another_size_are_refused_or_resized_on_request(
     )
     with pytest.raises(InputError, match=r"24x20 pixels, the photo .* has 48x40; --resize"):
         evaluate(small_frames)
+    with pytest.raises(InputError, match=r"24x20 pixels, the photo .* has 48x40; --resize"):
+        evaluate(replace(small_frames, out=tmp_path / "other", variants=("artifixer",)))
+    assert not list((tmp_path / "other").rglob("splats")), "it is told before any heavy work"
     found = evaluate(replace(small_frames, resize="bicubic")).results
     assert found["measures"]["resized frames"] == "bicubic"
     assert "frames of another size resized (bicubic)" in found["caveats"]

@@ -22,7 +22,7 @@ from artifixer.pipeline.render_panoramas import panorama_of_splats
 from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
 from artifixer.runtime.media import read_image
 from artifixer.scenes.formats import load_scene
-from artifixer.scenes.panoramas import panorama_of
+from artifixer.scenes.panorama_faces import panorama_of
 from artifixer.splats.splats import SH_BASE, Splats
 from artifixer.video.checkpoints.ours import save_model
 from tests.flows.test_reconstruct_flow import killed

@@ -466,7 +466,7 @@ def test_splats_in_another_frame_are_refused(finished: Result, model: Path, tmp_
         ({"choice": CaptureChoice("nowhere", views=3)}, "nowhere: does not exist"),
         (
             {"choice": CaptureChoice(CAPTURE, all_views=True), "path": "heldout"},
-            "nothing is left to enhance; give --path tour",
+            "there is nothing to enhance; give --path tour",
         ),
         ({"choice": CaptureChoice(CAPTURE, views=99)}, "--views 99"),
         ({"choice": CaptureChoice(CAPTURE, views=3, split="every_4")}, "exclude each other"),

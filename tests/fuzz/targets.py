@@ -194,7 +194,7 @@ def _make_structure_from_motion(folder: Path) -> None:
     import pycolmap
 
     from artifixer.runtime.fingerprint import fingerprint
-    from artifixer.scenes.photos import SfmConfig
+    from artifixer.scenes.sfm import SfmConfig
 
     write_colmap(folder / "capture", "SIMPLE_RADIAL", views=4)
     names = sorted(path.name for path in (folder / "capture" / "images").iterdir())
@@ -229,7 +229,7 @@ def _make_train_list(folder: Path) -> None:
 
 def _read_train_list(folder: Path) -> object:
     from artifixer.scenes.formats import load_scene
-    from artifixer.scenes.photo_files import resize_scene
+    from artifixer.scenes.resize_scene import resize_scene
     from artifixer.scenes.splits import read_train_list
 
     scene = load_scene(folder)
@@ -418,6 +418,7 @@ def _read_masked(folder: Path) -> object:
 
 def _make_renders(folder: Path) -> None:
     from artifixer.geometry.camera_file import CameraFrame
+    from artifixer.scenes.view import View
     from artifixer.splats.render import render
     from artifixer.splats.render_folder import write_render_folder
 
@@ -425,7 +426,8 @@ def _make_renders(folder: Path) -> None:
     frames = [CameraFrame(cameras[i], f"{i}.png") for i in range(2)]
     with torch.no_grad():
         renders = [render(_splats(), cameras[i]) for i in range(2)]
-    write_render_folder(folder, renders, frames, [(frames[0], noise(WIDTH, HEIGHT))])
+    reference = View.of_pixels(frames[0].camera, noise(WIDTH, HEIGHT), "0.png")
+    write_render_folder(folder, renders, frames, [reference])
 
 
 def _read_renders(folder: Path) -> object:
@@ -435,7 +437,7 @@ def _read_renders(folder: Path) -> object:
 
     found = read_render_folder(folder)
     for reference in found.references:
-        _try(reference.photo)
+        _try(reference.photo.read)
     cameras = alike_cameras(found.frames, str(folder))
     source = checked_source(found, cameras)
     _try(sampled_depths, found, cameras)
@@ -889,8 +891,10 @@ def _make_benchmarks(folder: Path) -> None:
 
 
 def _read_benchmarks(folder: Path) -> object:
+    from artifixer.evaluation.benchmarks.masks import read_mask
+    from artifixer.evaluation.benchmarks.scene import Options
     from artifixer.evaluation.frames import find_frames
-    from artifixer.evaluation.protocols import Options, protocol, read_mask
+    from artifixer.evaluation.protocols import protocol
 
     options = Options(masks=folder / "masks", train_ids=folder / "ids")
     data, work = folder / "data", folder / "work"
@@ -912,18 +916,22 @@ def _difix_scene() -> str:
 
 def _make_scores(folder: Path) -> None:
     from artifixer.evaluation.profiles import Networks
-    from artifixer.evaluation.scores import View, score_scene, write_scores
+    from artifixer.evaluation.score_files import write_scores
+    from artifixer.evaluation.scores import BenchmarkView, score_scene
 
     pixels = noise(WIDTH, HEIGHT)
     scores = score_scene(
-        [View("a.png", pixels, pixels[::-1].copy(), "b.png", "a.png")], ["genfusion"], Networks()
+        [BenchmarkView("a.png", pixels, pixels[::-1].copy(), "b.png", "a.png")],
+        ["genfusion"],
+        Networks(),
     )
     scores = replace(scores, features={"kd_ours": np.ones((2, 3), np.float32)})
     write_scores(folder / "scores.json", scores)
 
 
 def _read_scores(folder: Path) -> object:
-    from artifixer.evaluation.scores import read_scores, summarise
+    from artifixer.evaluation.score_files import read_scores
+    from artifixer.evaluation.summary import summarise
 
     return summarise({"scene": read_scores(folder / "scores.json")}, {})
 

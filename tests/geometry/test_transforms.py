@@ -13,8 +13,8 @@ from artifixer.geometry.transforms import (
     matrix_to_quaternion,
     quaternion_to_matrix,
     rotation_angle,
-    similarity_fit,
 )
+from tests.geometry.similarity import similarity_fit
 
 
 def rotations(count: int) -> torch.Tensor:

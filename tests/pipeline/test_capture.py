@@ -10,7 +10,7 @@ import pytest
 
 from artifixer.pipeline.capture import CaptureChoice, check_output, identify, load_capture
 from artifixer.runtime.errors import InputError
-from artifixer.scenes.photo_files import resize_scene
+from artifixer.scenes.resize_scene import resize_scene
 from tests.scenes.capture_files import transforms_content, write_photo, write_transforms
 
 PROCEDURAL = "procedural:7:frames=9,width=48,height=36,points_per_photo=40"

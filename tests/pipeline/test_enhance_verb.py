@@ -21,6 +21,7 @@ from artifixer.pipeline import enhance as job_module
 from artifixer.pipeline.enhance import EnhanceJob, chosen_references, enhance_renders
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.media import read_image, read_video, write_png
+from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
 from artifixer.splats.render_folder import read_render_folder, write_render_folder
 from artifixer.video import memory_estimate
@@ -48,7 +49,10 @@ def write_renders(folder: Path, frames: int = FRAMES, references: int = 3) -> Pa
         for _ in range(frames)
     ]
     photos = [
-        (cameras[index], np.full((14, 20, 3), 60 * index, np.uint8)) for index in range(references)
+        View.of_pixels(
+            cameras[index].camera, np.full((14, 20, 3), 60 * index, np.uint8), cameras[index].photo
+        )
+        for index in range(references)
     ]
     write_render_folder(folder, renders, cameras, photos)
     return folder
@@ -148,12 +152,12 @@ def test_other_renders_references_or_weights_are_another_run(
 
 def test_references_are_spread_over_the_names(inputs: tuple[Path, Path]) -> None:
     folder = read_render_folder(inputs[0])
-    assert [reference.frame.photo for reference in chosen_references(folder, 9)] == [
+    assert [view.photo.name for view in chosen_references(folder, 9)] == [
         "photo_7.png",
         "photo_8.png",
         "photo_9.png",
     ]
-    assert [reference.frame.photo for reference in chosen_references(folder, 2)] == [
+    assert [view.photo.name for view in chosen_references(folder, 2)] == [
         "photo_7.png",
         "photo_8.png",
     ]

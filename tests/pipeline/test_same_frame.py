@@ -23,7 +23,17 @@ def capture() -> LoadedCapture:
 
 
 @pytest.fixture(scope="module")
+def room() -> LoadedCapture:
+    """Cameras that turn in the middle of a room: near them little changes with its size."""
+    return load_capture(CaptureChoice("procedural:3", size="96"), None)
+
+
+@pytest.fixture(scope="module")
 def splats(capture: LoadedCapture) -> Splats:
+    return _blobs(capture)
+
+
+def _blobs(capture: LoadedCapture) -> Splats:
     """Not fitted at all: blobs at the capture's points, as poor as splats can be."""
     points = capture.scene.points
     assert points is not None
@@ -51,6 +61,24 @@ def test_another_scale_is_refused(capture, splats, factor):
     """A scene of half the size was taken at 14.6 dB."""
     with pytest.raises(InputError, match=r"^--from-splats a\.ply: .*not in the same frame"):
         check_same_frame(_moved(splats, factor), capture, "--from-splats a.ply", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [
+        (0.9, "not in the same (frame or )?scale"),
+        (1.25, r"not in the same scale: scaled by 0\.8 about .* more like the photos"),
+    ],
+)
+def test_a_slightly_different_size_is_refused(room, factor, message):
+    """A room of 1.25 times the size was taken at 16.7 dB."""
+    splats = _blobs(room)
+    check_same_frame(splats, room, "a.ply", "cpu")
+    centre = torch.cat([room.scene.cameras[i].centers for i in room.training]).mean(dim=0)
+    means = (splats.means - centre) * factor + centre
+    scaled = replace(splats, means=means, log_scales=splats.log_scales + math.log(factor))
+    with pytest.raises(InputError, match=message):
+        check_same_frame(scaled, room, "a.ply", "cpu")
 
 
 def test_another_place_is_refused(capture, splats):

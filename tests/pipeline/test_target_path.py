@@ -120,7 +120,7 @@ def test_targets_that_are_the_training_views_leave_nothing_to_enhance(
             Path(path), [CameraFrame(capture.scene.cameras[0], capture.scene.photos[0].name)]
         )
     with pytest.raises(
-        InputError, match=r"nothing is left to enhance; give --path tour, spline, orbit"
+        InputError, match=r"there is nothing to enhance; give --path tour, spline, orbit"
     ):
         target_frames(capture, path)
 

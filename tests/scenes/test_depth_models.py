@@ -30,7 +30,7 @@ from artifixer.scenes.scale import (
     ScaleKind,
     camera_scale,
     check_scale_options,
-    median_depth_scale,
+    observed_depths,
     point_depths,
     scale_depth_model,
 )
@@ -47,7 +47,7 @@ def scene() -> Scene:
 def test_the_median_depth_is_that_of_the_sparse_points(scene: Scene) -> None:
     scale = camera_scale("median_depth", point_depths(scene, (0, 3)))
     assert (scale.value, scale.kind, scale.is_guess) == (
-        median_depth_scale(scene, (0, 3)),
+        1 / float(observed_depths(scene, (0, 3)).median()),
         "median_depth",
         False,
     )
@@ -62,7 +62,8 @@ def test_a_given_scale_is_taken_whatever_the_views_say(scene: Scene) -> None:
 def test_metres_without_a_depth_model_are_a_guess_that_says_what_to_do(scene: Scene) -> None:
     scale = camera_scale("metric", point_depths(scene, (0, 3)))
     assert scale.is_guess
-    assert scale.value == pytest.approx(METRIC_FACTOR * 3 * median_depth_scale(scene, (0, 3)))
+    depth = float(observed_depths(scene, (0, 3)).median())
+    assert scale.value == pytest.approx(METRIC_FACTOR * 3 / depth)
     assert "--depth-model" in scale.advice
 
 

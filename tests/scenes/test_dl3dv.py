@@ -135,7 +135,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(
 def test_a_bomb_of_members_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files, _ = dl3dv_files(NAME, 3)
     write_zip(tmp_path / f"{NAME}.zip", files)
-    monkeypatch.setattr(dl3dv, "MOST_MEMBERS", 3)
+    monkeypatch.setattr(dl3dv, "MAX_MEMBERS", 3)
     with pytest.raises(InputError, match="4 members"):
         open_scene(tmp_path / f"{NAME}.zip", NAME)
 

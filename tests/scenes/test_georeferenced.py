@@ -310,8 +310,8 @@ def test_text_point_clouds_keep_the_digits_that_float32_lacks(tmp_path):
         "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float32 y\n"
         "property float z\nend_header\n500123.456 5400321.123 312.77\n"
     )
-    xyz, _ = read_points(tmp_path / "far.ply", (500_120.0, 5_400_320.0, 310.0))
-    torch.testing.assert_close(xyz, torch.tensor([[3.456, 1.123, 2.77]]), atol=1e-6, rtol=0)
+    cloud = read_points(tmp_path / "far.ply", (500_120.0, 5_400_320.0, 310.0))
+    torch.testing.assert_close(cloud.xyz, torch.tensor([[3.456, 1.123, 2.77]]), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("form", ["cameras.json", "transforms.json"])

@@ -15,7 +15,8 @@ from artifixer.pipeline.inspect_capture import inspect_capture
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.mask_files import MaskFiles, read_mask
-from artifixer.scenes.photo_files import open_photo, resize_scene
+from artifixer.scenes.photo_files import open_photo
+from artifixer.scenes.resize_scene import resize_scene
 
 
 def _mask(path: Path, seen: np.ndarray) -> Path:

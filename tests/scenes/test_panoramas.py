@@ -12,22 +12,18 @@ import pytest
 import torch
 
 from artifixer.geometry.panorama import FACE_RIGS
-from artifixer.geometry.transforms import rotation_angle, similarity_fit
+from artifixer.geometry.transforms import rotation_angle
 from artifixer.imaging.metrics import psnr
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.media import VideoWriter, read_image, write_png
-from artifixer.scenes import panoramas, video_file
+from artifixer.scenes import video_file
 from artifixer.scenes.formats import find_format, load_scene
-from artifixer.scenes.panoramas import (
-    PanoramaConfig,
-    find_masks,
-    find_panoramas,
-    is_panorama,
-    panorama_of,
-)
+from artifixer.scenes.panorama_faces import panorama_of
+from artifixer.scenes.panoramas import find_panoramas
 from artifixer.scenes.scene import Scene
 from artifixer.scenes.splits import choose_split
 from artifixer.scenes.wide_lenses import field_of_view
+from tests.geometry.similarity import similarity_fit
 from tests.scenes.made_panoramas import photograph, room, write_capture
 
 #: Panoramas of the capture without poses; small, and enough for structure from motion.
@@ -123,36 +119,6 @@ def test_what_is_wrong_is_said_in_one_line(
 # Recognised ---------------------------------------------------------------------------------------
 
 
-def test_panoramas_are_recognised_by_their_borders_and_poles(
-    capture: tuple[Path, torch.Tensor], tmp_path: Path
-) -> None:
-    folder, _ = capture
-    assert find_panoramas(folder) == folder / "images"
-    assert find_format(folder)[0].name == "panoramas"
-    panorama = read_image(folder / "images" / "000.png")
-    # 2:1, but a part: an ordinary wide picture
-    write_png(tmp_path / "cut.png", panorama[80:240, :320])
-    write_png(tmp_path / "shorter.png", panorama[:, :600])
-    write_png(tmp_path / "turned.png", np.roll(panorama, 200, axis=1))
-    assert not is_panorama(tmp_path / "cut.png")
-    assert not is_panorama(tmp_path / "shorter.png")
-    assert is_panorama(tmp_path / "turned.png")
-
-
-def test_a_photo_that_says_it_is_a_panorama_is_one(tmp_path: Path) -> None:
-    from PIL import Image
-
-    noise = np.random.default_rng(1).integers(0, 255, (50, 100, 3), dtype=np.uint8)
-    note = (
-        b'<x:xmpmeta xmlns:x="adobe:ns:meta/">'
-        b"<GPano:ProjectionType>equirectangular</GPano:ProjectionType></x:xmpmeta>"
-    )
-    Image.fromarray(noise).save(tmp_path / "plain.jpg")
-    Image.fromarray(noise).save(tmp_path / "noted.jpg", xmp=note)
-    assert not is_panorama(tmp_path / "plain.jpg")
-    assert is_panorama(tmp_path / "noted.jpg")
-
-
 def test_photos_among_panoramas_leave_it_a_folder_of_photos(
     capture: tuple[Path, torch.Tensor], tmp_path: Path
 ) -> None:
@@ -201,7 +167,7 @@ def test_poses_are_found_once(
     found: tuple[Scene, Path], capture: tuple[Path, torch.Tensor]
 ) -> None:
     said: list[str] = []
-    again = load_scene(capture[0], work_folder=found[1], faces=6, say=said.append)
+    again = load_scene(capture[0], work_folder=found[1], faces=6, log=said.append)
     assert said == []
     assert all(
         torch.equal(a.viewmats, b.viewmats)
@@ -233,40 +199,6 @@ def test_a_video_of_panoramas_is_read_like_photos(
     assert {photo.name.rpartition("/")[2] for photo in scene.photos} == {
         f"face_{face}.png" for face in range(6)
     }
-
-
-def test_masks_of_the_operator(capture: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
-    """One mask for all panoramas hides what stands below the camera: that face goes, and its
-    neighbours get masks of their own.
-    """
-    for index in range(2):
-        write_png(
-            tmp_path / "images" / f"{index:03d}.png",
-            read_image(capture[0] / "images" / f"{index:03d}.png"),
-        )
-    mask = np.full((160, 320), 255, np.uint8)
-    mask[105:] = 0  # from 28 degrees below the horizon down: all of the face below
-    write_png(tmp_path / "mask.png", mask)
-    write_png(tmp_path / "masks" / "001.png", np.full((160, 320), 255, np.uint8))
-    masks = find_masks(tmp_path, tmp_path / "images", ["000.png", "001.png"])
-    assert masks == {"000.png": tmp_path / "mask.png", "001.png": tmp_path / "masks" / "001.png"}
-    stage = tmp_path / "stage"
-    panoramas._write_faces(
-        tmp_path / "images", ["000.png", "001.png"], masks, stage, PanoramaConfig(faces=6)
-    )
-    assert {path.name for path in (stage / "images" / "000.png").iterdir()} == {
-        f"face_{face}.png" for face in range(5)
-    }
-    assert len(list((stage / "images" / "001.png").iterdir())) == 6
-    forward = read_image(stage / "masks" / "000.png" / "face_0.png")[..., 0]
-    column = forward[:, len(forward) // 2]
-    # the first masked row of the middle column: tan(28.1 degrees) below the middle
-    row = int(np.argmin(column))
-    expected = (np.tan((105 / 160 - 0.5) * np.pi) / np.tan(np.radians(50)) + 1) / 2 * len(forward)
-    assert abs(row - expected) <= 2
-    links = panoramas._link(stage, ["000.png", "001.png"], 6)
-    assert len(links) == 11
-    assert (stage / "photo_masks" / "face_0" / "000000.png.png").is_file()
 
 
 # Fisheye ------------------------------------------------------------------------------------------

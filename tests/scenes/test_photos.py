@@ -14,12 +14,13 @@ import torch
 from capture_files import noise
 from PIL import Image
 
-from artifixer.geometry.transforms import rotation_angle, similarity_fit
+from artifixer.geometry.transforms import rotation_angle
 from artifixer.runtime.errors import InputError
 from artifixer.scenes import photos, procedural
 from artifixer.scenes.formats import load_scene
-from artifixer.scenes.photos import SfmConfig
 from artifixer.scenes.scene import Scene
+from artifixer.scenes.sfm import SfmConfig
+from tests.geometry.similarity import similarity_fit
 
 #: Found poses against true ones after a similarity fit: degrees, and share of the largest distance
 #: from the cameras' mean.
@@ -198,20 +199,6 @@ def test_photos_lie_in_images_or_in_the_folder_itself(tmp_path: Path) -> None:
     (tmp_path / "e.tif").touch()
     assert photos.find_photos(tmp_path) == tmp_path
     assert photos.photo_names(tmp_path) == ["a.png", "e.tif"]
-
-
-def test_few_photos_are_all_matched_and_many_with_their_neighbours() -> None:
-    config = SfmConfig(exhaustive_photos=20, neighbours=3)
-    assert len(photos.photo_pairs(20, config)) == 190
-    pairs = photos.photo_pairs(400, config)
-    assert pairs == sorted(set(pairs))
-    assert all(0 <= first < second < 400 for first, second in pairs)
-    assert {
-        (first, first + distance)
-        for distance in (1, 2, 3, 16, 256)
-        for first in range(400 - distance)
-    } <= set(pairs)
-    assert len(pairs) < 400 * 10
 
 
 def test_photos_of_one_size_and_focal_length_share_a_camera(tmp_path: Path) -> None:

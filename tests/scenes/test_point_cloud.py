@@ -45,13 +45,15 @@ def test_text_and_both_byte_orders(tmp_path: Path, text: bool, byte_order: str, 
         text=text,
         byte_order=byte_order,
     )
-    xyz, rgb = read_points(path)
+    cloud = read_points(path)
+    xyz, rgb = cloud.xyz, cloud.rgb
     assert xyz.dtype == torch.float32 and xyz.tolist() == [[1, 2, 3], [-4.5, 5, 6]]
     assert rgb.dtype == torch.uint8 and rgb.tolist() == [[10, 20, 30], [0, 255, 60]]
 
 
 def test_points_without_colours_are_grey(tmp_path: Path) -> None:
-    assert read_points(write_ply(tmp_path / "a.ply", XYZ, [(1, 2, 3)]))[1].tolist() == [[GREY] * 3]
+    cloud = read_points(write_ply(tmp_path / "a.ply", XYZ, [(1, 2, 3)]))
+    assert cloud.rgb.tolist() == [[GREY] * 3]
 
 
 @pytest.mark.parametrize(
@@ -80,19 +82,39 @@ def test_colours_of_every_type_are_read_at_their_scale(
     """Float colours of ``ply_file_path`` came out black."""
     fields = [*XYZ, *((name, kind) for name in names.split())]
     path = write_ply(tmp_path / "a.ply", fields, [(1, 2, 3, *values)], text=text)
-    assert tuple(read_points(path)[1][0].tolist()) == expected
+    assert tuple(read_points(path).rgb[0].tolist()) == expected
 
 
 def test_splats_are_points_of_their_base_colours(tmp_path: Path) -> None:
     base = [(name, "f4") for name in ("f_dc_0", "f_dc_1", "f_dc_2")]
     path = write_ply(tmp_path / "a.ply", XYZ + base, [(1, 2, 3, 0.0, 1.0, -9.0)])
     constant = 0.5 / math.sqrt(math.pi)
-    assert read_points(path)[1][0].tolist() == [128, round(255 * (0.5 + constant)), 0]
+    assert read_points(path).rgb[0].tolist() == [128, round(255 * (0.5 + constant)), 0]
 
 
 def test_no_points(tmp_path: Path) -> None:
-    xyz, rgb = read_points(write_ply(tmp_path / "a.ply", XYZ + RGB, []))
-    assert xyz.shape == rgb.shape == (0, 3)
+    cloud = read_points(write_ply(tmp_path / "a.ply", XYZ + RGB, []))
+    assert cloud.xyz.shape == cloud.rgb.shape == (0, 3) and not cloud.notes
+
+
+@pytest.mark.parametrize("text", [True, False])
+@pytest.mark.parametrize(
+    ("fields", "bad", "what"),
+    [
+        (XYZ + RGB, (math.nan, 2, 3, 1, 2, 3), "positions"),
+        (XYZ + RGB, (1, -math.inf, 3, 1, 2, 3), "positions"),
+        (XYZ + RGB, (1, 2, 1e13, 1, 2, 3), "positions"),
+        ([*XYZ, *((n, "f4") for n, _ in RGB)], (1, 2, 3, math.nan, 0, 0), "positions or colours"),
+    ],
+)
+def test_a_broken_point_is_left_out_and_counted(tmp_path, fields, bad, what, text):
+    """One NaN point refused the whole capture."""
+    path = write_ply(tmp_path / "a.ply", fields, [ROWS[0], bad, ROWS[1]], text=text)
+    cloud = read_points(path)
+    assert cloud.xyz.tolist() == [[1, 2, 3], [-4.5, 5, 6]]
+    assert cloud.rgb.tolist() == [[10, 20, 30], [0, 255, 60]]
+    (note,) = cloud.notes
+    assert note.startswith(f"a.ply: 1 of 3 points are left out: their {what} are not numbers")
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def _changed(scene: Scene, format: str, change) -> Scene:
 @pytest.fixture(scope="module")
 def drawn() -> Scene:
     """Photo-like views of a room without points; small, as they are drawn here."""
-    from artifixer.scenes.photo_files import resize_scene
+    from artifixer.scenes.resize_scene import resize_scene
 
     scene = resize_scene(load_scene("procedural:3"), 256)
     kept = range(0, len(scene.photos), max(1, len(scene.photos) // 24))
@@ -186,6 +186,79 @@ def test_far_captures_in_another_convention_are_refused(tmp_path, captures_folde
     (problem,) = check_poses(load_scene(tmp_path))
     assert problem.is_certain
     assert "camera_to_world poses in a model of world_to_camera" in problem.text
+
+
+FAR = np.array([500_123.456, 5_400_321.123, 312.77])
+
+
+def _far_poses(captures_folder) -> dict[str, np.ndarray]:
+    """world_to_camera of fountain, a few units wide, in coordinates of a national grid."""
+    import pycolmap
+
+    model = pycolmap.Reconstruction(captures_folder / "fountain" / "sparse" / "0")
+    model.transform(pycolmap.Sim3d(1.0, pycolmap.Rotation3d(), FAR))
+    poses = {}
+    for image in model.images.values():
+        poses[image.name] = np.eye(4)
+        poses[image.name][:3] = image.cam_from_world().matrix()
+    return poses
+
+
+@pytest.mark.parametrize("is_wrong", [True, False])
+def test_far_transforms_without_points_in_another_convention_are_refused(
+    tmp_path, captures_folder, is_wrong
+):
+    """float32 cameras had lost the digits that say so: it was a doubt only."""
+    scene = load_scene(captures_folder / "fountain")
+    K, width, height = scene.cameras[0].Ks[0], scene.cameras[0].width, scene.cameras[0].height
+    frames = [
+        {
+            "file_path": f"images/{name}",
+            "transform_matrix": (V if is_wrong else np.linalg.inv(V) @ _FLIP).tolist(),
+        }
+        for name, V in _far_poses(captures_folder).items()
+    ]
+    content = {"fl_x": float(K[0, 0]), "fl_y": float(K[1, 1]), "w": width, "h": height}
+    content |= {"cx": float(K[0, 2]), "cy": float(K[1, 2]), "frames": frames}
+    (tmp_path / "transforms.json").write_text(json.dumps(content))
+    (tmp_path / "images").symlink_to(captures_folder / "fountain" / "images")
+    problems = check_poses(load_scene(tmp_path))
+    assert [problem.is_certain for problem in problems] == [True] * is_wrong
+    said = "world_to_camera poses in OpenCV axes in a file of camera_to_world"
+    assert all(said in problem.text for problem in problems)
+
+
+@pytest.mark.parametrize("is_wrong", [True, False])
+def test_far_models_without_points_in_another_convention_are_refused(
+    tmp_path, captures_folder, is_wrong
+):
+    import pycolmap
+
+    lines = []
+    for number, (name, V) in enumerate(_far_poses(captures_folder).items(), start=1):
+        pose = pycolmap.Rigid3d(V[:3])
+        x, y, z, w = (pose.inverse() if is_wrong else pose).rotation.quat.tolist()
+        translation = (np.linalg.inv(V) if is_wrong else V)[:3, 3].tolist()
+        words = [repr(value) for value in (w, x, y, z, *translation)]
+        lines += [f"{number} {' '.join(words)} 1 {name}", ""]
+    (tmp_path / "images.txt").write_text("\n".join(lines))
+    camera = load_scene(captures_folder / "fountain").cameras[0]
+    (fx, _, cx), (_, fy, cy), _ = camera.Ks[0].tolist()
+    text = f"1 PINHOLE {camera.width} {camera.height} {fx} {fy} {cx} {cy}\n"
+    (tmp_path / "cameras.txt").write_text(text)
+    (tmp_path / "images").symlink_to(captures_folder / "fountain" / "images")
+    problems = check_poses(load_scene(tmp_path))
+    assert [problem.is_certain for problem in problems] == [True] * is_wrong
+    assert all("camera_to_world poses in a model of" in problem.text for problem in problems)
+
+
+def test_a_doubt_says_what_to_do(drawn):
+    order = np.random.default_rng(0).permutation(len(drawn.cameras))
+    shuffled = tuple(drawn.cameras[i] for i in order)
+    for format, axes in {"colmap": "OpenCV", "transforms_json": "OpenGL"}.items():
+        (problem,) = check_poses(replace(drawn, cameras=shuffled, format=format))
+        assert f"in {axes} axes" in problem.text
+        assert "give a folder with the photos alone" in problem.text
 
 
 def test_inspect_tells_and_loading_for_work_refuses(tmp_path):

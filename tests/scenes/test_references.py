@@ -1,16 +1,14 @@
-"""Reference views: even spacing as a property, and the release's roll-outs against its own."""
+"""Reference views: even spacing as a property, and the public release's choice."""
 
 from __future__ import annotations
 
 import itertools
 import json
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
-from artifixer.scenes.references import RollOut, release_roll_outs, select_references
+from artifixer.scenes.references import select_references
 
 
 @given(
@@ -31,22 +29,9 @@ def test_six_references_by_default():
     assert len(select_references([f"{i:02d}" for i in range(40)])) == 6
 
 
-#: How the stored variants call the arguments; the third needs the listed frames.
-_TARGETS = {"val": "heldout", "all": "all", "val_chunk7": "heldout"}
-
-
-@pytest.mark.parametrize("variant", ["val", "all", "targets", "val_chunk7"])
-@pytest.mark.parametrize("mode", ["evenly_spaced", "covisibility"])
-def test_roll_outs_equal_the_release(parity_folder, mode, variant):
+def test_references_of_whole_clips_equal_the_release(parity_folder):
     selection = json.loads((parity_folder / "protocol.json").read_text())["selection"]
-    poses = load_file(parity_folder / "f_long_path.safetensors")["c2w"]
-    stored = selection["pairs"][f"{mode}/{variant}"]
-    targets = _TARGETS.get(variant, stored[0]["frames"])
-    longest = 7 if variant == "val_chunk7" else None
-    roll_outs = release_roll_outs(
-        poses, selection["train"], selection["num_refs"], mode, targets, longest
-    )
-    expected = tuple(
-        RollOut(tuple(entry["refs"]), tuple(entry["frames"]), entry["reversed"]) for entry in stored
-    )
-    assert roll_outs == expected
+    (stored,) = selection["pairs"]["evenly_spaced/all"]
+    names = [f"{frame:05d}" for frame in selection["train"]]
+    chosen = select_references(names, selection["num_refs"])
+    assert [int(name) for name in chosen] == stored["refs"]

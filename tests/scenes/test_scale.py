@@ -19,10 +19,9 @@ from artifixer.scenes.formats import load_scene
 from artifixer.scenes.scale import (
     CameraScale,
     camera_scale,
-    median_depth,
-    median_depth_scale,
     metres_per_unit,
     metric_scale,
+    point_depths,
     read_scale,
     scale_depth_model,
 )
@@ -135,12 +134,15 @@ _POINTS = SparsePoints(
 )
 
 
+def _median_depth(scene, views) -> float:
+    return 1 / camera_scale("median_depth", point_depths(scene, views)).value
+
+
 def test_median_depth_counts_what_each_training_view_sees():
     scene = _two_views(_POINTS)
-    assert median_depth(scene, [0]) == 4  # of 2, 4, 13
-    assert median_depth(scene, [1]) == 3
-    assert median_depth(scene, [0, 1]) == 3  # the lower middle of 2, 3, 4, 13
-    assert median_depth_scale(scene, [0]) == 0.25
+    assert _median_depth(scene, [0]) == pytest.approx(4)  # of 2, 4, 13
+    assert _median_depth(scene, [1]) == pytest.approx(3)
+    assert _median_depth(scene, [0, 1]) == pytest.approx(3)  # the lower middle of 2, 3, 4, 13
 
 
 def test_without_tracks_points_in_the_picture_count():
@@ -149,17 +151,17 @@ def test_without_tracks_points_in_the_picture_count():
             torch.cat([_POINTS.xyz, torch.tensor([[100.0, 0, 5]])]), torch.zeros(4, 3).byte()
         )
     )
-    assert median_depth(scene, [0]) == 4  # the fourth point is outside
-    assert median_depth(scene, [1]) == 3  # two are behind
+    assert _median_depth(scene, [0]) == pytest.approx(4)  # the fourth point is outside
+    assert _median_depth(scene, [1]) == pytest.approx(3)  # two are behind
 
 
 @pytest.mark.parametrize("points", [None, _POINTS])
 def test_an_unknown_median_depth_is_refused(points):
-    with pytest.raises(InputError, match="no sparse point is seen by the 0 training views"):
-        median_depth(_two_views(points), [])
+    with pytest.raises(InputError, match="have no depth; expected at least one view"):
+        _median_depth(_two_views(points), [])
 
 
 def test_real_captures_have_a_median_depth_in_front_of_the_cameras(captures_folder):
     """Fountain is metric: the relief stands some 8 m from the cameras."""
     scene = load_scene(captures_folder / "fountain")
-    assert 5 < median_depth(scene, range(len(scene.photos))) < 12
+    assert 5 < _median_depth(scene, range(len(scene.photos))) < 12

@@ -15,7 +15,7 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.media import VideoWriter
 from artifixer.scenes import procedural, video_file
 from artifixer.scenes.formats import load_scene
-from artifixer.scenes.photos import SfmConfig
+from artifixer.scenes.sfm import SfmConfig
 from artifixer.scenes.video_file import VideoConfig, find_video, frame_sharpness, sharp_frames
 
 QUICK = VideoConfig(frames=5, sfm=SfmConfig(features=800))

@@ -97,7 +97,8 @@ def test_text_files_with_fields_in_another_order_are_read(tmp_path):
 def test_points_of_a_splat_file_take_its_base_colours(tmp_path):
     splats = random_splats(9, 4)
     write_splats(tmp_path / "a.ply", splats)
-    xyz, rgb = read_points(tmp_path / "a.ply")
+    cloud = read_points(tmp_path / "a.ply")
+    xyz, rgb = cloud.xyz, cloud.rgb
     assert torch.equal(xyz, splats.means)
     expected = ((splats.sh[:, 0] * SH_BASE + 0.5).clamp(0, 1) * 255).round()
     assert torch.equal(rgb.to(torch.float32), expected)

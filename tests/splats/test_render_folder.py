@@ -10,6 +10,7 @@ from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.media import write_png
+from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
 from artifixer.splats.render_folder import read_render_folder, to_uint8, write_render_folder
 
@@ -32,7 +33,8 @@ def written(tmp_path):
             )
         )
     photo = np.full((16, 24, 3), 7, np.uint8)
-    write_render_folder(tmp_path, renders, frames, [(frames[0], photo)])
+    reference = View.of_pixels(frames[0].camera, photo, "a.jpg")
+    write_render_folder(tmp_path, renders, frames, [reference])
     return tmp_path, renders, photo
 
 
@@ -44,8 +46,8 @@ def test_values_come_back_at_eight_bit(written):
         np.testing.assert_array_equal(opened.rgb(index), to_uint8(render.rgb[0]).numpy())
         np.testing.assert_array_equal(opened.opacity(index), to_uint8(render.opacity[0]).numpy())
         np.testing.assert_array_equal(opened.depth(index), render.depth[0].numpy())
-    assert opened.references[0].frame.photo == "a.jpg"
-    np.testing.assert_array_equal(opened.references[0].photo(), photo)
+    assert opened.references[0].photo.name == "a.jpg"
+    np.testing.assert_array_equal(opened.references[0].photo.read(), photo)
 
 
 def test_a_folder_without_depth_is_fine(written):

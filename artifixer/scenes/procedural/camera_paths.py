@@ -29,9 +29,9 @@ class PathSettings:
     """How camera paths are sampled."""
 
     keep_clear: float = 0.28
-    """Least distance between a camera and any solid, metres."""
+    """Minimum distance between a camera and any solid, metres."""
     near_view: float = 1.1
-    """Least median distance of what a camera sees, metres."""
+    """Minimum over the cameras of the median distance of what they see, metres."""
     key_poses: int = 6
     """Poses that the smooth curve runs through."""
     attempts: int = 400
@@ -49,8 +49,8 @@ def sample_path(
     height: int,
     settings: PathSettings | None = None,
 ) -> Cameras:
-    """A smooth path of ``frames`` pinhole cameras through the free space: around something worth
-    seeing, or a walk with a pan.
+    """A smooth path of ``frames`` pinhole cameras through the free space: around a point of
+    interest, or a walk with a pan.
 
     float32. Raises RuntimeError when the world leaves no room for a path (none of the places drawn
     here do).

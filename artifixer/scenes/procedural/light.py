@@ -7,7 +7,6 @@ radiance that is shown at half of the range.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -22,11 +21,7 @@ from artifixer.scenes.procedural.raycast import (
 )
 from artifixer.scenes.procedural.solids import clearance
 
-if TYPE_CHECKING:
-    from artifixer.scenes.procedural.world import World
-
-#: Rays by which a probe of the light grid looks around, and how often light is passed on between
-#: surfaces.
+#: Rays per probe of the light grid, and bounces of indirect light.
 PROBE_RAYS = 40
 
 BOUNCES = 2
@@ -40,8 +35,8 @@ def with_bounced_light(
     solids: Solids,
     textures: Textures,
     light: Light,
-    low: Float[np.ndarray, 3],
-    high: Float[np.ndarray, 3],
+    low: Float[np.ndarray, " 3"],
+    high: Float[np.ndarray, " 3"],
     indoors: bool,
 ) -> Light:
     """The light with probes over the free box (which stays off the walls by one step, so that no
@@ -82,16 +77,20 @@ def _sphere_directions(count: int) -> Float[np.ndarray, "directions 3"]:
     return np.stack([across * np.cos(angle), across * np.sin(angle), z], axis=1)
 
 
-def metered_white(world: World) -> float:
+def metered_white(
+    solids: Solids,
+    textures: Textures,
+    light: Light,
+    low: Float[np.ndarray, " 3"],
+    high: Float[np.ndarray, " 3"],
+) -> float:
     """Exposure from what is seen around the middle of the free box, sky left out."""
-    middle = (world.free_low + world.free_high) / 2
+    middle = (low + high) / 2
     middle[2] = min(middle[2], 1.6)
     directions = _sphere_directions(160)
     directions = directions[np.abs(directions[:, 2]) < 0.7]
-    _, hit = nearest_hits(
-        world.solids, np.broadcast_to(middle, directions.shape).copy(), directions
-    )
+    _, hit = nearest_hits(solids, np.broadcast_to(middle, directions.shape).copy(), directions)
     directions = np.ascontiguousarray(directions[hit >= 0])[:, None]
-    shown = radiance_image(world.solids, world.textures, world.light, middle, directions, 1, 1.0)
+    shown = radiance_image(solids, textures, light, middle, directions, 1, 1.0)
     brightness = (shown / (1 - shown)).mean(axis=-1)
     return METERING * float(np.exp(np.log(brightness + 1e-3).mean()))

@@ -1,20 +1,18 @@
 """Materials of procedural worlds: families of textures, their colours and the size of one tile.
 
-In: a ``Builder`` (its generator and hue). Out: a ``Texture`` and the tile's size in metres.
+In: the ``Palette`` of a world (its generator and hue). Out: a ``Texture`` and the size of its tile
+in metres.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from artifixer.scenes.procedural.textures import Texture
-
-if TYPE_CHECKING:
-    from artifixer.scenes.procedural.world import Builder
 
 Colour = tuple[float, float, float]
 
@@ -44,6 +42,19 @@ class Material:
         return replace(self, turned=not self.turned)
 
 
+@runtime_checkable
+class Palette(Protocol):
+    """What families of materials draw from: the ``Builder`` of a world."""
+
+    rng: np.random.Generator
+
+    def near_hue(self) -> float:
+        """A hue that matches the world's, in [0,1)."""
+
+    def texture(self, kind: str, colours: Sequence[Colour], cells: int) -> Texture:
+        """A texture with a seed of its own."""
+
+
 def hsv(hue: float, saturation: float, value: float) -> Colour:
     """Display colour from hue, saturation and value in [0,1]; hue wraps around."""
     position = (hue % 1.0) * 6
@@ -53,7 +64,7 @@ def hsv(hue: float, saturation: float, value: float) -> Colour:
     return tuple(value * (1 - saturation * (1 - channel)) for channel in (red, green, blue))  # type: ignore[return-value]
 
 
-def _wood_colours(builder: Builder) -> list[Colour]:
+def _wood_colours(builder: Palette) -> list[Colour]:
     rng = builder.rng
     hue, saturation, value = rng.uniform(0.045, 0.1), rng.uniform(0.3, 0.65), rng.uniform(0.3, 0.8)
     return [
@@ -64,7 +75,7 @@ def _wood_colours(builder: Builder) -> list[Colour]:
 
 
 def _soft_colours(
-    builder: Builder, low: float = 0.35, high: float = 0.95, saturation: float = 0.45
+    builder: Palette, low: float = 0.35, high: float = 0.95, saturation: float = 0.45
 ) -> list[Colour]:
     """Two related colours and one for details."""
     rng = builder.rng
@@ -85,7 +96,7 @@ def _soft_colours(
     ]
 
 
-def _green_colours(builder: Builder) -> list[Colour]:
+def _green_colours(builder: Palette) -> list[Colour]:
     rng = builder.rng
     hue, value = rng.uniform(0.19, 0.33), rng.uniform(0.38, 0.62)
     return [
@@ -95,7 +106,7 @@ def _green_colours(builder: Builder) -> list[Colour]:
     ]
 
 
-def _stone_colours(builder: Builder) -> list[Colour]:
+def _stone_colours(builder: Palette) -> list[Colour]:
     rng = builder.rng
     hue, saturation, value = (
         rng.uniform(0.04, 0.62),
@@ -109,7 +120,7 @@ def _stone_colours(builder: Builder) -> list[Colour]:
     ]
 
 
-def _brick_colours(builder: Builder) -> list[Colour]:
+def _brick_colours(builder: Palette) -> list[Colour]:
     rng = builder.rng
     hue, saturation, value = rng.uniform(0.0, 0.08), rng.uniform(0.25, 0.6), rng.uniform(0.45, 0.75)
     return [
@@ -119,7 +130,7 @@ def _brick_colours(builder: Builder) -> list[Colour]:
     ]
 
 
-def _floor(builder: Builder) -> tuple[Texture, float]:
+def _floor(builder: Palette) -> tuple[Texture, float]:
     kind = str(
         builder.rng.choice(
             ["planks", "planks", "tiles", "checker", "fabric", "terrazzo", "concrete", "marble"]
@@ -136,7 +147,7 @@ def _floor(builder: Builder) -> tuple[Texture, float]:
     ), 2.2
 
 
-def _wall(builder: Builder) -> tuple[Texture, float]:
+def _wall(builder: Palette) -> tuple[Texture, float]:
     rng = builder.rng
     kind = str(
         rng.choice(
@@ -155,7 +166,7 @@ def _wall(builder: Builder) -> tuple[Texture, float]:
     )
 
 
-def _facade(builder: Builder) -> tuple[Texture, float]:
+def _facade(builder: Palette) -> tuple[Texture, float]:
     kind = str(builder.rng.choice(["bricks", "bricks", "plaster", "planks", "pebbles"]))
     if kind == "bricks":
         return builder.texture(kind, _brick_colours(builder), 5), 1.3
@@ -166,27 +177,27 @@ def _facade(builder: Builder) -> tuple[Texture, float]:
     return builder.texture(kind, _soft_colours(builder, 0.7, 0.97, 0.35), 4), 2.4
 
 
-def _cloth(builder: Builder) -> tuple[Texture, float]:
+def _cloth(builder: Palette) -> tuple[Texture, float]:
     kind = str(builder.rng.choice(["fabric", "fabric", "stripes", "ornament"]))
     return builder.texture(
         kind, _soft_colours(builder, 0.25, 0.9, 0.7), int(builder.rng.integers(5, 10))
     ), 0.9
 
 
-def _paving(builder: Builder) -> tuple[Texture, float]:
+def _paving(builder: Palette) -> tuple[Texture, float]:
     kind = str(builder.rng.choice(["tiles", "pebbles", "bricks", "concrete"]))
     colours = _brick_colours(builder) if kind == "bricks" else _stone_colours(builder)
     return builder.texture(kind, colours, 4), 2.0
 
 
-def _picture(builder: Builder) -> tuple[Texture, float]:
+def _picture(builder: Palette) -> tuple[Texture, float]:
     rng = builder.rng
     kind = str(rng.choice(["painting", "painting", "painting", "clouds", "marble", "ornament"]))
     first, second = _soft_colours(builder, 0.4, 1.0, 0.9), _soft_colours(builder, 0.2, 0.9, 1.0)
     return builder.texture(kind, [first[0], second[1], second[2]], int(rng.integers(2, 6))), 1.0
 
 
-FAMILIES: dict[str, Callable[[Builder], tuple[Texture, float]]] = {
+FAMILIES: dict[str, Callable[[Palette], tuple[Texture, float]]] = {
     "floor": _floor,
     "wall": _wall,
     "facade": _facade,
@@ -217,8 +228,8 @@ FAMILIES: dict[str, Callable[[Builder], tuple[Texture, float]]] = {
     ),
 }
 
-#: How often a photograph, when there are any, takes the place of a painted texture.
-PHOTO_SHARE = {
+#: Probability, by family, that a photograph replaces a painted texture where photographs are given.
+PHOTO_FRACTION = {
     "floor": 0.3,
     "wall": 0.35,
     "facade": 0.3,

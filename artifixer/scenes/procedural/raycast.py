@@ -83,21 +83,21 @@ class Light(NamedTuple):
     solids, else 0.
     """
 
-    sun_direction: Float[np.ndarray, 3]
-    sun_colour: Float[np.ndarray, 3]
+    sun_direction: Float[np.ndarray, " 3"]
+    sun_colour: Float[np.ndarray, " 3"]
     sun_spread: float
     lamps: Float[np.ndarray, "lamps 7"]
-    horizon: Float[np.ndarray, 3]
-    zenith: Float[np.ndarray, 3]
-    ground: Float[np.ndarray, 3]
+    horizon: Float[np.ndarray, " 3"]
+    zenith: Float[np.ndarray, " 3"]
+    ground: Float[np.ndarray, " 3"]
     clouds: int
-    grid_origin: Float[np.ndarray, 3]
+    grid_origin: Float[np.ndarray, " 3"]
     grid_step: float
     grid: Float[np.ndarray, "nx ny nz 6 3"]
     grid_free: Float[np.ndarray, "nx ny nz"]
 
 
-# What other files call.
+# Public kernels.
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
@@ -118,7 +118,7 @@ def nearest_hits(
 
 @njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
 def in_sight(
-    solids: Solids, eye: Float[np.ndarray, 3], points: Float[np.ndarray, "points 3"]
+    solids: Solids, eye: Float[np.ndarray, " 3"], points: Float[np.ndarray, "points 3"]
 ) -> Bool[np.ndarray, " points"]:
     """True where nothing lies between the eye and the point. The point's own surface blocks it only
     from behind.
@@ -138,7 +138,7 @@ def radiance_image(
     solids: Solids,
     textures: Textures,
     light: Light,
-    eye: Float[np.ndarray, 3],
+    eye: Float[np.ndarray, " 3"],
     directions: Float[np.ndarray, "rows columns 3"],
     samples: int,
     white: float,

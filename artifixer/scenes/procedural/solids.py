@@ -23,9 +23,9 @@ from artifixer.scenes.procedural.raycast import (
 class Solid:
     kind: int
     to_world: Float[np.ndarray, "3 4"]
-    half: Float[np.ndarray, 3]
+    half: Float[np.ndarray, " 3"]
     material: Material
-    offset: Float[np.ndarray, 3]
+    offset: Float[np.ndarray, " 3"]
 
 
 def clearance(
@@ -56,7 +56,7 @@ def arrange(parts: Sequence[Solid]) -> Solids:
     to_world = np.stack([part.to_world for part in parts])
     extent = np.abs(to_world[:, :, :3]).sum(axis=2)
     low, high = to_world[:, :, 3] - extent, to_world[:, :, 3] + extent
-    boxes: list[Float[np.ndarray, 6]] = []
+    boxes: list[Float[np.ndarray, " 6"]] = []
     skips: list[int] = []
     leaves: list[int] = []
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
@@ -129,7 +129,7 @@ def surface_points(
 
 def is_seen(
     world: World, cameras: Cameras, points: Float[np.ndarray, "points 3"]
-) -> Float[np.ndarray, "views points"]:
+) -> Bool[np.ndarray, "views points"]:
     """Whether each view sees each point: inside the image, and nothing in between."""
     precise = cameras.to(dtype=torch.float64)
     pixels, _, valid = precise.project(torch.from_numpy(points))

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from artifixer.scenes.procedural.light import metered_white, with_bounced_light
-from artifixer.scenes.procedural.materials import FAMILIES, PHOTO_SHARE, Colour, Material, hsv
+from artifixer.scenes.procedural.materials import FAMILIES, PHOTO_FRACTION, Colour, Material, hsv
 from artifixer.scenes.procedural.raycast import (
     BALL,
     BOX,
@@ -29,7 +29,7 @@ from artifixer.scenes.procedural.raycast import (
 from artifixer.scenes.procedural.solids import Solid, arrange
 from artifixer.scenes.procedural.textures import Texture, bake, bake_photograph
 
-Vector = Sequence[float] | Float[np.ndarray, "3"]
+Vector = Sequence[float] | Float[np.ndarray, " 3"]
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class World:
     light: Light
     white: float
     """Radiance that is shown at half of the range."""
-    free_low: Float[np.ndarray, 3]
+    free_low: Float[np.ndarray, " 3"]
     """Lower corner of the box in which cameras may move; they avoid the solids inside it."""
-    free_high: Float[np.ndarray, 3]
+    free_high: Float[np.ndarray, " 3"]
     """Upper corner of that box."""
     interests: Float[np.ndarray, "interests 3"]
-    """Points worth looking at."""
+    """Points of interest, which cameras look at."""
     indoors: bool
     """Whether walls enclose the free box."""
 
@@ -67,7 +67,7 @@ class Frame:
         c, s = math.cos(self.yaw), math.sin(self.yaw)
         return Frame(self.x + c * x - s * y, self.y + s * x + c * y, self.z + z, self.yaw + yaw)
 
-    def point(self, x: float, y: float, z: float) -> Float[np.ndarray, 3]:
+    def point(self, x: float, y: float, z: float) -> Float[np.ndarray, " 3"]:
         moved = self.moved(x, y, z)
         return np.array([moved.x, moved.y, moved.z])
 
@@ -78,12 +78,12 @@ class Sky:
     zenith and ground.
     """
 
-    sun_direction: Float[np.ndarray, 3]
-    sun_colour: Float[np.ndarray, 3]
+    sun_direction: Float[np.ndarray, " 3"]
+    sun_colour: Float[np.ndarray, " 3"]
     sun_spread: float
-    horizon: Float[np.ndarray, 3]
-    zenith: Float[np.ndarray, 3]
-    ground: Float[np.ndarray, 3]
+    horizon: Float[np.ndarray, " 3"]
+    zenith: Float[np.ndarray, " 3"]
+    ground: Float[np.ndarray, " 3"]
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Builder:
     texture_size: int
     photos: Sequence[UInt8[np.ndarray, "height width 3"]] = ()
     hue: float = 0.0
-    interests: list[Float[np.ndarray, 3]] = field(default_factory=list)
+    interests: list[Float[np.ndarray, " 3"]] = field(default_factory=list)
     lamps: list[list[float]] = field(default_factory=list)
     _solids: list[Solid] = field(default_factory=list)
     _baked: list[UInt8[np.ndarray, "texels 3"]] = field(default_factory=list)
@@ -103,13 +103,13 @@ class Builder:
     # Materials.
 
     def look(self, family: str, most: int = 2) -> Material:
-        """A material of a family (a key of ``FAMILIES``); at most so many different ones exist in a
-        world.
+        """A material of a family (a key of ``FAMILIES``); a world has at most
+        ``most`` different ones.
         """
         pool = self._pool.setdefault(family, [])
         if len(pool) >= most or (pool and self.rng.random() < 0.5):
             return pool[int(self.rng.integers(len(pool)))]
-        if self.photos and self.rng.random() < PHOTO_SHARE.get(family, 0.0):
+        if self.photos and self.rng.random() < PHOTO_FRACTION.get(family, 0.0):
             material = self._photograph(fitted=family in ("picture", "rug"))
         else:
             texture, metres = FAMILIES[family](self)
@@ -128,7 +128,7 @@ class Builder:
         )
 
     def near_hue(self) -> float:
-        """A hue that goes with the world's: most of a place shares two or three."""
+        """A hue that matches the world's: most surfaces share two or three hues."""
         return (
             self.hue
             + float(self.rng.choice([0.0, 0.0, 0.5, 0.08, -0.08, 0.33]))
@@ -148,7 +148,7 @@ class Builder:
 
     def texture(self, kind: str, colours: Sequence[Colour], cells: int) -> Texture:
         """A texture of this world with a seed of its own."""
-        return Texture(kind, np.array(colours), cells, int(self.rng.integers(1 << 20)))
+        return Texture(kind, np.array(colours, float), cells, int(self.rng.integers(1 << 20)))
 
     # Solids. Centres and half sizes are given in the frame ``at``, metres.
 
@@ -197,7 +197,7 @@ class Builder:
         """A roof with its ridge along the frame's y axis."""
         self._add(GABLE, at, np.diag(half), centre, half, material)
 
-    def lamp(self, position: Float[np.ndarray, 3], colour: Colour, radius: float = 0.06) -> None:
+    def lamp(self, position: Float[np.ndarray, " 3"], colour: Colour, radius: float = 0.06) -> None:
         """A point of light; colour is the radiance of a white surface 1 m away."""
         self.lamps.append([*position, *colour, radius])
 
@@ -243,17 +243,9 @@ class Builder:
         textures = Textures(np.stack(self._baked), self.texture_size)
         low, high = np.asarray(free_low, float), np.asarray(free_high, float)
         light = with_bounced_light(solids, textures, self._light(sky, clouds), low, high, indoors)
-        world = World(
-            solids,
-            textures,
-            light,
-            1.0,
-            low,
-            high,
-            np.array(self.interests).reshape(-1, 3),
-            indoors,
-        )
-        return replace(world, white=metered_white(world))
+        white = metered_white(solids, textures, light, low, high)
+        interests = np.array(self.interests).reshape(-1, 3)
+        return World(solids, textures, light, white, low, high, interests, indoors)
 
     def _light(self, sky: Sky, clouds: int) -> Light:
         lamps = np.array(self.lamps, float).reshape(-1, 7)
@@ -288,9 +280,7 @@ def open_sky(rng: np.random.Generator) -> Sky:
 
 
 def window_sky(rng: np.random.Generator) -> Sky:
-    """What comes in by the windows: a sky that outshines the room, and a sun low enough to reach
-    its floor.
-    """
+    """The sky behind windows: brighter than the room, with a sun low enough to reach its floor."""
     sky = open_sky(rng)
     return Sky(
         sky.sun_direction,

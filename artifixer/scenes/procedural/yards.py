@@ -26,8 +26,8 @@ _GROUND = 45.0
 
 
 def lay_out_yard(builder: Builder) -> World:
-    """A lawn or court with a house, a fence, trees, beds, garden furniture and things left lying
-    about, under the open sky.
+    """A lawn or court with a house, a fence, trees, beds, garden furniture and small objects, under
+    the open sky.
     """
     rng = builder.rng
     builder.hue = float(rng.random())

@@ -1,9 +1,9 @@
-"""A benchmark's scene as a capture of its own: ``transforms.json`` and photos in one folder.
+"""A benchmark's scene as a capture: ``transforms.json`` and photos in one folder.
 
-Data sets keep several sizes of their photos, list one and mean another, or lie in zips. Here the
-photos that count are copied byte for byte to ``images/``, beside a ``transforms.json`` that lists
-exactly these, so that every verb of this program, and other programs, read the scene as it is
-evaluated.
+Data sets keep their photos in several sizes or in zips, and their camera files may list another
+size than the one that the benchmark uses. The photos that the benchmark uses are copied byte for
+byte to ``images/``, beside a ``transforms.json`` that lists exactly these, so that every verb, and
+other programs, read the scene as it is evaluated.
 """
 
 from __future__ import annotations
@@ -20,29 +20,33 @@ from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import atomic_path, write_bytes
 from artifixer.runtime.json_io import write_json
-from artifixer.scenes.colmap import ColmapModel, to_cameras
+from artifixer.scenes.colmap import to_cameras
+from artifixer.scenes.colmap_model import ColmapModel
 
-#: Folder of the photos.
+#: Folder of the photos in the capture.
 PHOTOS = "images"
 
-#: File of the points that training photos see.
+#: File of the points that training photos observe.
 POINTS = "sparse_pc.ply"
 
-#: Photos that have to see a point for it to count.
+#: Minimum number of training photos that observe a point that is kept.
 OBSERVING_PHOTOS = 2
 
 
 @dataclass(frozen=True)
 class PointCloud:
-    """Points of structure from motion and the photos that observe them, by name: parallel arrays of
-    the point's row and the photo's position in ``photos``.
-    """
+    """Points of structure from motion and the photos that observe them."""
 
     xyz: Float[np.ndarray, "points 3"]
     rgb: UInt8[np.ndarray, "points 3"]
     photos: tuple[str, ...]
+    """Names of the photos."""
+
     rows: Int[np.ndarray, " observations"]
+    """Of each observation, the row of the point in ``xyz``."""
+
     observers: Int[np.ndarray, " observations"]
+    """Of each observation, the position of the photo in ``photos``."""
 
 
 def write_capture(
@@ -51,10 +55,10 @@ def write_capture(
     photos: Mapping[str, Callable[[], bytes]],
     points: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> None:
-    """Write the capture; photos that are there already are kept.
+    """Write the capture; existing photos are kept.
 
-    content: a transforms file whose ``frames`` are those of ``photos``, in the same order. points:
-    positions and colours, for the reconstruction's start.
+    content: of a transforms file; its ``frames`` are in the order of ``photos``. photos: name ->
+    function that returns the file's bytes. points: positions and colours, for the initial splats.
     """
     for name, read in photos.items():
         path = folder / PHOTOS / name
@@ -72,8 +76,27 @@ def write_capture(
     write_json(folder / "transforms.json", whole | {"frames": frames})
 
 
+def frames_by_photo(whole: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
+    """Frames of a transforms file by the base name of their photo, in file order. where: the file,
+    for messages. Raises InputError for a photo without a name or listed twice.
+    """
+    frames = whole.get("frames")
+    if not isinstance(frames, list) or not frames:
+        raise InputError(f'{where}: "frames" is no list of photos')
+    found: dict[str, dict[str, Any]] = {}
+    for frame in frames:
+        listed = frame.get("file_path") if isinstance(frame, dict) else None
+        if not isinstance(listed, str) or "\0" in listed:
+            raise InputError(f'{where}: a frame has no "file_path", expected a photo')
+        photo = PurePosixPath(listed.replace("\\", "/")).name
+        if photo in ("", ".", "..") or photo in found:
+            raise InputError(f"{where}: lists {listed[:80]!r}, expected each photo once")
+        found[photo] = frame
+    return found
+
+
 def camera_entries(model: ColmapModel) -> tuple[dict[str, dict[str, Any]], PointCloud | None]:
-    """The views of a COLMAP model as frames of a transforms file, by the base name of the photo,
+    """The views of a COLMAP model as frames of a transforms file by the base name of their photo,
     and its points.
     """
     source = model.folder / "images"
@@ -97,8 +120,8 @@ def camera_entries(model: ColmapModel) -> tuple[dict[str, dict[str, Any]], Point
 def seen_by_training(
     points: PointCloud, train: Sequence[str]
 ) -> tuple[Float[np.ndarray, "seen 3"], UInt8[np.ndarray, "seen 3"]]:
-    """Positions and colours of the points that at least ``OBSERVING_PHOTOS`` training photos see:
-    the others would tell the reconstruction what held-out photos show.
+    """Positions and colours of the points that at least ``OBSERVING_PHOTOS`` training photos
+    observe; the others would leak content of held-out photos into the reconstruction.
     """
     chosen = set(train)
     is_training = np.array([photo in chosen for photo in points.photos], bool)
