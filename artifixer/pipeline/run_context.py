@@ -23,7 +23,7 @@ from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stopping import stop_requested
 from artifixer.scenes.scene import Photo
-from artifixer.scenes.splits import FEWEST_TRAINING_VIEWS
+from artifixer.scenes.splits import MIN_TRAINING_VIEWS
 from artifixer.scenes.view import View, reference_views
 from artifixer.splats.files import read_splat_file
 from artifixer.splats.ply import read_splats
@@ -122,10 +122,10 @@ def left_out(capture: LoadedCapture, most: int) -> tuple[int, ...]:
     model, at most ``most``, evenly spaced. Raises ``InputError`` where too few photos would remain.
     """
     scene, training = capture.scene, capture.training
-    if len(training) <= FEWEST_TRAINING_VIEWS:
+    if len(training) <= MIN_TRAINING_VIEWS:
         raise InputError(
             f"--adapt: {len(training)} training photos; expected at least "
-            f"{FEWEST_TRAINING_VIEWS + 1}, of which one is left out in turn"
+            f"{MIN_TRAINING_VIEWS + 1}, of which one is left out in turn"
         )
     model = scene.cameras[training[0]].model
     alike = [index for index in training if scene.cameras[index].model == model]
