@@ -1,11 +1,13 @@
 """ArtiFixer: repair and extend 3D captures.
 
-The rooms, in the order in which data flows; imports only go down this list's floors.
+The rooms, in the order in which data flows. A room imports rooms of its own floor and of the floors
+below, never in a circle; there are at most 87 arrows from a room to one that it imports.
+``tests/test_floors.py`` reads the floors and this number from here.
 
 ===========  =====  ==============================================================
 room         floor  what happens there
 ===========  =====  ==============================================================
-runtime      F0     the process: run folders, seeds, media files, progress, errors
+runtime      F0     the process: run folders, seeds, images, progress, errors
 geometry     F0     cameras, rigid transforms, rays, camera paths (tensors only)
 imaging      F0     image metrics and resizing
 scenes       F1     photos on disk -> ``Scene``

@@ -33,10 +33,11 @@ from artifixer.scenes.resize_scene import resize_scene
 from artifixer.scenes.scene import Scene
 from artifixer.scenes.view import View, reference_views
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
-from artifixer.splats.reconstruct import IterationReport, TrainingViews
+from artifixer.splats.reconstruct import IterationReport
 from artifixer.splats.reconstruct import reconstruct as fit
 from artifixer.splats.render import Renders, render
 from artifixer.splats.splats import Splats
+from artifixer.splats.training_view import training_views
 from artifixer.video import model_files
 from artifixer.video.model import Model
 
@@ -125,7 +126,7 @@ def reconstruct(
     random = generator(seed, "initial points")
     points = add_pixels(points, photos, cameras, config.initial, random)
     initial = splats_at(points, config.sh_degree, extent, config.initial)
-    views = TrainingViews.of_photos(photos, cameras)
+    views = training_views(photos, cameras)
     return fit(views, initial, extent, config, seed, device=device, report=report)
 
 

@@ -40,8 +40,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import read_whole
+from artifixer.runtime.image_files import read_image, write_png
 from artifixer.runtime.json_io import as_object, read_json, write_json
-from artifixer.runtime.media import read_image, write_png
 from artifixer.runtime.seeds import numpy_generator
 
 Answer = Literal["left", "right", "tie"]

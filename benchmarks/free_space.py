@@ -19,7 +19,8 @@ from artifixer.pipeline.capture import CaptureChoice, load_capture
 from artifixer.pipeline.reconstruct import ReconstructionJob, initial_splats, view_quality
 from artifixer.recipes.reconstruct import RECIPES
 from artifixer.scenes.procedural import seen_by, world_of
-from artifixer.splats.reconstruct import TrainingViews, reconstruct
+from artifixer.splats.reconstruct import reconstruct
+from artifixer.splats.training_view import training_views
 
 
 def main() -> None:
@@ -47,9 +48,7 @@ def main() -> None:
         cameras = [scene.cameras[i] for i in capture.training]
         photos = [scene.photos[i] for i in capture.training]
         initial, extent = initial_splats(job, capture)
-        splats = reconstruct(
-            TrainingViews.of_photos(photos, cameras), initial, extent, job.config, job.seed
-        )
+        splats = reconstruct(training_views(photos, cameras), initial, extent, job.config, job.seed)
         counts = seen_by(
             world_of(name), scene.batch(capture.heldout), scene.batch(capture.training)
         )

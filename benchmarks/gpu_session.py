@@ -52,9 +52,9 @@ from embedded_model import SHARES, STAGES, report, split_minutes, stage_job, tim
 from artifixer import cli
 from artifixer.pairs.loader import PairSet, StoredPair, open_pairs
 from artifixer.pairs.pair import TrainingPair
+from artifixer.pairs.sample_file import decode_sample
 from artifixer.pairs.shards import (
     INDEX_FILE,
-    decode_sample,
     describe,
     read_index,
     read_sample_bytes,
@@ -108,7 +108,7 @@ DRY_CAPTURE = "procedural:9200:frames=9,width=64,height=48"
 
 
 def packed(sample: bytes, crf: int) -> bytes:
-    """A sample of ``pairs/shards`` with its pictures compressed: videos, and JPEG photos.
+    """A sample of ``pairs/sample_file`` with its pictures compressed: videos, and JPEG photos.
 
     crf: constant rate factor of H.264, 0 (lossless) to 51.
     """

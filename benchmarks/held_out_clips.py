@@ -38,14 +38,15 @@ from artifixer.pipeline.capture import CaptureChoice, LoadedCapture, load_captur
 from artifixer.pipeline.reconstruct import ReconstructionJob, initial_splats
 from artifixer.recipes.reconstruct import RECIPES
 from artifixer.runtime.files import path_inside
+from artifixer.runtime.image_files import write_png
 from artifixer.runtime.json_io import read_json
-from artifixer.runtime.media import write_png
 from artifixer.runtime.npy import write_npy
 from artifixer.scenes.procedural import render_world, world_of
 from artifixer.scenes.view import views_of
-from artifixer.splats.reconstruct import TrainingViews, reconstruct
+from artifixer.splats.reconstruct import reconstruct
 from artifixer.splats.render import Renders, render
 from artifixer.splats.render_folder import finish_render_folder, to_uint8, write_frame
+from artifixer.splats.training_view import training_views
 
 
 def chosen_window(empty: Float[Tensor, " views"], frames: int, wanted: float) -> range:
@@ -118,9 +119,7 @@ def make_clip(source: str, folder: Path, arguments: argparse.Namespace) -> None:
     photos = [scene.photos[i] for i in capture.training]
     cameras = [scene.cameras[i] for i in capture.training]
     initial, extent = initial_splats(job, capture)
-    splats = reconstruct(
-        TrainingViews.of_photos(photos, cameras), initial, extent, job.config, job.seed
-    )
+    splats = reconstruct(training_views(photos, cameras), initial, extent, job.config, job.seed)
     renders: list[Renders] = []
     for index in capture.heldout:
         with torch.no_grad():

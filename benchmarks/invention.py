@@ -39,8 +39,8 @@ from artifixer.evaluation.invention import (
 )
 from artifixer.imaging.perceptual import ST_LPIPS_SIDE, load_content_features, load_st_lpips
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.image_files import read_image, write_png
 from artifixer.runtime.json_io import write_json
-from artifixer.runtime.media import read_image, write_png
 from artifixer.runtime.npy import read_npy
 from artifixer.splats.render_folder import RenderFolder, read_render_folder
 from artifixer.training.initial_model import model_folder

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.media import write_png
+from artifixer.runtime.image_files import write_png
 
 #: Colours of the candidates' pictures; the number of the frame is the first channel.
 COLOURS = {"ours": 40, "telea": 120, "fill": 200}

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from artifixer.pairs.loader import open_pairs
-from artifixer.pairs.shards import describe, encode_sample, write_index, write_shard
+from artifixer.pairs.sample_file import encode_sample
+from artifixer.pairs.shards import describe, write_index, write_shard
 from artifixer.recipes import curate as curate_recipes
 from artifixer.recipes import train as train_recipes
 from artifixer.runtime.errors import InputError

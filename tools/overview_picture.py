@@ -18,7 +18,7 @@ from PIL import Image
 
 from artifixer.geometry.camera_file import read_cameras
 from artifixer.imaging.resize import at_size
-from artifixer.runtime.media import read_image
+from artifixer.runtime.image_files import read_image
 from artifixer.scenes.formats import load_scene
 from artifixer.splats.render_folder import read_render_folder
 

@@ -1,10 +1,10 @@
 """Captions of clips by a vision model; none by default.
 
 The paper's model is trained with captions of 80 to 100 words that say nothing about camera motion
-(appendix B). The embedded model reads no text; whoever trains a larger one names a model that
-transformers loads (``AutoModelForImageTextToText``, such as Qwen3-VL of any size), or a server that
-speaks the chat protocol of OpenAI (vLLM, llama.cpp, Ollama and others serve vision models so), or
-passes a function of their own from frames to words.
+(appendix B). The embedded model reads no text. For larger models, captions come from a model that
+transformers loads (``AutoModelForImageTextToText``, such as Qwen3-VL of any size), from a server
+with an OpenAI-compatible chat API (vLLM, llama.cpp, Ollama and others), or from a given function of
+the frames.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from artifixer.video.checkpoints.pretrained import check_pretrained, check_setti
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: Frames of a clip -> words about the scene.
+#: Frames of a clip -> description of the scene.
 Captioner = Callable[[UInt8[Tensor, "frames height width 3"]], str]
 
-#: Frames shown to a captioner at most; more say nothing new.
+#: Maximum number of frames shown to a captioner.
 CAPTION_FRAMES = 8
 
-#: Where the key of a server that wants one is looked for.
+#: Environment variable of the server's API key.
 KEY_VARIABLE = "OPENAI_API_KEY"
 
 #: Longest side of the pictures shown, pixels: smaller frames are enlarged to the first, larger ones
 #: reduced to the second.
 SHOWN_SIZES = (448, 1024)
 
-#: Room for 100 words, with some for a model that counts badly.
+#: Maximum number of tokens: enough for 100 words, with a margin.
 CAPTION_TOKENS = 320
 
 #: The paper's captioner, as servers call it.
@@ -58,7 +58,7 @@ PAPER_CAPTIONER = "Qwen/Qwen3-VL-30B-A3B-Instruct"
 #: any side of its weights.
 LARGEST_POSITIONS = 1 << 30
 
-#: In our words, what the six rules of the paper's appendix B ask for.
+#: Prompt with the six rules of the paper's appendix B, in other words.
 REQUEST = (
     "These pictures were taken in one place, in this order. Write one paragraph that describes the "
     "place.\n"
@@ -78,14 +78,15 @@ REQUEST = (
 
 @dataclass(frozen=True)
 class CaptionConfig:
-    """server: address up to ``/v1`` of an OpenAI-compatible server; None for none. model: its name
-    there, None for the paper's; without a server a folder or hub name for transformers, None for no
-    captions. seconds: to wait for a server.
-    """
+    """Settings of captions."""
 
     server: str | None = None
+    """Address up to ``/v1`` of an OpenAI-compatible server; None for no server."""
     model: str | None = None
+    """With a server, the model's name there, None for the paper's; otherwise a folder or hub name
+    for transformers, None for no captions."""
     seconds: float = 300.0
+    """Timeout of a request to the server."""
 
 
 def captioner(config: CaptionConfig, device: str = "cpu") -> Captioner | None:
@@ -117,7 +118,7 @@ def caption_clip(
     count = min(CAPTION_FRAMES, len(frames))
     chosen = torch.linspace(0, len(frames) - 1, count).round().long()
     if subset:
-        # Multiples of the golden ratio's fraction never come back to the same place within a step.
+        # Multiples of the golden ratio's fraction shift every subset by another part of a step.
         chosen = ((torch.arange(count) + subset * 0.618034 % 1) * len(frames) / count).long()
     return " ".join(captioner(frames[chosen]).split()) or None
 
@@ -127,8 +128,8 @@ def caption_clip(
 
 @functools.cache
 def local_captioner(name: str, device: str = "cpu") -> Captioner:
-    """A vision model of transformers, by folder or hub name; it answers greedily, so that the same
-    frames give the same words.
+    """A vision model of transformers, by folder or hub name, with greedy decoding: the same frames
+    give the same caption.
 
     bfloat16 on a GPU. Raises ``InputError`` when it cannot be loaded or has no chat template.
     """
@@ -218,8 +219,8 @@ def _processor(name: str) -> Any:
 
 
 def _whole_sentences(text: str) -> str:
-    """A text that was cut off, without its last sentence if that has no end; all of it when it has
-    one sentence only.
+    """A truncated text without its unfinished last sentence; unchanged if it has one sentence
+    only.
     """
     ends = [match.end() for match in re.finditer(r"[.!?][\"')\]]*(?=\s|$)", text)]
     return text[: ends[-1]] if ends else text
@@ -229,8 +230,8 @@ def _whole_sentences(text: str) -> str:
 
 
 def ask_server(frames: UInt8[Tensor, "frames height width 3"], config: CaptionConfig) -> str:
-    """Words of a vision model about the frames. Raises ``InputError`` naming the server when it
-    gives none.
+    """A vision model's description of the frames. Raises ``InputError`` naming the server when it
+    returns none.
     """
     address = f"{str(config.server).rstrip('/')}/chat/completions"
     content = [

@@ -1,4 +1,4 @@
-"""Captures -> a folder of training pairs, by processes that may be killed at any time.
+"""Captures -> a folder of training pairs, made by processes that may be killed at any time.
 
 In: sources, settings, a seed, workers. Out: the folder that ``pair_folder`` describes. A scene's
 pairs depend on the scene, the settings and the seed alone, and a shard on which scenes it holds; so
@@ -15,16 +15,10 @@ from pathlib import Path
 
 from artifixer.curation.make_scene import CurationConfig, MadeScene, make_scene
 from artifixer.curation.pair_folder import CurationResult, PairFolder
+from artifixer.curation.process_workers import ProcessWorkers
+from artifixer.curation.ray_workers import RayWorkers
 from artifixer.curation.sources import Source
-from artifixer.curation.workers import (
-    ATTEMPTS,
-    Job,
-    ProcessWorkers,
-    RayWorkers,
-    one_thread,
-    work_through,
-    worker_devices,
-)
+from artifixer.curation.workers import ATTEMPTS, Job, one_thread, work_through, worker_devices
 from artifixer.runtime.errors import Stopped
 from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.progress import Progress
@@ -48,14 +42,13 @@ def curate(
     device: str = "cpu",
     ray: str | None = None,
 ) -> CurationResult:
-    """Make the pairs of all sources; calling it again with the same arguments continues or returns
-    at once.
+    """Make the pairs of all sources; another call with the same arguments continues or returns at
+    once.
 
-    workers: processes with one thread each; 1 works in this process, unless Ray does. A worker that
-    dies costs its scene's work: the scene is made once more, and counts as failed when its worker
-    dies again.
-    device: ``cpu`` or ``cuda``, where each worker has a GPU of its own. ray: None, or the cluster,
-    see ``workers.RayWorkers``; which of these is used changes nothing in the folder.
+    workers: number of processes with one thread each; 1 without Ray works in this process. When a
+    worker dies, its scene is made once more, and counts as failed when its worker dies again.
+    device: ``cpu`` or ``cuda``, where each worker has a GPU of its own. ray: None, or the address
+    of a cluster (``ray_workers.RayWorkers``). The folder's content does not depend on these.
     Raises ``InputError`` when the folder belongs to other sources or settings, ``Stopped`` after
     SIGTERM.
     """

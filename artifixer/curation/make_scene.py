@@ -31,11 +31,8 @@ from artifixer.curation.sparse_splats import (
     training_groups,
 )
 from artifixer.pairs.pair import TrainingPair
-from artifixer.pairs.shards import (
-    SampleEntry,
-    describe,
-    encode_sample,
-)
+from artifixer.pairs.sample_file import encode_sample
+from artifixer.pairs.shards import SampleEntry, describe
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.seeds import numpy_generator
 from artifixer.scenes.depth_models import metric_depth_model
@@ -49,7 +46,7 @@ from artifixer.scenes.scale import (
 )
 from artifixer.scenes.scene import Scene
 
-#: Photos that tell how long a capture's unit of length is, for Algorithm 1 on metres.
+#: Number of photos for estimating metres per world unit, for Algorithm 1 in metres.
 UNIT_PHOTOS = 12
 
 
@@ -66,22 +63,22 @@ class CurationConfig:
     photos_per_frame: int = 2
     """Photos of a procedural scene per frame of the clip."""
     path_share: tuple[float, float] = (0.45, 1.0)
-    """Range of how much of a procedural scene's camera path is captured."""
+    """Range of the captured fraction of a procedural scene's camera path."""
     points_per_photo: tuple[int, int] = (15, 50)
     """Range of the sparse points tried per photo of a procedural scene that is captured along its
     whole path."""
     groups: int = 2
-    """How many of the two groups of Algorithm 1, chosen at random, give a pair each."""
+    """Number of groups of Algorithm 1, drawn from the two, that give a pair each."""
     normalised_groups: bool = True
     """Whether Algorithm 1 compares normalised translations. If not: metres for the camera scale
-    ``metric``, otherwise the capture's own units, as the paper prints the formula."""
+    ``metric``, otherwise the capture's own units, as in the printed formula."""
     windows: int = 1
-    """Clips per reconstruction. 1: anywhere in the capture, at random. More: evenly spread over its
-    whole path."""
+    """Clips per reconstruction. 1: at a random position of the capture. More: evenly spread over
+    its whole path."""
     camera_scale: ScaleKind = "median_depth"
-    """Which scale is stored, see ``scenes/scale.py``."""
+    """Kind of the stored camera scale (``scenes/scale.py``)."""
     depth_model: str | None = None
-    """For ``metric``, see ``scenes/depth_models.py``."""
+    """Depth model for the kind ``metric`` (``scenes/depth_models.py``)."""
     faces: int | None = None
     """Perspective views of each equirectangular photo; None for the default."""
     sparse_model: int | None = None
@@ -89,30 +86,39 @@ class CurationConfig:
     ignore_masks: bool = False
     """Use whole photos where masks lie beside them."""
     caption: CaptionConfig = field(default_factory=CaptionConfig)
+    """Captions of the clips."""
     sparse: SparseConfig = field(default_factory=SparseConfig)
+    """Sparse reconstructions."""
     flaws: FlawConfig = field(default_factory=FlawConfig)
+    """Flaws of the training photos of procedural scenes."""
 
 
 @dataclass(frozen=True)
 class PairFigures:
-    """What one pair is like: its training views and fit, PSNR of the renders against the clip in dB
-    (mean per frame, and pooled over all pixels), and the shares of pixels with opacity over 0.9 and
-    under 0.1."""
+    """Figures of one pair."""
 
     name: str
+    """Name of the pair."""
     views: int
+    """Number of training views."""
     iterations: int
+    """Iterations of the fit."""
     gaussians: int
+    """Number of fitted Gaussians."""
     psnr: float
+    """PSNR of the renders against the clip, dB, mean over frames."""
     psnr_pooled: float
+    """PSNR of the renders against the clip, dB, over all pixels."""
     opaque: float
+    """Fraction of pixels with opacity over 0.9."""
     empty: float
+    """Fraction of pixels with opacity under 0.1."""
 
 
 @dataclass(frozen=True)
 class MadeScene:
-    """What a worker returns: encoded pairs with their index lines and figures, or the error; and
-    how long it took.
+    """Result of a worker: encoded pairs with their index entries and figures, or the error, and the
+    duration in seconds.
     """
 
     samples: tuple[tuple[SampleEntry, bytes], ...]

@@ -32,18 +32,18 @@ from artifixer.splats.splats import Splats
 
 @dataclass(frozen=True)
 class FlawConfig:
-    """What is wrong with the training photos of procedural scenes; standard deviations, themselves
-    scaled by a draw from [0,1] per pair.
-
-    exposure: of the logarithm of a photo's brightness. balance: the same per colour channel.
-    noise: of a pixel in [0,1]. pose_pixels: of where a distant point lies in the image, by turning
-    the camera.
+    """Flaws of the training photos of procedural scenes: standard deviations, scaled by a factor
+    that is drawn from [0,1] per pair.
     """
 
     exposure: float = 0.12
+    """Of the logarithm of a photo's brightness."""
     balance: float = 0.03
+    """Of the logarithm of the brightness of each colour channel."""
     noise: float = 0.015
+    """Of the noise of a pixel in [0,1]."""
     pose_pixels: float = 0.35
+    """Of the image position of a distant point, in pixels, by rotating the camera."""
 
 
 def draw_clip(
@@ -57,7 +57,7 @@ def draw_clip(
     if len(captured) < frames:
         raise InputError(f"{len(captured)} photos; expected at least the {frames} of a clip")
     widest = max(1, min(stride_limit, (len(captured) - 1) // max(1, frames - 1)))
-    # Wide clips are likelier: they see both where the training views were and where they were not.
+    # Wide clips are more likely: they show regions near training views and regions far from them.
     stride = widest if rng.random() < 0.7 else int(rng.integers(1, widest + 1))
     first = int(rng.integers(len(captured) - stride * (frames - 1)))
     clip = tuple(captured[first + stride * position] for position in range(frames))

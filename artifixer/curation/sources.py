@@ -20,16 +20,14 @@ SCENES_PER_SEED = 1_000_000
 
 @dataclass(frozen=True)
 class Source:
-    """One scene to make pairs from.
-
-    name: a capture's path, or ``procedural:NUMBER``; identity: what its content is known by, which
-    decides about all that is drawn; changed: what tells when its photos were changed, for an
-    interrupted curation.
-    """
+    """One scene to make pairs from."""
 
     name: str
+    """A capture's path, or ``procedural:NUMBER``."""
     identity: str
+    """Identifies the content; key of all random draws."""
     changed: str = ""
+    """Fingerprint of the files' modification times; reveals changes when curation continues."""
 
     @property
     def is_procedural(self) -> bool:
@@ -69,7 +67,7 @@ def expand_sources(names: Sequence[str]) -> list[Source]:
 
 
 def _capture(name: str) -> Source:
-    """Known by its folder's name and by names and content of its files."""
+    """A capture, identified by its folder's name and by names and content of its files."""
     path = Path(name)
     if not path.exists():
         raise InputError(

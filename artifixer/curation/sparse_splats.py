@@ -1,9 +1,10 @@
-"""The degraded side of a pair: which photos of a capture are kept, and the splats that they give.
+"""Sparse reconstructions for training pairs: the photos of a capture that are kept, and the splats
+fitted to them.
 
-In: a scene, one of the two groups of Algorithm 1, a number of views. Out: ``Splats`` from the same
-code and start as any other reconstruction, with the settings of a recipe. How long the fit runs and
-how many Gaussians it may use are drawn per pair, because captures differ in how well their splats
-fit: some renders shall be blurred, some sharp with floaters, some empty.
+In: a scene, one of the two groups of Algorithm 1, a number of views. Out: ``Splats`` fitted like
+any other reconstruction, with the settings of a recipe. The number of iterations and of Gaussians
+is drawn per pair, since captures differ in the quality of their splats: some renders are blurred,
+some sharp with floaters, some empty.
 """
 
 from __future__ import annotations
@@ -19,24 +20,27 @@ from artifixer.runtime.seeds import generator
 from artifixer.scenes.scene import Photo, Scene
 from artifixer.scenes.splits import MIN_TRAINING_VIEWS, algorithm1_orders
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
-from artifixer.splats.reconstruct import ReconstructConfig, TrainingViews, reconstruct
+from artifixer.splats.reconstruct import ReconstructConfig, reconstruct
 from artifixer.splats.splats import Splats
+from artifixer.splats.training_view import training_views
 
 
 @dataclass(frozen=True)
 class SparseConfig:
-    """How the splats of a pair are made; ranges are drawn from evenly in the logarithm, per pair.
-
-    views: number of photos kept, paper section 4.1 and appendix B.
-    reconstruct: settings of the fit; the three below replace its own.
-    iterations, max_gaussians, initial_points: ranges.
+    """Settings of the splats of a pair. A value is drawn from each range per pair, uniformly in the
+    logarithm.
     """
 
     views: tuple[int, int] = (2, 12)
+    """Range of the number of kept photos (paper section 4.1 and appendix B)."""
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
+    """Settings of the fit; the ranges below replace its own values."""
     iterations: tuple[int, int] = (10_000, 10_000)
+    """Range of the number of iterations."""
     max_gaussians: tuple[int, int] = (1_000_000, 1_000_000)
+    """Range of the maximum number of Gaussians."""
     initial_points: tuple[int, int] = (3000, 3000)
+    """Range of the number of initial points."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class SparseFit:
 
 
 def draw_fit(config: SparseConfig, rng: np.random.Generator) -> SparseFit:
-    """A number of views and settings by lot."""
+    """Draw a number of views and settings of the fit."""
     views, iterations, gaussians, points = (
         _log_uniform(limits, rng)
         for limits in (config.views, config.iterations, config.max_gaussians, config.initial_points)
@@ -109,7 +113,7 @@ def sparse_splats(
     points = add_pixels(points, photos, cameras, config.initial, generator(seed, "initial points"))
     initial = splats_at(points, config.sh_degree, extent, config.initial)
     return reconstruct(
-        TrainingViews.of_photos(photos, cameras), initial, extent, config, seed, device=device
+        training_views(photos, cameras), initial, extent, config, seed, device=device
     )
 
 

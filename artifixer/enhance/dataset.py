@@ -27,8 +27,8 @@ from torch import Tensor
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import WORLD, Origin, points_to_world, to_world
 from artifixer.runtime.files import atomic_path
+from artifixer.runtime.image_files import write_png
 from artifixer.runtime.json_io import write_json
-from artifixer.runtime.media import write_png
 from artifixer.scenes.colmap_files import write_model
 from artifixer.scenes.colmap_lenses import lens_coefficients, lens_name
 from artifixer.splats.splats import SH_BASE, Splats

@@ -30,15 +30,10 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.seeds import generator
 from artifixer.scenes.scene import Photo
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, splats_at
-from artifixer.splats.reconstruct import (
-    IterationReport,
-    ReconstructConfig,
-    TrainingViews,
-    ViewLoss,
-    reconstruct,
-)
+from artifixer.splats.reconstruct import IterationReport, ReconstructConfig, reconstruct
 from artifixer.splats.render import Renders, render
 from artifixer.splats.splats import SH_COEFFICIENTS, Splats
+from artifixer.splats.training_view import TrainingView, ViewLoss, training_views
 
 FrameWeights = Literal["uniform", "lpips", "evidence"]
 
@@ -213,23 +208,21 @@ def _fewer_frames(views: DistillViews, max_frames: int | None) -> DistillViews:
 
 def _training_views(
     views: DistillViews, source: Splats, config: DistillConfig, device: str
-) -> TrainingViews:
+) -> list[TrainingView]:
     """Photos, repeated to reach their fraction, then frames with their weights."""
     repeats = photo_repeats(len(views.photos), len(views.frames), config)
-    photos, cameras = [*views.photos] * repeats, [*views.photo_cameras] * repeats
-    masks: list[Tensor | None] = [None] * len(views.frames)
-    losses: list[ViewLoss | None] = [None] * len(views.frames)
+    photos = training_views(views.photos, views.photo_cameras) * repeats
+    frames = training_views(views.frames, views.frame_cameras)
     if config.weights == "lpips":
-        losses = [_lpips_loss(device)] * len(views.frames)
+        loss = _lpips_loss(device)
+        frames = [replace(frame, loss=loss) for frame in frames]
     if config.weights == "evidence":
-        masks = [*_evidence_weights(views, source, config, device)]
-    return TrainingViews(
-        photos=[*photos, *views.frames],
-        cameras=[*cameras, *views.frame_cameras],
-        weights=[1.0] * (len(photos) + len(views.frames)),
-        pixel_weights=[*[None] * len(photos), *masks],
-        losses=[*[None] * len(photos), *losses],
-    )
+        weights = _evidence_weights(views, source, config, device)
+        frames = [
+            replace(frame, pixel_weights=pixels)
+            for frame, pixels in zip(frames, weights, strict=True)
+        ]
+    return photos + frames
 
 
 def photo_repeats(photos: int, frames: int, config: DistillConfig) -> int:

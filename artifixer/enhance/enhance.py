@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -22,31 +21,22 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from artifixer.enhance.render_scale import render_scale
 from artifixer.enhance.sources import (
     RenderSource,
     checked_source,
     read_frames,
     read_references,
 )
-from artifixer.geometry.cameras import Cameras, concatenate
-from artifixer.geometry.paths import focus_point
+from artifixer.geometry.cameras import Cameras
 from artifixer.runtime import system
 from artifixer.runtime.errors import InputError
-from artifixer.scenes.depth_models import metric_depth_model
-from artifixer.scenes.scale import (
-    ASSUMED_MEDIAN_DEPTH,
-    CameraScale,
-    DepthView,
-    camera_scale,
-    metric_scale,
-    scale_depth_model,
-)
 from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
 from artifixer.video.conditions import RolloutContext
 from artifixer.video.finish import FinishConfig
 from artifixer.video.flow import SourceKind
-from artifixer.video.model import CameraScaleRule, Mode, Model
+from artifixer.video.model import Mode, Model
 from artifixer.video.network_timer import NetworkTimer
 from artifixer.video.rollout import (
     RolloutBlock,
@@ -58,9 +48,6 @@ from artifixer.video.rollout import (
 from artifixer.video.sample import SampleConfig
 from artifixer.video.teacher import TEACHER_FRAMES, TeacherConfig
 from artifixer.video.vae import frames_to_video
-
-#: Number of renders whose depth determines the camera scale, evenly spaced along the clip.
-DEPTH_SAMPLES = 8
 
 Drop = Literal["renders", "references", "text", "rays", "opacity"]
 
@@ -98,7 +85,7 @@ class EnhanceConfig:
 
     camera_scale: float | None = None
     """Scale from world units to the model's units; None estimates it from the renders' depth
-    (``scenes/scale.py``)."""
+    (``render_scale.py``)."""
 
     depth_model: str | None = None
     """Metric depth model for that estimate, by folder or hub name."""
@@ -321,7 +308,14 @@ def _context(
     prompt = model.encode_prompt("" if "text" in config.drop else config.prompt)
     if prompt.warning is not None:
         report.warnings.append(prompt.warning)
-    scale = render_scale(source, cameras, model.config.camera_scale, config, str(model.device))
+    scale = render_scale(
+        source,
+        cameras,
+        model.config.camera_scale,
+        given=config.camera_scale,
+        depth_model=config.depth_model,
+        device=str(model.device),
+    )
     report.camera_scale, report.camera_scale_source = scale.value, scale.source
     if scale.is_guess:
         report.warnings.append(scale.advice)
@@ -341,63 +335,3 @@ def _context(
     photos, photo_cameras = read
     latents = model.vae.encode_stills(frames_to_video(photos, model.device, model.dtype))
     return context.with_references(latents, photo_cameras.to(model.device))
-
-
-def render_scale(
-    source: RenderSource,
-    cameras: Cameras,
-    kind: CameraScaleRule,
-    config: EnhanceConfig,
-    device: str = "cpu",
-) -> CameraScale:
-    """The camera scale: that of ``config``, or estimated from the depth of ``DEPTH_SAMPLES``
-    renders (``scenes/scale.py``).
-    """
-    views = sampled_depths(source, cameras)
-    if views or config.camera_scale is not None:
-        name = scale_depth_model(kind, config.camera_scale, None, config.depth_model)
-        depth_model = None if name is None else metric_depth_model(name, device)
-        metric_depth_model.cache_clear()  # the video model needs the memory
-        return camera_scale(kind, views, "the renders", depth_model, config.camera_scale)
-    if config.depth_model is not None and kind == "metric":
-        raise InputError(
-            f"--depth-model {config.depth_model}: the renders have no depth to compare with "
-            "metres; expected --camera-scale"
-        )
-    ends = concatenate([cameras[0], cameras[len(cameras) // 2], cameras[-1]])
-    distance = float((ends.centers - focus_point(ends)).norm(dim=1).median())
-    distance = distance if distance > 0 else 1.0
-    value = (
-        1 / distance if kind == "median_depth" else metric_scale(ASSUMED_MEDIAN_DEPTH / distance)
-    )
-    return CameraScale(
-        value,
-        kind,
-        "the renders have no depth; it is guessed from where the cameras look",
-        is_guess=True,
-    )
-
-
-def sampled_depths(source: RenderSource, cameras: Cameras) -> list[DepthView]:
-    """Depths in world units of up to ``DEPTH_SAMPLES`` renders, evenly spaced along the clip.
-    Renders without depth and empty renders are omitted.
-    """
-    count = min(DEPTH_SAMPLES, len(source))
-    chosen = sorted({step * (len(source) - 1) // max(1, count - 1) for step in range(count)})
-    views = []
-    for index in chosen:
-        depth = source.depth(index)
-        if depth is None:
-            continue
-        rows, columns = np.nonzero((depth > 0) & np.isfinite(depth))
-        if len(rows):
-            pixels = torch.from_numpy(np.stack([columns, rows], axis=-1) + 0.5)
-            views.append(
-                DepthView(
-                    cameras[index],
-                    partial(source.rgb, index),
-                    pixels,
-                    torch.from_numpy(depth[rows, columns]),
-                )
-            )
-    return views

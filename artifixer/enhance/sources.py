@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from artifixer.splats.render import Renders
 from artifixer.splats.render_folder import to_uint8
 
 
+@runtime_checkable
 class RenderSource(Protocol):
     """Renders by index, such as a ``RenderFolder``."""
 

@@ -22,7 +22,7 @@ from jaxtyping import Float, UInt8
 from artifixer.evaluation.frame_layouts import PRODUCERS
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
-from artifixer.runtime.media import read_image
+from artifixer.runtime.image_files import read_image
 from artifixer.runtime.npy import read_npy
 from artifixer.scenes.photo_files import PHOTO_SUFFIXES
 

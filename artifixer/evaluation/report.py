@@ -32,8 +32,8 @@ from artifixer.evaluation.evaluate import (
 from artifixer.evaluation.plot import Line, legend, plot
 from artifixer.imaging.quality import EMPTY_BELOW, OPAQUE_ABOVE
 from artifixer.runtime.files import write_bytes
+from artifixer.runtime.image_files import read_image
 from artifixer.runtime.json_io import to_json
-from artifixer.runtime.media import read_image
 
 #: Maximum size of the file, and the fraction of it for pictures; videos get the rest.
 MOST_BYTES = 25_000_000

@@ -1,5 +1,4 @@
-"""``cameras.json``: cameras with the names of their photos, as run folders and render folders hold
-them.
+"""``cameras.json``: cameras with the names of their photos, part of run folders and render folders.
 
 ::
 
@@ -29,8 +28,8 @@ from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.geometry.local_origin import WORLD, Origin, local_origin, to_local, to_world
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import path_inside
+from artifixer.runtime.image_files import MOST_PIXELS
 from artifixer.runtime.json_io import is_number, read_json, shown, write_json
-from artifixer.runtime.media import MOST_PIXELS
 
 FORMAT = "artifixer cameras"
 VERSION = 1
@@ -51,9 +50,7 @@ _INTRINSICS = ("fx", "fy", "cx", "cy")
 
 @dataclass(frozen=True)
 class CameraFrame:
-    """One view (a ``Cameras`` of length 1) and the name of the photo taken from it, if there is
-    one.
-    """
+    """One view (a ``Cameras`` of length 1) and the name of its photo, None for no photo."""
 
     camera: Cameras
     photo: str | None = None
@@ -63,7 +60,7 @@ class CameraFrame:
 
 
 def is_camera_file(path: Path) -> bool:
-    """Whether a JSON file says that it is of this format."""
+    """Whether a JSON file has this format's identifier."""
     content = read_json(path)
     return isinstance(content, dict) and content.get("format") == FORMAT
 
@@ -127,7 +124,7 @@ def read_origin(path: Path) -> Origin:
 
 
 def _place(path: Path, label: str, entry: dict[str, Any]) -> Float[np.ndarray, " 3"]:
-    """Where the camera of a frame stands in the world."""
+    """Camera centre of a frame in the world, float64."""
     viewmat = _viewmat(path, label, entry.get("world_to_camera")).numpy()
     place: np.ndarray = -viewmat[:3, :3].T @ viewmat[:3, 3]
     return place

@@ -1,4 +1,4 @@
-"""``Cameras``: a batch of views of one size, and the only place that knows lens models.
+"""``Cameras``: a batch of views of one size, and the only implementation of the lens models.
 
 Axes are OpenCV's (+x right, +y down, +z forward); the centre of the first pixel is at (0.5, 0.5).
 ``viewmats`` are world_to_camera. Lens models follow OpenCV's formulas: ``pinhole`` with the
@@ -20,8 +20,8 @@ LensModel = Literal["pinhole", "fisheye"]
 #: Smallest divisor, below every length that matters, above the underflow of float32.
 _TINY = 1e-20
 
-#: Half angle, radians, up to which pinhole distortion is followed; beyond it no photo is taken with
-#: such a lens.
+#: Half angle of view, radians, up to which pinhole distortion is evaluated; wider lenses are
+#: described by the fisheye model.
 _WIDEST_PINHOLE = 1.5
 
 #: Resolution of the search for the angle where a lens model folds over.
@@ -128,8 +128,7 @@ class Cameras:
     ) -> tuple[
         Float[Tensor, "views points 2"], Float[Tensor, "views points"], Bool[Tensor, "views points"]
     ]:
-        """World points -> pixels, camera z (world units), and whether the lens can image them at
-        all.
+        """World points -> pixels, camera z (world units), and validity.
 
         A point is valid in front of the camera and within the angle up to which the lens model is
         one-to-one. The image borders are not checked. Pixels of invalid points are finite and
@@ -143,8 +142,8 @@ class Cameras:
     def unproject(self, pixels: Float[Tensor, "views pixels 2"]) -> Float[Tensor, "views pixels 3"]:
         """Pixels -> unit directions in camera axes; the inverse of ``project`` up to length.
 
-        Pixels that no direction reaches (outside a lens that folds over) get the direction at the
-        edge of what it can image.
+        Pixels outside the image circle of a lens whose model folds over get the direction at its
+        edge.
         """
         plane = (pixels - self.Ks[:, None, :2, 2]) / self.Ks[:, None, [0, 1], [0, 1]]
         if self.model == "fisheye":
@@ -179,8 +178,8 @@ class Cameras:
         return _distort(plane, self.distortion[:, None]), in_front & inside
 
     def lens_limits(self) -> Float[Tensor, " views"]:
-        """Where the radial model stops growing: undistorted radius at focal length 1 (pinhole),
-        angle in radians (fisheye).
+        """Limit up to which the radial model is monotonic: undistorted radius at focal length 1
+        (pinhole), angle in radians (fisheye).
         """
         if self.model == "fisheye":
             steps = torch.linspace(

@@ -1,9 +1,9 @@
 """Georeferenced worlds: geometry is float32 around a local origin, files hold the world's own
 coordinates in float64.
 
-Coordinates of 5,400,000 have steps of half a unit in float32. A capture whose cameras stand far
-from zero, compared with how far they stand apart, is therefore read in float64 and shifted to an
-origin among its cameras; what is written is shifted back. Rotations and units stay the world's.
+At 5,400,000 the resolution of float32 is half a unit. A capture whose cameras are far from zero,
+relative to the distances between them, is therefore read in float64 and shifted to an origin among
+its cameras; files are shifted back. Rotations and units are those of the world.
 Most captures have the origin ``WORLD`` and are not shifted.
 """
 
@@ -29,17 +29,17 @@ WORLD: Origin = (0.0, 0.0, 0.0)
 #: spread away at a focal length of 4,000 pixels.
 LARGEST_OFFSET = 10.0
 
-#: Share of the positions that the spread has to cover.
+#: Fraction of the positions within the spread of their median.
 SPREAD_QUANTILE = 0.8
 
 
 def local_origin(positions: Float[np.ndarray, "positions 3"]) -> Origin:
-    """Where to put the origin for float64 positions in world units: a round place near their
-    median, or ``WORLD`` when they are near zero.
+    """Origin for float64 positions in world units: a round position near their median, or ``WORLD``
+    when they are near zero.
 
-    The median and a quantile of the distances from it, so that a few wrong positions (a pose left
-    at zero) do not decide. Positions that are not finite are left out; positions at one place have
-    no spread to compare with and count as spread over one unit.
+    Computed from the median and a quantile of the distances from it, which are robust against a few
+    wrong positions (a pose left at zero). Positions that are not finite are omitted; coinciding
+    positions count as spread over one unit.
     """
     positions = positions[np.isfinite(positions).all(axis=1)]
     if not len(positions):
@@ -74,8 +74,8 @@ def to_world(cameras: Cameras, origin: Origin) -> Cameras:
     """Cameras around ``origin`` as float64 ones of the world; the inverse of ``to_local`` up to its
     rounding.
 
-    Rotations that were rounded to float32 become exact ones first: far from zero a reader that
-    makes them so would move the camera.
+    Rotations that were rounded to float32 are orthonormalised first: far from zero, a reader that
+    does so would move the camera.
     """
     cameras = cameras.to(dtype=torch.float64)
     if origin == WORLD:

@@ -1,5 +1,4 @@
-"""Equirectangular images: directions of their pixels, the perspective faces that a panorama is cut
-into, and the way back.
+"""Equirectangular images: directions of their pixels, conversion to perspective faces and back.
 
 A panorama's axes are OpenCV's like any camera's: +z points at the middle of the image, +x right, +y
 down. Pixel (x, y) of a W x H image, W = 2 H, looks at longitude 2 pi (x / W - 1/2) to the right and

@@ -1,7 +1,7 @@
 """Camera paths for video: through given views (``tour``), smoothly along and beyond them
-(``spline``), around a place (``orbit``).
+(``spline``), around their focus (``orbit``).
 
-In: cameras of captured or held-out photos, and the typical distance of what they look at. Out:
+In: cameras of captured or held-out photos, and the typical distance of the scene from them. Out:
 ``CameraPath``, cameras in the order of the video. A step between two frames is bounded in angle and
 in translation relative to that distance, so that neighbouring frames overlap enough for a video
 model.
@@ -56,10 +56,10 @@ class CameraPath:
 #: Sub-samples of one segment between two views, for measuring its length.
 _SAMPLES = 64
 
-#: The length measured on sub-samples falls short of the curve's by less than this factor.
+#: Upper bound of the ratio of the curve's length to the length measured on sub-samples.
 _LENGTH_MARGIN = 1.02
 
-#: Views that a spline keeps of the captured ones: few, so that it is smooth.
+#: Maximum number of captured views that a spline passes through; few, so that it is smooth.
 _SPLINE_VIEWS = 8
 
 
@@ -90,10 +90,10 @@ def typical_distance(cameras: Cameras, points: Float[Tensor, "points 3"]) -> flo
 
 
 def tour(views: Cameras, distance: float, limits: StepLimits | None = None) -> CameraPath:
-    """A video through all views, each one hit exactly, in an order that keeps the way short.
+    """A path exactly through all views, in an order with a short length.
 
-    distance: typical distance of what the views look at, world units, positive. More views than
-    ``limits.frames`` are thinned evenly.
+    distance: typical distance of the scene from the views, world units, positive. More views than
+    ``limits.frames`` are subsampled evenly.
     """
     limits = limits or StepLimits()
     order = short_order(views, distance)
@@ -107,8 +107,8 @@ def tour(views: Cameras, distance: float, limits: StepLimits | None = None) -> C
 def spline(
     views: Cameras, distance: float, beyond: float = 0.3, limits: StepLimits | None = None
 ) -> CameraPath:
-    """A smooth path along a few of the views and past both ends by ``beyond`` times the way between
-    the last two of them.
+    """A smooth path along a few of the views and past both ends by ``beyond`` times the distance
+    between the last two of them.
     """
     limits = limits or StepLimits()
     order = short_order(views, distance)
@@ -125,7 +125,7 @@ def spline(
 
 
 def orbit(views: Cameras, frames: int = 120) -> CameraPath:
-    """A full circle around what the views look at: their mean height, distance and intrinsics; +y
+    """A full circle around the focus of the views at their mean height, distance and intrinsics; +y
     of the images stays down.
     """
     center, up = (
@@ -160,8 +160,8 @@ def orbit(views: Cameras, frames: int = 120) -> CameraPath:
 
 
 def timed(keys: Cameras, frames: Sequence[int]) -> CameraPath:
-    """A smooth path through key views that takes so many frames from each to the next; each key
-    view is a frame of its own.
+    """A smooth path through key views with a given number of frames from each to the next; each key
+    view is a frame.
 
     frames: one number, at least 1, per segment.
     """
@@ -184,8 +184,7 @@ def timed(keys: Cameras, frames: Sequence[int]) -> CameraPath:
 def focus_point(views: Cameras) -> Float[Tensor, " 3"]:
     """The point nearest to all optical axes in the least-squares sense, kept in front of the views.
 
-    Views that look in parallel have no such point: then a point one camera spacing ahead of their
-    mean.
+    For parallel axes, a point one camera spacing ahead of their mean.
     """
     axes = views.viewmats[:, 2, :3].double()
     centers = views.centers.double()
@@ -204,10 +203,10 @@ def focus_point(views: Cameras) -> Float[Tensor, " 3"]:
 
 
 def short_order(views: Cameras, distance: float) -> list[int]:
-    """An order of the views with a short way: nearest neighbours from an outermost view, then 2-opt
-    until nothing improves.
+    """An order of the views with a short path: nearest neighbours from an outermost view, then
+    2-opt until nothing improves.
 
-    The way between two views is their translation over ``distance`` plus their angle in radians.
+    The length between two views is their translation over ``distance`` plus their angle in radians.
     """
     count = len(views)
     rotations, centers = views.viewmats[:, :3, :3].double(), views.centers.double()

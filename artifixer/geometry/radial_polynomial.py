@@ -1,7 +1,8 @@
-"""Nerfstudio's radial polynomial with an r^8 term -> the rational polynomial that ``Cameras`` has.
+"""Nerfstudio's radial polynomial with an r^8 term -> the rational polynomial of ``Cameras``.
 
-nerfstudio distorts by ``1 + k1 r^2 + k2 r^4 + k3 r^6 + k4 r^8``; OpenCV's k4 divides. Over a photo
-the rational function with its six coefficients follows the polynomial to a small part of a pixel.
+nerfstudio distorts by ``1 + k1 r^2 + k2 r^4 + k3 r^6 + k4 r^8``; OpenCV's k4 is in the denominator.
+Within a photo, the rational function with six coefficients approximates the polynomial to a small
+fraction of a pixel.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-#: Largest distance in pixels between both functions, anywhere in the photo.
+#: Maximum difference of the two functions in the photo, pixels.
 FIT_TOLERANCE = 5e-3
 
-#: Largest radius at focal length 1 that is followed, as of the pinhole lens.
+#: Maximum radius at focal length 1, as for the pinhole lens.
 LARGEST_RADIUS = 14.0
 
 #: Radii at which both functions are compared, and steps of the reweighted fit.

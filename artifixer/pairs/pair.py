@@ -54,7 +54,7 @@ class TrainingPair:
     caption: str | None = None
     """Description of the scene."""
 
-    caption_embedding: Float[Tensor, "tokens width"] | None = None
+    caption_embedding: Float[Tensor, "text_tokens text_width"] | None = None
     """Embedding of the caption."""
 
     def __post_init__(self) -> None:

@@ -20,12 +20,13 @@ from artifixer.enhance.sources import alike_cameras, check_finite
 from artifixer.pipeline.render import stop_between_frames
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.image_files import read_image, write_png
 from artifixer.runtime.json_io import write_json
-from artifixer.runtime.media import VideoWriter, read_image, write_png
 from artifixer.runtime.progress import Progress, ProgressBar
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stages import StageFiles, Stages
 from artifixer.runtime.stopping import stop_at_once, stop_on_sigterm
+from artifixer.runtime.video_files import VideoWriter
 from artifixer.scenes.references import REFERENCE_COUNT, select_references
 from artifixer.scenes.scale import check_scale_options
 from artifixer.scenes.view import View

@@ -18,13 +18,9 @@ from typing import Any
 
 import torch
 
-from artifixer.curation.workers import (
-    ProcessWorkers,
-    RayWorkers,
-    Workers,
-    work_through,
-    worker_devices,
-)
+from artifixer.curation.process_workers import ProcessWorkers
+from artifixer.curation.ray_workers import RayWorkers
+from artifixer.curation.workers import Workers, work_through, worker_devices
 from artifixer.evaluation.benchmark_page import write_page
 from artifixer.evaluation.diagnostics import DIAGNOSTICS, PREFIX
 from artifixer.evaluation.files import method_file, scene_folder, without_places

@@ -27,8 +27,8 @@ from artifixer.imaging.resize import at_size
 from artifixer.pipeline.enhance import StoreOnDisk
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.image_files import write_png
 from artifixer.runtime.json_io import as_object, read_json
-from artifixer.runtime.media import write_png
 from artifixer.runtime.progress import Progress, ProgressBar
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stages import StageFiles, Stages

@@ -20,7 +20,7 @@ from artifixer.evaluation.frames import FrameSource
 from artifixer.evaluation.inpainting import METHODS, InpaintingMethod, inpaint
 from artifixer.geometry.camera_file import read_cameras
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.media import read_image
+from artifixer.runtime.image_files import read_image
 from artifixer.splats.render_folder import RenderFolder, read_render_folder
 
 

@@ -51,8 +51,8 @@ from artifixer.pipeline.run import run
 from artifixer.pipeline.run_config import check_config
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.image_files import image_size
 from artifixer.runtime.json_io import to_json, write_json
-from artifixer.runtime.media import image_size
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stopping import stop_on_sigterm

@@ -15,7 +15,7 @@ from torch import Tensor
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.pipeline.capture import CaptureChoice
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.media import read_video
+from artifixer.runtime.video_files import read_video
 from artifixer.scenes import photos, transforms_json
 from artifixer.scenes.formats import (
     PROCEDURAL_PREFIX,

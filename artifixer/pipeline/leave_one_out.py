@@ -21,16 +21,17 @@ from torch import Tensor
 from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.imaging.resize import resize_photo
 from artifixer.pairs.pair import TrainingPair
-from artifixer.pairs.shards import decode_sample, encode_sample
+from artifixer.pairs.sample_file import decode_sample, encode_sample
 from artifixer.pipeline.reconstruct import ReconstructionJob, initial_splats
 from artifixer.pipeline.run_context import RunContext
 from artifixer.runtime.files import read_whole, write_bytes
 from artifixer.scenes.references import select_references
 from artifixer.scenes.scale import CameraScale
-from artifixer.splats.reconstruct import ReconstructConfig, TrainingViews, reconstruct
+from artifixer.splats.reconstruct import ReconstructConfig, reconstruct
 from artifixer.splats.render import render
 from artifixer.splats.render_folder import to_uint8
 from artifixer.splats.splats import Splats
+from artifixer.splats.training_view import training_views
 
 #: Bytes of a stored pair that are read at most.
 LARGEST_PAIR = 1 << 30
@@ -107,7 +108,7 @@ def _fit_without(
     kept = tuple(other for other in run.capture.training if other != index)
     job = ReconstructionJob(run.choice, config, run.seed, run.device)
     initial, extent = initial_splats(job, replace(run.capture, training=kept))
-    views = TrainingViews.of_photos(
+    views = training_views(
         [scene.photos[other] for other in kept], [scene.cameras[other] for other in kept]
     )
     return reconstruct(

@@ -31,8 +31,8 @@ from artifixer.pipeline.capture import (
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import reason
 from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.image_files import write_png
 from artifixer.runtime.json_io import is_number, read_json, shown, write_json
-from artifixer.runtime.media import write_png
 from artifixer.runtime.progress import Progress, ProgressBar
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.seeds import generator
@@ -48,12 +48,12 @@ from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, se
 from artifixer.splats.ply import read_splats, write_splats
 from artifixer.splats.reconstruct import (
     ReconstructConfig,
-    TrainingViews,
     reconstruct,
 )
 from artifixer.splats.render import Renders, render
 from artifixer.splats.render_folder import to_uint8, write_render_folder
 from artifixer.splats.splats import Splats
+from artifixer.splats.training_view import training_views
 
 #: Number of rows of the preview picture.
 PREVIEW_VIEWS = 4
@@ -264,7 +264,7 @@ def _fit(
             f"{len(initial):,} initial Gaussians, extent {extent:.3g}"
         )
         splats = reconstruct(
-            TrainingViews.of_photos(photos, [capture.scene.cameras[i] for i in capture.training]),
+            training_views(photos, [capture.scene.cameras[i] for i in capture.training]),
             initial,
             extent,
             job.config,

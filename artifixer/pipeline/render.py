@@ -25,12 +25,13 @@ from artifixer.geometry.transforms import invert_rigid, look_at
 from artifixer.imaging.resize import fit_size
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.image_files import read_image
 from artifixer.runtime.json_io import read_json, shown
-from artifixer.runtime.media import VideoWriter, read_image
 from artifixer.runtime.progress import Progress, ProgressBar
 from artifixer.runtime.run_folder import RunFolder, is_run_folder
 from artifixer.runtime.stages import StageFiles, Stages
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
+from artifixer.runtime.video_files import VideoWriter
 from artifixer.scenes.camera_path_file import path_origin, read_camera_path
 from artifixer.scenes.scale import DepthView
 from artifixer.scenes.view import View

@@ -32,13 +32,14 @@ from artifixer.imaging.resize import fit_size
 from artifixer.pipeline.render import RenderJob, open_source, path_frames, stop_between_frames
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.fingerprint import fingerprint
+from artifixer.runtime.image_files import read_image, write_png
 from artifixer.runtime.json_io import write_json
-from artifixer.runtime.media import VideoWriter, read_image, write_png
 from artifixer.runtime.npy import write_npy
 from artifixer.runtime.progress import Progress, ProgressBar
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stages import StageFiles, Stages
 from artifixer.runtime.stopping import stop_on_sigterm
+from artifixer.runtime.video_files import VideoWriter
 from artifixer.scenes.transforms_frames import EQUIRECTANGULAR
 from artifixer.scenes.transforms_json import FILE_NAME
 from artifixer.splats.rasterizers.constants import MIN_DEPTH_OPACITY

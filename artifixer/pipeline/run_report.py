@@ -28,8 +28,8 @@ from artifixer.pipeline.plan import ADAPTATION
 from artifixer.pipeline.run_context import RunContext
 from artifixer.pipeline.run_steps import variant_frame
 from artifixer.pipeline.target_path import heldout_frames
+from artifixer.runtime.image_files import read_image, write_png
 from artifixer.runtime.json_io import read_json, write_json
-from artifixer.runtime.media import read_image, write_png
 from artifixer.runtime.progress import ProgressBar
 from artifixer.scenes.scale import CameraScale
 from artifixer.scenes.scene import Photo

@@ -26,26 +26,23 @@ from artifixer.pipeline.plan import ADAPTATION
 from artifixer.pipeline.reconstruct import ReconstructionJob, initial_splats
 from artifixer.pipeline.run_context import RunContext
 from artifixer.runtime.files import write_bytes
+from artifixer.runtime.image_files import read_image, write_png
 from artifixer.runtime.json_io import write_json
-from artifixer.runtime.media import VideoWriter, read_image, write_png
 from artifixer.runtime.progress import ProgressBar
+from artifixer.runtime.video_files import VideoWriter
 from artifixer.scenes.scale import CameraScale
 from artifixer.scenes.scene import Photo
 from artifixer.splats.files import export_splats, read_splat_file
 from artifixer.splats.initial import ColoredPoints, seen_points
 from artifixer.splats.ply import read_splats, write_splats
-from artifixer.splats.reconstruct import (
-    IterationReport,
-    ReconstructConfig,
-    TrainingViews,
-    reconstruct,
-)
+from artifixer.splats.reconstruct import IterationReport, ReconstructConfig, reconstruct
 from artifixer.splats.render import render
 from artifixer.splats.render_folder import (
     finish_render_folder,
     read_render_folder,
     write_frame,
 )
+from artifixer.splats.training_view import training_views
 from artifixer.training.scene_adaptation import AdaptationConfig, adapt
 from artifixer.video.adapter import ADAPTER_FILE, save_adapter
 from artifixer.video.checkpoints.files import ModelFiles
@@ -63,7 +60,7 @@ def fit_initial(
     job = ReconstructionJob(run.choice, config, run.seed, run.device)
     initial, extent = initial_splats(job, run.capture)
     path = run.root / checkpoint
-    views = TrainingViews.of_photos(*run.training)
+    views = training_views(*run.training)
     splats = reconstruct(
         views,
         initial,

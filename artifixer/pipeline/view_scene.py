@@ -27,8 +27,8 @@ from artifixer.pipeline.render import open_source, seen_distance, splat_depths
 from artifixer.pipeline.target_path import capture_distance
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import LARGEST_TEXT, PARSER_ERRORS, read_whole
+from artifixer.runtime.image_files import read_image
 from artifixer.runtime.json_io import read_json
-from artifixer.runtime.media import read_image
 from artifixer.runtime.run_folder import is_run_folder
 from artifixer.scenes.camera_path_file import path_origin, read_camera_path
 from artifixer.scenes.scale import ASSUMED_MEDIAN_DEPTH, metric_scale

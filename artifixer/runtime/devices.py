@@ -1,4 +1,4 @@
-"""Which device the work runs on, and kernels that give the same bits again."""
+"""Choice of the device, and deterministic kernels."""
 
 import os
 import warnings
@@ -34,11 +34,11 @@ def resolve_device(name: str) -> str:
 
 @contextmanager
 def repeatable(device: str) -> Iterator[None]:
-    """Within the context kernels with the same bits in every run are preferred on a GPU; on a CPU
-    there are no others.
+    """Prefer deterministic kernels on a GPU within the context; those of the CPU are deterministic.
 
-    Some kernels have no such twin, the backward pass of fused attention among them: they run as
-    they are. Begins before the first matrix product on the GPU, or cuBLAS takes no notice.
+    Some kernels have no deterministic version, such as the backward pass of fused attention: they
+    are used as they are. Enter the context before the first matrix product on the GPU: cuBLAS reads
+    its setting only once.
     """
     import torch
 

@@ -1,9 +1,8 @@
-"""The processes of one job: who am I, wait for all, agree on a number. The same calls on one
-process, where they do nothing.
+"""torch.distributed helpers that are no-ops on one process.
 
-Started by ``torchrun`` (or anything that sets RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR), a job
-joins its processes with ``joined_processes``; without these variables it is alone. CPU processes
-talk through gloo, GPU processes through NCCL.
+Under ``torchrun`` (or anything that sets RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR), a job joins
+its processes with ``joined_processes``; without these variables it has one process. CPU processes
+communicate through gloo, GPU processes through NCCL.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import torch.distributed as dist
 
 @contextmanager
 def joined_processes(device: str) -> Iterator[str]:
-    """Join the processes that were started together; gives the device of this one:
+    """Join the processes that were started together; yields the device of this one:
     ``cuda:LOCAL_RANK`` where ``device`` is ``cuda``.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -31,23 +30,23 @@ def joined_processes(device: str) -> Iterator[str]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     try:
         yield device
-        dist.barrier()  # or the first to leave would pull the connection from under the others
+        dist.barrier()  # the first process to leave would close the connection of the others
     finally:
         dist.destroy_process_group()
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Rank of this process, from 0."""
     return dist.get_rank() if _is_joined() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Number of processes."""
     return dist.get_world_size() if _is_joined() else 1
 
 
 def barrier() -> None:
-    """Wait until all processes are here."""
+    """Wait for all processes."""
     if _is_joined():
         dist.barrier()
 

@@ -1,4 +1,6 @@
-"""The environment of a run: what besides inputs, settings and seed can change numbers."""
+"""The environment of a run: versions and device, which can change results for equal inputs,
+settings and seed.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +34,7 @@ RECORDED_PACKAGES = (
 
 
 def environment(device: str | torch.device = "cpu") -> dict[str, Any]:
-    """What besides inputs, settings and seed can change numbers: versions, commit of the source
-    tree (or None), platform, device.
-    """
+    """Versions, commit of the source tree (or None), platform and device."""
     device = torch.device(device)
     return {
         "artifixer": artifixer.__version__,

@@ -1,10 +1,9 @@
 """Checked reading and atomic writing of files.
 
-In: paths, and names that files list. Out: paths that stay inside a folder, open files, bytes, files
-that appear whole or not at all; ``InputError`` naming the file otherwise. A received folder can
-hold links to other places, FIFOs that block a reader, and endless devices. Reading follows links,
-which are the user's own way to share photos and weights; writing and deleting never do
-(``refuse_links``).
+In: paths, and names that files list. Out: paths inside a folder, open files, bytes, complete or
+absent files; ``InputError`` naming the file otherwise. A received folder can hold links to other
+places, FIFOs that block a reader, and endless devices. Reading follows links, with which users
+share photos and weights; writing and deleting never do (``refuse_links``).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from pathlib import Path, PurePosixPath
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.system import flush_file, flush_folder, is_alive, put_in_place
 
-#: What parsers of libraries raise for damaged bytes, besides errors of their own.
+#: Exceptions that libraries' parsers raise for damaged bytes, besides their own.
 PARSER_ERRORS = (
     OSError,
     ValueError,
@@ -49,14 +48,14 @@ PARSER_ERRORS = (
     pickle.UnpicklingError,
 )
 
-#: Bytes of one part of a path, and of the whole path inside its folder.
+#: Maximum bytes of one part of a path, and of the whole path inside its folder.
 LONGEST_NAME = 255
 LONGEST_PATH = 1024
 
-#: Bytes of a text file that is read as a whole: as text it takes the same again.
+#: Maximum bytes of a text file that is read as a whole; decoding takes the same again.
 LARGEST_TEXT = 512 * 1024**2
 
-#: What a file is that cannot be read like one.
+#: Kinds of paths that are not plain files.
 _SPECIAL_KINDS: dict[str, Callable[[int], bool]] = {
     "a folder": stat.S_ISDIR,
     "a FIFO": stat.S_ISFIFO,
@@ -154,10 +153,10 @@ def check_regular(path: Path, expected: str) -> int:
 
 
 def is_regular(path: Path) -> bool:
-    """Whether ``path`` is a plain file (or a link to one); for what may be there or not.
+    """Whether ``path`` is a plain file (or a link to one); for optional files.
 
-    InputError for FIFOs, sockets and devices: whoever put them where a photo or a list is looked
-    for means no good.
+    InputError for FIFOs, sockets and devices: where a photo or a list is expected, they are
+    hostile.
     """
     try:
         mode = path.stat().st_mode
@@ -169,7 +168,7 @@ def is_regular(path: Path) -> bool:
 
 
 def open_regular(path: Path, expected: str) -> BufferedReader:
-    """A plain file, open for reading; errors as in ``check_regular``. Nothing is waited for."""
+    """A plain file, open for reading; errors as in ``check_regular``. Never blocks."""
     check_regular(path, expected)
     flags = (
         os.O_RDONLY
@@ -325,9 +324,9 @@ def refuse_links(
     """Raise InputError for the first link and the first FIFO, socket or device below ``root``,
     whatever it leads to.
 
-    A folder in which this program writes and deletes must end where it seems to end. may_link:
-    tells which relative paths are links that the program makes itself. ``root`` may be a link:
-    where it leads is the user's choice.
+    A folder in which this program writes and deletes must not lead outside. may_link: whether a
+    relative path is a link that the program makes itself. ``root`` itself may be a link: its target
+    is the user's choice.
     """
     for relative, entry in _entries(root, PurePosixPath()):
         if entry.is_symlink():

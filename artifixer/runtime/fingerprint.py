@@ -1,4 +1,4 @@
-"""Content hashes: what tells one input or setting from another.
+"""Content hashes of inputs and settings.
 
 In: values and paths of files. Out: SHA-256 in hex, equal on every machine for equal content.
 """

@@ -39,8 +39,8 @@ JSON_LINE_WIDTH = 140
 def write_json(path: str | Path, value: object) -> None:
     """Write ``value`` as JSON, atomically, the same bytes for the same value.
 
-    Takes what ``to_json`` takes. Mappings are sorted by key and sets by value; sequences keep their
-    order. Short lists and objects stay on one line, so that matrices and cameras can be read.
+    Accepts the types of ``to_json``. Mappings are sorted by key and sets by value; sequences keep
+    their order. Short lists and objects stay on one line, so that matrices and cameras are legible.
     """
     text = _json_text(to_json(value), indent=0) + "\n"
     # undecodable file names become JSON escapes

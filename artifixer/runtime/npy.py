@@ -24,8 +24,8 @@ MOST_VALUES = 1 << 29
 def read_npy(path: str | Path) -> np.ndarray:
     """An array of numbers from a .npy file (never unpickles).
 
-    Raises ``InputError`` when the file is missing, damaged, or of another size than its header
-    says: nothing is allocated before.
+    Raises ``InputError``, before memory is allocated, when the file is missing, damaged, or of
+    another size than its header states.
     """
     path = Path(path)
     with open_regular(path, "a NumPy array file") as file:

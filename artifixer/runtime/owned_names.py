@@ -1,8 +1,8 @@
-"""Which files of a run folder are the run's own: the names that verbs write, and the list of those
-written, ``.run/owned.txt``.
+"""The files of a run folder that belong to the run: names that verbs write, and the list of
+written ones, ``.run/owned.txt``.
 
-``overwrite`` deletes what stands in the list and matches a name below, nothing else: a received or
-damaged list may name other people's files.
+``overwrite`` deletes only paths that are in the list and match a name below: a received or damaged
+list may name other files.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ LINKED_NAMES = ("sfm/*/photos/*", "model/text_encoder", "model/tokenizer")
 
 
 def read_owned(root: Path) -> list[str]:
-    """The paths in ``owned.txt``. It says what ``overwrite`` deletes, so a line that no run of ours
-    wrote ends everything.
+    """The paths in ``owned.txt``, which ``overwrite`` deletes. Raises ``InputError`` for a line
+    that no run can have written.
     """
     path = root / ".run" / "owned.txt"
     if not path.exists():

@@ -8,8 +8,7 @@ the same lines in a log file.
                 bar.update(iteration + 1, loss=loss, gaussians=len(splats))
         progress.note("held-out PSNR 24.1 dB")
 
-Output goes to standard error, so that results on standard output stay clean. Nothing here changes a
-number of the job.
+Output goes to standard error; standard output is for results. Results do not depend on the display.
 """
 
 from __future__ import annotations

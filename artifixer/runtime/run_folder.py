@@ -8,7 +8,8 @@ Layout::
     config.json            format, identity (which inputs), settings, environment (versions, device)
     .run/lock, owner.txt   held by the process that writes; which one that is, as long as it does
     .run/owned.txt         relative paths that this run has written: all that ``overwrite`` removes
-    .run/stages/NAME.json  one marker per finished stage: its key and its outputs
+    .run/stages/NAME.json  one marker per finished stage: its key, its outputs, and the files in
+                           those that are folders
 """
 
 from __future__ import annotations
@@ -142,16 +143,26 @@ class RunFolder:
 
     def is_done(self, stage: str, key: object) -> bool:
         """Whether ``stage`` was finished with this ``key`` (JSON data, usually a ``fingerprint``)
-        and all its outputs are still there.
+        and all its outputs are still there, with every file in those that are folders.
         """
         content = self._read_marker(stage)
         if content is None or content["key"] != to_json(key):
             return False
-        outputs = [
-            path_inside(self.root, output, self._marker(stage), "the run folder")
-            for output in content["outputs"]
+        return not self.missing_outputs(stage)
+
+    def missing_outputs(self, stage: str) -> list[str]:
+        """Outputs of a finished stage that are not there any more, relative to the folder: of a
+        folder, the files that it held.
+        """
+        content = self._read_marker(stage)
+        if content is None:
+            return []
+        marker = self._marker(stage)
+        return [
+            name
+            for name in (*content["outputs"], *content.get("files", []))
+            if not path_inside(self.root, name, marker, "the run folder").exists()
         ]
-        return all(output.exists() for output in outputs)
 
     def key_of(self, stage: str) -> Any | None:
         """The key (JSON data) with which ``stage`` was finished, or None; its outputs may be
@@ -167,9 +178,15 @@ class RunFolder:
             check_regular(marker, "the marker of a stage")
             marker.unlink()
 
-    def mark_done(self, stage: str, key: object, outputs: Iterable[str | Path] = ()) -> None:
+    def mark_done(
+        self,
+        stage: str,
+        key: object,
+        outputs: Iterable[str | Path] = (),
+        scratch: Iterable[str] = (),
+    ) -> None:
         """Record that ``stage`` is finished. ``outputs``: its files or folders, relative to the
-        run's folder or inside it.
+        run's folder or inside it. ``scratch``: what inside them is about to be removed.
         """
         relative = [self._relative(self.root / output) for output in outputs]
         for output in relative:
@@ -177,7 +194,14 @@ class RunFolder:
                 f"stage {stage} is marked done but {output} is missing in {self.root}"
             )
             self._own(output)
-        write_json(self._marker(stage), {"key": key, "outputs": relative})
+        temporary = {self.root / name for name in scratch}
+        files = [
+            self._relative(path)
+            for output in relative
+            for path in sorted((self.root / output).rglob("*"))
+            if path.is_file() and temporary.isdisjoint((path, *path.parents))
+        ]
+        write_json(self._marker(stage), {"key": key, "outputs": relative, "files": files})
 
     def close(self) -> None:
         """Release the folder for other processes."""
@@ -206,15 +230,18 @@ class RunFolder:
         if not marker.exists():
             return None
         content: dict[str, Any] = read_json(marker)
-        outputs = content.get("outputs") if isinstance(content, dict) else None
+        is_object = isinstance(content, dict)
+        # markers of earlier versions list no files
+        lists = [content.get("outputs"), content.get("files", [])] if is_object else []
         if (
-            not isinstance(outputs, list)
-            or not all(isinstance(output, str) for output in outputs)
+            not lists
+            or not all(isinstance(names, list) for names in lists)
+            or not all(isinstance(name, str) for names in lists for name in names)
             or "key" not in content
         ):
             raise InputError(
-                f'{marker}: damaged; expected an object with "key" and a list of "outputs"; delete '
-                "it to repeat the stage"
+                f'{marker}: damaged; expected an object with "key" and lists of "outputs" and '
+                '"files"; delete it to repeat the stage'
             )
         return content
 
@@ -263,10 +290,10 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Remove markers first and keep config.json: a kill in between leaves a folder that is
-        still recognised and claims nothing.
+        recognised and has no finished stage.
         """
         shutil.rmtree(self.root / ".run" / "stages", ignore_errors=True)
-        # of what was put there since the folder was opened, nothing is followed either
+        # links may have been added since the folder was opened
         refuse_links(self.root, may_link)
         removed = sorted(name for name in self._owned if is_output(name) or name in self._made)
         for relative in removed:
@@ -280,7 +307,7 @@ class RunFolder:
             {parent for name in removed for parent in Path(name).parents if parent.parts},
             reverse=True,
         ):
-            with suppress(OSError):  # not empty: somebody else's files are in it
+            with suppress(OSError):  # not empty: it holds files of others
                 (self.root / folder).rmdir()
         self._owned.clear()
         (self.root / ".run" / "owned.txt").unlink(missing_ok=True)

@@ -1,10 +1,11 @@
-"""Stages of a verb in its run folder: each one is done once for what it depends on, whole or
-absent.
+"""Stages of a verb in its run folder: each runs once for its dependencies; its outputs are complete
+or absent.
 
 In: a stage's files, the values and fingerprints it depends on, and the function that does it. Out:
-its outputs in the run folder. A stage that is marked done with the same dependencies is kept;
-otherwise the outputs of an earlier run are removed and it runs. Files that a killed process wrote
-for the same dependencies stay, so that work that goes frame by frame continues where it stopped.
+its outputs in the run folder. A stage that is marked done with the same dependencies is kept if no
+file of its outputs is missing; otherwise the outputs of an earlier run are removed and it runs.
+Files that a killed process wrote for the same dependencies stay, so that work that goes frame by
+frame continues where it stopped.
 ``reconstruct``, ``render``, ``enhance`` and ``run`` resume this way.
 """
 
@@ -38,7 +39,7 @@ class StageFiles:
     """The files of one stage, relative to the run folder."""
 
     name: str
-    """Of the stage; its marker is ``.run/stages/NAME.json``."""
+    """Name of the stage; its marker is ``.run/stages/NAME.json``."""
     outputs: tuple[str, ...]
     """Files and folders that the stage leaves."""
     scratch: tuple[str, ...] = ()
@@ -49,9 +50,9 @@ class Stages:
     """Runs the stages of one run folder.
 
     ``completed``: names of the stages that this process ran or found done; ``executed``: of those
-    that it ran. ``seconds``: of all stages, those of
-    earlier processes included; written to ``timing.json`` with the peak memory where
-    ``write_timing``. Raises ``InputError`` for a damaged ``timing.json``.
+    that it ran. ``seconds``: duration of all stages, including those run by earlier processes;
+    written to ``timing.json`` with the peak memory where ``write_timing``. Raises ``InputError``
+    for a damaged ``timing.json``.
     """
 
     def __init__(self, run: RunFolder, progress: Progress, write_timing: bool = True) -> None:
@@ -87,7 +88,7 @@ class Stages:
         began = time.monotonic()
         with self._progress.stage(stage.name, total) as bar:
             work(bar)
-        self._run.mark_done(stage.name, key, stage.outputs)
+        self._run.mark_done(stage.name, key, stage.outputs, stage.scratch)
         self._delete(stage.scratch)
         self._record(stage.name, time.monotonic() - began)
         return fingerprint(key)
@@ -105,14 +106,17 @@ class Stages:
             self._remove(stage)
 
     def _begin(self, stage: StageFiles, key: object) -> None:
-        """Leave only what belongs to this key. A kill at any point leaves a stage that is either
-        unmarked or whole.
+        """Leave only what belongs to this key: nothing of a finished stage whose outputs are not
+        all there. A kill at any point leaves a stage that is either unmarked or whole.
         """
         before = self._run.key_of(stage.name)
         if isinstance(before, dict) and isinstance(key, dict):
-            changed = [word for word in key if before.get(word) != key[word]] or ["its files"]
-            self._progress.note(f"{stage.name}: runs again, changed: {', '.join(changed)}")
-        if not self._run.is_done(_started(stage.name), key):
+            changed = [word for word in key if before.get(word) != key[word]]
+            why = f"changed: {', '.join(changed)}"
+            if not changed:
+                why = f"missing: {', '.join(self._run.missing_outputs(stage.name)[:3])}"
+            self._progress.note(f"{stage.name}: runs again, {why}")
+        if before is not None or not self._run.is_done(_started(stage.name), key):
             self._remove(stage)
             self._run.mark_done(_started(stage.name), key)
         for name in (*stage.outputs, *stage.scratch):

@@ -1,7 +1,6 @@
-"""What differs between Linux, macOS and Windows: locks, links, names of files, processes, memory.
+"""Differences between Linux, macOS and Windows: locks, links, file names, processes, memory.
 
-Only calls that exist on all three are made at import; the others are looked for where they are
-used.
+Imports only modules that exist on all three; others are imported where they are used.
 """
 
 from __future__ import annotations
@@ -158,7 +157,7 @@ def remove_link_or_copy(target: Path) -> None:
 
 
 def windows_refusal(path: PurePath) -> str | None:
-    """Why Windows cannot have a file or folder at the path, or None; the drive does not count."""
+    """Reason why a path is invalid on Windows, or None; the drive is ignored."""
     for part in path.relative_to(path.anchor).parts:
         if part in (".", ".."):
             continue
@@ -172,8 +171,8 @@ def windows_refusal(path: PurePath) -> str | None:
 
 
 def check_folder_name(folder: Path, on_windows: bool = sys.platform == "win32") -> None:
-    """Raises ``InputError`` for an output folder that the system cannot have, or whose files would
-    have too long paths.
+    """Raise ``InputError`` for an output folder whose name is invalid on this system, or whose
+    files would have too long paths.
     """
     if not on_windows:
         return
@@ -209,17 +208,13 @@ def _has_long_paths() -> bool:
 
 
 def is_alive(process: int) -> bool:
-    """Whether there is a process of this number. (Windows ends a process that is sent the signal
-    0.)
-    """
+    """Whether the process exists. (On Windows, signal 0 ends a process.)"""
     lives: bool = psutil.pid_exists(process)
     return lives
 
 
 def peak_memory() -> int:
-    """Most bytes of memory that this process has had so far; what it has now where the system keeps
-    no account.
-    """
+    """Peak memory of this process in bytes; its present memory where the system records no peak."""
     memory = psutil.Process().memory_info()
     if sys.platform == "win32":
         return int(memory.peak_wset)
@@ -232,5 +227,5 @@ def peak_memory() -> int:
 
 
 def available_memory() -> int:
-    """Bytes that can be given to programs without swapping."""
+    """Memory available without swapping, bytes."""
     return int(psutil.virtual_memory().available)

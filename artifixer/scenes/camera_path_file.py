@@ -23,8 +23,8 @@ from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import WORLD, Origin, camera_origin, to_local
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
+from artifixer.runtime.image_files import MOST_PIXELS
 from artifixer.runtime.json_io import is_number, read_json, shown
-from artifixer.runtime.media import MOST_PIXELS
 from artifixer.scenes.colmap import to_cameras
 from artifixer.scenes.colmap_files import read_model
 from artifixer.scenes.colmap_folders import find_model, find_nerfstudio_model

@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 from artifixer.imaging.resize import resize_photo
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
-from artifixer.runtime.media import read_image, upright
+from artifixer.runtime.image_files import read_image, upright
 from artifixer.scenes.file_names import FileNames
 
 #: Folders of masks, and the mask of all photos. Pictures there or of that name are no photos.

@@ -17,7 +17,7 @@ from torch import Tensor
 from artifixer.geometry.panorama import FACE_RIGS, sample_panorama
 from artifixer.imaging.resize import resize_photo
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.media import image_size, read_image, write_png
+from artifixer.runtime.image_files import image_size, read_image, write_png
 from artifixer.scenes.mask_files import MaskFiles
 from artifixer.scenes.photo_files import FittedView
 from artifixer.scenes.scene import Photo, Split

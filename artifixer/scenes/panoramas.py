@@ -28,7 +28,7 @@ import numpy as np
 from artifixer.geometry.panorama import FACE_RIGS, FaceRig
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.fingerprint import fingerprint
-from artifixer.runtime.media import image_size
+from artifixer.runtime.image_files import image_size
 from artifixer.runtime.stopping import handlers_kept, stop_at_once
 from artifixer.scenes import colmap
 from artifixer.scenes.panorama_faces import (

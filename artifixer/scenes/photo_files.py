@@ -27,7 +27,7 @@ from artifixer.runtime.files import open_regular
 
 # loaders import it from here, beside the bounds
 from artifixer.runtime.files import path_inside as path_inside
-from artifixer.runtime.media import (
+from artifixer.runtime.image_files import (
     exif_orientation,
     has_alpha,
     image_size,

@@ -28,7 +28,7 @@ from pathlib import Path
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, is_regular
 from artifixer.runtime.fingerprint import fingerprint
-from artifixer.runtime.media import (
+from artifixer.runtime.image_files import (
     exif_orientation,
     image_format,
     opened_image,

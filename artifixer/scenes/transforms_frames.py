@@ -20,8 +20,8 @@ from jaxtyping import Float
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
 from artifixer.geometry.radial_polynomial import rational_coefficients
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.image_files import MOST_PIXELS
 from artifixer.runtime.json_io import read_json
-from artifixer.runtime.media import MOST_PIXELS
 from artifixer.scenes.photo_files import (
     LARGEST_INTRINSIC,
     LARGEST_POSITION,

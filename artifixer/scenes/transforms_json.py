@@ -22,7 +22,7 @@ from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import Origin, camera_origin, to_local
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
-from artifixer.runtime.media import exif_orientation, read_image
+from artifixer.runtime.image_files import exif_orientation, read_image
 from artifixer.scenes.mask_files import MaskFiles
 from artifixer.scenes.panorama_faces import DEFAULT_FACES, panorama_splits, panorama_views
 from artifixer.scenes.photo_files import (

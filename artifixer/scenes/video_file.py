@@ -26,8 +26,9 @@ from artifixer.imaging.resize import fit_size, resize_photo
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.fingerprint import fingerprint
-from artifixer.runtime.media import read_video, write_png
+from artifixer.runtime.image_files import write_png
 from artifixer.runtime.stopping import stop_at_once
+from artifixer.runtime.video_files import read_video
 from artifixer.scenes import panoramas, photos
 from artifixer.scenes.panoramas import PanoramaConfig
 from artifixer.scenes.scene import Scene

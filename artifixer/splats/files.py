@@ -1,6 +1,7 @@
-"""Splat files of other tools and for them: the table of formats, one reader and one writer for all.
+"""Splat files that other tools write or read: the table of formats, one reader and one writer.
 
-A format is recognised by what a file begins with, and only where that says nothing by its ending.
+A format is recognised by the first bytes of a file, and by its suffix only where these are
+ambiguous.
 To add one, write a file beside this one and add a line to ``FORMATS``. A run's own files are
 standard PLYs and go through ``ply.py``.
 """
@@ -105,8 +106,8 @@ CONVERTERS = {
 
 @dataclass(frozen=True)
 class SplatFile:
-    """Finite Gaussians of a file, the name of its format, remarks on what was left out, and what
-    ``means`` are relative to.
+    """Finite Gaussians of a file, the name of its format, notes about omitted Gaussians, and the
+    origin that ``means`` are relative to.
     """
 
     splats: Splats
@@ -269,7 +270,7 @@ def _readable() -> str:
 
 
 def _checked(path: Path, splats: Splats, name: str) -> SplatFile:
-    """The Gaussians that can be rendered."""
+    """The Gaussians with finite values."""
     logits = splats.opacity_logits
     flat = torch.isneginf(splats.log_scales)
     splats = Splats(

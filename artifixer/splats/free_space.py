@@ -7,8 +7,8 @@ photo decides. A pixel of a virtual camera counts as supported when the point it
 surface that a training photo shows, by the rendered depth of the photos' cameras; the mean opacity
 of all other pixels is the loss. Where photos do show something, the photometric loss outweighs it.
 
-It makes a render's opacity tell a generator what to invent, and makes the render itself worse:
-black is farther from the truth than smears.
+With it, the opacity of a render tells the generator which regions to invent. The render itself
+gets worse in these regions: black is farther from the truth than smeared colours.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class FreeSpaceConfig:
     """Settings of the loss."""
 
     weight: float = 0.0
-    """Of the mean opacity of pixels without support; 0 turns the loss off, and no virtual camera is
-    rendered.
+    """Weight of the mean opacity of pixels without support; 0 turns the loss off, and no virtual
+    camera is rendered.
     """
     start: float = 0.6
     """Fraction of the iterations before the first virtual camera, so that surfaces have formed."""
@@ -135,7 +135,7 @@ def supported(
     renders: Renders,
     camera: Cameras,
     seeing: Sequence[Cameras],
-    depths: Sequence[Float[Tensor, "height width"]],
+    depths: Sequence[Float[Tensor, "rows columns"]],
     tolerance: float,
 ) -> Bool[Tensor, "height width"]:
     """Per pixel of a single view: does the point it shows lie on the surface that one of the

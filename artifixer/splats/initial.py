@@ -1,5 +1,5 @@
-"""Where Gaussians start: on the sparse points that the training photos saw, and on pixels carried
-to a plausible depth.
+"""Initial Gaussians: at sparse points observed by the training photos, and at pixels of the photos
+back-projected to a plausible depth.
 
 Structure from motion leaves few points where views are few, so points are added along the training
 photos' pixels, at the depth of the sparse points seen nearby, with the pixel's colour. Nothing is
@@ -23,21 +23,21 @@ from artifixer.splats.splats import SH_BASE, SH_COEFFICIENTS, Splats
 
 @dataclass(frozen=True)
 class InitialConfig:
-    """Where a fit starts."""
+    """Settings of the initial Gaussians."""
 
     observed_by: int = 2
-    """A sparse point counts when at least this many training photos saw it, where tracks are
-    known."""
+    """Minimum number of training photos that observe a sparse point, where tracks are known."""
     points: int = 3000
-    """Pixels are added until there are this many points in all."""
+    """Minimum number of points in all; pixels are added to reach it."""
     depth_neighbours: int = 3
-    """A pixel's depth is interpolated between this many sparse points nearest in the image."""
+    """Number of sparse points, nearest in the image, between which a pixel's depth is
+    interpolated."""
     depth_noise: float = 0.03
     """Relative standard deviation of that depth."""
     opacity: float = 0.3
-    """Of every new Gaussian."""
+    """Opacity of every initial Gaussian."""
     scale: float = 0.7
-    """Standard deviation relative to the distance to the nearest points."""
+    """Standard deviation relative to the mean distance to the nearest points."""
     max_scale: float = 0.1
     """Upper bound of the standard deviation, relative to the scene's extent."""
 
@@ -76,12 +76,11 @@ def seen_points(points: SparsePoints, training: Sequence[int], observed_by: int)
 
 
 def scene_extent(cameras: Sequence[Cameras], points: ColoredPoints) -> float:
-    """Size of what is being reconstructed, world units: the unit of learning rates and
-    regularisers.
+    """Size of the reconstructed scene, world units: the unit of learning rates and regularisers.
 
     The larger of 1.1 x the farthest camera's distance from the cameras' mean (as in 3DGS) and half
-    the median depth of the points, so that a few cameras close together in a large scene do not
-    freeze it.
+    the median depth of the points: otherwise the step sizes of a large scene captured by a few
+    cameras close together would be too small.
     """
     centers = torch.cat([camera.centers for camera in cameras])
     spread = 1.1 * (centers - centers.mean(dim=0)).norm(dim=1).max()
@@ -98,11 +97,11 @@ def add_pixels(
     config: InitialConfig,
     generator: torch.Generator,
 ) -> ColoredPoints:
-    """Points enough for ``config.points``: random pixels of the photos, moved along their rays to
-    the depth of the points nearby.
+    """The points, and random pixels of the photos back-projected to the depth of nearby points, up
+    to ``config.points`` in all.
 
-    Views without any known point use the depths seen by the others; without any point at all,
-    depths are drawn around the distance between the cameras.
+    Views in which no point is visible use the depths of the other views; without any point, depths
+    are drawn around the distance between the cameras.
     """
     wanted = config.points - len(points)
     if wanted <= 0:
@@ -144,7 +143,7 @@ def add_pixels(
 
 
 def _shown(photo: Photo) -> Int[Tensor, "pixels 2"] | None:
-    """Column and row of the pixels that show something that counts; None where all do."""
+    """Column and row of the unmasked opaque pixels; None for all pixels."""
     layers = [layer for layer in (photo.mask, photo.opacity) if layer is not None]
     if not layers:
         return None
@@ -155,7 +154,9 @@ def _shown(photo: Photo) -> Int[Tensor, "pixels 2"] | None:
 def splats_at(
     points: ColoredPoints, sh_degree: int, extent: float, config: InitialConfig
 ) -> Splats:
-    """Round Gaussians at the points, as wide as the distance to their three nearest neighbours."""
+    """Isotropic Gaussians at the points, with scales proportional to the mean distance to their
+    three nearest neighbours.
+    """
     from scipy.spatial import cKDTree
 
     count = len(points)

@@ -1,4 +1,4 @@
-"""What a reconstruction minimises: colour distance to the photos, and the opacity and scale
+"""Losses of a reconstruction: photometric distance to the photos, and the opacity and scale
 regularisers of MCMC.
 """
 
@@ -36,7 +36,8 @@ def regulariser(
     """Mean opacity and mean scale (relative to the scene's extent), weighted (Kheradmand et al.
     2024, equation 10).
 
-    Gaussians that no photo shows get only this gradient: they lose their opacity and are relocated.
+    Gaussians outside all photos get no other gradient: their opacity falls until they are
+    relocated.
     """
     return (
         opacity_weight * torch.sigmoid(splats.opacity_logits).mean()

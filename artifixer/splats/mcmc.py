@@ -1,10 +1,10 @@
-"""Gaussian splatting as Markov chain Monte Carlo (Kheradmand et al. 2024): where Gaussians go, in
-plain torch on any device.
+"""Densification by Markov chain Monte Carlo (Kheradmand et al. 2024), in plain torch on any device.
 
-Three moves replace the heuristics of cloning, splitting and resetting: Gaussians that died (opacity
-under a threshold) are moved onto living ones, the population grows the same way up to a cap, and
-noise shaped by each Gaussian's covariance lets the nearly transparent ones explore. Copies share
-the opacity and scale of the original such that the picture barely changes (their equation 9).
+Three moves replace the heuristics of cloning, splitting and resetting: dead Gaussians (opacity
+under a threshold) are relocated to living ones, the population grows in the same way up to a
+maximum, and noise shaped by each Gaussian's covariance is added to the positions of nearly
+transparent ones. Copies get the opacity and scale for which the render barely changes (their
+equation 9).
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ class McmcConfig:
     """When Gaussians are relocated and added, and how strongly they are perturbed."""
 
     max_gaussians: int = 1_000_000
-    """Upper bound of the population."""
+    """Maximum number of Gaussians."""
     dead_opacity: float = 0.005
-    """Gaussians at or under this opacity are relocated."""
+    """Opacity up to which Gaussians are relocated."""
     growth: float = 1.05
-    """Factor by which the population grows per event."""
+    """Factor on the number of Gaussians per relocation."""
     start: float = 0.05
-    """Fraction of the iterations before the first event."""
+    """Fraction of the iterations before the first relocation."""
     stop: float = 0.8
-    """Fraction of the iterations after which there are no more events."""
+    """Fraction of the iterations after which Gaussians are not relocated."""
     every: int = 100
-    """Iterations between two events."""
+    """Iterations between two relocations."""
     noise: float = 5e5
     """Exploration noise per unit of the positions' learning rate; 5e5 in the authors' code at
     world-unit learning rates."""
     noise_sharpness: float = 100.0
-    """Slope of the logistic by which the noise fades out."""
+    """Slope of the logistic function of opacity that scales the noise."""
     noise_threshold: float = 0.005
-    """Opacity at the middle of that logistic."""
+    """Opacity at which that logistic function is 1/2."""
 
 
 #: More copies than this are treated as this many: the binomials of equation 9 lose float32
@@ -59,8 +59,8 @@ QUIET_OPACITY = 0.15
 def relocate_and_grow(
     trainable: TrainableSplats, config: McmcConfig, generator: torch.Generator
 ) -> int:
-    """Move dead Gaussians onto living ones and add new ones up to the cap; returns how many were
-    moved or added.
+    """Relocate dead Gaussians to living ones and add new ones up to the maximum; returns the
+    number of relocated and added ones.
 
     Sources are drawn in proportion to opacity. Each source and its copies get the opacity and scale
     of equation 9.
@@ -122,8 +122,8 @@ def share_between_copies(
     scales: Float[Tensor, "count 3"],
     copies: Int[Tensor, " count"],
 ) -> tuple[Float[Tensor, " count"], Float[Tensor, "count 3"]]:
-    """Opacity and scale that each of ``copies`` coinciding Gaussians needs to look like the one
-    they came from.
+    """Opacity and scale of each of ``copies`` coinciding Gaussians that together render like the
+    original.
 
     Equation 9 of Kheradmand et al.: o' = 1 - (1 - o)^(1/n), and scale times
     o / sum_{i=1..n} sum_{k=0..i-1} binom(i-1, k) (-1)^k o'^(k+1) / sqrt(k+1).

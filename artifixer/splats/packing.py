@@ -1,5 +1,5 @@
-"""What the compressed splat files share: smallest-three quaternions, opacities in 8 bits, the order
-of harmonics, and limits.
+"""Shared parts of the compressed splat formats: smallest-three quaternions, 8-bit opacities, signs
+of harmonics under a half turn, and limits.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ HALF_TURN_SIGNS = (-1, -1, 1, -1, 1, 1, -1, 1, -1, 1, -1, -1, 1, -1, 1)
 
 
 def check_count(path: Path, count: int, degree: int = 3) -> None:
-    """Refuse a number of Gaussians that a file of this size cannot hold, before memory is taken for
-    them. Raises ``InputError``.
+    """Raise ``InputError`` for a number of Gaussians that a file of this size cannot hold, before
+    memory is allocated for them.
     """
     if count < 1:
         raise InputError(f"{path}: holds {count} Gaussians, expected at least one")

@@ -1,4 +1,4 @@
-"""``render``: splats seen by cameras, through one of several rasterizers with the same signature.
+"""``render``: images of splats from cameras, by one of several rasterizers with the same signature.
 
 Colours are ``max(SH(direction) + 0.5, 0)`` with the direction from the camera's centre to the
 Gaussian's. Gradients reach the stored parameters (means, quats, log_scales, opacity_logits, sh)
@@ -23,7 +23,7 @@ from artifixer.splats.splats import SH_BASE, Splats
 
 @dataclass(frozen=True)
 class Renders:
-    """What the cameras see.
+    """Colour, opacity and depth of one or more views.
 
     rgb: colour premultiplied by opacity, on black, ``[views height width 3]``.
     opacity: accumulated alpha in [0,1], ``[views height width]``.

@@ -27,7 +27,7 @@ from artifixer.geometry.camera_file import CameraFrame, read_cameras, read_refer
 from artifixer.geometry.local_origin import WORLD, Origin
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
-from artifixer.runtime.media import image_size, read_image, write_png
+from artifixer.runtime.image_files import image_size, read_image, write_png
 from artifixer.runtime.npy import read_npy, write_npy
 from artifixer.scenes.scene import Photo
 from artifixer.scenes.view import View

@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor
 
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import write_bytes
+from artifixer.splats.codebooks import CODEBOOK, LARGEST_PALETTE, row_palette, scalar_codebook
 from artifixer.splats.packing import (
     check_count,
     from_largest_component,
@@ -47,14 +47,8 @@ VERSION = 2
 LARGEST_META = 16 * 1024**2
 LARGEST_PICTURE = 1024**3
 
-#: Entries of a codebook, and of the palette of harmonics in one row of its picture.
-CODEBOOK, PALETTE_ROW = 256, 64
-
-#: Size of the palette: a power of two between these, about as many as Gaussians.
-SMALLEST_PALETTE, LARGEST_PALETTE = 1024, 65_536
-
-#: Rounds of k-means, for codebooks (cheap) and for the palette.
-CODEBOOK_ROUNDS, PALETTE_ROUNDS = 30, 8
+#: Entries of the palette of harmonics in one row of its picture.
+PALETTE_ROW = 64
 
 #: Bits per axis of Morton codes.
 MORTON_BITS = 20
@@ -113,18 +107,18 @@ def write_sog(path: Path, splats: Splats) -> None:
     )
     meta["quats"] = {"files": ["quats.webp"]}
 
-    codebook, indices = _codebook(splats.log_scales.numpy())
+    codebook, indices = scalar_codebook(splats.log_scales.numpy())
     meta["scales"], pictures["scales.webp"] = (
         {"codebook": codebook, "files": ["scales.webp"]},
         _texels(indices),
     )
-    codebook, indices = _codebook(splats.sh[:, 0].numpy())
+    codebook, indices = scalar_codebook(splats.sh[:, 0].numpy())
     meta["sh0"] = {"codebook": codebook, "files": ["sh0.webp"]}
     pictures["sh0.webp"] = _texels(indices, np.round(splats.opacities.numpy() * 255))
 
     if splats.sh_degree > 0:
-        centroids, labels = _palette(splats.sh[:, 1:].reshape(count, -1))
-        codebook, indices = _codebook(centroids.numpy())
+        centroids, labels = row_palette(splats.sh[:, 1:].reshape(count, -1))
+        codebook, indices = scalar_codebook(centroids.numpy())
         coefficients = splats.sh.shape[1] - 1
         rows = np.zeros(
             (-(-len(centroids) // PALETTE_ROW) * PALETTE_ROW, coefficients, 4), np.uint8
@@ -199,82 +193,11 @@ def _morton_order(means: Float[np.ndarray, "count 3"]) -> Int[np.ndarray, " coun
     return np.argsort(codes, kind="stable")
 
 
-def _codebook(values: np.ndarray) -> tuple[list[float], UInt8[np.ndarray, "*shape"]]:
-    """256 values that stand for all, by k-means on the line, and for each value the index of the
-    nearest.
-    """
-    flat = np.sort(values.reshape(-1).astype(np.float64))
-    distinct = np.unique(flat)
-    if len(distinct) <= CODEBOOK:
-        centers = distinct
-    else:
-        sums = np.concatenate([[0.0], np.cumsum(flat)])
-        # Half of the first guess by rank, half by value: dense places get fine steps, far ones are
-        # not forgotten.
-        ranks = flat[np.linspace(0, len(flat) - 1, CODEBOOK // 2).astype(int)]
-        centers = np.sort(np.concatenate([ranks, np.linspace(flat[0], flat[-1], CODEBOOK // 2)]))
-        for _ in range(CODEBOOK_ROUNDS):
-            borders = np.searchsorted(flat, (centers[1:] + centers[:-1]) / 2)
-            starts, ends = np.concatenate([[0], borders]), np.concatenate([borders, [len(flat)]])
-            filled = ends > starts
-            centers = np.where(
-                filled, (sums[ends] - sums[starts]) / np.maximum(ends - starts, 1), centers
-            )
-    centers = centers.astype(np.float32).astype(np.float64)
-    indices = np.searchsorted((centers[1:] + centers[:-1]) / 2, values.astype(np.float64)).astype(
-        np.uint8
-    )
-    book = np.concatenate([centers, np.full(CODEBOOK - len(centers), centers[-1])])
-    return book.tolist(), indices
-
-
-def _palette(
-    rows: Float[Tensor, "count values"],
-) -> tuple[Float[Tensor, "centroids values"], Int[np.ndarray, " count"]]:
-    """Few rows that stand for all, and for each row the index of its own; every row itself where
-    there are few.
-    """
-    count = len(rows)
-    if count <= SMALLEST_PALETTE:
-        return rows, np.arange(count)
-    size = min(LARGEST_PALETTE, 2 ** int(math.log2(count)))
-    # In two levels, so that the work grows with the root of the palette's size: coarse groups, then
-    # each group by its share.
-    coarse, group = _clusters(rows, min(round(math.sqrt(size)), count))
-    centroids: list[Tensor] = []
-    labels, start = np.zeros(count, np.int64), 0
-    for index in range(len(coarse)):
-        members = torch.nonzero(group == index)[:, 0]
-        if len(members) == 0:
-            continue
-        found, inside = _clusters(rows[members], max(1, size * len(members) // count))
-        labels[members.numpy()] = start + inside.numpy()
-        centroids.append(found)
-        start += len(found)
-    return torch.cat(centroids), labels
-
-
-def _clusters(
-    rows: Float[Tensor, "count values"], wanted: int
-) -> tuple[Float[Tensor, "centroids values"], Int[Tensor, " count"]]:
-    """k-means from evenly spaced rows; clusters that lose all their rows stay where they are."""
-    centers = rows[torch.linspace(0, len(rows) - 1, wanted).long()]
-    nearest = torch.zeros(len(rows), dtype=torch.int64)
-    for _ in range(PALETTE_ROUNDS):
-        nearest = torch.cat(
-            [torch.cdist(part, centers).argmin(dim=1) for part in rows.split(16_384)]
-        )
-        sizes = torch.bincount(nearest, minlength=len(centers))
-        sums = torch.zeros_like(centers).index_add_(0, nearest, rows)
-        centers = torch.where(sizes[:, None] > 0, sums / sizes.clamp(min=1)[:, None], centers)
-    return centers, nearest
-
-
 # Reading ------------------------------------------------------------------------------------------
 
 
 class _Sog:
-    """A SOG file that is open: its checked ``meta.json`` and the pictures it names."""
+    """An open SOG file: its checked ``meta.json`` and the pictures that it lists."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         self.path, self._archive = path, archive
@@ -334,8 +257,8 @@ class _Sog:
         with Image.open(
             io.BytesIO(self._member(files[position], LARGEST_PICTURE)), formats=["WEBP"]
         ) as image:
-            # Sides are rounded up a little; a picture that is much larger than its values is none
-            # of a writer.
+            # Writers round the sides up a little; a picture much larger than its values is damaged
+            # or hostile.
             texels = image.width * image.height
             if texels < needed or texels > 4 * needed + 65_536 or width not in (None, image.width):
                 raise self.wrong(

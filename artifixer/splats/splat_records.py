@@ -1,4 +1,4 @@
-"""``.splat``, the file of early web viewers: 32 bytes per Gaussian and nothing else (read only).
+"""``.splat``, the format of early web viewers: records of 32 bytes without a header (read only).
 
 Position and standard deviations as float32, colour and opacity as 8-bit RGBA, the rotation wxyz as
 (byte - 128) / 128. No harmonics above degree 0.

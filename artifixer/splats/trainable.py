@@ -1,5 +1,5 @@
-"""``TrainableSplats``: splats under optimisation, and the only place that changes how many
-Gaussians an optimiser holds.
+"""``TrainableSplats``: splats under optimisation, and the only place that changes the number of
+Gaussians in an optimiser.
 
 Every change of the population (relocating, growing, pruning) is one gather: new row ``i`` is a copy
 of old row ``index[i]``, with its Adam moments kept or, where ``fresh[i]``, set to zero.
@@ -41,7 +41,7 @@ class TrainableSplats:
         self._group(name)["lr"] = value
 
     def step(self) -> None:
-        """One Adam step on the gradients present, which are then dropped."""
+        """One Adam step; the gradients are cleared."""
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 

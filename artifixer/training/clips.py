@@ -69,7 +69,7 @@ class Clip:
     reference_photos: UInt8[Tensor, "views height width 3"]
     reference_cameras: Cameras
     camera_scale: float
-    caption_embedding: Float[Tensor, "tokens width"] | None
+    caption_embedding: Float[Tensor, "text_tokens text_width"] | None
     keeps_text: bool = True
     keeps_references: bool = True
 

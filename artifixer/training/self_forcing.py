@@ -106,7 +106,7 @@ class SelfForcingStage:
         sampling: SampleConfig,
         seed: int,
         compute: str,
-        negative_text: Float[Tensor, "1 tokens width"] | None = None,
+        negative_text: Float[Tensor, "1 text_tokens text_width"] | None = None,
     ) -> None:
         """Student and critic are trained in place; the teacher is frozen. negative_text: None for
         zeros.
@@ -230,8 +230,8 @@ class SelfForcingStage:
     def _critic_loss(
         self, encoded: EncodedClips, generated: Latents, generators: Sequence[torch.Generator]
     ) -> Tensor:
-        """Flow matching on the student's clips (the denoising loss of DMD, equation 6, in terms of
-        the velocity).
+        """Flow matching on the student's clips: the denoising loss of DMD's fake score, in terms of
+        the velocity.
         """
         noisy, sigma, source = self._noised(encoded, generated, generators)
         predicted = self.critic(
@@ -263,8 +263,8 @@ class SelfForcingStage:
         """A loss whose gradient with respect to the student's clip x is that of distribution
         matching (Yin et al. 2024, "One-step Diffusion with Distribution Matching Distillation",
         equation 7): the difference of the critic's and the teacher's predictions of the clean clip,
-        which are their scores up to a factor (equations 4 and 5), divided by the mean absolute
-        distance of x from the teacher's prediction (equation 8).
+        which are their scores up to a factor, divided by the mean absolute distance of x from the
+        teacher's prediction (equation 8).
 
         It is 0.5 mean((x - stopgrad(x - gradient))^2), whose derivative is gradient / values.
         """

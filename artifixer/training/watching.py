@@ -16,8 +16,8 @@ from torch import Tensor
 
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import LARGEST_TEXT, append_text, read_whole, write_bytes
+from artifixer.runtime.image_files import write_png
 from artifixer.runtime.json_io import is_whole
-from artifixer.runtime.media import write_png
 
 
 class MetricsFile:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from artifixer.runtime.errors import InputError
 
-Heads = Float[Tensor, "batch tokens heads width"]
+Queries = Float[Tensor, "batch queries heads width"]
+Keys = Float[Tensor, "batch keys heads width"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class BlockCausalMask:
 
 
 def attend(
-    q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None = None, backend: str = "auto"
-) -> Heads:
+    q: Queries, k: Keys, v: Keys, mask: BlockCausalMask | None = None, backend: str = "auto"
+) -> Queries:
     """softmax(q k^T / sqrt(width)) v per head.
 
     backend: one of ``BACKENDS`` or ``auto``; ``InputError`` for a name that is none of them or
@@ -53,8 +54,8 @@ def attend(
 
 
 def attend_to_first(
-    q: Heads, k: Heads, v: Heads, counts: Sequence[int] | None, backend: str = "auto"
-) -> Heads:
+    q: Queries, k: Keys, v: Keys, counts: Sequence[int] | None, backend: str = "auto"
+) -> Queries:
     """``attend``, where each sample of the batch attends to only the first ``counts`` of its keys;
     None for all keys.
 
@@ -73,7 +74,7 @@ def attend_to_first(
     )
 
 
-def attend_plainly(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> Heads:
+def attend_plainly(q: Queries, k: Keys, v: Keys, mask: BlockCausalMask | None) -> Queries:
     """The formula in plain PyTorch, in the inputs' dtype: the reference of all other backends."""
     logits = torch.einsum("bqhw,bkhw->bhqk", q, k) / math.sqrt(q.shape[-1])
     if mask is not None:
@@ -81,7 +82,7 @@ def attend_plainly(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -
     return torch.einsum("bhqk,bkhw->bqhw", logits.softmax(dim=-1), v)
 
 
-def attend_sdpa(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> Heads:
+def attend_sdpa(q: Queries, k: Keys, v: Keys, mask: BlockCausalMask | None) -> Queries:
     """PyTorch's fused kernels on any device; a mask is passed as a dense boolean tensor."""
     dense = None if mask is None else mask.dense(q.shape[1], q.device)
     out = torch.nn.functional.scaled_dot_product_attention(
@@ -90,21 +91,21 @@ def attend_sdpa(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> H
     return out.transpose(1, 2)
 
 
-def attend_sdpa_by_block(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> Heads:
+def attend_sdpa_by_block(q: Queries, k: Keys, v: Keys, mask: BlockCausalMask | None) -> Queries:
     """One call per block with the keys that it attends to: masked keys cost nothing, and kernels
     without mask support can be used.
     """
     return _by_block(attend_sdpa, q, k, v, mask)
 
 
-def attend_flash(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> Heads:
+def attend_flash(q: Queries, k: Keys, v: Keys, mask: BlockCausalMask | None) -> Queries:
     """FlashAttention 3 or 2, whichever is installed; CUDA, half precision only. Block by block
     under a mask.
     """
     return _by_block(lambda q, k, v, _: _flash()(q, k, v), q, k, v, mask)
 
 
-def attend_flex(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> Heads:
+def attend_flex(q: Queries, k: Keys, v: Keys, mask: BlockCausalMask | None) -> Queries:
     """PyTorch's flex attention, compiled at first use; CUDA only."""
     if q.device.type != "cuda":
         raise InputError(f"attention backend flex: on {q.device}, expected CUDA")
@@ -115,7 +116,7 @@ def attend_flex(q: Heads, k: Heads, v: Heads, mask: BlockCausalMask | None) -> H
 
 
 #: A new backend is a function and a line in this table; the equivalence test includes it.
-BACKENDS: dict[str, Callable[[Heads, Heads, Heads, BlockCausalMask | None], Heads]] = {
+BACKENDS: dict[str, Callable[[Queries, Keys, Keys, BlockCausalMask | None], Queries]] = {
     "plain": attend_plainly,
     "sdpa": attend_sdpa,
     "sdpa_by_block": attend_sdpa_by_block,
@@ -125,12 +126,12 @@ BACKENDS: dict[str, Callable[[Heads, Heads, Heads, BlockCausalMask | None], Head
 
 
 def _by_block(
-    attend_block: Callable[[Heads, Heads, Heads, None], Heads],
-    q: Heads,
-    k: Heads,
-    v: Heads,
+    attend_block: Callable[[Queries, Keys, Keys, None], Queries],
+    q: Queries,
+    k: Keys,
+    v: Keys,
     mask: BlockCausalMask | None,
-) -> Heads:
+) -> Queries:
     if mask is None:
         return attend_block(q, k, v, None)
     ends = range(mask.block_tokens, q.shape[1] + mask.block_tokens, mask.block_tokens)
@@ -145,7 +146,7 @@ def _by_block(
 
 
 @functools.cache
-def _flash() -> Callable[[Heads, Heads, Heads], Heads]:
+def _flash() -> Callable[[Queries, Keys, Keys], Queries]:
     try:
         from flash_attn_interface import flash_attn_func
     except ImportError:
@@ -156,7 +157,7 @@ def _flash() -> Callable[[Heads, Heads, Heads], Heads]:
                 "attention backend flash: neither flash_attn_interface nor flash_attn is installed"
             ) from None
 
-    def run(q: Heads, k: Heads, v: Heads) -> Heads:
+    def run(q: Queries, k: Keys, v: Keys) -> Queries:
         out = flash_attn_func(q, k, v)
         # some versions also return the log-sum-exp
         values: Tensor = out[0] if isinstance(out, tuple) else out

@@ -12,7 +12,7 @@ later blocks attend to those of the last call.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -20,16 +20,21 @@ from torch import Tensor
 
 Heads = Float[Tensor, "batch tokens heads width"]
 
+#: Keys or values of all tokens that a block attends to.
+SeenHeads = Float[Tensor, "batch seen_tokens heads width"]
 
+
+@runtime_checkable
 class BlockCache(Protocol):
     """The cache during one call of the network on one block."""
 
-    def extend(self, layer: int, keys: Heads, values: Heads) -> tuple[Heads, Heads]:
+    def extend(self, layer: int, keys: Heads, values: Heads) -> tuple[SeenHeads, SeenHeads]:
         """Store the block's keys and values of a layer; return those of all frames that the block
         attends to, including its own.
         """
 
 
+@runtime_checkable
 class KVCache(Protocol):
     """The cache of one rollout."""
 
@@ -108,7 +113,7 @@ class _RingBlock:
     runs: tuple[tuple[int, int, int], ...]
     filled: int
 
-    def extend(self, layer: int, keys: Heads, values: Heads) -> tuple[Heads, Heads]:
+    def extend(self, layer: int, keys: Heads, values: Heads) -> tuple[SeenHeads, SeenHeads]:
         assert not torch.is_grad_enabled(), (
             "the ring buffer overwrites its slots: use AppendingCache for gradients"
         )
@@ -170,7 +175,7 @@ class _AppendedBlock:
         )
         self.stored: dict[int, tuple[Heads, Heads]] = {}
 
-    def extend(self, layer: int, keys: Heads, values: Heads) -> tuple[Heads, Heads]:
+    def extend(self, layer: int, keys: Heads, values: Heads) -> tuple[SeenHeads, SeenHeads]:
         self.stored.setdefault(layer, (keys, values))
         seen = [
             piece

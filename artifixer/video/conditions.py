@@ -48,7 +48,7 @@ class Conditions:
     Ks: Float[Tensor, "batch latent_frames 3 3"]
     """Their intrinsics in units of the image's sides, with the image centre at 0."""
 
-    text: Float[Tensor, "batch tokens width"]
+    text: Float[Tensor, "batch text_tokens text_width"]
     """Text embedding, zeros for no prompt."""
 
     reference_latents: Float[Tensor, "batch channels views h w"] | None = None
@@ -205,7 +205,7 @@ class RolloutContext:
 
     temporal_factor: int
     """Pixel frames per latent frame."""
-    text: Float[Tensor, "1 tokens width"]
+    text: Float[Tensor, "1 text_tokens text_width"]
     reference_latents: Float[Tensor, "1 channels views h w"] | None = None
     reference_viewmats: Float[Tensor, "1 views 4 4"] | None = None
     reference_Ks: Float[Tensor, "1 views 3 3"] | None = None
@@ -274,7 +274,7 @@ def clip_conditions(
     opacity: Float[Tensor, "batch frames height width"],
     cameras: Sequence[Cameras],
     camera_scales: Sequence[float],
-    text: Float[Tensor, "batch tokens width"],
+    text: Float[Tensor, "batch text_tokens text_width"],
     reference_cameras: Sequence[Cameras],
     temporal_factor: int,
 ) -> Conditions:

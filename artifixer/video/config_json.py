@@ -140,7 +140,7 @@ def take_fields(
                 f'{path}: "{key}" is {str(value)[:60]!r}; expected {_kind_name(kinds[field.name])}'
             )
         _check_bounds(path, key, field.name, value, kinds[field.name])
-        values[field.name] = value
+        values[field.name] = tuple(value) if isinstance(value, list) else value
     required = [
         field.name
         for field in fields(type_)

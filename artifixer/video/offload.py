@@ -8,7 +8,7 @@ within host memory, with bit-identical results. Inference only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +39,7 @@ class LayerStream:
     """
 
     def __init__(
-        self, layers: Sequence[nn.Module], device: torch.device | str, ahead: int = 1
+        self, layers: Iterable[nn.Module], device: torch.device | str, ahead: int = 1
     ) -> None:
         """ahead: number of layers that are prefetched; needs device memory for ``ahead + 1``
         layers.

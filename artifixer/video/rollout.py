@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
@@ -55,7 +55,7 @@ class TeacherSampler:
     config: TeacherConfig
     """Steps, guidance and source."""
 
-    negative_text: Float[Tensor, "1 tokens width"] | None = None
+    negative_text: Float[Tensor, "1 text_tokens text_width"] | None = None
     """Embedding of the negative prompt; None for no prompt."""
 
     clip_frames: int = TEACHER_FRAMES
@@ -107,6 +107,7 @@ class RolloutBlock:
     network_calls: int
 
 
+@runtime_checkable
 class RolloutStore(Protocol):
     """Storage for continuing an interrupted rollout: the noisy latents of the network's last call
     per block, the clean latents per clip of the teacher.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -110,6 +110,7 @@ class SampleConfig:
         return self.schedule.few_step_sigmas(steps).tolist()
 
 
+@runtime_checkable
 class Noise(Protocol):
     """Standard normal noise keyed by block and step: equal keys give equal numbers."""
 

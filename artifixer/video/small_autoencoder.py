@@ -63,8 +63,8 @@ class SmallAutoencoderConfig(LatentGrid):
         assert self.spatial_factor % 2 == 0, (
             f"spatial factor {self.spatial_factor}, expected an even number"
         )
-        object.__setattr__(self, "latents_mean", tuple(self.latents_mean) or (0.0,) * self.z_dim)
-        object.__setattr__(self, "latents_std", tuple(self.latents_std) or (1.0,) * self.z_dim)
+        object.__setattr__(self, "latents_mean", self.latents_mean or (0.0,) * self.z_dim)
+        object.__setattr__(self, "latents_std", self.latents_std or (1.0,) * self.z_dim)
         assert len(self.latents_mean) == len(self.latents_std) == self.z_dim, (
             f"latent statistics are not of {self.z_dim} channels"
         )

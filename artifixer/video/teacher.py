@@ -54,7 +54,7 @@ def sample_bidirectional(
     config: TeacherConfig,
     noise: Noise,
     *,
-    negative_text: Float[Tensor, "batch tokens width"] | None = None,
+    negative_text: Float[Tensor, "batch text_tokens text_width"] | None = None,
     clip: int = 0,
     observe: Callable[[NetworkCall], None] | None = None,
 ) -> Latents:

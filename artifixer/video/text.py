@@ -55,7 +55,7 @@ class TextConfig:
 class EncodedPrompt:
     """The embedding of a prompt."""
 
-    embedding: Float[Tensor, "1 tokens width"]
+    embedding: Float[Tensor, "1 text_tokens text_width"]
     """Zeros after the prompt's own tokens."""
 
     cut_tokens: int = 0

@@ -25,15 +25,19 @@ Hidden = Float[Tensor, "batch tokens width"]
 
 Heads = Float[Tensor, "batch tokens heads head_width"]
 
+TextHeads = Float[Tensor, "batch text_tokens heads head_width"]
+
+ReferenceHeads = Float[Tensor, "batch reference_tokens heads head_width"]
+
 
 @dataclass(frozen=True)
 class LayerCrossCache:
     """Keys and values of text and references in one layer, PRoPE applied."""
 
-    text_keys: Heads
-    text_values: Heads
-    reference_keys: Heads | None = None
-    reference_values: Heads | None = None
+    text_keys: TextHeads
+    text_values: TextHeads
+    reference_keys: ReferenceHeads | None = None
+    reference_values: ReferenceHeads | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,8 @@ class CrossAttentionCache:
 class CrossTokens:
     """Embedded text and reference tokens, the input of each layer's keys and values."""
 
-    text: Hidden
-    references: Hidden | None = None
+    text: Float[Tensor, "batch text_tokens width"]
+    references: Float[Tensor, "batch reference_tokens width"] | None = None
     reference_views: ViewPositions | None = None
 
 

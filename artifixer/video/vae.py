@@ -66,9 +66,6 @@ class VaeConfig(LatentGrid):
     """Standard deviation of each latent channel."""
 
     def __post_init__(self) -> None:
-        for name in ("dim_mult", "temporal_downsample", "latents_mean", "latents_std"):
-            # lists, when the values come from JSON
-            object.__setattr__(self, name, tuple(getattr(self, name)))
         steps = len(self.dim_mult) - 1
         assert len(self.temporal_downsample) == steps, (
             f"{len(self.temporal_downsample)} temporal steps for {steps} spatial ones"

@@ -40,7 +40,7 @@ from artifixer.curation.caption import (
 from artifixer.curation.make_scene import make_scene
 from artifixer.curation.sources import expand_sources
 from artifixer.pairs.loader import open_pairs
-from artifixer.pairs.shards import decode_sample
+from artifixer.pairs.sample_file import decode_sample
 from artifixer.runtime.errors import InputError
 
 FRAMES = torch.randint(

@@ -27,7 +27,8 @@ from artifixer.curation.pair_folder import CurationResult
 from artifixer.curation.sources import SCENES_PER_SEED, Source, expand_sources
 from artifixer.pairs.loader import open_pairs
 from artifixer.pairs.pair import TrainingPair
-from artifixer.pairs.shards import SampleEntry, decode_sample
+from artifixer.pairs.sample_file import decode_sample
+from artifixer.pairs.shards import SampleEntry
 from artifixer.recipes.curate import RECIPES
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.json_io import read_json

@@ -17,14 +17,10 @@ import torch
 from short_fits import CONFIG
 
 from artifixer.curation.jobs import curate
+from artifixer.curation.process_workers import ProcessWorkers
+from artifixer.curation.ray_workers import RayWorkers
 from artifixer.curation.sources import expand_sources
-from artifixer.curation.workers import (
-    ProcessWorkers,
-    RayWorkers,
-    Workers,
-    work_through,
-    worker_devices,
-)
+from artifixer.curation.workers import Workers, work_through, worker_devices
 from artifixer.runtime.errors import InputError
 
 #: Larger than the buffer of a pipe, so that a worker can be killed in the middle of sending it.

@@ -29,11 +29,11 @@ from artifixer.splats.mcmc import McmcConfig
 from artifixer.splats.reconstruct import (
     LearningRates,
     ReconstructConfig,
-    TrainingViews,
     reconstruct,
 )
 from artifixer.splats.render import render
 from artifixer.splats.splats import SH_BASE, Splats
+from artifixer.splats.training_view import training_views
 
 SIZE = 32
 DISTANCE = 4.0
@@ -248,12 +248,15 @@ def test_a_view_with_a_loss_of_its_own_is_fitted_by_it() -> None:
     views = [camera(0.0), camera(0.5)]
     photos = [photo(f"{index}.png", picture(truth, view)) for index, view in enumerate(views)]
     config = replace(CONFIG.reconstruct, iterations=6, ssim_weight=0.0)
-    plain = TrainingViews.of_photos(photos, views)
-    own = replace(
-        plain,
-        pixel_weights=[torch.zeros(SIZE, SIZE)] * 2,
-        losses=[lambda image, frame: (image - frame).abs().mean()] * 2,
-    )
+    plain = training_views(photos, views)
+    own = [
+        replace(
+            view,
+            pixel_weights=torch.zeros(SIZE, SIZE),
+            loss=lambda image, frame: (image - frame).abs().mean(),
+        )
+        for view in plain
+    ]
     start = replace(truth, sh=truth.sh + 0.5)
     fits = [reconstruct(training, start, DISTANCE, config, seed=0) for training in (plain, own)]
     for name in vars(fits[0]):

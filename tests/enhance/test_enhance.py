@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance, sampled_depths
+from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance
+from artifixer.enhance.render_scale import sampled_depths
 from artifixer.enhance.sources import RendersInMemory
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
@@ -22,6 +23,7 @@ from artifixer.splats.render_folder import read_render_folder, write_render_fold
 from artifixer.video.checkpoints.ours import save_model
 from artifixer.video.model import Model, ModelConfig
 from artifixer.video.model_files import load_model
+from tests.unchecked import unchecked
 from tests.video.made_models import SMALL, WAN_LIKE, made_model
 
 WIDTH, HEIGHT = 20, 14
@@ -465,6 +467,8 @@ def test_warnings_are_there_before_the_first_frame() -> None:
 def test_bad_input_is_refused_at_once(model: Model) -> None:
     broken = made_cameras(3)
     broken.viewmats[1, 0, 3] = math.nan
+    with unchecked():
+        other_opacity = replace(made_renders(3), opacity=torch.ones(2, HEIGHT, WIDTH))
     for renders, cameras, config, message in (
         (made_renders(3), made_cameras(4), EnhanceConfig(), "3 renders for 4 cameras"),
         (
@@ -474,7 +478,7 @@ def test_bad_input_is_refused_at_once(model: Model) -> None:
             "20x14 pixels; its camera says 30x14",
         ),
         (
-            replace(made_renders(3), opacity=torch.ones(2, HEIGHT, WIDTH)),
+            other_opacity,
             made_cameras(3),
             EnhanceConfig(),
             "opacity: 2 of 20x14",

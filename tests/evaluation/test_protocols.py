@@ -18,7 +18,7 @@ from artifixer.evaluation.benchmarks.nerfbusters import is_training_name
 from artifixer.evaluation.benchmarks.scene import BenchmarkScene, Options
 from artifixer.evaluation.protocols import find_scenes, protocol, protocols
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.media import read_image
+from artifixer.runtime.image_files import read_image
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.splits import algorithm1_orders, half_covisibility_orders
 from tests.evaluation.made_benchmarks import (

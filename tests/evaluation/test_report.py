@@ -9,7 +9,8 @@ import pytest
 
 from artifixer.evaluation.evaluate import HeldoutView, VariantQuality, evaluate
 from artifixer.evaluation.report import MOST_BYTES, Report, ReportView, write_report
-from artifixer.runtime.media import VideoWriter, write_png
+from artifixer.runtime.image_files import write_png
+from artifixer.runtime.video_files import VideoWriter
 from tests.viewer.browser import browser
 
 SIZE = (64, 96)

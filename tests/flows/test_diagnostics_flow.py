@@ -21,7 +21,7 @@ from artifixer.pipeline.evaluate import evaluate
 from artifixer.pipeline.evaluate_config import EvaluateConfig
 from artifixer.pipeline.evaluate_diagnostics import DiagnosticRows, find_models
 from artifixer.runtime.errors import EXIT_BAD_INPUT, InputError, Stopped
-from artifixer.runtime.media import read_image
+from artifixer.runtime.image_files import read_image
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.video.checkpoints.ours import save_model
 from tests.flows.test_evaluate_flow import decided

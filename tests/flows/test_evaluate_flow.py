@@ -31,7 +31,7 @@ from artifixer.runtime.errors import (
     InputError,
     Stopped,
 )
-from artifixer.runtime.media import read_image
+from artifixer.runtime.image_files import read_image
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.video.checkpoints.ours import save_model
 from tests.evaluation.made_benchmarks import (

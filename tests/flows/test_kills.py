@@ -21,7 +21,7 @@ from artifixer.cli import main
 from artifixer.curation import pair_folder
 from artifixer.recipes import curate as curate_recipes
 from artifixer.recipes import train as train_recipes
-from artifixer.splats import reconstruct as reconstruct_module
+from artifixer.splats import fit_checkpoint
 from artifixer.video.checkpoints.ours import save_model
 from tests.flows.kills import Point, Write, in_process, killed_at, watched_writes
 from tests.flows.made_runs import CAPTURE, results, small_run
@@ -102,8 +102,8 @@ def verbs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     inputs = tmp_path_factory.mktemp("inputs")
     save_model(inputs / "model", made_model())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reconstruct_module, "SECONDS_BETWEEN_CHECKPOINTS", 0)
-        patch.setattr(reconstruct_module, "SHARE_OF_SAVING", 1e9)
+        patch.setattr(fit_checkpoint, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+        patch.setattr(fit_checkpoint, "SAVING_FRACTION", 1e9)
         patch.setattr(pair_folder, "SCENES_PER_SHARD", 2)
         patch.setitem(train_recipes.RECIPES, "tiny", small_recipe())
         patch.setitem(curate_recipes.RECIPES, "tiny", SHORT_FITS)

@@ -20,7 +20,7 @@ from artifixer.geometry.transforms import invert_rigid, look_at
 from artifixer.pipeline.capture import CaptureChoice
 from artifixer.pipeline.render_panoramas import panorama_of_splats
 from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
-from artifixer.runtime.media import read_image
+from artifixer.runtime.image_files import read_image
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.panorama_faces import panorama_of
 from artifixer.splats.splats import SH_BASE, Splats

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from artifixer.cli import main
 from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_STOPPED
-from artifixer.splats import reconstruct as reconstruct_module
+from artifixer.splats import fit_checkpoint
 from artifixer.splats.render_folder import read_render_folder
 from tests.flows.made_runs import results
 
@@ -43,8 +44,8 @@ RENDER_OPTIONS = ("--path", "orbit", "--frames", "8", "--size", "32", "--device"
 DYING = """
 import os, signal, sys
 from artifixer.cli import main
-from artifixer.splats import reconstruct
-reconstruct.SECONDS_BETWEEN_CHECKPOINTS, reconstruct.SHARE_OF_SAVING = 0, 1e9
+from artifixer.splats import fit_checkpoint
+fit_checkpoint.SECONDS_BETWEEN_CHECKPOINTS, fit_checkpoint.SAVING_FRACTION = 0, 1e9
 name, left, replace = sys.argv[1], int(sys.argv[2]), os.replace
 
 def replace_or_die(source, target):
@@ -174,7 +175,7 @@ def test_stopped_reconstructions_end_with_75_and_continue(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "run"
-    monkeypatch.setattr(reconstruct_module, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    monkeypatch.setattr(fit_checkpoint, "SECONDS_BETWEEN_CHECKPOINTS", 0)
     # the last of them is the last write of all
     for name in ("checkpoint", "stages/reconstruct.json", "stages/evaluate.json"):
         with at_file(name, terminate):
@@ -248,7 +249,7 @@ def rendered(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_renders_are_a_render_folder_with_a_video(rendered: Path) -> None:
-    from artifixer.runtime.media import read_video
+    from artifixer.runtime.video_files import read_video
 
     folder = read_render_folder(rendered)
     assert len(folder) == 8
@@ -269,6 +270,18 @@ def test_killed_and_stopped_renders_end_with_the_same_bytes(
     with at_file("00005.npy", terminate):
         assert main(words) == EXIT_STOPPED
     assert main(words) == EXIT_DONE
+    assert result_files(out) == result_files(rendered)
+
+
+@pytest.mark.parametrize("deleted", ["rgb/00003.png", "depth/00003.npy", "video.mp4"])
+def test_a_deleted_frame_of_finished_renders_comes_back(
+    finished: Path, rendered: Path, tmp_path: Path, deleted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "renders"
+    shutil.copytree(rendered, out)
+    (out / deleted).unlink()
+    assert main(["render", str(finished), "--out", str(out), *RENDER_OPTIONS]) == EXIT_DONE
+    assert f"render: runs again, missing: {deleted}" in capsys.readouterr().err
     assert result_files(out) == result_files(rendered)
 
 

@@ -28,7 +28,7 @@ from artifixer.pipeline.plan import plan_run, wanted_stages
 from artifixer.pipeline.run import Result
 from artifixer.pipeline.run_config import parse_variants
 from artifixer.runtime.errors import InputError, Stopped
-from artifixer.runtime.media import image_size, read_image
+from artifixer.runtime.image_files import image_size, read_image
 from artifixer.runtime.seeds import numpy_generator
 from artifixer.scenes.depth_models import default_depth_model
 from artifixer.scenes.formats import load_scene

@@ -291,9 +291,9 @@ def main(folder: Path) -> None:
         importlib.import_module(name)
 
     from artifixer.cli import main as run_verb
-    from artifixer.splats import reconstruct
+    from artifixer.splats import fit_checkpoint
 
-    reconstruct.SECONDS_BETWEEN_CHECKPOINTS, reconstruct.SHARE_OF_SAVING = 0, 1e9
+    fit_checkpoint.SECONDS_BETWEEN_CHECKPOINTS, fit_checkpoint.SAVING_FRACTION = 0, 1e9
     capture, out = str(folder / "CAPTURE"), str(folder / "run")
     words = [
         "reconstruct",

@@ -141,7 +141,7 @@ def _make_photos(folder: Path) -> None:
 
 def _read_photos(folder: Path) -> object:
     from artifixer.runtime.errors import InputError
-    from artifixer.runtime.media import exif_orientation, read_image
+    from artifixer.runtime.image_files import exif_orientation, read_image
     from artifixer.scenes import photos
 
     names = photos.photo_names(folder / "images")
@@ -158,7 +158,7 @@ def _read_photos(folder: Path) -> object:
 def _make_video(folder: Path) -> None:
     import av
 
-    from artifixer.runtime.media import VideoWriter
+    from artifixer.runtime.video_files import VideoWriter
 
     with VideoWriter(folder / "a.mp4", 32, 24, fps=10) as video:
         for number in range(5):
@@ -178,7 +178,7 @@ def _make_video(folder: Path) -> None:
 
 def _read_video(folder: Path) -> object:
     from artifixer.runtime.errors import InputError
-    from artifixer.runtime.media import read_video
+    from artifixer.runtime.video_files import read_video
 
     for name in ("a.mp4", "b.mkv", "c.avi", "list.mp4"):
         try:
@@ -431,7 +431,7 @@ def _make_renders(folder: Path) -> None:
 
 
 def _read_renders(folder: Path) -> object:
-    from artifixer.enhance.enhance import sampled_depths
+    from artifixer.enhance.render_scale import sampled_depths
     from artifixer.enhance.sources import alike_cameras, checked_source, read_frames
     from artifixer.splats.render_folder import read_render_folder
 
@@ -518,9 +518,9 @@ def _make_reconstruction(folder: Path) -> None:
     from artifixer.geometry.camera_file import CameraFrame, write_cameras
     from artifixer.runtime.json_io import write_json
     from artifixer.runtime.run_folder import RunFolder
+    from artifixer.splats.fit_checkpoint import FitCheckpoint, FitState
     from artifixer.splats.free_space import STATE_PREFIX
     from artifixer.splats.ply import write_splats
-    from artifixer.splats.reconstruct import _save
 
     splats, cameras = _splats(), _cameras(1, 16, 12)
     with RunFolder.open(folder / "run", {}, {}) as run:
@@ -540,11 +540,8 @@ def _make_reconstruction(folder: Path) -> None:
         for key in ("exp_avg", "exp_avg_sq")
     }
     state |= {f"adam.{name}.step": torch.tensor(3.0) for name in tensors}
-    _save(
-        folder / "run" / "checkpoint.safetensors",
-        "me",
-        3,
-        {**tensors, **state, f"{STATE_PREFIX}0": torch.ones(12, 16)},
+    FitCheckpoint(folder / "run" / "checkpoint.safetensors", "me").save(
+        FitState(3, {**tensors, **state, f"{STATE_PREFIX}0": torch.ones(12, 16)})
     )
 
 
@@ -553,18 +550,22 @@ def _read_reconstruction(folder: Path) -> object:
     from artifixer.pipeline.render import open_source, path_frames
     from artifixer.recipes.run import RECIPES
     from artifixer.runtime.run_folder import RunFolder
+    from artifixer.splats.fit_checkpoint import FitCheckpoint
     from artifixer.splats.free_space import FreeSpaceConfig, FreeSpaceLoss
     from artifixer.splats.ply import read_splats
-    from artifixer.splats.reconstruct import _load_or_start
+    from artifixer.splats.trainable import TrainableSplats
 
     config = RECIPES["tiny"].reconstruct
     capture: Any = SimpleNamespace(scene=SimpleNamespace(origin=WORLD))
-    pull = FreeSpaceLoss([_cameras(1, 16, 12)], 1.0, 0.01, FreeSpaceConfig())
+    free_space = FreeSpaceLoss([_cameras(1, 16, 12)], 1.0, 0.01, FreeSpaceConfig())
 
     def continued() -> None:
-        trainable, _ = _load_or_start(
-            folder / "run" / "checkpoint.safetensors", "me", _splats(), pull, config, 1.0, "cpu"
-        )
+        checkpoint = FitCheckpoint(folder / "run" / "checkpoint.safetensors", "me")
+        state = checkpoint.load("cpu", _splats(), [(12, 16)], config.iterations)
+        if state is None:
+            return
+        free_space.load_state(state.tensors)
+        trainable = TrainableSplats.from_state(state.tensors, config.learning_rates.by_name(1.0))
         trainable.splats.means.square().sum().backward()
         trainable.step()
 
@@ -629,7 +630,8 @@ def _make_curation(folder: Path) -> None:
     from artifixer.curation.make_scene import MadeScene, PairFigures
     from artifixer.curation.pair_folder import PairFolder
     from artifixer.curation.sources import Source
-    from artifixer.pairs.shards import describe, encode_sample
+    from artifixer.pairs.sample_file import encode_sample
+    from artifixer.pairs.shards import describe
     from artifixer.runtime.run_folder import RunFolder
 
     sources = [Source(f"procedural:{number}", f"procedural:{number}") for number in range(20)]

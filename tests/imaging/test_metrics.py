@@ -1,6 +1,7 @@
 """PSNR and SSIM: published values, an outside oracle, gradients, masks."""
 
 import inspect
+import math
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,33 @@ def test_equal_to_torchmetrics() -> None:
     inside = (slice(None), slice(5, -5), slice(5, -5))
     torch.testing.assert_close(
         ssim_map(prediction, target)[inside], maps.movedim(1, -1)[inside], rtol=1e-9, atol=1e-9
+    )
+
+
+def test_ssim_with_loops_also_at_the_border() -> None:
+    """The formula pixel by pixel, with zeros around the image."""
+    prediction, target = random_pair(12, 13, 3)
+    line = torch.exp(-((torch.arange(11, dtype=torch.float64) - 5) ** 2) / (2 * 1.5**2))
+    window = torch.outer(line, line) / line.sum() ** 2
+    p, t = (torch.nn.functional.pad(image, (0, 0, 5, 5, 5, 5)) for image in (prediction, target))
+    expected = torch.empty_like(prediction)
+    for row in range(12):
+        for column in range(13):
+            for channel in range(3):
+                part = (slice(row, row + 11), slice(column, column + 11), channel)
+                a, b = p[part], t[part]
+                mean_a, mean_b = (window * a).sum(), (window * b).sum()
+                variances = (window * (a * a + b * b)).sum() - mean_a**2 - mean_b**2
+                covariance = (window * a * b).sum() - mean_a * mean_b
+                expected[row, column, channel] = (
+                    (2 * mean_a * mean_b + 0.01**2)
+                    * (2 * covariance + 0.03**2)
+                    / ((mean_a**2 + mean_b**2 + 0.01**2) * (variances + 0.03**2))
+                )
+    torch.testing.assert_close(ssim_map(prediction, target), expected, rtol=1e-9, atol=1e-9)
+    mean_square = sum(float(d) ** 2 for d in (prediction - target).flatten()) / 468
+    assert float(psnr(prediction, target)) == pytest.approx(
+        -10 * math.log10(mean_square), rel=1e-12
     )
 
 

@@ -29,6 +29,36 @@ def test_published_resize(parity_folder: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("width", "height"), [(11, 4), (3, 9)])
+def test_resize_is_bilinear_between_pixel_centres(width: int, height: int) -> None:
+    """The formula with loops: the centre of a new pixel lies between four old ones; beyond the
+    border the nearest pixel goes on.
+    """
+    image = torch.rand(5, 7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def weights(new: int, old: int) -> list[tuple[int, int, float]]:
+        places = [(i + 0.5) * old / new - 0.5 for i in range(new)]
+        clamped = [min(max(place, 0.0), old - 1.0) for place in places]
+        return [(int(x), min(int(x) + 1, old - 1), x - int(x)) for x in clamped]
+
+    rows, columns = weights(height, 5), weights(width, 7)
+    expected = torch.stack(
+        [
+            torch.stack(
+                [
+                    (1 - v) * ((1 - u) * image[top, left] + u * image[top, right])
+                    + v * ((1 - u) * image[low, left] + u * image[low, right])
+                    for left, right, u in columns
+                ]
+            )
+            for top, low, v in rows
+        ]
+    )
+    torch.testing.assert_close(
+        resize_bilinear(image, width, height), expected, rtol=0, atol=FLOAT32_ROUNDING
+    )
+
+
 @given(SIDES, SIDES, SIDES)
 def test_longest_side(width: int, height: int, size: int) -> None:
     new_width, new_height = fit_size(width, height, size)

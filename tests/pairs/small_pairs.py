@@ -9,7 +9,8 @@ import torch
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.transforms import quaternion_to_matrix
 from artifixer.pairs.pair import TrainingPair
-from artifixer.pairs.shards import describe, encode_sample, write_index, write_shard
+from artifixer.pairs.sample_file import encode_sample
+from artifixer.pairs.shards import describe, write_index, write_shard
 
 
 def small_pair(

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from small_pairs import same_pair, small_pair, write_pairs
 
 from artifixer.pairs.loader import OrderedPairs, grouped_order, open_pairs
-from artifixer.pairs.shards import describe, encode_sample, read_index, write_index, write_shard
+from artifixer.pairs.sample_file import encode_sample
+from artifixer.pairs.shards import describe, read_index, write_index, write_shard
 from artifixer.runtime.errors import InputError
 
 SIZES = [(16, 32), (32, 16), (16, 16)]

@@ -15,12 +15,8 @@ import torch
 from PIL import Image
 from small_pairs import same_pair, small_pair, write_pairs
 
-from artifixer.pairs.shards import (
-    decode_sample,
-    encode_sample,
-    read_index,
-    read_sample,
-)
+from artifixer.pairs.sample_file import decode_sample, encode_sample
+from artifixer.pairs.shards import read_index, read_sample
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.json_io import read_json, write_json
 

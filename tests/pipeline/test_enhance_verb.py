@@ -20,7 +20,8 @@ from artifixer.geometry.cameras import Cameras
 from artifixer.pipeline import enhance as job_module
 from artifixer.pipeline.enhance import EnhanceJob, chosen_references, enhance_renders
 from artifixer.runtime.errors import InputError, Stopped
-from artifixer.runtime.media import read_image, read_video, write_png
+from artifixer.runtime.image_files import read_image, write_png
+from artifixer.runtime.video_files import read_video
 from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
 from artifixer.splats.render_folder import read_render_folder, write_render_folder

@@ -14,7 +14,7 @@ import torch
 from artifixer.commands.inspect import report_lines
 from artifixer.pipeline.inspect_capture import inspect_capture, inspect_scene
 from artifixer.runtime.json_io import to_json
-from artifixer.runtime.media import VideoWriter
+from artifixer.runtime.video_files import VideoWriter
 from artifixer.scenes import procedural
 from artifixer.scenes.formats import load_scene
 from tests.scenes.capture_files import (

@@ -14,16 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from artifixer.runtime import media
+from artifixer.runtime import image_files, video_files
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.media import (
-    VideoWriter,
-    exif_orientation,
-    image_size,
-    read_image,
-    read_video,
-)
+from artifixer.runtime.image_files import exif_orientation, image_size, read_image
 from artifixer.runtime.npy import read_npy, write_npy
+from artifixer.runtime.video_files import VideoWriter, read_video
 from tests.runtime.test_files import in_time
 
 #: Pipes, sockets, devices and links.
@@ -117,7 +112,7 @@ def test_large_photos_are_converted_in_bands_to_the_same_pixels(
     small_image().convert("P").save(tmp_path / "palette.png")
     names = ("rgba.png", "grey16.png", "palette.png")
     whole = [read_image(tmp_path / name) for name in names]
-    monkeypatch.setattr(media, "BAND_PIXELS", 40)
+    monkeypatch.setattr(image_files, "BAND_PIXELS", 40)
     for name, expected in zip(names, whole, strict=True):
         assert np.array_equal(read_image(tmp_path / name), expected)
     assert whole[0].shape == (17, 31, 3)
@@ -241,7 +236,7 @@ def test_videos_of_absurd_sizes_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_video(tmp_path / "video.mp4")
-    monkeypatch.setattr(media, "MOST_PIXELS", 32 * 24 - 1)
+    monkeypatch.setattr(video_files, "MOST_PIXELS", 32 * 24 - 1)
     with pytest.raises(InputError, match=r"video\.mp4: 32x24 pixels, expected at most 767"):
         next(read_video(tmp_path / "video.mp4"))
 

@@ -91,6 +91,27 @@ def test_a_stage_whose_files_are_gone_runs_again(folder: RunFolder) -> None:
     assert complete(folder, {"seed": 0}, writing(folder, "a")).executed == ["write"]
 
 
+def test_a_frame_deleted_from_a_finished_stage_is_made_again(folder: RunFolder) -> None:
+    said = io.StringIO()
+    complete(folder, {"seed": 0}, writing(folder, "a", "b"))
+    whole = {path.name: path.read_text() for path in (folder.root / "out").iterdir()}
+    (folder.root / "out" / "a").unlink()
+    assert not Stages(folder, Progress(output=None)).is_done(WRITE, {"seed": 0})
+    again = complete(folder, {"seed": 0}, writing(folder, "a", "b"), said)
+    assert again.executed == ["write"]
+    assert "write: runs again, missing: out/a\n" in said.getvalue()
+    assert whole == {path.name: path.read_text() for path in (folder.root / "out").iterdir()}, (
+        "from nothing: work that skips what is there would not see the gap"
+    )
+
+
+def test_scratch_is_no_output_that_could_be_missing(folder: RunFolder) -> None:
+    for executed in (["write"], []):
+        stages = Stages(folder, Progress(output=None))
+        stages.complete(WITH_SCRATCH, {"seed": 0}, 1, writing(folder, "a", "half"))
+        assert stages.executed == executed
+
+
 def test_equal_dependencies_have_equal_fingerprints(folder: RunFolder) -> None:
     stages = Stages(folder, Progress(output=None))
     first = stages.complete(StageFiles("one", ("out",)), {"seed": 0}, 1, writing(folder, "a"))

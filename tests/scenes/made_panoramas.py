@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
-from artifixer.runtime.media import write_png
+from artifixer.runtime.image_files import write_png
 from artifixer.scenes import procedural
 from artifixer.scenes.procedural.raycast import radiance_image
 from artifixer.scenes.procedural.world import World

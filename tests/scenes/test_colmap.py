@@ -392,7 +392,7 @@ def test_colours_tell_which_way_up_the_cameras_of_turned_photos_are(tmp_path, or
     """
     from PIL import Image, ImageDraw
 
-    from artifixer.runtime.media import upright as turned
+    from artifixer.runtime.image_files import upright as turned
 
     model = write_colmap(tmp_path, suffix=".txt")
     generator = np.random.default_rng(0)

@@ -10,7 +10,7 @@ import pytest
 from capture_files import noise, transforms_content, write_colmap, write_photo, write_transforms
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.media import VideoWriter
+from artifixer.runtime.video_files import VideoWriter
 from artifixer.scenes.formats import brings_poses, find_format, load_scene
 
 

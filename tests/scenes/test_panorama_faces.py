@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from artifixer.runtime.media import read_image, write_png
+from artifixer.runtime.image_files import read_image, write_png
 from artifixer.scenes import panoramas
 from artifixer.scenes.formats import find_format
 from artifixer.scenes.panorama_faces import find_masks, is_panorama, write_faces

@@ -15,7 +15,8 @@ from artifixer.geometry.panorama import FACE_RIGS
 from artifixer.geometry.transforms import rotation_angle
 from artifixer.imaging.metrics import psnr
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.media import VideoWriter, read_image, write_png
+from artifixer.runtime.image_files import read_image, write_png
+from artifixer.runtime.video_files import VideoWriter
 from artifixer.scenes import video_file
 from artifixer.scenes.formats import find_format, load_scene
 from artifixer.scenes.panorama_faces import panorama_of

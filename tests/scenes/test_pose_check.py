@@ -162,6 +162,27 @@ def _with_evidence(scene: Scene, evidence: str) -> Scene:
     return scene
 
 
+@pytest.fixture(scope="module")
+def with_points() -> Scene:
+    """A room with sparse points and tracks; no photo is drawn."""
+    return replace(load_scene("procedural:3"), format="colmap", splits={})
+
+
+def test_right_poses_are_not_questioned_by_tracks(with_points):
+    assert check_poses(with_points) == []
+
+
+@pytest.mark.parametrize("evidence", ["tracks", "points"])
+@pytest.mark.parametrize(("format", "name"), CASES)
+def test_points_tell_the_convention(with_points, evidence, format, name):
+    if name.endswith("left-handed world"):
+        pytest.skip("points of a left-handed world are mirrored too")
+    scene = _changed(with_points, format, WRONG[format][name])
+    problems = check_poses(_with_evidence(scene, evidence))
+    assert [problem.is_certain for problem in problems] == [True]
+    assert problems[0].text.startswith(f"the poses look like {name}: ")
+
+
 def test_far_captures_in_another_convention_are_refused(tmp_path, captures_folder):
     """Inverting a pose needs the world's own coordinates, not those around the local origin."""
     import pycolmap

@@ -35,3 +35,10 @@ def test_references_of_whole_clips_equal_the_release(parity_folder):
     names = [f"{frame:05d}" for frame in selection["train"]]
     chosen = select_references(names, selection["num_refs"])
     assert [int(name) for name in chosen] == stored["refs"]
+
+
+def test_references_are_those_kept_when_they_equalled_the_release():
+    """Outputs of the function, kept while the test above passed."""
+    names = [f"{number:02d}" for number in range(40)]
+    assert select_references(names) == ("00", "06", "13", "20", "26", "33")
+    assert select_references(names[:11], 4) == ("00", "02", "05", "08")

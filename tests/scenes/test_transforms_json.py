@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 
@@ -13,6 +14,7 @@ from capture_files import (
     WIDTH,
     pose_matrix,
     transforms_content,
+    write_colmap,
     write_photo,
     write_transforms,
 )
@@ -123,6 +125,34 @@ def test_resized_photos_scale_their_cameras(tmp_path):
         write_photo(tmp_path / "images" / f"{number:03d}.png", WIDTH // 2, HEIGHT // 2)
     camera = transforms_json.load(tmp_path, path).cameras[0]
     assert camera.Ks[0, :2].tolist() == [[32, 0, 15.5], [0, 30, 12.5]]
+
+
+def test_a_capture_is_the_same_in_both_formats(tmp_path):
+    """A COLMAP model, and its cameras once more as camera_to_world in OpenGL axes."""
+    write_colmap(tmp_path)
+    by_colmap = colmap.load(tmp_path, tmp_path / "sparse" / "0")
+    flip = torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))
+    frames = [
+        {
+            "file_path": photo.name,
+            "transform_matrix": (torch.linalg.inv(camera.viewmats[0].double()) @ flip).tolist(),
+            "w": camera.width, "h": camera.height,
+            "fl_x": float(camera.Ks[0, 0, 0]), "fl_y": float(camera.Ks[0, 1, 1]),
+            "cx": float(camera.Ks[0, 0, 2]), "cy": float(camera.Ks[0, 1, 2]),
+        }
+        for photo, camera in zip(by_colmap.photos, by_colmap.cameras, strict=True)
+    ]  # fmt: skip
+    path = tmp_path / "transforms.json"
+    path.write_text(json.dumps({"frames": frames}))
+    by_transforms = transforms_json.load(tmp_path, path)
+    assert [photo.name for photo in by_transforms.photos] == [
+        photo.name for photo in by_colmap.photos
+    ]
+    for first, second in zip(by_transforms.cameras, by_colmap.cameras, strict=True):
+        for name in ("viewmats", "Ks", "distortion"):
+            torch.testing.assert_close(
+                getattr(first, name), getattr(second, name), atol=SAME_CAPTURE_TOLERANCE, rtol=0
+            )
 
 
 # Real captures ------------------------------------------------------------------------------------

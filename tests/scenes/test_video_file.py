@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from artifixer.imaging.resize import resize_photo
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.media import VideoWriter
+from artifixer.runtime.video_files import VideoWriter
 from artifixer.scenes import procedural, video_file
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.sfm import SfmConfig

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.media import read_image
+from artifixer.runtime.image_files import read_image
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.scene import Photo, Scene
 from artifixer.scenes.view import View, reference_views, views_of

@@ -20,11 +20,11 @@ from artifixer.splats.mcmc import McmcConfig
 from artifixer.splats.reconstruct import (
     LearningRates,
     ReconstructConfig,
-    TrainingViews,
     reconstruct,
 )
 from artifixer.splats.render import render
 from artifixer.splats.splats import Splats
+from artifixer.splats.training_view import training_views
 
 SIZE = 32
 
@@ -159,7 +159,7 @@ def test_with_the_loss_the_space_beside_the_photos_stays_empty():
     opacities = {}
     for weight in (0.0, 2.0):
         free_space = FreeSpaceConfig(weight=weight, start=0.3, interval=2, angle_spread=0.6)
-        views = TrainingViews.of_photos(photos, cameras)
+        views = training_views(photos, cameras)
         splats = reconstruct(views, start, 2.0, replace(config, free_space=free_space), seed=0)
         aside = render(splats, looking_along_z(0.0, angle=0.9)).opacity[0]
         ahead = render(splats, looking_along_z(0.0)).opacity[0]

@@ -28,11 +28,11 @@ from artifixer.splats.mcmc import McmcConfig
 from artifixer.splats.reconstruct import (
     LearningRates,
     ReconstructConfig,
-    TrainingViews,
     reconstruct,
 )
 from artifixer.splats.render import render
 from artifixer.splats.splats import Splats
+from artifixer.splats.training_view import TrainingView, training_views
 
 SIZE = 40
 EXTENT = 4.0
@@ -70,7 +70,7 @@ def blobs(count: int, seed: int) -> Splats:
     )
 
 
-def photographed(splats: Splats, count: int = 6) -> TrainingViews:
+def photographed(splats: Splats, count: int = 6) -> list[TrainingView]:
     photos, views = [], cameras(count)
     for index, camera in enumerate(views):
         with torch.no_grad():
@@ -78,7 +78,15 @@ def photographed(splats: Splats, count: int = 6) -> TrainingViews:
                 (render(splats, camera).rgb[0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
             )
         photos.append(Photo(f"{index}.png", SIZE, SIZE, lambda pixels=pixels: pixels))
-    return TrainingViews.of_photos(photos, views)
+    return training_views(photos, views)
+
+
+def photos_of(views: list[TrainingView]) -> list[Photo]:
+    return [view.photo for view in views]
+
+
+def cameras_of(views: list[TrainingView]) -> list[Cameras]:
+    return [view.camera for view in views]
 
 
 def same(a: Splats, b: Splats) -> bool:
@@ -86,7 +94,7 @@ def same(a: Splats, b: Splats) -> bool:
 
 
 @pytest.fixture(scope="module")
-def views() -> TrainingViews:
+def views() -> list[TrainingView]:
     return photographed(blobs(30, seed=1))
 
 
@@ -113,8 +121,8 @@ def test_a_run_broken_off_anywhere_ends_with_the_same_bits(views, tmp_path, monk
 
     # between, right before and after moves of the population, and among virtual cameras
     for stop in (7, 31, 33, 46):
-        monkeypatch.setattr("artifixer.splats.reconstruct.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-        monkeypatch.setattr("artifixer.splats.reconstruct.SHARE_OF_SAVING", 1e9)
+        monkeypatch.setattr("artifixer.splats.fit_checkpoint.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+        monkeypatch.setattr("artifixer.splats.fit_checkpoint.SAVING_FRACTION", 1e9)
 
         def kill(report, stop=stop):
             if report.iteration == stop:
@@ -181,7 +189,7 @@ def test_pixels_and_photos_of_weight_zero_have_no_influence(views):
     both.
     """
     spoiled = []
-    for index, photo in enumerate(views.photos):
+    for index, photo in enumerate(photos_of(views)):
         pixels = photo.read().copy()
         if index == 0:
             pixels[:, : SIZE // 2] = 255 - pixels[:, : SIZE // 2]
@@ -191,19 +199,11 @@ def test_pixels_and_photos_of_weight_zero_have_no_influence(views):
     mask = torch.ones(SIZE, SIZE)
     # the SSIM window is 11 wide: nothing of the wrong half reaches a pixel that counts
     mask[:, : SIZE // 2 + 11] = 0
-    weights = [1.0, 0.0, *[1.0] * (len(views) - 2)]
-    masks = [mask, *[None] * (len(views) - 1)]
     fits = []
-    for photos in (views.photos, spoiled):
-        fits.append(
-            reconstruct(
-                TrainingViews(photos, views.cameras, weights, masks),
-                blobs(60, seed=2),
-                EXTENT,
-                CONFIG,
-                seed=0,
-            )
-        )
+    for photos in (photos_of(views), spoiled):
+        first, second, *rest = training_views(photos, cameras_of(views))
+        weighted = [replace(first, pixel_weights=mask), replace(second, weight=0.0), *rest]
+        fits.append(reconstruct(weighted, blobs(60, seed=2), EXTENT, CONFIG, seed=0))
     assert same(*fits)
 
 
@@ -224,7 +224,7 @@ def test_a_plain_fit_keeps_every_gaussian_and_has_no_cap_by_pixels(views):
     )
     fitted = reconstruct(views, blobs(60, seed=2), EXTENT, plain, seed=0)
     assert len(fitted) == 110, "the population grows to its limit and none is removed"
-    pixels = sum(photo.width * photo.height for photo in views.photos)
+    pixels = sum(photo.width * photo.height for photo in photos_of(views))
     capped = reconstruct(
         views, blobs(60, seed=2), EXTENT, replace(plain, gaussians_per_pixel=90.5 / pixels), seed=0
     )
@@ -277,10 +277,10 @@ def test_added_pixels_have_their_colour_and_project_back_to_it(views):
     )
     config = InitialConfig(points=650, depth_noise=0.0)
     points = add_pixels(
-        known, views.photos, views.cameras, config, torch.Generator().manual_seed(0)
+        known, photos_of(views), cameras_of(views), config, torch.Generator().manual_seed(0)
     )
     assert len(points) == 650
-    for view, (photo, camera) in enumerate(zip(views.photos, views.cameras, strict=True)):
+    for view, (photo, camera) in enumerate(zip(photos_of(views), cameras_of(views), strict=True)):
         own = slice(50 + 100 * view, 150 + 100 * view)
         pixels, depth, valid = camera.project(points.xyz[own])
         assert valid.all() and (depth > 0).all()
@@ -294,12 +294,12 @@ def test_a_scene_without_any_point_still_starts_somewhere_finite(views):
     empty = ColoredPoints(torch.zeros(0, 3), torch.zeros(0, 3))
     points = add_pixels(
         empty,
-        views.photos,
-        views.cameras,
+        photos_of(views),
+        cameras_of(views),
         InitialConfig(points=100),
         torch.Generator().manual_seed(0),
     )
-    splats = splats_at(points, 1, scene_extent(views.cameras, points), InitialConfig())
+    splats = splats_at(points, 1, scene_extent(cameras_of(views), points), InitialConfig())
     assert len(splats) == 100
     assert all(torch.isfinite(value).all() for value in vars(splats).values())
     single = splats_at(ColoredPoints(torch.zeros(1, 3), torch.zeros(1, 3)), 0, 1.0, InitialConfig())
@@ -314,19 +314,19 @@ def test_what_is_masked_has_no_influence(views):
     mask[:, 25:] = 0
     config = replace(CONFIG, iterations=12)
 
-    def masked(fill: int) -> TrainingViews:
+    def masked(fill: int) -> list[TrainingView]:
         photos = []
-        for photo in views.photos:
+        for photo in photos_of(views):
             pixels = photo.read().copy()
             pixels[:, 25:] = fill
             photos.append(replace(photo, read=lambda p=pixels: p, mask=lambda: mask))
-        return TrainingViews.of_photos(photos, views.cameras)
+        return training_views(photos, cameras_of(views))
 
     start = blobs(60, 1)
     white, black = (reconstruct(masked(fill), start, EXTENT, config, 0) for fill in (255, 0))
     assert same(white, black)
-    whole = TrainingViews.of_photos(
-        [replace(photo, mask=None) for photo in masked(255).photos], views.cameras
+    whole = training_views(
+        [replace(photo, mask=None) for photo in photos_of(masked(255))], cameras_of(views)
     )
     assert not same(white, reconstruct(whole, start, EXTENT, config, 0))
 
@@ -341,27 +341,27 @@ def test_opacity_of_photos_is_fitted(views):
             read=lambda p=photo: np.where(opacity[..., None] > 0, p.read(), np.uint8(0)),
             opacity=lambda: opacity,
         )
-        for photo in views.photos
+        for photo in photos_of(views)
     ]
     config = replace(CONFIG, iterations=60, unseen_weight=0.0, free_space=FreeSpaceConfig())
     start = blobs(100, 1)
     fits = [
-        reconstruct(TrainingViews.of_photos(own, views.cameras), start, EXTENT, config, 0)
+        reconstruct(training_views(own, cameras_of(views)), start, EXTENT, config, 0)
         for own in (photos, [replace(photo, opacity=None) for photo in photos])
     ]
-    right = [float(render(f, views.cameras[0]).opacity[0][:, 24:].mean()) for f in fits]
+    right = [float(render(f, views[0].camera).opacity[0][:, 24:].mean()) for f in fits]
     assert right[0] < 0.75 * right[1]
 
 
 def test_points_are_drawn_only_where_photos_count(views):
     mask = np.zeros((SIZE, SIZE), np.uint8)
     mask[:, :10] = 255
-    photos = [replace(photo, mask=lambda: mask) for photo in views.photos]
+    photos = [replace(photo, mask=lambda: mask) for photo in photos_of(views)]
     none = ColoredPoints(torch.zeros(0, 3), torch.zeros(0, 3))
     points = add_pixels(
-        none, photos, views.cameras, InitialConfig(points=90), torch.Generator().manual_seed(0)
+        none, photos, cameras_of(views), InitialConfig(points=90), torch.Generator().manual_seed(0)
     )
     assert len(points) == 90
     per_photo = 90 // len(photos)
-    pixels, _, _ = views.cameras[0].project(points.xyz[:per_photo])
+    pixels, _, _ = views[0].camera.project(points.xyz[:per_photo])
     assert pixels[0, :, 0].max() < 10.1

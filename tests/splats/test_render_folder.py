@@ -9,7 +9,7 @@ import torch
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.media import write_png
+from artifixer.runtime.image_files import write_png
 from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
 from artifixer.splats.render_folder import read_render_folder, to_uint8, write_render_folder

@@ -14,7 +14,8 @@ from made_pairs import made_pair
 
 from artifixer.pairs.loader import open_pairs
 from artifixer.pairs.pair import TrainingPair
-from artifixer.pairs.shards import describe, encode_sample, write_index, write_shard
+from artifixer.pairs.sample_file import encode_sample
+from artifixer.pairs.shards import describe, write_index, write_shard
 from artifixer.recipes.train import RECIPES
 from artifixer.runtime.errors import InputError
 from artifixer.training import job as job_module

@@ -17,7 +17,8 @@ from made_pairs import made_pair
 
 from artifixer import cli
 from artifixer.pairs.loader import PairSet, open_pairs
-from artifixer.pairs.shards import describe, encode_sample, read_index, write_index, write_shard
+from artifixer.pairs.sample_file import encode_sample
+from artifixer.pairs.shards import describe, read_index, write_index, write_shard
 from artifixer.recipes.train import RECIPES, TINY
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.run_folder import read_json

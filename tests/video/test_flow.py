@@ -120,14 +120,13 @@ def test_levels_per_clip_and_per_frame():
     )
     flow = velocity(source, clean)
     for sample in range(2):
-        assert torch.equal(
-            by_clip[sample], noisy_latents(clean[sample], source[sample], per_clip[sample])
-        )
+        alone = slice(sample, sample + 1)
+        one = noisy_latents(clean[alone], source[alone], per_clip[alone])
+        assert torch.equal(by_clip[alone], one)
         for frame in range(4):
-            one = noisy_latents(
-                clean[sample, :, frame], source[sample, :, frame], per_frame[sample, frame]
-            )
-            assert torch.equal(by_frame[sample, :, frame], one)
+            part = alone, slice(None), slice(frame, frame + 1)
+            one = noisy_latents(clean[part], source[part], per_frame[alone, frame])
+            assert torch.equal(by_frame[part], one)
     torch.testing.assert_close(
         clean_from_velocity(by_frame, flow, per_frame), clean, rtol=0, atol=4 * ROUNDING
     )

@@ -55,7 +55,7 @@ def test_a_model_that_does_not_fit_is_refused_with_what_would(
     total = memory_estimate(config, plan).total
     assert sum(value for _, value in part_rows(memory_estimate(config, plan))) == total
     cuda = torch.device("cuda")
-    monkeypatch.setattr(memory_estimate_module, "free_memory", lambda device: 80e9)
+    monkeypatch.setattr(memory_estimate_module, "free_memory", lambda device: 80_000_000_000)
     with pytest.raises(InputError) as caught:
         check_memory(config, plan, cuda)
     needed = total + memory_estimate_module.CUDA_OVERHEAD

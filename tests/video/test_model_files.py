@@ -22,7 +22,7 @@ from artifixer.video.memory_estimate import (
 from artifixer.video.model import Model, ModelConfig
 from artifixer.video.model_files import convert_model, load_model, locate_model
 from artifixer.video.model_zoo import NAMED_MODELS, models_folder
-from artifixer.video.text import EncodedPrompt
+from artifixer.video.text import EncodedPrompt, TextEncoder
 from artifixer.video.transformer import VideoTransformer
 from tests.video.made_models import SMALL, WAN_LIKE, made_model
 
@@ -389,6 +389,14 @@ def test_released_models_take_the_sizes_of_the_release(parity_folder: Path) -> N
         assert config.model_size(given_width, given_height) == (width, height), size
 
 
+def test_released_models_take_the_nearest_multiples_of_16() -> None:
+    config = NAMED_MODELS["14b"].config
+    assert config is not None
+    for given, taken in ((1, 16), (23, 16), (24, 32), (25, 32), (40, 32), (41, 48), (1080, 1088)):
+        assert config.model_size(given, 576) == (taken, 576), given
+        assert config.model_size(576, given) == (576, taken), given
+
+
 @pytest.mark.parametrize(("name", "count"), RELEASED_PARAMETERS.items())
 def test_released_models_have_their_parameters(name: str, count: int) -> None:
     config = NAMED_MODELS[name].config
@@ -409,8 +417,11 @@ def test_prompts_need_a_text_encoder() -> None:
     assert not made_model().encode_prompt("  ").embedding.any()
 
 
-class OneToken:
+class OneToken(TextEncoder):
     """A text encoder that knows nothing."""
+
+    def __init__(self) -> None:
+        """Without a folder."""
 
     def encode(self, prompt: str) -> EncodedPrompt:
         return EncodedPrompt(

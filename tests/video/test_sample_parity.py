@@ -67,6 +67,7 @@ def opened(parity_folder: Path, device: str) -> Oracle:
     theirs, vae_values = manifest["transformer"], dict(manifest["vae"])
     vae_values["temporal_downsample"] = vae_values.pop("temperal_downsample")
     vae_values.pop("attn_scales", None)
+    vae_values = {k: tuple(v) if isinstance(v, list) else v for k, v in vae_values.items()}
     vae = build_vae(VaeConfig(**vae_values))
     vae.network.load_state_dict(read_case(parity_folder, "weights_vae"))
     config = VideoTransformerConfig(

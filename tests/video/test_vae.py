@@ -123,6 +123,7 @@ def test_release_clips_encode_and_decode_to_its_tensors(parity_folder: Path):
     values = dict(manifest_of(parity_folder)["vae"])
     values["temporal_downsample"] = values.pop("temperal_downsample")
     values.pop("attn_scales", None)
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     vae = build_vae(VaeConfig(**values))
     vae.network.load_state_dict(read_case(parity_folder, "weights_vae"))
     tensors = [

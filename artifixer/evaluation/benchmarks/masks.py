@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.media import image_size, read_image
+from artifixer.runtime.image_files import image_size, read_image
 
 #: Maximum relative difference between the aspect ratios of a mask and its photo.
 MASK_ASPECT_TOLERANCE = 0.01

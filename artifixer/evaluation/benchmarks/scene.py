@@ -11,7 +11,7 @@ from pathlib import Path
 from artifixer.evaluation.benchmarks.prepared import PHOTOS
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular, read_whole
-from artifixer.runtime.media import image_size
+from artifixer.runtime.image_files import image_size
 from artifixer.scenes import dl3dv
 
 

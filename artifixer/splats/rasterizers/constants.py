@@ -1,4 +1,4 @@
-"""Numbers that every rasterizer shares, so that all of them draw the same picture.
+"""Constants shared by all rasterizers, so that all of them render the same image.
 
 The compiled kernels bake these in: after a change, delete the ``*.nbi`` and ``*.nbc`` files in
 ``__pycache__``.
