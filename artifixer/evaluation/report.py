@@ -30,6 +30,7 @@ from artifixer.evaluation.evaluate import (
     gain,
 )
 from artifixer.evaluation.plot import Line, legend, plot
+from artifixer.evaluation.report_scenes import NO_SCENES, ReportScenes, scene_figures
 from artifixer.imaging.quality import EMPTY_BELOW, OPAQUE_ABOVE
 from artifixer.runtime.files import write_bytes
 from artifixer.runtime.image_files import read_image
@@ -126,10 +127,14 @@ class Report:
     notes: Sequence[str] = ()
     """Warnings and remarks."""
 
+    scenes: ReportScenes = NO_SCENES
+    """Splats as interactive scenes."""
+
 
 def write_report(path: Path, report: Report) -> None:
     """Write the page atomically. Raises ``InputError`` for a picture that cannot be read."""
     views, picture_bytes = _embedded_views(report.views, int(PICTURE_SHARE * MOST_BYTES))
+    taken = picture_bytes + report.scenes.size
     template = Template(
         (Path(__file__).parent / "report_template.html").read_text(encoding="utf-8")
     )
@@ -138,7 +143,7 @@ def write_report(path: Path, report: Report) -> None:
         subtitle=_escaped(report.subtitle),
         tiles=_tiles(report.variants),
         comparison="" if views else "hidden",
-        videos=_videos(report.videos, path.parent, MOST_BYTES - picture_bytes - 1_000_000),
+        videos=_videos(report.videos, path.parent, MOST_BYTES - taken - 1_000_000),
         quality=_quality(report.variants),
         facts="".join(
             f"<tr><td>{_escaped(what)}</td><td>{_escaped(how)}</td></tr>"
@@ -146,12 +151,16 @@ def write_report(path: Path, report: Report) -> None:
         ),
         notes="".join(f'<p class="soft below">{_escaped(note)}</p>' for note in report.notes),
         splats=" and ".join(f"<code>{_escaped(file)}</code>" for file in report.splats),
+        scenes=scene_figures(report.scenes),
         frames=_frame_table(report.frames),
         settings=_escaped(
             json.dumps(to_json(report.settings), indent=2, sort_keys=True, ensure_ascii=False)
         ),
         views=_script_json(views),
         picture_titles=_script_json(PICTURE_TITLES),
+        scene_data=_script_json([scene.data for scene in report.scenes.scenes]),
+        player=_script_json(report.scenes.player),
+        place=_script_json(report.scenes.place),
     )
     write_bytes(path, page.encode())
 

@@ -22,12 +22,14 @@ from artifixer.evaluation.evaluate import (
 )
 from artifixer.evaluation.inpainting import METHODS, inpaint
 from artifixer.evaluation.report import MOST_VIEWS, Report, ReportView, write_report
+from artifixer.evaluation.report_scenes import ReportScene, ReportScenes
 from artifixer.evaluation.variant_table import read_variants
 from artifixer.imaging.resize import at_size, resize_photo
 from artifixer.pipeline.plan import ADAPTATION
 from artifixer.pipeline.run_context import RunContext
 from artifixer.pipeline.run_steps import variant_frame
-from artifixer.pipeline.target_path import heldout_frames
+from artifixer.pipeline.target_path import capture_distance, heldout_frames
+from artifixer.runtime.errors import InputError
 from artifixer.runtime.image_files import read_image, write_png
 from artifixer.runtime.json_io import read_json, write_json
 from artifixer.runtime.progress import ProgressBar
@@ -35,6 +37,14 @@ from artifixer.scenes.scale import CameraScale
 from artifixer.scenes.scene import Photo
 from artifixer.splats.ply import read_splats
 from artifixer.splats.render_folder import RenderFolder, read_render_folder
+from artifixer.viewer.scene import up_axis
+from artifixer.viewer.static_scene import PLACE, static_scenes
+
+#: Splats that the report lets the reader look around in, by the variants that are their renders.
+LOOKED_AT = {"3dgut": "splats/initial.ply", "artifixer3d": "splats/artifixer3d.ply"}
+
+#: Longest side in pixels of the pictures that stand there at first.
+LONGEST_PICTURE = 960
 
 
 @dataclass(frozen=True)
@@ -83,9 +93,28 @@ def write_run_report(run: RunContext, facts: RunFacts, bar: ProgressBar) -> None
             splats=splats,
             settings=facts.settings,
             notes=facts.notes,
+            scenes=_scenes(run, [name for name in LOOKED_AT if name in facts.variants]),
         )
         write_report(root / "report.html", report)
     bar.update(1)
+
+
+def _scenes(run: RunContext, names: Sequence[str]) -> ReportScenes:
+    """The splats as scenes that start at the first training camera."""
+    splats = {f"Splats of {VARIANT_TITLES[name]}": run.splats(LOOKED_AT[name]) for name in names}
+    up, distance = up_axis(run.frames), capture_distance(run.capture)
+    try:
+        made = static_scenes(
+            splats, run.training[1], up, distance, min(max(run.size), LONGEST_PICTURE)
+        )
+    except InputError as error:
+        return ReportScenes(missing=f"No scenes to look around in: {error}")
+    shown = []
+    for title, scene in made.scenes.items():
+        some = "" if scene.shown == scene.count else f"the most visible of {scene.count:,}, "
+        caption = f"{scene.shown:,} Gaussians, {some}in their base colours"
+        shown.append(ReportScene(title, caption, scene.data, scene.picture))
+    return ReportScenes(made.player, PLACE, tuple(shown))
 
 
 def _rows(run: RunContext, facts: RunFacts, splats: list[str]) -> list[tuple[str, str]]:

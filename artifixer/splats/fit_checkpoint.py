@@ -98,7 +98,9 @@ class FitCheckpoint:
             with safe_open(str(self._path), framework="pt", device=device) as file:
                 metadata = file.metadata() or {}
                 names = list(file.keys()) if metadata.get("identity") == self._identity else []
-                return metadata, {name: file.get_tensor(name) for name in names}
+                # copies: tensors of the mapped file would keep it open, and Windows replaces no open
+                # file
+                return metadata, {name: file.get_tensor(name).clone() for name in names}
         except (SafetensorError, *PARSER_ERRORS) as error:
             raise self._damaged(reason(error)) from error
 

@@ -10,11 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.transforms import matrix_to_quaternion
 from artifixer.runtime.errors import InputError
 from artifixer.viewer.client_splats import add_client_splats
+from artifixer.viewer.frusta import clicked_frustum
 from artifixer.viewer.layers import layer_titles
 from artifixer.viewer.motion import fitting_fov
 from artifixer.viewer.path_panel import PathPanel
@@ -242,10 +244,21 @@ class TabPanel:
             wxyz=matrix_to_quaternion(camera.camera_to_world[0, :3, :3]).double().numpy(),
             position=camera.centers[0].double().numpy(),
         )
-        node.on_click(lambda _: self._clicked(frame))
+        node.on_click(lambda event: self._clicked(frame, event))
         return node
 
-    def _clicked(self, frame: CameraFrame) -> None:
+    def _clicked(self, frame: CameraFrame, event: Any) -> None:
+        scene, pose = self.viewer.scene(), self.tab.pose
+        assert pose is not None
+        seen = clicked_frustum(
+            [known.camera for known in scene.frames],
+            FRUSTUM_SIZE * scene.distance,
+            torch.tensor(event.ray_origin, dtype=torch.float64),
+            torch.tensor(event.ray_direction, dtype=torch.float64),
+            pose.camera_to_world[:3, 2],
+            self.client.camera.near,
+        )
+        frame = frame if seen is None else scene.frames[seen]
         if self.paths.takes_clicks:
             self.paths.add(frame.camera, frame.photo)
         else:
@@ -273,7 +286,7 @@ class TabPanel:
             self._splats = None
         best = self.viewer.scene().splats.get(self._layer.value) or self.viewer.scene().best
         if self._in_browser.value and best is not None:
-            self._splats = add_client_splats(self.client.scene, best)
+            self._splats = add_client_splats(self.client.scene, best, self.viewer.scene().distance)
 
     def _show_curves(self) -> None:
         curves = self.viewer.scene().curves

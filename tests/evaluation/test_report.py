@@ -9,6 +9,7 @@ import pytest
 
 from artifixer.evaluation.evaluate import HeldoutView, VariantQuality, evaluate
 from artifixer.evaluation.report import MOST_BYTES, Report, ReportView, write_report
+from artifixer.evaluation.report_scenes import ReportScene, ReportScenes
 from artifixer.runtime.image_files import write_png
 from artifixer.runtime.video_files import VideoWriter
 from tests.viewer.browser import browser
@@ -107,6 +108,21 @@ def test_fewer_views_when_pictures_are_large(
 def test_without_heldout_photos_the_report_says_so(report: Report, tmp_path: Path) -> None:
     write_report(tmp_path / "report.html", replace(report, variants={}))
     assert "No photo was held out" in (tmp_path / "report.html").read_text()
+
+
+def test_scenes_count_against_the_budget_of_videos_and_their_absence_is_told(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("artifixer.evaluation.report.MOST_BYTES", 1_500_000)
+    write_report(tmp_path / "none.html", replace(report, scenes=ReportScenes(missing="no <viser>")))
+    text = (tmp_path / "none.html").read_text()
+    assert "no &lt;viser&gt;" in text and 'src="data:video/mp4' in text
+    shown = ReportScene("A <fit>", "9 Gaussians", "A" * 500_000, picture(0, 0.0))
+    scenes = ReportScenes("<script>@</script>", "@", (shown,))
+    write_report(tmp_path / "report.html", replace(report, scenes=scenes))
+    text = (tmp_path / "report.html").read_text()
+    assert "A &lt;fit&gt;" in text and "<script>@" not in text
+    assert 'src="videos/artifixer.mp4"' in text
 
 
 def test_a_browser_moves_the_slider_and_changes_the_view(report: Report, tmp_path: Path) -> None:

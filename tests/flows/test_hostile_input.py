@@ -142,7 +142,7 @@ CAPTURES: dict[str, tuple[Callable[[Path], None], str]] = {
             + "".join(f"property float {n}\n" for n in "xyz")
             + "end_header\n1e30 0 0\n"
         ),
-        r"sparse_pc\.ply: holds positions that are not numbers of at most 1e\+12",
+        r"sparse_pc\.ply: 1 of 1 points have positions that are not numbers of at most 1e\+12",
     ),
     "a split of numbers": (
         write_text("splits.json", '{"splits": {"a": {"train": [1], "test": []}}}'),

@@ -4,6 +4,7 @@ and what a changed option redoes.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import shutil
@@ -145,6 +146,10 @@ def test_the_report_shows_the_run(finished: Result) -> None:
         for title in ("ArtiFixer 3D+", "Camera scale", finished.heldout[0], "procedural:7")
     )
     assert len(page) < 25_000_000
+    if importlib.util.find_spec("viser") is None:
+        assert "artifixer[viewer]" in page
+    else:
+        assert page.count(">Look around<") == 2, "the plain fit and ArtiFixer 3D"
 
 
 # With a free-space loss ---------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -35,6 +36,9 @@ FLAGS = (
 #: Longest time for anything to appear, seconds; machines under load are slow.
 PATIENCE = 40.0
 
+#: Longest side in pixels of a picture at rest; those in motion are smaller.
+FULL_SIZE = 640
+
 #: Notes every picture of the scene that the page decodes: when, and its size. The page's own
 #: environment map (1024 pixels wide) is none.
 COUNT_PICTURES = """
@@ -66,19 +70,30 @@ def chromium() -> tuple[str, str]:
 class Page:
     """One browser with one or more tabs."""
 
-    def __init__(self, driver: Any) -> None:
-        self.driver = driver
+    def __init__(self, driver: Any, size: tuple[int, int]) -> None:
+        self.driver, self.size = driver, size
+        self._counting: set[str] = set()
+
+    def resize(self) -> None:
+        """Give the present tab the browser's size; new ones have another."""
+        metrics = {"deviceScaleFactor": 1, "mobile": False}
+        metrics |= dict(zip(("width", "height"), self.size, strict=True))
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
     def open(self, address: str) -> None:
         """Load the page in the present tab, and wait for the scene."""
-        script = {"source": COUNT_PICTURES}
-        self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", script)
+        if self.driver.current_window_handle not in self._counting:
+            script = {"source": COUNT_PICTURES}
+            self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", script)
+            self._counting.add(self.driver.current_window_handle)
+            self.resize()
         self.driver.get(address)
         self.until(self.pictures, "a picture arrives")
-        # messages at the edge of the page would be part of the picture
+        # messages at the edge of the page would be part of the picture, and take clicks
         self.driver.execute_script(
             "const style = document.createElement('style');"
-            "style.textContent = '.mantine-Notifications-root { opacity: 0 }';"
+            "style.textContent = '.mantine-Notifications-root { opacity: 0 }' +"
+            "' .mantine-Notifications-root * { pointer-events: none !important }';"
             "document.head.append(style)"
         )
         # decoded is not yet drawn
@@ -103,6 +118,20 @@ class Page:
         """(milliseconds, width, height) of every picture that has arrived."""
         return [tuple(row) for row in self.driver.execute_script("return window.pictures || []")]
 
+    def requests(self, *documents: str) -> list[str]:
+        """What these documents have asked for since the last call; the browser's own start page
+        asks too.
+        """
+        messages = (
+            json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")
+        )
+        return [
+            message["params"]["request"]["url"]
+            for message in messages
+            if message["method"] == "Network.requestWillBeSent"
+            and message["params"]["documentURL"] in documents
+        ]
+
     def view(self) -> np.ndarray:
         """What the person sees of the scene: the canvas without the panel, ``[height width 3]``."""
         pixels = np.asarray(Image.open(io.BytesIO(self.driver.get_screenshot_as_png())))[..., :3]
@@ -113,18 +142,21 @@ class Page:
         width = int(left) - 40 if isinstance(left, (int, float)) and left > 200 else 10**6
         return pixels[:, : min(width, pixels.shape[1])].astype(np.float32)
 
-    def settled(self, samples: int = 3) -> np.ndarray:
-        """The view once it has stopped changing: the same in so many samples, a quarter of a second
-        apart. A busy machine may pause for longer than a few.
+    def settled(self, size: int = FULL_SIZE) -> np.ndarray:
+        """The view at rest: the newest picture has this longest side, as one at rest has, and is
+        drawn, since screenshots do not change.
         """
+        self.until(
+            lambda: max(self.pictures()[-1][1:]) == size, f"a picture at rest of {size} pixels"
+        )
         last = self.view()
         end = time.monotonic() + PATIENCE
         same = 0
         while time.monotonic() < end:
-            time.sleep(0.25)
+            time.sleep(0.15)
             now = self.view()
             same = same + 1 if now.shape == last.shape and np.abs(now - last).mean() < 0.05 else 0
-            if same == samples:
+            if same == 2 and max(self.pictures()[-1][1:]) == size:
                 return now
             last = now
         raise AssertionError("the view never stops changing")
@@ -140,6 +172,25 @@ class Page:
         for _ in range(steps):
             chain.w3c_actions.pointer_action.move_by(int(across / steps), int(down / steps))
             chain.w3c_actions.pointer_action.pause(0.03)
+        chain.w3c_actions.pointer_action.pointer_up()
+        chain.perform()
+
+    def drag_element(self, element: Any, across: int, down: int) -> None:
+        """Drag from the middle of an element."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        chain = ActionChains(self.driver).move_to_element(element).click_and_hold()
+        chain.move_by_offset(across, down).release().perform()
+
+    def click_at(self, across: int, down: int) -> None:
+        """Click on a point of the window."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        chain = ActionChains(self.driver, duration=50)
+        chain.w3c_actions.pointer_action.move_to_location(across, down)
+        chain.w3c_actions.pointer_action.pause(0.1)
+        chain.w3c_actions.pointer_action.pointer_down()
+        chain.w3c_actions.pointer_action.pause(0.05)
         chain.w3c_actions.pointer_action.pointer_up()
         chain.perform()
 
@@ -164,11 +215,11 @@ class Page:
         self._click(f"//input[@type='checkbox'][@id=//label[normalize-space()='{label}']/@for]")
 
     def choose(self, label: str, option: str) -> None:
-        """Choose another entry of a list of layers, and wait for the picture that follows."""
+        """Choose another entry of a list, and wait for the picture that follows."""
         self._click(f"//input[@id=//label[normalize-space()='{label}']/@for]")
         arrived = len(self.pictures())
-        self._click(f"//*[@role='option'][normalize-space()='{option}']")
-        if label in ("Layer", "Compare"):
+        self._click(f'//*[@role="option"][normalize-space()="{option}"]')
+        if label in ("Layer", "Compare", "Lens"):
             self.until(lambda: len(self.pictures()) > arrived, f"a picture of {option}")
 
     def upload(self, file: Path) -> None:
@@ -192,7 +243,9 @@ class Page:
 
 
 @contextmanager
-def browser(folder: Path, size: tuple[int, int] = (1000, 700)) -> Iterator[Page]:
+def browser(
+    folder: Path, size: tuple[int, int] = (1000, 700), flags: tuple[str, ...] = ()
+) -> Iterator[Page]:
     """A fresh browser whose profile and downloads lie in ``folder``."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
@@ -200,16 +253,17 @@ def browser(folder: Path, size: tuple[int, int] = (1000, 700)) -> Iterator[Page]
     program, driver_program = chromium()
     options = webdriver.ChromeOptions()
     options.binary_location = program
-    for flag in (*FLAGS, f"--user-data-dir={folder / 'profile'}"):
+    for flag in (*FLAGS, *flags, f"--user-data-dir={folder / 'profile'}"):
         options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     options.add_argument(f"--window-size={size[0]},{size[1]}")
     downloads = {"download.default_directory": str(folder / "downloads")}
     options.add_experimental_option("prefs", downloads)
     driver = webdriver.Chrome(options=options, service=Service(driver_program))
     try:
-        metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        yield Page(driver)
+        page = Page(driver, size)
+        page.resize()
+        yield page
     finally:
         driver.quit()
 
