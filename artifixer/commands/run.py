@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +19,7 @@ from artifixer.recipes.run import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 from artifixer.splats.files import parse_exports
+from artifixer.training.scene_adaptation import MOST_STEPS, AdaptationConfig
 from artifixer.video.model import Mode
 from artifixer.video.model_files import locate_model
 
@@ -123,6 +125,12 @@ class Command:
     only an LPIPS loss on frames (the public release, needs the extra metrics); evidence: less
     weight where training views observe the surface. Default: the recipe's.
     """
+    adapt: float | None = None
+    """Minutes for which the video model is fine-tuned on this scene's training photos first (extra
+    adapt); fits without one photo each come on top. Frames of the model as it is stand beside.
+    """
+    adapt_steps: int | None = None
+    """The same for a number of training steps, so that the same seed gives the same files."""
     export: str | None = None
     """Further file formats of the final splats, written to OUT/export: ply, spz, sog, usdz,
     separated by commas. Default: none.
@@ -206,9 +214,24 @@ def run_config(command: Command) -> RunConfig:
         export=() if command.export is None else parse_exports(command.export),
         reconstruct=reconstruct,
         distill=distill,
+        adaptation=_adaptation(command),
         seed=command.seed,
         device=device,
     )
+
+
+def _adaptation(command: Command) -> AdaptationConfig | None:
+    """The scene adaptation that the options ask for."""
+    minutes, steps = command.adapt, command.adapt_steps
+    if minutes is None and steps is None:
+        return None
+    if minutes is not None and steps is not None:
+        raise InputError("--adapt and --adapt-steps exclude each other: give one of them")
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise InputError(f"--adapt {minutes:g}: expected a finite number of minutes above 0")
+    if steps is not None and not 0 < steps <= MOST_STEPS:
+        raise InputError(f"--adapt-steps {steps}: expected 1 to {MOST_STEPS:,}")
+    return AdaptationConfig(minutes=minutes, steps=steps)
 
 
 def result_lines(result: Result) -> list[str]:

@@ -37,6 +37,7 @@ VARIANT_TITLES = {
     "input": "Input render",
     "inpainting_telea": "Inpainting (Telea)",
     "inpainting_ns": "Inpainting (Navier-Stokes)",
+    "artifixer_unadapted": "ArtiFixer, not adapted",
     "artifixer": "ArtiFixer",
     "artifixer3d": "ArtiFixer 3D",
     "artifixer3d_plus": "ArtiFixer 3D+",

@@ -23,16 +23,23 @@ from artifixer.pipeline.target_path import (
 )
 from artifixer.runtime.stages import StageFiles
 from artifixer.scenes.formats import brings_poses
+from artifixer.video.adapter import ADAPTER_FILE
 from artifixer.video.checkpoints.files import ModelFiles
 from artifixer.video.memory_estimate import GIGABYTE, default_plan, memory_estimate, parameter_count
 
 INITIAL, INPUT, DISTILLED = "splats/initial.ply", "splats/input.ply", "splats/artifixer3d.ply"
 RENDERS, INPUT_RENDERS, RENDERS_3D = "renders", "renders_input", "renders_3d"
-FRAMES = {name: f"frames/{name}" for name in VARIANTS.values()}
+
+#: The frames of the model as it is, beside those of the model adapted to the scene.
+UNADAPTED = "artifixer_unadapted"
+FRAMES = {name: f"frames/{name}" for name in (*VARIANTS.values(), UNADAPTED)}
 EXPORT = "export"
 
 #: File of the camera scale that a depth model gave.
 SCALE = "camera_scale.json"
+
+#: What the scene adaptation did.
+ADAPTATION = "adapter.json"
 
 
 # The stages of a run ------------------------------------------------------------------------------
@@ -43,7 +50,9 @@ class RunStage:
     """One stage of a run; a row of ``STAGES``."""
 
     files: StageFiles
-    kind: Literal["reconstruct", "free_space", "scale", "render", "enhance", "distill", "write"]
+    kind: Literal[
+        "reconstruct", "free_space", "scale", "render", "adapt", "enhance", "distill", "write"
+    ]
     """How its time is estimated."""
     reads: tuple[str, ...] = ()
     """Stages whose results it reads, in any configuration."""
@@ -65,6 +74,10 @@ def _has_input(config: RunConfig) -> bool:
 def _names_depth_model(config: RunConfig) -> bool:
     """A run may also use the default depth model, which depends on the capture."""
     return config.depth_model is not None
+
+
+def _is_adapted(config: RunConfig) -> bool:
+    return config.adaptation is not None
 
 
 def _has_3d(config: RunConfig) -> bool:
@@ -108,9 +121,21 @@ STAGES = (
         is_wanted=_has_input,
     ),
     RunStage(
-        StageFiles("enhance", (FRAMES["artifixer"],), (f"{FRAMES['artifixer']}.state",)),
+        StageFiles("adapt", (ADAPTER_FILE, ADAPTATION), ("adapter.state",)),
+        kind="adapt",
+        reads=("camera_scale",),
+        is_wanted=_is_adapted,
+    ),
+    RunStage(
+        StageFiles("enhance_unadapted", (FRAMES[UNADAPTED],), (f"{FRAMES[UNADAPTED]}.state",)),
         kind="enhance",
         reads=("render", "render_input", "camera_scale"),
+        is_wanted=_is_adapted,
+    ),
+    RunStage(
+        StageFiles("enhance", (FRAMES["artifixer"],), (f"{FRAMES['artifixer']}.state",)),
+        kind="enhance",
+        reads=("render", "render_input", "camera_scale", "adapt"),
     ),
     RunStage(
         StageFiles("distill", (DISTILLED,), ("splats/artifixer3d.checkpoint",)),
@@ -148,12 +173,12 @@ STAGES = (
     RunStage(
         StageFiles("videos", ("videos",)),
         kind="write",
-        reads=("enhance", "render_3d", "enhance_3d"),
+        reads=("enhance_unadapted", "enhance", "render_3d", "enhance_3d"),
     ),
     RunStage(
         StageFiles("metrics", ("metrics.json",)),
         kind="write",
-        reads=("enhance", "render_3d", "enhance_3d"),
+        reads=("enhance_unadapted", "enhance", "render_3d", "enhance_3d"),
     ),
     RunStage(StageFiles("report", ("report.html",)), kind="write", reads=("videos", "metrics")),
 )
@@ -289,7 +314,7 @@ def plan_run(config: RunConfig) -> Plan:
         model,
     )
     megapixels = rendered.width * rendered.height / 1e6
-    stages = planned_stages(config, files, len(frames), megapixels)
+    stages = planned_stages(config, files, len(capture.training), len(frames), megapixels)
     return Plan(
         facts,
         stages,
@@ -317,17 +342,24 @@ def plan_lines(plan: Plan) -> list[str]:
 
 
 def planned_stages(
-    config: RunConfig, files: ModelFiles, frames: int, megapixels: float
+    config: RunConfig, files: ModelFiles, photos: int, frames: int, megapixels: float
 ) -> tuple[PlannedStage, ...]:
-    """All stages of a run of ``frames`` frames of this size, with rough times."""
+    """All stages of a run of ``photos`` training photos and ``frames`` frames of this size, with
+    rough times.
+    """
     return tuple(
-        PlannedStage(stage.name, *_estimate(stage, config, files, frames, megapixels))
+        PlannedStage(stage.name, *_estimate(stage, config, files, photos, frames, megapixels))
         for stage in wanted_stages(config)
     )
 
 
 def _estimate(
-    stage: RunStage, config: RunConfig, files: ModelFiles, frames: int, megapixels: float
+    stage: RunStage,
+    config: RunConfig,
+    files: ModelFiles,
+    photos: int,
+    frames: int,
+    megapixels: float,
 ) -> tuple[str, float]:
     """(how much there is to do, seconds)."""
     rates = RATES["cuda" if config.device.startswith("cuda") else "cpu"]
@@ -344,6 +376,8 @@ def _estimate(
             return f"{iterations:,} iterations", iterations * per_iteration
         case "scale":
             return config.depth_model or "none", 0
+        case "adapt":
+            return _adaptation_estimate(config, files, photos, megapixels)
         case "render":
             per_frame = rates.render[0] + rates.render[1] * megapixels
             return f"{frames} frames", frames * per_frame
@@ -355,6 +389,24 @@ def _estimate(
             return f"{frames} frames", frames * megapixels * steps * rates.enhance * billions
     variants = 2 + len(config.wanted)
     return f"{frames} frames", frames * megapixels * rates.write * variants
+
+
+def _adaptation_estimate(
+    config: RunConfig, files: ModelFiles, photos: int, megapixels: float
+) -> tuple[str, float]:
+    """The fits without a photo, then the training: a step takes about three calls per frame."""
+    adaptation = config.adaptation
+    assert adaptation is not None, "a stage of runs with --adapt"
+    rates = RATES["cuda" if config.device.startswith("cuda") else "cpu"]
+    pairs = min(adaptation.pairs, photos)
+    iterations = round(config.reconstruct.iterations * adaptation.fit_fraction)
+    seconds = pairs * iterations * (rates.fit[0] + rates.fit[1] * megapixels)
+    if adaptation.minutes is not None:
+        return f"{pairs} fits, {adaptation.minutes:g} minutes", seconds + 60 * adaptation.minutes
+    billions = parameter_count(files.config.transformer) / 1e9
+    frames = files.config.vae.pixel_frames(adaptation.latent_frames) * adaptation.batch
+    seconds += 3 * (adaptation.steps or 0) * frames * megapixels * rates.enhance * billions
+    return f"{pairs} fits, {adaptation.steps} steps", seconds
 
 
 def _memory(

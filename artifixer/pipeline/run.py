@@ -8,6 +8,7 @@ metrics and report, in one folder.
     renders/  renders_3d/               render folders along the path, sides multiples of 16
     renders_input/                      the same, of splats/input.ply
     frames/{artifixer,artifixer3d,artifixer3d_plus}/%05d.png    at the requested size
+    adapter.safetensors  frames/artifixer_unadapted/    with scene adaptation
     videos/*.mp4                        every variant, the renders, and all side by side
     export/                             the final splats in the formats of ``--export``
     dataset/                            training photos and generated frames for other trainers
@@ -134,7 +135,8 @@ def _summary(context: RunContext) -> str:
 
 
 def _duration(config: RunConfig, files: ModelFiles, context: RunContext) -> str:
-    stages = planned_stages(config, files, len(context.frames), context.megapixels)
+    photos = len(context.capture.training)
+    stages = planned_stages(config, files, photos, len(context.frames), context.megapixels)
     minutes = max(1, round(sum(stage.seconds for stage in stages) / 60))
     return f"about {minutes} minutes for all stages; what was done before is kept"
 

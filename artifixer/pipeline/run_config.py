@@ -14,6 +14,7 @@ from artifixer.runtime.errors import InputError
 from artifixer.scenes.references import REFERENCE_COUNT
 from artifixer.scenes.scale import check_scale_options
 from artifixer.splats.reconstruct import ReconstructConfig
+from artifixer.training.scene_adaptation import AdaptationConfig, check_peft
 from artifixer.video.checkpoints.files import ModelFiles
 from artifixer.video.model import Mode
 from artifixer.video.model_files import locate_model
@@ -55,6 +56,8 @@ class RunConfig:
     """Of the first fit. With a free-space loss there is a second fit, whose render the model gets.
     """
     distill: DistillConfig = field(default_factory=DistillConfig)
+    adaptation: AdaptationConfig | None = None
+    """Fine-tune the model on this scene's training photos first; None uses it as it is."""
     fps: float = 24.0
     """Frames per second of the videos."""
     seed: int = 0
@@ -98,7 +101,14 @@ def check_config(config: RunConfig) -> ModelFiles:
         files.config.camera_scale, config.camera_scale, config.depth_model, files.config.name
     )
     check_distillation(config.distill)
+    if config.adaptation is not None:
+        check_peft()
     check_output(config.choice.capture, config.out)
+    if config.adaptation is not None and config.from_splats is not None:
+        raise InputError(
+            "--adapt and --from-splats exclude each other: its pairs are made by the run's own "
+            "reconstruction, without one photo each"
+        )
     if config.from_splats is not None:
         if not config.from_splats.is_file():
             raise InputError(

@@ -23,6 +23,7 @@ from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stopping import stop_requested
 from artifixer.scenes.scene import Photo
+from artifixer.scenes.splits import MIN_TRAINING_VIEWS
 from artifixer.scenes.view import View, reference_views
 from artifixer.splats.files import read_splat_file
 from artifixer.splats.ply import read_splats
@@ -102,11 +103,34 @@ def check_inputs(config: RunConfig, files: ModelFiles, capture: LoadedCapture) -
     ``InputError``.
     """
     frames = target_frames(capture, config.path, config.choice.size, config.orbit_frames)
+    if config.adaptation is not None:
+        left_out(capture, config.adaptation.pairs)
     references = min(config.references, len(capture.training))
     offload = _needs_offload(
         files, render_frames(frames[:1])[0].camera, references, torch.device(config.device)
     )
+    if offload and config.adaptation is not None:
+        raise InputError(
+            f"--adapt: model {files.config.name} does not fit into the memory of {config.device} "
+            "with all its layers, which its training needs; expected a larger GPU or no --adapt"
+        )
     return RunInputs(capture, tuple(frames), offload)
+
+
+def left_out(capture: LoadedCapture, most: int) -> tuple[int, ...]:
+    """Indices of the photos that are left out in turn: training photos of the first one's lens
+    model, at most ``most``, evenly spaced. Raises ``InputError`` where too few photos would remain.
+    """
+    scene, training = capture.scene, capture.training
+    if len(training) <= MIN_TRAINING_VIEWS:
+        raise InputError(
+            f"--adapt: {len(training)} training photos; expected at least "
+            f"{MIN_TRAINING_VIEWS + 1}, of which one is left out in turn"
+        )
+    model = scene.cameras[training[0]].model
+    alike = [index for index in training if scene.cameras[index].model == model]
+    count = min(most, len(alike))
+    return tuple(alike[step * len(alike) // count] for step in range(count))
 
 
 def check_pixels(config: RunConfig, capture: LoadedCapture) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
 from artifixer.enhance.enhance import EnhanceConfig
 from artifixer.evaluation.evaluate import PerceptualMetrics
 from artifixer.geometry.paths import alike
+from artifixer.pipeline.leave_one_out import shortened
 from artifixer.pipeline.plan import (
     DISTILLED,
     EXPORT,
@@ -20,14 +21,17 @@ from artifixer.pipeline.plan import (
     RENDERS,
     RENDERS_3D,
     SCALE,
+    UNADAPTED,
     outdated_stages,
     stage_files,
 )
 from artifixer.pipeline.render import splat_depths
 from artifixer.pipeline.run_config import RunConfig, settings_of
-from artifixer.pipeline.run_context import RunContext
+from artifixer.pipeline.run_context import RunContext, left_out
 from artifixer.pipeline.run_report import RunFacts, write_metrics, write_run_report
 from artifixer.pipeline.run_steps import (
+    AdaptationInput,
+    adapt_to_scene,
     copy_splats,
     enhance_along,
     export_last,
@@ -56,6 +60,8 @@ from artifixer.scenes.scale import (
 )
 from artifixer.splats.files import placement_note
 from artifixer.splats.reconstruct import ReconstructConfig
+from artifixer.training.scene_adaptation import AdaptationConfig
+from artifixer.video.adapter import ADAPTER_FILE
 from artifixer.video.checkpoints.files import ModelFiles
 from artifixer.video.model import Model
 from artifixer.video.model_files import load_model
@@ -79,7 +85,7 @@ class RunGraph:
     ) -> None:
         self.config, self.files, self.context = config, files, context
         self.stages, self.display, self.notes = stages, display, notes
-        self._model: Model | None = None
+        self._models: dict[Path | None, Model] = {}
         self._offload = offload
 
     def finish(self) -> CameraScale:
@@ -95,6 +101,11 @@ class RunGraph:
         if config.has_input:
             pictures["input"], generator_input = f"{INPUT_RENDERS}/rgb", INPUT_RENDERS
             keys["input"] = generator_key = self._render("render_input", INPUT, INPUT_RENDERS)
+        if config.adaptation is not None:
+            self._adapt(scale, config.adaptation)
+            keys[UNADAPTED] = self._enhance(
+                "enhance_unadapted", generator_key, scale, generator_input, UNADAPTED
+            )
         keys["artifixer"] = self._enhance(
             "enhance", generator_key, scale, generator_input, "artifixer"
         )
@@ -109,7 +120,7 @@ class RunGraph:
             )
         for stage in outdated_stages(config, self.stages.completed, self.stages.executed):
             self.stages.discard(stage.files)
-        self._model = None
+        self._models.clear()
         pictures |= {name: FRAMES[name] for name in keys if name in FRAMES}
         self._export(last_splats)
         self._write_dataset(keys["artifixer"], last_splats)
@@ -227,12 +238,57 @@ class RunGraph:
         views = alike([capture.scene.cameras[i] for i in capture.training])
         return splat_depths(splats, views.to(splats.means.device))
 
+    def _adapt(self, scale: CameraScale, adaptation: AdaptationConfig) -> None:
+        """The adapter of this scene, from leave-one-out pairs of its training photos."""
+        config, context, model = self.config, self.context, self.files.config
+        fit = shortened(config.reconstruct, adaptation.fit_fraction)
+        points = context.capture.scene.points
+        chosen = left_out(context.capture, adaptation.pairs)
+        sampling = replace(
+            model.sampling(config.mode), steps=config.steps or model.steps_in(config.mode)
+        )
+        key = {
+            "photos": self._photos_key,
+            "sparse points": fingerprint(vars(points) if points is not None else None),
+            "recipe": asdict(fit),
+            "adaptation": asdict(adaptation),
+            "model": self.files.identity,
+            "prompt": config.prompt,
+            "sampling": asdict(sampling),
+            "references": len(context.references),
+            "render size": [context.renders[0].camera.width, context.renders[0].camera.height],
+            "camera scale": scale.value,
+            "seed": config.seed,
+        }
+        (state,) = stage_files("adapt").scratch
+        given = AdaptationInput(adaptation, fit, chosen, scale, sampling, config.prompt)
+        self._complete(
+            "adapt",
+            key,
+            len(chosen) * fit.iterations,
+            lambda bar: adapt_to_scene(context, self.files, given, state, bar),
+        )
+
+    @property
+    def _adapter(self) -> Path | None:
+        return None if self.config.adaptation is None else self.context.root / ADAPTER_FILE
+
+    def _loaded(self, adapter: Path | None) -> Model:
+        """The model, loaded once; with another adapter it replaces the one before."""
+        if adapter not in self._models:
+            self._models.clear()
+            self._models[adapter] = load_model(
+                self.files, self.config.device, offload=self._offload, adapter=adapter
+            )
+        return self._models[adapter]
+
     def _enhance(
         self, name: str, renders_key: str, scale: CameraScale, renders: str, variant: str
     ) -> str:
         config, context = self.config, self.context
         model = self.files.config
-        strength = 1.0 if name == "enhance" else model.second_strength
+        strength = model.second_strength if name == "enhance_3d" else 1.0
+        adapter = None if name == "enhance_unadapted" else self._adapter
         settings = EnhanceConfig(
             config.mode,
             config.steps,
@@ -255,13 +311,13 @@ class RunGraph:
             "seed": config.seed,
             "strength": strength,
         }
+        if adapter is not None:
+            key["adapter"] = fingerprint(adapter)
         (state,) = stage_files(name).scratch
 
         def work(bar: ProgressBar) -> None:
-            if self._model is None:
-                self._model = load_model(self.files, config.device, offload=self._offload)
             for warning in enhance_along(
-                context, self._model, settings, renders, FRAMES[variant], state, bar
+                context, self._loaded(adapter), settings, renders, FRAMES[variant], state, bar
             ):
                 # not in the report: a run that finds this stage done doesn't see it
                 self.display.note(warning)
@@ -357,6 +413,7 @@ class RunGraph:
             notes=tuple(self.notes),
             variants=pictures,
             generator_input=generator_input,
+            is_adapted=self.config.adaptation is not None,
         )
         self._complete(
             "report",

@@ -25,12 +25,13 @@ from artifixer.evaluation.report import MOST_VIEWS, Report, ReportView, write_re
 from artifixer.evaluation.report_scenes import ReportScene, ReportScenes
 from artifixer.evaluation.variant_table import read_variants
 from artifixer.imaging.resize import at_size, resize_photo
+from artifixer.pipeline.plan import ADAPTATION
 from artifixer.pipeline.run_context import RunContext
 from artifixer.pipeline.run_steps import variant_frame
 from artifixer.pipeline.target_path import capture_distance, heldout_frames
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.image_files import read_image, write_png
-from artifixer.runtime.json_io import write_json
+from artifixer.runtime.json_io import read_json, write_json
 from artifixer.runtime.progress import ProgressBar
 from artifixer.scenes.scale import CameraScale
 from artifixer.scenes.scene import Photo
@@ -60,6 +61,8 @@ class RunFacts:
     """Name -> folder of pictures, renders first."""
     generator_input: str
     """The render folder that the model gets."""
+    is_adapted: bool = False
+    """Whether the model was adapted to the scene."""
 
 
 def write_run_report(run: RunContext, facts: RunFacts, bar: ProgressBar) -> None:
@@ -138,6 +141,14 @@ def _rows(run: RunContext, facts: RunFacts, splats: list[str]) -> list[tuple[str
         ("Reference photos", ", ".join(view.photo.name for view in run.references) or "none"),
         ("Camera scale", f"{facts.scale.value:.6g}, {facts.scale.kind} ({facts.scale.source})"),
     ]
+    if facts.is_adapted:
+        done = read_json(run.root / ADAPTATION)
+        what = (
+            f"{done['steps']:,} steps of rank {done['rank']} on {len(done['left out'])} training "
+            "photos, each beside the render of a fit without it; the row without adaptation stands "
+            "beside it"
+        )
+        rows.append(("Scene adaptation", what))
     return rows + [
         (f"Gaussians in {file}", f"{len(read_splats(run.root / file)):,}") for file in splats
     ]

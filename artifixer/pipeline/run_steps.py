@@ -4,8 +4,10 @@ the run folder out.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +21,16 @@ from artifixer.geometry.camera_file import write_cameras
 from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.imaging.resize import at_size
 from artifixer.pipeline.enhance import StoreOnDisk
+from artifixer.pipeline.leave_one_out import leave_one_out_pairs
+from artifixer.pipeline.plan import ADAPTATION
 from artifixer.pipeline.reconstruct import ReconstructionJob, initial_splats
 from artifixer.pipeline.run_context import RunContext
 from artifixer.runtime.files import write_bytes
 from artifixer.runtime.image_files import read_image, write_png
+from artifixer.runtime.json_io import write_json
 from artifixer.runtime.progress import ProgressBar
 from artifixer.runtime.video_files import VideoWriter
+from artifixer.scenes.scale import CameraScale
 from artifixer.scenes.scene import Photo
 from artifixer.splats.files import export_splats, read_splat_file
 from artifixer.splats.initial import ColoredPoints, seen_points
@@ -37,7 +43,12 @@ from artifixer.splats.render_folder import (
     write_frame,
 )
 from artifixer.splats.training_view import training_views
+from artifixer.training.scene_adaptation import AdaptationConfig, adapt
+from artifixer.video.adapter import ADAPTER_FILE, save_adapter
+from artifixer.video.checkpoints.files import ModelFiles
 from artifixer.video.model import Model
+from artifixer.video.model_files import load_model
+from artifixer.video.sample import SampleConfig
 
 # Splats -------------------------------------------------------------------------------------------
 
@@ -133,6 +144,60 @@ def _frame_photo(folder: Path, index: int, camera: Cameras) -> Photo:
     return Photo(
         f"{folder.name}/{path.name}", camera.width, camera.height, lambda: read_image(path), path
     )
+
+
+# Scene adaptation ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AdaptationInput:
+    """What an adaptation reads besides the run's photos."""
+
+    config: AdaptationConfig
+    fit: ReconstructConfig
+    """Settings of the leave-one-out fits."""
+    left_out: tuple[int, ...]
+    """Indices of the photos that are left out in turn."""
+    scale: CameraScale
+    sampling: SampleConfig
+    """Of the frames that the adapted model is to generate."""
+    prompt: str
+
+
+def adapt_to_scene(
+    run: RunContext, files: ModelFiles, given: AdaptationInput, state: str, bar: ProgressBar
+) -> None:
+    """The adapter of the run's scene, and what was done in ``adapter.json``. state: a folder for
+    continuing.
+    """
+    root, config = run.root, given.config
+    folder = root / state / "pairs"
+    pairs = list(
+        leave_one_out_pairs(
+            run, given.fit, given.scale, given.left_out, config.seen, folder, bar.update
+        )
+    )
+    model = load_model(files, run.device)
+    if given.prompt.strip():
+        caption = model.encode_prompt(given.prompt).embedding[0].float().cpu()
+        pairs = [replace(pair, caption_embedding=caption) for pair in pairs]
+    fitted, started, total = bar.done, time.monotonic(), bar.total
+
+    def shown(step: int, loss: float) -> None:
+        if config.steps is not None:
+            bar.total = total + config.steps
+        else:
+            elapsed = max(time.monotonic() - started, 1e-3)
+            steps = step * 60 * (config.minutes or 0) / elapsed
+            bar.total = total + max(step + 1, round(steps))
+        bar.update(fitted + step, step=step, loss=loss)
+
+    folder = root / state / "training"
+    result = adapt(model, pairs, config, given.sampling, run.seed, folder, shown)
+    bar.total = bar.done
+    save_adapter(root / ADAPTER_FILE, result.factors)
+    photos = [run.capture.scene.photos[index].name for index in given.left_out]
+    write_json(root / ADAPTATION, {"left out": photos, "rank": config.rank, "steps": result.steps})
 
 
 # Renders and frames -------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ OUTPUT_NAMES = (
         "metrics.jsonl",
     ),
     *("split.json", "timing.json", "transforms.json", "log.txt", "preview.png", "report.html"),
+    *("adapter.safetensors", "adapter.json", "adapter.state"),
     *("video.mp4", "splats.*", "checkpoint.safetensors", "pairs-*.tar"),
     # folders
     *("cache", "checkpoints", "dataset", "export", "frames", "model", "opacity", "depth"),

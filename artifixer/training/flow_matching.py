@@ -146,7 +146,7 @@ class FlowMatchingStage:
         """
         device = next(self.transformer.parameters()).device
         with autocast(self.compute, device):
-            encoded = encode_clips(self._shown_clips(drawn, step), self.vae, self.text, device)
+            encoded = self._encoded(drawn, step, device)
         clean, level = encoded.clean_latents, drawn.level
         source = self._source(encoded, drawn)
         sigma = self.schedule.sigmas.to(clean.device)[level]
@@ -198,6 +198,10 @@ class FlowMatchingStage:
     def _shown_clips(self, drawn: DrawnClips, step: int) -> list[Clip]:
         """The clips that the network is trained on."""
         return drawn.clips
+
+    def _encoded(self, drawn: DrawnClips, step: int, device: torch.device) -> EncodedClips:
+        """Their latents and conditions."""
+        return encode_clips(self._shown_clips(drawn, step), self.vae, self.text, device)
 
     def _source(self, encoded: EncodedClips, drawn: DrawnClips) -> Latents:
         """The model's own source; the paper's is opacity mixing (section 4.1): the render where it

@@ -42,7 +42,7 @@ from artifixer.training.initial_model import (
     model_folder,
 )
 from artifixer.training.loop import train
-from artifixer.training.parallel import distribute, whole_tensors
+from artifixer.training.parallel import compile_layers, distribute, whole_tensors
 from artifixer.training.recipe import StageName, TrainingJob
 from artifixer.training.self_forcing import SelfForcingStage, SelfForcingTraining
 from artifixer.training.small_model import (
@@ -263,6 +263,7 @@ def _distributed(network: VideoTransformer, job: TrainingJob) -> None:
     network.checkpoint_layers = job.recipe.parallel.checkpoint_layers
     network.attention_backend = job.recipe.parallel.attention
     distribute(network, network.layers, job.recipe.parallel, torch.device(job.device))
+    compile_layers(network.layers, job.recipe.parallel)
 
 
 def _validation(

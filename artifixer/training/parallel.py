@@ -38,6 +38,10 @@ class ParallelConfig:
     attention: str = "auto"
     """Backend of ``attend``."""
 
+    compile: str | None = None
+    """Backend of ``torch.compile`` for every layer of the networks, such as ``inductor``; None for
+    no compilation. Layers are compiled once for all, and again for other shapes of clips."""
+
 
 def autocast(compute: str, device: torch.device) -> torch.autocast:
     """The autocast context of a stage's forward passes, with matrix products in ``compute``."""
@@ -84,6 +88,13 @@ def distribute(
         module.streamed_layers = partial(_gathered_in_turn, layers)
         register_fsdp_forward_method(module, "cross_attention_cache")
     return module
+
+
+def compile_layers(layers: Iterable[nn.Module], config: ParallelConfig) -> None:
+    """Compile each layer in place; names and values of its weights stay the same."""
+    if config.compile is not None:
+        for layer in layers:
+            layer.compile(backend=config.compile)
 
 
 def _gathered_in_turn(layers: Iterable[Any]) -> Iterator[nn.Module]:

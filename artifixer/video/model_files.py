@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.json_io import write_json
 from artifixer.runtime.seeds import generator
+from artifixer.video.adapter import apply_adapter
 from artifixer.video.checkpoints.files import ModelFiles
 from artifixer.video.checkpoints.loading import load_into
 from artifixer.video.checkpoints.ours import link_text_encoder, our_files
@@ -90,14 +91,16 @@ def load_model(
     dtype: torch.dtype | None = None,
     offload: bool = False,
     seed: int = 0,
+    adapter: Path | None = None,
 ) -> Model:
     """A model with its weights on the device, for inference.
 
     dtype: of the weights; None for ``default_dtype(device)``. offload: keep the transformer's
     layers in host memory and copy each to the device while others compute. seed: of the initial
-    values of layers that Wan 2.1 lacks, when its weights are loaded. Weights are mapped and
+    values of layers that Wan 2.1 lacks, when its weights are loaded. adapter: a file whose low-rank
+    changes are added to the transformer's weights (``adapter.py``). Weights are mapped and
     converted one by one, so that host memory holds the model at most once. Raises ``InputError`` as
-    ``locate_model`` and ``check_tensors`` do.
+    ``locate_model``, ``check_tensors`` and ``apply_adapter`` do.
     """
     files = name_or_path if isinstance(name_or_path, ModelFiles) else locate_model(name_or_path)
     config, device = files.config, torch.device(device)
@@ -106,6 +109,8 @@ def load_model(
         transformer = VideoTransformer(config.transformer)
     vae = build_vae(config.vae, "meta")
     files.fill_transformer(transformer, "cpu" if offload else device, dtype, seed)
+    if adapter is not None:
+        apply_adapter(transformer, adapter)
     load_into(vae.network, open_tensors(files.vae), device, dtype)
     text_encoder = None
     if files.text_encoder is not None:

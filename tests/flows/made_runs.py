@@ -1,8 +1,9 @@
 """A whole run in a few seconds: a small procedural capture, few iterations, an untrained model of
 two layers.
 
-As a program: ``python -m tests.flows.made_runs OUT MODEL WEIGHT KILL_AT``: runs it, with this
-weight of the free-space loss, and dies by SIGKILL when it puts its KILL_AT-th file in place.
+As a program: ``python -m tests.flows.made_runs OUT MODEL WEIGHT KILL_AT [ADAPT_STEPS]``: runs it,
+with this weight of the free-space loss, and dies by SIGKILL when it puts its KILL_AT-th file in
+place. With ADAPT_STEPS it makes the frames of the adapted model and nothing after them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from artifixer.recipes.run import RECIPES
 from artifixer.runtime.progress import Progress
 from artifixer.splats.initial import InitialConfig
 from artifixer.splats.mcmc import McmcConfig
+from artifixer.training.scene_adaptation import AdaptationConfig
 
 #: 36 pixels are no multiple of 16: renders have 32 rows, and frames are resized.
 CAPTURE = "procedural:7:frames=9,width=48,height=36,points_per_photo=40"
@@ -50,6 +52,11 @@ def small_config(out: Path, weights: Path, **changes: Any) -> RunConfig:
 
 def small_run(out: Path, weights: Path, **changes: Any) -> Result:
     return run(small_config(out, weights, **changes), progress=Progress(output=None))
+
+
+def adaptation(steps: int) -> AdaptationConfig:
+    """A few steps that change every frame, on short fits."""
+    return AdaptationConfig(steps=steps, learning_rate=1e-2, fit_fraction=0.5)
 
 
 def results(out: Path) -> dict[str, bytes]:
@@ -83,8 +90,7 @@ if __name__ == "__main__":
 
     torch.set_num_threads(1)
     _die_at_file(int(sys.argv[4]))
-    small_run(
-        Path(sys.argv[1]),
-        Path(sys.argv[2]),
-        reconstruct=FIT.with_free_space_loss(float(sys.argv[3])),
-    )
+    changes: dict[str, Any] = {"reconstruct": FIT.with_free_space_loss(float(sys.argv[3]))}
+    if len(sys.argv) > 5:
+        changes |= {"variants": ("artifixer",), "adaptation": adaptation(int(sys.argv[5]))}
+    small_run(Path(sys.argv[1]), Path(sys.argv[2]), **changes)

@@ -19,7 +19,7 @@ import pytest
 import torch
 from forked import run_ranks
 from made_models import CONFIG, WHOLE_CLIPS, flow_stage, made_model, self_forcing_stage
-from made_pairs import MadePairs
+from made_pairs import MadePairs, losses_of
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -30,7 +30,12 @@ from artifixer.training.autoencoder import AutoencoderStage, AutoencoderTraining
 from artifixer.training.clips import encode_clips
 from artifixer.training.flow_matching import FlowMatchingTraining
 from artifixer.training.loop import LoopConfig, train
-from artifixer.training.parallel import ParallelConfig, distribute, whole_tensors
+from artifixer.training.parallel import (
+    ParallelConfig,
+    compile_layers,
+    distribute,
+    whole_tensors,
+)
 from artifixer.training.self_forcing import SelfForcingTraining
 from artifixer.training.small_model import SmallFlowTraining
 from artifixer.training.stage import Stage
@@ -276,3 +281,22 @@ if __name__ == "__main__":
     # all results are on disk; torch's own threads sometimes abort the process while the interpreter
     # is taken down
     os._exit(0)
+
+
+def test_compiled_layers_have_the_same_weights_values_and_gradients():
+    """Traced by ``torch.compile`` without generated code: what a GPU session turns on."""
+    pairs = MadePairs(2)
+    networks = [made_model(pairs, zeros=False) for _ in range(2)]
+    compile_layers(networks[1].transformer.layers, ParallelConfig(compile="eager"))
+    names = [list(model.transformer.state_dict()) for model in networks]
+    assert names[0] == names[1]
+    found = []
+    for model in networks:
+        stage = flow_stage("diffusion_forcing", model, FlowMatchingTraining(WHOLE_CLIPS))
+        generators = [generator(0, "compiled", sample=index) for index in range(2)]
+        (loss,) = losses_of(stage, pairs.pairs[:2], generators, 0)[0].values()
+        loss.backward()
+        found.append((loss, [value.grad for value in model.transformer.parameters()]))
+    torch.testing.assert_close(found[0][0], found[1][0])
+    for ours, theirs in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(ours, theirs)

@@ -1,0 +1,475 @@
+"""Ten minutes of one large GPU, prepared: pairs in at most 60 MB, all stages of a training within a
+time limit, weights back in files of at most 16 MB.
+
+    python benchmarks/gpu_session.py prepare SOURCE... --validation SOURCE... --out BUNDLE
+        --work WORK [--megabytes 60] [--crf 18] [--size N] [--frames N] [--workers N]
+    python benchmarks/gpu_session.py train BUNDLE --work WORK --out OUT [--minutes 10]
+        [--reserve 1.5] [--recipe small] [--batch N] [--compile auto|no|BACKEND] [--device cuda]
+    OMP_WAIT_POLICY=passive python benchmarks/gpu_session.py dry-run --out FOLDER [--minutes 2]
+
+``prepare`` runs on a CPU, hours before. A SOURCE is a capture, a folder of captures (such as the
+rooms of ``tools/rooms``), ``procedural:COUNT:SEED``, or a folder of pairs; what is not pairs yet is
+curated into WORK first. ``BUNDLE/training`` and ``BUNDLE/validation`` hold the pairs with their
+frames as H.264 videos of all colours (about a third of the size of single AVIF pictures) and their
+photos as JPEG. What does not fit into the megabytes is left out, evenly over the sources, and
+counted.
+
+``train`` decodes the bundle into the GPU's memory and trains the stages of the recipe, layers
+compiled. ``--minutes`` are those of the whole session: ``--reserve`` of them are kept for starts,
+validation and writing, the others are divided by ``embedded_model.SHARES``. WORK holds the stages'
+folders and can be thrown away. OUT, at most about 45 MB, receives ``weights/`` (a model folder in
+float16; from the first causal stage on there is one, so that a session that is cut brings something
+back), ``metrics.jsonl`` (one line per step, with its stage, and one per finished stage),
+``validation.json`` and ``validation.png``: figures of every stage beside the render, the
+inpaintings and the embedded model. The same command continues an interrupted session, with the
+minutes it began with.
+
+``dry-run`` does all of this on a CPU with a handful of scenes, then ``artifixer run --model`` with
+the weights: in two minutes it shows that the whole path works. It says nothing about quality.
+
+Exit codes: 0 done; 2 bad input; 75 stopped by SIGTERM with the state saved; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+import tarfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is loaded
+
+import numpy as np
+from embedded_model import SHARES, STAGES, report, split_minutes, stage_job, timed, write_weights
+
+from artifixer import cli
+from artifixer.pairs.loader import PairSet, StoredPair, open_pairs
+from artifixer.pairs.pair import TrainingPair
+from artifixer.pairs.sample_file import decode_sample
+from artifixer.pairs.shards import (
+    INDEX_FILE,
+    describe,
+    read_index,
+    read_sample_bytes,
+    write_index,
+    write_shard,
+)
+from artifixer.recipes.train import RECIPES
+from artifixer.runtime.devices import resolve_device
+from artifixer.runtime.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_STOPPED,
+    InputError,
+    Stopped,
+)
+from artifixer.runtime.files import PARSER_ERRORS, write_bytes
+from artifixer.runtime.json_io import is_number, read_json, write_json
+from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
+from artifixer.training.job import run_training
+from artifixer.training.recipe import StageName, TrainingRecipe
+
+TRAINING, VALIDATION = "training", "validation"
+
+#: Share of the megabytes for the validation pairs, at most.
+VALIDATION_FRACTION = 0.1
+
+#: Pairs per shard of a bundle.
+PAIRS_PER_SHARD = 64
+
+#: JPEG quality of reference photos.
+PHOTO_QUALITY = 92
+
+#: Pixel formats of the videos: no colour is subsampled.
+COLOUR, GREY = "yuv444p", "gray"
+
+#: With its lookahead, x264's bytes of small frames depend on what memory held before.
+REPEATABLE = "threads=1:mbtree=0:rc-lookahead=0"
+
+PHOTO_SUFFIX, VIDEO_SUFFIX = "jpg", "h264"
+
+#: What a session began with; the same minutes are needed to continue its stages.
+SESSION_FILE = "session.json"
+
+#: A session of its own scenes: seeds that neither the embedded model nor its validation has.
+DRY_TRAINING, DRY_VALIDATION = "procedural:3:9000", "procedural:1:9100"
+DRY_CAPTURE = "procedural:9200:frames=9,width=64,height=48"
+
+
+# The bundle ---------------------------------------------------------------------------------------
+
+
+def packed(sample: bytes, crf: int) -> bytes:
+    """A sample of ``pairs/sample_file`` with its pictures compressed: videos, and JPEG photos.
+
+    crf: constant rate factor of H.264, 0 (lossless) to 51.
+    """
+    members = _members(sample)
+    header = json.loads(next(members[key] for key in members if key.endswith(".json")))
+    frames, views = (len(header[key]["viewmats"]) for key in ("cameras", "reference_cameras"))
+    small: dict[str, bytes] = {}
+    for key, content in members.items():
+        kind = key.split(".", 1)[1]
+        if kind == "reference.png":
+            pixels = _stacked(content, views)
+            small[key.replace("png", PHOTO_SUFFIX)] = _jpeg(pixels)
+        elif kind.endswith(".png"):
+            small[key.replace("png", VIDEO_SUFFIX)] = _video(_stacked(content, frames), crf)
+        else:
+            small[key] = content
+    return _archive(small)
+
+
+def unpacked(data: bytes) -> bytes:
+    """The sample of ``packed`` bytes, with what compression has left of its pictures."""
+    return _archive(dict(_plain_members(data)))
+
+
+@dataclass(frozen=True)
+class PackedPair(StoredPair):
+    """A pair of a bundle."""
+
+    def read(self) -> TrainingPair:
+        try:
+            return decode_sample(unpacked(read_sample_bytes(self.folder, self.shard, self.entry)))
+        except (InputError, tarfile.TarError, *PARSER_ERRORS) as error:
+            raise InputError(
+                f"{self.folder / self.shard.file}: sample {self.entry.name}: {error}"
+            ) from error
+
+
+def open_bundle(folder: Path) -> PairSet:
+    """The pairs of one half of a bundle."""
+    pairs = [
+        PackedPair(folder, shard, entry) for shard in read_index(folder) for entry in shard.samples
+    ]
+    if not pairs:
+        raise InputError(f"{folder}: no pairs; expected at least one (gpu_session.py prepare)")
+    return PairSet(tuple(pairs))
+
+
+def write_bundle(folder: Path, sources: Sequence[PairSet], limit: float, crf: int) -> int:
+    """Pack pairs of the sources in turn until ``limit`` bytes are full; returns how many fit."""
+    shards, waiting, used, count = [], [], 0, 0
+    for stored in _in_turn(sources):
+        sample = packed(read_sample_bytes(stored.folder, stored.shard, stored.entry), crf)
+        if used + len(sample) > limit:
+            break
+        used, count = used + len(sample), count + 1
+        waiting.append((describe(decode_sample(unpacked(sample)), sample), sample))
+        if len(waiting) == PAIRS_PER_SHARD:
+            shards.append(write_shard(folder / f"pairs-{len(shards):05d}.tar", waiting))
+            waiting = []
+        stop_if_requested("while packing")
+    if waiting:
+        shards.append(write_shard(folder / f"pairs-{len(shards):05d}.tar", waiting))
+    write_index(folder, shards, complete=True)
+    in_all = sum(map(len, sources))
+    print(f"{folder}: {count} of {in_all} pairs, {used / 1e6:.1f} MB", flush=True)
+    return count
+
+
+def _in_turn(sources: Sequence[PairSet]) -> Iterator[StoredPair]:
+    """The pairs of all sources, interleaved by the fraction of each that has been taken."""
+    places = [
+        ((number + 0.5) / len(pairs), position, pair)
+        for position, pairs in enumerate(sources)
+        for number, pair in enumerate(pairs.pairs)
+    ]
+    return (pair for _, _, pair in sorted(places, key=lambda place: place[:2]))
+
+
+def _plain_members(data: bytes) -> Iterator[tuple[str, bytes]]:
+    for key, content in _members(data).items():
+        if key.endswith(f".{VIDEO_SUFFIX}"):
+            colours = "gray" if ".opacity." in key else "rgb24"
+            yield key.replace(VIDEO_SUFFIX, "png"), _png(_frames(content, colours))
+        elif key.endswith(f".{PHOTO_SUFFIX}"):
+            yield key.replace(PHOTO_SUFFIX, "png"), _png(_picture(content))
+        else:
+            yield key, content
+
+
+def _members(data: bytes) -> dict[str, bytes]:
+    """The files of an archive without its end, by name."""
+    with tarfile.open(fileobj=io.BytesIO(data + bytes(1024)), mode="r:") as archive:
+        found = {member.name: archive.extractfile(member) for member in archive.getmembers()}
+        return {name: file.read() for name, file in found.items() if file is not None}
+
+
+def _archive(members: Mapping[str, bytes]) -> bytes:
+    """Equal members give equal bytes."""
+    parts = []
+    for name, content in members.items():
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        padding = bytes(-len(content) % tarfile.BLOCKSIZE)
+        parts.append(info.tobuf(tarfile.USTAR_FORMAT) + content + padding)
+    return b"".join(parts)
+
+
+def _stacked(png: bytes, count: int) -> np.ndarray:
+    """The frames ``[count height width *channels]`` of a picture that stacks them."""
+    pixels = _picture(png)
+    return pixels.reshape(count, -1, *pixels.shape[1:])
+
+
+def _picture(data: bytes) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _jpeg(frames: np.ndarray) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    stack = Image.fromarray(frames.reshape(-1, *frames.shape[2:]))
+    stack.save(buffer, "JPEG", quality=PHOTO_QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+def _video(frames: np.ndarray, crf: int) -> bytes:
+    """An H.264 stream."""
+    import av
+
+    buffer = io.BytesIO()
+    colours = "gray" if frames.ndim == 3 else "rgb24"
+    with av.open(buffer, "w", format="h264") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = GREY if frames.ndim == 3 else COLOUR
+        stream.options = {"crf": str(crf), "preset": "slow", "x264-params": REPEATABLE}
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format=colours)))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def _frames(video: bytes, colours: str) -> np.ndarray:
+    """The frames of a video, stacked vertically."""
+    import av
+
+    with av.open(io.BytesIO(video), format="h264") as container:
+        return np.concatenate([f.to_ndarray(format=colours) for f in container.decode(video=0)])
+
+
+# The commands -------------------------------------------------------------------------------------
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    """Curate what has to be curated, and pack it."""
+    if not 0 < arguments.megabytes <= 60:
+        raise InputError(f"--megabytes {arguments.megabytes:g}: expected above 0, at most 60")
+    if not 0 <= arguments.crf <= 51:
+        raise InputError(f"--crf {arguments.crf}: expected 0 to 51")
+    limit = arguments.megabytes * 1e6
+    halves = ((VALIDATION, arguments.validation), (TRAINING, arguments.sources))
+    for half, sources in halves:
+        sets = [
+            open_pairs(_pairs_of(source, arguments.work / half / f"{number:02d}", arguments))
+            for number, source in enumerate(sources)
+        ]
+        share = VALIDATION_FRACTION if half == VALIDATION else 1 - VALIDATION_FRACTION
+        write_bundle(arguments.out / half, sets, share * limit, arguments.crf)
+
+
+def _pairs_of(source: str, folder: Path, arguments: argparse.Namespace) -> Path:
+    """The folder of a source's pairs; curated if it is none."""
+    place = Path(source)
+    if (place / INDEX_FILE).is_file():
+        return place
+    sources = [source]
+    if place.is_dir() and not (place / "transforms.json").is_file():
+        below = sorted(str(path.parent) for path in place.glob("*/transforms.json"))
+        sources = below or sources
+    words = ["curate", *sources, "--out", str(folder), "--workers", str(arguments.workers)]
+    for option in ("size", "frames"):
+        value = getattr(arguments, option)
+        words += [] if value is None else [f"--{option}", str(value)]
+    code = cli.main(words)
+    if code != EXIT_DONE:
+        raise SystemExit(code)
+    return folder
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """All stages within the minutes; what is done already is passed over."""
+    began = time.monotonic()
+    device, work, out = resolve_device(arguments.device), arguments.work, arguments.out
+    if not 0 < arguments.reserve < arguments.minutes:
+        raise InputError(
+            f"--reserve {arguments.reserve:g}: expected above 0, below the "
+            f"{arguments.minutes:g} minutes"
+        )
+    pairs, measured = (open_bundle(arguments.bundle / half) for half in (TRAINING, VALIDATION))
+    recipe = session_recipe(arguments.recipe, arguments.batch, arguments.compile, device)
+    minutes = _session_minutes(arguments, device)
+    folders: dict[StageName, Path] = {}
+    for stage in STAGES:
+        stop_if_requested(f"before {stage}")
+        started = time.monotonic()
+        job = stage_job(
+            stage, timed(recipe, stage, minutes[stage]), folders, pairs, measured, device
+        )
+        folders[stage] = run_training(job, work / stage)
+        if stage in ("diffusion_forcing", "self_forcing"):
+            write_weights(folders[stage], out / "weights")
+        event = {"stage": stage, "seconds": round(time.monotonic() - started, 1)}
+        _write_metrics(out, [work / name for name in folders], event)
+        print(f"{stage}: {event['seconds']} s, {_left(began, arguments):.1f} minutes left")
+    stop_if_requested("before the validation")
+    # report reads the weights from where it writes its figures
+    (out / "model").unlink(missing_ok=True)
+    (out / "model").symlink_to("weights", target_is_directory=True)
+    report(folders, out, [stored.read() for stored in measured.pairs], device)
+    (out / "model").unlink()
+    print(f"session: {(time.monotonic() - began) / 60:.1f} minutes, results in {out}")
+
+
+def session_recipe(name: str, batch: int | None, compiler: str, device: str) -> TrainingRecipe:
+    """The recipe with large batches and compiled layers, and without validation between steps.
+
+    batch: clips per step, None for the recipe's. compiler: a backend of ``torch.compile``, ``no``,
+    or ``auto`` for the usual one on a GPU.
+    """
+    recipe = RECIPES[name]
+    if compiler == "auto":
+        compiler = "no" if device == "cpu" else "inductor"
+    backend = None if compiler == "no" else compiler
+    changes: dict[str, Any] = {"parallel": replace(recipe.parallel, compile=backend)}
+    for stage in STAGES:
+        loop = replace(recipe.loop(stage), validation_interval=0)
+        changes[f"{stage}_loop"] = loop if batch is None else replace(loop, batch=batch)
+    return replace(recipe, **changes)
+
+
+def _session_minutes(arguments: argparse.Namespace, device: str) -> dict[StageName, float]:
+    """Minutes of every stage: those that the session began with, or by the shares."""
+    path = arguments.work / SESSION_FILE
+    if path.is_file():
+        stored = read_json(path)
+        if isinstance(stored, dict) and all(is_number(stored.get(stage), 1e6) for stage in STAGES):
+            return {stage: float(stored[stage]) for stage in STAGES}
+        raise InputError(f"{path}: expected minutes of {', '.join(STAGES)}; choose another --work")
+    shares = SHARES["tiny" if device == "cpu" else "small"]
+    minutes = split_minutes(arguments.minutes - arguments.reserve, STAGES, shares)
+    write_json(path, minutes)
+    return minutes
+
+
+def _write_metrics(out: Path, stages: Sequence[Path], event: Mapping[str, Any]) -> None:
+    """``metrics.jsonl`` from the stages that are done, and when the last one ended."""
+    path = out / "metrics.jsonl"
+    before = path.read_text().splitlines() if path.is_file() else []
+    ends = [line for line in before if "seconds" in json.loads(line)]
+    if event["stage"] not in (json.loads(line)["stage"] for line in ends):
+        ends.append(json.dumps(event))
+    lines = [
+        json.dumps({"stage": folder.name, **json.loads(line)})
+        for folder in stages
+        for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
+    write_bytes(path, ("\n".join([*lines, *ends]) + "\n").encode())
+
+
+def _left(began: float, arguments: argparse.Namespace) -> float:
+    return float(arguments.minutes - (time.monotonic() - began) / 60)
+
+
+def dry_run(arguments: argparse.Namespace) -> None:
+    """Everything on a CPU, and a run with the weights."""
+    out = arguments.out
+    _run(
+        *("prepare", DRY_TRAINING, "--validation", DRY_VALIDATION, "--out", out / "bundle"),
+        *("--work", out / "work", "--size", 48, "--frames", 13, "--workers", 1),
+    )
+    options = ("--minutes", arguments.minutes, "--reserve", arguments.minutes / 2, "--batch", 2)
+    _run(
+        *("train", out / "bundle", "--work", out / "work", "--out", out / "back", *options),
+        *("--recipe", "tiny", "--device", "cpu"),
+    )
+    words = ["run", DRY_CAPTURE, "--views", "3", "--size", "64", "--path", "heldout"]
+    words += ["--variants", "artifixer", "--device", "cpu", "--iterations", "100"]
+    words += ["--model", str(out / "back" / "weights"), "--out", str(out / "run")]
+    code = cli.main(words)
+    if code != EXIT_DONE:
+        raise SystemExit(code)
+
+
+def _run(*words: object) -> None:
+    """One of the commands, in this process."""
+    arguments = _arguments([str(word) for word in words])
+    COMMANDS[arguments.command](arguments)
+
+
+COMMANDS = {"prepare": prepare, "train": train, "dry-run": dry_run}
+
+
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    making = commands.add_parser("prepare")
+    making.add_argument("sources", nargs="+")
+    making.add_argument("--validation", nargs="+", required=True)
+    making.add_argument("--out", type=Path, required=True)
+    making.add_argument("--work", type=Path, required=True)
+    making.add_argument("--megabytes", type=float, default=60)
+    making.add_argument("--crf", type=int, default=18)
+    making.add_argument("--size", type=int)
+    making.add_argument("--frames")
+    making.add_argument("--workers", type=int, default=os.cpu_count())
+    training = commands.add_parser("train")
+    training.add_argument("bundle", type=Path)
+    training.add_argument("--work", type=Path, required=True)
+    training.add_argument("--out", type=Path, required=True)
+    training.add_argument("--minutes", type=float, default=10)
+    training.add_argument("--reserve", type=float, default=1.5)
+    training.add_argument("--recipe", choices=tuple(SHARES), default="small")
+    training.add_argument("--batch", type=int)
+    training.add_argument("--compile", default="auto")
+    training.add_argument("--device", default="auto")
+    rehearsal = commands.add_parser("dry-run")
+    rehearsal.add_argument("--out", type=Path, required=True)
+    rehearsal.add_argument("--minutes", type=float, default=2)
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """A command, with the exit codes of ``artifixer``."""
+    try:
+        arguments = _arguments(words)
+        with stop_on_sigterm():
+            COMMANDS[arguments.command](arguments)
+        return EXIT_DONE
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return EXIT_STOPPED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
