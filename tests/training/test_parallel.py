@@ -40,6 +40,7 @@ from artifixer.training.self_forcing import SelfForcingTraining
 from artifixer.training.small_model import SmallFlowTraining
 from artifixer.training.stage import Stage
 from artifixer.video.transformer import VideoTransformer
+from tests.unchecked import unchecked
 
 #: Means over processes are sums in another order, in float64.
 WEIGHT_TOLERANCE = 1e-9
