@@ -381,7 +381,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (
             ["absent"],
-            "absent: does not exist, expected a run folder of reconstruct or a splat PLY file",
+            "absent: does not exist, expected a folder of reconstruct or run, or a splat file",
         ),
         (["empty"], "empty: holds no finished reconstruction"),
         (["broken.ply"], r"broken\.ply: "),

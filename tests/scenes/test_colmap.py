@@ -156,7 +156,7 @@ def test_missing_photos_are_counted_once_and_named(tmp_path):
     scene = _load(tmp_path)
     assert scene.lost_photos == (f"images/{names[1].name}",)
     assert len(scene.notes) == 1
-    assert "lists 4 photos; 1 do not exist and are left out" in scene.notes[0]
+    assert "lists 4 photos; 1 does not exist and is left out" in scene.notes[0]
     assert set(scene.points.observed_view.tolist()) == {0, 1, 2}
     names[2].unlink()
     names[3].unlink()
