@@ -33,6 +33,7 @@ from artifixer.scenes.photo_files import (
     check_may_read,
     fit_camera,
     left_out_note,
+    no_photos,
     open_photo,
 )
 from artifixer.scenes.photo_names import PhotoNames, renamed_note, unlisted_note
@@ -71,10 +72,11 @@ def load(capture: Path, model_folder: Path, upright: Collection[Path] | None = N
     in_roots = [names.find_all(root, listed, source) for root in roots]
     counts = [sum(map(is_regular, paths)) for paths in in_roots]
     if not any(counts):
-        example = f" (first: {images[0].name})" if images else ""
+        if not images:
+            raise no_photos(source)
         raise InputError(
-            f"{source}: none of the {len(images)} listed photos{example} is in {home / 'images'} "
-            f"or {home}"
+            f"{source}: none of the {len(images)} listed photos (first: {images[0].name}) is in "
+            f"{home / 'images'} or {home}"
         )
     paths = in_roots[int(np.argmax(counts))]
     lost = tuple(_relative(capture, path) for path in paths if not is_regular(path))

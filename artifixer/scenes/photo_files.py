@@ -195,7 +195,7 @@ def left_out_note(lost: Sequence[str], listed: int, source: Path) -> tuple[str, 
     Raises InputError when fewer than two remain.
     """
     if not listed:
-        raise InputError(f"{source}: lists no photos; expected at least 2")
+        raise no_photos(source)
     kept = listed - len(lost)
     missing = "does not exist" if len(lost) == 1 else "do not exist"
     example = f" (first: {lost[0]})" if lost else ""
@@ -212,6 +212,11 @@ def left_out_note(lost: Sequence[str], listed: int, source: Path) -> tuple[str, 
         if lost
         else ()
     )
+
+
+def no_photos(source: Path) -> InputError:
+    """The error for a file that lists none."""
+    return InputError(f"{source}: lists no photos; expected at least 2")
 
 
 def check_broken(broken: Mapping[str, str], listed: int, source: Path) -> tuple[str, ...]:

@@ -204,14 +204,6 @@ def test_fewer_than_two_photos_are_refused(tmp_path):
         transforms_json.load(tmp_path, path)
 
 
-def test_a_file_without_frames_lists_no_photos(tmp_path):
-    """It said "lists 0 photos of which 0 do not exist"."""
-    path = write_transforms(tmp_path, transforms_content(views=0), views=0)
-    with pytest.raises(InputError) as error:
-        transforms_json.load(tmp_path, path)
-    assert str(error.value) == f"{path}: lists no photos; expected at least 2"
-
-
 # Bad files ----------------------------------------------------------------------------------------
 
 
