@@ -176,7 +176,7 @@ def test_an_empty_list_of_photos_was_counted(tmp_path):
     with pytest.raises(InputError) as error:
         load_scene(tmp_path)
     assert str(error.value) == f"{listed}: lists no photos; expected at least 2"
-    with pytest.raises(InputError, match="transforms.json: lists no photos; expected at least 2"):
+    with pytest.raises(InputError, match=r"transforms\.json: lists no photos; expected at least 2"):
         left_out_note([], 0, tmp_path / "transforms.json")
 
 
