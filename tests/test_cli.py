@@ -90,6 +90,14 @@ def test_help_of_every_verb_teaches(
     assert "None" not in said and "default: False" not in said
 
 
+def test_help_hid_that_a_training_starts_from_a_named_model(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["train", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    assert "name of a model, such as tiny" in told
+
+
 def test_help_explains_every_input_that_can_be_withheld(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

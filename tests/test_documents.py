@@ -1,5 +1,5 @@
-"""The documents hold together: links lead somewhere, the site lists every page, API pages name real
-modules, and versions agree.
+"""The documents hold together: links lead somewhere, files that are named exist, the site lists
+every page, API pages name real modules, and versions agree.
 """
 
 import importlib
@@ -17,6 +17,16 @@ PAGES = sorted(DOCS.rglob("*.md"))
 DOCUMENTS = [*PAGES, *sorted(ROOT.glob("*.md"))]
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+#: Files and folders of the repository as documents name them: from its root, or from the package.
+PLACE = re.compile(
+    r"(?<![\w/.\\-])"
+    r"((?:artifixer|benchmarks|docs|examples|tests|tools)/[\w./-]*\w|\w[\w-]*(?:/[\w-]+)*\.py)\b"
+)
+
+#: Files that documents tell the reader to write.
+OWN_FILES = {"artifixer/scenes/my_format.py"}
+
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
@@ -49,6 +59,24 @@ def test_every_link_in_a_document_leads_somewhere(path):
         assert target.exists(), f"{path.name}: {link}"
         if anchor:
             assert anchor in anchors(target), f"{path.name}: no heading for {link}"
+
+
+def test_documents_named_files_that_had_moved():
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
+    rooms = ("artifixer", "benchmarks", "examples", "tests", "tools")
+    known = {path.name for room in rooms for path in (ROOT / room).rglob("*.py")}
+    named, wrong = 0, []
+    for path in documents:
+        for place in PLACE.findall(path.read_text(encoding="utf-8")):
+            named += 1
+            exists = (
+                (ROOT / place).exists() or (ROOT / "artifixer" / place).exists()
+                if "/" in place
+                else place in known
+            )
+            if not exists and place not in OWN_FILES:
+                wrong.append(f"{path.relative_to(ROOT)}: {place}")
+    assert named > 50 and wrong == []
 
 
 def test_the_site_lists_every_page_once():

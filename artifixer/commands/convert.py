@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.splats.files import (
     format_to_write,
@@ -62,6 +63,6 @@ def run_command(command: Command) -> None:
     write_splat_file(command.target, found.splats, found.origin)
     splats = found.splats
     print(
-        f"{len(splats):,} Gaussians of degree {splats.sh_degree} in {command.target} "
+        f"{counted(len(splats), 'Gaussian')} of degree {splats.sh_degree} in {command.target} "
         f"({command.target.stat().st_size:,} bytes)"
     )

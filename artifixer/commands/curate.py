@@ -17,6 +17,7 @@ from artifixer.curation.sources import Source, expand_sources
 from artifixer.curation.workers import worker_devices
 from artifixer.imaging.resize import GRID
 from artifixer.recipes.curate import RECIPES
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.depth_models import check_depth_model, default_depth_model
 from artifixer.scenes.panorama_faces import check_faces
@@ -143,8 +144,9 @@ def run_command(command: Command) -> None:
         ray=command.ray,
     )
     print(
-        f"{result.pairs} pairs of {result.scenes - len(result.failed)} scenes in {command.out}; "
-        f"{len(result.failed)} scenes failed"
+        f"{counted(result.pairs, 'pair')} of "
+        f"{counted(result.scenes - len(result.failed), 'scene')} in {command.out}; "
+        f"{counted(len(result.failed), 'scene')} failed"
     )
     if not result.pairs:
         raise InputError(

@@ -11,6 +11,7 @@ import torch
 import tyro
 
 from artifixer.imaging.resize import fit_size
+from artifixer.runtime.counts import counted
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.references import REFERENCE_COUNT
@@ -143,7 +144,7 @@ def _config_lines(
     scale = {"metric": "metres x 0.01", "median_depth": "median depth 1"}[config.camera_scale]
     yield _row(
         "network",
-        f"{parameter_count(network):,} parameters, {network.layers} layers of width "
+        f"{parameter_count(network):,} parameters, {counted(network.layers, 'layer')} of width "
         f"{network.width}",
     )
     yield _row(
@@ -154,7 +155,7 @@ def _config_lines(
     yield _row("camera scale", f"{config.camera_scale} ({scale})")
     references = references if config.takes_references else 0
     width, height = config.model_size(width, height)
-    yield _row("memory", f"at {width}x{height} with {references} references, GB:")
+    yield _row("memory", f"at {width}x{height} with {counted(references, 'reference')}, GB:")
     yield from _memory_lines(config, width, height, references)
     yield _row("", f"{device} has {free_memory(device) / GIGABYTE:.1f} GB free")
 

@@ -12,6 +12,7 @@ from artifixer.pipeline.capture import CaptureChoice
 from artifixer.pipeline.reconstruct import ReconstructionJob, reconstruct_capture
 from artifixer.pipeline.view import viewed
 from artifixer.recipes.reconstruct import RECIPES
+from artifixer.runtime.counts import counted
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 from artifixer.splats.files import parse_exports
@@ -129,6 +130,6 @@ def run_command(command: Command) -> None:
     with viewed(command.out, command.view, command.capture):
         result = reconstruct_capture(job, command.out, command.overwrite)
     print(
-        f"{len(result.splats):,} Gaussians in {command.out / 'splats.ply'}; see "
+        f"{counted(len(result.splats), 'Gaussian')} in {command.out / 'splats.ply'}; see "
         f"{command.out / 'preview.png'}"
     )

@@ -12,6 +12,7 @@ import tyro
 
 from artifixer.pipeline.render import RenderJob, render_path
 from artifixer.pipeline.render_panoramas import render_panoramas
+from artifixer.runtime.counts import counted
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 
@@ -20,7 +21,9 @@ from artifixer.runtime.errors import InputError
 class Command:
     """Render splats along a camera path.
 
-    SOURCE is a run folder of reconstruct, or a splat file (PLY, compressed PLY, SPZ, SOG, .splat).
+    SOURCE is a folder of reconstruct or run, or a splat file (PLY, compressed PLY, SPZ, SOG,
+    .splat). Of a folder of run the final splats are rendered (splats/artifixer3d.ply, else
+    splats/initial.ply), with the run's target cameras.
     OUT becomes a render folder: rgb, opacity, depth, cameras.json, reference photos, video.mp4.
 
     Paths:
@@ -37,14 +40,14 @@ class Command:
     """
 
     source: Annotated[Path, tyro.conf.Positional]
-    """Run folder or splat file."""
+    """Folder of reconstruct or run, or splat file."""
     out: Path
     """Output folder, created or continued."""
     path: str = "tour"
     """heldout, tour, orbit, spline, or a camera file."""
     cameras: Path | None = None
     """Cameras of the splats' capture, which the paths are made from: a cameras.json or
-    transforms.json. Default: those of the run folder.
+    transforms.json. Default: those of the folder.
     """
     size: str | None = None
     """Longest side in pixels, or WxH. Default: the cameras' own size."""
@@ -79,4 +82,4 @@ def run_command(command: Command) -> None:
     count = (render_panoramas if command.equirectangular else render_path)(
         job, command.out, command.overwrite
     )
-    print(f"{count} frames in {command.out}; watch {command.out / 'video.mp4'}")
+    print(f"{counted(count, 'frame')} in {command.out}; watch {command.out / 'video.mp4'}")

@@ -16,6 +16,7 @@ from artifixer.pipeline.run import Result, run
 from artifixer.pipeline.run_config import RunConfig, parse_variants
 from artifixer.pipeline.view import viewed
 from artifixer.recipes.run import RECIPES
+from artifixer.runtime.counts import counted
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 from artifixer.splats.files import parse_exports
@@ -239,5 +240,5 @@ def result_lines(result: Result) -> list[str]:
     return [
         *variant_lines(result.variants),
         "",
-        f"{len(result.frames)} frames in {result.out / 'frames'}; open {result.report}",
+        f"{counted(len(result.frames), 'frame')} in {result.out / 'frames'}; open {result.report}",
     ]

@@ -69,8 +69,9 @@ class Command:
     shorter schedule; reproduce*: these variants at the size of tiny.
     """
     init: Path | None = None
-    """Model folder or run folder of the stage before; for the recipes paper and release also a
-    folder of Wan 2.1. Default: random weights.
+    """Model folder or run folder of the stage before, or the name of a model, such as tiny
+    (artifixer models); for the recipes paper and release also a folder of Wan 2.1. Default: random
+    weights.
     """
     teacher: Path | None = None
     """Bidirectional model, or the run folder of its training; self_forcing needs it."""

@@ -33,6 +33,7 @@ from artifixer.curation.sparse_splats import (
 from artifixer.pairs.pair import TrainingPair
 from artifixer.pairs.sample_file import encode_sample
 from artifixer.pairs.shards import SampleEntry, describe
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.seeds import numpy_generator
 from artifixer.scenes.depth_models import metric_depth_model
@@ -186,7 +187,9 @@ def scene_pairs(
         unit = found.value / METRIC_FACTOR
     groups = training_groups(scene, captured, normalise=config.normalised_groups, unit=unit)
     if not groups:
-        raise InputError(f"{source.name}: {len(captured)} photos; no group of Algorithm 1 has two")
+        raise InputError(
+            f"{source.name}: {counted(len(captured), 'photo')}; no group of Algorithm 1 has two"
+        )
     groups = tuple(groups[index] for index in rng.permutation(len(groups))[: config.groups])
     describe_clip = captioner(config.caption, device)
     for position, group in enumerate(groups):

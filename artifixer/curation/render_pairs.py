@@ -21,6 +21,7 @@ from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.transforms import quaternion_to_matrix
 from artifixer.imaging.resize import multiple_of_16
 from artifixer.pairs.pair import TrainingPair
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.resize_scene import resize_scene
 from artifixer.scenes.scale import CameraScale
@@ -55,7 +56,9 @@ def draw_clip(
     Raises ``InputError`` when the capture is too short.
     """
     if len(captured) < frames:
-        raise InputError(f"{len(captured)} photos; expected at least the {frames} of a clip")
+        raise InputError(
+            f"{counted(len(captured), 'photo')}; expected at least the {frames} of a clip"
+        )
     widest = max(1, min(stride_limit, (len(captured) - 1) // max(1, frames - 1)))
     # Wide clips are more likely: they show regions near training views and regions far from them.
     stride = widest if rng.random() < 0.7 else int(rng.integers(1, widest + 1))
@@ -78,7 +81,9 @@ def spread_clips(
     by lot. Raises ``InputError`` when the capture is too short.
     """
     if len(captured) < frames:
-        raise InputError(f"{len(captured)} photos; expected at least the {frames} of a clip")
+        raise InputError(
+            f"{counted(len(captured), 'photo')}; expected at least the {frames} of a clip"
+        )
     stride = max(1, min(stride_limit, (len(captured) - 1) // max(1, frames - 1)))
     last = len(captured) - 1 - stride * (frames - 1)
     # One clip alone lies in the middle.

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.stopping import stop_requested
 
@@ -85,8 +86,8 @@ def worker_devices(device: str, workers: int) -> tuple[str, ...]:
     gpus = torch.cuda.device_count()
     if workers > gpus:
         raise InputError(
-            f"--workers {workers} with --device {device}: this machine has {gpus} GPUs, expected "
-            "at most one worker for each"
+            f"--workers {workers} with --device {device}: this machine has "
+            f"{counted(gpus, 'GPU')}, expected at most one worker for each"
         )
     return tuple(f"{device}:{index}" for index in range(workers))
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.imaging.resize import resize_bilinear, resize_photo
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
@@ -74,7 +75,10 @@ def checked_source(renders: Renders | RenderSource, cameras: Cameras) -> RenderS
             raise InputError(f"opacity: {opacity}; the renders are {rgb}")
         renders = RendersInMemory(renders)
     if len(renders) != len(cameras):
-        raise InputError(f"{len(renders)} renders for {len(cameras)} cameras; expected as many")
+        raise InputError(
+            f"{counted(len(renders), 'render')} for {counted(len(cameras), 'camera')}; expected "
+            "as many"
+        )
     if not len(cameras):
         raise InputError("no frames to enhance; expected at least one")
     check_finite(cameras, "target camera")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from artifixer.enhance.enhance import Drop, EnhanceConfig
+from artifixer.runtime.counts import counted
 from artifixer.video.flow import SourceKind
 from artifixer.video.model import Mode, ModelConfig
 
@@ -75,7 +76,7 @@ DIAGNOSTICS = (
     Diagnostic("no_opacity", "Without opacity", "inputs", drop=("opacity",)),
     Diagnostic("no_references", "Without references", "inputs", drop=("references",)),
     *(
-        Diagnostic(f"steps{steps}", f"{steps} step{'s' if steps > 1 else ''}", "steps", steps=steps)
+        Diagnostic(f"steps{steps}", counted(steps, "step"), "steps", steps=steps)
         for steps in range(1, MOST_STEPS + 1)
     ),
 )

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from artifixer.evaluation.frame_layouts import PRODUCERS
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.image_files import read_image
@@ -340,8 +341,8 @@ def _mismatch(
     if surplus:
         parts.append(f"{len(surplus)} surplus ({_some(surplus)})")
     return InputError(
-        f"{label}: {there} frames for {wanted} held-out photos, {' and '.join(parts)}; expected "
-        "exactly one frame for each"
+        f"{label}: {counted(there, 'frame')} for {counted(wanted, 'held-out photo')}, "
+        f"{' and '.join(parts)}; expected exactly one frame for each"
     )
 
 

@@ -49,6 +49,7 @@ from artifixer.imaging.invention import (
 from artifixer.imaging.perceptual import KD_CROPS, ContentFeatures, kernel_distance
 from artifixer.imaging.push_pull import push_pull_fill
 from artifixer.imaging.quality import HARD_BELOW, ClipQuality, is_empty, is_opaque
+from artifixer.runtime.counts import counted
 from artifixer.runtime.seeds import generator
 from artifixer.training.validation import Baseline
 
@@ -250,8 +251,8 @@ class InventionMeasure:
         found = list(self._networks.notes)
         if self._networks.features is not None and len(self._truth_crops) < KD_CROPS:
             found.append(
-                f"kd not computed: {len(self._truth_crops)} crops of {CROP_SIDE} pixels are at "
-                f"least {CROP_EMPTY:.0%} empty; expected {KD_CROPS}"
+                f"kd not computed: {counted(len(self._truth_crops), 'crop')} of {CROP_SIDE} "
+                f"pixels are at least {CROP_EMPTY:.0%} empty; expected {KD_CROPS}"
             )
         return tuple(found)
 

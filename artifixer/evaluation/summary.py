@@ -16,6 +16,7 @@ from artifixer.evaluation.profiles import PROFILES
 from artifixer.evaluation.scores import REGIONS, SceneScores, ViewScore
 from artifixer.imaging.perceptual import KD_CROPS, frechet_distance, kernel_distance
 from artifixer.imaging.quality import SquaredError
+from artifixer.runtime.counts import counted
 
 
 def summarise(
@@ -113,7 +114,7 @@ def _kd(scenes: Mapping[str, SceneScores], missing: Mapping[str, str]) -> dict[s
     if crops < KD_CROPS:
         return {
             "value": None,
-            "why": f"kd not computed: {crops} crops, at least {KD_CROPS} are needed",
+            "why": f"kd not computed: {counted(crops, 'crop')}, at least {KD_CROPS} are needed",
             "crops": crops,
         }
     return {"value": 1000 * kernel_distance(*sets), "crops": crops}

@@ -16,6 +16,7 @@ from artifixer.evaluation.diagnostics import PREFIX, TITLES
 from artifixer.evaluation.evaluate import VARIANT_TITLES
 from artifixer.evaluation.profiles import FID, KD, PROFILES, ST_LPIPS, Figure
 from artifixer.evaluation.protocols import protocol, short
+from artifixer.runtime.counts import counted
 
 #: Columns of consistency: part, error, title.
 CONSISTENCY = (
@@ -88,8 +89,8 @@ def facts(results: Mapping[str, Any]) -> Iterator[str]:
     """Lines above the tables: protocol, number of scenes and photos, caveats, missing networks."""
     scenes = results["scenes"]
     yield (
-        f"protocol `{results['protocol']}`, {len(scenes)} scenes, "
-        f"{sum(len(scene['heldout']) for scene in scenes.values())} held-out photos"
+        f"protocol `{results['protocol']}`, {counted(len(scenes), 'scene')}, "
+        + counted(sum(len(scene["heldout"]) for scene in scenes.values()), "held-out photo")
     )
     if results["comparable"]:
         yield "scenes, split, photos and masks are those of the published table"

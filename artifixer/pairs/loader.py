@@ -21,6 +21,7 @@ import torch
 
 from artifixer.pairs.pair import TrainingPair
 from artifixer.pairs.shards import SampleEntry, ShardEntry, read_index, read_sample
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.seeds import generator
@@ -208,8 +209,8 @@ def _check_size(folder: Path, shard: ShardEntry) -> None:
     path = folder / shard.file
     if not path.is_file():
         raise InputError(
-            f"{path}: does not exist, the index lists it with {len(shard.samples)} samples; "
-            "--skip-broken omits it"
+            f"{path}: does not exist, the index lists it with "
+            f"{counted(len(shard.samples), 'sample')}; --skip-broken omits it"
         )
     size = path.stat().st_size
     if size != shard.bytes:

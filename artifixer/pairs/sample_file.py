@@ -27,6 +27,7 @@ from torch import Tensor
 from artifixer.geometry.camera_file import LARGEST_POSITION, LARGEST_SIDE
 from artifixer.geometry.cameras import Cameras, LensModel
 from artifixer.pairs.pair import TrainingPair
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS
 from artifixer.runtime.image_files import opened_image
@@ -166,8 +167,8 @@ def _decode_images(
     with opened_image(Path(name), members[name]) as image:
         if image.size != (cameras.width, cameras.height * len(cameras)):
             raise InputError(
-                f"{name} has {image.width}x{image.height} pixels, {len(cameras)} cameras of "
-                f"{cameras.width}x{cameras.height}"
+                f"{name} has {image.width}x{image.height} pixels, "
+                f"{counted(len(cameras), 'camera')} of {cameras.width}x{cameras.height}"
             )
         tall = np.array(image)
     return torch.from_numpy(tall).reshape(

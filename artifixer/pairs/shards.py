@@ -20,6 +20,7 @@ from typing import Any
 
 from artifixer.pairs.pair import TrainingPair
 from artifixer.pairs.sample_file import FORMAT, TAR_END, VERSION, decode_sample
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import atomic_path, file_beside, open_regular
 from artifixer.runtime.image_files import MOST_PIXELS
@@ -148,7 +149,10 @@ def sample_from_json(path: Path, content: dict[str, Any]) -> SampleEntry:
             "list of shards"
         )
     if max(entry.frames, entry.views) * entry.height * entry.width > MOST_PIXELS:
-        size = f"{entry.frames} frames and {entry.views} photos of {entry.width}x{entry.height}"
+        size = (
+            f"{counted(entry.frames, 'frame')} and {counted(entry.views, 'photo')} of "
+            f"{entry.width}x{entry.height}"
+        )
         raise InputError(
             f"{path}: sample {entry.name[:80]} has {size} pixels, expected at most {MOST_PIXELS:,} "
             "together"

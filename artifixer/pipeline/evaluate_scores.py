@@ -28,7 +28,7 @@ from artifixer.evaluation.consistency import (
 )
 from artifixer.evaluation.files import method_file
 from artifixer.evaluation.frames import FrameSource
-from artifixer.evaluation.profiles import Networks
+from artifixer.evaluation.profiles import PROFILES, Networks
 from artifixer.evaluation.score_files import write_scores
 from artifixer.evaluation.scores import BenchmarkView, SceneScores, score_scene
 from artifixer.imaging.resize import at_size
@@ -99,7 +99,10 @@ def score_method(job: ScoredScene, method: Method, progress: Progress) -> None:
         "photos": job.photos_key,
         "masks": fingerprint([path for _, path in sorted(job.scene.masks.items())]),
         "opacity": job.opacity_key,
-        "profiles": list(config.entry.profiles),
+        "profiles": {
+            name: [figure.name for figure in PROFILES[name].figures]
+            for name in config.entry.profiles
+        },
         "measures": job.networks.available,
         "antialias": config.antialias,
         "resize": config.resize,

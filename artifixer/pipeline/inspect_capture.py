@@ -14,6 +14,7 @@ from torch import Tensor
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.pipeline.capture import CaptureChoice
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.video_files import read_video
 from artifixer.scenes import photos, transforms_json
@@ -156,7 +157,10 @@ def inspect_scene(scene: Scene, *, read_photos: bool = True) -> Inspection:
     problems = [
         *_camera_problems(scene),
         *_point_problems(scene, points),
-        *(problem.text for problem in check_poses(scene, read_photos=read_photos)),
+        *(
+            _refused(problem.text) if problem.is_certain else problem.text
+            for problem in check_poses(scene, read_photos=read_photos)
+        ),
         *(_photo_problems(scene.photos) if read_photos else ()),
     ]
     centers = torch.cat([camera.centers for camera in scene.cameras])
@@ -181,6 +185,11 @@ def inspect_scene(scene: Scene, *, read_photos: bool = True) -> Inspection:
     )
 
 
+def _refused(problem: str) -> str:
+    """A problem with which ``run`` and ``reconstruct`` end in an error."""
+    return f"refused by run and reconstruct: {problem}"
+
+
 def _photos_without_poses(
     capture: Path, folder: Path, choice: CaptureChoice, read_photos: bool
 ) -> Inspection:
@@ -191,7 +200,7 @@ def _photos_without_poses(
     try:
         notes += check_broken(broken, len(opened) + len(broken), folder / "photos")
     except InputError as error:
-        problems.append(f"too few photos can be read: {error}")
+        problems.append(_refused(f"too few photos can be read: {error}"))
     notes += unread_note(folder.iterdir()) + masks_note(opened)
     return replace(
         _without_poses(
@@ -214,10 +223,10 @@ def _video_without_poses(path: Path) -> Inspection:
         size = f"{frame.shape[1]}x{frame.shape[0]}"
     kept = min(frames, VideoConfig().frames)
     note = (
-        f"the video has {frames} frames, of which {kept} sharp ones become photos; "
+        f"the video has {counted(frames, 'frame')}, of which {kept} sharp ones become photos; "
         f"there are no poses yet: {_POSES_FOLLOW}"
     )
-    problems = () if frames > 1 else ("the video has fewer than 2 frames",)
+    problems = () if frames > 1 else (_refused("the video has fewer than 2 frames"),)
     return _without_poses(path.stem, "video", kept, {size: kept}, (note,), problems)
 
 
@@ -334,7 +343,11 @@ def _camera_problems(scene: Scene) -> Iterator[str]:
 
 def _counted(names: Sequence[str]) -> str:
     """Subject of a sentence about one or many photos."""
-    return f"{names[0]} has" if len(names) == 1 else f"{len(names)} photos ({names[0]} first) have"
+    return (
+        f"{names[0]} has"
+        if len(names) == 1
+        else f"{counted(len(names), 'photo')} ({names[0]} first) have"
+    )
 
 
 # Points -------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from artifixer.pipeline.target_path import (
     render_frames,
     target_frames,
 )
+from artifixer.runtime.counts import counted
 from artifixer.runtime.stages import StageFiles
 from artifixer.scenes.formats import brings_poses
 from artifixer.video.adapter import ADAPTER_FILE
@@ -280,7 +281,11 @@ def plan_run(config: RunConfig) -> Plan:
     """
     files = check_config(config)
     steps = config.steps or files.config.steps_in(config.mode)
-    model = ("model", f"{files.config.name}, mode {config.mode}, {steps} steps on {config.device}")
+    per_block = "adaptive steps" if steps == "adaptive" else counted(steps, "step")
+    model = (
+        "model",
+        f"{files.config.name}, mode {config.mode}, {per_block} on {config.device}",
+    )
     if not brings_poses(config.choice.capture):
         unknown = (
             "capture",
@@ -296,7 +301,8 @@ def plan_run(config: RunConfig) -> Plan:
     facts = (
         (
             "capture",
-            f"{capture.scene.name} ({capture.scene.format}), {len(capture.scene.photos)} photos",
+            f"{capture.scene.name} ({capture.scene.format}), "
+            f"{counted(len(capture.scene.photos), 'photo')}",
         ),
         (
             "split",
@@ -304,8 +310,8 @@ def plan_run(config: RunConfig) -> Plan:
         ),
         (
             "path",
-            f"{config.path or default_path(capture)}: {len(frames)} frames, {heldout} of them at "
-            "held-out photos",
+            f"{config.path or default_path(capture)}: {counted(len(frames), 'frame')}, {heldout} "
+            "of them at held-out photos",
         ),
         (
             "frames",
@@ -335,8 +341,8 @@ def plan_lines(plan: Plan) -> list[str]:
         )
     if plan.stages:
         lines.append(
-            f"{'in all':<12} about {plan.minutes:.0f} minutes; stages that were done before are "
-            "kept"
+            f"{'in all':<12} about {counted(round(plan.minutes), 'minute')}; stages that were done "
+            "before are kept"
         )
     return lines
 
@@ -370,25 +376,28 @@ def _estimate(
         case "reconstruct" | "free_space":
             iterations = config.reconstruct.iterations
             factor = FREE_SPACE_FACTOR if stage.kind == "free_space" else 1
-            return f"{iterations:,} iterations", iterations * per_iteration * factor
+            return counted(iterations, "iteration"), iterations * per_iteration * factor
         case "distill":
             iterations = config.distill.reconstruct.iterations
-            return f"{iterations:,} iterations", iterations * per_iteration
+            return counted(iterations, "iteration"), iterations * per_iteration
         case "scale":
             return config.depth_model or "none", 0
         case "adapt":
             return _adaptation_estimate(config, files, photos, megapixels)
         case "render":
             per_frame = rates.render[0] + rates.render[1] * megapixels
-            return f"{frames} frames", frames * per_frame
+            return counted(frames, "frame"), frames * per_frame
         case "enhance":
             steps = config.steps
             if not isinstance(steps, int):
                 steps = files.config.in_mode(config.mode).steps
             billions = parameter_count(files.config.transformer) / 1e9
-            return f"{frames} frames", frames * megapixels * steps * rates.enhance * billions
+            return (
+                counted(frames, "frame"),
+                frames * megapixels * steps * rates.enhance * billions,
+            )
     variants = 2 + len(config.wanted)
-    return f"{frames} frames", frames * megapixels * rates.write * variants
+    return counted(frames, "frame"), frames * megapixels * rates.write * variants
 
 
 def _adaptation_estimate(
@@ -402,11 +411,14 @@ def _adaptation_estimate(
     iterations = round(config.reconstruct.iterations * adaptation.fit_fraction)
     seconds = pairs * iterations * (rates.fit[0] + rates.fit[1] * megapixels)
     if adaptation.minutes is not None:
-        return f"{pairs} fits, {adaptation.minutes:g} minutes", seconds + 60 * adaptation.minutes
+        return (
+            f"{counted(pairs, 'fit')}, {counted(adaptation.minutes, 'minute')}",
+            seconds + 60 * adaptation.minutes,
+        )
     billions = parameter_count(files.config.transformer) / 1e9
     frames = files.config.vae.pixel_frames(adaptation.latent_frames) * adaptation.batch
     seconds += 3 * (adaptation.steps or 0) * frames * megapixels * rates.enhance * billions
-    return f"{pairs} fits, {adaptation.steps} steps", seconds
+    return f"{counted(pairs, 'fit')}, {counted(adaptation.steps or 0, 'step')}", seconds
 
 
 def _memory(

@@ -28,6 +28,7 @@ from artifixer.pipeline.capture import (
     identify,
     load_capture,
 )
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import reason
 from artifixer.runtime.fingerprint import fingerprint
@@ -259,7 +260,7 @@ def _fit(
         for note in capture.scene.notes:
             progress.note(note)
         progress.note(
-            f"{len(photos)} training photos, {len(capture.heldout)} held out "
+            f"{counted(len(photos), 'training photo')}, {len(capture.heldout)} held out "
             f"({capture.split.name}), {photos[0].width}x{photos[0].height}, "
             f"{len(initial):,} initial Gaussians, extent {extent:.3g}"
         )
@@ -343,7 +344,7 @@ def _evaluate(
             summary = _summary(results)
             bar.note(
                 f"{half}: PSNR {summary['psnr']:.2f} dB, SSIM {summary['ssim']:.3f} over "
-                f"{len(results)} photos"
+                f"{counted(len(results), 'photo')}"
             )
 
 

@@ -1,7 +1,7 @@
 """Splats -> a render folder and a video along a camera path, frame by frame, resumable.
 
-The splats come from a run folder of ``reconstruct`` (which brings cameras and reference photos) or
-from a splat file of any tool.
+The splats come from a folder of ``reconstruct`` or ``run`` (which brings cameras and reference
+photos) or from a splat file of any tool.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ from artifixer.splats.splats import Splats
 #: Named paths; any other value is a camera file.
 PATHS = ("heldout", "tour", "orbit", "spline")
 
+#: Splats in a folder of ``reconstruct`` or ``run``; the first that is there is rendered.
+FOLDER_SPLATS = ("splats.ply", "splats/artifixer3d.ply", "splats/initial.ply")
+
 #: Its one stage; a folder belongs to one set of settings, so that the stage has no key.
 RENDER = StageFiles("render", ("rgb", "opacity", "depth", "cameras.json", "video.mp4"))
 
@@ -65,7 +68,7 @@ class RenderJob:
     """Everything that renders along a path depend on."""
 
     source: Path
-    """A run folder of ``reconstruct`` or a splat file."""
+    """A folder of ``reconstruct`` or ``run``, or a splat file."""
     path: str = "tour"
     """One of ``PATHS`` or a file of cameras."""
     cameras: Path | None = None
@@ -87,6 +90,7 @@ class SplatSource:
     targets: tuple[CameraFrame, ...]
     """Held-out cameras, or all when none is held out."""
     all: tuple[CameraFrame, ...]
+    """The capture's cameras; of a folder of ``run`` its target cameras."""
     references: tuple[View, ...]
     """Views for the video model to attend to."""
     origin: Origin = WORLD
@@ -136,8 +140,8 @@ def stop_between_frames(out: Path, done: int, total: int) -> None:
 
 
 def open_source(path: Path, cameras: Path | None = None) -> SplatSource:
-    """Splats from a run folder of ``reconstruct`` or from a PLY file, for which ``cameras`` may
-    name a file.
+    """Splats from a folder of ``reconstruct`` or ``run`` (the best ones there), or from a splat
+    file, for which ``cameras`` may name a file.
     """
     if path.is_file():
         found = read_splat_file(path)
@@ -152,33 +156,40 @@ def open_source(path: Path, cameras: Path | None = None) -> SplatSource:
         return SplatSource(splats, known, known, (), origin)
     if not path.exists():
         raise InputError(
-            f"{path}: does not exist, expected a run folder of reconstruct or a splat PLY file"
+            f"{path}: does not exist, expected a folder of reconstruct or run, or a splat file"
         )
-    if (
-        not is_run_folder(path)
-        or not (path / "splats.ply").is_file()
-        or not (path / "cameras.json").is_file()
-    ):
+    stored = next((path / name for name in FOLDER_SPLATS if (path / name).is_file()), None)
+    if not is_run_folder(path) or stored is None or not (path / "cameras.json").is_file():
         raise InputError(
-            f"{path}: holds no finished reconstruction (splats.ply, cameras.json); run artifixer "
-            "reconstruct first"
+            f"{path}: holds no finished reconstruction ({' or '.join(FOLDER_SPLATS)}, and "
+            "cameras.json); run artifixer reconstruct or artifixer run first"
         )
     origin = read_origin(path / "cameras.json")
     everything = tuple(read_camera_path(cameras or path / "cameras.json", origin))
-    heldout = _heldout(path / "split.json") if cameras is None else set()
+    is_run = stored.parent != path
+    heldout = set()
+    if cameras is None:
+        heldout = _run_heldout(path / "metrics.json") if is_run else _heldout(path / "split.json")
     targets = tuple(frame for frame in everything if frame.photo in heldout) or everything
-    folder = path / "renders" / "heldout"
+    folder = path / "renders" if is_run else path / "renders" / "heldout"
     references = (
         read_render_folder(folder, origin).references if (folder / "cameras.json").is_file() else ()
     )
-    return SplatSource(
-        read_splats(path / "splats.ply", origin), targets, everything, references, origin
-    )
+    return SplatSource(read_splats(stored, origin), targets, everything, references, origin)
 
 
-def _heldout(path: Path) -> set[str]:
-    """Names of the held-out photos in the ``split.json`` of a reconstruction."""
+def _run_heldout(path: Path) -> set[str]:
+    """Names of the held-out photos in the ``metrics.json`` of a run; empty before it is written."""
+    return _heldout(path, "views") if path.is_file() else set()
+
+
+def _heldout(path: Path, key: str | None = None) -> set[str]:
+    """Names of the held-out photos in the ``split.json`` of a reconstruction, or in an object of
+    a JSON file that has them under ``key``.
+    """
     content = read_json(path)
+    if key is not None and isinstance(content, dict):
+        content = content.get(key)
     names = content.get("heldout") if isinstance(content, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f'{path}: "heldout" is {shown(names)}, expected a list of photos')

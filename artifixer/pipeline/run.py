@@ -38,6 +38,7 @@ from artifixer.pipeline.plan import (
 from artifixer.pipeline.run_config import RunConfig, check_config, settings_of
 from artifixer.pipeline.run_context import RunContext, check_inputs, check_pixels, make_context
 from artifixer.pipeline.run_graph import RunGraph
+from artifixer.runtime.counts import counted
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stages import Stages
@@ -127,10 +128,10 @@ def run(config: RunConfig, overwrite: bool = False, progress: Progress | None = 
 def _summary(context: RunContext) -> str:
     capture, (width, height) = context.capture, context.size
     return (
-        f"{len(capture.training)} training photos, {len(capture.heldout)} held out "
+        f"{counted(len(capture.training), 'training photo')}, {len(capture.heldout)} held out "
         f"({capture.split.name}); "
-        f"{len(context.frames)} target frames of {width}x{height}, "
-        f"{len(context.references)} reference photos"
+        f"{counted(len(context.frames), 'target frame')} of {width}x{height}, "
+        f"{counted(len(context.references), 'reference photo')}"
     )
 
 
@@ -138,7 +139,7 @@ def _duration(config: RunConfig, files: ModelFiles, context: RunContext) -> str:
     photos = len(context.capture.training)
     stages = planned_stages(config, files, photos, len(context.frames), context.megapixels)
     minutes = max(1, round(sum(stage.seconds for stage in stages) / 60))
-    return f"about {minutes} minutes for all stages; what was done before is kept"
+    return f"about {counted(minutes, 'minute')} for all stages; what was done before is kept"
 
 
 def _result(

@@ -19,6 +19,7 @@ from artifixer.pipeline.reconstruct import read_photos
 from artifixer.pipeline.run_config import RunConfig
 from artifixer.pipeline.same_frame import check_same_frame
 from artifixer.pipeline.target_path import render_frames, target_frames
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stopping import stop_requested
@@ -124,7 +125,7 @@ def left_out(capture: LoadedCapture, most: int) -> tuple[int, ...]:
     scene, training = capture.scene, capture.training
     if len(training) <= MIN_TRAINING_VIEWS:
         raise InputError(
-            f"--adapt: {len(training)} training photos; expected at least "
+            f"--adapt: {counted(len(training), 'training photo')}; expected at least "
             f"{MIN_TRAINING_VIEWS + 1}, of which one is left out in turn"
         )
     model = scene.cameras[training[0]].model

@@ -29,6 +29,7 @@ from artifixer.pipeline.plan import ADAPTATION
 from artifixer.pipeline.run_context import RunContext
 from artifixer.pipeline.run_steps import variant_frame
 from artifixer.pipeline.target_path import capture_distance, heldout_frames
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.image_files import read_image, write_png
 from artifixer.runtime.json_io import read_json, write_json
@@ -83,8 +84,8 @@ def write_run_report(run: RunContext, facts: RunFacts, bar: ProgressBar) -> None
     with tempfile.TemporaryDirectory() as pictures:
         report = Report(
             title=capture.scene.name,
-            subtitle=f"{len(capture.training)} training photos, {len(run.frames)} frames of "
-            f"{run.size[0]}x{run.size[1]}",
+            subtitle=f"{counted(len(capture.training), 'training photo')}, "
+            f"{counted(len(run.frames), 'frame')} of {run.size[0]}x{run.size[1]}",
             facts=_rows(run, facts, splats),
             variants=quality if any(variant.per_view for variant in quality.values()) else {},
             views=_views(run, facts, Path(pictures)),
@@ -112,7 +113,7 @@ def _scenes(run: RunContext, names: Sequence[str]) -> ReportScenes:
     shown = []
     for title, scene in made.scenes.items():
         some = "" if scene.shown == scene.count else f"the most visible of {scene.count:,}, "
-        caption = f"{scene.shown:,} Gaussians, {some}in their base colours"
+        caption = f"{counted(scene.shown, 'Gaussian')}, {some}in their base colours"
         shown.append(ReportScene(title, caption, scene.data, scene.picture))
     return ReportScenes(made.player, PLACE, tuple(shown))
 
@@ -124,7 +125,8 @@ def _rows(run: RunContext, facts: RunFacts, splats: list[str]) -> list[tuple[str
     rows = [
         (
             "Capture",
-            f"{capture.scene.name} ({capture.scene.format}), {len(capture.scene.photos)} photos",
+            f"{capture.scene.name} ({capture.scene.format}), "
+            f"{counted(len(capture.scene.photos), 'photo')}",
         ),
         (
             "Split",
@@ -133,8 +135,8 @@ def _rows(run: RunContext, facts: RunFacts, splats: list[str]) -> list[tuple[str
         ),
         (
             "Path",
-            f"{facts.settings['path'] or 'default'}: {len(run.frames)} frames, {at_photos} at "
-            "held-out photos",
+            f"{facts.settings['path'] or 'default'}: {counted(len(run.frames), 'frame')}, "
+            f"{at_photos} at held-out photos",
         ),
         ("Frames", f"{width}x{height}, rendered and enhanced at {render_width}x{render_height}"),
         ("Model", facts.model),
@@ -144,7 +146,8 @@ def _rows(run: RunContext, facts: RunFacts, splats: list[str]) -> list[tuple[str
     if facts.is_adapted:
         done = read_json(run.root / ADAPTATION)
         what = (
-            f"{done['steps']:,} steps of rank {done['rank']} on {len(done['left out'])} training "
+            f"{counted(done['steps'], 'step')} of rank {done['rank']} on {len(done['left out'])} "
+            "training "
             "photos, each beside the render of a fit without it; the row without adaptation stands "
             "beside it"
         )

@@ -94,8 +94,8 @@ def check_same_frame(splats: Splats, capture: LoadedCapture, name: str, device: 
         )
         if mean < MIN_PSNR:
             raise InputError(
-                f"{name}: PLY and cameras are not in the same frame: {count} training photos match "
-                f"its renders with {mean:.1f} dB, expected at least {MIN_PSNR:g} dB"
+                f"{name}: PLY and cameras are not in the same frame: the training photos "
+                f"({count}) match its renders with {mean:.1f} dB, expected at least {MIN_PSNR:g} dB"
             )
         return
     if own < MIN_OWN_FRACTION or margin < MIN_MARGIN:

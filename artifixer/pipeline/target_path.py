@@ -72,7 +72,7 @@ def target_frames(
     trained = {scene.photos[i].name for i in capture.training}
     if all(frame.photo in trained for frame in frames):
         raise _nothing_to_enhance(
-            f"--path {chosen}: all {len(frames)} target cameras are those of training photos"
+            f"--path {chosen}: all target cameras ({len(frames)}) are those of training photos"
         )
     return frames
 

@@ -18,6 +18,7 @@ from jaxtyping import Float, UInt8
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.geometry.local_origin import Origin, camera_origin, points_to_local, to_local
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.scenes.colmap_files import read_model
@@ -32,6 +33,7 @@ from artifixer.scenes.photo_files import (
     check_may_read,
     fit_camera,
     left_out_note,
+    no_photos,
     open_photo,
 )
 from artifixer.scenes.photo_names import PhotoNames, renamed_note, unlisted_note
@@ -70,14 +72,15 @@ def load(capture: Path, model_folder: Path, upright: Collection[Path] | None = N
     in_roots = [names.find_all(root, listed, source) for root in roots]
     counts = [sum(map(is_regular, paths)) for paths in in_roots]
     if not any(counts):
-        example = f" (first: {images[0].name})" if images else ""
+        if not images:
+            raise no_photos(source)
         raise InputError(
-            f"{source}: none of the {len(images)} listed photos{example} is in {home / 'images'} "
-            f"or {home}"
+            f"{source}: none of the {len(images)} listed photos (first: {images[0].name}) is in "
+            f"{home / 'images'} or {home}"
         )
     paths = in_roots[int(np.argmax(counts))]
     lost = tuple(_relative(capture, path) for path in paths if not is_regular(path))
-    notes = left_out_note(lost, len(images), source, "do not exist")
+    notes = left_out_note(lost, len(images), source)
     notes += other_models_note(top, model_folder)
     notes += renamed_note(capture, listed, paths, source)
 
@@ -205,7 +208,7 @@ def _points(
     if (model.points is None or not len(model.points.ids)) and is_regular(beside):
         cloud = read_points(beside, origin)
         points = SparsePoints.without_tracks(cloud.xyz, cloud.rgb)
-        remark = f"{len(points):,} points of {beside.name}, which tells no observations"
+        remark = f"{counted(len(points), 'point')} of {beside.name}, which tells no observations"
         return points, (remark, *cloud.notes)
     if model.points is None:
         return None, (f"{model.folder} has no points3D file: no sparse points",)

@@ -17,6 +17,7 @@ from jaxtyping import Float, UInt8
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.transforms import matrix_to_quaternion
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import LARGEST_TEXT, is_regular, read_whole, write_bytes
 from artifixer.scenes.colmap_binary import (
@@ -102,8 +103,8 @@ def _cameras_txt(path: Path) -> dict[int, ColmapCamera]:
         fields = line.split()
         if len(fields) < 4:
             raise InputError(
-                f"{path}: line {number} has {len(fields)} fields; expected CAMERA_ID MODEL WIDTH "
-                "HEIGHT PARAMS..."
+                f"{path}: line {number} has {counted(len(fields), 'field')}; expected CAMERA_ID "
+                "MODEL WIDTH HEIGHT PARAMS..."
             )
         lens = fields[1].upper()
         if lens not in LENSES:
@@ -131,8 +132,8 @@ def _images_txt(path: Path) -> Iterator[ColmapImage]:
         fields = line.split(maxsplit=9)
         if len(fields) < 10:
             raise InputError(
-                f"{path}: line {number} has {len(fields)} fields; expected IMAGE_ID QW QX QY QZ TX "
-                "TY TZ CAMERA_ID NAME"
+                f"{path}: line {number} has {counted(len(fields), 'field')}; expected IMAGE_ID QW "
+                "QX QY QZ TX TY TZ CAMERA_ID NAME"
             )
         ids = _numbers(path, number, [fields[0], fields[8]], np.int64)
         pose = _numbers(path, number, fields[1:8], np.float64)
@@ -140,8 +141,8 @@ def _images_txt(path: Path) -> Iterator[ColmapImage]:
         keypoint_fields = keypoint_line.split()
         if len(keypoint_fields) % 3:
             raise InputError(
-                f"{path}: line {keypoint_number} has {len(keypoint_fields)} fields; expected X Y "
-                "POINT3D_ID for each keypoint"
+                f"{path}: line {keypoint_number} has {counted(len(keypoint_fields), 'field')}; "
+                "expected X Y POINT3D_ID for each keypoint"
             )
         pixels = [keypoint_fields[0::3], keypoint_fields[1::3]]
         yield ColmapImage(
@@ -164,8 +165,8 @@ def _points_txt(path: Path) -> ColmapPoints:
         fields = line.split()
         if len(fields) < 8 or len(fields) % 2:
             raise InputError(
-                f"{path}: line {number} has {len(fields)} fields; expected POINT3D_ID X Y Z R G B "
-                "ERROR (IMAGE_ID POINT2D_IDX)..."
+                f"{path}: line {number} has {counted(len(fields), 'field')}; expected POINT3D_ID "
+                "X Y Z R G B ERROR (IMAGE_ID POINT2D_IDX)..."
             )
         whole = _numbers(path, number, [fields[0], *fields[4:7], *fields[8:]], np.int64)
         if not ((whole[1:4] >= 0) & (whole[1:4] <= 255)).all():

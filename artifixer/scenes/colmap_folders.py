@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.scenes.colmap_files import image_count
@@ -47,7 +48,8 @@ def numbered_model(capture: Path, model_folder: Path, number: int) -> Path:
     chosen = next((model for label, model in models if int(label[:9]) == number), None)
     if chosen is None:
         known = ", ".join(
-            f"{label} with {max(image_count(model), 0)} images" for label, model in models
+            f"{label} with {counted(max(image_count(model), 0), 'image')}"
+            for label, model in models
         )
         raise InputError(
             f"--sparse-model {number}: {capture} has no COLMAP model of that number; expected "
@@ -71,7 +73,8 @@ def other_models_note(capture: Path, model_folder: Path) -> tuple[str, ...]:
     if not others:
         return ()
     counts = ", ".join(
-        f"{_place(capture, model)} with {max(image_count(model), 0)} images" for model in others
+        f"{_place(capture, model)} with {counted(max(image_count(model), 0), 'image')}"
+        for model in others
     )
     return (
         f"read {_place(capture, model_folder)}; left out {counts} (--sparse-model N chooses "

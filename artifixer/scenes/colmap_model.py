@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.colmap_lenses import LENSES
 from artifixer.scenes.photo_files import (
@@ -204,8 +205,8 @@ def add_camera(
     names = LENSES[camera.model].parameters
     if len(camera.parameters) != len(names):
         raise InputError(
-            f"{path}: camera {camera_id} has {len(camera.parameters)} parameters; {camera.model} "
-            f"expects {len(names)} ({', '.join(names)})"
+            f"{path}: camera {camera_id} has {counted(len(camera.parameters), 'parameter')}; "
+            f"{camera.model} expects {len(names)} ({', '.join(names)})"
         )
     cameras[camera_id] = camera
 
@@ -218,7 +219,7 @@ def unused_cameras_note(
     unused = [text for camera_id, text in bad_cameras.items() if camera_id not in used]
     if not unused:
         return ()
-    count = f"{len(unused)} broken camera{'s' if len(unused) > 1 else ''}"
+    count = counted(len(unused), "broken camera")
     return (f"{path.name}: {count} that no photo uses left out ({shorter(unused[0], path)})",)
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.scenes import (
@@ -25,10 +26,12 @@ from artifixer.scenes import (
 from artifixer.scenes.panorama_faces import check_faces
 from artifixer.scenes.panoramas import PanoramaConfig
 from artifixer.scenes.photo_files import unread_note
+from artifixer.scenes.pose_conventions import PoseConvention
 from artifixer.scenes.scene import Photo, Scene
 from artifixer.scenes.wide_lenses import check_lenses
 
-PROCEDURAL_PREFIX = "procedural:"
+PROCEDURAL = "procedural"
+PROCEDURAL_PREFIX = f"{PROCEDURAL}:"
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,20 @@ class Format:
     find: given the capture's folder, returns the file or folder that ``load`` starts from, or None
     when it isn't this format. load: makes the scene from the capture's folder and what ``find``
     returned.
-    has_poses: whether poses are part of it; finding them takes minutes.
+    poses: what the poses in its files are, as written there; None for a format without poses, which
+    the program finds itself; this takes minutes.
     """
 
     name: str
     looks_for: str
     find: Callable[[Path], Path | None]
     load: Callable[[Path, Path, LoadOptions], Scene]
-    has_poses: bool = True
+    poses: PoseConvention | None
+
+    @property
+    def has_poses(self) -> bool:
+        """Whether poses are part of it."""
+        return self.poses is not None
 
 
 VIDEO = Format(
@@ -79,7 +88,7 @@ VIDEO = Format(
     lambda capture, path, options: video_file.load(
         path, options.work_folder, log=options.log, faces=options.faces
     ),
-    has_poses=False,
+    poses=None,
 )
 
 #: Probed in this order. COLMAP comes before transforms.json because its points know which photos
@@ -91,24 +100,28 @@ FORMATS = (
         "a COLMAP model in sparse/0, sparse or the folder itself",
         colmap_folders.find_model,
         lambda capture, model, options: _colmap(capture, model, options),
+        poses="world_to_camera_opencv",
     ),
     Format(
         "transforms_json",
         transforms_json.FILE_NAME,
         transforms_json.find_transforms,
         lambda capture, path, options: transforms_json.load(capture, path, options.faces),
+        poses="camera_to_world_opengl",
     ),
     Format(
         "nerf_synthetic",
         transforms_json.SYNTHETIC_NAMES[0],
         transforms_json.find_synthetic,
         lambda capture, path, options: transforms_json.load_synthetic(capture, path, options.faces),
+        poses="camera_to_world_opengl",
     ),
     Format(
         "colmap",
         "a COLMAP model in colmap/sparse/0",
         colmap_folders.find_nerfstudio_model,
         lambda capture, model, options: _colmap(capture, model, options),
+        poses="world_to_camera_opencv",
     ),
     Format(
         "panoramas",
@@ -122,14 +135,14 @@ FORMATS = (
             options.log,
             options.ignore_masks,
         ),
-        has_poses=False,
+        poses=None,
     ),
     Format(
         "photos",
         "at least 2 photos in images or the folder itself",
         photos.find_photos,
         lambda capture, folder, options: _photos(capture, folder, options),
-        has_poses=False,
+        poses=None,
     ),
     VIDEO,
 )
@@ -166,8 +179,20 @@ def _what_is_there(capture: Path) -> str:
     remarks = unread_note(path for folder in folders for path in folder.iterdir())
     videos = sum(video_file.is_video(path) for path in capture.iterdir())
     if videos > 1:
-        remarks += (f"{videos} videos, expected one",)
+        remarks += (f"{counted(videos, 'video')}, expected one",)
     return f" ({'; '.join(remarks)})" if remarks else ""
+
+
+def pose_convention(name: str) -> PoseConvention | None:
+    """What the poses in the files of a format are; None where they were found or made here.
+
+    name: what ``Scene.format`` says.
+    """
+    if name == PROCEDURAL:
+        return None
+    found = [entry.poses for entry in FORMATS if entry.name == name]
+    assert found, f"{name}: no format of FORMATS"
+    return found[0]
 
 
 def brings_poses(capture: str | Path) -> bool:

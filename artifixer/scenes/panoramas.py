@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from artifixer.geometry.panorama import FACE_RIGS, FaceRig
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.image_files import image_size
@@ -146,7 +147,8 @@ def load(
     lost = [name for name in names if f"images/{name}" not in found]
     notes = [
         *scene.notes,
-        f"{len(names)} equirectangular photos, read as {config.faces} perspective views each",
+        f"{counted(len(names), 'equirectangular photo')}, read as {config.faces} perspective "
+        "views each",
     ]
     if masks:
         notes.append(f"masks of {len(masks)} of {len(names)} panoramas: nothing is matched there")
@@ -199,7 +201,7 @@ def _reconstruct(
             database, stage / "photos", list(links.values()), sfm, stage / "photo_masks"
         )
         pairs = list(_face_pairs(names, links, len(rig), sfm))
-        log(f"structure from motion: matching {len(pairs)} pairs of views")
+        log(f"structure from motion: matching {counted(len(pairs), 'pair')} of views")
         match_pairs(database, pairs, stage / "pairs.txt", sfm)
         log("structure from motion: poses")
         model = largest_model(

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from artifixer.geometry.cameras import Cameras
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import open_regular
 
@@ -184,30 +185,38 @@ def unread_note(paths: Iterable[Path]) -> tuple[str, ...]:
     hint = ""
     if {".heic", ".heif"} & set(kinds):
         hint = " (pip install 'artifixer[formats]' reads HEIC)"
-    return (
-        f"{total} photo{'s' if total > 1 else ''} of a kind that is not read left out: {counts}"
-        f"{hint}",
-    )
+    return (f"{counted(total, 'photo')} of a kind that is not read left out: {counts}{hint}",)
 
 
-def left_out_note(lost: Sequence[str], listed: int, source: Path, reason: str) -> tuple[str, ...]:
-    """One remark that counts the photos of ``source`` that cannot be used ("do not exist"); none
-    when all can.
+def left_out_note(lost: Sequence[str], listed: int, source: Path) -> tuple[str, ...]:
+    """One remark that counts the photos that ``source`` lists and that do not exist; none when all
+    do.
 
     Raises InputError when fewer than two remain.
     """
+    if not listed:
+        raise no_photos(source)
     kept = listed - len(lost)
+    missing = "does not exist" if len(lost) == 1 else "do not exist"
     example = f" (first: {lost[0]})" if lost else ""
     if kept < 2:
         raise InputError(
-            f"{source}: lists {listed} photos of which {len(lost)} {reason}{example}; expected at "
-            "least 2 to remain"
+            f"{source}: lists {counted(listed, 'photo')} of which {len(lost)} {missing}{example}; "
+            "expected at least 2 to remain"
         )
     return (
-        (f"{source.name} lists {listed} photos; {len(lost)} {reason} and are left out{example}",)
+        (
+            f"{source.name} lists {counted(listed, 'photo')}; {len(lost)} {missing} and "
+            f"{'is' if len(lost) == 1 else 'are'} left out{example}",
+        )
         if lost
         else ()
     )
+
+
+def no_photos(source: Path) -> InputError:
+    """The error for a file that lists none."""
+    return InputError(f"{source}: lists no photos; expected at least 2")
 
 
 def check_broken(broken: Mapping[str, str], listed: int, source: Path) -> tuple[str, ...]:

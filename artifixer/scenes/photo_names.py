@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.scenes.file_names import FileNames
@@ -130,7 +131,7 @@ def renamed_note(
     if not other:
         return ()
     return (
-        f"{source.name} names {len(other)} photos differently from their files (first: "
+        f"{source.name} names {counted(len(other), 'photo')} differently from their files (first: "
         f"{other[0][0]} is {other[0][1]})",
     )
 
@@ -156,7 +157,8 @@ def unlisted_note(capture: Path, paths: Sequence[Path], source: Path) -> tuple[s
     if not beside:
         return ()
     first = beside[0].relative_to(capture).as_posix()
+    are, they = ("is", "it has") if len(beside) == 1 else ("are", "they have")
     return (
-        f"{len(beside)} photos are not in {source.name} and are left out: they have no pose "
-        f"(first: {first})",
+        f"{counted(len(beside), 'photo')} {are} not in {source.name} and {are} left out: {they} no "
+        f"pose (first: {first})",
     )

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, is_regular
 from artifixer.runtime.fingerprint import fingerprint
@@ -212,7 +213,7 @@ def _reconstruct(
             stage / "masks",
         )
         pairs = photo_pairs(len(names), config)
-        log(f"structure from motion: matching {len(pairs)} pairs of photos")
+        log(f"structure from motion: matching {counted(len(pairs), 'pair')} of photos")
         match_pairs(
             database,
             [(links[names[a]], links[names[b]]) for a, b in pairs],

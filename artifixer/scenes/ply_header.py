@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import LARGEST_TEXT, check_regular, open_regular
 
@@ -83,18 +84,19 @@ def _checked(
         row = 2 * element.row_words if is_text else element.row_bytes  # a digit and a blank
         if element.count and not element.row_words:
             raise InputError(
-                f"{path}: the element {element.name} has {element.count} rows without a property"
+                f"{path}: the element {element.name} has {counted(element.count, 'row')} without "
+                "a property"
             )
         if element.count * row > room + 1:
             raise InputError(
-                f"{path}: not a readable PLY file ({element.count:,} rows of {element.name} of at "
-                f"least {row} bytes each are promised, "
+                f"{path}: not a readable PLY file ({counted(element.count, 'row')} of "
+                f"{element.name} of at least {row} bytes each are promised, "
                 f"{max(room, 0):,} bytes are there)"
             )
         if element.has_lists and element.count > MAX_LIST_ROWS:
             raise InputError(
-                f"{path}: {element.count:,} rows of {element.name} with lists; expected at most "
-                f"{MAX_LIST_ROWS:,}"
+                f"{path}: {counted(element.count, 'row')} of {element.name} with lists; expected "
+                f"at most {MAX_LIST_ROWS:,}"
             )
         room -= element.count * row
     preamble = [

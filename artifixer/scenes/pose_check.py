@@ -25,13 +25,12 @@ from jaxtyping import Float
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import points_to_world, to_world
+from artifixer.runtime.counts import counted
+from artifixer.scenes.formats import pose_convention
 from artifixer.scenes.match_geometry import ROTATION_PAIRS, agreement, shows_no_parallax
 from artifixer.scenes.photo_matches import PairMatches, match_photos
-from artifixer.scenes.pose_conventions import conventions
+from artifixer.scenes.pose_conventions import CONVENTION_TITLES, PoseConvention, conventions
 from artifixer.scenes.scene import Scene, SparsePoints
-
-#: Formats whose poses were found or made here; those of others are somebody else's.
-OWN_POSES = ("photos", "video", "panoramas", "procedural")
 
 #: Median reprojection error of tracked points in pixels up to which poses are right, and by how
 #: much another convention has to reduce it.
@@ -79,9 +78,10 @@ def check_poses(scene: Scene, *, read_photos: bool = True) -> list[PoseProblem]:
 
     read_photos: look at photos where points do not decide.
     """
-    if scene.format in OWN_POSES or len(scene.photos) < 2:
+    convention = pose_convention(scene.format)
+    if convention is None or len(scene.photos) < 2:
         return []
-    poses = _Poses.of(scene)
+    poses = _Poses.of(scene, convention)
     points = scene.points
     if points is not None and points.has_tracks:
         return _by_tracks(scene, points, poses)
@@ -90,10 +90,10 @@ def check_poses(scene: Scene, *, read_photos: bool = True) -> list[PoseProblem]:
         assert points is not None
         return _point_parallax(scene, points)
     pairs = match_photos(scene) if read_photos else []
-    by_photos = _by_photos(scene, poses, pairs)
+    by_photos = _by_photos(poses, pairs)
     if by_photos == []:
         return []
-    by_points = _by_points(scene, seen) if seen else []
+    by_points = _by_points(poses, seen) if seen else []
     if by_photos is None or any(problem.is_certain for problem in by_points):
         return by_points
     return by_photos
@@ -101,30 +101,32 @@ def check_poses(scene: Scene, *, read_photos: bool = True) -> list[PoseProblem]:
 
 @dataclass(frozen=True)
 class _Poses:
-    """world_to_camera of all photos in the file's world, as given and in every other convention."""
+    """world_to_camera of all photos in the file's world, as given and in every other convention.
 
+    convention: that of the format.
+    """
+
+    convention: PoseConvention
     given: Float[np.ndarray, "views 4 4"]
     others: Mapping[str, Float[np.ndarray, "views 4 4"]]
 
     @staticmethod
-    def of(scene: Scene) -> _Poses:
+    def of(scene: Scene, convention: PoseConvention) -> _Poses:
         given = scene.exact_viewmats
         if given is None:
             world = [to_world(camera.to("cpu"), scene.origin) for camera in scene.cameras]
             given = torch.cat([camera.viewmats for camera in world]).numpy()
-        changes = conventions(scene.format)
-        return _Poses(given, {name: change(given) for name, change in changes.items()})
+        changes = conventions(convention)
+        return _Poses(convention, given, {name: change(given) for name, change in changes.items()})
 
 
 def _looks_like(name: str, evidence: str) -> PoseProblem:
     return PoseProblem(f"the poses look like {name}: {evidence}; convert them", is_certain=True)
 
 
-def _doubt(scene: Scene, evidence: str, others: str) -> PoseProblem:
+def _doubt(poses: _Poses, evidence: str, others: str) -> PoseProblem:
     """A contradiction between the poses and ``others`` that no known convention explains."""
-    own = "world_to_camera in OpenCV axes (+y down, +z forward)"
-    if scene.format != "colmap":
-        own = "camera_to_world in OpenGL axes (+y up, -z forward)"
+    own = CONVENTION_TITLES[poses.convention]
     return PoseProblem(
         f"{evidence}: poses and {others} do not belong together, or the poses are of another "
         f"convention; export them as {own}, or give a folder with the photos alone to have their "
@@ -231,7 +233,7 @@ def _is_clear(seen: Mapping[str, float]) -> bool:
     return max(rivals) < POINT_RIVAL * seen[""]
 
 
-def _by_points(scene: Scene, seen: Mapping[str, float]) -> list[PoseProblem]:
+def _by_points(poses: _Poses, seen: Mapping[str, float]) -> list[PoseProblem]:
     """Where photos do not name a convention."""
     others = {name: share for name, share in seen.items() if name}
     names = sorted(others, key=lambda name: -others[name])
@@ -241,7 +243,7 @@ def _by_points(scene: Scene, seen: Mapping[str, float]) -> list[PoseProblem]:
         evidence = f"with those a camera sees {best:.0%} of the points, as given {seen['']:.1%}"
         return [_looks_like(" or ".join(likely[:2]), evidence)]
     if seen[""] < UNSEEN:
-        return [_doubt(scene, f"a camera sees {seen['']:.1%} of the points on average", "points")]
+        return [_doubt(poses, f"a camera sees {seen['']:.1%} of the points on average", "points")]
     return []
 
 
@@ -256,9 +258,7 @@ def _point_parallax(scene: Scene, points: SparsePoints) -> list[PoseProblem]:
 # Photos -------------------------------------------------------------------------------------------
 
 
-def _by_photos(
-    scene: Scene, poses: _Poses, pairs: Sequence[PairMatches]
-) -> list[PoseProblem] | None:
+def _by_photos(poses: _Poses, pairs: Sequence[PairMatches]) -> list[PoseProblem] | None:
     """What matches between photos say; None when there are too few."""
     if not pairs:
         return None
@@ -269,7 +269,7 @@ def _by_photos(
         return []
     shares = {name: agreement(viewmats, pairs) for name, viewmats in poses.others.items()}
     name = max(shares, key=lambda name: shares[name])
-    count = f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of photos"
+    count = f"{counted(len(pairs), 'pair')} of photos"
     if shares[name] >= NAMED_AGREEMENT:
         evidence = (
             f"with those {shares[name]:.0%} of the matches between {count} agree, as given "
@@ -281,7 +281,7 @@ def _by_photos(
         return None
     return [
         _doubt(
-            scene,
+            poses,
             f"only {given:.0%} of the matches between {count} agree with the poses",
             "photos",
         )

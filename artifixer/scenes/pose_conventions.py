@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
+
+#: What the poses in a format's files are.
+PoseConvention = Literal["world_to_camera_opencv", "camera_to_world_opengl"]
+
+#: The same in words.
+CONVENTION_TITLES: dict[PoseConvention, str] = {
+    "world_to_camera_opencv": "world_to_camera in OpenCV axes (+y down, +z forward)",
+    "camera_to_world_opengl": "camera_to_world in OpenGL axes (+y up, -z forward)",
+}
 
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 _MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
 _Change = Callable[[np.ndarray], np.ndarray]
 
 
-def conventions(format: str) -> Mapping[str, _Change]:
-    """What poses in a format may be instead, by name; maps world_to_camera as the loader understood
-    the file (``[views 4 4]``, OpenCV axes) to what it is if the name is true.
+def conventions(poses: PoseConvention) -> Mapping[str, _Change]:
+    """What poses in files of a convention may be instead, by name; maps world_to_camera as the
+    loader understood the file (``[views 4 4]``, OpenCV axes) to what it is if the name is true.
     """
-    if format != "colmap":
+    if poses == "camera_to_world_opengl":
         own: dict[str, _Change] = {
             "OpenCV axes in a file of OpenGL axes": lambda V: _FLIP @ V,
             "world_to_camera poses in OpenCV axes in a file of camera_to_world": lambda V: (

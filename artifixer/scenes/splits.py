@@ -28,6 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import read_whole
 from artifixer.runtime.json_io import LARGEST_JSON, read_json
@@ -191,9 +192,9 @@ def _first_of_group(
 ) -> Split:
     if not MIN_TRAINING_VIEWS <= count <= len(chosen):
         raise InputError(
-            f"{label}: {scene.name} has {len(scene.photos)} photos, {len(chosen)} of them in the "
-            "group to choose from; "
-            f"expected {MIN_TRAINING_VIEWS} to {len(chosen)} training views"
+            f"{label}: {scene.name} has {counted(len(scene.photos), 'photo')}, {len(chosen)} of "
+            "them in the group to choose from; "
+            f"expected {MIN_TRAINING_VIEWS} to {counted(len(chosen), 'training view')}"
         )
     names = [photo.name for photo in scene.photos]
     train = tuple(names[position] for position in chosen[:count])
@@ -238,7 +239,7 @@ def _similar(name: str, scene: Scene) -> str:
 def _checked(split: Split, label: str) -> Split:
     if len(split.train) < MIN_TRAINING_VIEWS:
         raise InputError(
-            f"{label}: leaves {len(split.train)} photos to train on; expected at least "
+            f"{label}: leaves {counted(len(split.train), 'photo')} to train on; expected at least "
             f"{MIN_TRAINING_VIEWS}"
         )
     return split

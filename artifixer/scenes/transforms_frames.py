@@ -349,7 +349,8 @@ def read_frames(path: Path) -> tuple[TransformsEntry, list[Any]]:
     whole = TransformsEntry(path, "the file", json_object(path, "the file", read_json(path)))
     frames = whole.values.get("frames")
     if not isinstance(frames, list) or not frames:
-        raise InputError(f'{path}: "frames" is {shortened(frames)}; expected a list of frames')
+        expected = "a list of frames that is not empty"
+        raise InputError(f'{path}: "frames" is {shortened(frames)}; expected {expected}')
     return whole, frames
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import Origin, camera_origin, to_local
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.image_files import exif_orientation, read_image
@@ -106,7 +107,9 @@ def load_synthetic(capture: Path, path: Path, faces: int | None = None) -> Scene
     notes = scene.notes
     for other in heldout[1:]:
         count = len(read_frames(other)[1])
-        notes += (f"{other.name} is left out ({count} photos): {heldout[0].name} is held out",)
+        notes += (
+            f"{other.name} is left out ({counted(count, 'photo')}): {heldout[0].name} is held out",
+        )
     splits = scene.splits
     if heldout:
         names = [_photo_names(capture, file) for file in (path, heldout[0])]
@@ -158,7 +161,7 @@ def _scene(capture: Path, files: Sequence[Path], faces: int | None) -> Scene:
     check_broken(broken, count, path)
 
     lost = tuple(entry.name for entry in listed if not entry.path.is_file())
-    notes = left_out_note(lost, len(listed), path, "do not exist")
+    notes = left_out_note(lost, len(listed), path)
     notes += renamed_note(
         capture,
         [_file_path(entry.frame) for entry in listed],

@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from artifixer.imaging.resize import fit_size, resize_photo
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.fingerprint import fingerprint
@@ -163,7 +164,9 @@ def _keep_frames(
             frames, side = config.panorama_frames, config.panorama_side
         sharpness.append(frame_sharpness(frame))
     if len(sharpness) < 2:
-        raise InputError(f"{path}: the video has {len(sharpness)} frames; expected at least 2")
+        raise InputError(
+            f"{path}: the video has {counted(len(sharpness), 'frame')}; expected at least 2"
+        )
     chosen = set(sharp_frames(sharpness, frames))
     log(f"video: keeping {len(chosen)} of {len(sharpness)} frames")
     stage.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import read_whole
 from artifixer.splats.packing import (
@@ -68,8 +69,8 @@ def read_compressed_ply(path: Path) -> Splats:
     vertices, chunks = elements["vertex"], elements["chunk"]
     if len(chunks) * CHUNK < len(vertices):
         raise InputError(
-            f"{path}: {len(chunks)} chunks for {len(vertices):,} Gaussians, expected one for every "
-            f"{CHUNK}"
+            f"{path}: {counted(len(chunks), 'chunk')} for {counted(len(vertices), 'Gaussian')}, "
+            f"expected one for every {CHUNK}"
         )
     rows = chunks[np.arange(len(vertices)) // CHUNK]
     color = vertices["packed_color"][:, None] >> np.array([24, 16, 8], np.uint32) & 255
@@ -174,11 +175,13 @@ def _higher(
         harmonics.dtype.names or ()
     ):
         raise InputError(
-            f"{path}: {len(names)} fields of element sh, expected f_rest_* of degree 1 to 3"
+            f"{path}: {counted(len(names), 'field')} of element sh, expected f_rest_* of degree 1 "
+            "to 3"
         )
     if len(harmonics) != count:
         raise InputError(
-            f"{path}: {len(harmonics):,} of element sh for {count:,} Gaussians, expected one each"
+            f"{path}: {len(harmonics):,} of element sh for {counted(count, 'Gaussian')}, expected "
+            "one each"
         )
     stored = np.stack([harmonics[name] for name in names], axis=1)
     # A byte stands for the middle of its step; the two ends stand for themselves.

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.splats.splats import SH_COEFFICIENTS, Splats
 
@@ -37,13 +38,13 @@ def check_count(path: Path, count: int, degree: int = 3) -> None:
     memory is allocated for them.
     """
     if count < 1:
-        raise InputError(f"{path}: holds {count} Gaussians, expected at least one")
+        raise InputError(f"{path}: holds {counted(count, 'Gaussian')}, expected at least one")
     size = path.stat().st_size
     needed = 4 * count * (11 + 3 * SH_COEFFICIENTS[degree])
     if needed > max(ALWAYS_ALLOWED_BYTES, LARGEST_EXPANSION * size):
         raise InputError(
-            f"{path}: claims {count:,} Gaussians in {size:,} bytes, expected fewer in a file of "
-            "this size"
+            f"{path}: claims {counted(count, 'Gaussian')} in {size:,} bytes, expected fewer in a "
+            "file of this size"
         )
 
 

@@ -28,6 +28,7 @@ from artifixer.geometry.local_origin import (
     points_to_local,
     points_to_world,
 )
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, atomic_path, open_regular, reason
 from artifixer.scenes.photo_files import LARGEST_POSITION
@@ -130,8 +131,8 @@ def read_splats(path: Path, origin: Origin | None = None) -> Splats:
         if not finite.all():
             first = int(torch.nonzero(~finite)[0])
             raise InputError(
-                f"{path}: {int((~finite).sum())} Gaussians with non-finite {name}, the first is "
-                f"number {first}"
+                f"{path}: {counted(int((~finite).sum()), 'Gaussian')} with non-finite {name}, the "
+                f"first is number {first}"
             )
     check_extent(path, splats)
     return splats

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from artifixer.geometry.camera_file import CameraFrame, read_cameras, read_references, write_cameras
 from artifixer.geometry.local_origin import WORLD, Origin
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.image_files import image_size, read_image, write_png
@@ -99,7 +100,7 @@ def read_render_folder(folder: Path, origin: Origin | None = None) -> RenderFold
         files = sorted(path.name for path in (folder / kind).glob("*.png"))
         if files != [f"{index:05d}.png" for index in range(len(frames))]:
             raise InputError(
-                f"{folder / kind}: {len(files)} images; expected 00000.png to "
+                f"{folder / kind}: {counted(len(files), 'image')}; expected 00000.png to "
                 f"{len(frames) - 1:05d}.png as in cameras.json"
             )
         for index, frame in enumerate(frames):

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.json_io import read_json
 
@@ -112,7 +113,8 @@ def _stored_tensor(index: Path, name: str, entry: Any, parts: int) -> StoredTens
     ):
         raise damaged(
             index,
-            f"{name}: its rows are not the tensor's {row_count(stored.shape)} in {parts} parts",
+            f"{name}: its rows are not the tensor's {row_count(stored.shape)} in "
+            f"{counted(parts, 'part')}",
         )
     return stored
 

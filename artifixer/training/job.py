@@ -20,6 +20,7 @@ from typing import Any, TypeVar, get_args
 import torch
 
 from artifixer.pairs.loader import OrderedPairs, PairSet
+from artifixer.runtime.counts import counted
 from artifixer.runtime.devices import repeatable
 from artifixer.runtime.distributed import broadcast_object, joined_processes, rank, world_size
 from artifixer.runtime.errors import InputError
@@ -108,8 +109,8 @@ def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
         log, output = (out / "log.txt", {}) if rank() == 0 else (None, {"output": None})
         with Progress(log_file=log, **output) as progress:  # type: ignore[arg-type]
             progress.note(
-                f"{job.stage}: {len(pairs)} pairs, {_parameters(model):,} parameters, "
-                f"{world_size()} processes on {device}"
+                f"{job.stage}: {counted(len(pairs), 'pair')}, {_parameters(model):,} parameters, "
+                f"{counted(world_size(), 'process')} on {device}"
             )
             if recipe.model.takes_text and model.text_encoder is None:
                 progress.note(

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import torch
 
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.system import available_memory
 from artifixer.video.model import ModelConfig
@@ -141,8 +142,8 @@ def check_memory(
     )
     fitting = list(_what_fits(config, plan, device, free))
     raise InputError(
-        f"{option} {config.name} at {plan.width}x{plan.height} with {plan.references} references "
-        f"needs {_gigabytes(needed)} ({parts}), "
+        f"{option} {config.name} at {plan.width}x{plan.height} with "
+        f"{counted(plan.references, 'reference')} needs {_gigabytes(needed)} ({parts}), "
         f"{device} has {_gigabytes(free)} free: {_gigabytes(needed - free)} too much; "
         + (f"what would fit: {', '.join(fitting)}" if fitting else "nothing known would fit")
     )

@@ -14,6 +14,7 @@ import torch
 
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.transforms import matrix_to_quaternion
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.viewer.client_splats import add_client_splats
 from artifixer.viewer.frusta import clicked_frustum
@@ -137,9 +138,9 @@ class TabPanel:
     def _about(self) -> str:
         scene = self.viewer.scene()
         best = scene.best
-        count = "no splats yet" if best is None else f"{len(best):,} Gaussians"
+        count = "no splats yet" if best is None else counted(len(best), "Gaussian")
         lines = [
-            f"**{plain(scene.name)}**: {count}, {len(scene.frames)} cameras",
+            f"**{plain(scene.name)}**: {count}, {counted(len(scene.frames), 'camera')}",
             f"up {axis_name(scene.up)} · typical distance {scene.distance:.3g} units",
         ]
         if scene.camera_scale_source:

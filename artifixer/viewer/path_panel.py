@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from artifixer.geometry.cameras import Cameras
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import write_bytes
 from artifixer.viewer.scene import plain
@@ -232,7 +233,7 @@ class PathPanel:
         ]
         frames = trajectory.frames()
         total = (
-            f"{len(trajectory.keyframes)} keyframes, {len(frames)} frames, "
+            f"{counted(len(trajectory.keyframes), 'keyframe')}, {counted(len(frames), 'frame')}, "
             f"{len(frames) / trajectory.fps:.1f} s"
         )
         self._list.content = "\n".join([*rows, "", total]) if rows else "no keyframes"

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from artifixer.runtime import system
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.viewer.layers import side_by_side
 from artifixer.viewer.live_repair import Flight, Generator, RepairedFrame
@@ -192,7 +193,7 @@ class RepairThread(threading.Thread):
         memory = system.peak_memory() / 2**30
         return (
             f"repaired {width}x{height} · {tab.frames_per_second:.0f} frames/s · latency "
-            f"{frame.latency:.2f} s · {frame.steps} steps · rollout {flight.rollouts} · "
+            f"{frame.latency:.2f} s · {counted(frame.steps, 'step')} · rollout {flight.rollouts} · "
             f"{memory:.1f} GB"
         )
 

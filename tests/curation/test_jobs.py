@@ -325,7 +325,7 @@ def test_the_command_makes_readable_pairs(
     out = tmp_path / "pairs"
     words = ["curate", "procedural:1:9", "--size", "32", "--frames", "5", "--out", str(out)]
     assert main(words) == 0
-    assert "1 pairs of 1 scenes" in capsys.readouterr().out
+    assert "1 pair of 1 scene in" in capsys.readouterr().out
     pair = open_pairs(out)[0].read()
     assert pair.frames == 5
     assert max(pair.cameras.width, pair.cameras.height) <= 32

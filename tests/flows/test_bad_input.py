@@ -218,7 +218,7 @@ def test_bad_captures(tmp_path: Path, capsys: pytest.CaptureFixture[str], what: 
         (["--views", "9"], "--views 9: capture has 5 photos"),
         (["--views", "1"], "--views 1: .*expected 2 to"),
         (["--views", "3", "--split", "every_2"], "exclude each other: give one of them"),
-        (["--train-list", "one.txt"], "one.txt: leaves 1 photos to train on; expected at least 2"),
+        (["--train-list", "one.txt"], "one.txt: leaves 1 photo to train on; expected at least 2"),
         (
             ["--train-list", "unknown.txt"],
             "unknown.txt: names '7.png', which is no photo of this capture",
@@ -381,7 +381,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (
             ["absent"],
-            "absent: does not exist, expected a run folder of reconstruct or a splat PLY file",
+            "absent: does not exist, expected a folder of reconstruct or run, or a splat file",
         ),
         (["empty"], "empty: holds no finished reconstruction"),
         (["broken.ply"], r"broken\.ply: "),

@@ -21,6 +21,7 @@ from made_runs import FIT
 from artifixer.cli import main
 from artifixer.enhance.distill import DistillConfig
 from artifixer.evaluation.benchmarks.scene import Options
+from artifixer.evaluation.profiles import PROFILES, Figure, Figures, Profile, score
 from artifixer.imaging.metrics import psnr
 from artifixer.pipeline.evaluate import evaluate
 from artifixer.pipeline.evaluate_config import EvaluateConfig
@@ -410,6 +411,29 @@ def test_workers_make_the_same_results(evaluated: EvaluateConfig, tmp_path: Path
     evaluate(again, workers=2)
     evaluate(once)
     assert decided(again.out) == decided(once.out)
+
+
+def test_a_new_figure_of_a_profile_stayed_empty_on_resume(
+    evaluated: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = replace(evaluated, out=tmp_path / "out", variants=())
+    evaluate(again)
+    name = again.entry.profiles[0]
+    profile = PROFILES[name]
+    wider = replace(profile, figures=(*profile.figures, Figure("mse", "MSE", 3, False)))
+    monkeypatch.setitem(PROFILES, name, wider)
+    scored: list[str] = []
+
+    def counted_score(profile: Profile, *arguments: Any) -> Figures:
+        scored.append(profile.name)
+        return score(profile, *arguments) | {"mse": 0.5}
+
+    monkeypatch.setattr("artifixer.evaluation.scores.score", counted_score)
+    evaluate(again)
+    assert name in scored
+    (file,) = again.out.rglob("art/scores/mine.json")
+    views = json.loads(file.read_text())["views"]
+    assert [view["figures"][name]["mse"] for view in views] == [0.5] * len(views)
 
 
 def test_changed_frames_are_scored_again(evaluated: EvaluateConfig, tmp_path: Path) -> None:

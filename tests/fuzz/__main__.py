@@ -247,6 +247,13 @@ def main() -> int:
     parser.add_argument("--case", type=int)
     parser.add_argument("--seconds", type=float)
     options = parser.parse_args()
+    from tests.fuzz.targets import TARGETS
+
+    for name in options.target or ():
+        if name not in TARGETS:
+            parser.exit(2, f"--target {name}: expected one of {', '.join(TARGETS)}\n")
+    if options.case is not None and len(options.target or ()) != 1:
+        parser.exit(2, f"--case {options.case}: expected one --target beside it\n")
     if options.case is not None:
         verdict = run_one(options.target[0], options.case, options.seed)
         print(json.dumps({**verdict, "detail": None}, indent=2), verdict["detail"], sep="\n")

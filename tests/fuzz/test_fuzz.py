@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.__main__ import GOOD, fuzz
+from tests.fuzz.__main__ import GOOD, PROJECT, fuzz
 from tests.fuzz.child import Watch
 from tests.fuzz.mutations import mutate
 
@@ -128,3 +128,12 @@ def watched(folder: Path, program: str) -> list[str]:
     )
     found: list[str] = json.loads(answer.stdout)
     return found
+
+
+@pytest.mark.parametrize("words", [["--target", "nosuch"], ["--case", "3"]])
+def test_an_unknown_target_ended_in_a_traceback(words: list[str]) -> None:
+    command = [sys.executable, "-m", "tests.fuzz", *words]
+    ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(" ".join(words) + ": expected one ")

@@ -11,12 +11,16 @@ from artifixer.geometry.camera_file import CameraFrame, write_cameras
 from artifixer.geometry.cameras import Cameras
 from artifixer.pipeline.render import (
     DEFAULT_SIZE,
+    RenderJob,
     SplatSource,
     open_source,
     path_frames,
+    render_path,
     seen_distance,
 )
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.json_io import write_json
+from artifixer.runtime.run_folder import RunFolder
 from artifixer.splats.ply import write_splats
 from artifixer.splats.splats import Splats
 
@@ -98,3 +102,24 @@ def test_a_ply_goes_with_a_file_of_cameras(tmp_path: Path) -> None:
     for path in ("tour", "spline", "heldout"):
         with pytest.raises(InputError, match="a PLY file alone has no cameras"):
             path_frames(alone, path, 1)
+
+
+@pytest.mark.parametrize("is_distilled", [True, False])
+def test_a_finished_run_was_no_finished_reconstruction(tmp_path: Path, is_distilled: bool) -> None:
+    """The final splats of a run are rendered, with its target cameras."""
+    with RunFolder.open(tmp_path / "repaired", {}, {}) as run:
+        write_splats(run.path("splats", "initial.ply"), wall())
+        write_cameras(run.path("cameras.json"), FRAMES)
+        views = {"train": ["images/0.png"], "heldout": ["images/1.png", "images/2.png"]}
+        write_json(run.path("metrics.json"), {"views": views})
+        if is_distilled:
+            write_splats(run.path("splats", "artifixer3d.ply"), wall(2 * WALL))
+    source = open_source(tmp_path / "repaired")
+    assert float(source.splats.means[0, 2]) == pytest.approx(2 * WALL if is_distilled else WALL)
+    heldout = [frame.photo for frame in path_frames(source, "heldout", 1)]
+    assert heldout == ["images/1.png", "images/2.png"]
+    assert len(source.all) == len(FRAMES)
+    job = RenderJob(tmp_path / "repaired", "heldout")
+    assert render_path(job, tmp_path / "heldout") == 2
+    (tmp_path / "repaired" / "metrics.json").unlink()  # the run is not finished
+    assert len(path_frames(open_source(tmp_path / "repaired"), "heldout", 1)) == len(FRAMES)

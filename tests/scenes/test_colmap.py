@@ -14,6 +14,8 @@ from artifixer.runtime.errors import InputError
 from artifixer.scenes import colmap
 from artifixer.scenes.colmap_folders import find_model
 from artifixer.scenes.colmap_lenses import LENS_NAMES
+from artifixer.scenes.formats import load_scene
+from artifixer.scenes.photo_files import left_out_note
 from artifixer.scenes.scene import Scene
 
 #: float32 cameras against float64 ones, at 64 pixels.
@@ -156,7 +158,7 @@ def test_missing_photos_are_counted_once_and_named(tmp_path):
     scene = _load(tmp_path)
     assert scene.lost_photos == (f"images/{names[1].name}",)
     assert len(scene.notes) == 1
-    assert "lists 4 photos; 1 do not exist and are left out" in scene.notes[0]
+    assert "lists 4 photos; 1 does not exist and is left out" in scene.notes[0]
     assert set(scene.points.observed_view.tolist()) == {0, 1, 2}
     names[2].unlink()
     names[3].unlink()
@@ -164,6 +166,18 @@ def test_missing_photos_are_counted_once_and_named(tmp_path):
         InputError, match=r"lists 4 photos of which 3 do not exist.*expected at least 2 to remain"
     ):
         _load(tmp_path)
+
+
+def test_an_empty_list_of_photos_was_counted(tmp_path):
+    """It said "none of the 0 listed photos is in", and "0 photos of which 0 do not exist"."""
+    write_colmap(tmp_path, suffix=".txt")
+    listed = tmp_path / "sparse" / "0" / "images.txt"
+    listed.write_text("# none\n")
+    with pytest.raises(InputError) as error:
+        load_scene(tmp_path)
+    assert str(error.value) == f"{listed}: lists no photos; expected at least 2"
+    with pytest.raises(InputError, match=r"transforms\.json: lists no photos; expected at least 2"):
+        left_out_note([], 0, tmp_path / "transforms.json")
 
 
 def test_no_photo_at_all_says_where_it_looked(tmp_path):

@@ -50,7 +50,7 @@ def test_photos_without_a_pose_are_counted_in_a_note(tmp_path):
     scene = _original(tmp_path)
     write_photo(scene.photos[0].path.with_name("zz.png"))
     assert any(
-        "1 photos are not in images.txt" in n or "1 photos are not in images" in n
+        "1 photo is not in images" in n and "is left out: it has no pose" in n
         for n in load_scene(tmp_path / "original").notes
     )
 

@@ -13,6 +13,7 @@ from artifixer.geometry.local_origin import to_local, to_world
 from artifixer.pipeline.capture import CaptureChoice, load_capture
 from artifixer.pipeline.inspect_capture import inspect_scene
 from artifixer.runtime.errors import InputError
+from artifixer.scenes import formats
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.pose_check import NO_PARALLAX, check_poses
 from artifixer.scenes.scene import Scene, SparsePoints
@@ -282,6 +283,18 @@ def test_a_doubt_says_what_to_do(drawn):
         assert "give a folder with the photos alone" in problem.text
 
 
+def test_a_new_format_of_opencv_axes_was_told_to_export_opengl_axes(drawn, monkeypatch):
+    """A format beside COLMAP counted as camera_to_world in OpenGL axes."""
+    made = replace(formats.FORMATS[0], name="made", poses="world_to_camera_opencv")
+    monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, made))
+    shuffled = tuple(reversed(drawn.cameras[::2])) + drawn.cameras[1::2]
+    (problem,) = check_poses(replace(drawn, cameras=shuffled, format="made"))
+    assert "export them as world_to_camera in OpenCV axes" in problem.text
+    name = "OpenGL axes in a model of OpenCV axes"
+    (problem,) = check_poses(_changed(drawn, "made", WRONG["colmap"][name]))
+    assert problem.text.startswith(f"the poses look like {name}: ")
+
+
 def test_inspect_tells_and_loading_for_work_refuses(tmp_path):
     """OpenCV axes in transforms.json, with points: it said "problems none found"."""
     content = transforms_content(views=6)
@@ -298,7 +311,9 @@ def test_inspect_tells_and_loading_for_work_refuses(tmp_path):
     write_transforms(tmp_path, content, views=6)
     (tmp_path / "points.ply").write_text(header + rows)
     said = "the poses look like OpenCV axes in a file of OpenGL axes"
-    assert any(said in problem for problem in inspect_scene(load_scene(tmp_path)).problems)
+    refused = f"refused by run and reconstruct: {said}"
+    problems = inspect_scene(load_scene(tmp_path)).problems
+    assert any(problem.startswith(refused) for problem in problems)
     with pytest.raises(InputError, match=said):
         load_capture(CaptureChoice(str(tmp_path)), None)
     for frame in content["frames"]:

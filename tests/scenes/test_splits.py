@@ -216,7 +216,7 @@ def test_one_training_view_is_refused(tmp_path):
     scene = replace(scene_at(random_poses(4, 0)), splits={"lonely": own})
     (tmp_path / "list.txt").write_text("images/001.jpg\nimages/001.jpg\n")
     for arguments in ({"name": "lonely"}, {"train_list": tmp_path / "list.txt"}):
-        with pytest.raises(InputError, match="leaves 1 photos to train on; expected at least 2"):
+        with pytest.raises(InputError, match="leaves 1 photo to train on; expected at least 2"):
             choose_split(scene, **arguments)
 
 

@@ -371,6 +371,7 @@ def test_damaged_shards_are_left_out_on_request(pairs, tmp_path, monkeypatch, ca
     assert cli.main([*words, "--skip-broken"]) == 0
     error = capsys.readouterr().err
     assert "left out: " in error and "sample made-2" in error and "autoencoder: 2 pairs" in error
+    assert "1 process on cpu" in error
 
 
 def test_pairs_of_another_camera_scale_than_the_models_are_refused_by_name(pairs, tmp_path):

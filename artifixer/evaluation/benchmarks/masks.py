@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.image_files import image_size, read_image
 
@@ -57,8 +58,8 @@ def find_masks(
                     )
             return found
     raise InputError(
-        f"{folder}: {len(files)} masks, expected 00000.png to {len(ordered) - 1:05d}.png, one for "
-        "each held-out photo by its rank"
+        f"{folder}: {counted(len(files), 'mask')}, expected 00000.png to "
+        f"{len(ordered) - 1:05d}.png, one for each held-out photo by its rank"
     )
 
 

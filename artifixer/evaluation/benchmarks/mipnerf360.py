@@ -26,6 +26,7 @@ from artifixer.evaluation.benchmarks.scene import (
     prepared_scene,
     size_caveat,
 )
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.json_io import as_object, read_json
@@ -60,8 +61,8 @@ def open_mipnerf360(
     names = sorted(content)
     if len(names) != entry["images"]:
         raise InputError(
-            f"{folder}: {len(names)} registered photos, expected the {entry['images']} of {name}; "
-            "the split counts positions among exactly these"
+            f"{folder}: {counted(len(names), 'registered photo')}, expected the {entry['images']} "
+            f"of {name}; the split counts positions among exactly these"
         )
     ids = few_view_ids(name, views)
     _check_own_split(folder / f"train_test_split_{views}.json", ids)

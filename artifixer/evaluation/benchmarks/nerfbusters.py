@@ -19,6 +19,7 @@ from artifixer.evaluation.benchmarks.scene import (
     prepared_scene,
     size_caveat,
 )
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.json_io import as_object, read_json
 
@@ -44,8 +45,8 @@ def open_nerfbusters(root: Path, name: str, options: Options, work: Path) -> Ben
     heldout = sorted(photo for photo in names if not is_training_name(photo))
     if not train or not heldout:
         raise InputError(
-            f"{path}: {len(train)} training and {len(heldout)} evaluation photos, expected "
-            "frame_00001.png and frame_1_00001.png"
+            f"{path}: {len(train)} training and {counted(len(heldout), 'evaluation photo')}, "
+            "expected frame_00001.png and frame_1_00001.png"
         )
     photos = {photo: folder / entry["folder"] / photo for photo in names}
     check_photos(photos)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import (
     PARSER_ERRORS,
@@ -252,8 +253,8 @@ def _numbered_parts(path: Path) -> list[Path]:
     ]
     if parts != expected:
         raise InputError(
-            f"{path.parent}: {len(parts)} files of {path.stem}; expected {expected[0].name} to "
-            f"{expected[-1].name}"
+            f"{path.parent}: {counted(len(parts), 'file')} of {path.stem}; expected "
+            f"{expected[0].name} to {expected[-1].name}"
         )
     return parts
 
