@@ -74,7 +74,7 @@ if sys.platform == "win32":
     os.kill = _kill_or_raise
 
 
-#: Files that wait more than they compute, or take longest: first, so that the other workers fill the
+#: Files that wait more than they compute, or take longest: first, so that other workers fill the
 #: waiting and none is left alone with them at the end.
 _FIRST = ("tests/viewer/test_browser.py", "tests/test_examples.py")
 
