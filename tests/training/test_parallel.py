@@ -40,7 +40,6 @@ from artifixer.training.self_forcing import SelfForcingTraining
 from artifixer.training.small_model import SmallFlowTraining
 from artifixer.training.stage import Stage
 from artifixer.video.transformer import VideoTransformer
-from tests.unchecked import unchecked
 
 #: Means over processes are sums in another order, in float64.
 WEIGHT_TOLERANCE = 1e-9
@@ -286,6 +285,9 @@ if __name__ == "__main__":
 
 def test_compiled_layers_have_the_same_weights_values_and_gradients():
     """Traced by ``torch.compile`` without generated code: what a GPU session turns on."""
+    # here, since this file is also run as a script, which does not find the folder of tests
+    from tests.unchecked import unchecked
+
     pairs = MadePairs(2)
     networks = [made_model(pairs, zeros=False) for _ in range(2)]
     compile_layers(networks[1].transformer.layers, ParallelConfig(compile="eager"))

@@ -131,7 +131,7 @@ def test_repair_changes_the_empty_part_and_not_the_opaque_part(page: Page) -> No
 def test_a_path_is_made_saved_loaded_and_run(page: Page, folder: Path) -> None:
     page.tab("Path")
     page.button("Add this view")
-    page.until(lambda: page.has_text("1 keyframes"), "the first keyframe")
+    page.until(lambda: page.has_text("1 keyframe,"), "the first keyframe")
     page.drag(80)
     page.settled()
     page.button("Add this view")
