@@ -82,9 +82,7 @@ def test_blur_lowers_sharpness() -> None:
 
 def test_a_video_of_one_frame_is_refused(tmp_path: Path) -> None:
     path = write_video(tmp_path / "short.mp4", [noise(64, 48)])
-    with pytest.raises(
-        InputError, match=r"short\.mp4: the video has 1 frame; expected at least 2"
-    ):
+    with pytest.raises(InputError, match=r"short\.mp4: the video has 1 frame; expected at least 2"):
         load_scene(path)
 
 
