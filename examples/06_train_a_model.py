@@ -12,7 +12,9 @@ from artifixer.cli import main
 
 out = Path(sys.argv[1] if len(sys.argv) > 1 else "training")
 
-code = main(["curate", "procedural:1", "--out", f"{out}/pairs"])
+# Small and short clips, so that it is over soon.
+clips = ["--size", "64", "--frames", "21"]
+code = main(["curate", "procedural:1", "--out", f"{out}/pairs", *clips])
 if code == 0:
     # Starts from the weights of the package; both commands continue where they were interrupted.
     tiny = Path(__file__).parent.parent / "artifixer" / "weights" / "tiny"

@@ -74,7 +74,13 @@ if sys.platform == "win32":
     os.kill = _kill_or_raise
 
 
+#: Files that wait more than they compute, or take longest: first, so that other workers fill the
+#: waiting and none is left alone with them at the end.
+_FIRST = ("tests/viewer/test_browser.py", "tests/test_examples.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(_FIRST))  # keeps the order otherwise
     if sys.platform == "win32":
         for item in items:
             if item.get_closest_marker("posix"):

@@ -239,6 +239,7 @@ def test_another_weight_keeps_the_plain_fit_and_weight_0_leaves_no_trace(
     assert results(copy) == results(finished.out)
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_a_free_space_loss_ends_with_the_same_files(
     with_input: Result, model: Path, tmp_path: Path
 ) -> None:

@@ -40,11 +40,12 @@ PATIENCE = 40.0
 FULL_SIZE = 640
 
 #: Notes every picture of the scene that the page decodes: when, and its size. The page's own
-#: environment map (1024 pixels wide) is none.
+#: environment map (1024 pixels wide) is none, nor are the photos in the cameras' frusta (72).
 COUNT_PICTURES = """
 window.pictures = [];
 const note = (bitmap) =>
-  bitmap.width !== 1024 && window.pictures.push([performance.now(), bitmap.width, bitmap.height]);
+  bitmap.width !== 1024 && Math.max(bitmap.width, bitmap.height) > 72 &&
+    window.pictures.push([performance.now(), bitmap.width, bitmap.height]);
 const decode = window.createImageBitmap.bind(window);
 window.createImageBitmap = async (source, ...rest) => {
   const bitmap = await decode(source, ...rest);
