@@ -104,7 +104,7 @@ def open_pairs(folders: Path | Sequence[Path], *, skip_broken: bool = False) -> 
                 else:
                     skipped.append(fault)
     if not pairs:
-        damaged = f", {len(skipped)} damaged ones left out" if skipped else ""
+        damaged = f", {counted(len(skipped), 'damaged one')} left out" if skipped else ""
         raise InputError(
             f"{', '.join(map(str, folders))}: no training pairs{damaged}; expected at least one "
             "(see artifixer curate)"

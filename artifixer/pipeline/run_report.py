@@ -146,10 +146,9 @@ def _rows(run: RunContext, facts: RunFacts, splats: list[str]) -> list[tuple[str
     if facts.is_adapted:
         done = read_json(run.root / ADAPTATION)
         what = (
-            f"{counted(done['steps'], 'step')} of rank {done['rank']} on {len(done['left out'])} "
-            "training "
-            "photos, each beside the render of a fit without it; the row without adaptation stands "
-            "beside it"
+            f"{counted(done['steps'], 'step')} of rank {done['rank']} on "
+            f"{counted(len(done['left out']), 'training photo')}, each beside the render of a fit "
+            "without it; the row without adaptation stands beside it"
         )
         rows.append(("Scene adaptation", what))
     return rows + [

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.extras import needs_extra
 from artifixer.runtime.files import PARSER_ERRORS, atomic_path, reason
@@ -66,9 +67,10 @@ class EncodedPrompt:
         """A message for the user if the prompt was truncated, else None."""
         if not self.cut_tokens:
             return None
+        were = "was" if self.cut_tokens == 1 else "were"
         return (
-            f"prompt too long: the last {self.cut_tokens} tokens were cut, the model reads "
-            f"{self.embedding.shape[1]}"
+            f"prompt too long: the last {counted(self.cut_tokens, 'token')} {were} cut, the model "
+            f"reads {self.embedding.shape[1]}"
         )
 
 
