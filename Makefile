@@ -3,7 +3,7 @@
 # make slow   the long forms of tests that make test runs in a short one
 # make reproduce   the paper's Table 4 and products at small scale, from nothing, into docs/reproduction.md: hours on 2 cores (the page says
 #             how many it took); the same command continues
-# make fuzz   20,000 damaged and hostile files for every reader; CASES changes how many
+# make fuzz   20,000 damaged and hostile files for every reader (CASES changes how many), and a hundred kills of the verbs that resume
 #
 # All set up .venv by themselves; the second call finds it ready. Variables, on the command line or in the environment:
 #   PYTHON       the Python that makes .venv (python3)
@@ -38,6 +38,7 @@ slow: .venv/ready-test
 
 fuzz: .venv/ready-test
 	$(BIN)/python -m tests.fuzz $(or $(CASES),20000)
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow tests/flows/test_kills.py
 
 reproduce: .venv/ready-demo
 	$(BIN)/python benchmarks/reproduce.py --out reproduction --page docs/reproduction.md
