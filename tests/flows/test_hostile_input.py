@@ -134,7 +134,7 @@ CAPTURES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "rows without properties": (
         points("ply\nformat ascii 1.0\nelement vertex 4000000000\nend_header\n"),
-        r"sparse_pc\.ply: the element vertex has 4000000000 rows without a property",
+        r"sparse_pc\.ply: the element vertex has 4,000,000,000 rows without a property",
     ),
     "points at 1e30": (
         points(

@@ -188,7 +188,7 @@ WRONG: dict[str, tuple[Callable[[Index], None], str]] = {
     ),
     "more parts than named": (
         lambda index: changed(index, rows=[[7, 0, 3]]),
-        "its rows are not the tensor's 3 in 1 parts",
+        "its rows are not the tensor's 3 in 1 part;",
     ),
     "rows that are missing": (
         lambda index: changed(index, rows=[[1, 0, 2]]),
