@@ -239,7 +239,8 @@ def test_a_job_with_view_shows_its_work_and_makes_the_same_bytes(verb: str, tmp_
     assert is_served
     assert not any(viewer.is_running() for viewer in viewers), "the viewer outlives its job"
     made = [path.relative_to(plain) for path in plain.rglob("*") if path.is_file()]
-    told = {"timing.json", "config.json", "log.txt"}
+    # a checkpoint's complete.json holds the seconds spent
+    told = {"timing.json", "config.json", "log.txt", "complete.json"}
     compared = [p for p in made if p.name not in told and p.parts[0] not in (".run", "cache")]
     assert len(compared) > 3
     for path in compared:
