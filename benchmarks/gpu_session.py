@@ -48,6 +48,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is loaded
 
 import numpy as np
 from embedded_model import SHARES, STAGES, report, split_minutes, stage_job, timed, write_weights
+from exit_codes import exit_code_of
 
 from artifixer import cli
 from artifixer.pairs.loader import PairSet, StoredPair, open_pairs
@@ -64,12 +65,8 @@ from artifixer.pairs.shards import (
 from artifixer.recipes.train import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import (
-    EXIT_BAD_INPUT,
     EXIT_DONE,
-    EXIT_INTERRUPTED,
-    EXIT_STOPPED,
     InputError,
-    Stopped,
 )
 from artifixer.runtime.files import PARSER_ERRORS, write_bytes
 from artifixer.runtime.json_io import is_number, read_json, write_json
@@ -456,19 +453,13 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 def main(words: Sequence[str] | None = None) -> int:
     """A command, with the exit codes of ``artifixer``."""
-    try:
+
+    def work() -> None:
         arguments = _arguments(words)
         with stop_on_sigterm():
             COMMANDS[arguments.command](arguments)
-        return EXIT_DONE
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return EXIT_STOPPED
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+
+    return exit_code_of(work)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from artifixer.runtime.counts import counted
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 from artifixer.splats.files import parse_exports
-from artifixer.training.scene_adaptation import MOST_STEPS, AdaptationConfig
+from artifixer.training.scene_adaptation import MAX_STEPS, AdaptationConfig
 from artifixer.video.model import Mode
 from artifixer.video.model_files import locate_model
 
@@ -113,8 +113,8 @@ class Command:
     first reconstruction.
     """
     iterations: int | None = None
-    """Of each fit of splats, instead of the recipe's numbers (tiny: 1,500 and 2,000): few for a
-    quick look. The row 3dgut has as many.
+    """Number of iterations of the first fit and of the distillation, for a quick look. Default: the
+    recipe's (tiny: 1,500 and 2,000).
     """
     free_space_loss: float | None = None
     """Weight of the free-space loss (not in the paper), which penalises opacity that no training
@@ -128,7 +128,7 @@ class Command:
     """
     adapt: float | None = None
     """Minutes for which the video model is fine-tuned on this scene's training photos first (extra
-    adapt); fits without one photo each come on top. Frames of the model as it is stand beside.
+    adapt). The leave-one-out fits take additional time; unadapted frames are kept for comparison.
     """
     adapt_steps: int | None = None
     """The same for a number of training steps, so that the same seed gives the same files."""
@@ -230,8 +230,8 @@ def _adaptation(command: Command) -> AdaptationConfig | None:
         raise InputError("--adapt and --adapt-steps exclude each other: give one of them")
     if minutes is not None and not 0 < minutes < math.inf:
         raise InputError(f"--adapt {minutes:g}: expected a finite number of minutes above 0")
-    if steps is not None and not 0 < steps <= MOST_STEPS:
-        raise InputError(f"--adapt-steps {steps}: expected 1 to {MOST_STEPS:,}")
+    if steps is not None and not 0 < steps <= MAX_STEPS:
+        raise InputError(f"--adapt-steps {steps}: expected 1 to {MAX_STEPS:,}")
     return AdaptationConfig(minutes=minutes, steps=steps)
 
 

@@ -26,7 +26,7 @@ ROLES = ("mixing", "direct", "concatenation", "no-forcing")
 PREFIX = "diagnostic_"
 
 #: Maximum number of denoising steps in the rows that vary it (appendix A).
-MOST_STEPS = 4
+MAX_STEPS = 4
 
 Group = Literal["start", "inputs", "steps"]
 
@@ -77,7 +77,7 @@ DIAGNOSTICS = (
     Diagnostic("no_references", "Without references", "inputs", drop=("references",)),
     *(
         Diagnostic(f"steps{steps}", counted(steps, "step"), "steps", steps=steps)
-        for steps in range(1, MOST_STEPS + 1)
+        for steps in range(1, MAX_STEPS + 1)
     ),
 )
 

@@ -67,7 +67,7 @@ PICTURES = {
 MOST_REFERENCES = 6
 
 #: Maximum number of points of a curve, approximately.
-MOST_STEPS = 400
+MAX_STEPS = 400
 
 _NUMBER = re.compile(r"(\w+)=(-?[\d.]+(?:e-?\d+)?)(?=\s|$)")
 _STEP = re.compile(r"^[\d-]+ [\d:]+ (\w[\w ]*) \(\d+/\d+\) ([\d,]+)/[\d,]+ ")
@@ -386,4 +386,4 @@ def _lines(path: Path) -> list[str]:
 def _thinned(points: list[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
     """In order of the steps, each once."""
     ordered = sorted(dict(points).items())
-    return tuple(ordered[:: 1 + len(ordered) // MOST_STEPS])
+    return tuple(ordered[:: 1 + len(ordered) // MAX_STEPS])

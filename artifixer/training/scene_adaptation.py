@@ -45,7 +45,7 @@ NAME = "adapt"
 _ADAPTER = "scene"
 
 #: Largest number of steps that may be asked for.
-MOST_STEPS = 10**9
+MAX_STEPS = 10**9
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import torch
 from capture_files import noise
 from hypothesis import given
 from hypothesis import strategies as st
+from made_photos import HEIGHT, PIXEL_TOLERANCE, WIDTH, made_camera, world_points, write_photo
 from PIL import Image
 
-from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.photo_files import (
     fit_camera,
@@ -22,8 +22,6 @@ from artifixer.scenes.photo_files import (
     path_inside,
     stored_size,
 )
-
-WIDTH, HEIGHT = 16, 10
 
 #: What turns an upright picture into the stored pixels of each EXIF orientation.
 _STORED = {
@@ -36,38 +34,6 @@ _STORED = {
     7: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),
     8: lambda upright: np.rot90(upright, -1),
 }
-
-#: float32 projections.
-PIXEL_TOLERANCE = 1e-4
-
-
-def _write(path: Path, stored: np.ndarray, orientation: int = 1) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
-
-
-def _camera(width: int = WIDTH, height: int = HEIGHT) -> Cameras:
-    """Anything but symmetric: off-centre, different focal lengths, tangential distortion, a turned
-    pose.
-    """
-    viewmat = torch.eye(4)
-    viewmat[:3, :3] = torch.linalg.qr(
-        torch.randn(3, 3, generator=torch.Generator().manual_seed(1))
-    )[0]
-    viewmat[:3, :3] *= torch.linalg.det(viewmat[:3, :3])
-    viewmat[:3, 3] = torch.tensor([0.3, -0.2, 0.5])
-    K = torch.tensor([[1.1 * width, 0, 0.45 * width], [0, 1.2 * width, 0.6 * height], [0, 0, 1]])
-    distortion = torch.tensor([[0.1, -0.05, 0.01, 0, 0, 0, 0.02, -0.03]])
-    return Cameras(viewmat[None], K[None], width, height, "pinhole", distortion)
-
-
-def _world_points(camera: Cameras) -> torch.Tensor:
-    """Random points in front of the camera."""
-    generator = torch.Generator().manual_seed(0)
-    in_camera = torch.cat([0.2 * torch.randn(50, 2, generator=generator), torch.ones(50, 1)], dim=1)
-    pose = camera.camera_to_world[0]
-    return in_camera @ pose[:3, :3].T + pose[:3, 3]
 
 
 # Kinds of files -----------------------------------------------------------------------------------
@@ -115,7 +81,7 @@ def test_files_that_are_no_photos_are_refused(tmp_path, content):
 
 
 def test_a_truncated_photo_is_refused_when_it_is_read(tmp_path):
-    _write(tmp_path / "a.png", noise(200, 100))
+    write_photo(tmp_path / "a.png", noise(200, 100))
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:5000])
     photo = open_photo(tmp_path / "a.png", "a")
     with pytest.raises(InputError, match=r"a\.png"):
@@ -146,7 +112,7 @@ def test_paths_stay_inside_or_are_refused(listed):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_photos_are_upright(tmp_path, orientation):
     upright = noise(WIDTH, HEIGHT)
-    _write(tmp_path / "a.png", _STORED[orientation](upright), orientation)
+    write_photo(tmp_path / "a.png", _STORED[orientation](upright), orientation)
     photo = open_photo(tmp_path / "a.png", "a")
     assert (photo.width, photo.height) == (WIDTH, HEIGHT)
     assert np.array_equal(photo.read(), upright)
@@ -164,8 +130,8 @@ def test_points_fall_on_the_same_colours_in_every_orientation(tmp_path, orientat
     )
     stored[..., 1] = np.arange(HEIGHT)[:, None]
     stored[..., 2] = np.arange(WIDTH)
-    _write(tmp_path / "a.png", stored, orientation)
-    camera = _camera(scale * WIDTH, scale * HEIGHT)
+    write_photo(tmp_path / "a.png", stored, orientation)
+    camera = made_camera(scale * WIDTH, scale * HEIGHT)
     fitted = fit_camera(open_photo(tmp_path / "a.png", "a"), camera, Path("cameras.txt"))
     pixels = fitted.photo.read()
     assert (
@@ -174,7 +140,7 @@ def test_points_fall_on_the_same_colours_in_every_orientation(tmp_path, orientat
         == (fitted.camera.height, fitted.camera.width)
     )
 
-    points = _world_points(camera)
+    points = world_points(camera)
     listed, listed_depth, _ = camera.project(points)
     moved, depth, is_imaged = fitted.camera.project(points)
     assert is_imaged.all()
@@ -196,25 +162,25 @@ def test_points_fall_on_the_same_colours_in_every_orientation(tmp_path, orientat
 
 def test_cameras_of_the_upright_photo_are_kept(tmp_path):
     """Some software turns photos before it looks at them; sizes tell which."""
-    _write(tmp_path / "a.png", noise(WIDTH, HEIGHT), 6)
+    write_photo(tmp_path / "a.png", noise(WIDTH, HEIGHT), 6)
     photo = open_photo(tmp_path / "a.png", "a")
     assert (photo.width, photo.height) == (HEIGHT, WIDTH)
-    camera = _camera(HEIGHT, WIDTH)
+    camera = made_camera(HEIGHT, WIDTH)
     fitted = fit_camera(photo, camera, Path("cameras.txt"))
     assert torch.equal(fitted.camera.viewmats, camera.viewmats)
     assert np.array_equal(fitted.photo.read(), np.rot90(noise(WIDTH, HEIGHT), -1))
 
 
 def test_rounded_sizes_fit_and_other_aspects_are_refused(tmp_path):
-    _write(tmp_path / "a.png", noise(333, 250))
+    write_photo(tmp_path / "a.png", noise(333, 250))
     photo = open_photo(tmp_path / "a.png", "a")
-    assert fit_camera(photo, _camera(1000, 750), Path("cameras.txt")).camera.width == 333
+    assert fit_camera(photo, made_camera(1000, 750), Path("cameras.txt")).camera.width == 333
     with pytest.raises(
         InputError,
         match=r"a\.png: the photo has 333x250 pixels, its camera in cameras\.txt 1000x800; "
         "expected the same",
     ):
-        fit_camera(photo, _camera(1000, 800), Path("cameras.txt"))
+        fit_camera(photo, made_camera(1000, 800), Path("cameras.txt"))
 
 
 # Resizing -----------------------------------------------------------------------------------------
