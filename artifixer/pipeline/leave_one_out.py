@@ -27,11 +27,12 @@ from artifixer.pipeline.run_context import RunContext
 from artifixer.runtime.files import read_whole, write_bytes
 from artifixer.scenes.references import select_references
 from artifixer.scenes.scale import CameraScale
+from artifixer.scenes.view import views_of
 from artifixer.splats.reconstruct import ReconstructConfig, reconstruct
 from artifixer.splats.render import render
 from artifixer.splats.render_folder import to_uint8
 from artifixer.splats.splats import Splats
-from artifixer.splats.training_view import training_views
+from artifixer.splats.training_view import TrainingView
 
 #: Bytes of a stored pair that are read at most.
 LARGEST_PAIR = 1 << 30
@@ -104,15 +105,11 @@ def _fit_without(
     done: int,
 ) -> Splats:
     """Splats fitted to all training photos but one. done: iterations of the fits before."""
-    scene = run.capture.scene
     kept = tuple(other for other in run.capture.training if other != index)
     job = ReconstructionJob(run.choice, config, run.seed, run.device)
     initial, extent = initial_splats(job, replace(run.capture, training=kept))
-    views = training_views(
-        [scene.photos[other] for other in kept], [scene.cameras[other] for other in kept]
-    )
     return reconstruct(
-        views,
+        [TrainingView.of(view) for view in views_of(run.capture.scene, kept)],
         initial,
         extent,
         config,

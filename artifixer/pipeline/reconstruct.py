@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 
-from artifixer.geometry.camera_file import CameraFrame, write_cameras
-from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.camera_file import write_cameras
 from artifixer.geometry.local_origin import Origin
 from artifixer.imaging.metrics import psnr, ssim
 from artifixer.imaging.quality import RenderQuality
@@ -43,7 +42,7 @@ from artifixer.scenes.formats import brings_poses
 from artifixer.scenes.point_cloud import read_points
 from artifixer.scenes.references import REFERENCE_COUNT
 from artifixer.scenes.scene import Photo
-from artifixer.scenes.view import reference_views
+from artifixer.scenes.view import View, reference_views, views_of
 from artifixer.splats.files import export_splats, placement_note, read_splat_file
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
 from artifixer.splats.ply import read_splats, write_splats
@@ -54,7 +53,7 @@ from artifixer.splats.reconstruct import (
 from artifixer.splats.render import Renders, render
 from artifixer.splats.render_folder import to_uint8, write_render_folder
 from artifixer.splats.splats import Splats
-from artifixer.splats.training_view import training_views
+from artifixer.splats.training_view import TrainingView
 
 #: Number of rows of the preview picture.
 PREVIEW_VIEWS = 4
@@ -160,20 +159,18 @@ def initial_splats(
     return splats_at(points, config.sh_degree, extent, config.initial), extent
 
 
-def view_quality(
-    splats: Splats, photos: Sequence[Photo], cameras: Sequence[Cameras]
-) -> Iterator[tuple[RenderQuality, Renders]]:
+def view_quality(splats: Splats, views: Sequence[View]) -> Iterator[tuple[RenderQuality, Renders]]:
     """Render at each photo's camera, and compare render and photo, both at 8 bit."""
-    for photo, camera in zip(photos, cameras, strict=True):
+    for view in views:
         with torch.no_grad():
-            renders = render(splats, camera.to(splats.means.device))
+            renders = render(splats, view.camera.to(splats.means.device))
         prediction = to_uint8(renders.rgb[0]).to(torch.float32) / 255
-        target, mask = photo.pixels(), photo.weights()
+        target, mask = view.photo.pixels(), view.photo.weights()
         if mask is not None:  # masked pixels are black in both, so that SSIM's windows agree there
             prediction, target = prediction * mask[..., None], target * mask[..., None]
         yield (
             RenderQuality(
-                photo.name,
+                view.photo.name,
                 float(psnr(prediction, target, mask)),
                 float(ssim(prediction, target, mask)),
             ),
@@ -256,16 +253,17 @@ def _fit(
     def work(bar: ProgressBar) -> None:
         with run.discarded_on_bad_input():
             initial, extent = initial_splats(job, capture, progress.note)
-        photos = [capture.scene.photos[i] for i in capture.training]
+        views = views_of(capture.scene, capture.training)
+        first = views[0].photo
         for note in capture.scene.notes:
             progress.note(note)
         progress.note(
-            f"{counted(len(photos), 'training photo')}, {len(capture.heldout)} held out "
-            f"({capture.split.name}), {photos[0].width}x{photos[0].height}, "
+            f"{counted(len(views), 'training photo')}, {len(capture.heldout)} held out "
+            f"({capture.split.name}), {first.width}x{first.height}, "
             f"{len(initial):,} initial Gaussians, extent {extent:.3g}"
         )
         splats = reconstruct(
-            training_views(photos, [capture.scene.cameras[i] for i in capture.training]),
+            [TrainingView.of(view) for view in views],
             initial,
             extent,
             job.config,
@@ -303,8 +301,7 @@ def _evaluate(
     quality: dict[str, list[RenderQuality]] = {"train": [], "heldout": []}
     frames: list[Renders] = []
     for half, indices in (("train", capture.training), ("heldout", capture.heldout)):
-        photos = [scene.photos[i] for i in indices]
-        for result, renders in view_quality(splats, photos, [scene.cameras[i] for i in indices]):
+        for result, renders in view_quality(splats, views_of(scene, indices)):
             quality[half].append(result)
             if half == "heldout" or not capture.heldout:
                 frames.append(
@@ -312,13 +309,9 @@ def _evaluate(
                 )
             bar.advance(PSNR=result.psnr)
             stop_if_requested("while measuring quality")
-    shown = capture.heldout or capture.training
-    roles = {i: "train" for i in capture.training} | {i: "heldout" for i in capture.heldout}
-    write_cameras(
-        run.path("cameras.json"),
-        [CameraFrame(scene.cameras[i], scene.photos[i].name) for i in sorted(roles)],
-        origin=scene.origin,
-    )
+    rendered = views_of(scene, capture.heldout or capture.training)
+    used = views_of(scene, sorted({*capture.training, *capture.heldout}))
+    write_cameras(run.path("cameras.json"), [view.frame for view in used], origin=scene.origin)
     write_json(
         run.path("split.json"),
         {
@@ -330,11 +323,11 @@ def _evaluate(
     write_render_folder(
         run.path("renders", "heldout"),
         frames,
-        [CameraFrame(scene.cameras[i], scene.photos[i].name) for i in shown],
+        [view.frame for view in rendered],
         reference_views(scene, capture.training, REFERENCE_COUNT),
         scene.origin,
     )
-    _write_preview(run.path("preview.png"), [scene.photos[i] for i in shown], frames)
+    _write_preview(run.path("preview.png"), [view.photo for view in rendered], frames)
     write_json(
         run.path("metrics.json"),
         {half: _summary(results) for half, results in quality.items()} | {"gaussians": len(splats)},

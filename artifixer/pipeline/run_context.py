@@ -23,9 +23,8 @@ from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stopping import stop_requested
-from artifixer.scenes.scene import Photo
 from artifixer.scenes.splits import MIN_TRAINING_VIEWS
-from artifixer.scenes.view import View, reference_views
+from artifixer.scenes.view import View, reference_views, views_of
 from artifixer.splats.files import read_splat_file
 from artifixer.splats.ply import read_splats
 from artifixer.splats.splats import Splats
@@ -66,11 +65,9 @@ class RunContext:
         return camera.width * camera.height / 1e6
 
     @property
-    def training(self) -> tuple[list[Photo], list[Cameras]]:
-        scene = self.capture.scene
-        return [scene.photos[i] for i in self.capture.training], [
-            scene.cameras[i] for i in self.capture.training
-        ]
+    def training(self) -> list[View]:
+        """The training views."""
+        return views_of(self.capture.scene, self.capture.training)
 
     @property
     def origin(self) -> Origin:

@@ -424,9 +424,11 @@ class RunGraph:
 
     @cached_property
     def _photos_key(self) -> str:
-        photos, cameras = self.context.training
+        views = self.context.training
         return fingerprint(
-            [photo.name for photo in photos], [photo.read() for photo in photos], cameras
+            [view.photo.name for view in views],
+            [view.photo.read() for view in views],
+            [view.camera for view in views],
         )
 
     def _warn(self, note: str) -> None:

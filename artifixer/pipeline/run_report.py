@@ -105,9 +105,8 @@ def _scenes(run: RunContext, names: Sequence[str]) -> ReportScenes:
     splats = {f"Splats of {VARIANT_TITLES[name]}": run.splats(LOOKED_AT[name]) for name in names}
     up, distance = up_axis(run.frames), capture_distance(run.capture)
     try:
-        made = static_scenes(
-            splats, run.training[1], up, distance, min(max(run.size), LONGEST_PICTURE)
-        )
+        cameras = [view.camera for view in run.training]
+        made = static_scenes(splats, cameras, up, distance, min(max(run.size), LONGEST_PICTURE))
     except InputError as error:
         return ReportScenes(missing=f"No scenes to look around in: {error}")
     shown = []

@@ -18,7 +18,7 @@ from artifixer.enhance.dataset import DatasetView, points_of_splats, write_datas
 from artifixer.enhance.distill import DistillConfig, DistillViews, distill
 from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance
 from artifixer.geometry.camera_file import write_cameras
-from artifixer.geometry.cameras import Cameras, concatenate
+from artifixer.geometry.cameras import concatenate
 from artifixer.imaging.resize import at_size
 from artifixer.pipeline.enhance import StoreOnDisk
 from artifixer.pipeline.leave_one_out import leave_one_out_pairs
@@ -32,6 +32,7 @@ from artifixer.runtime.progress import ProgressBar
 from artifixer.runtime.video_files import VideoWriter
 from artifixer.scenes.scale import CameraScale
 from artifixer.scenes.scene import Photo
+from artifixer.scenes.view import View
 from artifixer.splats.files import export_splats, read_splat_file
 from artifixer.splats.initial import ColoredPoints, seen_points
 from artifixer.splats.ply import read_splats, write_splats
@@ -42,7 +43,7 @@ from artifixer.splats.render_folder import (
     read_render_folder,
     write_frame,
 )
-from artifixer.splats.training_view import training_views
+from artifixer.splats.training_view import TrainingView
 from artifixer.training.scene_adaptation import AdaptationConfig, adapt
 from artifixer.video.adapter import ADAPTER_FILE, save_adapter
 from artifixer.video.checkpoints.files import ModelFiles
@@ -60,7 +61,7 @@ def fit_initial(
     job = ReconstructionJob(run.choice, config, run.seed, run.device)
     initial, extent = initial_splats(job, run.capture)
     path = run.root / checkpoint
-    views = training_views(*run.training)
+    views = [TrainingView.of(view) for view in run.training]
     splats = reconstruct(
         views,
         initial,
@@ -106,12 +107,13 @@ def fit_to_frames(
     bar: ProgressBar,
 ) -> None:
     """ArtiFixer 3D: a reconstruction on photos and generated frames."""
-    photos, cameras = run.training
-    generated = [
-        _frame_photo(run.root / frames, index, frame.camera)
-        for index, frame in enumerate(run.frames)
-    ]
-    views = DistillViews(photos, cameras, generated, [frame.camera for frame in run.frames])
+    generated = [_generated_view(run, frames, index) for index in range(len(run.frames))]
+    views = DistillViews(
+        photos=[view.photo for view in run.training],
+        photo_cameras=[view.camera for view in run.training],
+        frames=[view.photo for view in generated],
+        frame_cameras=[view.camera for view in generated],
+    )
     splats = distill(
         views,
         read_splats(run.root / source, run.origin),
@@ -139,11 +141,11 @@ def _shown_on(bar: ProgressBar) -> Callable[[IterationReport], None]:
     )
 
 
-def _frame_photo(folder: Path, index: int, camera: Cameras) -> Photo:
-    path = folder / f"{index:05d}.png"
-    return Photo(
-        f"{folder.name}/{path.name}", camera.width, camera.height, lambda: read_image(path), path
-    )
+def _generated_view(run: RunContext, folder: str, index: int) -> View:
+    """A generated frame with its target camera."""
+    path, camera = run.root / folder / f"{index:05d}.png", run.frames[index].camera
+    name = f"{path.parent.name}/{path.name}"
+    return View(camera, Photo(name, camera.width, camera.height, lambda: read_image(path), path))
 
 
 # Scene adaptation ---------------------------------------------------------------------------------
@@ -295,17 +297,12 @@ def write_training_dataset(
     """Training photos and generated frames for other trainers."""
 
     def views() -> Iterator[DatasetView]:
-        photos, cameras = run.training
-        for photo, camera in zip(photos, cameras, strict=True):
-            yield DatasetView("photo", photo.name, camera, photo.read)
-        for index, frame in enumerate(run.frames):
+        for view in run.training:
+            yield DatasetView("photo", view.photo.name, view.camera, view.photo.read)
+        for index in range(len(run.frames)):
             bar.update(index + 1)
-            yield DatasetView(
-                "frame",
-                f"{frames}/{index:05d}.png",
-                frame.camera,
-                _frame_photo(run.root / frames, index, frame.camera).read,
-            )
+            view = _generated_view(run, frames, index)
+            yield DatasetView("frame", f"{frames}/{index:05d}.png", view.camera, view.photo.read)
 
     write_dataset(
         run.root / "dataset",

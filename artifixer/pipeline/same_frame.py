@@ -86,11 +86,15 @@ def check_same_frame(splats: Splats, capture: LoadedCapture, name: str, device: 
         size = fit_size(photo.width, photo.height, LONGEST_SIDE)
         views.append(_View(resize_photo(photo.read(), *size), camera.resized(*size).to(device)))
     renders = [view.render(splats) for view in views]
-    photos = [view.photo for view in views]
-    own, margin, unlike = _compared(renders, photos)
+    own, margin, unlike = _compared(renders, [view.photo for view in views])
     if not unlike:
         mean = float(
-            np.mean([float(psnr(r, _pixels(p))) for r, p in zip(renders, photos, strict=True)])
+            np.mean(
+                [
+                    float(psnr(rendered, _pixels(view.photo)))
+                    for view, rendered in zip(views, renders, strict=True)
+                ]
+            )
         )
         if mean < MIN_PSNR:
             raise InputError(

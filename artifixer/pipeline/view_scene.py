@@ -32,7 +32,7 @@ from artifixer.runtime.json_io import read_json
 from artifixer.runtime.run_folder import is_run_folder
 from artifixer.scenes.camera_path_file import path_origin, read_camera_path
 from artifixer.scenes.scale import ASSUMED_MEDIAN_DEPTH, metric_scale
-from artifixer.scenes.view import View, reference_views
+from artifixer.scenes.view import View, reference_views, views_of
 from artifixer.splats.files import read_splat_file
 from artifixer.splats.ply import read_splats
 from artifixer.splats.render_folder import stored_view
@@ -158,10 +158,7 @@ def _completed(
     """The scene with photos, points, reference views and camera scale."""
     if capture is not None:
         scene, origin = capture.scene, capture.scene.origin
-        names = [photo.name for photo in scene.photos]
-        frames = tuple(
-            CameraFrame(camera, name) for camera, name in zip(scene.cameras, names, strict=True)
-        )
+        frames = tuple(view.frame for view in views_of(scene, range(len(scene.photos))))
     photos: dict[str, Callable[[], Picture]] = {
         view.photo.name: view.photo.read for view in references
     }
