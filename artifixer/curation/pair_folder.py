@@ -40,7 +40,7 @@ from artifixer.runtime.run_folder import RunFolder
 SCENES_PER_SHARD = 16
 
 #: Seconds of a scene in ``timing.json``, at most.
-MOST_SECONDS = 1e12
+MAX_SECONDS = 1e12
 
 MANIFEST_FILE = "manifest.json"
 
@@ -95,7 +95,7 @@ class PairFolder:
                 )
             content = read_json(path)
             self.records[number] = _record_from_json(path, content)
-            if is_number(content.get("seconds"), MOST_SECONDS):
+            if is_number(content.get("seconds"), MAX_SECONDS):
                 self._seconds[number] = content["seconds"]
 
     @property
@@ -217,7 +217,7 @@ def _read_timing(path: Path, scenes: int) -> dict[int, float]:
     if not isinstance(seconds, dict) or not all(
         re.fullmatch(r"[0-9]{6,7}", number)
         and int(number) < scenes
-        and (value is None or is_number(value, MOST_SECONDS))
+        and (value is None or is_number(value, MAX_SECONDS))
         for number, value in seconds.items()
     ):
         raise InputError(

@@ -40,7 +40,7 @@ _PLUGINS = {
 
 #: Pixels of the largest picture or video frame: more than any camera has. A file of 150 KB can
 #: decompress to this many.
-MOST_PIXELS = 160_000_000
+MAX_PIXELS = 160_000_000
 
 #: Pixels that are converted at a time, so that a large photo is in memory in its own form and as
 #: RGB, and in no third form.
@@ -72,7 +72,7 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
     Grey is repeated, 16 bit is rounded to 8, colours with alpha are composited on black (as renders
     are), EXIF rotation is applied; colour profiles are ignored. Raises ``InputError`` for a file
     that is missing, unreadable, truncated or of floating-point pixels, of another format than
-    ``IMAGE_FORMATS`` or of more than ``MOST_PIXELS``.
+    ``IMAGE_FORMATS`` or of more than ``MAX_PIXELS``.
     """
     path = Path(path)
     with opened_image(path) as image:
@@ -147,9 +147,9 @@ def opened_image(path: Path, content: bytes | None = None) -> Iterator[Image]:
     try:
         with stream, Image.open(stream, formats=_known_formats(path, stream)) as image:
             width, height = image.size
-            if width * height > MOST_PIXELS:
+            if width * height > MAX_PIXELS:
                 raise InputError(
-                    f"{path}: {width}x{height} pixels, expected an image of at most {MOST_PIXELS:,}"
+                    f"{path}: {width}x{height} pixels, expected an image of at most {MAX_PIXELS:,}"
                 )
             yield image
     except UnidentifiedImageError:
@@ -158,7 +158,7 @@ def opened_image(path: Path, content: bytes | None = None) -> Iterator[Image]:
         ) from None
     except Image.DecompressionBombError as error:
         raise InputError(
-            f"{path}: {reason(error)}, expected an image of at most {MOST_PIXELS:,} pixels"
+            f"{path}: {reason(error)}, expected an image of at most {MAX_PIXELS:,} pixels"
         ) from error
     except PARSER_ERRORS as error:
         raise InputError(f"{path}: cannot read: {reason(error)}, expected an image") from error

@@ -18,7 +18,7 @@ from artifixer.runtime.files import (
 )
 
 #: Values of the largest array in a .npy file.
-MOST_VALUES = 1 << 29
+MAX_VALUES = 1 << 29
 
 
 def read_npy(path: str | Path) -> np.ndarray:
@@ -49,7 +49,7 @@ def read_npy_stream(file: BinaryIO, size: int, name: str) -> np.ndarray:
             raise InputError(
                 f"{name}: an array of {str(dtype)[:40]} {str(shape)[:40]}, expected numbers"
             )
-        if expected != size or values > MOST_VALUES:
+        if expected != size or values > MAX_VALUES:
             raise InputError(
                 f"{name}: {size:,} bytes; its header promises {str(shape)[:60]} {dtype}, which are "
                 f"{expected:,}; it is damaged"

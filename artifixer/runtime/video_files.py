@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, atomic_path, check_regular, reason
-from artifixer.runtime.image_files import MOST_PIXELS
+from artifixer.runtime.image_files import MAX_PIXELS
 
 #: FFmpeg's names of the containers that are read; others, such as play lists, open files of their
 #: own choosing.
@@ -84,19 +84,19 @@ def read_video(path: str | Path) -> Iterator[UInt8[np.ndarray, "height width 3"]
     """The frames of a video's first video stream in display order, upright, with square pixels.
 
     Raises ``InputError`` when it cannot be read to its end, is no container of ``VIDEO_FORMATS``,
-    or has frames of more than ``MOST_PIXELS``.
+    or has frames of more than ``MAX_PIXELS``.
     """
     path = Path(path)
     with opened_video(path) as container:
         for frame in container.decode(video=0):
-            if frame.width * frame.height > MOST_PIXELS:
+            if frame.width * frame.height > MAX_PIXELS:
                 raise InputError(
                     f"{path}: frames of {frame.width}x{frame.height} pixels, expected at most "
-                    f"{MOST_PIXELS:,}"
+                    f"{MAX_PIXELS:,}"
                 )
             quarter_turns = round(frame.rotation / 90)
             width = _square_pixel_width(container.streams.video[0], frame.width)
-            if width * frame.height > MOST_PIXELS:
+            if width * frame.height > MAX_PIXELS:
                 width = frame.width
             pixels = frame.reformat(width=width, format="rgb24").to_ndarray()
             yield np.ascontiguousarray(np.rot90(pixels, quarter_turns))
@@ -132,10 +132,10 @@ def opened_video(path: Path) -> Iterator[Any]:
             streams = container.streams.video
             if not streams:
                 raise InputError(f"{path}: has no video stream, expected a video file")
-            if streams[0].width * streams[0].height > MOST_PIXELS:
+            if streams[0].width * streams[0].height > MAX_PIXELS:
                 raise InputError(
                     f"{path}: {streams[0].width}x{streams[0].height} pixels, expected at most "
-                    f"{MOST_PIXELS:,}"
+                    f"{MAX_PIXELS:,}"
                 )
             yield container
     except av.error.FFmpegError as error:

@@ -34,7 +34,7 @@ BLOCKS = ("model's own", *map(str, range(1, 8)))
 
 #: Most cameras that are drawn; their size as a share of the scene's distance; colours of cameras
 #: with and without a photo at hand.
-MOST_FRUSTA, FRUSTUM_SIZE = 200, 0.05
+MAX_FRUSTA, FRUSTUM_SIZE = 200, 0.05
 KNOWN_COLOR, PLAIN_COLOR = (90, 170, 255), (150, 150, 150)
 
 #: viser draws the picture on a plane one unit before the camera; nearer things are cut off from
@@ -220,7 +220,7 @@ class TabPanel:
         ends it.
         """
         scene = self.viewer.scene()
-        step = max(1, -(-len(scene.frames) // MOST_FRUSTA))
+        step = max(1, -(-len(scene.frames) // MAX_FRUSTA))
         with self._frusta_lock:
             for node in self._frusta:
                 node.remove()

@@ -40,7 +40,7 @@ FILE_NAMES = {"artifixer": "path.json", "nerfstudio": "camera_path.json", "3dgs"
 VARIANTS = {"3D+ frames": "3d+", "3D splats": "3d", "repaired frames": "artifixer"}
 
 #: Keyframes that are listed by name.
-MOST_ROWS = 8
+MAX_ROWS = 8
 
 #: Longest side, pixels, of a path's cameras where no captured camera gives its size.
 DEFAULT_SIZE = 640
@@ -229,7 +229,7 @@ class PathPanel:
         trajectory, client = self._trajectory, self._panel.client
         rows = [
             f"{number}. {plain(key.photo or 'view')}, {key.seconds:.1f} s"
-            for number, key in enumerate(trajectory.keyframes[:MOST_ROWS], start=1)
+            for number, key in enumerate(trajectory.keyframes[:MAX_ROWS], start=1)
         ]
         frames = trajectory.frames()
         total = (

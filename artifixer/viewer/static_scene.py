@@ -32,7 +32,7 @@ from artifixer.viewer.motion import window_camera
 from artifixer.viewer.page import MISSING_VISER
 
 #: Most Gaussians of a scene; each takes about 36 bytes of the page.
-MOST_GAUSSIANS = 80_000
+MAX_GAUSSIANS = 80_000
 
 #: Views that decide which Gaussians are shown when there are too many, and their longest side.
 RANKING_VIEWS, RANKING_SIZE = 8, 256
@@ -104,7 +104,7 @@ def static_scenes(
     start = _start(cameras[0], longest)
     for title, all_of_them in splats.items():
         found = all_of_them.map(lambda tensor: tensor.detach().cpu())
-        chosen = most_visible(found, cameras, MOST_GAUSSIANS)
+        chosen = most_visible(found, cameras, MAX_GAUSSIANS)
         page = _page(chosen, start, up, distance)
         data = _DATA.search(page)
         if data is None:

@@ -34,10 +34,10 @@ from artifixer.splats.splats import Splats
 PathFormat = Literal["artifixer", "nerfstudio", "3dgs"]
 
 #: Largest path file that a page may send, bytes; most frames of a path.
-MOST_BYTES, MOST_FRAMES = 16 << 20, 2000
+MAX_BYTES, MAX_FRAMES = 16 << 20, 2000
 
 #: Opacity of a view worth flying to: less shows nothing, more is known already.
-LEAST_SEEN, MOST_SEEN = 0.2, 0.8
+MIN_SEEN, MAX_SEEN = 0.2, 0.8
 
 #: Suggested keyframes; steps away from the captured cameras, shares of the distance; captured
 #: cameras that are tried; longest side of the renders that are looked at, pixels; share of the
@@ -87,7 +87,7 @@ class Trajectory:
             return []
         keys = alike([keyframe.camera for keyframe in self.keyframes])
         counts = [max(1, round(key.seconds * self.fps)) for key in self.keyframes[:-1]]
-        while sum(counts) >= MOST_FRAMES:
+        while sum(counts) >= MAX_FRAMES:
             counts = [max(1, count // 2) for count in counts]
         path = timed(keys, counts)
         return [
@@ -119,8 +119,8 @@ def loaded(content: bytes, name: str, fps: float, origin: Origin = WORLD) -> Tra
 
     Raises ``InputError`` for other files, named ``name``.
     """
-    if len(content) > MOST_BYTES:
-        raise InputError(f"{name[:80]}: {len(content)} bytes; expected at most {MOST_BYTES}")
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{name[:80]}: {len(content)} bytes; expected at most {MAX_BYTES}")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "path.json"
         file.write_bytes(content)
@@ -177,9 +177,9 @@ def suggest(
             if not _is_free(splats, small[index].centers[0], pose[:3, 3], small[index], distance):
                 continue
             seen = float(_opacity(splats, view).mean())
-            if LEAST_SEEN <= seen <= MOST_SEEN:
+            if MIN_SEEN <= seen <= MAX_SEEN:
                 full = replace(starts[index], viewmats=view.viewmats)
-                candidates.append((abs(seen - 0.5 * (LEAST_SEEN + MOST_SEEN)), full))
+                candidates.append((abs(seen - 0.5 * (MIN_SEEN + MAX_SEEN)), full))
     if not candidates:
         return Suggestion((), tried, ("every view nearby is known or shows nothing",))
     candidates.sort(key=lambda candidate: candidate[0])
