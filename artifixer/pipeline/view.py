@@ -29,7 +29,7 @@ from artifixer.video.memory_estimate import check_memory, default_plan
 from artifixer.video.model_files import load_model, locate_model
 from artifixer.viewer.access import Access
 from artifixer.viewer.live_repair import Generator
-from artifixer.viewer.page import Abilities, Viewer
+from artifixer.viewer.page import PageConfig, Viewer
 from artifixer.viewer.scene import ViewedScene
 
 #: File for the path of a run that is started from the page.
@@ -81,7 +81,7 @@ def serve(
     """
     files = locate_model(job.model)
     scene = open_view(job.source, job.device, files.config.camera_scale)
-    viewer = Viewer(scene, job.access, _abilities(job, files, recipes))
+    viewer = Viewer(scene, job.access, _page_config(job, files, recipes))
     viewer.start()
     try:
         opened(viewer)
@@ -90,7 +90,9 @@ def serve(
         viewer.stop()
 
 
-def _abilities(job: ViewJob, files: ModelFiles, recipes: dict[str, ReconstructConfig]) -> Abilities:
+def _page_config(
+    job: ViewJob, files: ModelFiles, recipes: dict[str, ReconstructConfig]
+) -> PageConfig:
     files.check_weights()
     own = files.config.default_size or 640
     size = min(own, 640)
@@ -100,7 +102,7 @@ def _abilities(job: ViewJob, files: ModelFiles, recipes: dict[str, ReconstructCo
     check_memory(files.config, plan, torch.device(job.device))
     arguments, no_run = _run_arguments(job.source, job.model, recipes)
     is_folder = job.source.source.is_dir()
-    return Abilities(
+    return PageConfig(
         reload=partial(open_view, job.source, job.device, files.config.camera_scale),
         load=partial(_generator, files, job.device),
         run_arguments=arguments,
