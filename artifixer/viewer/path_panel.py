@@ -1,4 +1,4 @@
-"""The path tab of the panel: keyframes, preview, files, suggested paths, and runs along the path."""
+"""The path tab of the panel: keyframes, preview, files, suggested paths, runs along the path."""
 
 from __future__ import annotations
 
