@@ -169,7 +169,7 @@ def _depth_model(kind: ScaleKind, named: str | None, sources: Sequence[Source]) 
         check_depth_model(found)
     elif kind == "metric" and captures:
         raise InputError(
-            f"camera scale metric: {captures[0]} does not tell how long a metre is; give "
+            f"camera scale metric: {captures[0]} has no known metric scale; give "
             f"--depth-model (MoGe-2, where its package moge is installed, is the default), or "
             "--camera-scale median_depth"
         )

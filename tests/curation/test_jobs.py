@@ -143,7 +143,7 @@ def test_captures_in_metres_need_a_depth_model_before_any_work(
     words = ["curate", "procedural:1", str(capture), "--recipe", "paper"]
     assert main([*words, "--out", str(tmp_path / "pairs")]) == 2
     error = capsys.readouterr().err
-    assert f"{capture} does not tell how long a metre is; give --depth-model" in error
+    assert f"{capture} has no known metric scale; give --depth-model" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "pairs").exists()
 
