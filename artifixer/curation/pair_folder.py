@@ -60,15 +60,18 @@ class SceneRecord:
 
 @dataclass(frozen=True)
 class CurationResult:
-    """scenes: asked for. pairs: in the shards. failed: records of scenes that gave none."""
+    """A finished curation."""
 
     scenes: int
+    """Number of sources."""
     pairs: int
+    """Number of pairs in the shards."""
     failed: tuple[SceneRecord, ...]
+    """Records of the scenes without pairs."""
 
 
 class PairFolder:
-    """The growing folder: scenes that are done, and shards that are full."""
+    """The output folder of a curation: finished scenes and complete shards."""
 
     def __init__(self, run: RunFolder, sources: Sequence[Source]) -> None:
         self._run, self._sources = run, sources
@@ -120,7 +123,7 @@ class PairFolder:
         self._close_shard(number // SCENES_PER_SHARD)
 
     def finish(self) -> CurationResult:
-        """Everything that is due is closed; the index says that it is complete."""
+        """Close the remaining shards and mark the index as complete."""
         for shard in range(-(-len(self._sources) // SCENES_PER_SHARD)):
             self._close_shard(shard)
         self._write_lists()
