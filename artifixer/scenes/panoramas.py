@@ -197,7 +197,7 @@ def _reconstruct(
             # The images are entered first and at once: features arrive in the order in which
             # threads finish.
             unfinished = Path(scratch) / "database.db"
-            _enter(unfinished, folder, stage, names, links, rig)
+            _enter(unfinished, folder, stage, links, rig)
             unfinished.rename(database)
         extract_features(
             database, stage / "photos", list(links.values()), sfm, stage / "photo_masks"
@@ -256,11 +256,10 @@ def _enter(
     database: Path,
     folder: Path,
     stage: Path,
-    names: Sequence[str],
     links: Mapping[tuple[str, int], str],
     rig: FaceRig,
 ) -> None:
-    """Cameras, images and the rig into a new database."""
+    """Write cameras, images and the rig into a new database."""
     import pycolmap
 
     sizes = {name: image_size(stage / "images" / face_name(name, face))[0] for name, face in links}
