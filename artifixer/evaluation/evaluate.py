@@ -37,6 +37,7 @@ VARIANT_TITLES = {
     "input": "Input render",
     "inpainting_telea": "Inpainting (Telea)",
     "inpainting_ns": "Inpainting (Navier-Stokes)",
+    "inpainting_push_pull": "Inpainting (push-pull)",
     "artifixer_unadapted": "ArtiFixer, not adapted",
     "artifixer": "ArtiFixer",
     "artifixer3d": "ArtiFixer 3D",

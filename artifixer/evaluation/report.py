@@ -73,6 +73,7 @@ _STROKES = {
     "input": ("#8a949e", "2 3"),
     "inpainting_telea": ("#c9a227", "5 4"),
     "inpainting_ns": ("#c2703d", "5 4"),
+    "inpainting_push_pull": ("#7d6b2a", "5 4"),
     "artifixer_unadapted": ("#1f77d0", "2 3"),
     "artifixer": ("#1f77d0", ""),
     "artifixer3d": ("#8e44ad", ""),
