@@ -577,7 +577,7 @@ def test_a_continued_run_does_not_ask_the_depth_model_again(
         raise AssertionError("the depth model is asked again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("artifixer.pipeline.run_graph.metric_depth_model", asked)
+        patch.setattr("artifixer.pipeline.run_scale.metric_depth_model", asked)
         assert small_run(out, metric_model, **settings).executed == ()
         shutil.rmtree(out / "frames")
         again = small_run(out, metric_model, **settings)
