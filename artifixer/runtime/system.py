@@ -13,9 +13,6 @@ import time
 from contextlib import suppress
 from pathlib import Path, PurePath
 
-import filelock
-import psutil
-
 from artifixer.runtime.errors import InputError
 
 #: Windows' error numbers for a file that another program has open or mapped; virus scanners do so
@@ -55,6 +52,8 @@ class FolderLock:
         """Take the lock with files in ``state``. Raises ``InputError`` naming ``folder`` and its
         owner when another process has it.
         """
+        import filelock
+
         state.mkdir(parents=True, exist_ok=True)
         # a file of its own: Windows lets nobody read a locked one
         self._owner = state / "owner.txt"
@@ -209,12 +208,16 @@ def _has_long_paths() -> bool:
 
 def is_alive(process: int) -> bool:
     """Whether the process exists. (On Windows, signal 0 ends a process.)"""
+    import psutil
+
     lives: bool = psutil.pid_exists(process)
     return lives
 
 
 def peak_memory() -> int:
     """Peak memory of this process in bytes; its present memory where the system records no peak."""
+    import psutil
+
     memory = psutil.Process().memory_info()
     if sys.platform == "win32":
         return int(memory.peak_wset)
@@ -228,4 +231,6 @@ def peak_memory() -> int:
 
 def available_memory() -> int:
     """Memory available without swapping, bytes."""
+    import psutil
+
     return int(psutil.virtual_memory().available)
