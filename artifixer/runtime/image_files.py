@@ -11,6 +11,7 @@ import importlib.util
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -81,13 +82,39 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
     return pixels if operation is None else np.ascontiguousarray(operation(pixels))
 
 
+@dataclass(frozen=True)
+class ImageHeader:
+    """Values from the header of an image file."""
+
+    width: int
+    """Width of the upright image in pixels."""
+
+    height: int
+    """Height of the upright image in pixels."""
+
+    orientation: int
+    """EXIF orientation, 1 to 8; 1 (upright) if the file has none or an invalid one."""
+
+    has_alpha: bool
+    """Whether there is an alpha channel or a transparent colour."""
+
+
+def image_header(path: str | Path) -> ImageHeader:
+    """Read the header of an image. Raises ``InputError`` as ``read_image`` does."""
+    with opened_image(Path(path)) as image:
+        width, height = image.size
+        orientation = _orientation(image)
+        if orientation >= 5:
+            width, height = height, width
+        return ImageHeader(width, height, orientation, bool(image.has_transparency_data))
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """(width, height) of the upright image, from the file's header alone. Raises ``InputError`` as
     ``read_image`` does.
     """
-    with opened_image(Path(path)) as image:
-        width, height = image.size
-        return (height, width) if _orientation(image) >= 5 else (width, height)
+    header = image_header(path)
+    return header.width, header.height
 
 
 def image_format(path: str | Path) -> str:
@@ -96,14 +123,6 @@ def image_format(path: str | Path) -> str:
     """
     with opened_image(Path(path)) as image:
         return str(image.format)
-
-
-def has_alpha(path: str | Path) -> bool:
-    """Whether an image has an alpha channel or a transparent colour, from the file's header alone.
-    Raises ``InputError`` as ``read_image`` does.
-    """
-    with opened_image(Path(path)) as image:
-        return bool(image.has_transparency_data)
 
 
 def read_alpha(path: str | Path) -> UInt8[np.ndarray, "height width"]:
@@ -126,11 +145,8 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def exif_orientation(path: Path) -> int:
-    """EXIF orientation, 1 to 8; 1 (upright) if the file has none or an invalid one. Raises
-    ``InputError`` as ``read_image`` does.
-    """
-    with opened_image(path) as image:
-        return _orientation(image)
+    """EXIF orientation of ``ImageHeader``. Raises ``InputError`` as ``read_image`` does."""
+    return image_header(path).orientation
 
 
 @contextmanager

@@ -13,9 +13,6 @@ import time
 from contextlib import suppress
 from pathlib import Path, PurePath
 
-import filelock
-import psutil
-
 from artifixer.runtime.errors import InputError
 
 #: Error numbers of Windows for a file that another program has open or mapped, as virus scanners do
@@ -55,6 +52,8 @@ class FolderLock:
         """Acquire the lock, with files in ``state``. Raises ``InputError`` naming ``folder`` and
         the owner if another process holds it.
         """
+        import filelock
+
         state.mkdir(parents=True, exist_ok=True)
         # a separate file, because on Windows nobody can read a locked one
         self._owner = state / "owner.txt"
@@ -209,12 +208,16 @@ def _has_long_paths() -> bool:
 
 def is_alive(process: int) -> bool:
     """Whether the process exists. (``os.kill(process, 0)`` would end it on Windows.)"""
+    import psutil
+
     lives: bool = psutil.pid_exists(process)
     return lives
 
 
 def peak_memory() -> int:
     """Peak memory of this process in bytes; its current memory if the system records no peak."""
+    import psutil
+
     memory = psutil.Process().memory_info()
     if sys.platform == "win32":
         return int(memory.peak_wset)
@@ -228,4 +231,6 @@ def peak_memory() -> int:
 
 def available_memory() -> int:
     """Memory available without swapping, bytes."""
+    import psutil
+
     return int(psutil.virtual_memory().available)

@@ -68,7 +68,12 @@ def panorama_views(photo: Photo, viewmat: Float[Tensor, "4 4"], faces: int) -> l
             )
 
         view = photo.with_layers(
-            sample, name=face_name(photo.name, face), width=size, height=size, path=None
+            sample,
+            name=face_name(photo.name, face),
+            width=size,
+            height=size,
+            path=None,
+            orientation=1,
         )
         views.append(FittedView(view, cameras[face], np.eye(2, 3)))
     return views
