@@ -1,11 +1,11 @@
 """ArtiFixer: repair and extend 3D captures.
 
-The rooms, in the order in which data flows. A room imports rooms of its own floor and of the floors
-below, never in a circle; there are at most 89 arrows from a room to one that it imports.
+The subpackages ("rooms") in the order of the data flow. A room imports from rooms of its own floor
+and of lower floors, without cycles; there are at most 89 arrows from a room to one that it imports.
 ``tests/test_floors.py`` reads the floors and this number from here.
 
 ===========  =====  ==============================================================
-room         floor  what happens there
+room         floor  content
 ===========  =====  ==============================================================
 runtime      F0     the process: run folders, seeds, images, progress, errors
 geometry     F0     cameras, rigid transforms, rays, camera paths (tensors only)
@@ -13,16 +13,16 @@ imaging      F0     image metrics and resizing
 scenes       F1     photos on disk -> ``Scene``
 video        F1     the video diffusion model: conditions, network, sampling
 splats       F2     ``Scene`` -> ``Splats`` -> ``Renders``
-pairs        F2     what training reads
+pairs        F2     training pairs on disk
 enhance      F3     renders -> clean frames -> splats again
 curation     F3     scenes -> training pairs
 training     F3     one loop, one file per stage
 evaluation   F4     protocols, metrics, reports
-viewer       F4     look around in a scene
+viewer       F4     the browser viewer
 pipeline     F5     whole jobs: capture -> report
 recipes      F6     named full settings
 commands     F7     one file per verb
-cli          F7     one verb per job
+cli          F7     the command line
 api          F8     the functions of ``import artifixer``
 ===========  =====  ==============================================================
 

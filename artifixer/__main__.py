@@ -1,7 +1,7 @@
-"""The program's first and last moment: ``artifixer`` and ``python -m artifixer`` begin here.
+"""Entry point of ``artifixer`` and ``python -m artifixer``.
 
-SIGTERM and Ctrl-C are answered with their exit codes before anything else is imported, and until
-the process is gone.
+SIGTERM and Ctrl-C lead to their exit codes from before the first heavy import until the process
+has ended.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from artifixer.runtime.stopping import ignore_signals, leave_on_signals_from_now
 def main() -> None:
     """Run the command line and end the process."""
     leave_on_signals_from_now_on()
-    atexit.register(ignore_signals)  # the first one that is registered runs last
+    atexit.register(ignore_signals)  # registered first, so it runs last
     for stream in (sys.stdout, sys.stderr):
-        # names and help have characters that some consoles cannot show
+        # file names and help texts contain characters that some consoles cannot show
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     from artifixer import cli
@@ -28,11 +28,11 @@ def main() -> None:
     code = cli.main()
     leave_on_signals_from_now_on(code)
     if code == EXIT_INTERRUPTED:
-        # Where Ctrl-C has left code that a library ran, ``python -m`` would end by the signal and
-        # not with this code.
+        # after a KeyboardInterrupt inside a library, ``python -m`` may end by the signal instead of
+        # with this exit code
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
-            # there is none, or whoever read it went away
+            # the stream is missing or its reader has closed it
             with suppress(AttributeError, OSError, ValueError):
                 stream.flush()
         os._exit(code)

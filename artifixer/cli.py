@@ -1,8 +1,8 @@
-"""The command line: one verb per job, and the place where exceptions become exit codes.
+"""The command line: dispatches to the verbs and turns exceptions into exit codes.
 
-A verb is a module with a frozen dataclass ``Command`` (its fields are the options, read by tyro)
-and ``run_command(command)``, which returns an exit code or None for success. Only the module of the
-verb asked for is imported, so that ``artifixer --help`` needs no torch.
+A verb is a module with a frozen dataclass ``Command``, whose fields are the options (parsed by
+tyro), and ``run_command(command)``, which returns an exit code or None for success. Only the module
+of the given verb is imported, so that ``artifixer --help`` needs no torch.
 
 =====  ==========================================================
 code   meaning
@@ -12,7 +12,7 @@ code   meaning
 2      bad input or usage; one line says where, what and why
 75     stopped by SIGTERM with the state saved; run it again
 130    interrupted (Ctrl-C)
-141    whoever read the output went away
+141    the reader of the output has closed it (broken pipe)
 =====  ==========================================================
 """
 
@@ -51,7 +51,7 @@ from artifixer.runtime.stopping import (
     was_interrupted,
 )
 
-#: verb -> (module with its ``Command``, what it does), in the order of a first walk through.
+#: verb -> (module with its ``Command``, description), in the order of the overview.
 VERBS: dict[str, tuple[str, str]] = {
     "run": (
         "artifixer.commands.run",
@@ -63,7 +63,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "inspect": (
         "artifixer.commands.inspect",
-        "what a capture holds: format, views, cameras, points, problems",
+        "the content of a capture: format, photos, cameras, points, problems",
     ),
     "reconstruct": (
         "artifixer.commands.reconstruct",
@@ -75,16 +75,16 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "view": (
         "artifixer.commands.view",
-        "fly through a scene in a browser, and repair what is seen",
+        "fly through a scene in a browser, with live repair of the view",
     ),
     "convert": (
         "artifixer.commands.convert",
-        "splat files: PLY, SPZ, SOG, .splat -> PLY, SPZ, SOG, USDZ",
+        "splat files from one format to another: PLY, SPZ, SOG, .splat -> PLY, SPZ, SOG, USDZ",
     ),
     "enhance": ("artifixer.commands.enhance", "renders -> clean frames, by the video model"),
     "evaluate": (
         "artifixer.commands.evaluate",
-        "the published benchmarks, held-out photos, and any method's frames, in tables",
+        "published benchmarks, held-out photos, frames of any method -> tables",
     ),
     "curate": ("artifixer.commands.curate", "captures or procedural scenes -> training pairs"),
     "train": ("artifixer.commands.train", "training pairs -> a video model, stage by stage"),
@@ -93,16 +93,16 @@ VERBS: dict[str, tuple[str, str]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit code. ``argv``: the words after the program's name; the
-    process's own by default.
+    """Run one verb and return the exit code. argv: the arguments after the program's name; those of
+    the process by default.
     """
     with leave_on_signals():
         return _exit_code(list(sys.argv[1:] if argv is None else argv))
 
 
 def _exit_code(words: list[str]) -> int:
-    # Waiting OpenMP threads otherwise spin and slow torch down severalfold beside other load; read
-    # when torch is loaded.
+    # Waiting OpenMP threads otherwise spin, which slows torch down severalfold on a busy machine.
+    # Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         code = _run(words)
@@ -118,7 +118,7 @@ def _exit_code(words: list[str]) -> int:
         _discard_output()
         return EXIT_BROKEN_PIPE
     except Exception:
-        # what a library made of the exception that a signal raised inside it
+        # a library may have turned the exception of a signal into another one
         if was_interrupted() or was_cut_short():
             return _complain_of_signal()
         traceback.print_exc()
@@ -151,8 +151,8 @@ def _run(words: list[str]) -> int:
 
 
 def _parsed(verb: str, command_type: type, options: list[str]) -> tuple[Any, int]:
-    """The filled ``Command``; or None with the exit code when help was printed. Usage errors raise
-    ``InputError``.
+    """The parsed ``Command``, or None and the exit code if help was printed. Raises ``InputError``
+    for usage errors.
     """
     import tyro
 
@@ -163,7 +163,7 @@ def _parsed(verb: str, command_type: type, options: list[str]) -> tuple[Any, int
             command: Any = tyro.cli(
                 command_type,
                 prog=f"artifixer {verb}",
-                # whole: tyro's own reading of the docstring drops the examples
+                # the whole docstring, because tyro would drop the examples
                 description=inspect.getdoc(command_type),
                 args=options,
                 config=(
@@ -183,8 +183,8 @@ def _parsed(verb: str, command_type: type, options: list[str]) -> tuple[Any, int
 
 @functools.cache
 def _hide_empty_defaults(command_type: type) -> None:
-    """Leave out "(default: ...)" for flags and for defaults that are None or empty: the help text
-    itself says what happens then.
+    """Omit "(default: ...)" for flags and for defaults that are None or empty, which the help texts
+    describe themselves.
     """
     from typing import Annotated, get_type_hints
 
@@ -199,7 +199,7 @@ def _hide_empty_defaults(command_type: type) -> None:
 
 
 def _one_line(boxed: str) -> str:
-    """The text of tyro's framed message, without the frame, the details and the pointer to the
+    """The text of tyro's framed error message, without the frame, details and reference to the
     help.
     """
     rows = [row.strip(" │|+") for row in boxed.splitlines() if not row.startswith(("╭", "╰", "+"))]
@@ -248,7 +248,9 @@ def _complain_of_signal() -> int:
 
 
 def _discard_output() -> None:
-    """Let Python's flush at exit go nowhere instead of failing a second time."""
+    """Redirect standard output to the null device, so that Python's flush at exit does not fail
+    again.
+    """
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, sys.stdout.fileno())
 

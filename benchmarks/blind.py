@@ -50,7 +50,7 @@ Answer = Literal["left", "right", "tie"]
 SHEET_ROWS, SHEET_COLUMNS = 3, 2
 
 #: Views where both pictures differ by less in the mean, in 8-bit values, are no choice.
-LEAST_DIFFERENCE = 2.0
+MIN_DIFFERENCE = 2.0
 
 #: Two-sided 95 % quantile of the normal distribution.
 Z95 = 1.959964
@@ -145,7 +145,7 @@ def draw_pairs(
             different = [
                 name
                 for name in names
-                if _difference(our_folder / clip / name, folder / clip / name) >= LEAST_DIFFERENCE
+                if _difference(our_folder / clip / name, folder / clip / name) >= MIN_DIFFERENCE
             ]
             lists.append([(other, clip, name) for name in _spread_order(different)])
     chosen: list[tuple[str, str, str]] = []

@@ -19,8 +19,9 @@ from artifixer.pipeline.capture import CaptureChoice, load_capture
 from artifixer.pipeline.reconstruct import ReconstructionJob, initial_splats, view_quality
 from artifixer.recipes.reconstruct import RECIPES
 from artifixer.scenes.procedural import seen_by, world_of
+from artifixer.scenes.view import views_of
 from artifixer.splats.reconstruct import reconstruct
-from artifixer.splats.training_view import training_views
+from artifixer.splats.training_view import TrainingView
 
 
 def main() -> None:
@@ -45,20 +46,13 @@ def main() -> None:
         )
         capture = load_capture(job.choice, work_folder=None)  # type: ignore[arg-type]
         scene = capture.scene
-        cameras = [scene.cameras[i] for i in capture.training]
-        photos = [scene.photos[i] for i in capture.training]
+        training = [TrainingView.of(view) for view in views_of(scene, capture.training)]
         initial, extent = initial_splats(job, capture)
-        splats = reconstruct(training_views(photos, cameras), initial, extent, job.config, job.seed)
+        splats = reconstruct(training, initial, extent, job.config, job.seed)
         counts = seen_by(
             world_of(name), scene.batch(capture.heldout), scene.batch(capture.training)
         )
-        results = list(
-            view_quality(
-                splats,
-                [scene.photos[i] for i in capture.heldout],
-                [scene.cameras[i] for i in capture.heldout],
-            )
-        )
+        results = list(view_quality(splats, views_of(scene, capture.heldout)))
         opacity = torch.stack([renders.opacity[0] for _, renders in results])
         unseen, seen = opacity[counts == 0], opacity[counts >= 2]
         unseen_all.append(unseen)

@@ -46,7 +46,7 @@ from artifixer.scenes.view import views_of
 from artifixer.splats.reconstruct import reconstruct
 from artifixer.splats.render import Renders, render
 from artifixer.splats.render_folder import finish_render_folder, to_uint8, write_frame
-from artifixer.splats.training_view import training_views
+from artifixer.splats.training_view import TrainingView
 
 
 def chosen_window(empty: Float[Tensor, " views"], frames: int, wanted: float) -> range:
@@ -116,10 +116,9 @@ def make_clip(source: str, folder: Path, arguments: argparse.Namespace) -> None:
     job = ReconstructionJob(choice, config, seed=arguments.seed)
     capture = load_capture(choice, work_folder=None)
     scene = capture.scene
-    photos = [scene.photos[i] for i in capture.training]
-    cameras = [scene.cameras[i] for i in capture.training]
+    training = [TrainingView.of(view) for view in views_of(scene, capture.training)]
     initial, extent = initial_splats(job, capture)
-    splats = reconstruct(training_views(photos, cameras), initial, extent, job.config, job.seed)
+    splats = reconstruct(training, initial, extent, job.config, job.seed)
     renders: list[Renders] = []
     for index in capture.heldout:
         with torch.no_grad():

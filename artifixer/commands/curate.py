@@ -43,7 +43,7 @@ class Command:
     """Capture folders, videos, procedural:COUNT[:SEED]."""
     out: Path
     """Output folder, created or continued."""
-    recipe: Literal["tiny", "paper"] = "tiny"
+    recipe: Literal["tiny", "plain", "paper"] = "tiny"
     """tiny: 45-frame clips around 100 pixels, for the small models, on a CPU; paper: 81-frame clips
     at 1024x576, for the large models, on a GPU.
     """
@@ -169,7 +169,7 @@ def _depth_model(kind: ScaleKind, named: str | None, sources: Sequence[Source]) 
         check_depth_model(found)
     elif kind == "metric" and captures:
         raise InputError(
-            f"camera scale metric: {captures[0]} does not tell how long a metre is; give "
+            f"camera scale metric: {captures[0]} has no known metric scale; give "
             f"--depth-model (MoGe-2, where its package moge is installed, is the default), or "
             "--camera-scale median_depth"
         )

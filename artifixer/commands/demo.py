@@ -1,4 +1,4 @@
-"""``artifixer demo``: the whole job on a small procedural capture with the embedded model."""
+"""``artifixer demo``: ``artifixer run`` on a small procedural capture with the embedded model."""
 
 from __future__ import annotations
 

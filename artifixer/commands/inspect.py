@@ -10,7 +10,8 @@ from typing import Annotated
 import tyro
 
 from artifixer.pipeline.capture import CaptureChoice
-from artifixer.pipeline.inspect_capture import Inspection, LensGroup, Range, inspect_capture
+from artifixer.pipeline.inspect_capture import inspect_capture
+from artifixer.pipeline.inspection import Inspection, LensGroup, Range
 from artifixer.runtime.json_io import to_json
 
 #: Maximum number of lost photos that are named; ``--json`` has them all.

@@ -116,7 +116,7 @@ def _lines(
     except InputError as error:
         config = named.config
         yield _row(
-            "files", f"not here; they belong into {named.folder}" if named.downloads else str(error)
+            "files", f"missing; to be put into {named.folder}" if named.downloads else str(error)
         )
     for part in named.downloads:
         optional = " (optional)" if part.is_optional else ""

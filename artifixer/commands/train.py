@@ -54,6 +54,7 @@ class Command:
     """Output folder, created or continued."""
     recipe: Literal[
         "tiny",
+        "tiny-filled",
         "small",
         "paper",
         "release",

@@ -99,7 +99,7 @@ def captioner(config: CaptionConfig, device: str = "cpu") -> Captioner | None:
 
 
 def check_captioner(config: CaptionConfig) -> None:
-    """Raise ``InputError`` for a local model that cannot caption, as far as its settings tell."""
+    """Raise ``InputError`` for a local model that is no captioner according to its settings."""
     if config.server is None and config.model is not None:
         _processor(config.model)
 
@@ -108,7 +108,7 @@ def caption_clip(
     frames: UInt8[Tensor, "frames height width 3"], captioner: Captioner | None, subset: int = 0
 ) -> str | None:
     """The caption of a clip from a few evenly spaced frames, on one line; None without captioner,
-    or when it says nothing.
+    or if the caption is empty.
 
     subset: which frames; 0 has the first and the last, every further number has others between
     them, as far as there are any.
@@ -275,7 +275,7 @@ def _png_url(frame: UInt8[Tensor, "height width 3"]) -> str:
 
 
 def _shown(frame: UInt8[Tensor, "height width 3"]) -> Image:
-    """The frame as captioners get it, within ``SHOWN_SIZES``."""
+    """The frame as captioners receive it, with its longest side within ``SHOWN_SIZES``."""
     from PIL import Image
 
     picture = Image.fromarray(frame.numpy())

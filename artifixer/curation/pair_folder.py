@@ -40,7 +40,7 @@ from artifixer.runtime.run_folder import RunFolder
 SCENES_PER_SHARD = 16
 
 #: Seconds of a scene in ``timing.json``, at most.
-MOST_SECONDS = 1e12
+MAX_SECONDS = 1e12
 
 MANIFEST_FILE = "manifest.json"
 
@@ -60,15 +60,18 @@ class SceneRecord:
 
 @dataclass(frozen=True)
 class CurationResult:
-    """scenes: asked for. pairs: in the shards. failed: records of scenes that gave none."""
+    """A finished curation."""
 
     scenes: int
+    """Number of sources."""
     pairs: int
+    """Number of pairs in the shards."""
     failed: tuple[SceneRecord, ...]
+    """Records of the scenes without pairs."""
 
 
 class PairFolder:
-    """The growing folder: scenes that are done, and shards that are full."""
+    """The output folder of a curation: finished scenes and complete shards."""
 
     def __init__(self, run: RunFolder, sources: Sequence[Source]) -> None:
         self._run, self._sources = run, sources
@@ -95,7 +98,7 @@ class PairFolder:
                 )
             content = read_json(path)
             self.records[number] = _record_from_json(path, content)
-            if is_number(content.get("seconds"), MOST_SECONDS):
+            if is_number(content.get("seconds"), MAX_SECONDS):
                 self._seconds[number] = content["seconds"]
 
     @property
@@ -120,7 +123,7 @@ class PairFolder:
         self._close_shard(number // SCENES_PER_SHARD)
 
     def finish(self) -> CurationResult:
-        """Everything that is due is closed; the index says that it is complete."""
+        """Close the remaining shards and mark the index as complete."""
         for shard in range(-(-len(self._sources) // SCENES_PER_SHARD)):
             self._close_shard(shard)
         self._write_lists()
@@ -217,7 +220,7 @@ def _read_timing(path: Path, scenes: int) -> dict[int, float]:
     if not isinstance(seconds, dict) or not all(
         re.fullmatch(r"[0-9]{6,7}", number)
         and int(number) < scenes
-        and (value is None or is_number(value, MOST_SECONDS))
+        and (value is None or is_number(value, MAX_SECONDS))
         for number, value in seconds.items()
     ):
         raise InputError(

@@ -30,7 +30,7 @@ from artifixer.imaging.quality import SquaredError
 from artifixer.runtime.files import is_regular, read_whole, write_bytes
 
 #: Maximum total size of embedded pictures, bytes; further views are left out.
-MOST_PICTURE_BYTES = 16_000_000
+MAX_PICTURE_BYTES = 16_000_000
 
 #: Maximum size of one picture, bytes.
 LARGEST_PICTURE = 4_000_000
@@ -152,7 +152,7 @@ def _lines(results: Mapping[str, Any], scene: str, profile: str) -> list[Line]:
 
 def _views(results: Mapping[str, Any], out: Path) -> str:
     """The worst and the best views of every method by PSNR of the whole image: photo, frame."""
-    parts, left = [], MOST_PICTURE_BYTES
+    parts, left = [], MAX_PICTURE_BYTES
     for name, method in results["methods"].items():
         found = []
         for label, sign in (("worst", 1), ("best", -1)):

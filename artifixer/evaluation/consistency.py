@@ -33,10 +33,10 @@ REVISIT_FRAMES = 8
 
 #: Minimum fraction of the pixels that both frames see, for a revisit and for any pair.
 REVISIT_OVERLAP = 0.5
-LEAST_OVERLAP = 0.05
+MIN_OVERLAP = 0.05
 
 #: Maximum number of revisit pairs, evenly spaced.
-MOST_REVISITS = 64
+MAX_REVISITS = 64
 
 
 @dataclass(frozen=True)
@@ -117,14 +117,14 @@ def neighbour_warps(views: Sequence3d) -> list[Warp]:
     for target in range(1, len(views)):
         stop_if_requested("while comparing neighbouring frames")
         pair = warp(views, target, target - 1)
-        if float(pair.visible.float().mean()) >= LEAST_OVERLAP:
+        if float(pair.visible.float().mean()) >= MIN_OVERLAP:
             found.append(pair)
     return found
 
 
 def revisit_warps(views: Sequence3d) -> list[Warp]:
     """For each frame, the nearest camera at least ``REVISIT_FRAMES`` earlier, if they overlap by
-    ``REVISIT_OVERLAP``; at most ``MOST_REVISITS`` pairs.
+    ``REVISIT_OVERLAP``; at most ``MAX_REVISITS`` pairs.
     """
     found = []
     centers = torch.cat([camera.centers for camera in views.cameras])
@@ -138,8 +138,8 @@ def revisit_warps(views: Sequence3d) -> list[Warp]:
         pair = warp(views, target, int((distances / scale + turns).argmin()))
         if float(pair.visible.float().mean()) >= REVISIT_OVERLAP:
             found.append(pair)
-    if len(found) > MOST_REVISITS:
-        found = [found[k * len(found) // MOST_REVISITS] for k in range(MOST_REVISITS)]
+    if len(found) > MAX_REVISITS:
+        found = [found[k * len(found) // MAX_REVISITS] for k in range(MAX_REVISITS)]
     return found
 
 

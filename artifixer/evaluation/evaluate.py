@@ -37,6 +37,7 @@ VARIANT_TITLES = {
     "input": "Input render",
     "inpainting_telea": "Inpainting (Telea)",
     "inpainting_ns": "Inpainting (Navier-Stokes)",
+    "inpainting_push_pull": "Inpainting (push-pull)",
     "artifixer_unadapted": "ArtiFixer, not adapted",
     "artifixer": "ArtiFixer",
     "artifixer3d": "ArtiFixer 3D",
@@ -75,20 +76,27 @@ class HeldoutView:
 
 @dataclass(frozen=True)
 class VariantQuality:
-    """One variant over all held-out views: means over the views, PSNR pooled over pixels (dB), and
-    the figures of every view in order.
+    """Quality of one variant over all held-out views.
 
-    Values are None without a view, a pixel of that opacity, or the perceptual network.
+    Values are None if there is no view, no pixel of that opacity, or no perceptual network.
     """
 
     psnr: float | None
+    """Mean over the views, dB."""
     ssim: float | None
+    """Mean over the views."""
     lpips_vgg01: float | None
+    """Mean over the views, VGG16 on [0,1]."""
     lpips_alex: float | None
+    """Mean over the views, AlexNet."""
     psnr_pooled: float | None
+    """Over all pixels of all views, dB."""
     psnr_opaque: float | None
+    """Over all opaque pixels, dB."""
     psnr_empty: float | None
+    """Over all empty pixels, dB."""
     per_view: tuple[ViewQuality, ...]
+    """Figures of every view in order."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Classical inpainting of renders: the baselines that a learned repair has to beat.
+"""Inpainting of renders without a model: the baselines that a learned repair has to beat.
 
 In: one render as in a render folder, 8-bit colour premultiplied on black, and its 8-bit opacity.
-Out: 8-bit colour; pixels of low opacity are filled from their surroundings by OpenCV. Colours are
+Out: 8-bit colour; pixels of low opacity are filled from their surroundings. Colours are
 not divided by opacity: fits on a black background give dark surfaces a low opacity, and the
 division would amplify noise.
 """
@@ -13,13 +13,15 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import UInt8
 
-InpaintingMethod = Literal["telea", "ns"]
+from artifixer.imaging.push_pull import push_pull_fill
+
+InpaintingMethod = Literal["telea", "ns", "push_pull"]
 
 #: The methods in the order of the tables: Telea 2004 (fast marching), Bertalmio et al. 2001
-#: (Navier-Stokes).
+#: (Navier-Stokes), both by OpenCV; ``imaging/push_pull``, which the embedded model adds to.
 METHODS: tuple[InpaintingMethod, ...] = get_args(InpaintingMethod)
 
-#: Pixels of lower opacity are filled; the others are kept.
+#: Telea and Navier-Stokes fill pixels of lower opacity and keep the others.
 FILL_BELOW = 0.5
 
 #: Radius of the neighbourhood that a filled pixel takes its colour from, pixels.
@@ -31,8 +33,9 @@ def inpaint(
     opacity: UInt8[np.ndarray, "height width"],
     method: InpaintingMethod,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The render with its pixels of opacity below ``FILL_BELOW`` filled from their surroundings. A
-    render that is empty everywhere is returned unchanged.
+    """The render with its pixels of opacity below ``FILL_BELOW`` filled from their surroundings;
+    push-pull composites the render over the fill instead. A render that is empty everywhere is
+    returned unchanged.
     """
     import cv2
 
@@ -40,6 +43,8 @@ def inpaint(
         f"render {rgb.dtype}, opacity {opacity.dtype}; expected uint8"
     )
     assert rgb.shape == (*opacity.shape, 3), f"render {rgb.shape} with opacity {opacity.shape}"
+    if method == "push_pull":
+        return push_pull_fill(rgb, opacity)
     is_empty = opacity < FILL_BELOW * 255
     if is_empty.all() or not is_empty.any():
         return rgb.copy()

@@ -143,10 +143,7 @@ class Clip:
 
 
 #: Methods without a model, which a model has to beat.
-BASELINES: dict[str, Baseline] = {
-    **{method: partial(inpaint, method=method) for method in METHODS},
-    "push_pull": push_pull_fill,
-}
+BASELINES: dict[str, Baseline] = {method: partial(inpaint, method=method) for method in METHODS}
 
 
 def noise_control(clip: Clip, seed: int = 0) -> Frames:

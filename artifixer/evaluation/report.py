@@ -2,7 +2,7 @@
 
 In: a ``Report``, which names pictures and videos on disk. Out: one HTML page with before/after
 sliders, videos, the table of variants, a plot of the held-out views, the frame -> photo table and
-every setting. Pictures are embedded as WebP and videos unchanged, up to ``MOST_BYTES``; beyond it
+every setting. Pictures are embedded as WebP and videos unchanged, up to ``MAX_BYTES``; beyond it
 fewer views have a slider and further videos are linked. The same inputs give the same bytes: times
 are in ``timing.json``, which the page shows in an iframe.
 """
@@ -37,11 +37,11 @@ from artifixer.runtime.image_files import read_image
 from artifixer.runtime.json_io import to_json
 
 #: Maximum size of the file, and the fraction of it for pictures; videos get the rest.
-MOST_BYTES = 25_000_000
+MAX_BYTES = 25_000_000
 PICTURE_SHARE = 0.5
 
 #: Maximum number of views with a slider, evenly spaced.
-MOST_VIEWS = 24
+MAX_VIEWS = 24
 
 #: Quality of embedded pictures on WebP's scale to 100.
 PICTURE_QUALITY = 88
@@ -73,6 +73,7 @@ _STROKES = {
     "input": ("#8a949e", "2 3"),
     "inpainting_telea": ("#c9a227", "5 4"),
     "inpainting_ns": ("#c2703d", "5 4"),
+    "inpainting_push_pull": ("#7d6b2a", "5 4"),
     "artifixer_unadapted": ("#1f77d0", "2 3"),
     "artifixer": ("#1f77d0", ""),
     "artifixer3d": ("#8e44ad", ""),
@@ -133,7 +134,7 @@ class Report:
 
 def write_report(path: Path, report: Report) -> None:
     """Write the page atomically. Raises ``InputError`` for a picture that cannot be read."""
-    views, picture_bytes = _embedded_views(report.views, int(PICTURE_SHARE * MOST_BYTES))
+    views, picture_bytes = _embedded_views(report.views, int(PICTURE_SHARE * MAX_BYTES))
     taken = picture_bytes + report.scenes.size
     template = Template(
         (Path(__file__).parent / "report_template.html").read_text(encoding="utf-8")
@@ -143,7 +144,7 @@ def write_report(path: Path, report: Report) -> None:
         subtitle=_escaped(report.subtitle),
         tiles=_tiles(report.variants),
         comparison="" if views else "hidden",
-        videos=_videos(report.videos, path.parent, MOST_BYTES - taken - 1_000_000),
+        videos=_videos(report.videos, path.parent, MAX_BYTES - taken - 1_000_000),
         quality=_quality(report.variants),
         facts="".join(
             f"<tr><td>{_escaped(what)}</td><td>{_escaped(how)}</td></tr>"
@@ -172,7 +173,7 @@ def _embedded_views(views: Sequence[ReportView], budget: int) -> tuple[list[dict
     """Evenly spaced views as data for the page's script, as many as fit the budget, and the bytes
     they take.
     """
-    for count in range(min(MOST_VIEWS, len(views)), 0, -1):
+    for count in range(min(MAX_VIEWS, len(views)), 0, -1):
         chosen = [views[position * len(views) // count] for position in range(count)]
         embedded = [_embedded_view(view) for view in chosen]
         size = sum(len(uri) for view in embedded for uri in view["pictures"].values())

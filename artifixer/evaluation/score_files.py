@@ -17,7 +17,7 @@ from artifixer.runtime.files import PARSER_ERRORS, read_whole, reason, write_byt
 from artifixer.runtime.json_io import as_object, is_number, read_json, to_json, write_json
 
 #: Maximum size in bytes of a features file that is read.
-MOST_FEATURE_BYTES = 4 * 1024**3
+MAX_FEATURE_BYTES = 4 * 1024**3
 
 
 def write_scores(path: Path, scores: SceneScores) -> None:
@@ -50,7 +50,7 @@ def _read_features(path: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load
 
     try:
-        found = load(read_whole(path, "features of frames", MOST_FEATURE_BYTES))
+        found = load(read_whole(path, "features of frames", MAX_FEATURE_BYTES))
     except (SafetensorError, *PARSER_ERRORS) as error:
         raise InputError(
             f"{path}: no readable features ({reason(error)}); delete it to have it made again"

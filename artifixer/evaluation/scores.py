@@ -29,7 +29,7 @@ from artifixer.evaluation.profiles import (
 from artifixer.imaging.quality import RegionErrors, squared_differences
 from artifixer.runtime.stopping import stop_if_requested
 
-#: Regions with a pooled PSNR, by the opacity of the render that the model gets.
+#: Regions with a pooled PSNR, by the opacity of the model's input render.
 REGIONS = ("all", "opaque", "empty")
 
 #: Depth beyond which Nerfbusters' own metrics ignore pixels, in units of its reconstruction.
@@ -58,7 +58,7 @@ class BenchmarkView:
     mask_path: str = ""
 
     opacity: UInt8[np.ndarray, "height width"] | None = None
-    """Opacity of the render that the model gets, the same for all methods of a scene."""
+    """Opacity of the model's input render, the same for all methods of a scene."""
 
     own_opacity: Float[np.ndarray, "any any2"] | None = None
     """Opacity of the method's own render, [0,1]."""

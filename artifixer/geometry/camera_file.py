@@ -28,7 +28,7 @@ from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.geometry.local_origin import WORLD, Origin, local_origin, to_local, to_world
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import path_inside
-from artifixer.runtime.image_files import MOST_PIXELS
+from artifixer.runtime.image_files import MAX_PIXELS
 from artifixer.runtime.json_io import is_number, read_json, shown, write_json
 
 FORMAT = "artifixer cameras"
@@ -186,7 +186,7 @@ def _from_json(path: Path, label: str, entry: dict[str, Any], origin: Origin) ->
     sides = [_number(path, label, entry, key) for key in ("width", "height")]
     if (
         any(side != int(side) or not 1 <= side <= LARGEST_SIDE for side in sides)
-        or sides[0] * sides[1] > MOST_PIXELS
+        or sides[0] * sides[1] > MAX_PIXELS
     ):
         raise InputError(
             f"{path}: {label} is {sides[0]:g}x{sides[1]:g}; expected whole numbers of 1 to "

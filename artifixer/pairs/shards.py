@@ -23,7 +23,7 @@ from artifixer.pairs.sample_file import FORMAT, TAR_END, VERSION, decode_sample
 from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import atomic_path, file_beside, open_regular
-from artifixer.runtime.image_files import MOST_PIXELS
+from artifixer.runtime.image_files import MAX_PIXELS
 from artifixer.runtime.json_io import is_whole, read_json, shown, to_json, write_json
 
 INDEX_FILE = "index.json"
@@ -148,13 +148,13 @@ def sample_from_json(path: Path, content: dict[str, Any]) -> SampleEntry:
             f"{path}: a sample's {wrong or 'name'} is {shown(content[wrong or 'name'])}; damaged "
             "list of shards"
         )
-    if max(entry.frames, entry.views) * entry.height * entry.width > MOST_PIXELS:
+    if max(entry.frames, entry.views) * entry.height * entry.width > MAX_PIXELS:
         size = (
             f"{counted(entry.frames, 'frame')} and {counted(entry.views, 'photo')} of "
             f"{entry.width}x{entry.height}"
         )
         raise InputError(
-            f"{path}: sample {entry.name[:80]} has {size} pixels, expected at most {MOST_PIXELS:,} "
+            f"{path}: sample {entry.name[:80]} has {size} pixels, expected at most {MAX_PIXELS:,} "
             "together"
         )
     return entry

@@ -1,4 +1,4 @@
-"""A user's choice of capture, split and size -> a loaded scene; and the identity of a capture."""
+"""Capture, split and size as the user chooses them -> a loaded scene; identity of a capture."""
 
 from __future__ import annotations
 
@@ -53,14 +53,16 @@ class CaptureChoice:
 
 @dataclass(frozen=True)
 class LoadedCapture:
-    """A loaded and resized scene with its split; ``training`` and ``heldout`` index
-    ``scene.photos``.
-    """
+    """A loaded and resized scene with its split."""
 
     scene: Scene
+    """Photos and cameras at the chosen size."""
     split: Split
+    """Names of the training and held-out photos."""
     training: tuple[int, ...]
+    """Indices of the training photos in ``scene.photos``, ascending."""
     heldout: tuple[int, ...]
+    """Indices of the held-out photos, ascending."""
 
 
 def identify(capture: str) -> dict[str, str]:
@@ -100,18 +102,18 @@ def load_capture(
     choice: CaptureChoice,
     work_folder: Path | None,
     cache_folder: Path | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
 ) -> LoadedCapture:
-    """Load the capture, choose its split, and bring photos and cameras to the wanted size.
+    """Load the capture, choose its split, and resize photos and cameras.
 
-    work_folder: for structure from motion, when the capture has no poses. cache_folder: for resized
-    photos. Nothing is written where they are None. say: is called with a line per step of structure
-    from motion.
+    work_folder: for structure from motion, if the capture has no poses. cache_folder: for resized
+    photos. Nothing is written if they are None. log: receives a line per step of structure from
+    motion.
     """
     scene = load_scene(
         choice.capture,
         work_folder=work_folder,
-        log=say,
+        log=log,
         faces=choice.faces,
         sparse_model=choice.sparse_model,
         ignore_masks=choice.ignore_masks,
@@ -126,7 +128,7 @@ def load_capture(
 
 
 def _with_checked_poses(scene: Scene, capture: str) -> Scene:
-    """The scene with a note for each possible problem of its poses; ``InputError`` when they
+    """The scene with a note for each possible problem of its poses. Raises ``InputError`` if they
     certainly have another convention.
     """
     problems = check_poses(scene)

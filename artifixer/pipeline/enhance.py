@@ -1,9 +1,9 @@
 """A render folder -> clean frames and a video in a folder, block by block, resumable.
 
 ``OUT/`` holds ``frames/%05d.png``, written block by block, ``video.mp4``, ``timing.json`` and
-``log.txt``. The same command continues an interrupted run and ends with the same frames: ``state/``
-holds the input of the network's last call of each block. These calls are repeated to refill the
-cache; no other call is repeated, and no frame is written twice. ``state/`` is removed at the end.
+``log.txt``. The same command continues an interrupted run and ends with the same frames: until the
+end, ``state/`` holds the input of the network's last call of each block. A resumed run repeats
+these calls to refill the key-value cache; no other call is repeated, and no frame is written twice.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from artifixer.video.memory_estimate import check_memory, default_plan
 from artifixer.video.model_files import default_dtype, load_model, locate_model
 from artifixer.video.teacher import TEACHER_FRAMES
 
-#: Its one stage. A folder has one set of settings, so the stage has no key.
+#: The only stage. A folder has one set of settings, so the stage's key is empty.
 ENHANCE = StageFiles("enhance", ("frames", "video.mp4", "timing.json"), ("state",))
 
 
@@ -47,26 +47,28 @@ class EnhanceJob:
     """Everything that enhanced frames depend on."""
 
     renders: Path
-    """A render folder."""
+    """The render folder."""
     model: str
-    """Name or path."""
+    """Name or path of the video model."""
     config: EnhanceConfig
+    """Settings of the frames."""
     references: int = REFERENCE_COUNT
     """Maximum number of the folder's reference views."""
     fps: float = 24.0
     """Frames per second of the video."""
     device: str = "cpu"
+    """Torch device."""
     offload: bool = False
-    """Whether the model's layers stay in host memory and are copied to the GPU when needed."""
+    """Whether the model's layers are kept in host memory and copied to the GPU when needed."""
 
 
 def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> EnhanceReport:
-    """Run the job into the folder ``out``; the same call continues an interrupted one, or returns
-    at once when it is done.
+    """Enhance the renders into the folder ``out``; the same call continues an interrupted one, or
+    returns at once if it is done.
 
-    Everything is checked before weights are loaded. Raises ``InputError`` for unusable renders, a
-    model that is missing or does not fit the device, a prompt for a model that takes none, or a
-    folder that holds something else; ``Stopped`` after SIGTERM.
+    Inputs are checked before weights are loaded. Raises ``InputError`` for unusable renders, a
+    model that is missing or does not fit the device, a prompt for a model without text input, or a
+    folder that holds other results; ``Stopped`` after SIGTERM.
     """
     folder = read_render_folder(job.renders)
     cameras = alike_cameras(folder.frames, str(job.renders))
@@ -125,7 +127,7 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
             times = timing(report, len(cameras)) | {"frames_from_before": before}
             write_json(out / "timing.json", times)
 
-        # timing.json is the stage's own: it has the figures of the model's calls
+        # this stage writes timing.json itself, with the timings of the network
         Stages(run, progress, write_timing=False).complete(ENHANCE, {}, len(cameras), work)
     return report
 
@@ -144,7 +146,7 @@ class StoreOnDisk:
         latents = stored.read("noisy_latents") if "noisy_latents" in stored.shapes else None
         if latents is None or not latents.is_floating_point() or not is_finite(latents):
             raise InputError(
-                f"{path}: holds no finite noisy_latents; delete it to have them made again"
+                f"{path}: holds no finite noisy_latents; delete it to compute them again"
             )
         return latents
 

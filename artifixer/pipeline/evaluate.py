@@ -1,9 +1,9 @@
 """``artifixer evaluate``: all scenes of a benchmark -> one set of tables and a page.
 
 ``OUT`` holds ``scenes/`` (see ``evaluate_scene``), ``results.json``, ``table.md``, ``table.csv``,
-``table.tex`` and ``report.html``. Scenes are evaluated one after the other, or by several processes
-or a Ray cluster. Each scene continues where it was interrupted; the tables are always written again
-from the files in ``scenes/``.
+``table.tex`` and ``report.html``. Scenes are evaluated one after the other, by several processes or
+by a Ray cluster. An interrupted scene is continued; the tables are always written anew from the
+files in ``scenes/``.
 """
 
 from __future__ import annotations
@@ -49,10 +49,12 @@ OUTPUTS = ("results.json", "table.md", "table.csv", "table.tex", "report.html")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A finished evaluation: its folder, and the content of ``results.json``."""
+    """A finished evaluation."""
 
     out: Path
+    """Its folder."""
     results: Mapping[str, Any]
+    """Content of ``results.json``."""
 
 
 def evaluate(
@@ -95,7 +97,7 @@ def evaluate(
         scenes = _all_scenes(config, list(places), workers, ray)
         results = collect(config, scenes)
         write_json(folder.root / "results.json", results)
-        # the types that JSON has, so that the tables are those of the file
+        # as plain JSON data, so that the tables equal those made from the file
         shown = to_json(results)
         for name, text in (
             ("table.md", markdown(shown)),
@@ -108,7 +110,7 @@ def evaluate(
 
 
 def _check(config: EvaluateConfig, places: Mapping[str, Path]) -> None:
-    """Raise InputError for settings that are wrong independently of the scenes' content."""
+    """Raise InputError for settings that are wrong whatever the scenes contain."""
     if config.diagnostics:
         if not config.variants:
             raise InputError("--diagnostics: needs a run; give --variants, at least artifixer")
@@ -223,7 +225,7 @@ def collect(config: EvaluateConfig, scenes: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def _diagnostics(config: EvaluateConfig) -> list[dict[str, Any]]:
-    """One record per row: the settings of its frames, or why it is absent."""
+    """One record per row: the settings of its frames, or the reason why it is absent."""
     rows = diagnostic_rows(config)
     if rows is None:
         return []
@@ -243,7 +245,7 @@ def _diagnostics(config: EvaluateConfig) -> list[dict[str, Any]]:
 
 
 def _places() -> dict[str, str]:
-    """Names for the folders of this machine in messages about missing networks, by path."""
+    """Placeholders for the folders of this machine in messages about missing networks, by path."""
     hub = torch.hub.get_dir()
     found = {hub: "$TORCH_HOME/hub", str(Path(hub).resolve()): "$TORCH_HOME/hub"}
     found |= {path: "site-packages" for path in sys.path if Path(path).is_absolute()}
@@ -277,7 +279,7 @@ def _consistency(scenes: Mapping[str, Mapping[str, Any]], method: str) -> dict[s
 
 
 def _caveats(config: EvaluateConfig, scenes: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Reasons why figures are not comparable with published ones, without repetition."""
+    """Reasons why figures are not comparable with published ones, each once."""
     entry = config.entry
     found: dict[str, None] = {}
     if not entry.published:

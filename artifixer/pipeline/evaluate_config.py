@@ -24,9 +24,7 @@ Resize = Literal["bicubic", "lanczos", "area"]
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Everything an evaluation depends on. Fields without a description are those of
-    ``RunConfig``.
-    """
+    """Everything an evaluation depends on."""
 
     protocol: str
     """A name of ``protocols()``."""
@@ -50,19 +48,19 @@ class EvaluateConfig:
     """Folders of other methods' frames by the name of the method."""
 
     naming: Naming = "auto"
-    """Numbering of these frames, see ``evaluation/frames``."""
+    """How these frames are matched with photos, see ``evaluation/frames``."""
 
     side_by_side: SideBySide = "auto"
-    """Whether these frames hold the photo as well, see ``evaluation/frames``."""
+    """Whether the files of these frames also contain the photo, see ``evaluation/frames``."""
 
     resize: Resize | None = None
-    """Filter that resizes frames of another size to the photo's; None refuses them."""
+    """Filter that resizes frames of another size to the photo's; None to refuse them."""
 
     own_truth: bool = False
-    """Score against the photos beside a method's frames."""
+    """Score frames against the photos that their method has written beside them."""
 
     size: str | None = None
-    """Size of the photos, as for ``--size``; None keeps their own."""
+    """Size of the photos, as for ``--size``; None keeps it."""
 
     path: str | None = None
     """Target cameras of the run; None for the protocol's."""
@@ -71,24 +69,43 @@ class EvaluateConfig:
     """Whether FID's resizing to 299 pixels is antialiased."""
 
     model: str = "tiny"
+    """Name or path of the video model."""
+
     mode: Mode = "improve"
+    """Start of the flow."""
+
     steps: int | Literal["adaptive"] | None = None
+    """Network calls per block; None for the model's own number in this mode."""
+
     references: int = REFERENCE_COUNT
+    """Maximum number of photos that the model attends to; 0 for none."""
+
     camera_scale: float | None = None
+    """Factor from world units to the model's units; None for an estimate (``scenes/scale``)."""
+
     depth_model: str | None = None
+    """Metric depth model, for video models that expect metres."""
+
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
+    """Settings of the first fit."""
+
     distill: DistillConfig = field(default_factory=DistillConfig)
+    """Settings of the 3D distillation."""
+
     seed: int = 0
+    """Random seed."""
+
     device: str = "cpu"
+    """Torch device."""
 
     diagnostics: bool = False
-    """Whether to make the rows of ``evaluation/diagnostics`` as well."""
+    """Whether to compute the rows of ``evaluation/diagnostics`` as well."""
 
     diagnostic_models: Mapping[str, Path] = field(default_factory=dict)
-    """Model folders by what the model was trained for."""
+    """Model folders by role in the diagnostics."""
 
     prompts: Mapping[str, str] = field(default_factory=dict)
-    """Prompt by scene."""
+    """Prompts by scene."""
 
     @property
     def entry(self) -> Protocol:
@@ -96,13 +113,13 @@ class EvaluateConfig:
         return protocol(self.protocol)
 
     def relative(self, path: Path) -> str:
-        """A path for the record, independent of where the folders of the evaluation are."""
+        """A path as recorded: relative to the output, the data or the masks."""
         roots = (self.out, Path(self.data), self.options.masks)
         return relative_to_any(path, [root for root in roots if root is not None])
 
 
 def settings_of(config: EvaluateConfig) -> dict[str, Any]:
-    """Every setting that a result depends on, without the places of files."""
+    """Every setting that results depend on; of files and folders only the names."""
     content = asdict(config)
     for name in ("out", "data"):
         content.pop(name)
@@ -119,7 +136,7 @@ def settings_of(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def options_of(options: Options) -> dict[str, Any]:
-    """The options, with whether folders are given in place of their paths."""
+    """The options; folders are replaced by whether they are given."""
     return asdict(options) | {
         name: getattr(options, name) is not None for name in ("masks", "train_ids")
     }
@@ -131,7 +148,7 @@ def capture_choice(config: EvaluateConfig, scene: BenchmarkScene, folder: Path) 
 
 
 def run_config(config: EvaluateConfig, scene: BenchmarkScene, folder: Path) -> RunConfig:
-    """The run of a scene whose split has been written to ``folder``."""
+    """Settings of the run of a scene whose split has been written to ``folder``."""
     return RunConfig(
         choice=capture_choice(config, scene, folder),
         out=folder / "run",
@@ -152,7 +169,9 @@ def run_config(config: EvaluateConfig, scene: BenchmarkScene, folder: Path) -> R
 
 
 def frame_sources(config: EvaluateConfig, scene: BenchmarkScene) -> list[FrameSource]:
-    """The frames of other methods in a scene. Raises InputError for missing or surplus frames."""
+    """Find the frames of other methods in a scene. Raises InputError for missing or surplus
+    frames.
+    """
     return [
         find_frames(
             method,

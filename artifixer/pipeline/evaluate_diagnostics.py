@@ -1,7 +1,7 @@
-"""The diagnostic rows of one scene: the renders of its run are enhanced once more per row.
+"""Diagnostic rows of one scene: the renders of its run are enhanced once more for each row.
 
 ``SCENE/diagnostics/ROW/%05d.png`` are frames along the run's path at its size. Each row is a stage
-that is continued inside the clip; nothing is reconstructed or rendered again.
+that resumes inside the clip; nothing is reconstructed or rendered again.
 """
 
 from __future__ import annotations
@@ -46,21 +46,22 @@ LONGEST_PROMPT = 10_000
 
 @dataclass(frozen=True)
 class DiagnosticRows:
-    """The rows of an evaluation."""
+    """The diagnostic rows of an evaluation."""
 
     models: Mapping[str, ModelFiles]
-    """Model files by role; those of the evaluated model as ""."""
+    """Model files by role; the key "" is the evaluated model."""
 
     mode: Mode
     """Mode of the evaluated run."""
 
     steps: int | Literal["adaptive"] | None
-    """Steps of the evaluated run; None for the model's own."""
+    """Steps of the evaluated run; None for the model's own number."""
 
     references: int
     """Maximum number of reference views."""
 
     has_prompts: bool
+    """Whether the scenes have prompts."""
 
     @cached_property
     def configs(self) -> dict[str, ModelConfig]:
@@ -68,7 +69,7 @@ class DiagnosticRows:
         return {role: files.config for role, files in self.models.items()}
 
     def reason(self, row: Diagnostic) -> str | None:
-        """Why the row is absent; None if it is present."""
+        """The reason why the row is absent; None if it is present."""
         return absent(row, self.configs, self.has_prompts, self.references)
 
     @property
@@ -111,7 +112,10 @@ def read_prompts(path: Path) -> dict[str, str]:
     content = as_object(read_json(path), path)
     for name, text in content.items():
         if not isinstance(text, str) or len(text) > LONGEST_PROMPT:
-            raise InputError(f"{path}: {name[:60]!r} is no text of at most {LONGEST_PROMPT:,}")
+            raise InputError(
+                f"{path}: {name[:60]!r} is not a text; expected at most {LONGEST_PROMPT:,} "
+                "characters"
+            )
     return content
 
 
@@ -123,7 +127,7 @@ def make_frames(
     seed: int,
     device: str,
 ) -> dict[str, Path]:
-    """Compute the frames of all rows of a scene from the renders of its finished run; returns their
+    """Compute the frames of all rows from the renders of the scene's finished run; returns their
     folders by method.
     """
     run = files.root / "run"

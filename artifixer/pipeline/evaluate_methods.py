@@ -1,8 +1,7 @@
-"""The methods that an evaluation scores in a scene, and where the frames of each are.
+"""``Method``: the frames of a method in a scene, by held-out photo.
 
-In: the scene's finished run and the frames of other programs. Out: ``Method``: frames by held-out
-photo. Rows are in the order of the tables: renders, inpaintings, variants of the run, rows of the
-diagnostics, other methods.
+In: the scene's finished run and the frames of other programs. Out: methods in the order of the
+tables: renders, inpaintings, variants of the run, diagnostic rows, other methods.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ class Method:
     """Held-out photo -> frame."""
 
     path: Callable[[str], str]
-    """Held-out photo -> file, for the record; "" without a file."""
+    """Held-out photo -> file, as recorded; "" without a file."""
 
     key: object
     """Fingerprinted to detect changed frames."""
 
     sequence: Callable[[int], UInt8[np.ndarray, "height width 3"]] | None = None
-    """Index along the run's path -> frame; None without frames of the whole path."""
+    """Index along the run's path -> frame; None if there are no frames of the whole path."""
 
     source: FrameSource | None = None
-    """Where frames of another program come from."""
+    """Files of another program; None for methods of this one."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,13 @@ class SceneRun:
     """The finished run of a scene."""
 
     root: Path
+    """The run folder."""
 
     renders: RenderFolder
     """Renders of the plain fit along the path."""
 
     model_input: RenderFolder
-    """Renders that the model gets: the same, or those of another fit."""
+    """The model's input: the same renders, or those of a second fit."""
 
     positions: Mapping[str, int]
     """Index along the path by name of the photo taken there."""
@@ -81,10 +81,10 @@ def run_methods(
     diagnostics: Mapping[str, Path],
     relative: Callable[[Path], str],
 ) -> list[Method]:
-    """Renders, inpaintings, variants and rows of the diagnostics.
+    """Renders, inpaintings, variants and diagnostic rows.
 
-    photos: the held-out ones, sorted. diagnostics: folder of frames by method. relative: a path as
-    it is recorded. Raises InputError when the run's path misses a photo.
+    photos: names of the held-out photos, sorted. diagnostics: folder of frames by method. relative:
+    absolute path -> recorded path. Raises InputError if a photo is not on the run's path.
     """
     missing = [name for name in photos if name not in run.positions]
     if missing:
@@ -111,7 +111,9 @@ def run_methods(
 def other_methods(
     sources: Sequence[FrameSource], photos: Sequence[str], folders: Mapping[str, Path]
 ) -> list[Method]:
-    """Frames of other programs. photos: the held-out ones, sorted. folders: by method."""
+    """Frames of other programs. photos: names of the held-out photos, sorted. folders: by
+    method.
+    """
     return [_other(source, photos, folders[source.name]) for source in sources]
 
 

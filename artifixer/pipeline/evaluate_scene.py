@@ -3,17 +3,17 @@ method.
 
 Layout of ``OUT/scenes/SCENE``, a run folder of its own::
 
-    capture/             photos and transforms.json of the scene (for benchmarks that have a
-                         folder layout of their own)
-    split.json           names of the training and of the held-out photos
-    run/                 ``artifixer run`` on the scene, unless no variant is wanted
+    capture/             photos and transforms.json of the scene (for benchmarks with a folder
+                         layout of their own)
+    split.json           names of the training and held-out photos
+    run/                 output of ``artifixer run`` on the scene, unless no variant is requested
     diagnostics/ROW/     frames of the rows of ``--diagnostics``
     scores/METHOD.json   figures of every held-out view, and features for FID and KD
-    pictures/METHOD/     its worst and its best view by PSNR, beside the photo
+    pictures/METHOD/     its worst and its best view by PSNR, each next to the photo
     consistency.json     warp errors of every method
     scene.json           split, caveats, and consistency
 
-The same call continues where it was stopped.
+The same call continues an interrupted evaluation.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ SCENE_OUTPUTS = (
 
 
 def evaluate_scene(config: EvaluateConfig, name: str, device: str = "") -> dict[str, Any]:
-    """Evaluate one scene; returns the content of its ``scene.json``. device: overrides the
-    config's.
+    """Evaluate one scene; returns the content of its ``scene.json``.
 
-    Raises ``InputError``, and ``Stopped`` after SIGTERM: the same call then continues.
+    device: overrides the config's. Raises ``InputError``, and ``Stopped`` after SIGTERM; the same
+    call then continues.
     """
     config = replace(config, device=device or config.device)
     with _opened(config, name) as (files, scene):
@@ -86,13 +86,13 @@ def evaluate_scene(config: EvaluateConfig, name: str, device: str = "") -> dict[
         )
         content = _score(config, scene, capture, files, diagnostics)
         write_json(folder / "scene.json", content)
-        # the same types as in a result that is read from the file
+        # as plain JSON data, like a result that is read from the file
         return dict(to_json(content))
 
 
 def check_scene(config: EvaluateConfig, name: str) -> None:
-    """Write the scene's capture and split, and check them, the frames of other methods and the
-    settings of the run before any heavy work. Raises InputError.
+    """Write the scene's capture and split; check them, the frames of other methods and the settings
+    of the run before any heavy work. Raises InputError.
     """
     with _opened(config, name) as (files, scene):
         if config.variants:
@@ -102,8 +102,8 @@ def check_scene(config: EvaluateConfig, name: str) -> None:
 
 
 def diagnostic_rows(config: EvaluateConfig) -> DiagnosticRows | None:
-    """The rows of ``--diagnostics``; None without them. Raises InputError for models that are
-    missing or were trained for something else.
+    """The rows of ``--diagnostics``; None without the option. Raises InputError for models that are
+    missing or have another flow source than their role.
     """
     if not config.diagnostics:
         return None
@@ -114,7 +114,7 @@ def diagnostic_rows(config: EvaluateConfig) -> DiagnosticRows | None:
 
 @contextmanager
 def _opened(config: EvaluateConfig, name: str) -> Iterator[tuple[RunFolder, BenchmarkScene]]:
-    """The scene and its folder, which is locked inside the block."""
+    """The scene and its folder, which is locked inside the context."""
     place = find_scenes(config.entry, Path(config.data), (name,))[name]
     identity = {"protocol": config.protocol, "scene": name, "files": _identity(place)}
     settings = {"options": options_of(config.options), "size": config.size}
@@ -142,9 +142,9 @@ def _identity(place: Path) -> str:
 
 
 def _benchmark_scene(config: EvaluateConfig, name: str, folder: Path) -> BenchmarkScene:
-    """The scene, with its capture (where the benchmark writes one) and its split on disk.
+    """Open the scene and write its split, and its capture if the benchmark has a layout of its own.
 
-    Raises InputError for anything wrong with it or with the frames to be scored.
+    Raises InputError for an unusable scene and unusable frames of other methods.
     """
     scene = config.entry.open(Path(config.data), name, config.options, folder / "capture")
     write_json(folder / "split.json", {"train": scene.train, "heldout": scene.heldout})

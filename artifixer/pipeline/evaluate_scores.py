@@ -1,8 +1,8 @@
-"""Scores of the methods of one scene: figures of every held-out view, pictures for the page, and
+"""Scores of the methods in one scene: figures of every held-out view, pictures for the page, and
 consistency between frames.
 
-Each method is scored again when its frames, the photos, the masks or the installed measures have
-changed.
+A method is scored again when its frames, the photos, the masks or the installed metric networks
+have changed.
 """
 
 from __future__ import annotations
@@ -47,35 +47,38 @@ from artifixer.splats.render_folder import RenderFolder
 #: The row of the photos themselves in tables of consistency.
 PHOTOS_ROW = "photos"
 
-#: Raised when scores are computed differently for the same inputs.
+#: Incremented when the scores of the same inputs change.
 VERSION = 1
 
-#: Longest side of the pictures for the page, pixels, and their quality on WebP's scale to 100.
+#: Pictures for the page: longest side in pixels, and quality on WebP's scale of 0 to 100.
 PICTURE_SIDE, PICTURE_QUALITY = 480, 85
 
 
 @dataclass(frozen=True)
 class ScoredScene:
-    """What the scores of a scene are computed from."""
+    """Inputs of the scores of a scene."""
 
     config: EvaluateConfig
+    """Settings of the evaluation."""
     scene: BenchmarkScene
+    """Split, masks and caveats."""
     photos: Mapping[str, Photo]
-    """The held-out photos by name, sorted by name."""
+    """The held-out photos by name, in the order of their names."""
     run: SceneRun | None
-    """None where only frames of other methods are scored."""
+    """None if only frames of other methods are scored."""
     networks: Networks
+    """Networks of the perceptual metrics."""
     files: RunFolder
     """The scene's folder."""
 
     @functools.cached_property
     def photos_key(self) -> str:
-        """Changes with the pixels of the photos."""
+        """Fingerprint of the photos' pixels."""
         return fingerprint([(name, photo.read()) for name, photo in self.photos.items()])
 
     @functools.cached_property
     def opacity_key(self) -> str:
-        """Changes with the opacity of the renders that the model gets."""
+        """Fingerprint of the opacity of the model's input renders."""
         if self.run is None:
             return ""
         return fingerprint(
@@ -123,7 +126,7 @@ def score_method(job: ScoredScene, method: Method, progress: Progress) -> None:
 
 
 def _write_pictures(job: ScoredScene, method: Method, scores: SceneScores, folder: Path) -> None:
-    """The views with the largest and the smallest squared error, each beside its photo."""
+    """Write the views with the largest and the smallest squared error, each next to its photo."""
     errors = {view.photo: view.squared[0] / view.values[0] for view in scores.views}
     for label, choose in (("worst", max), ("best", min)):
         chosen = choose(errors, key=lambda photo: errors[photo])
@@ -133,7 +136,7 @@ def _write_pictures(job: ScoredScene, method: Method, scores: SceneScores, folde
 
 
 def _views(job: ScoredScene, method: Method, names: Sequence[str]) -> Iterator[BenchmarkView]:
-    """The named held-out views, at the photos' size."""
+    """The named held-out views at the photos' size."""
     for name in names:
         photo, source = job.photos[name], method.source
         truth, prediction = photo.read(), method.read(name)
@@ -187,8 +190,8 @@ def other_size(
 def resize_frame(
     pixels: UInt8[np.ndarray, "rows columns 3"], width: int, height: int, method: Resize
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """A frame of another program at the photo's size. ``bicubic`` has no antialiasing, as in the
-    public release; ``lanczos`` and ``area`` (a box filter) have.
+    """Resize a frame of another program. ``bicubic`` is without antialiasing, as in the public
+    release; ``lanczos`` and ``area`` (a box filter) are with it.
     """
     from PIL import Image
 
@@ -205,7 +208,7 @@ def resize_frame(
 def _input_opacity(
     run: SceneRun | None, photo: str, width: int, height: int
 ) -> UInt8[np.ndarray, "height width"] | None:
-    """Opacity of the render that the model gets; None without one at this photo."""
+    """Opacity of the model's input render; None if the path does not contain the photo."""
     if run is None or photo not in run.positions:
         return None
     return at_size(run.model_input.opacity(run.positions[photo]), width, height)
@@ -244,8 +247,8 @@ def _picture(pair: UInt8[np.ndarray, "height width 3"]) -> bytes:
 def scene_consistency(
     job: ScoredScene, methods: Sequence[Method], progress: Progress
 ) -> dict[str, Any]:
-    """Warp errors of every method over the held-out views in the order of the path, and over the
-    whole path; empty without a run. Stored in ``consistency.json``.
+    """Warp errors of every method over the held-out views in path order, and over the whole path;
+    empty without a run. Stored in ``consistency.json``.
     """
     if job.run is None:
         return {}
@@ -275,7 +278,7 @@ def _warp_errors(job: ScoredScene, run: SceneRun, methods: Sequence[Method]) -> 
     found: dict[str, Any] = {}
     for label, indices in (("views", at_photos), ("path", list(range(len(renders))))):
         if label == "path" and len(indices) == len(at_photos):
-            continue  # the path is the held-out views
+            continue  # the path consists of the held-out views
         views = _sequence(renders, indices)
         near, far = neighbour_warps(views), revisit_warps(views)
         pictures: dict[str, Callable[[int], np.ndarray]] = {}

@@ -1,11 +1,9 @@
-"""Capture -> what it holds and what is wrong with it, as plain numbers and sentences
-(``Inspection``).
-"""
+"""Capture -> its content and its problems (``Inspection``), for ``artifixer inspect``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,6 +12,14 @@ from torch import Tensor
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
 from artifixer.pipeline.capture import CaptureChoice
+from artifixer.pipeline.inspection import (
+    INSPECTION_VERSION,
+    Inspection,
+    LensGroup,
+    PointSummary,
+    Range,
+    SplitSummary,
+)
 from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.video_files import read_video
@@ -34,95 +40,20 @@ from artifixer.scenes.scale import observed_depths
 from artifixer.scenes.scene import Photo, Scene, SparsePoints
 from artifixer.scenes.video_file import VideoConfig
 
-#: Version of the fields, for readers of ``inspect --json``.
-INSPECTION_VERSION = 1
-
-#: Median distance in pixels between observed and projected points above which cameras and points
-#: contradict each other.
+#: Median reprojection error in pixels above which cameras and points are reported as inconsistent.
 DOUBTFUL_REPROJECTION = 2.0
 
-#: Horizontal fields of view in degrees outside of which a focal length is probably wrong.
+#: Range of horizontal fields of view in degrees; outside of it a focal length is probably wrong.
 USUAL_FIELD_OF_VIEW = (5.0, 170.0)
-
-Range = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class LensGroup:
-    """Views of one size and lens model; every value is the range (smallest, largest) over them.
-
-    focal_x, focal_y, center_x, center_y in pixels; field_of_view horizontally, in degrees, without
-    distortion; distortion holds only coefficients that are not zero everywhere.
-    """
-
-    width: int
-    height: int
-    model: str
-    views: int
-    focal_x: Range
-    focal_y: Range
-    center_x: Range
-    center_y: Range
-    field_of_view: Range
-    distortion: dict[str, Range]
-
-
-@dataclass(frozen=True)
-class PointSummary:
-    """Sparse points: how many, in how many views each is observed on average (0 without tracks),
-    and the median distance in pixels between an observation and the projected point (None without
-    tracks)."""
-
-    points: int
-    observations: int
-    views_per_point: float
-    reprojection_error: float | None
-
-
-@dataclass(frozen=True)
-class SplitSummary:
-    """A split of the capture itself."""
-
-    name: str
-    train: int
-    heldout: int
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """The result of ``artifixer inspect``.
-
-    photos: usable ones; lost_photos: names of listed photos that are missing or have no pose.
-    sizes: "WxH" -> number of photos. lenses: empty when poses are still to be found.
-    camera_spread: mean distance of the cameras to their centroid, world units. median_depth: of the
-    observed sparse points, world units. notes: remarks of the loader. problems: defects that harm a
-    reconstruction, one sentence each.
-    """
-
-    version: int
-    name: str
-    format: str
-    photos: int
-    lost_photos: tuple[str, ...]
-    sizes: dict[str, int]
-    has_poses: bool
-    lenses: tuple[LensGroup, ...]
-    camera_spread: float | None
-    points: PointSummary | None
-    median_depth: float | None
-    splits: tuple[SplitSummary, ...]
-    notes: tuple[str, ...]
-    problems: tuple[str, ...]
 
 
 def inspect_capture(
     capture: str | CaptureChoice, *, find_poses: bool = False, read_photos: bool = True
 ) -> Inspection:
-    """Look at a capture: a folder, a transforms file, a video, or ``procedural:SEED``.
+    """Inspect a capture: a folder, a transforms file, a video, or ``procedural:SEED``.
 
-    find_poses: run structure from motion when the capture has no poses (minutes). read_photos:
-    decode every photo to find damaged ones. Raises InputError for captures that could not be used
-    at all.
+    find_poses: run structure from motion if the capture has no poses (minutes). read_photos: decode
+    every photo to find damaged ones. Raises InputError for captures that cannot be used at all.
     """
     choice = CaptureChoice(capture) if isinstance(capture, str) else capture
     capture, path = choice.capture, Path(choice.capture)
@@ -151,7 +82,7 @@ def inspect_capture(
 
 
 def inspect_scene(scene: Scene, *, read_photos: bool = True) -> Inspection:
-    """The same for a loaded scene."""
+    """Inspect a loaded scene."""
     depths = observed_depths(scene, range(len(scene.photos)))
     points = None if scene.points is None else _point_summary(scene, scene.points)
     problems = [
@@ -186,14 +117,14 @@ def inspect_scene(scene: Scene, *, read_photos: bool = True) -> Inspection:
 
 
 def _refused(problem: str) -> str:
-    """A problem with which ``run`` and ``reconstruct`` end in an error."""
+    """Text of a problem that ``run`` and ``reconstruct`` refuse."""
     return f"refused by run and reconstruct: {problem}"
 
 
 def _photos_without_poses(
     capture: Path, folder: Path, choice: CaptureChoice, read_photos: bool
 ) -> Inspection:
-    """The inspection of photos that have no poses yet."""
+    """Inspect photos without poses."""
     opened, broken = photos.readable_photos(capture, folder, choice.ignore_masks)
     notes: tuple[str, ...] = (f"there are no poses yet: {_POSES_FOLLOW}",)
     problems = list(_photo_problems(opened)) if read_photos else []
@@ -216,7 +147,7 @@ def _photos_without_poses(
 
 
 def _video_without_poses(path: Path) -> Inspection:
-    """The inspection of a video, whose frames have no poses yet."""
+    """Inspect a video."""
     frames, size = 0, "no size"
     for frame in read_video(path):
         frames += 1
@@ -304,7 +235,7 @@ def _lens_group(width: int, height: int, model: str, members: Sequence[Cameras])
 def _field_of_view(
     focal: Float[Tensor, " views"], width: int, model: str
 ) -> Float[Tensor, " views"]:
-    """Degrees between the left and the right border, as if the optical axis were in the middle."""
+    """Horizontal field of view in degrees, for a principal point at the centre."""
     half = width / 2 / focal
     return torch.rad2deg(2 * (half if model == "fisheye" else torch.atan(half)))
 
@@ -316,7 +247,7 @@ def _range(values: Float[Tensor, " views"]) -> Range:
 def _camera_problems(scene: Scene) -> Iterator[str]:
     centers = torch.cat([camera.centers for camera in scene.cameras])
     if torch.equal(centers, centers[:1].expand_as(centers)):
-        yield "all cameras stand at one place: depth cannot be told"
+        yield "all cameras are at the same position: depth cannot be estimated"
     narrow, wide = USUAL_FIELD_OF_VIEW
     odd = [
         photo.name
@@ -342,7 +273,7 @@ def _camera_problems(scene: Scene) -> Iterator[str]:
 
 
 def _counted(names: Sequence[str]) -> str:
-    """Subject of a sentence about one or many photos."""
+    """Subject and verb of a sentence about one or several photos."""
     return (
         f"{names[0]} has"
         if len(names) == 1
@@ -386,7 +317,7 @@ def _point_problems(scene: Scene, points: PointSummary | None) -> Iterator[str]:
         yield (
             f"sparse points project {points.reprojection_error:.3g} pixels (median) away from "
             "where they were observed: "
-            "cameras, photos and points do not belong together"
+            "cameras, photos and points are inconsistent"
         )
     if points.observations and scene.points is not None:
         seen = torch.bincount(scene.points.observed_view, minlength=len(scene.photos))
@@ -407,6 +338,6 @@ def _photo_problems(opened: Iterable[Photo]) -> Iterator[str]:
         try:
             photo.read()
             if photo.mask is not None and not photo.mask().any():
-                yield f"{photo.name}: its mask covers all of it, so it counts nowhere"
+                yield f"{photo.name}: its mask covers the whole photo, which is then not used"
         except InputError as error:
             yield str(error)

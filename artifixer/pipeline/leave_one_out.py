@@ -1,10 +1,10 @@
 """Leave-one-out pairs of a run, for scene adaptation; not in the paper.
 
-In: the training photos of a run and the settings of its reconstruction. Out: for each photo that is
-left out a ``TrainingPair`` of one frame: the photo, the render at its camera of splats fitted to
-the other photos, and these as references. Such a render is wrong in the way in which those along
-the path are wrong, only more so, and its truth is known. Pairs of some photos that the fit has seen
-stand beside: what their renders show is right and is to be left alone.
+In: the training photos of a run and the settings of its reconstruction. Out: for each left-out
+photo a ``TrainingPair`` of one frame: the photo, the render at its camera of splats fitted to the
+other photos, and these as references. Such renders have the artifacts of renders along the path,
+only stronger, and their ground truth is known. Pairs of some photos that the fit has seen are
+added: they teach the model to keep correct renders unchanged.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from artifixer.pipeline.run_context import RunContext
 from artifixer.runtime.files import read_whole, write_bytes
 from artifixer.scenes.references import select_references
 from artifixer.scenes.scale import CameraScale
+from artifixer.scenes.view import views_of
 from artifixer.splats.reconstruct import ReconstructConfig, reconstruct
 from artifixer.splats.render import render
 from artifixer.splats.render_folder import to_uint8
 from artifixer.splats.splats import Splats
-from artifixer.splats.training_view import training_views
+from artifixer.splats.training_view import TrainingView
 
-#: Bytes of a stored pair that are read at most.
+#: Maximum size of a stored pair, bytes.
 LARGEST_PAIR = 1 << 30
 
 
@@ -61,29 +62,29 @@ def leave_one_out_pairs(
     folder: Path,
     shown: Callable[[int], None],
 ) -> Iterator[TrainingPair]:
-    """The pairs of the photos ``chosen``, at the size of the run's renders.
+    """Yield the pairs of the photos ``chosen``, at the size of the run's renders.
 
-    seen: number of pairs of photos that each fit has seen. folder: of finished pairs and of the
-    state of the present fit, from which an interrupted call with the same arguments continues.
+    seen: number of pairs per fit of photos that the fit has seen. folder: holds finished pairs and
+    the state of the current fit, from which an interrupted call with the same arguments continues.
     shown: called with the number of iterations done in all fits.
     """
     for number, index in enumerate(chosen):
         checkpoint, done = folder / f"{number:05d}.checkpoint", number * config.iterations
-        beside = _beside(run, index, seen)
-        # the one left out is written last: with it the fit is not needed any more
-        photos = {folder / f"{number:05d}-{other:05d}.tar": other for other in (*beside, index)}
-        if not all(path.is_file() for path in photos):
+        # the pair of the left-out photo is written last, when the fit is no longer needed
+        targets = (*_seen_photos(run, index, seen), index)
+        files = {folder / f"{number:05d}-{target:05d}.tar": target for target in targets}
+        if not all(path.is_file() for path in files):
             splats = _fit_without(run, config, index, checkpoint, shown, done)
-            for path, photo in photos.items():
+            for path, photo in files.items():
                 write_bytes(path, encode_sample(_pair(run, splats, photo, index, scale)))
         checkpoint.unlink(missing_ok=True)
         shown(done + config.iterations)
-        run.stop_if_asked()
-        for path in photos:
+        run.stop_if_requested()
+        for path in files:
             yield decode_sample(read_whole(path, "a training pair", LARGEST_PAIR))
 
 
-def _beside(run: RunContext, index: int, count: int) -> list[int]:
+def _seen_photos(run: RunContext, index: int, count: int) -> list[int]:
     """At most ``count`` other training photos of the same lens model, evenly spaced."""
     cameras = run.capture.scene.cameras
     others = [
@@ -103,16 +104,12 @@ def _fit_without(
     shown: Callable[[int], None],
     done: int,
 ) -> Splats:
-    """Splats fitted to all training photos but one. done: iterations of the fits before."""
-    scene = run.capture.scene
+    """Splats fitted to all training photos but one. done: iterations of earlier fits."""
     kept = tuple(other for other in run.capture.training if other != index)
     job = ReconstructionJob(run.choice, config, run.seed, run.device)
     initial, extent = initial_splats(job, replace(run.capture, training=kept))
-    views = training_views(
-        [scene.photos[other] for other in kept], [scene.cameras[other] for other in kept]
-    )
     return reconstruct(
-        views,
+        [TrainingView.of(view) for view in views_of(run.capture.scene, kept)],
         initial,
         extent,
         config,
@@ -126,8 +123,8 @@ def _fit_without(
 def _pair(
     run: RunContext, splats: Splats, index: int, left_out: int, scale: CameraScale
 ) -> TrainingPair:
-    """The photo ``index`` beside its render; ``left_out``: the one that the splats have not seen,
-    which is no reference either.
+    """The pair of the photo ``index``. left_out: the photo that the splats were not fitted to,
+    which is not used as a reference either.
     """
     scene = run.capture.scene
     width, height = run.renders[0].camera.width, run.renders[0].camera.height
@@ -137,8 +134,8 @@ def _pair(
     rgb, opacity = to_uint8(renders.rgb).cpu(), to_uint8(renders.opacity).cpu()
     clean = torch.from_numpy(resize_photo(photo.read(), width, height))[None]
     if photo.mask is not None:
-        # nothing is to be learnt where the photo does not count: there the render is right
-        clean = torch.where(_counted(photo.mask(), width, height), clean, rgb)
+        # masked pixels must not be learnt: their target is the render
+        clean = torch.where(_unmasked(photo.mask(), width, height), clean, rgb)
     photos, cameras = _references(run, index, left_out, (width, height))
     return TrainingPair(
         name=f"without-{left_out:05d}-at-{index:05d}",
@@ -156,8 +153,8 @@ def _pair(
 def _references(
     run: RunContext, index: int, left_out: int, size: tuple[int, int]
 ) -> tuple[UInt8[Tensor, "views height width 3"], Cameras]:
-    """The other photos of the lens model with their cameras, at most as many as the run has
-    references, evenly spaced.
+    """Reference photos with their cameras: evenly spaced other photos of the same lens model, at
+    most as many as the run has references.
     """
     scene = run.capture.scene
     model = scene.cameras[index].model
@@ -175,9 +172,9 @@ def _references(
     return torch.stack(photos), concatenate([scene.cameras[i].resized(*size) for i in chosen])
 
 
-def _counted(
+def _unmasked(
     mask: UInt8[np.ndarray, "height width"], width: int, height: int
 ) -> Bool[Tensor, "1 new_height new_width 1"]:
-    """Where a mask at another size says that the photo counts."""
+    """The resized mask: true where the photo is used."""
     grey = np.repeat(mask[..., None], 3, axis=-1)
     return torch.from_numpy(resize_photo(grey, width, height))[None, ..., :1] > 127

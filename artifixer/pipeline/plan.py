@@ -1,20 +1,18 @@
-"""The table of the stages of a run, and ``artifixer run --plan``: frames, stages, memory and
-estimated time of a run, without running or writing anything.
+"""``artifixer run --plan``: frames, stages, memory and estimated time of a run.
 
-``STAGES`` defines the order of the stages, their files, and their dependencies. The plan, the
-progress display, resuming and discarding read it.
+Nothing is computed or written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from artifixer.pipeline.capture import load_capture
-from artifixer.pipeline.run_config import VARIANTS, RunConfig, check_config
+from artifixer.pipeline.run_config import RunConfig, check_config
+from artifixer.pipeline.run_stages import RunStage, wanted_stages
 from artifixer.pipeline.target_path import (
     default_path,
     heldout_frames,
@@ -22,204 +20,14 @@ from artifixer.pipeline.target_path import (
     target_frames,
 )
 from artifixer.runtime.counts import counted
-from artifixer.runtime.stages import StageFiles
 from artifixer.scenes.formats import brings_poses
-from artifixer.video.adapter import ADAPTER_FILE
 from artifixer.video.checkpoints.files import ModelFiles
 from artifixer.video.memory_estimate import GIGABYTE, default_plan, memory_estimate, parameter_count
-
-INITIAL, INPUT, DISTILLED = "splats/initial.ply", "splats/input.ply", "splats/artifixer3d.ply"
-RENDERS, INPUT_RENDERS, RENDERS_3D = "renders", "renders_input", "renders_3d"
-
-#: The frames of the model as it is, beside those of the model adapted to the scene.
-UNADAPTED = "artifixer_unadapted"
-FRAMES = {name: f"frames/{name}" for name in (*VARIANTS.values(), UNADAPTED)}
-EXPORT = "export"
-
-#: File of the camera scale that a depth model gave.
-SCALE = "camera_scale.json"
-
-#: What the scene adaptation did.
-ADAPTATION = "adapter.json"
-
-
-# The stages of a run ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RunStage:
-    """One stage of a run; a row of ``STAGES``."""
-
-    files: StageFiles
-    kind: Literal[
-        "reconstruct", "free_space", "scale", "render", "adapt", "enhance", "distill", "write"
-    ]
-    """How its time is estimated."""
-    reads: tuple[str, ...] = ()
-    """Stages whose results it reads, in any configuration."""
-    is_wanted: Callable[[RunConfig], bool] = lambda config: True
-    """Whether a run of this configuration has it."""
-    outlives: bool = False
-    """Whether its results stay when a later run does not ask for them, as long as nothing that it
-    reads has changed."""
-
-    @property
-    def name(self) -> str:
-        return self.files.name
-
-
-def _has_input(config: RunConfig) -> bool:
-    return config.has_input
-
-
-def _names_depth_model(config: RunConfig) -> bool:
-    """A run may also use the default depth model, which depends on the capture."""
-    return config.depth_model is not None
-
-
-def _is_adapted(config: RunConfig) -> bool:
-    return config.adaptation is not None
-
-
-def _has_3d(config: RunConfig) -> bool:
-    return "artifixer3d" in config.wanted
-
-
-def _has_3d_plus(config: RunConfig) -> bool:
-    return "artifixer3d_plus" in config.wanted
-
-
-def _has_export(config: RunConfig) -> bool:
-    return bool(config.export)
-
-
-#: In the order of execution.
-STAGES = (
-    RunStage(
-        StageFiles("reconstruct", (INITIAL,), ("splats/initial.checkpoint",)),
-        kind="reconstruct",
-    ),
-    RunStage(
-        StageFiles("reconstruct_input", (INPUT,), ("splats/input.checkpoint",)),
-        kind="free_space",
-        is_wanted=_has_input,
-    ),
-    RunStage(
-        StageFiles("camera_scale", (SCALE,)),
-        kind="scale",
-        reads=("reconstruct",),
-        is_wanted=_names_depth_model,
-    ),
-    RunStage(
-        StageFiles("render", (RENDERS, "cameras.json")),
-        kind="render",
-        reads=("reconstruct",),
-    ),
-    RunStage(
-        StageFiles("render_input", (INPUT_RENDERS,)),
-        kind="render",
-        reads=("reconstruct_input",),
-        is_wanted=_has_input,
-    ),
-    RunStage(
-        StageFiles("adapt", (ADAPTER_FILE, ADAPTATION), ("adapter.state",)),
-        kind="adapt",
-        reads=("camera_scale",),
-        is_wanted=_is_adapted,
-    ),
-    RunStage(
-        StageFiles("enhance_unadapted", (FRAMES[UNADAPTED],), (f"{FRAMES[UNADAPTED]}.state",)),
-        kind="enhance",
-        reads=("render", "render_input", "camera_scale"),
-        is_wanted=_is_adapted,
-    ),
-    RunStage(
-        StageFiles("enhance", (FRAMES["artifixer"],), (f"{FRAMES['artifixer']}.state",)),
-        kind="enhance",
-        reads=("render", "render_input", "camera_scale", "adapt"),
-    ),
-    RunStage(
-        StageFiles("distill", (DISTILLED,), ("splats/artifixer3d.checkpoint",)),
-        kind="distill",
-        reads=("reconstruct", "reconstruct_input", "enhance"),
-        is_wanted=_has_3d,
-        outlives=True,
-    ),
-    RunStage(
-        StageFiles("render_3d", (RENDERS_3D, FRAMES["artifixer3d"])),
-        kind="render",
-        reads=("distill",),
-        is_wanted=_has_3d,
-        outlives=True,
-    ),
-    RunStage(
-        StageFiles(
-            "enhance_3d",
-            (FRAMES["artifixer3d_plus"],),
-            (f"{FRAMES['artifixer3d_plus']}.state",),
-        ),
-        kind="enhance",
-        reads=("render_3d",),
-        is_wanted=_has_3d_plus,
-        outlives=True,
-    ),
-    RunStage(
-        StageFiles("export", (EXPORT,)),
-        kind="write",
-        reads=("reconstruct", "distill"),
-        is_wanted=_has_export,
-        outlives=True,
-    ),
-    RunStage(StageFiles("dataset", ("dataset",)), kind="write", reads=("enhance", "distill")),
-    RunStage(
-        StageFiles("videos", ("videos",)),
-        kind="write",
-        reads=("enhance_unadapted", "enhance", "render_3d", "enhance_3d"),
-    ),
-    RunStage(
-        StageFiles("metrics", ("metrics.json",)),
-        kind="write",
-        reads=("enhance_unadapted", "enhance", "render_3d", "enhance_3d"),
-    ),
-    RunStage(StageFiles("report", ("report.html",)), kind="write", reads=("videos", "metrics")),
-)
-
-_BY_NAME = {stage.name: stage for stage in STAGES}
-
-
-def stage_files(name: str) -> StageFiles:
-    """The files of the stage of this name."""
-    return _BY_NAME[name].files
-
-
-def wanted_stages(config: RunConfig) -> tuple[RunStage, ...]:
-    """The stages of a run, in order."""
-    return tuple(stage for stage in STAGES if stage.is_wanted(config))
-
-
-def outdated_stages(
-    config: RunConfig, completed: Collection[str], executed: Collection[str]
-) -> Iterator[RunStage]:
-    """Stages that a run does not have and whose results of an earlier run must go, after it has
-    ``completed`` stages, ``executed`` of them by itself.
-    """
-    for stage in STAGES:
-        is_kept = stage.outlives and _upstream(stage).isdisjoint(executed)
-        if not stage.is_wanted(config) and stage.name not in completed and not is_kept:
-            yield stage
-
-
-def _upstream(stage: RunStage) -> set[str]:
-    """Names of all stages that a stage depends on, directly or not."""
-    return {name for read in stage.reads for name in (read, *_upstream(_BY_NAME[read]))}
-
-
-# The plan -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Measured seconds, to an order of magnitude."""
+    """Measured durations in seconds, to an order of magnitude."""
 
     fit: tuple[float, float]
     """Per iteration, and per iteration and megapixel."""
@@ -240,7 +48,7 @@ RATES = {
 #: Relative duration of a fit with the free-space loss.
 FREE_SPACE_FACTOR = 1.2
 
-#: Memory of a process after its start, and of a fit per photo pixel and per Gaussian, bytes.
+#: Bytes: memory of a process after its start, and of a fit per photo pixel and per Gaussian.
 PROCESS_BYTES, BYTES_PER_PIXEL, BYTES_PER_GAUSSIAN = 450_000_000, 16, 2_500
 
 
@@ -249,11 +57,11 @@ class PlannedStage:
     """One line of a plan."""
 
     name: str
-    """As the progress display shows it."""
+    """Name in the progress display."""
     work: str
-    """How much there is to do."""
+    """Number of frames, iterations or steps."""
     seconds: float
-    """Estimate."""
+    """Estimated duration."""
 
 
 @dataclass(frozen=True)
@@ -263,9 +71,9 @@ class Plan:
     facts: tuple[tuple[str, str], ...]
     """(name, value) rows."""
     stages: tuple[PlannedStage, ...]
-    """In order; empty where the cameras are not known yet."""
+    """In order; empty if the cameras are not known yet."""
     memory: tuple[tuple[str, float], ...]
-    """Bytes of the device by part."""
+    """Estimated bytes on the device by part."""
 
     @property
     def minutes(self) -> float:
@@ -273,11 +81,11 @@ class Plan:
 
 
 def plan_run(config: RunConfig) -> Plan:
-    """The plan of a run; raises the same ``InputError`` as the run would. Reads the capture, writes
-    nothing.
+    """The plan of a run. Reads the capture, writes nothing, and raises the same ``InputError`` as
+    the run.
 
-    The cameras of photos and videos without poses are only known after structure from motion: then
-    there is a plan of that stage alone.
+    The cameras of photos and videos without poses are only known after structure from motion; their
+    plan has no stages.
     """
     files = check_config(config)
     steps = config.steps or files.config.steps_in(config.mode)
@@ -350,8 +158,8 @@ def plan_lines(plan: Plan) -> list[str]:
 def planned_stages(
     config: RunConfig, files: ModelFiles, photos: int, frames: int, megapixels: float
 ) -> tuple[PlannedStage, ...]:
-    """All stages of a run of ``photos`` training photos and ``frames`` frames of this size, with
-    rough times.
+    """All stages of a run with ``photos`` training photos and ``frames`` frames of this size, with
+    estimated durations.
     """
     return tuple(
         PlannedStage(stage.name, *_estimate(stage, config, files, photos, frames, megapixels))
@@ -367,7 +175,7 @@ def _estimate(
     frames: int,
     megapixels: float,
 ) -> tuple[str, float]:
-    """(how much there is to do, seconds)."""
+    """(amount of work, seconds)."""
     rates = RATES["cuda" if config.device.startswith("cuda") else "cpu"]
     per_iteration = rates.fit[0] + rates.fit[1] * megapixels
     match stage.kind:
@@ -403,7 +211,9 @@ def _estimate(
 def _adaptation_estimate(
     config: RunConfig, files: ModelFiles, photos: int, megapixels: float
 ) -> tuple[str, float]:
-    """The fits without a photo, then the training: a step takes about three calls per frame."""
+    """Leave-one-out fits and training; a training step costs about three network calls per
+    frame.
+    """
     adaptation = config.adaptation
     assert adaptation is not None, "a stage of runs with --adapt"
     rates = RATES["cuda" if config.device.startswith("cuda") else "cpu"]

@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 
-from artifixer.geometry.camera_file import CameraFrame, write_cameras
-from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.camera_file import write_cameras
 from artifixer.geometry.local_origin import Origin
 from artifixer.imaging.metrics import psnr, ssim
 from artifixer.imaging.quality import RenderQuality
@@ -43,7 +42,7 @@ from artifixer.scenes.formats import brings_poses
 from artifixer.scenes.point_cloud import read_points
 from artifixer.scenes.references import REFERENCE_COUNT
 from artifixer.scenes.scene import Photo
-from artifixer.scenes.view import reference_views
+from artifixer.scenes.view import View, reference_views, views_of
 from artifixer.splats.files import export_splats, placement_note, read_splat_file
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
 from artifixer.splats.ply import read_splats, write_splats
@@ -54,12 +53,12 @@ from artifixer.splats.reconstruct import (
 from artifixer.splats.render import Renders, render
 from artifixer.splats.render_folder import to_uint8, write_render_folder
 from artifixer.splats.splats import Splats
-from artifixer.splats.training_view import training_views
+from artifixer.splats.training_view import TrainingView
 
 #: Number of rows of the preview picture.
 PREVIEW_VIEWS = 4
 
-#: Its stages; a run folder belongs to one set of settings, so that none of them has a key.
+#: The stages. A run folder has one set of settings, so their keys are empty.
 FIT = StageFiles("reconstruct", ("splats.ply",), ("checkpoint.safetensors",))
 EVALUATE = StageFiles(
     "evaluate", ("cameras.json", "split.json", "renders/heldout", "preview.png", "metrics.json")
@@ -74,40 +73,48 @@ class ReconstructionJob:
     """Everything a reconstruction depends on."""
 
     choice: CaptureChoice
+    """Capture, split and size."""
     config: ReconstructConfig
+    """Settings of the fit."""
     seed: int = 0
+    """Random seed."""
     device: str = "cpu"
+    """Torch device."""
     initial_points: Path | None = None
     """A PLY whose points replace the capture's sparse points."""
     warm_start: Path | None = None
-    """A splat file to continue from."""
+    """A splat file with the initial splats."""
     export: tuple[str, ...] = ()
     """Further formats of the splats, names of ``files.EXPORTS``."""
 
 
 @dataclass(frozen=True)
 class ReconstructionResult:
-    """Splats, the loaded capture, and the quality per view of both halves of its split."""
+    """A finished reconstruction."""
 
     splats: Splats
+    """The fitted Gaussians."""
     capture: LoadedCapture
+    """The loaded capture."""
     train: tuple[RenderQuality, ...]
+    """Quality of the training views."""
     heldout: tuple[RenderQuality, ...]
+    """Quality of the held-out views."""
 
 
 def reconstruct_capture(
     job: ReconstructionJob, out: Path, overwrite: bool = False
 ) -> ReconstructionResult:
-    """Run the whole job in the folder ``out``; the same call continues an interrupted job, and
-    returns at once when it is done.
+    """Reconstruct the capture in the folder ``out``; the same call continues an interrupted job and
+    returns at once if it is done.
 
-    Raises ``InputError`` for a bad capture or a folder that belongs to another job, ``Stopped``
-    after SIGTERM.
+    Raises ``InputError`` for an unusable capture or a folder that belongs to another job,
+    ``Stopped`` after SIGTERM.
     """
     check_output(job.choice.capture, out)
     inputs = {**identify(job.choice.capture), **_input_files(job)}
     capture = None
-    if brings_poses(job.choice.capture):  # errors in it are found before anything is written
+    if brings_poses(job.choice.capture):  # report its errors before anything is written
         capture = load_capture(job.choice, work_folder=None, cache_folder=out / CACHE)
     with (
         _open_run(job, inputs, out, overwrite) as run,
@@ -134,7 +141,7 @@ def reconstruct_capture(
 def initial_splats(
     job: ReconstructionJob, capture: LoadedCapture, log: Callable[[str], None] = lambda text: None
 ) -> tuple[Splats, float]:
-    """The initial splats, and the scene's extent in world units. log: receives a line about points
+    """The initial splats, and the scene's extent in world units. log: receives remarks about points
     that are left out.
     """
     scene, config = capture.scene, job.config
@@ -160,20 +167,18 @@ def initial_splats(
     return splats_at(points, config.sh_degree, extent, config.initial), extent
 
 
-def view_quality(
-    splats: Splats, photos: Sequence[Photo], cameras: Sequence[Cameras]
-) -> Iterator[tuple[RenderQuality, Renders]]:
-    """Render at each photo's camera, and compare render and photo, both at 8 bit."""
-    for photo, camera in zip(photos, cameras, strict=True):
+def view_quality(splats: Splats, views: Sequence[View]) -> Iterator[tuple[RenderQuality, Renders]]:
+    """Render every view and compare render and photo, both at 8 bit."""
+    for view in views:
         with torch.no_grad():
-            renders = render(splats, camera.to(splats.means.device))
+            renders = render(splats, view.camera.to(splats.means.device))
         prediction = to_uint8(renders.rgb[0]).to(torch.float32) / 255
-        target, mask = photo.pixels(), photo.weights()
-        if mask is not None:  # masked pixels are black in both, so that SSIM's windows agree there
+        target, mask = view.photo.pixels(), view.photo.weights()
+        if mask is not None:  # black in both, so that SSIM's windows see no difference there
             prediction, target = prediction * mask[..., None], target * mask[..., None]
         yield (
             RenderQuality(
-                photo.name,
+                view.photo.name,
                 float(psnr(prediction, target, mask)),
                 float(ssim(prediction, target, mask)),
             ),
@@ -203,7 +208,7 @@ def _input_files(job: ReconstructionJob) -> dict[str, str]:
 
 def read_photos(capture: LoadedCapture) -> None:
     """Decode and resize every photo of the split with its mask, so that damaged files are found
-    before the reconstruction. Raises ``InputError`` when the training photos are masked completely.
+    before the reconstruction. Raises ``InputError`` also if all training photos are fully masked.
     """
     counts = []
     for index in (*capture.training, *capture.heldout):
@@ -216,12 +221,12 @@ def read_photos(capture: LoadedCapture) -> None:
     if not any(counts):
         raise InputError(
             f"{capture.scene.name}: the masks cover all of the {len(counts)} training photos; "
-            "expected masks that are white where photos count (--ignore-masks uses whole photos)"
+            "expected masks that are white where photos are used (--ignore-masks uses all pixels)"
         )
 
 
 def _result(run: RunFolder, splats: Splats, capture: LoadedCapture) -> ReconstructionResult:
-    """The result of a run that has all its files."""
+    """The result of a finished run, from its files."""
     path = run.root / "metrics.json"
     metrics = read_json(path)
     try:
@@ -239,7 +244,7 @@ def _result(run: RunFolder, splats: Splats, capture: LoadedCapture) -> Reconstru
             value is None or is_number(value, 1e12) for value in (view.psnr, view.ssim)
         ):
             raise InputError(
-                f"{path}: {shown(view)} is no quality of a view; use --overwrite to start anew"
+                f"{path}: {shown(view)} is not the quality of a view; use --overwrite to start anew"
             )
     return ReconstructionResult(splats, capture, halves[0], halves[1])
 
@@ -251,21 +256,22 @@ def _fit(
     capture: LoadedCapture,
     progress: Progress,
 ) -> None:
-    """Fit the splats: skip the stage if it is done, or continue from its checkpoint."""
+    """Fit the splats unless that is done; an interrupted fit continues from its checkpoint."""
 
     def work(bar: ProgressBar) -> None:
         with run.discarded_on_bad_input():
             initial, extent = initial_splats(job, capture, progress.note)
-        photos = [capture.scene.photos[i] for i in capture.training]
+        views = views_of(capture.scene, capture.training)
+        first = views[0].photo
         for note in capture.scene.notes:
             progress.note(note)
         progress.note(
-            f"{counted(len(photos), 'training photo')}, {len(capture.heldout)} held out "
-            f"({capture.split.name}), {photos[0].width}x{photos[0].height}, "
+            f"{counted(len(views), 'training photo')}, {len(capture.heldout)} held out "
+            f"({capture.split.name}), {first.width}x{first.height}, "
             f"{len(initial):,} initial Gaussians, extent {extent:.3g}"
         )
         splats = reconstruct(
-            training_views(photos, [capture.scene.cameras[i] for i in capture.training]),
+            [TrainingView.of(view) for view in views],
             initial,
             extent,
             job.config,
@@ -284,8 +290,8 @@ def _fit(
 def _export(
     run: RunFolder, job: ReconstructionJob, splats: Splats, origin: Origin, progress: Progress
 ) -> None:
-    """Write the splats in the requested formats; files of earlier calls are kept, because the
-    splats are the same.
+    """Write the splats in the requested formats. Files of earlier calls are kept: they hold the
+    same splats.
     """
     if job.export and not run.is_done("export", list(job.export)):
         files = export_splats(run.path(EXPORT), "splats", splats, job.export, origin)
@@ -303,8 +309,7 @@ def _evaluate(
     quality: dict[str, list[RenderQuality]] = {"train": [], "heldout": []}
     frames: list[Renders] = []
     for half, indices in (("train", capture.training), ("heldout", capture.heldout)):
-        photos = [scene.photos[i] for i in indices]
-        for result, renders in view_quality(splats, photos, [scene.cameras[i] for i in indices]):
+        for result, renders in view_quality(splats, views_of(scene, indices)):
             quality[half].append(result)
             if half == "heldout" or not capture.heldout:
                 frames.append(
@@ -312,13 +317,9 @@ def _evaluate(
                 )
             bar.advance(PSNR=result.psnr)
             stop_if_requested("while measuring quality")
-    shown = capture.heldout or capture.training
-    roles = {i: "train" for i in capture.training} | {i: "heldout" for i in capture.heldout}
-    write_cameras(
-        run.path("cameras.json"),
-        [CameraFrame(scene.cameras[i], scene.photos[i].name) for i in sorted(roles)],
-        origin=scene.origin,
-    )
+    rendered = views_of(scene, capture.heldout or capture.training)
+    used = views_of(scene, sorted({*capture.training, *capture.heldout}))
+    write_cameras(run.path("cameras.json"), [view.frame for view in used], origin=scene.origin)
     write_json(
         run.path("split.json"),
         {
@@ -330,11 +331,11 @@ def _evaluate(
     write_render_folder(
         run.path("renders", "heldout"),
         frames,
-        [CameraFrame(scene.cameras[i], scene.photos[i].name) for i in shown],
+        [view.frame for view in rendered],
         reference_views(scene, capture.training, REFERENCE_COUNT),
         scene.origin,
     )
-    _write_preview(run.path("preview.png"), [scene.photos[i] for i in shown], frames)
+    _write_preview(run.path("preview.png"), [view.photo for view in rendered], frames)
     write_json(
         run.path("metrics.json"),
         {half: _summary(results) for half, results in quality.items()} | {"gaussians": len(splats)},
@@ -351,10 +352,10 @@ def _evaluate(
 def _summary(results: Sequence[RenderQuality]) -> dict[str, Any]:
     if not results:
         return {"psnr": None, "ssim": None, "per_view": []}
-    counted = [result for result in results if not math.isnan(result.psnr)]  # else all is masked
-    mean_psnr = sum(result.psnr for result in counted) / max(len(counted), 1)
-    mean_ssim = sum(result.ssim for result in counted) / max(len(counted), 1)
-    if not counted:
+    valid = [result for result in results if not math.isnan(result.psnr)]  # NaN: fully masked
+    mean_psnr = sum(result.psnr for result in valid) / max(len(valid), 1)
+    mean_ssim = sum(result.ssim for result in valid) / max(len(valid), 1)
+    if not valid:
         mean_psnr = mean_ssim = math.nan
     return {
         "psnr": mean_psnr,

@@ -49,17 +49,17 @@ from artifixer.splats.splats import Splats
 #: Named paths; any other value is a camera file.
 PATHS = ("heldout", "tour", "orbit", "spline")
 
-#: Splats in a folder of ``reconstruct`` or ``run``; the first that is there is rendered.
+#: Splats in a folder of ``reconstruct`` or ``run``; the first existing file is rendered.
 FOLDER_SPLATS = ("splats.ply", "splats/artifixer3d.ply", "splats/initial.ply")
 
-#: Its one stage; a folder belongs to one set of settings, so that the stage has no key.
+#: The only stage. A folder has one set of settings, so the stage's key is empty.
 RENDER = StageFiles("render", ("rgb", "opacity", "depth", "cameras.json", "video.mp4"))
 
-#: Camera for a splat file without cameras: size in pixels, vertical field of view in radians.
+#: Camera for splat files without cameras: size in pixels, vertical field of view in radians.
 DEFAULT_SIZE = (640, 480)
 DEFAULT_FIELD_OF_VIEW = math.radians(50)
 
-#: Longest side, pixels, of the renders that the scene's distance is estimated from.
+#: Longest side in pixels of the renders from which the scene's distance is estimated.
 PROBE_SIZE = 96
 
 
@@ -70,27 +70,29 @@ class RenderJob:
     source: Path
     """A folder of ``reconstruct`` or ``run``, or a splat file."""
     path: str = "tour"
-    """One of ``PATHS`` or a file of cameras."""
+    """One of ``PATHS`` or a camera file."""
     cameras: Path | None = None
-    """Camera file of a splat file."""
+    """Cameras of a splat file's capture."""
     size: str | None = None
-    """Longest side in pixels or ``WxH``; None keeps the cameras' own."""
+    """Longest side in pixels or ``WxH``; None keeps the cameras' size."""
     frames: int = 120
-    """Frames of an orbit."""
+    """Number of frames of an orbit."""
     fps: float = 24.0
     """Frames per second of the video."""
     device: str = "cpu"
+    """Torch device."""
 
 
 @dataclass(frozen=True)
 class SplatSource:
-    """Splats and the cameras known with them."""
+    """Splats and their capture's cameras."""
 
     splats: Splats
+    """The Gaussians."""
     targets: tuple[CameraFrame, ...]
-    """Held-out cameras, or all when none is held out."""
+    """Held-out cameras; all cameras if none is held out."""
     all: tuple[CameraFrame, ...]
-    """The capture's cameras; of a folder of ``run`` its target cameras."""
+    """The capture's cameras; for a folder of ``run``, its target cameras."""
     references: tuple[View, ...]
     """Views for the video model to attend to."""
     origin: Origin = WORLD
@@ -101,8 +103,8 @@ def render_path(job: RenderJob, out: Path, overwrite: bool = False) -> int:
     """Render the path into the folder ``out`` and return the number of frames; the same call
     continues an interrupted one.
 
-    Writes a render folder and ``video.mp4`` (frames of the first frame's size). Raises
-    ``InputError`` for unusable splats or cameras or a folder that holds something else, ``Stopped``
+    Writes a render folder and ``video.mp4`` (of the frames with the first frame's size). Raises
+    ``InputError`` for unusable splats or cameras or a folder that holds other results, ``Stopped``
     after SIGTERM.
     """
     source = open_source(job.source, job.cameras)
@@ -114,7 +116,7 @@ def render_path(job: RenderJob, out: Path, overwrite: bool = False) -> int:
         stop_on_sigterm(),
         Progress(("render",)) as progress,
     ):
-        run.path("references")  # only where the source has some
+        run.path("references")  # written if the source has reference views
         splats = source.splats.map(lambda tensor: tensor.to(job.device))
 
         def work(bar: ProgressBar) -> None:
@@ -140,8 +142,9 @@ def stop_between_frames(out: Path, done: int, total: int) -> None:
 
 
 def open_source(path: Path, cameras: Path | None = None) -> SplatSource:
-    """Splats from a folder of ``reconstruct`` or ``run`` (the best ones there), or from a splat
-    file, for which ``cameras`` may name a file.
+    """Read splats from a folder of ``reconstruct`` or ``run`` (the last ones made there), or from a
+    splat file. cameras: camera file that replaces the folder's cameras or comes with the splat
+    file. Raises ``InputError``.
     """
     if path.is_file():
         found = read_splat_file(path)
@@ -179,13 +182,13 @@ def open_source(path: Path, cameras: Path | None = None) -> SplatSource:
 
 
 def _run_heldout(path: Path) -> set[str]:
-    """Names of the held-out photos in the ``metrics.json`` of a run; empty before it is written."""
+    """Names of the held-out photos in a run's ``metrics.json``; empty before it is written."""
     return _heldout(path, "views") if path.is_file() else set()
 
 
 def _heldout(path: Path, key: str | None = None) -> set[str]:
-    """Names of the held-out photos in the ``split.json`` of a reconstruction, or in an object of
-    a JSON file that has them under ``key``.
+    """Names of the held-out photos in a JSON file, such as a reconstruction's ``split.json``; in
+    its object ``key`` unless that is None.
     """
     content = read_json(path)
     if key is not None and isinstance(content, dict):
@@ -197,7 +200,7 @@ def _heldout(path: Path, key: str | None = None) -> set[str]:
 
 
 def path_frames(source: SplatSource, path: str, orbit_frames: int) -> list[CameraFrame]:
-    """The frames of a path. Frames at exactly a known camera have the name of its photo."""
+    """The frames of a path; a frame at the camera of a photo has the photo's name."""
     if path not in PATHS:
         if not Path(path).exists():
             raise InputError(
@@ -224,8 +227,8 @@ def path_frames(source: SplatSource, path: str, orbit_frames: int) -> list[Camer
 
 
 def seen_distance(splats: Splats, views: Cameras) -> float:
-    """Median camera z of the splats in up to 16 of the views, world units. Raises ``InputError``
-    when no splats are visible.
+    """Median camera z of the splats in up to 16 of the views, world units. Raises ``InputError`` if
+    no splats are visible.
     """
     seen = splat_depths(splats, views)
     if not seen:
@@ -271,13 +274,13 @@ def _around(splats: Splats) -> Cameras:
     most captures.
     """
     center = splats.means.median(dim=0).values
-    # quantile takes at most 16 million
+    # quantile accepts at most 16 million values
     radius = (splats.means[:: 1 + len(splats) // 1_000_000] - center).norm(dim=1).quantile(0.8)
     width, height = DEFAULT_SIZE
     focal = 0.5 * height / math.tan(DEFAULT_FIELD_OF_VIEW / 2)
     eye = center + torch.tensor([0.0, -0.5, -2.0]) * radius
     K = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-    # a second view, so that the two axes meet at the centre
+    # a second view, so that the optical axes intersect at the centre
     beside = center + torch.tensor([2.0, -0.5, 0.0]) * radius
     eyes = torch.stack([eye, beside])
     viewmats = invert_rigid(look_at(eyes, center.expand_as(eyes), torch.tensor([0.0, -1.0, 0.0])))

@@ -7,11 +7,10 @@
     depth/%05d.npy       distance from the camera's centre (not camera z), world units, NaN where
                          the panorama is empty
     video.mp4
-    transforms.json      the poses (camera_model EQUIRECTANGULAR): the folder is a capture of 360
-                         degree photos like any other
+    transforms.json      the poses (camera_model EQUIRECTANGULAR), so that the folder can be read as
+                         a capture of 360 degree photos
 
-Each panorama is resampled from the six faces of a cube, which are rendered with a small overlap at
-the resolution of the panorama's equator.
+Each panorama is resampled from the six faces of a cube, which are rendered with a small overlap.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ from artifixer.splats.rasterizers.constants import MIN_DEPTH_OPACITY
 from artifixer.splats.render import default_near, render
 from artifixer.splats.splats import Splats
 
-#: Its one stage; a folder belongs to one set of settings, so that the stage has no key.
+#: The only stage. A folder has one set of settings, so the stage's key is empty.
 RENDER = StageFiles("render", ("rgb", "opacity", "depth", FILE_NAME, "video.mp4"))
 
 #: Resolution of the faces relative to that of the panorama's equator.
@@ -60,8 +59,8 @@ def render_panoramas(job: RenderJob, out: Path, overwrite: bool = False) -> int:
     """Render the path into the folder ``out`` and return the number of frames; the same call
     continues an interrupted one.
 
-    ``job.size``: the pictures' width, or ``WxH`` of 2:1; None keeps the resolution of the first
-    camera. Raises as ``render_path`` does.
+    ``job.size``: width of the panoramas, or ``WxH`` of 2:1; None keeps the resolution of the first
+    camera. Errors as in ``render_path``.
     """
     source = open_source(job.source, job.cameras)
     frames = path_frames(source, job.path, job.frames)
@@ -107,12 +106,13 @@ def panorama_of_splats(
     Float[np.ndarray, "height width"],
     Float[np.ndarray, "height width"],
 ]:
-    """All directions from a camera's place, its own forward direction in the middle: rgb
-    premultiplied on black and opacity, both in [0,1], and the distance from the camera's centre in
-    world units, NaN where the opacity is below 0.01. float32."""
+    """Panorama at the camera's position, centred on its forward direction, float32: rgb
+    premultiplied on black and opacity, both in [0,1], and distance from the camera's centre in
+    world units, NaN where the opacity is below 0.01.
+    """
     size = CUBE.size(round(OVERSAMPLING * width))
     faces = CUBE.cameras(camera.viewmats[0], size).to(splats.means.device)
-    # One near plane for all faces, so that Gaussians across two faces are rendered alike in both.
+    # one near plane for all faces, so that a Gaussian across two faces is rendered in both or none
     near = min(
         (near for near in (default_near(splats, faces[k]) for k in range(len(faces))) if near > 0),
         default=0.0,
@@ -134,7 +134,7 @@ def panorama_of_splats(
 
 
 def panorama_size(camera: Cameras, size: str | None) -> tuple[int, int]:
-    """(width, height) of the pictures; raises ``InputError`` for a size that is not twice as wide
+    """(width, height) of the panoramas. Raises ``InputError`` for a size that is not twice as wide
     as high.
     """
     if size is None:

@@ -4,21 +4,21 @@ metrics and report, in one folder.
 ::
 
     splats/{initial,artifixer3d}.ply    standard 3DGS
-    splats/input.ply                    with a free-space loss: the fit whose renders the model gets
+    splats/input.ply                    with a free-space loss: the fit rendered for the model
     renders/  renders_3d/               render folders along the path, sides multiples of 16
     renders_input/                      the same, of splats/input.ply
     frames/{artifixer,artifixer3d,artifixer3d_plus}/%05d.png    at the requested size
     adapter.safetensors  frames/artifixer_unadapted/    with scene adaptation
-    videos/*.mp4                        every variant, the renders, and all side by side
+    videos/*.mp4                        renders, every variant, and all side by side
     export/                             the final splats in the formats of ``--export``
     dataset/                            training photos and generated frames for other trainers
-    cameras.json                        the target cameras, and which photos were taken there
+    cameras.json                        the target cameras, with the names of photos taken there
     metrics.json  timing.json  report.html  config.json
 
-Every stage runs once for its inputs and settings (``plan.STAGES``, ``runtime/stages``): the same
+A stage runs once for its inputs and settings (``run_stages.STAGES``, ``runtime/stages``). The same
 call continues an interrupted run and ends with the same bytes; other settings repeat only the
 stages that depend on them. Only ``timing.json``, ``config.json`` and the hidden ``.run`` differ
-between two runs.
+between two runs with the same inputs and settings.
 """
 
 from __future__ import annotations
@@ -31,13 +31,11 @@ from artifixer.evaluation.evaluate import VariantQuality
 from artifixer.evaluation.variant_table import read_variants
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.pipeline.capture import CACHE, identify, load_capture
-from artifixer.pipeline.plan import (
-    planned_stages,
-    wanted_stages,
-)
+from artifixer.pipeline.plan import planned_stages
 from artifixer.pipeline.run_config import RunConfig, check_config, settings_of
 from artifixer.pipeline.run_context import RunContext, check_inputs, check_pixels, make_context
 from artifixer.pipeline.run_graph import RunGraph
+from artifixer.pipeline.run_stages import wanted_stages
 from artifixer.runtime.counts import counted
 from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder
@@ -53,9 +51,10 @@ class Result:
     """A finished run."""
 
     out: Path
-    """The folder with its files."""
+    """The run folder."""
     frames: tuple[CameraFrame, ...]
-    """Target cameras in path order at the frames' size; ``photo`` names the photo taken there."""
+    """Target cameras at the frames' size, in path order; ``photo`` is the name of the photo taken
+    there, if any."""
     train: tuple[str, ...]
     """Names of the training photos."""
     heldout: tuple[str, ...]
@@ -63,32 +62,34 @@ class Result:
     references: tuple[str, ...]
     """Names of the photos that the model attends to."""
     variants: Mapping[str, VariantQuality]
-    """Quality by the names of ``evaluate.VARIANT_TITLES``; values are None where no frame stands at
-    a held-out camera."""
+    """Quality by the names of ``evaluate.VARIANT_TITLES``; values are None if no target camera is
+    that of a held-out photo."""
     camera_scale: CameraScale
+    """Factor from world units to the model's units."""
     executed: tuple[str, ...]
-    """Stages that this call ran; the others were done before."""
+    """Stages that this call ran; the others were already done."""
     seconds: Mapping[str, float]
-    """Of every stage, earlier calls included."""
+    """Duration of every stage, including those run by earlier calls."""
     notes: tuple[str, ...]
     """Remarks and warnings."""
 
     @property
     def report(self) -> Path:
+        """The HTML report."""
         return self.out / "report.html"
 
 
 def run(config: RunConfig, overwrite: bool = False, progress: Progress | None = None) -> Result:
-    """Run the whole job, or the rest of an interrupted one. overwrite: delete the results of
-    another capture that the folder holds.
+    """Run all stages that are not done yet.
 
-    Raises ``InputError`` for bad input before any heavy work, and ``Stopped`` after SIGTERM; the
-    same call then continues.
+    overwrite: delete the results of another capture that the folder holds. progress: where to show
+    progress; None for standard error and the log of the run. Raises ``InputError`` for bad input
+    before any heavy work, and ``Stopped`` after SIGTERM; the same call then continues.
     """
     files = check_config(config)
     identity = identify(config.choice.capture)
     inputs = None
-    # errors in the capture show before anything is written
+    # report errors in the capture before anything is written
     if brings_poses(config.choice.capture):
         capture = load_capture(config.choice, work_folder=None, cache_folder=config.out / CACHE)
         inputs = check_inputs(config, files, capture)
@@ -117,8 +118,8 @@ def run(config: RunConfig, overwrite: bool = False, progress: Progress | None = 
             display.note(note)
         if inputs.offload:
             display.note(
-                f"model {files.config.name} does not fit into the GPU's memory: its layers stay in "
-                "host memory, which takes longer"
+                f"model {files.config.name} does not fit into the GPU's memory: its layers are "
+                "kept in host memory, which is slower"
             )
         stages = Stages(folder, display)
         graph = RunGraph(config, files, context, stages, display, notes, inputs.offload)
@@ -139,7 +140,7 @@ def _duration(config: RunConfig, files: ModelFiles, context: RunContext) -> str:
     photos = len(context.capture.training)
     stages = planned_stages(config, files, photos, len(context.frames), context.megapixels)
     minutes = max(1, round(sum(stage.seconds for stage in stages) / 60))
-    return f"about {counted(minutes, 'minute')} for all stages; what was done before is kept"
+    return f"about {counted(minutes, 'minute')} for all stages; finished stages are kept"
 
 
 def _result(

@@ -1,5 +1,5 @@
-"""Settings of a run, their validation before anything is read, and the part of them that results
-depend on.
+"""``RunConfig``: settings of a run, their validation before the capture is read, and the part of
+them that results depend on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from artifixer.video.checkpoints.files import ModelFiles
 from artifixer.video.model import Mode
 from artifixer.video.model_files import locate_model
 
-#: What ``--variants`` calls them, and their names in files; each needs the ones before it.
+#: Variants by their names in ``--variants``, with their names in files; each needs the ones before
+#: it.
 VARIANTS = {"artifixer": "artifixer", "3d": "artifixer3d", "3d+": "artifixer3d_plus"}
 
 
@@ -28,57 +29,64 @@ class RunConfig:
     """Everything a run depends on."""
 
     choice: CaptureChoice
+    """Capture, split and size."""
     out: Path
+    """Run folder."""
     path: str | None = None
-    """heldout, tour, orbit, spline or a file of cameras. None: a tour through the held-out cameras,
-    or a spline without any."""
+    """Target cameras: heldout, tour, orbit, spline or a camera file. None: a tour through the
+    held-out cameras, or a spline if none is held out."""
     orbit_frames: int = 120
-    """Frames of an orbit."""
+    """Number of frames of an orbit."""
     model: str = "tiny"
-    """A name or a path."""
+    """Name or path of the video model."""
     variants: tuple[str, ...] = tuple(VARIANTS.values())
-    """Of ``VARIANTS``' values; those before the last are made as well."""
+    """Values of ``VARIANTS``; those that they need are computed too."""
     prompt: str = ""
+    """Description of the scene, for models with a text encoder."""
     mode: Mode = "improve"
+    """Start of the flow."""
     steps: int | Literal["adaptive"] | None = None
-    """Network calls per block; None: the model's own in this mode."""
+    """Network calls per block; None for the model's own number in this mode."""
     references: int = REFERENCE_COUNT
-    """At most this many photos for the model to attend to; 0 for none."""
+    """Maximum number of photos that the model attends to; 0 for none."""
     camera_scale: float | None = None
-    """World units to the model's units. None: from ``depth_model`` or as ``scenes/scale`` says."""
+    """Factor from world units to the model's units; None for an estimate (``scenes/scale``)."""
     depth_model: str | None = None
-    """A metric depth model, for video models that want metres."""
+    """Metric depth model, for video models that expect metres."""
     from_splats: Path | None = None
     """A splat file in the capture's world that replaces the reconstruction."""
     export: tuple[str, ...] = ()
-    """Names of ``files.EXPORTS``: formats in which the last splats are written as well."""
+    """Further file formats of the final splats, names of ``files.EXPORTS``."""
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
-    """Of the first fit. With a free-space loss there is a second fit, whose render the model gets.
-    """
+    """Settings of the first fit. With a free-space loss, the first fit is made without it, and a
+    second fit with it provides the model's input."""
     distill: DistillConfig = field(default_factory=DistillConfig)
+    """Settings of the 3D distillation."""
     adaptation: AdaptationConfig | None = None
-    """Fine-tune the model on this scene's training photos first; None uses it as it is."""
+    """Settings of the scene adaptation; None for none."""
     fps: float = 24.0
     """Frames per second of the videos."""
     seed: int = 0
+    """Random seed."""
     device: str = "cpu"
+    """Torch device."""
 
     @property
     def has_input(self) -> bool:
-        """Whether the model gets another render than that of the plain fit: one of a fit with the
-        free-space loss.
-        """
+        """Whether a second fit, with the free-space loss, provides the model's input."""
         return self.from_splats is None and self.reconstruct.free_space.weight > 0
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """The variants up to the last one asked for."""
+        """The requested variants and those that they need."""
         names = tuple(VARIANTS.values())
         return names[: 1 + max(names.index(name) for name in self.variants)]
 
 
 def check_config(config: RunConfig) -> ModelFiles:
-    """Validate the settings without reading the capture; returns where the model is."""
+    """Validate the settings without reading the capture; returns the files of the model. Raises
+    ``InputError``.
+    """
     for name, value, least in (
         ("--references", config.references, 0),
         ("--frames", config.orbit_frames, 1),
@@ -106,8 +114,8 @@ def check_config(config: RunConfig) -> ModelFiles:
     check_output(config.choice.capture, config.out)
     if config.adaptation is not None and config.from_splats is not None:
         raise InputError(
-            "--adapt and --from-splats exclude each other: its pairs are made by the run's own "
-            "reconstruction, without one photo each"
+            "--adapt and --from-splats exclude each other: the adaptation needs reconstructions "
+            "of its own, each without one of the photos"
         )
     if config.from_splats is not None:
         if not config.from_splats.is_file():
@@ -116,14 +124,16 @@ def check_config(config: RunConfig) -> ModelFiles:
             )
         if config.from_splats.resolve().is_relative_to(config.out.resolve()):
             raise InputError(
-                f"--from-splats {config.from_splats}: is a result of this run; copy it elsewhere "
-                "or choose another --out"
+                f"--from-splats {config.from_splats}: lies inside --out; expected a file outside "
+                "of it"
             )
     return files
 
 
 def parse_variants(text: str) -> tuple[str, ...]:
-    """``artifixer,3d,3d+`` -> names of variants; raises ``InputError`` for others."""
+    """``artifixer,3d,3d+`` -> names of the variants in files. Raises ``InputError`` for unknown
+    ones.
+    """
     words = [word.strip().lower() for word in text.split(",") if word.strip()]
     unknown = [word for word in words if word not in VARIANTS]
     if unknown or not words:
@@ -134,9 +144,7 @@ def parse_variants(text: str) -> tuple[str, ...]:
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
-    """Every setting that a result depends on; where the folder and the files lie is none of
-    them.
-    """
+    """Every setting that results depend on; of files and folders only the names."""
     content = asdict(
         replace(
             config,

@@ -1,11 +1,12 @@
-"""What a run reads, checked before any heavy work, and what all its stages share.
+"""Inputs of a run, checked before any heavy work, and the context that its stages share.
 
-In: ``RunConfig``. Out: ``RunContext``: capture, target cameras, reference views. ``InputError``
-for a path, a photo, splats or memory that cannot do.
+In: ``RunConfig``. Out: ``RunContext``: capture, target cameras, reference views. Raises
+``InputError`` for an unusable path, photo or splat file, and for too little memory.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +22,11 @@ from artifixer.pipeline.same_frame import check_same_frame
 from artifixer.pipeline.target_path import render_frames, target_frames
 from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError, Stopped
+from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stopping import stop_requested
-from artifixer.scenes.scene import Photo
 from artifixer.scenes.splits import MIN_TRAINING_VIEWS
-from artifixer.scenes.view import View, reference_views
+from artifixer.scenes.view import View, reference_views, views_of
 from artifixer.splats.files import read_splat_file
 from artifixer.splats.ply import read_splats
 from artifixer.splats.splats import Splats
@@ -35,11 +36,14 @@ from artifixer.video.memory_estimate import check_memory, default_plan
 
 @dataclass(frozen=True)
 class RunContext:
-    """What all stages of a run share."""
+    """Inputs that all stages of a run share."""
 
     folder: RunFolder
+    """The run folder, locked by this process."""
     choice: CaptureChoice
+    """Capture, split and size."""
     capture: LoadedCapture
+    """The loaded capture."""
     frames: tuple[CameraFrame, ...]
     """Target cameras at the requested size, in the order of the path."""
     renders: tuple[CameraFrame, ...]
@@ -47,11 +51,13 @@ class RunContext:
     references: tuple[View, ...]
     """Training views that the model attends to, in memory."""
     seed: int
+    """Random seed."""
     device: str
+    """Torch device."""
 
     @property
     def root(self) -> Path:
-        """The run folder."""
+        """Path of the run folder."""
         return self.folder.root
 
     @property
@@ -61,46 +67,61 @@ class RunContext:
 
     @property
     def megapixels(self) -> float:
-        """Of a render."""
+        """Size of a render in megapixels."""
         camera = self.renders[0].camera
         return camera.width * camera.height / 1e6
 
     @property
-    def training(self) -> tuple[list[Photo], list[Cameras]]:
-        scene = self.capture.scene
-        return [scene.photos[i] for i in self.capture.training], [
-            scene.cameras[i] for i in self.capture.training
-        ]
+    def training(self) -> list[View]:
+        """The training views."""
+        return views_of(self.capture.scene, self.capture.training)
 
     @property
     def origin(self) -> Origin:
-        """What cameras, points and splats are relative to."""
+        """Origin that cameras, points and splats are relative to."""
         return self.capture.scene.origin
 
+    @functools.cached_property
+    def photos_key(self) -> str:
+        """Fingerprint of the training views."""
+        views = self.training
+        return fingerprint(
+            [view.photo.name for view in views],
+            [view.photo.read() for view in views],
+            [view.camera for view in views],
+        )
+
+    @functools.cached_property
+    def points_key(self) -> str:
+        """Fingerprint of the sparse points."""
+        points = self.capture.scene.points
+        return fingerprint(None if points is None else vars(points))
+
     def splats(self, file: str) -> Splats:
-        """Splats of the run folder, on the device."""
+        """Read splats from the run folder to the device."""
         splats = read_splats(self.root / file, self.origin)
         return splats.map(lambda tensor: tensor.to(self.device))
 
-    def stop_if_asked(self) -> None:
-        """Raise ``Stopped`` when SIGTERM arrived; what a stage has written so far is good."""
+    def stop_if_requested(self) -> None:
+        """Raise ``Stopped`` after SIGTERM; files written so far are kept."""
         if stop_requested():
             raise Stopped(f"{self.root}: stopped; run the same command to continue")
 
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What ``check_inputs`` found."""
+    """Checked inputs of a run."""
 
     capture: LoadedCapture
+    """The loaded capture."""
     frames: tuple[CameraFrame, ...]
     """Target cameras at the requested size."""
     offload: bool
-    """Whether the model's layers have to stay in host memory."""
+    """Whether the model's layers have to be kept in host memory."""
 
 
 def check_inputs(config: RunConfig, files: ModelFiles, capture: LoadedCapture) -> RunInputs:
-    """Find what is wrong with path and memory; decodes no photo and writes nothing. Raises
+    """Check target cameras and memory, without decoding photos or writing files. Raises
     ``InputError``.
     """
     frames = target_frames(capture, config.path, config.choice.size, config.orbit_frames)
@@ -119,14 +140,14 @@ def check_inputs(config: RunConfig, files: ModelFiles, capture: LoadedCapture) -
 
 
 def left_out(capture: LoadedCapture, most: int) -> tuple[int, ...]:
-    """Indices of the photos that are left out in turn: training photos of the first one's lens
-    model, at most ``most``, evenly spaced. Raises ``InputError`` where too few photos would remain.
+    """Indices of the photos for leave-one-out fits: at most ``most`` training photos with the lens
+    model of the first one, evenly spaced. Raises ``InputError`` if too few photos would remain.
     """
     scene, training = capture.scene, capture.training
     if len(training) <= MIN_TRAINING_VIEWS:
         raise InputError(
             f"--adapt: {counted(len(training), 'training photo')}; expected at least "
-            f"{MIN_TRAINING_VIEWS + 1}, of which one is left out in turn"
+            f"{MIN_TRAINING_VIEWS + 1} for leave-one-out fits"
         )
     model = scene.cameras[training[0]].model
     alike = [index for index in training if scene.cameras[index].model == model]
@@ -135,8 +156,9 @@ def left_out(capture: LoadedCapture, most: int) -> tuple[int, ...]:
 
 
 def check_pixels(config: RunConfig, capture: LoadedCapture) -> None:
-    """Decode and resize every photo of the split once, so that a damaged one is found now and not
-    after the reconstruction; and compare the user's splats with them. Raises ``InputError``."""
+    """Decode and resize every photo of the split, so that damaged files are found before the
+    reconstruction, and compare the user's splats with the photos. Raises ``InputError``.
+    """
     read_photos(capture)
     if config.from_splats is not None:
         splats = read_splat_file(config.from_splats, capture.scene.origin).splats
@@ -144,7 +166,7 @@ def check_pixels(config: RunConfig, capture: LoadedCapture) -> None:
 
 
 def make_context(config: RunConfig, inputs: RunInputs, folder: RunFolder) -> RunContext:
-    """What all stages share."""
+    """The context of the stages; reads the reference photos."""
     return RunContext(
         folder=folder,
         choice=config.choice,
@@ -165,8 +187,8 @@ def make_context(config: RunConfig, inputs: RunInputs, folder: RunFolder) -> Run
 def _needs_offload(
     files: ModelFiles, camera: Cameras, references: int, device: torch.device
 ) -> bool:
-    """Whether the model's layers have to stay in host memory; ``InputError`` when it does not fit
-    even then.
+    """Whether the model's layers have to be kept in host memory. Raises ``InputError`` if the model
+    does not fit even then.
     """
     whole, streamed = (
         default_plan(files.config, camera.width, camera.height, references, device, offload)

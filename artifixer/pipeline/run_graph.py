@@ -1,17 +1,19 @@
-"""The stages of one run: what each depends on, in the order of ``plan.STAGES``."""
+"""``RunGraph``: runs the stages of ``run_stages.STAGES`` with their dependencies."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from functools import cached_property
 from pathlib import Path
 
 from artifixer.enhance.enhance import EnhanceConfig
 from artifixer.evaluation.evaluate import PerceptualMetrics
-from artifixer.geometry.paths import alike
 from artifixer.pipeline.leave_one_out import shortened
-from artifixer.pipeline.plan import (
+from artifixer.pipeline.run_config import RunConfig, settings_of
+from artifixer.pipeline.run_context import RunContext, left_out
+from artifixer.pipeline.run_report import RunFacts, write_metrics, write_run_report
+from artifixer.pipeline.run_scale import find_scale
+from artifixer.pipeline.run_stages import (
     DISTILLED,
     EXPORT,
     FRAMES,
@@ -25,10 +27,6 @@ from artifixer.pipeline.plan import (
     outdated_stages,
     stage_files,
 )
-from artifixer.pipeline.render import splat_depths
-from artifixer.pipeline.run_config import RunConfig, settings_of
-from artifixer.pipeline.run_context import RunContext, left_out
-from artifixer.pipeline.run_report import RunFacts, write_metrics, write_run_report
 from artifixer.pipeline.run_steps import (
     AdaptationInput,
     adapt_to_scene,
@@ -47,14 +45,9 @@ from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.json_io import to_json, write_json
 from artifixer.runtime.progress import Progress, ProgressBar
 from artifixer.runtime.stages import Stages
-from artifixer.scenes.depth_models import metric_depth_model
 from artifixer.scenes.identity import sampled_fingerprint
 from artifixer.scenes.scale import (
-    SPARSE_POINTS,
     CameraScale,
-    DepthView,
-    camera_scale,
-    point_depths,
     read_scale,
     scale_depth_model,
 )
@@ -68,9 +61,10 @@ from artifixer.video.model_files import load_model
 
 
 class RunGraph:
-    """One execution: does the stages of ``plan.STAGES`` in order.
+    """One execution of the stages of a run.
 
-    Keys chain: a stage depends on the fingerprints of those that it reads.
+    A stage's key contains the keys or content hashes of its inputs, so that it is repeated when one
+    of them changes.
     """
 
     def __init__(
@@ -89,7 +83,7 @@ class RunGraph:
         self._offload = offload
 
     def finish(self) -> CameraScale:
-        """Do every stage that is not done; returns the camera scale that the model was given."""
+        """Run every stage that is not done; returns the camera scale."""
         config = self.config
         self._reconstruct()
         scale = self._camera_scale()
@@ -139,8 +133,8 @@ class RunGraph:
         return self.stages.complete(stage_files(name), depends_on, total, work)
 
     def _reconstruct(self) -> None:
-        """The plain fit, or the user's splats; with a free-space loss a second fit, whose renders
-        the model gets.
+        """The plain fit or the user's splats; with a free-space loss also the fit that provides the
+        model's input.
         """
         config, context = self.config, self.context
         if config.from_splats is not None:
@@ -148,7 +142,7 @@ class RunGraph:
 
             def copy(bar: ProgressBar) -> None:
                 for note in copy_splats(context, source, INITIAL, bar):
-                    # not in the report: a run that finds this stage done doesn't see it
+                    # not in the report, which must not depend on which call ran the stage
                     self.display.note(note)
 
             self._complete("reconstruct", {"splats": fingerprint(source)}, 1, copy)
@@ -158,10 +152,9 @@ class RunGraph:
             self._fit("reconstruct_input", config.reconstruct, INPUT)
 
     def _fit(self, name: str, settings: ReconstructConfig, splats: str) -> None:
-        points = self.context.capture.scene.points
         key = {
-            "photos": self._photos_key,
-            "sparse points": fingerprint(vars(points) if points is not None else None),
+            "photos": self.context.photos_key,
+            "sparse points": self.context.points_key,
             "recipe": asdict(settings),
             "seed": self.config.seed,
         }
@@ -190,66 +183,43 @@ class RunGraph:
         return self._complete(name, key, len(context.frames), work)
 
     def _camera_scale(self) -> CameraScale:
-        """The video model's scale. What a depth model says is a stage of its own, so that a
-        continued run does not ask it again.
+        """The video model's scale. The estimate of a depth model is a stage of its own, so that a
+        resumed run does not repeat it.
         """
-        config, kind, scene = (
-            self.config,
-            self.files.config.camera_scale,
-            self.context.capture.scene,
+        config, context, kind = self.config, self.context, self.files.config.camera_scale
+        model = scale_depth_model(
+            kind, config.camera_scale, context.capture.scene.metres_per_unit, config.depth_model
         )
-        asked = scale_depth_model(
-            kind, config.camera_scale, scene.metres_per_unit, config.depth_model
-        )
-        if asked is None:
-            return self._find_scale(None)
+        if model is None:
+            return find_scale(context, config, kind, None)
         key = {
-            "depth model": [asked, *sampled_fingerprint(Path(asked))[:1]]
-            if Path(asked).exists()
-            else [asked],
-            "photos": self._photos_key,
-            "sparse points": fingerprint(vars(scene.points) if scene.points is not None else None),
-            "splats": fingerprint(self.context.root / INITIAL),
+            "depth model": [model, *sampled_fingerprint(Path(model))[:1]]
+            if Path(model).exists()
+            else [model],
+            "photos": self.context.photos_key,
+            "sparse points": self.context.points_key,
+            "splats": fingerprint(context.root / INITIAL),
         }
-        path = self.context.root / SCALE
+        path = context.root / SCALE
         self._complete(
-            "camera_scale", key, 1, lambda bar: write_json(path, to_json(self._find_scale(asked)))
+            "camera_scale",
+            key,
+            1,
+            lambda bar: write_json(path, to_json(find_scale(context, config, kind, model))),
         )
         return read_scale(path, kind)
 
-    def _find_scale(self, depth_model: str | None) -> CameraScale:
-        """From the sparse points that the training views see, or from the splats where there are
-        none.
-        """
-        config, kind, capture = self.config, self.files.config.camera_scale, self.context.capture
-        views, where = point_depths(capture.scene, capture.training), SPARSE_POINTS
-        if not any(len(view.depths) for view in views) and config.camera_scale is None:
-            views, where = self._splat_depths(), "the training views' renders"
-        network = (
-            None if depth_model is None else metric_depth_model(depth_model, self.context.device)
-        )
-        metric_depth_model.cache_clear()  # the video model needs the memory
-        return camera_scale(
-            kind, views, where, network, config.camera_scale, capture.scene.metres_per_unit
-        )
-
-    def _splat_depths(self) -> list[DepthView]:
-        capture, splats = self.context.capture, self.context.splats(INITIAL)
-        views = alike([capture.scene.cameras[i] for i in capture.training])
-        return splat_depths(splats, views.to(splats.means.device))
-
     def _adapt(self, scale: CameraScale, adaptation: AdaptationConfig) -> None:
-        """The adapter of this scene, from leave-one-out pairs of its training photos."""
+        """Train the adapter of this scene on leave-one-out pairs of its training photos."""
         config, context, model = self.config, self.context, self.files.config
         fit = shortened(config.reconstruct, adaptation.fit_fraction)
-        points = context.capture.scene.points
         chosen = left_out(context.capture, adaptation.pairs)
         sampling = replace(
             model.sampling(config.mode), steps=config.steps or model.steps_in(config.mode)
         )
         key = {
-            "photos": self._photos_key,
-            "sparse points": fingerprint(vars(points) if points is not None else None),
+            "photos": self.context.photos_key,
+            "sparse points": self.context.points_key,
             "recipe": asdict(fit),
             "adaptation": asdict(adaptation),
             "model": self.files.identity,
@@ -274,7 +244,7 @@ class RunGraph:
         return None if self.config.adaptation is None else self.context.root / ADAPTER_FILE
 
     def _loaded(self, adapter: Path | None) -> Model:
-        """The model, loaded once; with another adapter it replaces the one before."""
+        """The model with this adapter; only the last one is kept in memory."""
         if adapter not in self._models:
             self._models.clear()
             self._models[adapter] = load_model(
@@ -301,7 +271,7 @@ class RunGraph:
             "renders": renders_key,
             "model": self.files.identity,
             "prompt": config.prompt,
-            # a mode that changes nothing for this model redoes nothing
+            # not the mode: for some models both modes are the same
             "source": model.in_mode(config.mode).source,
             "steps": config.steps or model.steps_in(config.mode),
             "references": fingerprint(
@@ -319,7 +289,7 @@ class RunGraph:
             for warning in enhance_along(
                 context, self._loaded(adapter), settings, renders, FRAMES[variant], state, bar
             ):
-                # not in the report: a run that finds this stage done doesn't see it
+                # not in the report, which must not depend on which call ran the stage
                 self.display.note(warning)
 
         return self._complete(name, key, len(context.frames), work)
@@ -330,7 +300,7 @@ class RunGraph:
         key = {
             "frames": frames_key,
             "splats": fingerprint(context.root / source),
-            "photos": self._photos_key,
+            "photos": self.context.photos_key,
             "recipe": asdict(config.distill),
             "seed": config.seed,
         }
@@ -361,7 +331,7 @@ class RunGraph:
             "dataset",
             {
                 "frames": frames_key,
-                "photos": self._photos_key,
+                "photos": self.context.photos_key,
                 "splats": fingerprint(context.root / splats),
             },
             len(context.frames),
@@ -369,7 +339,7 @@ class RunGraph:
         )
 
     def _write_videos(self, keys: Mapping[str, str], pictures: Mapping[str, str]) -> str:
-        """keys: of renders and frames by variant; pictures: their folders."""
+        """keys: of renders and frames by variant. pictures: their folders by variant."""
         context, fps = self.context, self.config.fps
         return self._complete(
             "videos",
@@ -420,13 +390,6 @@ class RunGraph:
             {"videos": videos_key, "metrics": metrics_key, "settings": fingerprint(facts)},
             1,
             lambda bar: write_run_report(self.context, facts, bar),
-        )
-
-    @cached_property
-    def _photos_key(self) -> str:
-        photos, cameras = self.context.training
-        return fingerprint(
-            [photo.name for photo in photos], [photo.read() for photo in photos], cameras
         )
 
     def _warn(self, note: str) -> None:

@@ -1,5 +1,6 @@
-"""Figures and report of a run: ``metrics.json``, and which views and figures ``report.html`` shows.
-``evaluation/evaluate`` measures, ``evaluation/report`` writes the page.
+"""Metrics and report of a run: writes ``metrics.json`` and chooses the content of ``report.html``.
+
+``evaluation/evaluate`` computes the metrics, ``evaluation/report`` writes the page.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from artifixer.evaluation.evaluate import (
     metrics_content,
 )
 from artifixer.evaluation.inpainting import METHODS, inpaint
-from artifixer.evaluation.report import MOST_VIEWS, Report, ReportView, write_report
+from artifixer.evaluation.report import MAX_VIEWS, Report, ReportView, write_report
 from artifixer.evaluation.report_scenes import ReportScene, ReportScenes
 from artifixer.evaluation.variant_table import read_variants
 from artifixer.imaging.resize import at_size, resize_photo
-from artifixer.pipeline.plan import ADAPTATION
 from artifixer.pipeline.run_context import RunContext
+from artifixer.pipeline.run_stages import ADAPTATION
 from artifixer.pipeline.run_steps import variant_frame
 from artifixer.pipeline.target_path import capture_distance, heldout_frames
 from artifixer.runtime.counts import counted
@@ -41,33 +42,35 @@ from artifixer.splats.render_folder import RenderFolder, read_render_folder
 from artifixer.viewer.scene import up_axis
 from artifixer.viewer.static_scene import PLACE, static_scenes
 
-#: Splats that the report lets the reader look around in, by the variants that are their renders.
-LOOKED_AT = {"3dgut": "splats/initial.ply", "artifixer3d": "splats/artifixer3d.ply"}
+#: Splats that the report shows as interactive scenes, by the variant that renders them.
+INTERACTIVE = {"3dgut": "splats/initial.ply", "artifixer3d": "splats/artifixer3d.ply"}
 
-#: Longest side in pixels of the pictures that stand there at first.
-LONGEST_PICTURE = 960
+#: Longest side in pixels of the images shown before a scene is started.
+STILL_SIZE = 960
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the report shows besides the run's files."""
+    """Content of the report besides the run's files."""
 
     model: str
-    """Its name and mode."""
+    """Name and mode of the video model."""
     scale: CameraScale
+    """Camera scale."""
     settings: Mapping[str, Any]
-    """JSON data."""
+    """Settings of the run, as JSON data."""
     notes: tuple[str, ...]
+    """Remarks and warnings."""
     variants: Mapping[str, str]
-    """Name -> folder of pictures, renders first."""
+    """Folder of images by variant, renders first."""
     generator_input: str
-    """The render folder that the model gets."""
+    """Render folder that is the model's input."""
     is_adapted: bool = False
     """Whether the model was adapted to the scene."""
 
 
 def write_run_report(run: RunContext, facts: RunFacts, bar: ProgressBar) -> None:
-    """``report.html`` from the finished files of the run."""
+    """Write ``report.html`` from the other files of the run."""
     root, capture = run.root, run.capture
     quality = read_variants(root / "metrics.json")
     videos = [(VARIANT_TITLES[name], root / "videos" / f"{name}.mp4") for name in facts.variants]
@@ -94,7 +97,7 @@ def write_run_report(run: RunContext, facts: RunFacts, bar: ProgressBar) -> None
             splats=splats,
             settings=facts.settings,
             notes=facts.notes,
-            scenes=_scenes(run, [name for name in LOOKED_AT if name in facts.variants]),
+            scenes=_scenes(run, [name for name in INTERACTIVE if name in facts.variants]),
         )
         write_report(root / "report.html", report)
     bar.update(1)
@@ -102,12 +105,11 @@ def write_run_report(run: RunContext, facts: RunFacts, bar: ProgressBar) -> None
 
 def _scenes(run: RunContext, names: Sequence[str]) -> ReportScenes:
     """The splats as scenes that start at the first training camera."""
-    splats = {f"Splats of {VARIANT_TITLES[name]}": run.splats(LOOKED_AT[name]) for name in names}
+    splats = {f"Splats of {VARIANT_TITLES[name]}": run.splats(INTERACTIVE[name]) for name in names}
     up, distance = up_axis(run.frames), capture_distance(run.capture)
     try:
-        made = static_scenes(
-            splats, run.training[1], up, distance, min(max(run.size), LONGEST_PICTURE)
-        )
+        cameras = [view.camera for view in run.training]
+        made = static_scenes(splats, cameras, up, distance, min(max(run.size), STILL_SIZE))
     except InputError as error:
         return ReportScenes(missing=f"No scenes to look around in: {error}")
     shown = []
@@ -147,8 +149,8 @@ def _rows(run: RunContext, facts: RunFacts, splats: list[str]) -> list[tuple[str
         done = read_json(run.root / ADAPTATION)
         what = (
             f"{counted(done['steps'], 'step')} of rank {done['rank']} on "
-            f"{counted(len(done['left out']), 'training photo')}, each beside the render of a fit "
-            "without it; the row without adaptation stands beside it"
+            f"{counted(len(done['left out']), 'training photo')}, each with the render of a fit "
+            "without it; the tables also have the variant without adaptation"
         )
         rows.append(("Scene adaptation", what))
     return rows + [
@@ -157,16 +159,16 @@ def _rows(run: RunContext, facts: RunFacts, splats: list[str]) -> list[tuple[str
 
 
 def _views(run: RunContext, facts: RunFacts, folder: Path) -> list[ReportView]:
-    """Held-out photos beside all variants; frames spread over the path where nothing is held
-    out.
+    """Held-out photos with the images of all variants; evenly spaced frames if no target camera is
+    that of a held-out photo.
     """
     renders = read_render_folder(run.root / facts.generator_input)
     chosen: list[tuple[int, Photo | None]] = [*heldout_frames(run.frames, run.capture)]
     if not chosen:
-        count = min(MOST_VIEWS, len(run.frames))
+        count = min(MAX_VIEWS, len(run.frames))
         chosen = [(position * len(run.frames) // count, None) for position in range(count)]
-    if len(chosen) > MOST_VIEWS:
-        chosen = [chosen[position * len(chosen) // MOST_VIEWS] for position in range(MOST_VIEWS)]
+    if len(chosen) > MAX_VIEWS:
+        chosen = [chosen[position * len(chosen) // MAX_VIEWS] for position in range(MAX_VIEWS)]
     return [
         _view(run, facts, renders, index, photo, folder / f"{index:05d}") for index, photo in chosen
     ]
@@ -194,7 +196,7 @@ def _view(
     return ReportView(title, {name: folder / f"{name}.png" for name in pictures})
 
 
-# Figures -----
+# Metrics ------------------------------------------------------------------------------------------
 
 
 def write_metrics(
@@ -204,11 +206,11 @@ def write_metrics(
     perceptual: PerceptualMetrics,
     bar: ProgressBar,
 ) -> None:
-    """``metrics.json``: every variant (name -> folder of pictures), and inpaintings, at the
-    held-out photos that the path passes.
+    """Write ``metrics.json``: quality of every variant and of the inpainting baselines at the
+    held-out photos on the path.
 
-    generator_input: the render folder that the model gets. It is what is inpainted, and its opacity
-    says what is opaque and empty.
+    pictures: folders of images by variant. generator_input: render folder that is the model's
+    input; it is inpainted by the baselines, and its opacity defines opaque and empty pixels.
     """
     folder = read_render_folder(run.root / generator_input)
     chosen = heldout_frames(run.frames, run.capture)

@@ -1,6 +1,4 @@
-"""What the stages of ``pipeline/run`` do, one function each: files of the run folder in, files of
-the run folder out.
-"""
+"""The stages of ``pipeline/run``, one function each, which read and write files of its folder."""
 
 from __future__ import annotations
 
@@ -18,13 +16,13 @@ from artifixer.enhance.dataset import DatasetView, points_of_splats, write_datas
 from artifixer.enhance.distill import DistillConfig, DistillViews, distill
 from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance
 from artifixer.geometry.camera_file import write_cameras
-from artifixer.geometry.cameras import Cameras, concatenate
+from artifixer.geometry.cameras import concatenate
 from artifixer.imaging.resize import at_size
 from artifixer.pipeline.enhance import StoreOnDisk
 from artifixer.pipeline.leave_one_out import leave_one_out_pairs
-from artifixer.pipeline.plan import ADAPTATION
 from artifixer.pipeline.reconstruct import ReconstructionJob, initial_splats
 from artifixer.pipeline.run_context import RunContext
+from artifixer.pipeline.run_stages import ADAPTATION
 from artifixer.runtime.files import write_bytes
 from artifixer.runtime.image_files import read_image, write_png
 from artifixer.runtime.json_io import write_json
@@ -32,6 +30,7 @@ from artifixer.runtime.progress import ProgressBar
 from artifixer.runtime.video_files import VideoWriter
 from artifixer.scenes.scale import CameraScale
 from artifixer.scenes.scene import Photo
+from artifixer.scenes.view import View
 from artifixer.splats.files import export_splats, read_splat_file
 from artifixer.splats.initial import ColoredPoints, seen_points
 from artifixer.splats.ply import read_splats, write_splats
@@ -42,7 +41,7 @@ from artifixer.splats.render_folder import (
     read_render_folder,
     write_frame,
 )
-from artifixer.splats.training_view import training_views
+from artifixer.splats.training_view import TrainingView
 from artifixer.training.scene_adaptation import AdaptationConfig, adapt
 from artifixer.video.adapter import ADAPTER_FILE, save_adapter
 from artifixer.video.checkpoints.files import ModelFiles
@@ -56,11 +55,11 @@ from artifixer.video.sample import SampleConfig
 def fit_initial(
     run: RunContext, config: ReconstructConfig, file: str, checkpoint: str, bar: ProgressBar
 ) -> None:
-    """The first reconstruction, from the training photos."""
+    """Fit splats to the training photos."""
     job = ReconstructionJob(run.choice, config, run.seed, run.device)
     initial, extent = initial_splats(job, run.capture)
     path = run.root / checkpoint
-    views = training_views(*run.training)
+    views = [TrainingView.of(view) for view in run.training]
     splats = reconstruct(
         views,
         initial,
@@ -75,8 +74,8 @@ def fit_initial(
 
 
 def copy_splats(run: RunContext, source: Path, file: str, bar: ProgressBar) -> tuple[str, ...]:
-    """Splats of another tool: a PLY byte for byte, other formats and damaged files as the PLY of
-    what was read; returns remarks.
+    """Copy the user's splats: an intact PLY byte for byte, anything else as a new PLY. Returns
+    remarks of the reader.
     """
     found = read_splat_file(source, run.origin)
     if found.format == "ply" and not found.notes:
@@ -90,7 +89,7 @@ def copy_splats(run: RunContext, source: Path, file: str, bar: ProgressBar) -> t
 def export_last(
     run: RunContext, splats_file: str, folder: str, formats: Sequence[str], bar: ProgressBar
 ) -> None:
-    """The splats in the formats that the user asked for."""
+    """Write the final splats in the requested formats."""
     splats = read_splats(run.root / splats_file, run.origin)
     export_splats(run.root / folder, Path(splats_file).stem, splats, formats, run.origin)
     bar.update(len(formats))
@@ -105,13 +104,14 @@ def fit_to_frames(
     checkpoint: str,
     bar: ProgressBar,
 ) -> None:
-    """ArtiFixer 3D: a reconstruction on photos and generated frames."""
-    photos, cameras = run.training
-    generated = [
-        _frame_photo(run.root / frames, index, frame.camera)
-        for index, frame in enumerate(run.frames)
-    ]
-    views = DistillViews(photos, cameras, generated, [frame.camera for frame in run.frames])
+    """ArtiFixer 3D: fit splats to photos and generated frames."""
+    generated = [_generated_view(run, frames, index) for index in range(len(run.frames))]
+    views = DistillViews(
+        photos=[view.photo for view in run.training],
+        photo_cameras=[view.camera for view in run.training],
+        frames=[view.photo for view in generated],
+        frame_cameras=[view.camera for view in generated],
+    )
     splats = distill(
         views,
         read_splats(run.root / source, run.origin),
@@ -126,7 +126,7 @@ def fit_to_frames(
 
 
 def sparse_points(run: RunContext, config: ReconstructConfig) -> ColoredPoints:
-    """The capture's points that the training photos saw."""
+    """The capture's points that training photos observe."""
     points = run.capture.scene.points
     if points is None:
         return ColoredPoints(torch.zeros(0, 3), torch.zeros(0, 3))
@@ -139,11 +139,11 @@ def _shown_on(bar: ProgressBar) -> Callable[[IterationReport], None]:
     )
 
 
-def _frame_photo(folder: Path, index: int, camera: Cameras) -> Photo:
-    path = folder / f"{index:05d}.png"
-    return Photo(
-        f"{folder.name}/{path.name}", camera.width, camera.height, lambda: read_image(path), path
-    )
+def _generated_view(run: RunContext, folder: str, index: int) -> View:
+    """A generated frame with its target camera."""
+    path, camera = run.root / folder / f"{index:05d}.png", run.frames[index].camera
+    name = f"{path.parent.name}/{path.name}"
+    return View(camera, Photo(name, camera.width, camera.height, lambda: read_image(path), path))
 
 
 # Scene adaptation ---------------------------------------------------------------------------------
@@ -151,24 +151,27 @@ def _frame_photo(folder: Path, index: int, camera: Cameras) -> Photo:
 
 @dataclass(frozen=True)
 class AdaptationInput:
-    """What an adaptation reads besides the run's photos."""
+    """Inputs of a scene adaptation besides the run's photos."""
 
     config: AdaptationConfig
+    """Settings of the training."""
     fit: ReconstructConfig
     """Settings of the leave-one-out fits."""
     left_out: tuple[int, ...]
-    """Indices of the photos that are left out in turn."""
+    """Indices of the photos that are left out, one per fit."""
     scale: CameraScale
+    """Camera scale of the pairs."""
     sampling: SampleConfig
-    """Of the frames that the adapted model is to generate."""
+    """Sampling settings of the adapted model."""
     prompt: str
+    """Prompt of the run; "" for none."""
 
 
 def adapt_to_scene(
     run: RunContext, files: ModelFiles, given: AdaptationInput, state: str, bar: ProgressBar
 ) -> None:
-    """The adapter of the run's scene, and what was done in ``adapter.json``. state: a folder for
-    continuing.
+    """Train the adapter of the scene and write it with a summary, ``adapter.json``. state: folder
+    of the resumable state.
     """
     root, config = run.root, given.config
     folder = root / state / "pairs"
@@ -206,10 +209,12 @@ def adapt_to_scene(
 def render_along(
     run: RunContext, splats_file: str, folder: str, bar: ProgressBar, frames: str | None = None
 ) -> None:
-    """A render folder along the path; ``frames``: a folder for the colours at the frames' size."""
+    """Render the splats along the path into a render folder. frames: folder for the colours at the
+    frames' size; None for none.
+    """
     splats, root = run.splats(splats_file), run.root
     for index, frame in enumerate(run.renders):
-        # A frame's depth is written last; with it, an earlier process has finished the frame.
+        # the depth is the last file of a frame: if it exists, the frame is complete
         if not (root / folder / "depth" / f"{index:05d}.npy").is_file():
             with torch.no_grad():
                 write_frame(root / folder, index, render(splats, frame.camera.to(run.device)))
@@ -219,12 +224,12 @@ def render_along(
                 at_size(read_image(root / folder / "rgb" / f"{index:05d}.png"), *run.size),
             )
         bar.update(index + 1)
-        run.stop_if_asked()
+        run.stop_if_requested()
     finish_render_folder(root / folder, run.renders, run.references, run.origin)
 
 
 def write_target_cameras(run: RunContext) -> None:
-    """The target cameras at the frames' size."""
+    """Write the target cameras at the frames' size."""
     write_cameras(run.root / "cameras.json", run.frames, origin=run.origin)
 
 
@@ -237,8 +242,9 @@ def enhance_along(
     state: str,
     bar: ProgressBar,
 ) -> list[str]:
-    """The model's frames, on disk as they come; returns warnings. state: a folder for continuing
-    inside the clip.
+    """Generate the model's frames, writing each block as soon as it is decoded; returns warnings.
+
+    state: folder of the state from which an interrupted clip continues.
     """
     root = run.root
     cameras = concatenate([frame.camera for frame in run.renders])
@@ -259,18 +265,18 @@ def enhance_along(
                 if not path.is_file():
                     write_png(path, at_size(frame, *run.size))
             bar.update(block.first_index + len(block.frames))
-            run.stop_if_asked()
+            run.stop_if_requested()
     return report.warnings
 
 
-# What the user takes away -------------------------------------------------------------------------
+# Outputs ------------------------------------------------------------------------------------------
 
 
 def write_videos(
     run: RunContext, pictures: Mapping[str, str], fps: float, bar: ProgressBar
 ) -> None:
-    """One video per variant (name -> folder of pictures, renders first) and all of them side by
-    side.
+    """Write a video of every variant and one with all of them side by side. pictures: folders of
+    images by variant, renders first.
     """
     root, (width, height) = run.root, run.size
     names = list(pictures)
@@ -281,31 +287,26 @@ def write_videos(
                 frames = [variant_frame(run, pictures[each], index) for each in shown]
                 video.add(np.concatenate(frames, axis=1))
                 bar.update(position * len(run.frames) + index + 1)
-                run.stop_if_asked()
+                run.stop_if_requested()
 
 
 def variant_frame(run: RunContext, folder: str, index: int) -> UInt8[np.ndarray, "height width 3"]:
-    """One picture of a folder of renders or frames, at the frames' size."""
+    """An image of a folder of renders or frames, at the frames' size."""
     return at_size(read_image(run.root / folder / f"{index:05d}.png"), *run.size)
 
 
 def write_training_dataset(
     run: RunContext, frames: str, splats_file: str, bar: ProgressBar
 ) -> None:
-    """Training photos and generated frames for other trainers."""
+    """Write training photos and generated frames for other trainers."""
 
     def views() -> Iterator[DatasetView]:
-        photos, cameras = run.training
-        for photo, camera in zip(photos, cameras, strict=True):
-            yield DatasetView("photo", photo.name, camera, photo.read)
-        for index, frame in enumerate(run.frames):
+        for view in run.training:
+            yield DatasetView("photo", view.photo.name, view.camera, view.photo.read)
+        for index in range(len(run.frames)):
             bar.update(index + 1)
-            yield DatasetView(
-                "frame",
-                f"{frames}/{index:05d}.png",
-                frame.camera,
-                _frame_photo(run.root / frames, index, frame.camera).read,
-            )
+            view = _generated_view(run, frames, index)
+            yield DatasetView("frame", f"{frames}/{index:05d}.png", view.camera, view.photo.read)
 
     write_dataset(
         run.root / "dataset",

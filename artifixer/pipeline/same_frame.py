@@ -1,16 +1,18 @@
-"""Whether the user's splats and a capture's cameras are of the same world, in two tests.
+"""Check that the user's splats and a capture's cameras have the same coordinate system.
 
 1. Renders are compared with the photos of their own cameras and, as a control, with the other
-   photos. Splats of the same world look like the own photo, whatever their quality; in another
-   frame or scale a render is as much like any photo. An absolute bound does not tell: a scene of
-   half the size reaches 14 dB, a first fit of 15 iterations in the right frame 9 dB.
-2. Splats of a slightly different size pass that test. So they are scaled by a few factors about a
-   few centres: in the right world every change makes the renders less like the photos.
+   photos. Splats in the right coordinate system are most similar to their own photo, whatever their
+   quality; in another frame or scale a render resembles all photos about equally. An absolute
+   threshold would not separate the two: a scene of half the size reaches 14 dB, a fit of 15
+   iterations in the right frame 9 dB.
+2. Splats of slightly wrong scale pass the first test. They are therefore scaled by a few factors
+   about a few centres: in the right frame every change makes the renders less similar to the
+   photos.
 
 Measured on four captures and two procedural rooms, test 1: in the right frame all renders are most
-like their own photo and the relative margin is 0.15 (a first fit) to 0.87; at half or double size,
-turned, or moved by a third of the distance at most 44 % of them are, and the margin is at most
-0.09. For test 2 see ``MIN_SCALE_GAIN``.
+similar to their own photo, with a relative margin of 0.15 (15 iterations) to 0.87; at half or
+double size, rotated, or shifted by a third of the distance, at most 44 % are, with a margin of at
+most 0.09. For test 2 see ``MIN_SCALE_GAIN``.
 """
 
 from __future__ import annotations
@@ -32,34 +34,34 @@ from artifixer.runtime.errors import InputError
 from artifixer.splats.render import render
 from artifixer.splats.splats import Splats
 
-#: Training photos that are compared, and their longest side in pixels.
+#: Maximum number of training photos that are compared, and their longest side in pixels.
 MAX_PHOTOS, LONGEST_SIDE = 16, 128
 
-#: Photos of an SSIM above this are too similar to tell their cameras apart.
+#: Photos whose SSIM is above this are too similar to distinguish their cameras.
 ALIKE = 0.7
 
-#: Fraction of the renders that have to be most like their own photo, and how much more like it they
-#: are than like the others, as a fraction of what is missing to equality.
+#: Minimum fraction of the renders that are most similar to their own photo, and minimum margin of
+#: SSIM over the mean of the other photos, relative to the margin of a perfect render.
 MIN_OWN_FRACTION, MIN_MARGIN = 0.8, 0.05
 
-#: Where all photos are alike, or there is one, renders have at least this PSNR, dB.
+#: Minimum mean PSNR in dB, used if all photos are similar or there is only one.
 MIN_PSNR = 12.0
 
-#: Factors by which splats are scaled, and photos that are compared: few for all factors, more for
-#: those that look better on these.
+#: Factors by which splats are scaled, and number of photos compared: few for all factors, more for
+#: the factors that are better on these.
 SCALES = (0.8, 0.9, 1 / 0.9, 1 / 0.8)
 FEW_PHOTOS, MORE_PHOTOS = 3, 8
 
-#: Gain in mean SSIM of scaled splats from which the given ones are of another size. Measured on
-#: three captures and two procedural rooms: in the right world every factor loses 0.02 (a first fit
-#: of 15 iterations) to 0.25; at 0.8, 0.9 and 1.25 times the size the factor that undoes it gains
-#: 0.03 to 0.58.
+#: Gain in mean SSIM by scaling from which the scale of the given splats counts as wrong. Measured
+#: on three captures and two procedural rooms: at the right scale every factor loses 0.02 (a fit of
+#: 15 iterations) to 0.25; at 0.8, 0.9 and 1.25 times the size, the inverse factor gains 0.03 to
+#: 0.58.
 MIN_SCALE_GAIN = 0.02
 
 
 @dataclass(frozen=True)
 class _View:
-    """A training photo, reduced, and its camera at that size."""
+    """A downsampled training photo and its camera at that size."""
 
     photo: np.ndarray
     camera: Cameras
@@ -68,14 +70,14 @@ class _View:
         with torch.no_grad():
             return render(splats, self.camera).rgb[0].clamp(0, 1).cpu()
 
-    def likeness(self, splats: Splats) -> float:
+    def similarity(self, splats: Splats) -> float:
         """SSIM of the render and the photo."""
         return float(ssim(self.render(splats), _pixels(self.photo)))
 
 
 def check_same_frame(splats: Splats, capture: LoadedCapture, name: str, device: str) -> None:
-    """Raises ``InputError`` with ``name`` in it when splats and cameras show different places, or
-    the same place in different sizes.
+    """Raise ``InputError`` if splats and cameras have different coordinate systems or scales. name:
+    what the message calls the splats.
     """
     count = min(MAX_PHOTOS, len(capture.training))
     chosen = [capture.training[k * len(capture.training) // count] for k in range(count)]
@@ -86,11 +88,15 @@ def check_same_frame(splats: Splats, capture: LoadedCapture, name: str, device: 
         size = fit_size(photo.width, photo.height, LONGEST_SIDE)
         views.append(_View(resize_photo(photo.read(), *size), camera.resized(*size).to(device)))
     renders = [view.render(splats) for view in views]
-    photos = [view.photo for view in views]
-    own, margin, unlike = _compared(renders, photos)
+    own, margin, unlike = _compared(renders, [view.photo for view in views])
     if not unlike:
         mean = float(
-            np.mean([float(psnr(r, _pixels(p))) for r, p in zip(renders, photos, strict=True)])
+            np.mean(
+                [
+                    float(psnr(rendered, _pixels(view.photo)))
+                    for view, rendered in zip(views, renders, strict=True)
+                ]
+            )
         )
         if mean < MIN_PSNR:
             raise InputError(
@@ -109,8 +115,8 @@ def check_same_frame(splats: Splats, capture: LoadedCapture, name: str, device: 
 
 
 def _centres(splats: Splats, capture: LoadedCapture) -> dict[str, Float[torch.Tensor, " 3"]]:
-    """Points about which a scene may have been scaled, by name. Only capture worlds that are not
-    georeferenced have their zero near the scene.
+    """Points about which a scene may have been scaled, by name. The world's origin is one of them
+    unless the capture is georeferenced, where it is far from the scene.
     """
     cameras = torch.cat([capture.scene.cameras[i].centers for i in capture.training])
     centres = {
@@ -128,20 +134,20 @@ def _check_scale(
     centres: dict[str, Float[torch.Tensor, " 3"]],
     name: str,
 ) -> None:
-    """Raises ``InputError`` when scaled splats look more like the photos."""
+    """Raise ``InputError`` if scaled splats are more similar to the photos."""
     few, more = views[:: -(-len(views) // FEW_PHOTOS)], views[:: -(-len(views) // MORE_PHOTOS)]
     options = [(factor, centre) for centre in centres for factor in SCALES]
-    given = _mean_likeness(splats, few)
+    given = _mean_similarity(splats, few)
     better = [
         (factor, centre)
         for factor, centre in options
-        if _mean_likeness(_scaled(splats, factor, centres[centre]), few) > given
+        if _mean_similarity(_scaled(splats, factor, centres[centre]), few) > given
     ]
     if not better:
         return
-    given = _mean_likeness(splats, more)
+    given = _mean_similarity(splats, more)
     best, factor, centre = max(
-        (_mean_likeness(_scaled(splats, factor, centres[centre]), more), factor, centre)
+        (_mean_similarity(_scaled(splats, factor, centres[centre]), more), factor, centre)
         for factor, centre in better
     )
     if best - given >= MIN_SCALE_GAIN:
@@ -152,8 +158,8 @@ def _check_scale(
         )
 
 
-def _mean_likeness(splats: Splats, views: Sequence[_View]) -> float:
-    return sum(view.likeness(splats) for view in views) / len(views)
+def _mean_similarity(splats: Splats, views: Sequence[_View]) -> float:
+    return sum(view.similarity(splats) for view in views) / len(views)
 
 
 def _scaled(splats: Splats, factor: float, centre: Float[torch.Tensor, " 3"]) -> Splats:
@@ -168,10 +174,10 @@ def _scaled(splats: Splats, factor: float, centre: Float[torch.Tensor, " 3"]) ->
 def _compared(
     renders: list[Float[torch.Tensor, "height width 3"]], photos: list[np.ndarray]
 ) -> tuple[float, float, bool]:
-    """Share of the renders that are most like their own photo, mean relative margin over the
-    others, and whether any two photos are unlike.
+    """Fraction of the renders that are most similar to their own photo, mean relative margin over
+    the others, and whether there are dissimilar photos to compare with.
     """
-    wins, margins = [], []
+    is_closest, margins = [], []
     for index, render_ in enumerate(renders):
         height, width = render_.shape[:2]
         sized = [
@@ -187,13 +193,13 @@ def _compared(
         ]
         if others:
             own = float(ssim(render_, sized[index]))
-            rivals = [float(ssim(render_, photo)) for photo in others]
-            control = sum(rivals) / len(rivals)
-            wins.append(own > max(rivals))
+            controls = [float(ssim(render_, photo)) for photo in others]
+            control = sum(controls) / len(controls)
+            is_closest.append(own > max(controls))
             margins.append((own - control) / max(1 - control, 1e-6))
-    if not wins:
+    if not is_closest:
         return 0.0, 0.0, False
-    return float(np.mean(wins)), float(np.mean(margins)), True
+    return float(np.mean(is_closest)), float(np.mean(margins)), True
 
 
 def _pixels(photo: np.ndarray) -> Float[torch.Tensor, "height width 3"]:

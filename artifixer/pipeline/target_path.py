@@ -1,7 +1,7 @@
 """The target cameras of a run: ``--path`` -> frames in the order of the video.
 
-The path depends on the capture alone, not on the splats, so that it is known before anything is
-computed and does not change with the reconstruction.
+The path depends on the capture alone and not on the splats, so that it is known in advance and does
+not change with the reconstruction.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from artifixer.runtime.errors import InputError
 from artifixer.scenes.camera_path_file import read_camera_path
 from artifixer.scenes.scene import Photo
 
-#: Maximum difference between cameras that count as the same: of rotation entries and relative
+#: Maximum differences between cameras that count as equal: of rotation entries and relative
 #: positions, and of relative intrinsics.
 SAME_POSE, SAME_LENS = 1e-4, 1e-3
 
@@ -35,13 +35,13 @@ SAME_POSE, SAME_LENS = 1e-4, 1e-3
 def target_frames(
     capture: LoadedCapture, path: str | None, size: str | None = None, orbit_frames: int = 120
 ) -> list[CameraFrame]:
-    """The frames of a path, of one size and lens model; those at exactly a photo's camera have its
-    name.
+    """The frames of a path, of one size and lens model; a frame at the camera of a photo has the
+    photo's name.
 
     path: one of ``PATHS`` or a camera file. None: ``tour`` through the held-out cameras, or
     ``spline`` if there are none. size: for the cameras of a file. orbit_frames: number of frames of
-    an orbit. Raises ``InputError`` for an unknown path or unusable file, and when all targets are
-    training views.
+    an orbit. Raises ``InputError`` for an unknown path or unusable file, and if all target cameras
+    are those of training photos.
     """
     scene, chosen = capture.scene, path or default_path(capture)
     if chosen not in PATHS:
@@ -85,9 +85,7 @@ def default_path(capture: LoadedCapture) -> str:
 def heldout_frames(
     frames: Sequence[CameraFrame], capture: LoadedCapture
 ) -> list[tuple[int, Photo]]:
-    """Held-out photos whose cameras are on the path, in the capture's order: (index of the frame,
-    photo).
-    """
+    """(index of the frame, photo) of the held-out photos on the path, in the capture's order."""
     found: dict[str | None, int] = {}
     for index, frame in enumerate(frames):
         found.setdefault(frame.photo, index)
@@ -96,9 +94,7 @@ def heldout_frames(
 
 
 def render_frames(frames: Sequence[CameraFrame]) -> list[CameraFrame]:
-    """The same frames at the nearest size that the video model accepts, so that renders need no
-    resizing.
-    """
+    """The frames at the nearest size that the video model accepts."""
     return [
         CameraFrame(
             frame.camera.resized(*multiple_of_16(frame.camera.width, frame.camera.height)),
@@ -109,8 +105,8 @@ def render_frames(frames: Sequence[CameraFrame]) -> list[CameraFrame]:
 
 
 def capture_distance(capture: LoadedCapture) -> float:
-    """Typical distance of the scene's content from the cameras, world units: from the sparse
-    points, otherwise from the point that the cameras look at.
+    """Typical distance of the scene's content from the cameras in world units, from the sparse
+    points or else from the point that the cameras look at.
     """
     views = alike(capture.scene.cameras)
     points = capture.scene.points
@@ -123,7 +119,7 @@ def capture_distance(capture: LoadedCapture) -> float:
 def _followed(
     capture: LoadedCapture, path: str, views: Cameras, orbit_frames: int
 ) -> Iterator[tuple[Cameras, int | None]]:
-    """Cameras of a named path, each with the index of the view at this camera, or None."""
+    """Cameras of a named path, each with the index of the view at this camera or None."""
     match path:
         case "heldout":
             found = CameraPath(views, tuple(range(len(views))))
@@ -138,7 +134,7 @@ def _followed(
 
 
 def _photo_at(frame: CameraFrame, capture: LoadedCapture) -> str | None:
-    """The name of the frame's photo if the capture has the same camera for it, otherwise None."""
+    """The name of the frame's photo if the capture has an equal camera for it, otherwise None."""
     scene = capture.scene
     matches = [index for index, photo in enumerate(scene.photos) if photo.name == frame.photo]
     if not matches:

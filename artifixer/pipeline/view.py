@@ -1,5 +1,5 @@
-"""``view``: serve a folder or a splat file to browsers until Ctrl-C, with live repair by the model
-and runs along a path; and the viewer of ``--view`` beside a job that works in the folder.
+"""``artifixer view``: serve a folder or a splat file to browsers until Ctrl-C, with live repair and
+runs along a path; and ``--view``: a viewer process for the folder of a running job.
 """
 
 from __future__ import annotations
@@ -29,39 +29,43 @@ from artifixer.video.memory_estimate import check_memory, default_plan
 from artifixer.video.model_files import load_model, locate_model
 from artifixer.viewer.access import Access
 from artifixer.viewer.live_repair import Generator
-from artifixer.viewer.page import Abilities, Viewer
+from artifixer.viewer.page import PageConfig, Viewer
 from artifixer.viewer.scene import ViewedScene
 
-#: File in the folder that holds the path of a run started from the page.
+#: File for the path of a run that is started from the page.
 PATH_FILE = "viewer_path.json"
 
-#: Folder in a reconstruction for a run along a path.
+#: Folder inside a reconstruction for a run along a path.
 RUN_FOLDER = "run"
 
-#: Seconds between two checks of the files of a job.
+#: Seconds between two checks of a job's files.
 WATCH_INTERVAL = 1.0
 
-#: Seconds until a viewer beside a job that does not end is killed.
-PATIENCE = 10
+#: Seconds that a viewer process gets to exit before it is killed.
+EXIT_SECONDS = 10
 
 
 @dataclass(frozen=True)
 class ViewJob:
-    """What is served, and how."""
+    """Settings of a viewer."""
 
     source: ViewSource
+    """The scene."""
+
     access: Access
+    """Address and token."""
 
     model: str = "tiny"
-    """Name or path of the model of the live repair."""
+    """Name or path of the model for live repair."""
 
     device: str = "cpu"
+    """Torch device."""
 
     size: int = 640
     """Longest side in pixels of the view while the camera rests."""
 
     watched_process: int | None = None
-    """Id of the job whose folder is shown; the viewer ends with it."""
+    """Process id of the job whose folder is shown; the viewer ends with it."""
 
 
 def serve(
@@ -69,14 +73,15 @@ def serve(
     recipes: dict[str, ReconstructConfig],
     opened: Callable[[Viewer], None] = lambda viewer: None,
 ) -> None:
-    """Serve until Ctrl-C, SIGTERM or the end of the watched process. opened: is called when
-    browsers can connect. recipes: of ``run``, by name.
+    """Serve until Ctrl-C, SIGTERM or the end of the watched process.
 
-    Raises ``InputError`` for a folder without splats, an unusable model, a port in use.
+    recipes: reconstruction settings of the recipes of ``run``, by name. opened: called when
+    browsers can connect. Raises ``InputError`` for a folder without splats, an unusable model or a
+    port in use.
     """
     files = locate_model(job.model)
     scene = open_view(job.source, job.device, files.config.camera_scale)
-    viewer = Viewer(scene, job.access, _abilities(job, files, recipes))
+    viewer = Viewer(scene, job.access, _page_config(job, files, recipes))
     viewer.start()
     try:
         opened(viewer)
@@ -85,7 +90,9 @@ def serve(
         viewer.stop()
 
 
-def _abilities(job: ViewJob, files: ModelFiles, recipes: dict[str, ReconstructConfig]) -> Abilities:
+def _page_config(
+    job: ViewJob, files: ModelFiles, recipes: dict[str, ReconstructConfig]
+) -> PageConfig:
     files.check_weights()
     own = files.config.default_size or 640
     size = min(own, 640)
@@ -95,7 +102,7 @@ def _abilities(job: ViewJob, files: ModelFiles, recipes: dict[str, ReconstructCo
     check_memory(files.config, plan, torch.device(job.device))
     arguments, no_run = _run_arguments(job.source, job.model, recipes)
     is_folder = job.source.source.is_dir()
-    return Abilities(
+    return PageConfig(
         reload=partial(open_view, job.source, job.device, files.config.camera_scale),
         load=partial(_generator, files, job.device),
         run_arguments=arguments,
@@ -112,11 +119,11 @@ def _generator(files: ModelFiles, device: str, scene: ViewedScene) -> Generator:
 
 
 def _wait(job: ViewJob, files: ModelFiles, viewer: Viewer) -> None:
-    """Wait for the end of the server; meanwhile reload the scene when a watched folder changes."""
+    """Wait until the server is to end; reload the scene whenever a watched folder changes."""
     watched, known = job.watched_process, None
-    nothing = threading.Event()
+    never = threading.Event()
     while not stop_requested():
-        nothing.wait(None if watched is None and sys.platform != "win32" else WATCH_INTERVAL)
+        never.wait(None if watched is None and sys.platform != "win32" else WATCH_INTERVAL)
         if watched is None:
             continue
         if not is_alive(watched):
@@ -124,7 +131,7 @@ def _wait(job: ViewJob, files: ModelFiles, viewer: Viewer) -> None:
         stamp = splat_stamp(job.source.source)
         if stamp != known:
             known = stamp
-            # a file that is being replaced is read at the next check
+            # incomplete files are read at the next check
             with contextlib.suppress(InputError, OSError):
                 scene = open_view(job.source, job.device, files.config.camera_scale)
                 viewer.replace_scene(scene)
@@ -136,16 +143,18 @@ def _wait(job: ViewJob, files: ModelFiles, viewer: Viewer) -> None:
 def _run_arguments(
     source: ViewSource, model: str, recipes: dict[str, ReconstructConfig]
 ) -> tuple[Callable[[Path, str], list[str]] | None, str]:
-    """A function (path file, last variant) -> command line of ``run``; or None and the reason."""
+    """Function (path file, last variant) -> arguments of ``artifixer run``; or None and the
+    reason.
+    """
     folder = source.source
     if source.is_watched:
-        return None, "a job works in this folder; start a run when it has ended"
+        return None, "a job is running in this folder; start a run when it has ended"
     if source.capture is None or not folder.is_dir():
         return None, "to run along a path: artifixer view FOLDER --capture CAPTURE"
     settings = stored_settings(folder)
     choice = settings.get("choice")
     if not isinstance(choice, dict):
-        return None, f"{folder / 'config.json'}: has no settings; expected those of a run"
+        return None, f"{folder / 'config.json'}: has no settings of a run"
     if choice.get("train_list") is not None:
         return None, "the folder's photos came from a list; use artifixer run with --train-list"
     common = ["run", source.capture, *_choice_options(choice)]
@@ -174,7 +183,7 @@ def _choice_options(choice: dict[str, Any]) -> list[str]:
 
 
 def _run_options(settings: dict[str, Any], recipes: dict[str, ReconstructConfig]) -> list[str]:
-    """Options that give the same settings, so that finished stages are kept."""
+    """Options for the same settings, so that finished stages are kept."""
     options: list[str] = []
     for name in ("model", "prompt", "mode", "steps", "references", "camera_scale", "depth_model"):
         value = settings.get(name)
@@ -192,15 +201,16 @@ def _run_options(settings: dict[str, Any], recipes: dict[str, ReconstructConfig]
     return options
 
 
-# Beside a job -------------------------------------------------------------------------------------
+# Viewer of a running job --------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def viewed(out: Path, is_wanted: bool, capture: str | None = None) -> Iterator[None]:
-    """Inside the block, a viewer of ``out`` runs in a process of its own. It reads the job's files
-    and the capture and writes nothing, so that the job's results are the same bytes.
+    """Run a viewer of the folder ``out`` in a separate process inside the context. It reads the
+    job's files and the capture and writes nothing, so that the job's results stay the same bytes.
 
-    capture: for cameras and photos; unused if it has no poses.
+    capture: for cameras and photos; ignored if it has no poses. Raises ``InputError`` if viser is
+    missing.
     """
     if not is_wanted:
         yield
@@ -211,7 +221,7 @@ def viewed(out: Path, is_wanted: bool, capture: str | None = None) -> Iterator[N
         from artifixer.viewer.page import MISSING_VISER
 
         raise InputError(f"--view: {MISSING_VISER} ({error})") from None
-    # on the CPU, so that the GPU is left to the job
+    # on the CPU, to leave the GPU to the job
     command = ["view", str(out), "--watched-process", str(os.getpid()), "--device", "cpu"]
     command += ["--port", "0"]
     if capture is not None and brings_poses(capture):
@@ -228,7 +238,7 @@ def viewed(out: Path, is_wanted: bool, capture: str | None = None) -> Iterator[N
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         try:
-            process.wait(PATIENCE)
+            process.wait(EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -1,5 +1,7 @@
 """A folder of ``run`` or ``reconstruct``, finished or in progress, or a splat file ->
-``ViewedScene``. Only files inside the folder and the capture are read.
+``ViewedScene``.
+
+Only files inside the folder and the capture are read.
 """
 
 from __future__ import annotations
@@ -32,15 +34,14 @@ from artifixer.runtime.json_io import read_json
 from artifixer.runtime.run_folder import is_run_folder
 from artifixer.scenes.camera_path_file import path_origin, read_camera_path
 from artifixer.scenes.scale import ASSUMED_MEDIAN_DEPTH, metric_scale
-from artifixer.scenes.view import View, reference_views
+from artifixer.scenes.view import View, reference_views, views_of
 from artifixer.splats.files import read_splat_file
 from artifixer.splats.ply import read_splats
 from artifixer.splats.render_folder import stored_view
 from artifixer.splats.splats import Splats
 from artifixer.viewer.scene import Picture, ViewedScene, up_axis
 
-#: Titles of the splats in a folder, the best last: their files, and the checkpoints of fits in
-#: progress.
+#: Files of the splats in a folder by title, the best last; and checkpoints of fits in progress.
 SPLATS = {
     "Plain splats": ("splats.ply", "splats/initial.ply"),
     "Generator's input": ("splats/input.ply",),
@@ -52,7 +53,7 @@ CHECKPOINTS = {
     "ArtiFixer 3D": ("splats/artifixer3d.checkpoint",),
 }
 
-#: Folders of images that a job writes; the latest one is shown while it works.
+#: Folders of the images that a job writes; the latest image is shown.
 PICTURES = {
     "Latest render": ("renders/rgb", "renders/heldout/rgb", "renders_3d/rgb"),
     "Latest frame": (
@@ -64,9 +65,9 @@ PICTURES = {
 }
 
 #: Maximum number of reference views.
-MOST_REFERENCES = 6
+MAX_REFERENCES = 6
 
-#: Maximum number of points of a curve, approximately.
+#: Approximate maximum number of points of a curve.
 MAX_STEPS = 400
 
 _NUMBER = re.compile(r"(\w+)=(-?[\d.]+(?:e-?\d+)?)(?=\s|$)")
@@ -75,25 +76,25 @@ _STEP = re.compile(r"^[\d-]+ [\d:]+ (\w[\w ]*) \(\d+/\d+\) ([\d,]+)/[\d,]+ ")
 
 @dataclass(frozen=True)
 class ViewSource:
-    """What a viewer shows."""
+    """Location of a scene to view."""
 
     source: Path
     """A folder of ``run`` or ``reconstruct``, or a splat file."""
 
     capture: str | None = None
-    """The capture with the photos; None without it."""
+    """The capture, for its photos and points; None to view without them."""
 
     cameras: Path | None = None
     """Camera file of a splat file."""
 
     is_watched: bool = False
-    """Whether a job works in the folder, so that missing files may still be written."""
+    """Whether a job is running in the folder, so that files may be missing or incomplete."""
 
 
 def open_view(source: ViewSource, device: str, scale: str = "median_depth") -> ViewedScene:
-    """The scene in the present state of its files. scale: the model's kind of camera scale.
+    """Read the scene from its files. scale: the model's kind of camera scale.
 
-    Raises ``InputError`` when there are no splats.
+    Raises ``InputError`` if there are no splats, unless the folder is watched.
     """
     path = source.source
     if path.is_file():
@@ -107,7 +108,7 @@ def open_view(source: ViewSource, device: str, scale: str = "median_depth") -> V
         origin = found.origin
         return _completed(known, found.all, (), notes, source, device, scale, origin=origin)
     if source.is_watched and not path.is_dir():
-        return ViewedScene(path.name, {}, notes=("the job has just begun",))
+        return ViewedScene(path.name, {}, notes=("the job has just started",))
     if not path.is_dir():
         raise InputError(
             f"{path}: does not exist, expected a folder of run or reconstruct, or a splat file"
@@ -119,7 +120,7 @@ def open_view(source: ViewSource, device: str, scale: str = "median_depth") -> V
     except InputError:
         if not source.is_watched:
             raise
-        origin, frames = WORLD, ()  # the file is not whole yet
+        origin, frames = WORLD, ()  # the file is incomplete
     splats = dict(_folder_splats(path, origin))
     if not source.is_watched and (not is_run_folder(path) or not splats):
         raise InputError(
@@ -155,20 +156,17 @@ def _completed(
     capture: LoadedCapture | None = None,
     origin: Origin = WORLD,
 ) -> ViewedScene:
-    """The scene with photos, points, reference views and camera scale."""
+    """Assemble the scene: add photos, points, reference views and camera scale."""
     if capture is not None:
         scene, origin = capture.scene, capture.scene.origin
-        names = [photo.name for photo in scene.photos]
-        frames = tuple(
-            CameraFrame(camera, name) for camera, name in zip(scene.cameras, names, strict=True)
-        )
+        frames = tuple(view.frame for view in views_of(scene, range(len(scene.photos))))
     photos: dict[str, Callable[[], Picture]] = {
         view.photo.name: view.photo.read for view in references
     }
     if capture is not None:
         photos = {photo.name: photo.read for photo in capture.scene.photos}
     if not references and capture is not None:
-        references = tuple(reference_views(scene, capture.training, MOST_REFERENCES))
+        references = tuple(reference_views(scene, capture.training, MAX_REFERENCES))
     attended = [view.in_memory() for view in references]
     on_device = {name: found.map(lambda t: t.to(device)) for name, found in splats.items()}
     best = list(splats.values())[-1] if splats else None
@@ -196,7 +194,7 @@ def _completed(
 
 
 def _captured(source: ViewSource) -> LoadedCapture:
-    """The capture; nothing is written."""
+    """Load the capture without writing files."""
     return load_capture(_choice(source), work_folder=None)
 
 
@@ -209,19 +207,19 @@ def _origin(path: Path, cameras: Path | None) -> Origin:
 
 
 def _folder_splats(path: Path, origin: Origin) -> Iterator[tuple[str, Splats]]:
-    """Finished splats, or those in a checkpoint."""
+    """Finished splats by title, or those in the checkpoint of a fit."""
     for title, names in SPLATS.items():
         found = next((path / name for name in names if (path / name).is_file()), None)
         if found is not None:
             yield title, read_splats(found, origin)
             continue
         for name in CHECKPOINTS[title]:
-            if (path / name).is_file() and (growing := _checkpoint(path / name)) is not None:
-                yield title, growing
+            if (path / name).is_file() and (unfinished := _checkpoint(path / name)) is not None:
+                yield title, unfinished
 
 
 def _checkpoint(path: Path) -> Splats | None:
-    """Gaussians of a fit in progress; None when the file is being replaced or holds none."""
+    """Gaussians in the checkpoint of a fit; None if it is incomplete or holds none."""
     from safetensors import SafetensorError, safe_open
 
     names = ("means", "quats", "log_scales", "opacity_logits", "sh")
@@ -235,7 +233,7 @@ def _checkpoint(path: Path) -> Splats | None:
 
 
 def _cameras(path: Path, cameras: Path | None, origin: Origin) -> tuple[CameraFrame, ...]:
-    """All cameras of a reconstruction, or the target cameras of a run."""
+    """All cameras of a reconstruction, or the target cameras of a run; of ``cameras`` if given."""
     if cameras is not None:
         return tuple(read_camera_path(cameras, origin))
     file = path / "cameras.json"
@@ -243,20 +241,20 @@ def _cameras(path: Path, cameras: Path | None, origin: Origin) -> tuple[CameraFr
 
 
 def _references(path: Path, origin: Origin) -> tuple[View, ...]:
-    """The reference views that run and reconstruct write beside their renders."""
+    """The reference views in the render folder of a run or a reconstruction."""
     for name in ("renders", "renders/heldout"):
         file = path / name / "cameras.json"
         if file.is_file():
             return tuple(
                 stored_view(frame, file.parent / picture)
-                for frame, picture in read_references(file, origin)[:MOST_REFERENCES]
+                for frame, picture in read_references(file, origin)[:MAX_REFERENCES]
                 if (file.parent / picture).is_file()
             )
     return ()
 
 
 def _choice(source: ViewSource) -> CaptureChoice:
-    """The capture at the size and with the split of the folder, as its config.json says."""
+    """The capture with the size and split in the folder's config.json."""
     assert source.capture is not None
     stored = stored_settings(source.source).get("choice")
     known = stored if isinstance(stored, dict) else {}
@@ -281,7 +279,7 @@ def _choice(source: ViewSource) -> CaptureChoice:
 
 
 def stored_settings(folder: Path) -> dict[str, Any]:
-    """``settings`` of a folder's config.json; empty without one."""
+    """``settings`` in a folder's config.json; empty if there are none."""
     path = folder / "config.json"
     if not path.is_file():
         return {}
@@ -325,7 +323,7 @@ def _units(
     return 1 / median, where
 
 
-# A job at work ------------------------------------------------------------------------------------
+# Running jobs -------------------------------------------------------------------------------------
 
 
 def _latest(folder: Path) -> Iterator[tuple[str, Picture]]:
@@ -336,7 +334,7 @@ def _latest(folder: Path) -> Iterator[tuple[str, Picture]]:
         try:
             yield title, np.ascontiguousarray(read_image(max(found, key=_changed)))
         except InputError:
-            continue  # it is being replaced
+            continue  # the file is incomplete
 
 
 def _newest(folder: Path) -> Path | None:
@@ -352,8 +350,8 @@ def _changed(path: Path) -> tuple[int, str]:
 
 
 def _curves(folder: Path) -> dict[str, tuple[tuple[float, float], ...]]:
-    """Loss and quality over the steps: of a training's metrics.jsonl, else of the progress lines of
-    the log.
+    """Curves of loss and PSNR over the steps, from a training's metrics.jsonl and the progress
+    lines in the log.
     """
     curves: dict[str, list[tuple[float, float]]] = {}
     metrics = folder / "metrics.jsonl"
@@ -384,6 +382,6 @@ def _lines(path: Path) -> list[str]:
 
 
 def _thinned(points: list[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """In order of the steps, each once."""
+    """Sorted by step without duplicates, with at most about ``MAX_STEPS`` points."""
     ordered = sorted(dict(points).items())
     return tuple(ordered[:: 1 + len(ordered) // MAX_STEPS])

@@ -37,6 +37,7 @@ class ReproductionRecipe:
     """Source of the training pairs, as an argument of ``artifixer curate``."""
 
     curation: CurationConfig
+    """Settings of the training pairs."""
 
     variants: Mapping[str, TrainingRecipe]
     """Recipes by the names of ``--diagnostic-models``, with the same steps and clips."""
@@ -48,7 +49,10 @@ class ReproductionRecipe:
     """Number of training photos of each validation capture."""
 
     reconstruct: ReconstructConfig
+    """Settings of the first fit of the validation captures."""
+
     distill: DistillConfig
+    """Settings of the 3D distillation."""
 
 
 _STAGES: tuple[StageName, ...] = get_args(StageName)

@@ -7,8 +7,8 @@
              30,000 iterations; needs the extra ``metrics``
 ``tiny``     a few minutes on two CPU cores at sizes around 200 pixels
 
-If ``reconstruct`` has a free-space loss, it applies to a second fit, whose renders the model gets;
-the row ``3dgut`` is always the fit without it.
+If ``reconstruct`` has a free-space loss, it applies to a second fit, whose renders are the model's
+input; the row ``3dgut`` is always the fit without it.
 """
 
 from dataclasses import dataclass, replace
@@ -23,7 +23,9 @@ class RunRecipe:
     """Settings of both fits."""
 
     reconstruct: ReconstructConfig
+    """Settings of the first fit."""
     distill: DistillConfig
+    """Settings of the 3D distillation."""
     size: str | None = None
     """Default of ``--size``. None: the model's default size if it has one, otherwise the photos'
     size."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 
 def counted(count: float, noun: str) -> str:
-    """The count and its noun: "1 pair", "2 processes", "1,000 held-out photos", "0.5 minutes".
+    """The count with its noun: "1 pair", "2 processes", "1,000 held-out photos", "0.5 minutes".
 
-    noun: in the singular, with a regular plural; words before it do not change.
+    noun: in the singular, with a regular plural; may have adjectives before it.
     """
     if count == 1:
         return f"1 {noun}"

@@ -9,7 +9,7 @@ from artifixer.runtime.errors import InputError
 
 
 def resolve_device(name: str) -> str:
-    """``auto`` -> ``cuda`` when a GPU can be used, else ``cpu``; other names are checked. Raises
+    """``auto`` -> ``cuda`` if a GPU is available, else ``cpu``; other names are checked. Raises
     ``InputError`` for unusable ones.
     """
     import torch
@@ -34,10 +34,10 @@ def resolve_device(name: str) -> str:
 
 @contextmanager
 def repeatable(device: str) -> Iterator[None]:
-    """Prefer deterministic kernels on a GPU within the context; those of the CPU are deterministic.
+    """Prefer deterministic GPU kernels within the context; CPU kernels always are deterministic.
 
-    Some kernels have no deterministic version, such as the backward pass of fused attention: they
-    are used as they are. Enter the context before the first matrix product on the GPU: cuBLAS reads
+    Operations without a deterministic kernel, such as the backward pass of fused attention, run
+    nondeterministically. Enter the context before the first matrix product on the GPU: cuBLAS reads
     its setting only once.
     """
     import torch

@@ -1,8 +1,8 @@
 """torch.distributed helpers that are no-ops on one process.
 
-Under ``torchrun`` (or anything that sets RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR), a job joins
-its processes with ``joined_processes``; without these variables it has one process. CPU processes
-communicate through gloo, GPU processes through NCCL.
+Under ``torchrun`` (or any launcher that sets RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR),
+``joined_processes`` creates the process group; without these variables a job has one process. CPU
+tensors are communicated by gloo, CUDA tensors by NCCL.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import torch.distributed as dist
 
 @contextmanager
 def joined_processes(device: str) -> Iterator[str]:
-    """Join the processes that were started together; yields the device of this one:
-    ``cuda:LOCAL_RANK`` where ``device`` is ``cuda``.
+    """Create the process group for the context; yields the device of this process, which is
+    ``cuda:LOCAL_RANK`` if ``device`` is ``cuda``.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
@@ -30,7 +30,7 @@ def joined_processes(device: str) -> Iterator[str]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     try:
         yield device
-        dist.barrier()  # the first process to leave would close the connection of the others
+        dist.barrier()  # the first process to exit would close the connections of the others
     finally:
         dist.destroy_process_group()
 
@@ -57,7 +57,7 @@ def any_rank(flag: bool) -> bool:
 
 
 def all_reduce_mean(values: list[float]) -> list[float]:
-    """The mean of each number over the processes."""
+    """Mean of each number over the processes."""
     if not _is_joined():
         return values
     total = torch.tensor(values, dtype=torch.float64)
@@ -66,7 +66,7 @@ def all_reduce_mean(values: list[float]) -> list[float]:
 
 
 def broadcast_object(value: Any) -> Any:
-    """The first process's value, on every process; any picklable object."""
+    """Value of rank 0, on every process; any picklable object."""
     if not _is_joined():
         return value
     box = [value]
@@ -75,7 +75,7 @@ def broadcast_object(value: Any) -> Any:
 
 
 def all_gather_objects(value: Any) -> list[Any]:
-    """The values of all processes in the order of their ranks, on every process."""
+    """Values of all processes in the order of ranks, on every process; picklable objects."""
     if not _is_joined():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()

@@ -1,4 +1,4 @@
-"""The environment of a run: versions and device, which can change results for equal inputs,
+"""The environment of a run: versions and device, on which results can depend besides inputs,
 settings and seed.
 """
 
@@ -48,8 +48,8 @@ def environment(device: str | torch.device = "cpu") -> dict[str, Any]:
 
 @functools.cache
 def _source_commit() -> str | None:
-    """The git commit of the source tree this package runs from, "-dirty" with local changes; None
-    for an installed package.
+    """Git commit of the source tree that this package runs from, with "-dirty" if there are local
+    changes; None for an installed package.
     """
     tree = Path(artifixer.__file__).parents[1]
     if not (tree / ".git").exists():

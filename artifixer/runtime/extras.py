@@ -1,4 +1,4 @@
-"""Optional packages: a missing one ends in one line that names the extra which brings it."""
+"""Optional packages: the error for a missing one names the extra that installs it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from artifixer.runtime.errors import InputError
 
 @contextmanager
 def needs_extra(extra: str, what: str) -> Iterator[None]:
-    """Import optional packages inside this block.
+    """Import optional packages inside this context.
 
-    extra: the name in ``pyproject.toml``. what: what needs it, the beginning of the message.
-    Raises ``InputError`` when a package is missing.
+    extra: name in ``pyproject.toml``. what: the feature that needs it, for the message. Raises
+    ``InputError`` if a package is missing.
     """
     try:
         yield

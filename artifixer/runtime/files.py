@@ -1,9 +1,9 @@
 """Checked reading and atomic writing of files.
 
-In: paths, and names that files list. Out: paths inside a folder, open files, bytes, complete or
-absent files; ``InputError`` naming the file otherwise. A received folder can hold links to other
-places, FIFOs that block a reader, and endless devices. Reading follows links, with which users
-share photos and weights; writing and deleting never do (``refuse_links``).
+In: paths, and names listed in files. Out: paths inside a folder, open files, bytes, files that are
+complete or absent; ``InputError`` naming the file otherwise. Folders from others may contain links
+to other places, FIFOs that block a reader, and devices without end. Reading follows links, which
+users need to share photos and weights; writing and deleting never do (``refuse_links``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path, PurePosixPath
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.system import flush_file, flush_folder, is_alive, put_in_place
 
-#: Exceptions that libraries' parsers raise for damaged bytes, besides their own.
+#: Builtin and standard library exceptions that parsers of other libraries raise for damaged files.
 PARSER_ERRORS = (
     OSError,
     ValueError,
@@ -48,14 +48,14 @@ PARSER_ERRORS = (
     pickle.UnpicklingError,
 )
 
-#: Maximum bytes of one part of a path, and of the whole path inside its folder.
+#: Maximum length in bytes of one part of a path, and of the whole path inside its folder.
 LONGEST_NAME = 255
 LONGEST_PATH = 1024
 
-#: Maximum bytes of a text file that is read as a whole; decoding takes the same again.
+#: Maximum size in bytes of a text file that is read as a whole; decoding needs as much again.
 LARGEST_TEXT = 512 * 1024**2
 
-#: Kinds of paths that are not plain files.
+#: Kinds of paths that are not regular files.
 _SPECIAL_KINDS: dict[str, Callable[[int], bool]] = {
     "a folder": stat.S_ISDIR,
     "a FIFO": stat.S_ISFIFO,
@@ -77,11 +77,10 @@ WRITE_REFUSALS = {
     errno.ENAMETOOLONG: "the name is too long",
 }
 
-#: Less free space than this counts as a full disk when a library reports a failed write without
-#: saying why.
+#: Free space below which a failed write without an errno counts as a full disk.
 FULL_DISK_BYTES = 64 * 1024
 
-#: Names of temporary files: process, thread, name of the file to be.
+#: Names of temporary files: process, thread, final name.
 _PARTIAL_NAME = re.compile(r"^\.partial-(\d+)-\d+-")
 
 
@@ -91,19 +90,19 @@ _PARTIAL_NAME = re.compile(r"^\.partial-(\d+)-\d+-")
 def path_inside(
     folder: Path, listed: str, source: Path, where: str = "the capture's folder"
 ) -> Path:
-    """``folder / listed`` for a path that the file ``source`` names. where: what messages call the
-    folder.
+    """``folder / listed`` for a path that is listed in the file ``source``. where: name of the
+    folder in messages.
 
-    Backslashes and a leading ``./`` are understood. Raises InputError for absolute paths, for paths
-    that leave ``folder``, and for names that no file can have. Links inside the folder are
-    followed, wherever they lead: they are the user's own.
+    Backslashes and a leading ``./`` are accepted. Raises InputError for absolute paths, for paths
+    that leave ``folder``, and for invalid file names. Links inside the folder are followed,
+    wherever they lead: they are the user's own.
     """
     parts = PurePosixPath(listed.replace("\\", "/"))
     try:
         lengths = [len(part.encode()) for part in parts.parts]
     except UnicodeEncodeError:  # JSON can hold halves of surrogate pairs
         raise InputError(
-            f"{source}: the path {listed[:80]!r} is no valid text; expected a path inside {where}"
+            f"{source}: the path {listed[:80]!r} is not valid text; expected a path inside {where}"
         ) from None
     if max(lengths, default=0) > LONGEST_NAME or sum(lengths) > LONGEST_PATH:
         raise InputError(
@@ -119,8 +118,8 @@ def path_inside(
 
 
 def file_beside(folder: Path, listed: object, source: Path) -> Path:
-    """``folder / listed`` for a file in ``folder`` itself that ``source`` names; InputError for
-    other values.
+    """``folder / listed`` for a file directly in ``folder`` that is listed in ``source``.
+    InputError for other values.
     """
     if (
         not isinstance(listed, str)
@@ -137,10 +136,10 @@ def file_beside(folder: Path, listed: object, source: Path) -> Path:
 
 
 def check_regular(path: Path, expected: str) -> int:
-    """Size in bytes of a plain file (or a link to one).
+    """Size in bytes of a regular file (or a link to one).
 
     expected: what it should be, for messages ("a PLY file"). Raises InputError for a file that is
-    missing or cannot be looked at, and at once for folders, FIFOs, sockets and devices.
+    missing or inaccessible, and, without opening them, for folders, FIFOs, sockets and devices.
     """
     try:
         found = path.stat()
@@ -153,10 +152,9 @@ def check_regular(path: Path, expected: str) -> int:
 
 
 def is_regular(path: Path) -> bool:
-    """Whether ``path`` is a plain file (or a link to one); for optional files.
+    """Whether ``path`` is a regular file (or a link to one); for optional files.
 
-    InputError for FIFOs, sockets and devices: where a photo or a list is expected, they are
-    hostile.
+    Raises InputError for FIFOs, sockets and devices, which only hostile folders contain.
     """
     try:
         mode = path.stat().st_mode
@@ -168,7 +166,7 @@ def is_regular(path: Path) -> bool:
 
 
 def open_regular(path: Path, expected: str) -> BufferedReader:
-    """A plain file, open for reading; errors as in ``check_regular``. Never blocks."""
+    """Open a regular file for reading; errors as in ``check_regular``. Never blocks."""
     check_regular(path, expected)
     flags = (
         os.O_RDONLY
@@ -182,7 +180,7 @@ def open_regular(path: Path, expected: str) -> BufferedReader:
         raise InputError(f"{path}: cannot read: {reason(error)}, expected {expected}") from error
     file = open(descriptor, "rb")  # noqa: SIM115 - the caller closes it
     try:
-        # the path may mean another file by now
+        # the path may have been replaced in the meantime
         _check_mode(path, os.fstat(descriptor).st_mode, expected)
     except InputError:
         file.close()
@@ -191,7 +189,7 @@ def open_regular(path: Path, expected: str) -> BufferedReader:
 
 
 def read_whole(path: Path, expected: str, most: int | None = None) -> bytes:
-    """All bytes of a plain file; errors as in ``check_regular``, and for a file of more than
+    """All bytes of a regular file; errors as in ``check_regular``, and for a file of more than
     ``most`` bytes.
     """
     size = check_regular(path, expected)
@@ -199,7 +197,7 @@ def read_whole(path: Path, expected: str, most: int | None = None) -> bytes:
         raise InputError(f"{path}: {size:,} bytes, expected {expected} of at most {most:,}")
     with open_regular(path, expected) as file:
         try:
-            # what is asked for is allocated at once
+            # read() allocates the requested number of bytes at once
             return file.read() if most is None else file.read(min(size, most))
         except OSError as error:
             raise InputError(
@@ -208,9 +206,7 @@ def read_whole(path: Path, expected: str, most: int | None = None) -> bytes:
 
 
 def reason(error: BaseException) -> str:
-    """One short line of another library's message, without the path that stands before it in
-    ours.
-    """
+    """First line of a library's error message, shortened; the path is part of our own message."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(re.split(r"[\r\n]", text)[0].split())[:160]
 
@@ -229,13 +225,13 @@ def _check_mode(path: Path, mode: int, expected: str) -> None:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary sibling of ``path`` to write to; it replaces ``path`` on success and disappears
+    """A temporary sibling of ``path`` to write to; it replaces ``path`` on success and is deleted
     on failure.
 
-    Missing parent folders are made. The temporary name keeps the suffix, so libraries that choose a
-    format by name work. The bytes reach the disk before the name changes: after a crash there is
-    the old file or the new one. Raises ``InputError`` naming ``path`` where the disk is full or the
-    system refuses to write.
+    Missing parent folders are created. The temporary name keeps the suffix, for libraries that
+    choose a format by it. The content is flushed to the disk before the file is renamed: after a
+    crash there is either the old file or the new one. Raises ``InputError`` naming ``path`` if the
+    disk is full or the system refuses to write.
     """
     path = Path(path)
     temporary = path.with_name(f".partial-{os.getpid()}-{threading.get_ident()}-{path.name}")
@@ -259,7 +255,7 @@ def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
 
 
 def append_text(path: str | Path, text: str) -> None:
-    """Add text at the end of a file, which is made when missing; errors as in ``atomic_path``."""
+    """Append text to a file, which is created if missing; errors as in ``atomic_path``."""
     path = Path(path)
     with write_refusals_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -272,7 +268,7 @@ def append_text(path: str | Path, text: str) -> None:
 
 
 def remove_leftovers(root: Path) -> None:
-    """Delete the temporary files below ``root`` of processes that died while writing."""
+    """Delete the temporary files below ``root`` of processes that no longer exist."""
     for path in root.rglob(".partial-*"):
         match = _PARTIAL_NAME.match(path.name)
         if match and not is_alive(int(match[1])):
@@ -280,14 +276,14 @@ def remove_leftovers(root: Path) -> None:
 
 
 def is_partial(name: str) -> bool:
-    """Whether ``atomic_path`` gives temporary files such names."""
+    """Whether this is the name of a temporary file of ``atomic_path``."""
     return _PARTIAL_NAME.match(name) is not None
 
 
 @contextmanager
 def write_refusals_named(path: Path) -> Iterator[None]:
-    """Turn a refusal of the system to write ``path`` into an ``InputError`` that names it; other
-    errors pass.
+    """Turn the system's refusal to write ``path`` into an ``InputError`` that names it; other
+    errors are passed on.
     """
     try:
         yield
@@ -299,34 +295,33 @@ def write_refusals_named(path: Path) -> Iterator[None]:
 
 
 def _refusal(error: Exception, folder: Path) -> str | None:
-    """Why the system refused to write, as a message; None for other errors."""
+    """The reason why the system refused to write, for a message; None for other errors."""
     if isinstance(error, InputError):
         return None
     number = getattr(error, "errno", None)
-    # libraries written in Rust, such as safetensors
-    in_words = re.search(r"\(os error (\d+)\)", str(error))
-    if number is None and in_words:
-        number = int(in_words[1])
+    # in the text of errors from libraries in Rust, such as safetensors
+    in_text = re.search(r"\(os error (\d+)\)", str(error))
+    if number is None and in_text:
+        number = int(in_text[1])
     if number is not None:
         return WRITE_REFUSALS.get(number)
-    # numpy and Pillow report a failed write without its errno, so the disk itself is asked.
+    # numpy and Pillow report a failed write without an errno
     if folder.is_dir() and shutil.disk_usage(folder).free < FULL_DISK_BYTES:
         return WRITE_REFUSALS[errno.ENOSPC]
     return None
 
 
-# Folders of our own ------------------------------------------------------------------------------
+# Output folders ----------------------------------------------------------------------------------
 
 
 def refuse_links(
     root: Path, may_link: Callable[[PurePosixPath], bool] = lambda relative: False
 ) -> None:
-    """Raise InputError for the first link and the first FIFO, socket or device below ``root``,
-    whatever it leads to.
+    """Raise InputError for any link, FIFO, socket or device below ``root``.
 
-    A folder in which this program writes and deletes must not lead outside. may_link: whether a
-    relative path is a link that the program makes itself. ``root`` itself may be a link: its target
-    is the user's choice.
+    A folder in which this program writes and deletes must not contain links to other places.
+    may_link: whether a relative path is a link that the program itself creates. ``root`` may be a
+    link: its target is the user's choice.
     """
     for relative, entry in _entries(root, PurePosixPath()):
         if entry.is_symlink():
@@ -353,7 +348,7 @@ def _entries(
             with os.scandir(here) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except (FileNotFoundError, NotADirectoryError):
-            continue  # another process has removed it
+            continue  # removed by another process
         except OSError as error:
             raise InputError(f"{here}: cannot read: {reason(error)}, expected a folder") from error
         for entry in entries:

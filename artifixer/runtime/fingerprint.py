@@ -1,6 +1,6 @@
 """Content hashes of inputs and settings.
 
-In: values and paths of files. Out: SHA-256 in hex, equal on every machine for equal content.
+In: values and file paths. Out: SHA-256 in hex, the same on every machine for equal content.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from artifixer.runtime.json_io import json_key
 
 
 def fingerprint(*parts: object) -> str:
-    """SHA-256 over the parts, in hex: equal for equal content, also between processes and machines.
+    """SHA-256 over the parts, in hex; the same for equal content in all processes and on all
+    machines.
 
-    Takes what ``to_json`` takes and bytes. A ``Path`` stands for the content of its file, at any
-    depth (``InputError`` when it cannot be read); tensors and arrays for dtype, shape and values.
-    Order of mappings and sets does not matter; 1, 1.0, "1" and True differ.
+    Accepts the types of ``to_json`` and bytes. A ``Path``, also inside containers, is hashed by the
+    content of its file (``InputError`` if it cannot be read); tensors and arrays by dtype, shape
+    and values. The order of mappings and sets does not matter; 1, 1.0, "1" and True differ.
     """
     digest = hashlib.sha256()
     for piece in _pieces(list(parts)):
-        # lengths, so that no two different lists of pieces look alike
+        # lengths, so that different lists of pieces never give the same bytes
         digest.update(len(piece).to_bytes(8, "little"))
         digest.update(piece)
     return digest.hexdigest()
 
 
 def _pieces(value: object) -> Iterator[bytes]:
-    """The value as a list of byte strings that tells any two values apart; containers announce
-    their length.
+    """The value as a list of byte strings that differs between any two values; containers start
+    with their length.
     """
     match value:
         case Path():

@@ -1,7 +1,7 @@
 """Images on disk.
 
 In and out: photos and frames as uint8 ``[height width 3]`` RGB in upright orientation. Pillow is
-loaded when first used. Files are written atomically, and the same pixels give the same bytes.
+imported at first use. Files are written atomically, and the same pixels give the same bytes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import importlib.util
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -23,12 +24,12 @@ from artifixer.runtime.files import PARSER_ERRORS, open_regular, reason, write_b
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: Pillow's names of the picture formats that are read. The format follows from a file's content and
-#: not from its name, so without this list a PostScript file called ``photo.png`` would start
-#: Ghostscript. Formats of plugins count only where the plugin is registered.
+#: Pillow's names of the image formats that are read. Pillow detects the format from a file's
+#: content, so without this list a PostScript file named ``photo.png`` would start Ghostscript.
+#: Formats of plugins are read if the plugin is registered.
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF", "HEIF")
 
-#: Pillow's modules for those that it reads itself.
+#: Pillow's modules for the formats that it reads without plugins.
 _PLUGINS = {
     "PNG": "PngImagePlugin",
     "JPEG": "JpegImagePlugin",
@@ -38,19 +39,19 @@ _PLUGINS = {
     "AVIF": "AvifImagePlugin",
 }
 
-#: Pixels of the largest picture or video frame: more than any camera has. A file of 150 KB can
-#: decompress to this many.
-MOST_PIXELS = 160_000_000
+#: Maximum number of pixels of an image or video frame, more than any camera has. A file of 150 KB
+#: can decompress to this many.
+MAX_PIXELS = 160_000_000
 
-#: Pixels that are converted at a time, so that a large photo is in memory in its own form and as
-#: RGB, and in no third form.
+#: Number of pixels that are converted at a time, so that a large photo is in memory only twice: as
+#: decoded and as RGB.
 BAND_PIXELS = 1 << 22
 
 
 #: Pillow's modes with more than 8 bits per channel; their values go from 0 to 65535.
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
-#: What turns stored pixels of each EXIF orientation upright.
+#: Operation that turns stored pixels upright, by EXIF orientation.
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray] | None] = {
     1: None,
     2: lambda pixels: pixels[:, ::-1],
@@ -69,10 +70,10 @@ PNG_COMPRESSION = 4
 def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
     """An image as upright 8-bit RGB.
 
-    Grey is repeated, 16 bit is rounded to 8, colours with alpha are composited on black (as renders
-    are), EXIF rotation is applied; colour profiles are ignored. Raises ``InputError`` for a file
-    that is missing, unreadable, truncated or of floating-point pixels, of another format than
-    ``IMAGE_FORMATS`` or of more than ``MOST_PIXELS``.
+    Grey is repeated, 16 bit is rounded to 8 bit, colours with alpha are composited on black (like
+    renders), EXIF rotation is applied; colour profiles are ignored. Raises ``InputError`` for a
+    file that is missing, unreadable or truncated, has floating-point pixels, is in none of
+    ``IMAGE_FORMATS``, or has more than ``MAX_PIXELS``.
     """
     path = Path(path)
     with opened_image(path) as image:
@@ -81,29 +82,47 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
     return pixels if operation is None else np.ascontiguousarray(operation(pixels))
 
 
+@dataclass(frozen=True)
+class ImageHeader:
+    """Values from the header of an image file."""
+
+    width: int
+    """Width of the upright image in pixels."""
+
+    height: int
+    """Height of the upright image in pixels."""
+
+    orientation: int
+    """EXIF orientation, 1 to 8; 1 (upright) if the file has none or an invalid one."""
+
+    has_alpha: bool
+    """Whether there is an alpha channel or a transparent colour."""
+
+
+def image_header(path: str | Path) -> ImageHeader:
+    """Read the header of an image. Raises ``InputError`` as ``read_image`` does."""
+    with opened_image(Path(path)) as image:
+        width, height = image.size
+        orientation = _orientation(image)
+        if orientation >= 5:
+            width, height = height, width
+        return ImageHeader(width, height, orientation, bool(image.has_transparency_data))
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """(width, height) of the upright image, from the file's header alone. Raises ``InputError`` as
     ``read_image`` does.
     """
-    with opened_image(Path(path)) as image:
-        width, height = image.size
-        return (height, width) if _orientation(image) >= 5 else (width, height)
+    header = image_header(path)
+    return header.width, header.height
 
 
 def image_format(path: str | Path) -> str:
-    """Which of ``IMAGE_FORMATS`` a file is, by its content. Raises ``InputError`` as ``read_image``
-    does.
+    """The one of ``IMAGE_FORMATS`` that a file is in, by its content. Raises ``InputError`` as
+    ``read_image`` does.
     """
     with opened_image(Path(path)) as image:
         return str(image.format)
-
-
-def has_alpha(path: str | Path) -> bool:
-    """Whether an image has an alpha channel or a transparent colour, from the file's header alone.
-    Raises ``InputError`` as ``read_image`` does.
-    """
-    with opened_image(Path(path)) as image:
-        return bool(image.has_transparency_data)
 
 
 def read_alpha(path: str | Path) -> UInt8[np.ndarray, "height width"]:
@@ -126,20 +145,16 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def exif_orientation(path: Path) -> int:
-    """EXIF orientation, 1-8; 1 (upright) when the file has none that makes sense. Raises
-    ``InputError`` as ``read_image`` does.
-    """
-    with opened_image(path) as image:
-        return _orientation(image)
+    """EXIF orientation of ``ImageHeader``. Raises ``InputError`` as ``read_image`` does."""
+    return image_header(path).orientation
 
 
 @contextmanager
 def opened_image(path: Path, content: bytes | None = None) -> Iterator[Image]:
-    """Pillow's image of a file, its pixels still undecoded; every picture that the program reads is
-    opened here.
+    """Pillow's image of a file, not yet decoded. All images that the program reads are opened here.
 
-    content: the file's bytes where they were read from somewhere inside ``path``. What goes wrong
-    while the image is open becomes an ``InputError`` that names the file.
+    content: the image's bytes if it is a member of the archive ``path``. Errors while the image is
+    open become an ``InputError`` that names the file.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -147,9 +162,9 @@ def opened_image(path: Path, content: bytes | None = None) -> Iterator[Image]:
     try:
         with stream, Image.open(stream, formats=_known_formats(path, stream)) as image:
             width, height = image.size
-            if width * height > MOST_PIXELS:
+            if width * height > MAX_PIXELS:
                 raise InputError(
-                    f"{path}: {width}x{height} pixels, expected an image of at most {MOST_PIXELS:,}"
+                    f"{path}: {width}x{height} pixels, expected an image of at most {MAX_PIXELS:,}"
                 )
             yield image
     except UnidentifiedImageError:
@@ -158,7 +173,7 @@ def opened_image(path: Path, content: bytes | None = None) -> Iterator[Image]:
         ) from None
     except Image.DecompressionBombError as error:
         raise InputError(
-            f"{path}: {reason(error)}, expected an image of at most {MOST_PIXELS:,} pixels"
+            f"{path}: {reason(error)}, expected an image of at most {MAX_PIXELS:,} pixels"
         ) from error
     except PARSER_ERRORS as error:
         raise InputError(f"{path}: cannot read: {reason(error)}, expected an image") from error
@@ -181,15 +196,15 @@ def write_png(path: str | Path, pixels: np.ndarray) -> None:
 
 
 def _known_formats(path: Path, stream: BinaryIO) -> list[str]:
-    """Those of ``IMAGE_FORMATS`` that can be read here. HEIC's library is loaded for HEIC photos
-    only. Raises ``InputError`` where it is missing for one.
+    """Formats of ``IMAGE_FORMATS`` to try for this file. The HEIC library is imported for HEIC
+    photos only; raises ``InputError`` if it is missing.
     """
     from PIL import Image
 
     for name, plugin in _PLUGINS.items():
-        # AVIF came with Pillow 11.3
+        # AVIF exists from Pillow 11.3 on
         if name not in Image.OPEN and importlib.util.find_spec(f"PIL.{plugin}") is not None:
-            # registers itself; Pillow would load all of its fifty
+            # registers itself; Pillow.init() would import all of its fifty plugins
             importlib.import_module(f"PIL.{plugin}")
     head = stream.read(12)
     stream.seek(0)
@@ -207,12 +222,12 @@ def _known_formats(path: Path, stream: BinaryIO) -> list[str]:
 
 
 def reads_heic() -> bool:
-    """Whether HEIC photos can be read here."""
+    """Whether HEIC photos can be read in this environment."""
     return importlib.util.find_spec("pillow_heif") is not None
 
 
 def reads_avif() -> bool:
-    """Whether AVIF photos can be read here."""
+    """Whether AVIF photos can be read in this environment."""
     from PIL import features
 
     return bool(features.check("avif"))
@@ -246,15 +261,13 @@ def _rgb(path: Path, image: Image) -> UInt8[np.ndarray, "height width 3"]:
 
 
 def _orientation(image: Image) -> int:
-    """EXIF orientation, 1-8, as far as the header tells; 1 (upright) when absent or no such
-    number.
-    """
+    """EXIF orientation, 1 to 8, from the file's header; 1 (upright) if absent or invalid."""
     from PIL import Image
 
     try:
-        # PNG's own getexif decodes all pixels to look for a tag behind them; the base class reads
-        # what stands before them.
+        # PNG's own getexif decodes all pixels to find a chunk behind them; the base class reads the
+        # header only
         value = Image.Image.getexif(image).get(0x0112, 1)
         return next((known for known in _UPRIGHT if known == value), 1)
-    except PARSER_ERRORS:  # damaged EXIF says nothing, and the pixels may be good
+    except PARSER_ERRORS:  # the pixels may be intact where the EXIF data is damaged
         return 1

@@ -1,8 +1,8 @@
 """JSON files, and checks of values read from them.
 
 In: values, paths. Out: files with the same bytes for the same value; plain data; ``InputError``
-naming the file for anything else. JSON as Python reads it has NaN, infinity, and integers too long
-for a float: ``is_number`` and ``is_whole`` refuse them.
+naming the file for anything else. Python's JSON reader accepts NaN, infinity, and integers too
+large for a float; ``is_number`` and ``is_whole`` reject them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from torch import Tensor
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import read_whole, write_bytes
 
-#: Whole numbers up to this are exact in every JSON reader.
+#: Largest whole number that is exact in every JSON reader.
 LARGEST_WHOLE = 2**53
 
-#: Levels of lists and objects in a JSON file: more than any format here has, few enough to print a
-#: value without running out of stack.
+#: Maximum nesting of lists and objects in a JSON file: more than any format needs, and small enough
+#: to print a value without exhausting the stack.
 DEEPEST_JSON = 100
 
-#: Bytes of a JSON file, more than any format here needs: lists of lists take twenty times as much
-#: in memory.
+#: Maximum size of a JSON file in bytes, more than any format needs; nested lists take twenty times
+#: as much memory.
 LARGEST_JSON = 64 * 1024**2
 
 #: Width up to which a JSON list or object stays on one line.
@@ -40,7 +40,7 @@ def write_json(path: str | Path, value: object) -> None:
     """Write ``value`` as JSON, atomically, the same bytes for the same value.
 
     Accepts the types of ``to_json``. Mappings are sorted by key and sets by value; sequences keep
-    their order. Short lists and objects stay on one line, so that matrices and cameras are legible.
+    their order. Short lists and objects are written on one line, so that matrices are readable.
     """
     text = _json_text(to_json(value), indent=0) + "\n"
     # undecodable file names become JSON escapes
@@ -50,8 +50,8 @@ def write_json(path: str | Path, value: object) -> None:
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
-    Raises ``InputError`` naming the file when it is missing, unreadable, of more than
-    ``LARGEST_JSON`` bytes, not JSON or nested absurdly deep.
+    Raises ``InputError`` naming the file if it is missing, unreadable, larger than
+    ``LARGEST_JSON``, not JSON, or nested more than ``DEEPEST_JSON`` levels deep.
     """
     path = Path(path)
     content = read_whole(path, "a JSON file", LARGEST_JSON)
@@ -112,7 +112,7 @@ def to_json(value: object) -> Any:
 
 
 def is_number(value: object, most: float) -> TypeGuard[float]:
-    """Whether a JSON value is a finite number of at most ``most`` in size."""
+    """Whether a JSON value is a finite number with an absolute value of at most ``most``."""
     # NaN fails too
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= most
 
@@ -123,7 +123,7 @@ def is_whole(value: object, least: int = 0, most: int = LARGEST_WHOLE) -> TypeGu
 
 
 def shown(value: object) -> str:
-    """A JSON value for a message, cut to a readable length."""
+    """A JSON value for a message, shortened."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**30:
         return "a huge number"
     text = repr(value)
@@ -131,7 +131,7 @@ def shown(value: object) -> str:
 
 
 def as_object(content: object, source: object) -> dict[str, Any]:
-    """``content`` when it is a JSON object; InputError naming ``source`` otherwise."""
+    """``content`` if it is a JSON object; InputError naming ``source`` otherwise."""
     if not isinstance(content, dict):
         raise InputError(f"{source}: holds {shown(content)}, expected a JSON object")
     return content
@@ -153,7 +153,7 @@ def _is_deeper(value: Any, levels: int) -> bool:
 
 
 def json_key(key: object) -> str:
-    """A mapping's key as a key of a JSON object; raises ``TypeError`` for others than str, int,
+    """A mapping's key as a key of a JSON object. Raises ``TypeError`` unless it is a str, int or
     enum.
     """
     if isinstance(key, enum.Enum):

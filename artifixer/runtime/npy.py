@@ -17,14 +17,14 @@ from artifixer.runtime.files import (
     write_bytes,
 )
 
-#: Values of the largest array in a .npy file.
-MOST_VALUES = 1 << 29
+#: Maximum number of values of an array in a .npy file.
+MAX_VALUES = 1 << 29
 
 
 def read_npy(path: str | Path) -> np.ndarray:
-    """An array of numbers from a .npy file (never unpickles).
+    """Read an array of numbers from a .npy file, without unpickling.
 
-    Raises ``InputError``, before memory is allocated, when the file is missing, damaged, or of
+    Raises ``InputError``, before memory is allocated, if the file is missing, damaged, or of
     another size than its header states.
     """
     path = Path(path)
@@ -33,7 +33,7 @@ def read_npy(path: str | Path) -> np.ndarray:
 
 
 def read_npy_stream(file: BinaryIO, size: int, name: str) -> np.ndarray:
-    """The same from an open file of ``size`` bytes that messages call ``name``."""
+    """Read an array from an open file of ``size`` bytes. name: of the file in messages."""
     try:
         version = np.lib.format.read_magic(file)
         read_header = {
@@ -49,9 +49,9 @@ def read_npy_stream(file: BinaryIO, size: int, name: str) -> np.ndarray:
             raise InputError(
                 f"{name}: an array of {str(dtype)[:40]} {str(shape)[:40]}, expected numbers"
             )
-        if expected != size or values > MOST_VALUES:
+        if expected != size or values > MAX_VALUES:
             raise InputError(
-                f"{name}: {size:,} bytes; its header promises {str(shape)[:60]} {dtype}, which are "
+                f"{name}: {size:,} bytes; its header states {str(shape)[:60]} {dtype}, which are "
                 f"{expected:,}; it is damaged"
             )
         file.seek(0)

@@ -1,8 +1,8 @@
-"""The files of a run folder that belong to the run: names that verbs write, and the list of
-written ones, ``.run/owned.txt``.
+"""Files of a run folder that belong to the run: names that verbs write, and the list of written
+files, ``.run/owned.txt``.
 
-``overwrite`` deletes only paths that are in the list and match a name below: a received or damaged
-list may name other files.
+``overwrite`` deletes only paths that are in the list and match a name below, because a damaged list
+or one from others may contain other files.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import read_whole
 from artifixer.runtime.json_io import LARGEST_JSON
 
-#: First parts of the paths that the verbs write into their folders. A new output gets its line
-#: here, or ``overwrite`` will leave it.
+#: First parts of the paths that verbs write into their folders. New outputs have to be added here;
+#: otherwise ``overwrite`` does not delete them.
 OUTPUT_NAMES = (
     # files
     *(
@@ -38,14 +38,14 @@ OUTPUT_NAMES = (
     *("capture", "run", "scores", "pictures", "consistency.json", "scene.json"),
 )
 
-#: Links that the verbs make in their folders: photos for structure from motion, and the text
-#: encoder that a model shares.
+#: Links that verbs create in their folders: photos for structure from motion, and the text encoder
+#: shared between models.
 LINKED_NAMES = ("sfm/*/photos/*", "model/text_encoder", "model/tokenizer")
 
 
 def read_owned(root: Path) -> list[str]:
-    """The paths in ``owned.txt``, which ``overwrite`` deletes. Raises ``InputError`` for a line
-    that no run can have written.
+    """The paths in ``owned.txt``, which ``overwrite`` deletes. Raises ``InputError`` for lines that
+    a run never writes.
     """
     path = root / ".run" / "owned.txt"
     if not path.exists():
@@ -80,5 +80,5 @@ def is_output(relative: str) -> bool:
 
 
 def may_link(relative: PurePosixPath) -> bool:
-    """Whether a path inside a run folder is a link that verbs make."""
+    """Whether a path inside a run folder may be a link that verbs create."""
     return any(fnmatch.fnmatchcase(relative.as_posix(), pattern) for pattern in LINKED_NAMES)

@@ -1,8 +1,8 @@
-"""Pipelined stages: an iterator evaluated in a background thread, a few items ahead of its reader.
+"""Prefetching: an iterator evaluated in a background thread, a few items ahead of its reader.
 
-In: an iterator and a device. Out: the same items in the same order. On CUDA every stage runs on its
-own stream, and the reader's stream waits for an item's tensors without blocking the host. Without
-CUDA threads gain nothing: items are computed when they are read.
+In: an iterator and a device. Out: the same items in the same order. On CUDA every thread has its
+own stream, and the reader's stream waits for an item's tensors without blocking the host. On a CPU
+items are computed when they are read, because threads gain nothing there.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def prefetch(
                         reader = torch.cuda.current_stream(device)
                         reader.wait_event(event)
                         for tensor in _tensors(item):
-                            # otherwise its memory may be reused while the reader's work is queued
+                            # otherwise its memory could be reused before queued work has read it
                             tensor.record_stream(reader)
                     yield item
     finally:

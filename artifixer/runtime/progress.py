@@ -8,7 +8,7 @@ the same lines in a log file.
                 bar.update(iteration + 1, loss=loss, gaussians=len(splats))
         progress.note("held-out PSNR 24.1 dB")
 
-Output goes to standard error; standard output is for results. Results do not depend on the display.
+Output goes to standard error, because standard output is for results.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ REDRAW_SECONDS = 0.2
 
 
 class Progress:
-    """The one progress display of a process.
+    """The progress display of a process.
 
-    stages: names of all stages in order, so that a stage is shown as "2/5"; stages outside this
-    list have no number. log_file: plain lines are appended to it. line_seconds: time between plain
-    lines of one stage. output: where to show progress; standard error as it is now by default, None
-    for nowhere. A live bar is drawn when it is a terminal.
+    stages: names of all stages in order, so that a stage is shown as "2/5"; other stages have no
+    number. log_file: file to which plain lines are appended. line_seconds: time between plain lines
+    of one stage. output: stream to show progress on (the current standard error by default), with a
+    live bar if it is a terminal; None for no display.
     """
 
     def __init__(
@@ -71,15 +71,15 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[ProgressBar]:
-        """The bar of one stage of ``total`` steps; 0: unknown yet, to be set later. Stages follow
-        each other and are not nested.
+        """The bar of a stage of ``total`` steps; 0 if the number is not known yet. Stages cannot be
+        nested.
         """
         bar = ProgressBar(self, self._title(name), total)
         yield bar
         bar.finish()
 
     def note(self, text: str) -> None:
-        """One line of text, above the bar and in the log."""
+        """Show a line of text above the bar and append it to the log."""
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         elif self.output is not None:
@@ -104,7 +104,7 @@ class Progress:
 
 
 class ProgressBar:
-    """Progress of one stage; made by ``Progress.stage``."""
+    """Progress of one stage; created by ``Progress.stage``."""
 
     def __init__(self, progress: Progress, title: str, total: int) -> None:
         assert total >= 0, f"stage {title}: {total} steps"
@@ -122,11 +122,11 @@ class ProgressBar:
         )
 
     def update(self, done: int, **fields: Any) -> None:
-        """``done`` steps are finished. Fields are shown as ``name=value``; numbers may be tensors,
-        which are read only when shown.
+        """Set the number of finished steps. Fields are shown as ``name=value``; numbers may be
+        tensors, which are read only when shown.
 
-        Costs a microsecond unless something is due to be shown. The first call's ``done`` counts as
-        done before (a resumed stage), as far as the speed is concerned.
+        Takes about a microsecond unless the display is updated. The steps of the first call do not
+        count for the speed, because a resumed stage starts with finished steps.
         """
         self.done, self._fields = done, fields
         now = time.monotonic()
@@ -138,15 +138,15 @@ class ProgressBar:
             self._write_line(now)
 
     def note(self, text: str) -> None:
-        """One line of text, as ``Progress.note``."""
+        """Show a line of text, see ``Progress.note``."""
         self._progress.note(text)
 
     def advance(self, **fields: Any) -> None:
-        """One more step is finished."""
+        """Add one finished step."""
         self.update(self.done + 1, **fields)
 
     def finish(self) -> None:
-        """Show the last state, whatever is due."""
+        """Show the final state."""
         now = time.monotonic()
         if self._task is not None:
             self._draw(now)

@@ -1,15 +1,15 @@
-"""Run folders: the output folder of one verb, that resumes and that one process writes at a time.
+"""Run folders: the resumable output folder of a verb, written by one process at a time.
 
-``RunFolder`` knows which inputs and settings it belongs to, which stages are finished
-(``runtime/stages`` runs them), and which files are its own.
+``RunFolder`` records which inputs and settings it belongs to, which stages are finished
+(``runtime/stages`` runs them), and which files the run has written.
 
 Layout::
 
-    config.json            format, identity (which inputs), settings, environment (versions, device)
-    .run/lock, owner.txt   held by the process that writes; which one that is, as long as it does
-    .run/owned.txt         relative paths that this run has written: all that ``overwrite`` removes
-    .run/stages/NAME.json  one marker per finished stage: its key, its outputs, and the files in
-                           those that are folders
+    config.json            format, identity of the inputs, settings, environment (versions, device)
+    .run/lock, owner.txt   lock of the writing process; its id and machine
+    .run/owned.txt         relative paths that this run has written, which ``overwrite`` deletes
+    .run/stages/NAME.json  marker of a finished stage: its key, its outputs, and the files in output
+                           folders
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ CONFIG_VERSION = 1
 
 
 class RunFolder:
-    """The output folder of one job: opened by one process at a time, resumable, and careful with
-    files that are not its own.
+    """The output folder of a job: resumable, locked by one process, and never touching files that
+    it has not written.
 
-    Use it as a context, or call ``close()``: the lock is held until then (or until the process
-    ends, however it ends).
+    Use it as a context manager, or call ``close()``: the lock is held until then, or until the
+    process ends.
     """
 
     def __init__(self, root: Path, lock: FolderLock) -> None:
@@ -74,15 +74,15 @@ class RunFolder:
         settings_may_change: bool = False,
         device: str | torch.device = "cpu",
     ) -> RunFolder:
-        """Create the folder, or reopen it when it belongs to the same ``identity`` (which inputs)
+        """Create the folder, or reopen it if it belongs to the same ``identity`` (of the inputs)
         and ``settings``.
 
-        overwrite: start anew; removes what the earlier run wrote, and nothing else.
-        settings_may_change: other settings are taken over; stages then rerun where their key
-        differs (see ``is_done``). device: recorded in config.json.
+        overwrite: start anew, deleting what the earlier run has written and nothing else.
+        settings_may_change: accept other settings than before; stages are then repeated if their
+        key differs (see ``is_done``). device: recorded in config.json.
 
         Raises ``InputError`` naming the first fields that differ, for a folder with files that no
-        run wrote, for a folder that another process is writing, and where the folder cannot be
+        run has written, for a folder that another process is writing, and if the folder cannot be
         written.
         """
         root = Path(path)
@@ -120,10 +120,8 @@ class RunFolder:
 
     @contextmanager
     def discarded_on_bad_input(self) -> Iterator[None]:
-        """Leave nothing of a run that has only begun when its input turns out to be unusable:
-        neither files nor folders made for it.
-
-        A run that was begun earlier keeps what it has.
+        """On ``InputError`` inside the context, delete all files and folders of a run that this
+        process has started; a resumed run is kept.
         """
         try:
             yield
@@ -133,8 +131,8 @@ class RunFolder:
             raise
 
     def path(self, *parts: str) -> Path:
-        """A path inside the folder, remembered as this run's own: ``overwrite`` will remove it (a
-        folder with all its content).
+        """A path inside the folder, recorded as written by this run: ``overwrite`` will delete it,
+        a folder with its content.
         """
         path = self.root.joinpath(*parts)
         if parts:
@@ -143,7 +141,7 @@ class RunFolder:
 
     def is_done(self, stage: str, key: object) -> bool:
         """Whether ``stage`` was finished with this ``key`` (JSON data, usually a ``fingerprint``)
-        and all its outputs are still there, with every file in those that are folders.
+        and all its output files still exist.
         """
         content = self._read_marker(stage)
         if content is None or content["key"] != to_json(key):
@@ -151,8 +149,8 @@ class RunFolder:
         return not self.missing_outputs(stage)
 
     def missing_outputs(self, stage: str) -> list[str]:
-        """Outputs of a finished stage that are not there any more, relative to the folder: of a
-        folder, the files that it held.
+        """Relative paths of the outputs of a finished stage that no longer exist, including files
+        in output folders.
         """
         content = self._read_marker(stage)
         if content is None:
@@ -165,14 +163,14 @@ class RunFolder:
         ]
 
     def key_of(self, stage: str) -> Any | None:
-        """The key (JSON data) with which ``stage`` was finished, or None; its outputs may be
-        gone.
+        """The key (JSON data) with which ``stage`` was finished, or None; the outputs may no longer
+        exist.
         """
         content = self._read_marker(stage)
         return None if content is None else content["key"]
 
     def forget(self, stage: str) -> None:
-        """Take back that ``stage`` is finished; its outputs stay where they are."""
+        """Mark ``stage`` as not finished; its outputs are kept."""
         marker = self._marker(stage)
         if marker.exists():
             check_regular(marker, "the marker of a stage")
@@ -185,8 +183,8 @@ class RunFolder:
         outputs: Iterable[str | Path] = (),
         scratch: Iterable[str] = (),
     ) -> None:
-        """Record that ``stage`` is finished. ``outputs``: its files or folders, relative to the
-        run's folder or inside it. ``scratch``: what inside them is about to be removed.
+        """Mark ``stage`` as finished. outputs: its files or folders, absolute or relative to the
+        run folder. scratch: relative paths inside outputs that are about to be deleted.
         """
         relative = [self._relative(self.root / output) for output in outputs]
         for output in relative:
@@ -289,8 +287,8 @@ class RunFolder:
                 folder.rmdir()
 
     def _clear(self) -> None:
-        """Remove markers first and keep config.json: a kill in between leaves a folder that is
-        recognised and has no finished stage.
+        """Delete what the run has written. Markers are deleted first and config.json is kept, so
+        that a kill in between leaves a valid run folder without finished stages.
         """
         shutil.rmtree(self.root / ".run" / "stages", ignore_errors=True)
         # links may have been added since the folder was opened
@@ -307,14 +305,14 @@ class RunFolder:
             {parent for name in removed for parent in Path(name).parents if parent.parts},
             reverse=True,
         ):
-            with suppress(OSError):  # not empty: it holds files of others
+            with suppress(OSError):  # not empty
                 (self.root / folder).rmdir()
         self._owned.clear()
         (self.root / ".run" / "owned.txt").unlink(missing_ok=True)
 
 
 def is_run_folder(path: str | Path) -> bool:
-    """Whether ``path`` is a folder that ``RunFolder`` made."""
+    """Whether ``path`` is a run folder."""
     config = Path(path) / "config.json"
     if not config.is_file():
         return False
@@ -326,8 +324,8 @@ def is_run_folder(path: str | Path) -> bool:
 
 
 def _refuse_foreign(root: Path) -> None:
-    """A folder may be used when it is new, empty, or made by us (a run killed at its very start
-    leaves only hidden state).
+    """Raise ``InputError`` unless the folder is new, empty or a run folder. (A run killed right
+    after its start leaves only hidden files.)
     """
     if root.exists() and not root.is_dir():
         raise InputError(f"{root}: is a file, expected a folder for the output")

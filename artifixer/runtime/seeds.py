@@ -1,7 +1,7 @@
-"""Random generators keyed by what they are for, never by process, rank or order of calls.
+"""Random generators keyed by their use, never by process, rank or order of calls.
 
-In: a seed and the place of use (purpose, step, sample, block). Out: a generator whose stream
-depends on exactly these five. Work can therefore be split, reordered or resumed without changing a
+In: a seed and the use (purpose, step, sample, block). Out: a generator whose stream depends on
+exactly these five values, so that work can be split, reordered or resumed without changing any
 number.
 """
 
@@ -22,13 +22,12 @@ def generator(
     block: int = 0,
     device: str | torch.device = "cpu",
 ) -> torch.Generator:
-    """A fresh torch generator for this key.
+    """A new torch generator for this key.
 
     seed: the run's seed. purpose: what is drawn, such as "noise". step: iteration. sample: global
     index of the sample in its data set or batch over all ranks. block: index of the temporal block.
-    Streams of one key differ between CPU and CUDA: torch has one engine per device. Torch's CPU
-    engine keeps 32 bits of the key, enough to keep streams apart, not to make a collision
-    impossible.
+    The same key gives different streams on CPU and CUDA, which have different engines. Torch's CPU
+    engine uses 32 bits of the key, so collisions are unlikely but possible.
     """
     return torch.Generator(device).manual_seed(
         _key(seed, purpose, step, sample, block) & 0xFFFF_FFFF_FFFF_FFFF
@@ -38,7 +37,7 @@ def generator(
 def numpy_generator(
     seed: int, purpose: str, step: int = 0, sample: int = 0, block: int = 0
 ) -> np.random.Generator:
-    """A fresh NumPy generator for this key; arguments as in ``generator``."""
+    """A new NumPy generator for this key; arguments as in ``generator``."""
     return np.random.Generator(np.random.PCG64(_key(seed, purpose, step, sample, block)))
 
 

@@ -1,12 +1,12 @@
-"""Stages of a verb in its run folder: each runs once for its dependencies; its outputs are complete
-or absent.
+"""Stages of a verb in its run folder: each runs once for its dependencies, and its outputs are
+complete or absent.
 
-In: a stage's files, the values and fingerprints it depends on, and the function that does it. Out:
-its outputs in the run folder. A stage that is marked done with the same dependencies is kept if no
-file of its outputs is missing; otherwise the outputs of an earlier run are removed and it runs.
-Files that a killed process wrote for the same dependencies stay, so that work that goes frame by
-frame continues where it stopped.
-``reconstruct``, ``render``, ``enhance`` and ``run`` resume this way.
+In: a stage's files, the values and fingerprints that it depends on, and the function that computes
+it. Out: its outputs in the run folder. A stage that is marked done with the same dependencies is
+skipped if all its output files exist; otherwise the outputs of an earlier run are deleted and it
+runs. Files that an interrupted process has written for the same dependencies are kept, so that
+frame-by-frame work continues where it stopped. ``reconstruct``, ``render``, ``enhance`` and ``run``
+resume by this mechanism.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from artifixer.runtime.system import peak_memory
 
 TIMING_FILE = "timing.json"
 
-#: Raised when what a stage writes changes for the same settings: results of earlier versions then
-#: count as outdated.
+#: Incremented when the outputs of a stage change for the same settings, so that results of earlier
+#: versions count as outdated.
 VERSION = 2
 
 
@@ -41,18 +41,18 @@ class StageFiles:
     name: str
     """Name of the stage; its marker is ``.run/stages/NAME.json``."""
     outputs: tuple[str, ...]
-    """Files and folders that the stage leaves."""
+    """Files and folders that the stage writes."""
     scratch: tuple[str, ...] = ()
-    """Files and folders from which an interrupted stage continues; removed at its end."""
+    """Files and folders from which an interrupted stage continues; deleted at its end."""
 
 
 class Stages:
     """Runs the stages of one run folder.
 
-    ``completed``: names of the stages that this process ran or found done; ``executed``: of those
-    that it ran. ``seconds``: duration of all stages, including those run by earlier processes;
-    written to ``timing.json`` with the peak memory where ``write_timing``. Raises ``InputError``
-    for a damaged ``timing.json``.
+    ``completed``: names of the stages that this process ran or found done. ``executed``: names of
+    those that it ran. ``seconds``: duration of all stages, including those run by earlier
+    processes; written to ``timing.json`` with the peak memory if ``write_timing``. Raises
+    ``InputError`` for a damaged ``timing.json``.
     """
 
     def __init__(self, run: RunFolder, progress: Progress, write_timing: bool = True) -> None:
@@ -71,14 +71,14 @@ class Stages:
         total: int,
         work: Callable[[ProgressBar], None],
     ) -> str:
-        """Make sure that the stage is done, and return a fingerprint of all it depends on.
+        """Run the stage unless it is done; returns a fingerprint of its dependencies.
 
-        depends_on: values or fingerprints by the words that messages use. total: steps, for the
-        progress display. work: writes the outputs.
+        depends_on: values or fingerprints, by their names in messages. total: number of steps, for
+        the progress display. work: writes the outputs.
         """
         key = _key(depends_on)
         if self._run.is_done(stage.name, key):
-            # of a process that was killed when it had marked the stage
+            # left by a process that was killed right after marking the stage
             self._delete(stage.scratch)
             self._progress.note(f"{stage.name}: done before, kept")
             self.completed.append(stage.name)
@@ -96,18 +96,18 @@ class Stages:
     def is_done(
         self, stage: StageFiles, depends_on: Mapping[str, object] = MappingProxyType({})
     ) -> bool:
-        """Whether ``complete`` would keep the stage."""
+        """Whether ``complete`` would skip the stage."""
         return self._run.is_done(stage.name, _key(depends_on))
 
     def discard(self, stage: StageFiles) -> None:
-        """Remove what an earlier run left of a stage that this run does not have."""
+        """Delete the files of a stage that an earlier run had and this run does not have."""
         name = stage.name
         if self._run.key_of(name) is not None or self._run.key_of(_started(name)) is not None:
             self._remove(stage)
 
     def _begin(self, stage: StageFiles, key: object) -> None:
-        """Leave only what belongs to this key: nothing of a finished stage whose outputs are not
-        all there. A kill at any point leaves a stage that is either unmarked or whole.
+        """Delete files of other keys, and those of a finished stage with missing outputs. A kill at
+        any point leaves a stage that is either unmarked or complete.
         """
         before = self._run.key_of(stage.name)
         if isinstance(before, dict) and isinstance(key, dict):
@@ -147,7 +147,7 @@ class Stages:
         ):
             raise InputError(
                 f'{path}: damaged; expected "stages" with seconds and "peak_memory_mb"; delete it '
-                "to go on without it"
+                "to continue without it"
             )
         self.seconds, self._peak_memory = seconds, memory
 

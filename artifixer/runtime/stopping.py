@@ -1,14 +1,14 @@
-"""Stopping on request, from the first moment of a process to its last: SIGTERM and Ctrl-C.
+"""Handling of SIGTERM and Ctrl-C during the whole life of a process.
 
-What SIGTERM does depends on what would be lost::
+The effect of SIGTERM depends on what the process is doing::
 
-    # imports, options: nothing is lost, the process ends at once with 75 (130 for Ctrl-C)
+    # imports, options: the process ends at once with 75 (130 for Ctrl-C)
     with leave_on_signals():
         ...
-    # work that may be cut anywhere: ``Stopped`` is raised where it stands
+    # work that can be interrupted anywhere: ``Stopped`` is raised at the current instruction
     with stop_at_once():
         ...
-        # work with a state: only a flag is set; the work saves and raises ``Stopped``
+        # work with state: only a flag is set; the work saves its state and raises ``Stopped``
         with stop_on_sigterm():
             for iteration in range(first, last):
                 ...
@@ -16,8 +16,8 @@ What SIGTERM does depends on what would be lost::
                     save(...)
                     raise Stopped(f"{run}: stopped at iteration {iteration}")
 
-Files are written atomically, so work without a state loses nothing but time when it is cut. On
-Windows Ctrl-Break counts as SIGTERM, which does not exist there between processes.
+Files are written atomically, so that interrupted work without state loses only time. On Windows,
+which has no SIGTERM between processes, Ctrl-Break has its effect.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ _decided = 0
 
 
 class CutShort(KeyboardInterrupt):
-    """SIGTERM arrived in work that may be cut anywhere. Libraries treat it as Ctrl-C;
-    ``stop_at_once`` turns it into ``Stopped``.
+    """Raised by SIGTERM inside ``stop_at_once``, which turns it into ``Stopped``. Libraries treat
+    it like Ctrl-C.
     """
 
 
 @contextmanager
 def leave_on_signals() -> Iterator[None]:
-    """Within this context SIGTERM ends the process at once with 75, Ctrl-C with 130, and a line on
-    standard error.
+    """Within this context SIGTERM ends the process at once with 75 and Ctrl-C with 130, after one
+    line on standard error.
 
-    For imports: an exception from a signal handler would come out of them as an ``ImportError`` or
-    vanish in a library's callback.
+    For imports, where an exception from a signal handler could turn into an ``ImportError`` or be
+    swallowed in a library's callback.
     """
     with _reacting("leave"):
         yield
@@ -71,8 +71,8 @@ def leave_on_signals() -> Iterator[None]:
 
 @contextmanager
 def stop_at_once() -> Iterator[None]:
-    """Within this context SIGTERM raises ``Stopped`` where the work stands; at its begin and end
-    when it arrived before.
+    """Within this context SIGTERM raises ``Stopped`` at the current instruction. Also raises it at
+    the start and end of the context if SIGTERM has arrived before.
     """
     with _reacting("raise"):
         try:
@@ -88,8 +88,8 @@ def stop_on_sigterm() -> Iterator[None]:
     """Within this context SIGTERM only sets the flag that ``stop_requested`` reads; contexts may be
     nested.
 
-    Work that ends without having read the flag is done; inside ``stop_at_once`` ``Stopped`` is
-    raised then.
+    If the work ends without reading the flag, it is complete; an enclosing ``stop_at_once`` then
+    raises ``Stopped``.
     """
     with _reacting("remember") as outer:
         yield
@@ -98,9 +98,9 @@ def stop_on_sigterm() -> Iterator[None]:
 
 
 def stop_requested() -> bool:
-    """Whether SIGTERM arrived since the outermost of these contexts began.
+    """Whether SIGTERM has arrived since the outermost of these contexts was entered.
 
-    Raises KeyboardInterrupt when Ctrl-C came and a library has swallowed its exception.
+    Raises KeyboardInterrupt after a Ctrl-C whose exception a library has swallowed.
     """
     if _interrupted:
         raise KeyboardInterrupt
@@ -108,8 +108,8 @@ def stop_requested() -> bool:
 
 
 def stop_if_requested(where: str = "") -> None:
-    """Raises ``Stopped`` after SIGTERM; for points where everything worth keeping is on disk.
-    where: "while reading photos".
+    """Raise ``Stopped`` after SIGTERM; for points where all state is on disk. where: for the
+    message, such as "while reading photos".
     """
     if stop_requested():
         raise Stopped(
@@ -118,24 +118,22 @@ def stop_if_requested(where: str = "") -> None:
 
 
 def was_cut_short() -> bool:
-    """Whether SIGTERM cut work short since the outermost of these contexts began."""
+    """Whether SIGTERM has raised ``CutShort`` since the outermost of these contexts was entered."""
     return _cut_short
 
 
 def was_interrupted() -> bool:
-    """Whether Ctrl-C came since the outermost of these contexts began."""
+    """Whether Ctrl-C has arrived since the outermost of these contexts was entered."""
     return _interrupted
 
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """For the import of a library that installs signal handlers of its own: the present ones are
-    back after it.
-    """
+    """Restore the current signal handlers after importing a library that installs its own."""
     yield
     if _in_main_thread():
         for number in (signal.SIGINT, *STOP_SIGNALS):
-            handler = signal.getsignal(number)  # what Python knows, not what the library did
+            handler = signal.getsignal(number)  # Python's handler, unaware of the library's
             if handler is not None:
                 signal.signal(number, handler)
 
@@ -143,8 +141,8 @@ def handlers_kept() -> Iterator[None]:
 def leave_on_signals_from_now_on(code: int = 0) -> None:
     """The effect of ``leave_on_signals`` for the rest of the process, outside of other contexts.
 
-    code: takes precedence over 75 and 130 unless it is 0; for a process that has failed and is
-    about to end.
+    code: exit code instead of 75 and 130 unless it is 0; for a process that is about to end with
+    this code.
     """
     global _reaction, _decided
     if not _in_main_thread():
@@ -157,8 +155,8 @@ def leave_on_signals_from_now_on(code: int = 0) -> None:
 
 
 def ignore_signals() -> None:
-    """For the very end, when Python has no handlers any more and a signal would kill the
-    process.
+    """Ignore signals at the very end of the process, when Python's handlers are gone and a signal
+    would kill it.
     """
     if _in_main_thread():
         for number in (signal.SIGINT, *STOP_SIGNALS):
@@ -167,8 +165,8 @@ def ignore_signals() -> None:
 
 @contextmanager
 def _reacting(reaction: Reaction) -> Iterator[Reaction | None]:
-    """SIGTERM has this effect inside; gives the effect outside. Other threads than the main one
-    cannot handle signals: nothing changes.
+    """Set the effect of SIGTERM inside the context; yields the effect outside. Does nothing in
+    threads other than the main one, which cannot handle signals.
     """
     global _requested, _cut_short, _interrupted, _reaction
     if not _in_main_thread():
@@ -177,7 +175,7 @@ def _reacting(reaction: Reaction) -> Iterator[Reaction | None]:
     outer = _reaction
     before = {number: signal.signal(number, _request) for number in STOP_SIGNALS}
     interrupted = signal.getsignal(signal.SIGINT)
-    if interrupted is not signal.SIG_IGN:  # a shell's background jobs inherit that it is ignored
+    if interrupted is not signal.SIG_IGN:  # background jobs of a shell inherit an ignored Ctrl-C
         if reaction == "leave":
             signal.signal(signal.SIGINT, _leave)
         elif outer == "leave":
@@ -188,9 +186,9 @@ def _reacting(reaction: Reaction) -> Iterator[Reaction | None]:
     finally:
         _reaction = outer
         for number, handler in (*before.items(), (signal.SIGINT, interrupted)):
-            if handler is not None:  # None: not Python's, and unknown
+            if handler is not None:  # None: installed by a library and unknown to Python
                 signal.signal(number, handler)
-        if outer is None:  # the outermost context: its request is answered
+        if outer is None:  # leaving the outermost context
             _requested = _cut_short = _interrupted = False
 
 
@@ -218,7 +216,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT
         else (EXIT_STOPPED, STOPPED_TEXT)
     )
-    with suppress(OSError, ValueError):  # nobody listens
+    with suppress(OSError, ValueError):  # standard error is closed
         os.write(
             sys.__stderr__.fileno() if sys.__stderr__ is not None else 2,
             f"artifixer: {text}\n".encode(),

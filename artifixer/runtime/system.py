@@ -1,6 +1,6 @@
 """Differences between Linux, macOS and Windows: locks, links, file names, processes, memory.
 
-Imports only modules that exist on all three; others are imported where they are used.
+Modules that do not exist on all three are imported by the function that uses them.
 """
 
 from __future__ import annotations
@@ -13,19 +13,16 @@ import time
 from contextlib import suppress
 from pathlib import Path, PurePath
 
-import filelock
-import psutil
-
 from artifixer.runtime.errors import InputError
 
-#: Windows' error numbers for a file that another program has open or mapped; virus scanners do so
+#: Error numbers of Windows for a file that another program has open or mapped, as virus scanners do
 #: for a moment with every new file.
 _FILE_IN_USE = (5, 32, 33, 1224)
 
-#: Seconds for which a file that is in use is tried again.
+#: Seconds for which replacing a file in use is retried.
 FILE_IN_USE_SECONDS = 2.0
 
-#: Names that mean devices on Windows, in any folder and with any ending.
+#: Names of devices on Windows, in any folder and with any ending.
 _DEVICES = {
     "con",
     "prn",
@@ -34,11 +31,11 @@ _DEVICES = {
     *(f"{port}{number}" for port in ("com", "lpt") for number in "123456789¹²³"),
 }
 
-#: Characters that no name has on Windows, besides control characters.
+#: Characters that are invalid in names on Windows, besides control characters.
 _FORBIDDEN = '<>:"|?*\\/'
 
-#: Characters of a path on a Windows system without long paths; the folder's share leaves room for
-#: the files in it.
+#: Maximum length of a path on a Windows system without long paths, and of an output folder, which
+#: leaves room for the files in it.
 LONGEST_WINDOWS_PATH = 259
 LONGEST_WINDOWS_FOLDER = 150
 
@@ -47,16 +44,18 @@ LONGEST_WINDOWS_FOLDER = 150
 
 
 class FolderLock:
-    """A folder that one process writes. The system drops the lock when its process ends, so a dead
-    process never blocks a folder.
+    """A lock on a folder that one process may write. The system releases it when the process ends,
+    so that a dead process never blocks a folder.
     """
 
     def __init__(self, folder: Path, state: Path) -> None:
-        """Take the lock with files in ``state``. Raises ``InputError`` naming ``folder`` and its
-        owner when another process has it.
+        """Acquire the lock, with files in ``state``. Raises ``InputError`` naming ``folder`` and
+        the owner if another process holds it.
         """
+        import filelock
+
         state.mkdir(parents=True, exist_ok=True)
-        # a file of its own: Windows lets nobody read a locked one
+        # a separate file, because on Windows nobody can read a locked one
         self._owner = state / "owner.txt"
         self._lock = filelock.FileLock(state / "lock", timeout=0, mode=0o644, thread_local=False)
         try:
@@ -76,7 +75,7 @@ class FolderLock:
             raise
 
     def close(self) -> None:
-        """Release the folder; again does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._lock.is_locked:
             with suppress(OSError):
                 self._owner.unlink()
@@ -84,8 +83,8 @@ class FolderLock:
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """``os.replace``, tried again for a moment where Windows refuses because another program has
-    the file open.
+    """``os.replace``, retried for a moment if Windows refuses because another program has the file
+    open.
     """
     give_up = time.monotonic() + FILE_IN_USE_SECONDS
     while True:
@@ -99,16 +98,16 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 
 def flush_file(path: Path) -> None:
-    """The bytes of a file reach the disk."""
-    # Windows flushes what is open for writing only
+    """Flush the content of a file to the disk."""
+    # Windows flushes only files that are open for writing
     _flush(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
 
 
 def flush_folder(path: Path) -> None:
-    """The names in a folder reach the disk, where the system opens folders (Windows does not; its
-    journal keeps names).
+    """Flush the entries of a folder to the disk. Does nothing on Windows, where folders cannot be
+    opened and the journal keeps names.
     """
-    with suppress(PermissionError):  # as for folders that may be written and not be read
+    with suppress(PermissionError):  # Windows, and folders that are writable but not readable
         _flush(path, os.O_RDONLY)
 
 
@@ -121,10 +120,10 @@ def _flush(path: Path, flags: int) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Let ``target``, which does not exist, stand for the file or folder ``source``.
+    """Create ``target`` as a link to the file or folder ``source``, or as a copy.
 
-    A symbolic link; where the system makes none (Windows without developer mode, some file systems)
-    hard links of the files, and copies where they lie on another volume.
+    A symbolic link if possible; where the system refuses (Windows without developer mode, some file
+    systems) hard links of the files, or copies if they are on another volume.
     """
     source = source.resolve()
     try:
@@ -146,7 +145,7 @@ def _hard_link_or_copy(source: str | Path, target: str | Path) -> None:
 
 
 def remove_link_or_copy(target: Path) -> None:
-    """Undo ``link_or_copy``; what the link leads to stays. Nothing where there is nothing."""
+    """Delete the result of ``link_or_copy``, if it exists; the source is kept."""
     if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
     else:
@@ -157,14 +156,14 @@ def remove_link_or_copy(target: Path) -> None:
 
 
 def windows_refusal(path: PurePath) -> str | None:
-    """Reason why a path is invalid on Windows, or None; the drive is ignored."""
+    """The reason why a path is invalid on Windows, or None; the drive is ignored."""
     for part in path.relative_to(path.anchor).parts:
         if part in (".", ".."):
             continue
         if part.split(".")[0].rstrip(" ").casefold() in _DEVICES:
-            return f"the name {part!r} means a device"
+            return f"the name {part!r} is reserved for a device"
         if any(character in _FORBIDDEN or ord(character) < 32 for character in part):
-            return f"the name {part!r} has one of {_FORBIDDEN}"
+            return f"the name {part!r} contains a control character or one of {_FORBIDDEN}"
         if part[-1] in ". ":
             return f"the name {part!r} ends with {part[-1]!r}"
     return None
@@ -189,7 +188,7 @@ def check_folder_name(folder: Path, on_windows: bool = sys.platform == "win32") 
 
 
 def _has_long_paths() -> bool:
-    """Whether this Windows system has paths of any length."""
+    """Whether long paths are enabled on this Windows system."""
     try:
         import winreg
     except ImportError:
@@ -208,13 +207,17 @@ def _has_long_paths() -> bool:
 
 
 def is_alive(process: int) -> bool:
-    """Whether the process exists. (On Windows, signal 0 ends a process.)"""
+    """Whether the process exists. (``os.kill(process, 0)`` would end it on Windows.)"""
+    import psutil
+
     lives: bool = psutil.pid_exists(process)
     return lives
 
 
 def peak_memory() -> int:
-    """Peak memory of this process in bytes; its present memory where the system records no peak."""
+    """Peak memory of this process in bytes; its current memory if the system records no peak."""
+    import psutil
+
     memory = psutil.Process().memory_info()
     if sys.platform == "win32":
         return int(memory.peak_wset)
@@ -228,4 +231,6 @@ def peak_memory() -> int:
 
 def available_memory() -> int:
     """Memory available without swapping, bytes."""
+    import psutil
+
     return int(psutil.virtual_memory().available)

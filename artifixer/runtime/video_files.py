@@ -1,7 +1,7 @@
 """Videos on disk.
 
-In and out: frames as uint8 ``[height width 3]`` RGB, upright, with square pixels. PyAV is loaded
-when first used. Files are written atomically, and the same frames give the same bytes.
+In and out: frames as uint8 ``[height width 3]`` RGB, upright, with square pixels. PyAV is imported
+at first use. Files are written atomically, and the same frames give the same bytes.
 """
 
 from __future__ import annotations
@@ -18,19 +18,18 @@ from jaxtyping import UInt8
 
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, atomic_path, check_regular, reason
-from artifixer.runtime.image_files import MOST_PIXELS
+from artifixer.runtime.image_files import MAX_PIXELS
 
-#: FFmpeg's names of the containers that are read; others, such as play lists, open files of their
-#: own choosing.
+#: FFmpeg's names of the containers that are read. Others, such as playlists, can open other files.
 VIDEO_FORMATS = ("mov", "matroska", "avi", "mpegts", "mpeg", "flv")
 
-#: Pixels of a video that would be wider than this many times their height, or the reverse, are a
-#: mistake of its header.
+#: Maximum aspect ratio of a video's pixels; larger values, or smaller inverses, are ignored as
+#: errors in the header.
 LARGEST_PIXEL_ASPECT = 4
 
-#: x264's constant rate factor; 18 is visually lossless. Its macroblock tree stays off: for some
-#: sizes (200x120, 96x54) it computes with memory that nobody has written, and the bytes would
-#: change from run to run.
+#: x264's constant rate factor; 18 is visually lossless. The macroblock tree is switched off: for
+#: some sizes (200x120, 96x54) it reads uninitialised memory, so that the bytes would change from
+#: run to run.
 VIDEO_QUALITY = 18
 X264_OPTIONS = {"crf": str(VIDEO_QUALITY), "preset": "fast", "x264-params": "mbtree=0"}
 
@@ -43,8 +42,8 @@ class VideoWriter:
                 video.add(frame)
 
     The file appears when the context ends without an error. Odd sides are padded by repeating the
-    last row or column (4:2:0 needs even ones). One encoder thread: with several, the bytes would
-    depend on the machine. Raises ``InputError`` where the file cannot be written.
+    last row or column, because 4:2:0 needs even ones. There is one encoder thread: with several the
+    bytes would depend on the machine. Raises ``InputError`` if the file cannot be written.
     """
 
     def __init__(self, path: str | Path, width: int, height: int, fps: float = 30.0) -> None:
@@ -83,28 +82,28 @@ class VideoWriter:
 def read_video(path: str | Path) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """The frames of a video's first video stream in display order, upright, with square pixels.
 
-    Raises ``InputError`` when it cannot be read to its end, is no container of ``VIDEO_FORMATS``,
-    or has frames of more than ``MOST_PIXELS``.
+    Raises ``InputError`` if the video cannot be read to its end, is in none of ``VIDEO_FORMATS``,
+    or has frames of more than ``MAX_PIXELS``.
     """
     path = Path(path)
     with opened_video(path) as container:
         for frame in container.decode(video=0):
-            if frame.width * frame.height > MOST_PIXELS:
+            if frame.width * frame.height > MAX_PIXELS:
                 raise InputError(
                     f"{path}: frames of {frame.width}x{frame.height} pixels, expected at most "
-                    f"{MOST_PIXELS:,}"
+                    f"{MAX_PIXELS:,}"
                 )
             quarter_turns = round(frame.rotation / 90)
             width = _square_pixel_width(container.streams.video[0], frame.width)
-            if width * frame.height > MOST_PIXELS:
+            if width * frame.height > MAX_PIXELS:
                 width = frame.width
             pixels = frame.reformat(width=width, format="rgb24").to_ndarray()
             yield np.ascontiguousarray(np.rot90(pixels, quarter_turns))
 
 
 def _square_pixel_width(stream: Any, width: int) -> int:
-    """Width of the frames when their pixels are made square: anamorphic video stores them narrower
-    or wider than they are shown.
+    """Width of the frames with square pixels; anamorphic video stores frames narrower or wider than
+    they are shown.
     """
     aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
     if not aspect or aspect == 1 or not 1 / LARGEST_PIXEL_ASPECT <= aspect <= LARGEST_PIXEL_ASPECT:
@@ -114,12 +113,12 @@ def _square_pixel_width(stream: Any, width: int) -> int:
 
 @contextmanager
 def opened_video(path: Path) -> Iterator[Any]:
-    """PyAV's container of a video file with a video stream; every video that the program reads is
-    opened here.
+    """PyAV's container of a file with a video stream. All videos that the program reads are opened
+    here.
 
-    The path is a file and nothing else: no protocol (``concat:``, ``http:``), and no format that
-    names further files. Titles in other encodings than UTF-8 don't matter. What goes wrong while
-    the video is open becomes an ``InputError`` that names the file.
+    Protocols (``concat:``, ``http:``) and formats that refer to other files are refused. Metadata
+    in other encodings than UTF-8 is ignored. Errors while the video is open become an
+    ``InputError`` that names the file.
     """
     import av
 
@@ -132,10 +131,10 @@ def opened_video(path: Path) -> Iterator[Any]:
             streams = container.streams.video
             if not streams:
                 raise InputError(f"{path}: has no video stream, expected a video file")
-            if streams[0].width * streams[0].height > MOST_PIXELS:
+            if streams[0].width * streams[0].height > MAX_PIXELS:
                 raise InputError(
                     f"{path}: {streams[0].width}x{streams[0].height} pixels, expected at most "
-                    f"{MOST_PIXELS:,}"
+                    f"{MAX_PIXELS:,}"
                 )
             yield container
     except av.error.FFmpegError as error:
@@ -154,7 +153,7 @@ def _encoder(
     from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
     rate = Fraction(fps).limit_denominator(1001)
-    # the index in front for the web; no version or time in the file
+    # the index at the start, for streaming; no version or time in the file
     muxing = {"movflags": "+faststart", "fflags": "+bitexact"}
     with (
         atomic_path(path) as temporary,

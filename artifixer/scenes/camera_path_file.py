@@ -23,7 +23,7 @@ from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import WORLD, Origin, camera_origin, to_local
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
-from artifixer.runtime.image_files import MOST_PIXELS
+from artifixer.runtime.image_files import MAX_PIXELS
 from artifixer.runtime.json_io import is_number, read_json, shown
 from artifixer.scenes.colmap import to_cameras
 from artifixer.scenes.colmap_files import read_model
@@ -257,9 +257,9 @@ def _camera(
     (camera_to_world, OpenCV axes).
     """
     _check_rigid(path, label, key, pose)
-    if width * height > MOST_PIXELS:
+    if width * height > MAX_PIXELS:
         raise InputError(
-            f"{path}: {label} has {width}x{height} pixels; expected at most {MOST_PIXELS:,}"
+            f"{path}: {label} has {width}x{height} pixels; expected at most {MAX_PIXELS:,}"
         )
     K = [[focal_x, 0, width / 2], [0, focal_y, height / 2], [0, 0, 1]]
     return Cameras(

@@ -12,8 +12,8 @@ class FileNames:
     """The names in a capture's folder and in the folders inside it, listed once."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
-        self._names: dict[Path, dict[str, list[str]]] = {}
+        self._root = str(root)
+        self._names: dict[str, dict[str, list[str]]] = {}
 
     def find(self, path: Path) -> Path:
         """The path with the names that files and folders really have: exactly as listed, or the
@@ -22,15 +22,18 @@ class FileNames:
         Gives ``path`` itself where there is no such file, or more than one. So the same capture has
         the same names on every system.
         """
-        if not path.is_relative_to(self._root):
+        # as text: it is asked for several names of each photo, and paths take long to compare
+        whole = str(path)
+        above = "" if self._root == os.curdir else os.path.join(self._root, "")
+        if not whole.startswith(above):
             return path
         found = self._root
-        for part in path.relative_to(self._root).parts:
+        for part in whole[len(above) :].split(os.sep):
             names = self._in_folder(found).get(part.casefold(), [])
             if part not in names and len(names) != 1:
                 return path
-            found = found / (part if part in names else names[0])
-        return found
+            found = os.path.join(found, part if part in names else names[0])
+        return path if found == whole else Path(found)
 
     def find_all(self, paths: list[Path]) -> list[Path]:
         """The same for several: a file that is listed exactly is not taken for another one too."""
@@ -41,10 +44,10 @@ class FileNames:
             for path, other in zip(found, paths, strict=True)
         ]
 
-    def _in_folder(self, folder: Path) -> dict[str, list[str]]:
+    def _in_folder(self, folder: str) -> dict[str, list[str]]:
         """Names by their form without case."""
         if folder not in self._names:
             self._names[folder] = {}
-            for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+            for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
                 self._names[folder].setdefault(name.casefold(), []).append(name)
         return self._names[folder]

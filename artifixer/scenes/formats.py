@@ -36,23 +36,27 @@ PROCEDURAL_PREFIX = f"{PROCEDURAL}:"
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Options of the loaders; most are for those that run structure from motion.
-
-    work_folder: keeps intermediate files for the next time; None leaves nothing behind.
-    log: gets one line per step.
-    faces: perspective views per equirectangular photo; None for the default where photos are
-    recognised as such. sparse_model: number of the COLMAP model; None for the largest.
-    ignore_masks: masks are not looked for.
-    """
+    """Options of the loaders."""
 
     work_folder: Path | None = None
+    """Folder that caches the results of structure from motion; None to write nothing."""
+
     log: Callable[[str], None] = lambda text: None
+    """Receives one line per step of structure from motion."""
+
     faces: int | None = None
+    """Number of perspective views per equirectangular photo; None for the default number, for
+    photos that are recognised as equirectangular."""
+
     sparse_model: int | None = None
+    """Number of the COLMAP model; None for the largest."""
+
     ignore_masks: bool = False
+    """Whether masks and alpha channels are ignored."""
 
     @property
     def panoramas(self) -> PanoramaConfig:
+        """Settings for equirectangular photos."""
         return PanoramaConfig() if self.faces is None else PanoramaConfig(faces=self.faces)
 
 

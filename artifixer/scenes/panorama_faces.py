@@ -68,7 +68,12 @@ def panorama_views(photo: Photo, viewmat: Float[Tensor, "4 4"], faces: int) -> l
             )
 
         view = photo.with_layers(
-            sample, name=face_name(photo.name, face), width=size, height=size, path=None
+            sample,
+            name=face_name(photo.name, face),
+            width=size,
+            height=size,
+            path=None,
+            orientation=1,
         )
         views.append(FittedView(view, cameras[face], np.eye(2, 3)))
     return views
@@ -118,14 +123,14 @@ def write_faces(
     stage: Path,
     faces: int,
     largest_face: int,
-    least_unmasked: float,
+    min_unmasked_fraction: float,
 ) -> None:
     """Write the faces of all panoramas and their masks into ``stage``; the folder ``images``
     appears when they are complete.
 
-    largest_face: side in pixels, at most. least_unmasked: faces with a smaller share of pixels
-    outside the mask are left out. Raises ``InputError`` for photos and masks that are not twice as
-    wide as high.
+    largest_face: maximum side in pixels. min_unmasked_fraction: faces with a smaller fraction of
+    pixels outside the mask are left out. Raises ``InputError`` for photos and masks that are not
+    twice as wide as high.
     """
     rig = FACE_RIGS[faces]
     stage.mkdir(parents=True, exist_ok=True)
@@ -151,7 +156,7 @@ def write_faces(
                     seen = np.where(
                         sample_panorama(mask, directions)[..., 0] >= 128, 255, 0
                     ).astype(np.uint8)
-                    if (seen > 0).mean() < least_unmasked:
+                    if (seen > 0).mean() < min_unmasked_fraction:
                         continue
                     write_png(Path(scratch) / "masks" / face_name(name, face), seen)
                 write_png(

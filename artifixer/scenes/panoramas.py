@@ -61,21 +61,23 @@ from artifixer.scenes.sfm_checks import kept_agreement
 
 @dataclass(frozen=True)
 class PanoramaConfig:
-    """faces: number of perspective views per panorama, a key of ``FACE_RIGS``. largest_face: their
-    side in pixels, at most.
-
-    least_unmasked: faces with a smaller share of pixels outside the mask are left out. sfm: for the
-    faces.
-    """
+    """Settings of structure from motion on panoramas."""
 
     faces: int = DEFAULT_FACES
+    """Number of perspective views per panorama, a key of ``FACE_RIGS``."""
+
     largest_face: int = LARGEST_FACE
-    least_unmasked: float = 0.1
+    """Maximum side of a face in pixels."""
+
+    min_unmasked_fraction: float = 0.1
+    """Faces with a smaller fraction of pixels outside the mask are left out."""
+
     sfm: SfmConfig = field(
         default_factory=lambda: SfmConfig(
             longest_side=1200, features=2048, exhaustive_photos=24, neighbours=4
         )
     )
+    """Settings for the faces."""
 
 
 def find_panoramas(capture: Path) -> Path | None:
@@ -134,7 +136,7 @@ def load(
                 stage,
                 config.faces,
                 config.largest_face,
-                config.least_unmasked,
+                config.min_unmasked_fraction,
             )
         if not (stage / "model").is_dir():
             with stop_at_once():  # minutes, and an interrupted database continues
@@ -195,7 +197,7 @@ def _reconstruct(
             # The images are entered first and at once: features arrive in the order in which
             # threads finish.
             unfinished = Path(scratch) / "database.db"
-            _enter(unfinished, folder, stage, names, links, rig)
+            _enter(unfinished, folder, stage, links, rig)
             unfinished.rename(database)
         extract_features(
             database, stage / "photos", list(links.values()), sfm, stage / "photo_masks"
@@ -254,11 +256,10 @@ def _enter(
     database: Path,
     folder: Path,
     stage: Path,
-    names: Sequence[str],
     links: Mapping[tuple[str, int], str],
     rig: FaceRig,
 ) -> None:
-    """Cameras, images and the rig into a new database."""
+    """Write cameras, images and the rig into a new database."""
     import pycolmap
 
     sizes = {name: image_size(stage / "images" / face_name(name, face))[0] for name, face in links}

@@ -29,9 +29,7 @@ from artifixer.runtime.files import open_regular
 # loaders import it from here, beside the bounds
 from artifixer.runtime.files import path_inside as path_inside
 from artifixer.runtime.image_files import (
-    exif_orientation,
-    has_alpha,
-    image_size,
+    image_header,
     read_alpha,
     read_image,
     reads_avif,
@@ -135,13 +133,13 @@ def open_photo(
     channel means, if it has one: where the photo counts, or how opaque what it shows is.
     Raises InputError when the file is no readable image.
     """
-    width, height = image_size(path)
-    photo = Photo(name, width, height, read=lambda: read_image(path), path=path)
-    if has_alpha(path):
+    header = image_header(path)
+    width, height, orientation = header.width, header.height, header.orientation
+    photo = Photo(name, width, height, lambda: read_image(path), path, orientation=orientation)
+    if header.has_alpha:
         read = functools.partial(read_alpha, path)
         photo = replace(photo, opacity=read) if alpha == "opacity" else _masked(photo, read)
     if mask is not None:
-        orientation = exif_orientation(path)
         photo = _masked(photo, functools.partial(read_mask, mask, width, height, orientation))
     return photo
 
@@ -258,7 +256,7 @@ def fit_camera(photo: Photo, camera: Cameras, source: Path, is_upright: bool = F
     upright photo, also where it would fit the stored pixels. Raises InputError when the aspect
     ratios disagree.
     """
-    orientation = 1 if photo.path is None or is_upright else exif_orientation(photo.path)
+    orientation = 1 if is_upright else photo.orientation
     stored = stored_size(photo)
     pixel_map = np.eye(2, 3)
     if orientation in _MIRRORINGS and _same_aspect(stored, camera):
@@ -313,8 +311,7 @@ def cameras_are_upright(
 def _is_ambiguous(photo: Photo, camera: Cameras) -> bool:
     """Whether a camera may be of the stored or of the upright pixels of a photo."""
     return (
-        photo.path is not None
-        and exif_orientation(photo.path) != 1
+        photo.orientation != 1
         and _same_aspect(stored_size(photo), camera)
         and _same_aspect((photo.width, photo.height), camera)
     )
@@ -324,8 +321,8 @@ def stored_size(photo: Photo) -> tuple[int, int]:
     """(width, height) of the pixels as they lie in the photo's file, before EXIF turns them
     upright.
     """
-    turned = photo.path is not None and exif_orientation(photo.path) >= 5
-    return (photo.height, photo.width) if turned else (photo.width, photo.height)
+    is_turned = photo.orientation >= 5
+    return (photo.height, photo.width) if is_turned else (photo.width, photo.height)
 
 
 # EXIF orientation ---------------------------------------------------------------------------------

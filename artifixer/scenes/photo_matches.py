@@ -25,7 +25,7 @@ LONGEST_SIDE, FEATURES = 480, 800
 #: Photos that are matched: groups of neighbours by name, evenly spread. Of large photos there are
 #: fewer, since reading them takes most of the time.
 GROUPS, GROUP = 3, 4
-MAX_PIXELS = 60e6
+PIXEL_BUDGET = 60e6
 
 #: Distance between the neighbours of a group as a fraction of the capture, so that video frames
 #: differ.
@@ -86,7 +86,7 @@ def _chosen(scene: Scene) -> list[int]:
     """Indices of the photos to look at."""
     count = len(scene.photos)
     pixels = max(photo.width * photo.height for photo in scene.photos)
-    groups = max(1, min(GROUPS, int(MAX_PIXELS / pixels / GROUP)))
+    groups = max(1, min(GROUPS, int(PIXEL_BUDGET / pixels / GROUP)))
     step = max(1, round(count * NEIGHBOUR_STEP))
     reach = (GROUP - 1) * step
     starts = np.linspace(0, max(0, count - 1 - reach), groups).round().astype(int).tolist()

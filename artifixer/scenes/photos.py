@@ -30,7 +30,6 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, is_regular
 from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.image_files import (
-    exif_orientation,
     image_format,
     opened_image,
     read_image,
@@ -280,7 +279,7 @@ def _is_copied(photo: Photo) -> bool:
     photos as they are stored, which no camera can take, and needs masks that lie as the photo does.
     """
     assert photo.path is not None, f"{photo.name} has no file"
-    orientation = exif_orientation(photo.path)
+    orientation = photo.orientation
     return (
         image_format(photo.path) not in COLMAP_SUFFIXES
         or orientation in MIRRORED_ORIENTATIONS

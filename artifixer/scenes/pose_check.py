@@ -39,9 +39,10 @@ TRACK_PIXELS, TRACK_FACTOR = 2.0, 0.1
 #: Fractions of the points that a camera sees on average: clearly seen, and not seen.
 CLEARLY_SEEN, UNSEEN = 0.1, 0.01
 
-#: Poses are clear when no other convention sees more than this share of what they see; and wrong
-#: when another sees ``CLEARLY_SEEN`` and they see less than ``POINT_FACTOR`` of it.
-POINT_RIVAL, POINT_FACTOR = 0.3, 0.1
+#: Poses count as right if with every other convention less than this fraction of the points seen
+#: with them is seen; and as wrong if with another one ``CLEARLY_SEEN`` is reached, and with them
+#: less than ``POINT_FACTOR`` of it.
+OTHER_CONVENTION_FRACTION, POINT_FACTOR = 0.3, 0.1
 
 #: Conventions that see nearly as many points as the best one cannot be told from it.
 POINT_TIE = 0.9
@@ -226,11 +227,13 @@ def _seen_fractions(scene: Scene, points: SparsePoints, poses: _Poses) -> dict[s
 
 
 def _is_clear(seen: Mapping[str, float]) -> bool:
-    """Whether the points alone show that the poses are right: rolls of the camera see the same."""
+    """Whether the points alone show that the poses are right; rolls of the cameras are not
+    compared, because they see the same points.
+    """
     if not seen or seen[""] < CLEARLY_SEEN:
         return False
-    rivals = [share for name, share in seen.items() if name and not name.startswith("photos")]
-    return max(rivals) < POINT_RIVAL * seen[""]
+    others = [share for name, share in seen.items() if name and not name.startswith("photos")]
+    return max(others) < OTHER_CONVENTION_FRACTION * seen[""]
 
 
 def _by_points(poses: _Poses, seen: Mapping[str, float]) -> list[PoseProblem]:

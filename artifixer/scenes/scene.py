@@ -30,7 +30,8 @@ class Photo:
     read: returns the photo as uint8 ``[height width 3]``, upright, without alpha; raises
         ``InputError`` when the file is unreadable. The array may be shared between callers: copy it
         before writing into it.
-    path: the file, or None for photos that are computed.
+    path: the file, or None for photos that are computed. orientation: EXIF's of that file, 1 to 8;
+        ``read`` turns its pixels upright.
     mask: returns uint8 ``[height width]``, 255 where the photo counts and 0 where it does not, such
         as on what moved; None where all of it counts.
     opacity: returns uint8 ``[height width]``, how much of each pixel is covered by what was
@@ -45,6 +46,7 @@ class Photo:
     path: Path | None = None
     mask: Callable[[], UInt8[np.ndarray, "height width"]] | None = None
     opacity: Callable[[], UInt8[np.ndarray, "height width"]] | None = None
+    orientation: int = 1
 
     def pixels(self) -> Float[Tensor, "height width 3"]:
         """The photo as float32 in [0,1]."""
@@ -72,7 +74,7 @@ class Photo:
             for name in ("read", "mask", "opacity")
             if (layer := getattr(self, name)) is not None
         }
-        return replace(self, path=None, **layers)
+        return replace(self, path=None, orientation=1, **layers)
 
 
 def _changed(

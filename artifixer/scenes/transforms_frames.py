@@ -20,7 +20,7 @@ from jaxtyping import Float
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
 from artifixer.geometry.radial_polynomial import rational_coefficients
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.image_files import MOST_PIXELS
+from artifixer.runtime.image_files import MAX_PIXELS
 from artifixer.runtime.json_io import read_json
 from artifixer.scenes.photo_files import (
     LARGEST_INTRINSIC,
@@ -153,10 +153,10 @@ class _Intrinsics:
             _image_side(frame, whole, "w", photo_size[0]),
             _image_side(frame, whole, "h", photo_size[1]),
         )
-        if width * height > MOST_PIXELS:
+        if width * height > MAX_PIXELS:
             raise InputError(
                 f"{frame.source}: {frame.label} has {width}x{height} pixels; expected at most "
-                f"{MOST_PIXELS:,}"
+                f"{MAX_PIXELS:,}"
             )
         scope = next(
             (entry for entry in (frame, whole) if entry.has("fl_x") or entry.has("camera_angle_x")),

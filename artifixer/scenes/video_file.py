@@ -45,20 +45,23 @@ SHARPNESS_SIDE = 320
 
 @dataclass(frozen=True)
 class VideoConfig:
-    """Which frames become photos.
-
-    frames: as many as this, spread over the whole video (all of a shorter one).
-    longest_side: kept frames are reduced to this many pixels.
-    panorama_frames, panorama_side: the same for frames of a panorama's shape, each of which becomes
-    several views. sfm: frames are neighbours in time, so matching all pairs is left to a few evenly
-    spaced ones.
-    """
+    """Which frames become photos."""
 
     frames: int = 80
+    """Maximum number of frames, spread over the whole video."""
+
     longest_side: int = 1920
+    """Maximum length of the longest side in pixels; larger frames are reduced."""
+
     panorama_frames: int = 40
+    """``frames`` for equirectangular videos, whose frames become several views each."""
+
     panorama_side: int = 3840
+    """``longest_side`` for equirectangular videos."""
+
     sfm: SfmConfig = field(default_factory=lambda: SfmConfig(exhaustive_photos=24))
+    """Settings of structure from motion. Frames are matched with their neighbours in time; only a
+    few evenly spaced ones are matched exhaustively."""
 
 
 def is_video(path: Path) -> bool:

@@ -43,7 +43,7 @@ COLOR_SCALE = 0.15
 
 #: Bits behind the point of the 24-bit positions: steps of 1e-6 for scenes within 8 units, as few as
 #: the farthest Gaussian leaves.
-MOST_FRACTION_BITS = 20
+MAX_FRACTION_BITS = 20
 
 #: Largest value of the three 9-bit magnitudes of a rotation; their range is [0, 1/sqrt 2].
 LARGEST_ROTATION = 511
@@ -79,7 +79,7 @@ def write_spz(path: Path, splats: Splats) -> None:
     means = turned.means.numpy().astype(np.float64)
     farthest = float(np.abs(means).max())
     bits = next(
-        (bits for bits in range(MOST_FRACTION_BITS, 0, -1) if round(farthest * 2**bits) < 2**23),
+        (bits for bits in range(MAX_FRACTION_BITS, 0, -1) if round(farthest * 2**bits) < 2**23),
         None,
     )
     if bits is None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.scenes.scene import Photo
+from artifixer.scenes.view import View
 from artifixer.splats.losses import photometric_loss
 from artifixer.splats.render import Renders
 
@@ -40,6 +41,11 @@ class TrainingView:
 
     loss: ViewLoss | None = None
     """Replaces the photometric loss and the pixel weights."""
+
+    @staticmethod
+    def of(view: View) -> TrainingView:
+        """A captured view of weight 1."""
+        return TrainingView(view.photo, view.camera)
 
 
 def training_views(photos: Sequence[Photo], cameras: Sequence[Cameras]) -> list[TrainingView]:

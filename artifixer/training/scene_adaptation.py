@@ -41,10 +41,10 @@ from artifixer.video.transformer import VideoTransformer
 #: Name of the stage in messages and in the keys of random numbers.
 NAME = "adapt"
 
-#: The one adapter that peft adds to a network.
+#: Name of the adapter that peft adds to the network.
 _ADAPTER = "scene"
 
-#: Largest number of steps that may be asked for.
+#: Maximum of ``--adapt-steps``.
 MAX_STEPS = 10**9
 
 

@@ -1,5 +1,5 @@
-"""Post-processing of decoded frames, not in the paper: residual of the render, the model's colours
-without its token grid over a smooth fill of the render, blend with the render.
+"""Post-processing of decoded frames, not in the paper: residual of the render, the model's
+brightness without its token grid over a smooth fill of the render, blend with the render.
 
 In: decoded frames of the model, their render and its opacity, all at one size. Out: final frames.
 ``enhance`` and training validation both use it: what is validated is what ships. ``FinishConfig()``
@@ -18,13 +18,22 @@ from torch import Tensor
 
 from artifixer.imaging.push_pull import fill_empty
 
-#: Standard deviation of the smoothing in empty pixels, in cells: periods of one cell keep less than
-#: 1 % of their amplitude.
-SIGMA_EMPTY = 0.5
+#: Standard deviation of the smoothing in empty pixels, in cells: the change varies more slowly
+#: there than the fill, which alone has structure.
+SIGMA_EMPTY = 2.0
 
 #: In opaque pixels: 1.5 pixels for cells of 8. It rounds off the borders of the tokens and keeps
 #: finer changes, from which splats gain that are fitted to the frames (docs/benchmarks.md).
 SIGMA_OPAQUE = 0.1875
+
+#: Of the weight that fades from one smoothing to the other.
+SIGMA_BORDER = 0.5
+
+#: Brightness of red, green and blue (ITU-R BT.601).
+LUMA = (0.299, 0.587, 0.114)
+
+#: Avoids a division by zero in frames without opaque pixels, or of one brightness.
+LEAST_WEIGHT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -38,11 +47,15 @@ class FinishConfig:
     strength: float = 1.0
     """Blend weight on opaque pixels, 0 to 1: 0 keeps the render, 1 takes the model's output."""
 
+    is_filled: bool = False
+    """The render has no black: it lies over its push-pull fill (``ModelConfig.shown``)."""
+
     smooth_cells: int = 0
-    """Keep the model's colours and no detail of its own: the result is the push-pull fill of the
-    render plus the difference between the frame and this fill, smoothed over cells of this many
-    pixels, over 3/8 of that where the render is opaque. 0 keeps the frame. For models that invent
-    no detail, whose frames show the grid of their tokens."""
+    """Take only brightness from the model: the result is the push-pull fill of the render plus the
+    change of its brightness by the model, without loss of contrast (``keeping_contrast``), smoothed
+    over two cells of this many pixels, and over 1.5 pixels of 8 where the render is opaque. 0 keeps
+    the frame. For models that invent no detail, whose frames are paler than photos and show the
+    grid of their tokens (docs/invention.md)."""
 
     def __post_init__(self) -> None:
         assert 0 <= self.strength <= 1, f"strength {self.strength}, expected 0 to 1"
@@ -63,8 +76,8 @@ def finish(
 ) -> Float[Tensor, "frames height width 3"]:
     """Final frames; colours are approximately in [0,1] and are not clamped.
 
-    render: required if ``config.reads_render``. decoded_render: the render encoded and decoded by
-    the autoencoder, required for the residual.
+    render: as the model got it, required if ``config.reads_render``. decoded_render: the same
+    encoded and decoded by the autoencoder, required for the residual.
     """
     opaque = opacity.square()[..., None]
     if config.keep_residual:
@@ -74,16 +87,43 @@ def finish(
         frames = frames + opaque * (render - decoded_render)
     if config.smooth_cells:
         assert render is not None, "smoothing needs the render"
-        base = fill_empty(render, opacity)
-        change, wide = frames - base, SIGMA_EMPTY * config.smooth_cells
-        coarse, fine = smoothed(change, wide), smoothed(change, SIGMA_OPAQUE * config.smooth_cells)
+        base = render if config.is_filled else fill_empty(render, opacity)
+        change = keeping_contrast(luma(frames - base), luma(base), opaque)
+        wide, narrow = SIGMA_EMPTY * config.smooth_cells, SIGMA_OPAQUE * config.smooth_cells
+        coarse, fine = smoothed(change, wide), smoothed(change, narrow)
         # 0 at the border of opaque places: a step of the opacity would be a step of the frame
-        inside = (2 * smoothed(opaque, wide) - 1).clamp(min=0)
+        inside = (2 * smoothed(opaque, SIGMA_BORDER * config.smooth_cells) - 1).clamp(min=0)
         frames = base + coarse + inside * (fine - coarse)
     if config.strength < 1:
         assert render is not None, "a strength below 1 needs the render"
         frames = frames + (1 - config.strength) * opaque * (render - frames)
     return frames
+
+
+def luma(images: Float[Tensor, "frames height width 3"]) -> Float[Tensor, "frames height width 1"]:
+    """Brightness; linear in the colours."""
+    return images @ images.new_tensor(LUMA)[:, None]
+
+
+def keeping_contrast(
+    change: Float[Tensor, "frames height width 1"],
+    base: Float[Tensor, "frames height width 1"],
+    weight: Float[Tensor, "frames height width 1"],
+) -> Float[Tensor, "frames height width 1"]:
+    """The change of ``base`` without its loss of contrast, for each frame: a model that predicts a
+    mean of plausible pictures pulls dark and bright pixels towards the mean brightness. Least
+    squares over pixels of ``weight`` give the slope of the change over the base; a negative slope,
+    of at least -1, is taken out.
+    """
+
+    def mean(values: Tensor) -> Tensor:
+        total = (weight * values).sum(dim=(1, 2), keepdim=True)
+        return total / weight.sum(dim=(1, 2), keepdim=True).clamp(min=LEAST_WEIGHT)
+
+    deviation = base - mean(base)
+    variance = mean(deviation.square()).clamp(min=LEAST_WEIGHT)
+    slope = (mean(deviation * (change - mean(change))) / variance).clamp(-1, 0)
+    return change - slope * deviation
 
 
 def smoothed(

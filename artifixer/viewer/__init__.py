@@ -1,1 +1,1 @@
-"""Look around in a scene with a browser, and repair what is seen while it is seen."""
+"""The browser viewer: rendering of splats, live repair by the video model, camera paths."""

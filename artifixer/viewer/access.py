@@ -1,10 +1,10 @@
-"""Who may talk to the viewer: host, origin, token and path of every request and connection.
+"""Access control of the viewer: host, origin, token and path of every request and connection.
 
 In: the headers of an HTTP request or a WebSocket handshake. Out: a ``Decision``. The page and its
-WebSocket are served by viser, which checks none of these; ``guarded_server`` puts the check in
-front of both. What a browser sends decides: ``Host`` must be an address of this server (a foreign
-name that resolves to it is DNS rebinding), ``Origin`` of a WebSocket must be this page, and the
-token, if there is one, must be in the address or in the cookie that the first page load sets.
+WebSocket are served by viser, which does not check any of these; ``guarded_server`` checks both.
+``Host`` must be an address of this server (another name that resolves to it is DNS rebinding),
+``Origin`` of a WebSocket must be this page, and the token, if there is one, must be in the address
+or in the cookie that the first page load sets.
 """
 
 from __future__ import annotations
@@ -24,37 +24,47 @@ from urllib.parse import parse_qs, urlsplit
 
 from artifixer.runtime.errors import InputError
 
-#: Addresses that only this machine reaches.
+#: Addresses that only this machine can reach.
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-#: Shortest token: as many characters as make guessing hopeless.
+#: Minimum length of a token, long enough against guessing.
 MIN_TOKEN = 8
 
-#: Paths of the page's own files. Drive letters, backslashes and percent signs are none of them.
+#: Paths of the page's own files, without drive letters, backslashes and percent signs.
 _PATH = re.compile(r"/[A-Za-z0-9_./-]*")
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]+")
 
 
 @dataclass(frozen=True)
 class Decision:
-    """status: of the refusal, None to serve the request. cookie: to set with the answer."""
+    """Whether a request is served."""
 
     status: http.HTTPStatus | None = None
+    """Status of the refusal; None to serve the request."""
+
     reason: str = ""
+    """Text of the refusal."""
+
     cookie: str | None = None
+    """Cookie to set in the response."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """The rules of one server. token: None where only this machine can connect."""
+    """The access rules of a server."""
 
     host: str
+    """Address that the server listens on."""
+
     port: int
+    """Port that the server listens on."""
+
     token: str | None = None
+    """Secret that browsers have to send; None to require none, if only this machine can connect."""
 
     @property
     def address(self) -> str:
-        """What to type into a browser."""
+        """Address for a browser, with the token."""
         name = "localhost" if self.host in LOOPBACK else self.host
         name = socket.gethostname() if name in ("0.0.0.0", "::") else name
         name = f"[{name}]" if ":" in name else name
@@ -63,11 +73,11 @@ class Access:
 
     @property
     def cookie_name(self) -> str:
-        # cookies are shared between the ports of a host
+        """Name of the token's cookie, with the port, because cookies are shared between ports."""
         return f"artifixer_{self.port}"
 
     def decide(self, path: str, headers: Mapping[str, str]) -> Decision:
-        """Whether to serve a request. path: with its query. headers: with lower-case names."""
+        """Whether to serve a request. path: with the query. headers: with lower-case names."""
         address = urlsplit(path)
         if not _PATH.fullmatch(address.path) or ".." in address.path.split("/"):
             return Decision(http.HTTPStatus.NOT_FOUND, "no such page")
@@ -101,14 +111,14 @@ class Access:
             return False
         if self.host in LOOPBACK:
             return name in LOOPBACK
-        # a number can't be rebound; names are this machine's own
+        # DNS rebinding is impossible with numeric addresses and with this machine's own names
         own = (self.host, "localhost", socket.gethostname().lower(), socket.getfqdn().lower())
         return name in own or _is_number(name)
 
 
 def check_access(host: str, port: int, token: str | None) -> Access:
-    """The rules for ``--host``, ``--port`` and ``--token``. Raises ``InputError`` for another host
-    without a token, an unusable token, and a port that is in use.
+    """The rules for ``--host``, ``--port`` and ``--token``. Raises ``InputError`` for a host that
+    others can reach without a token, for an invalid token, and for a port in use.
     """
     if not 0 <= port <= 65_535:
         raise InputError(f"--port {port}: expected 0 to 65535")
@@ -119,8 +129,8 @@ def check_access(host: str, port: int, token: str | None) -> Access:
         )
     if token is not None and (len(token) < MIN_TOKEN or not _TOKEN.fullmatch(token)):
         raise InputError(
-            f"--token: expected at least {MIN_TOKEN} letters, digits and . _ ~ - (it stands in an "
-            "address)"
+            f"--token: expected at least {MIN_TOKEN} letters, digits and . _ ~ - (it is part of "
+            "an address)"
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -138,11 +148,11 @@ def check_access(host: str, port: int, token: str | None) -> Access:
 
 @contextmanager
 def guarded_server(access: Access) -> Iterator[None]:
-    """A server of the package websockets that starts in this context serves what ``access``
-    allows, and nothing else.
+    """Servers of the package websockets that are started inside this context serve only what
+    ``access`` allows.
 
-    viser passes its own request handler to websockets and offers no place for another, so the call
-    that opens the socket is replaced while viser starts.
+    viser passes its own request handler to websockets without a hook for another one, so the
+    function that opens the socket is replaced while viser starts.
     """
     import websockets.asyncio.server as server
     from websockets.http11 import Response
@@ -171,7 +181,7 @@ def guarded_server(access: Access) -> Iterator[None]:
         yield
 
 
-#: No other page may show this one in a frame, and its address with the token goes nowhere.
+#: Forbid frames in other pages, and do not send the address, which contains the token, to others.
 _HEADERS = {
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",

@@ -1,4 +1,4 @@
-"""Splats for the browser's own renderer: covariances and base colours, without view dependence."""
+"""Splats for viser's own renderer in the browser: covariances and base colours only."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import numpy as np
 from artifixer.geometry.transforms import quaternion_to_matrix
 from artifixer.splats.splats import SH_BASE, Splats
 
-#: What the distance of the scene is in the units of the node. Covariances travel as float16: a
-#: deviation of 0.1 % of the distance keeps 3 digits, and those of more than 20 distances are cut.
+#: The scene's distance and the maximum scale of Gaussians, in units of the viser node. Covariances
+#: are sent as float16: a standard deviation of 0.1 % of the distance keeps 3 digits, and scales are
+#: clamped to 20 distances.
 UNITS, LARGEST_SCALE = 10.0, 200.0
 
 
 def add_client_splats(scene: Any, splats: Splats, distance: float) -> Any:
     """Add the Gaussians to a viser scene; returns the node.
 
-    distance: of what the cameras look at, world units.
+    distance: typical distance of the scene's content from the cameras, world units.
     """
     unit = distance / UNITS
     plain = splats.map(lambda tensor: tensor.detach().cpu())

@@ -1,7 +1,7 @@
-"""Which of the drawn cameras a click means.
+"""Picking: the camera frustum under a click.
 
-viser reports the frustum that a click's ray meets first, even one that is not drawn because it lies
-before the near plane, as that of a camera in which the view stands.
+viser reports the first frustum on a click's ray, even if it is invisible because it is in front of
+the near plane, like the frustum of the camera at the current view.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from artifixer.geometry.cameras import Cameras
 
 
 def frustum_depth(camera: Cameras, size: float) -> float:
-    """How far from the camera viser draws its photo, world units: every frustum has the volume of
-    a pyramid of height ``size`` whose base is as far from the axis as the apex.
+    """Distance from the camera at which viser draws its photo, world units. viser scales a frustum
+    of ``size`` so that its volume is the same for all fields of view.
     """
     K = camera.Ks[0]
     width, height = 0.5 * camera.width / float(K[0, 0]), 0.5 * camera.height / float(K[1, 1])
@@ -31,10 +31,11 @@ def clicked_frustum(
     forward: Float[Tensor, " 3"],
     near: float,
 ) -> int | None:
-    """Index of the camera whose photo the ray meets first beyond the near plane; None for none.
+    """Index of the camera whose photo is the first on the ray behind the near plane; None if there
+    is none.
 
-    size: of the frusta, world units. origin, direction: the ray, from the view's centre. forward:
-    unit vector along which ``near`` (world units) is measured.
+    size: viser's size of the frusta, world units. origin, direction: the ray, from the view's
+    centre. forward: unit vector along which ``near`` (world units) is measured.
     """
     met: dict[int, float] = {}
     for index, camera in enumerate(cameras):

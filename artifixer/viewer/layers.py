@@ -1,7 +1,7 @@
-"""Layers: a view of the scene as a picture. Colour, opacity, depth, and photos put onto the splats.
+"""Layers of a view: colour, opacity, depth, and photos projected onto the splats.
 
 In: a ``ViewedScene``, a camera, the title of a layer. Out: 8-bit pictures. Opacity is grey, white
-where the splats are opaque; depth runs from near (red) to far (blue), black where nothing is.
+where the splats are opaque; depth is coloured from near (red) to far (blue), black where empty.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from artifixer.splats.render_folder import to_uint8
 from artifixer.splats.splats import Splats
 from artifixer.viewer.scene import Picture, ViewedScene
 
-#: What is shown of each set of splats; colour has no name of its own.
+#: Kinds of layers of each set of splats; "" is colour.
 KINDS = ("", "opacity", "depth", "photo blend")
 
-#: Longest side, pixels, of photos that are put onto the splats, and of the depth that tells whether
-#: a photo sees a point; how far behind that depth a point may lie, as a share of it.
+#: Longest side in pixels of projected photos and of the depth maps for their occlusion; tolerance
+#: of the occlusion test, relative to the depth.
 BLEND_SIZE, OCCLUSION_SIZE, OCCLUSION_MARGIN = 640, 160, 0.03
 
-#: Photos that are blended, the nearest ones, and photos that stay decoded.
+#: Number of photos that are blended, the nearest ones, and of photos that are cached.
 BLENDED, KEPT_PHOTOS = 3, 16
 
 
 def layer_titles(scene: ViewedScene) -> list[str]:
-    """``Plain splats``, ``Plain splats: opacity`` ...; photo blend only where there are photos.
-    Pictures of a job come last.
+    """``Plain splats``, ``Plain splats: opacity`` ...; photo blend if there are photos. The
+    pictures of a running job come last.
     """
     kinds = KINDS if scene.photos else KINDS[:-1]
     titles = [f"{name}: {kind}" if kind else name for name in scene.splats for kind in kinds]
@@ -44,7 +44,7 @@ def layer_titles(scene: ViewedScene) -> list[str]:
 
 
 @dataclass
-class _KnownPhoto:
+class _LoadedPhoto:
     camera: Cameras
     pixels: Float[Tensor, "3 height width"]
     depth: Float[Tensor, "height width"]
@@ -52,14 +52,16 @@ class _KnownPhoto:
 
 @dataclass
 class LayerPainter:
-    """Paints layers of one scene. Keeps decoded photos; not for several threads at once."""
+    """Paints the layers of a scene, with a cache of photos. Not thread-safe."""
 
     scene: ViewedScene
-    _photos: dict[tuple[str, int], _KnownPhoto] = field(default_factory=dict)
+    """The scene that is shown."""
+
+    _photos: dict[tuple[str, int], _LoadedPhoto] = field(default_factory=dict)
 
     def paint(self, titles: Sequence[str], camera: Cameras) -> list[Picture]:
-        """A picture of each layer, of the camera's size. Layers of the same splats share a render;
-        titles that are gone are black.
+        """A picture of each layer at the camera's size. Layers of the same splats share a render;
+        unknown titles give black pictures.
         """
         renders: dict[str, Renders] = {}
         return [self._painted(title, camera, renders) for title in titles]
@@ -89,11 +91,11 @@ class LayerPainter:
     def _blended(
         self, splats: Splats, camera: Cameras, found: Renders
     ) -> Float[Tensor, "height width 3"]:
-        """The nearest photos, each put onto the splats' surface where it sees it."""
+        """Blend of the nearest photos, each projected onto the surface that it sees."""
         rgb, depth = found.rgb[0].cpu(), found.depth[0].cpu()
         seen = (torch.isfinite(depth) & (found.opacity[0].cpu() > 0.5)).flatten()
         directions = lens_directions(camera)[0]
-        # depth is camera z
+        # depth is camera z, so the directions are scaled to z = 1
         in_camera = directions / directions[:, 2:].clamp(min=1e-6) * depth.flatten()[:, None]
         pose = camera.camera_to_world[0]
         points = in_camera @ pose[:3, :3].mT + pose[:3, 3]
@@ -108,19 +110,19 @@ class LayerPainter:
         return torch.where(weight > 0, mixed, rgb.flatten(0, 1)).view_as(rgb)
 
     def _nearest(self, camera: Cameras) -> list[int]:
-        """Indices of the photos taken from the nearest places in about the same direction."""
+        """Indices of the photos with the nearest positions and directions."""
         scene = self.scene
         known = [i for i, frame in enumerate(scene.frames) if frame.photo in scene.photos]
 
-        def way(index: int) -> float:
+        def difference(index: int) -> float:
             there = scene.frames[index].camera
             shift = float((there.centers - camera.centers).norm()) / scene.distance
             turn = 1 - float(there.viewmats[0, 2, :3] @ camera.viewmats[0, 2, :3])
             return shift + turn
 
-        return sorted(known, key=way)[:BLENDED]
+        return sorted(known, key=difference)[:BLENDED]
 
-    def _photo(self, index: int, splats: Splats) -> _KnownPhoto:
+    def _photo(self, index: int, splats: Splats) -> _LoadedPhoto:
         frame = self.scene.frames[index]
         assert frame.photo is not None
         key = (frame.photo, id(splats))
@@ -133,12 +135,12 @@ class LayerPainter:
             with torch.no_grad():
                 depth = render(splats, small.to(splats.means.device)).depth[0].cpu()
             planes = torch.from_numpy(pixels).permute(2, 0, 1) / 255
-            self._photos[key] = _KnownPhoto(camera, planes, depth)
+            self._photos[key] = _LoadedPhoto(camera, planes, depth)
         return self._photos[key]
 
 
 def _projected(
-    photo: _KnownPhoto, points: Float[Tensor, "points 3"]
+    photo: _LoadedPhoto, points: Float[Tensor, "points 3"]
 ) -> tuple[Float[Tensor, "points 3"], Tensor]:
     """Colours of the photo at world points, and whether it sees them."""
     pixels, depth, valid = photo.camera.project(torch.nan_to_num(points))
@@ -152,14 +154,14 @@ def _projected(
 
 
 def depth_picture(depth: Float[Tensor, "height width"]) -> Picture:
-    """Camera z in colours, from the nearest 2 % to the farthest; equal steps are equal ratios."""
+    """Camera z as colours on a logarithmic scale from the 2nd to the 98th percentile."""
     import cv2
 
     known = torch.isfinite(depth) & (depth > 0)
     if not bool(known.any()):
         return np.zeros((*depth.shape, 3), np.uint8)
     logs = torch.log(torch.where(known, depth, torch.ones_like(depth)))
-    # a regular sample is enough for the ends
+    # a sample is enough for the percentiles
     low, high = np.quantile(logs[known].numpy()[::7], [0.02, 0.98])
     share = 1 - ((logs - float(low)) / max(float(high - low), 1e-6)).clamp(0, 1)
     colors = cv2.applyColorMap(to_uint8(share).numpy(), cv2.COLORMAP_TURBO)[..., ::-1].copy()
@@ -168,7 +170,7 @@ def depth_picture(depth: Float[Tensor, "height width"]) -> Picture:
 
 
 def side_by_side(left: Picture, right: Picture, divider: float) -> Picture:
-    """``left`` up to the share ``divider`` of the width, ``right`` beyond it, a line between."""
+    """``left`` up to the fraction ``divider`` of the width, then a line, then ``right``."""
     width = left.shape[1]
     column = round(divider * width)
     picture = np.concatenate([left[:, :column], right[:, column:]], axis=1)
@@ -177,7 +179,7 @@ def side_by_side(left: Picture, right: Picture, divider: float) -> Picture:
 
 
 def thumbnail(pixels: UInt8[np.ndarray, "height width 3"], longest: int) -> Picture:
-    """The picture at this longest side, or as it is when it is smaller."""
+    """The picture reduced to this longest side; unchanged if it is smaller."""
     import cv2
 
     height, width = pixels.shape[:2]
@@ -190,7 +192,7 @@ def thumbnail(pixels: UInt8[np.ndarray, "height width 3"], longest: int) -> Pict
 def letterboxed(
     pixels: Picture, width: int, height: int
 ) -> UInt8[np.ndarray, "out_height out_width 3"]:
-    """The whole picture in the middle of a black one of this size."""
+    """The picture scaled to fit into this size, with black borders."""
     import cv2
 
     factor = min(width / pixels.shape[1], height / pixels.shape[0])

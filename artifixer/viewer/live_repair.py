@@ -1,11 +1,11 @@
-"""Live repair: the camera's way through the scene is a rollout of the video model.
+"""Live repair: a rollout of the video model along the motion of a user's camera.
 
-In: splats, the cameras that a visitor's view has passed, a model. Out: repaired frames, each as
-soon as its latent frame is decoded. ``LiveRollout`` is one rollout (paper section 4.2): blocks are
-appended while the camera goes on, with the cache of earlier blocks kept. ``Flight`` decides what to
-append: the way from the last camera repaired to the newest one, evenly spaced, so that a slow
-machine takes larger steps and never falls behind; after a jump a new rollout begins. This is the
-only file of the viewer that knows the video model.
+In: splats, the newest camera, a model. Out: repaired frames, each as soon as its latent frame is
+decoded. ``LiveRollout`` is one rollout (paper section 4.2): blocks are appended as the camera
+moves, with the key-value cache of earlier blocks. ``Flight`` chooses the cameras of a block: evenly
+spaced from the last repaired camera to the newest one, so that a slow machine takes larger steps
+instead of falling behind; after a jump a new rollout starts. This is the only file of the viewer
+that uses the video model.
 """
 
 from __future__ import annotations
@@ -39,50 +39,72 @@ from artifixer.video.vae import (
 )
 from artifixer.viewer.motion import between, is_jump
 
-#: Sizes of references that stay encoded: the moving view's and the still one's of a few windows.
+#: Number of cached reference encodings, one per frame size and number of references.
 KEPT_SIZES = 4
 
 
 @dataclass(frozen=True)
 class RepairSettings:
-    """What a visitor chooses. steps: network calls per block while the camera moves, None for the
-    model's own; still_steps: of the view at rest. block_frames: latent frames generated together,
-    None for the model's own. references: most photos that the model attends to. size, still_size:
-    longest side in pixels of frames while the camera moves and of the view at rest.
-    """
+    """Settings of the live repair of a tab."""
 
     mode: Mode = "improve"
+    """Start of the flow."""
+
     steps: int | Literal["adaptive"] | None = None
+    """Network calls per block while the camera moves; None for the model's own number."""
+
     still_steps: int = 2
+    """Network calls for the view at rest."""
+
     block_frames: int | None = None
+    """Latent frames generated together; None for the model's own number."""
+
     references: int = 3
+    """Maximum number of photos that the model attends to."""
+
     prompt: str = ""
+    """Description of the scene, for models with a text encoder."""
+
     seed: int = 0
+    """Random seed of the noise."""
+
     size: int = 192
+    """Longest side in pixels of frames while the camera moves."""
+
     still_size: int = 384
+    """Longest side in pixels of the view at rest."""
 
 
 @dataclass(frozen=True)
 class RepairedFrame:
-    """A frame of the model and the render that it repairs, of one size.
-
-    latency: seconds from the newest camera of the block to this frame. steps: network calls of its
-    block. is_still: whether it is the view at rest, at full size.
-    """
+    """A frame of the model and the render that it repairs, of one size."""
 
     camera: Cameras
+    """A single view."""
+
     pixels: UInt8[np.ndarray, "height width 3"]
+    """The model's frame."""
+
     render: UInt8[np.ndarray, "height width 3"]
+    """The render."""
+
     opacity: UInt8[np.ndarray, "height width"]
+    """Opacity of the render."""
+
     latency: float
+    """Seconds from the newest camera of the block to this frame."""
+
     steps: int
+    """Network calls of its block."""
+
     is_still: bool
+    """Whether it is the view at rest, at full size."""
 
 
 class Generator:
-    """The model with what all rollouts share: prompts and encoded references.
+    """The model with the reference views that all rollouts share.
 
-    camera_scale: world units to the model's units (``scenes/scale.py``).
+    camera_scale: factor from world units to the model's units (``scenes/scale.py``).
     """
 
     def __init__(self, model: Model, references: Sequence[View], camera_scale: float) -> None:
@@ -90,15 +112,15 @@ class Generator:
         self._encoded: dict[tuple[int, int, int], tuple[Tensor, Cameras] | None] = {}
 
     def model_size(self, camera: Cameras, longest: int) -> tuple[int, int]:
-        """(width, height) that the model takes for a view scaled to this longest side."""
+        """(width, height) accepted by the model, nearest to the view at this longest side."""
         factor = longest / max(camera.width, camera.height)
         return self.model.config.model_size(
             round(camera.width * factor), round(camera.height * factor)
         )
 
     def context(self, first_camera: Cameras, settings: RepairSettings) -> RolloutContext:
-        """What the blocks of a rollout share. Raises ``InputError`` for a prompt that the model
-        cannot take.
+        """The conditions that the blocks of a rollout share. Raises ``InputError`` for a prompt if
+        the model has no text input.
         """
         model = self.model
         context = RolloutContext(
@@ -134,8 +156,8 @@ class Generator:
 
 
 class LiveRollout:
-    """A rollout that grows block by block. All cameras have the size of the first one, which must
-    be a size of the model.
+    """A rollout that is extended block by block. All cameras have the size of the first one, which
+    must be accepted by the model.
     """
 
     def __init__(
@@ -182,12 +204,14 @@ class LiveRollout:
         opacity: Float[Tensor, "frames height width"],
         cameras: Cameras,
     ) -> Iterator[Float[Tensor, "frames height width 3"]]:
-        """Repaired frames of the next block, latent frame by latent frame. rgb, opacity: of
+        """Repaired frames of the next block, yielded per latent frame. rgb, opacity: of
         ``next_frames`` renders, in [0,1].
         """
         model, first = self._model, self._latent_frames == 0
         count = self.config.block_frames
         with torch.no_grad():
+            rgb, opacity = rgb.to(model.device), opacity.to(model.device)
+            rgb = model.config.shown(rgb, opacity)
             latents = self._encoder.push(frames_to_video(rgb, model.device, model.dtype))
             conditions = self._context.conditions(
                 opacity.to(model.device),
@@ -228,13 +252,22 @@ class LiveRollout:
 
 @dataclass
 class Flight:
-    """One visitor's way: the rollout under way and the camera up to which it is repaired."""
+    """The live repair of one tab."""
 
     rollout: LiveRollout | None = None
+    """The current rollout."""
+
     settings: RepairSettings = field(default_factory=RepairSettings)
+    """Settings of the rollout."""
+
     last: Cameras | None = None
+    """The last repaired camera."""
+
     splats: Splats | None = None
+    """The splats that are rendered."""
+
     rollouts: int = 0
+    """Number of rollouts so far."""
 
     @property
     def frames_per_block(self) -> int:
@@ -251,10 +284,11 @@ class Flight:
         asked: float,
         is_cancelled: Callable[[], bool],
     ) -> Iterator[RepairedFrame]:
-        """Frames on the way from the last camera to this one, at the moving size.
+        """Repaired frames between the last camera and this one, at ``settings.size``.
 
-        camera: one view at the window's size. distance: of what is looked at, world units. asked:
-        ``time.monotonic`` when the camera was there. is_cancelled: is asked between latent frames.
+        camera: a single view at the window's size. distance: typical distance of the content, world
+        units. asked: value of ``time.monotonic`` when the camera moved. is_cancelled: checked after
+        each latent frame.
         """
         target = camera.resized(*generator.model_size(camera, settings.size))
         is_new = (
@@ -274,7 +308,7 @@ class Flight:
         self.last = target
         yield from _repaired(self.rollout, splats, cameras, asked, is_cancelled, is_still=False)
         if is_cancelled():
-            # frames that nobody looks at are not decoded, so the decoder has lost its place
+            # the remaining latent frames were not decoded, so the decoder cannot be continued
             self.rollout = None
 
     def rest(
@@ -286,7 +320,7 @@ class Flight:
         asked: float,
         is_cancelled: Callable[[], bool],
     ) -> Iterator[RepairedFrame]:
-        """The view at rest, at full size and with more steps: a rollout of one latent frame."""
+        """The view at rest, at ``settings.still_size``: a rollout of one latent frame."""
         target = camera.resized(*generator.model_size(camera, settings.still_size))
         still = replace(settings, block_frames=1)
         rollout = LiveRollout(generator, target, still, settings.still_steps)
@@ -303,7 +337,7 @@ def _repaired(
 ) -> Iterator[RepairedFrame]:
     with torch.no_grad():
         renders = render(splats, cameras.to(splats.means.device))
-    # through 8 bit, as everything that enters the model
+    # quantised to 8 bit, like all renders that enter the model
     rgb, opacity = (frames_to_bytes(part) for part in (renders.rgb, renders.opacity))
     calls = rollout.calls
     done = 0

@@ -1,6 +1,6 @@
-"""How a view moves: intermediate cameras, jumps, and the camera of a browser window.
+"""Camera motion: intermediate cameras, jumps, and the camera of a browser window.
 
-In: poses of a visitor's view. Out: ``Cameras``. Axes are OpenCV's, as everywhere.
+In: poses of a view in OpenCV axes. Out: ``Cameras``.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from artifixer.geometry.transforms import (
     rotation_angle,
 )
 
-#: Largest turn (radians) and way (share of the distance) per pixel frame that still is one path:
-#: several times those of a smooth video, since a hand on a mouse is quicker than a tour.
-JUMP_ANGLE, JUMP_WAY = math.radians(12), 0.12
+#: Maximum rotation (radians) and translation (relative to the scene's distance) per pixel frame of
+#: a continuous motion: several times those of a smooth video, because mouse motion is faster.
+JUMP_ANGLE, JUMP_TRANSLATION = math.radians(12), 0.12
 
 
 def between(first: Cameras, last: Cameras, count: int) -> Cameras:
@@ -59,24 +59,24 @@ def slerp(
 ) -> Float[Tensor, "samples 4"]:
     """Unit quaternions at the fractions ``t`` of the shorter arcs from ``a`` to ``b``."""
     b = torch.where((a * b).sum(dim=-1, keepdim=True) < 0, -b, b)
-    # half the angle between the two, stable near 0
+    # half the angle between a and b, numerically stable near 0
     half = torch.atan2((a - b).norm(dim=-1), (a + b).norm(dim=-1))[..., None]
     t = t[..., None]
     sine = torch.sin(2 * half).clamp(min=1e-12)
     arc = (torch.sin((1 - t) * 2 * half) * a + torch.sin(t * 2 * half) * b) / sine
-    # nearby the arc is straight to rounding
+    # for small angles, linear interpolation is exact to rounding
     mixed = torch.where(half < 1e-4, (1 - t) * a + t * b, arc)
     return torch.nn.functional.normalize(mixed, dim=-1)
 
 
 def is_jump(first: Cameras, last: Cameras, distance: float, frames: int) -> bool:
-    """Whether the way between two single views is too far for a path of so many frames.
+    """Whether two single views are too far apart for a continuous motion of this many frames.
 
-    distance: of what is looked at, world units.
+    distance: typical distance of the content, world units.
     """
     turn = float(rotation_angle(first.viewmats[0, :3, :3], last.viewmats[0, :3, :3]))
-    way = float((first.centers - last.centers).norm()) / distance
-    return turn > frames * JUMP_ANGLE or way > frames * JUMP_WAY
+    shift = float((first.centers - last.centers).norm()) / distance
+    return turn > frames * JUMP_ANGLE or shift > frames * JUMP_TRANSLATION
 
 
 def window_camera(
@@ -86,10 +86,9 @@ def window_camera(
     height: int,
     lens: Cameras | None = None,
 ) -> Cameras:
-    """The view of a window of this size. vertical_fov: radians.
+    """The camera of a window of this size. vertical_fov: radians.
 
-    lens: a captured camera whose distortion the view shows; its focal length is scaled to the
-    field of view. None for an ideal lens.
+    lens: a captured camera whose lens distortion is applied; None for an ideal lens.
     """
     focal = 0.5 * height / math.tan(vertical_fov / 2)
     K = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
@@ -101,8 +100,8 @@ def window_camera(
 
 
 def fitting_fov(photo: Cameras, aspect: float) -> float:
-    """Vertical field of view, radians, of a window of this aspect (width over height) in which all
-    of a photo is seen.
+    """Vertical field of view in radians with which a window of this aspect ratio (width over
+    height) shows a whole photo.
     """
     tangent = 0.5 * photo.height / float(photo.Ks[0, 1, 1])
     own = photo.width / photo.height * float(photo.Ks[0, 1, 1]) / float(photo.Ks[0, 0, 0])

@@ -1,4 +1,4 @@
-"""The panel of one tab: layers, comparison, lens, repair, cameras and points, and what it says."""
+"""The panel of a tab: layers, comparison, lens, repair, cameras, points and status."""
 
 from __future__ import annotations
 
@@ -32,21 +32,20 @@ SIZES = ("256", "384", "512", "640", "960", "1280", "1920")
 STEPS = ("model's own", "adaptive", "1", "2", "4", "8")
 BLOCKS = ("model's own", *map(str, range(1, 8)))
 
-#: Most cameras that are drawn; their size as a share of the scene's distance; colours of cameras
-#: with and without a photo at hand.
-MOST_FRUSTA, FRUSTUM_SIZE = 200, 0.05
+#: Maximum number of cameras that are drawn; their size relative to the scene's distance; colours of
+#: cameras with and without a photo.
+MAX_FRUSTA, FRUSTUM_SIZE = 200, 0.05
 KNOWN_COLOR, PLAIN_COLOR = (90, 170, 255), (150, 150, 150)
 
-#: viser draws the picture on a plane one unit before the camera; nearer things are cut off from
-#: here.
+#: Maximum near plane: viser draws the picture on a plane at distance 1 from the camera.
 LARGEST_NEAR = 0.9
 
-#: Seconds between two lines of status.
+#: Minimum time between two updates of the status, seconds.
 STATUS_INTERVAL = 0.4
 
 
 class TabPanel:
-    """Builds the panel in ``build`` and keeps it true."""
+    """The panel of a tab, created by ``build``."""
 
     def __init__(self, viewer: Viewer, client: Any, tab: Tab) -> None:
         self.viewer, self.client, self.tab = viewer, client, tab
@@ -59,8 +58,8 @@ class TabPanel:
         self._had_frames = bool(viewer.scene().frames)
 
     def build(self) -> None:
-        """Add all elements, the nodes of the scene, and show the first layer."""
-        gui, scene, abilities = self.client.gui, self.viewer.scene(), self.viewer.abilities
+        """Create all elements and show the first layer."""
+        gui, scene, config = self.client.gui, self.viewer.scene(), self.viewer.config
         titles = layer_titles(scene) or [NOTHING]
         first = list(scene.splats)[-1] if scene.splats else titles[0]
         self._status = gui.add_markdown("...")
@@ -69,7 +68,7 @@ class TabPanel:
             self._layer = gui.add_dropdown("Layer", titles, initial_value=first)
             self._other = gui.add_dropdown("Compare", [NOTHING, *titles])
             self._divider = gui.add_slider("Divider", 0.0, 1.0, 0.01, 0.5)
-            size = str(min(abilities.size, max(map(int, SIZES))))
+            size = str(min(config.size, max(map(int, SIZES))))
             sizes = sorted({*SIZES, size}, key=int)
             self._size = gui.add_dropdown("Size", sizes, initial_value=size)
             degrees = round(math.degrees(self.client.camera.fov))
@@ -102,8 +101,8 @@ class TabPanel:
         self._show_curves()
 
     def _near(self) -> float:
-        """Where drawn things begin: a camera in which the view stands must not hide it. viser keeps
-        the volume of its frusta, so that narrow ones are deeper.
+        """The near plane, chosen so that the frustum of a camera at the current view is clipped.
+        viser keeps the volume of frusta constant, so that narrow ones are deeper.
         """
         scene = self.viewer.scene()
         width, height = 1.0, 1.0
@@ -115,18 +114,14 @@ class TabPanel:
         return min(LARGEST_NEAR, 2 * FRUSTUM_SIZE * scene.distance * depth)
 
     def _build_repair(self, gui: Any) -> None:
-        abilities = self.viewer.abilities
-        is_possible = abilities.load is not None
-        self._repair = gui.add_checkbox("Repair what I see", False, disabled=not is_possible)
-        if not is_possible:
-            gui.add_markdown(plain(abilities.no_repair))
+        self._repair = gui.add_checkbox("Repair what I see", False)
         self._steps = gui.add_dropdown("Steps", STEPS)
         self._still_steps = gui.add_slider("Steps at rest", 1, 8, 1, 2)
         self._block = gui.add_dropdown("Block", BLOCKS, hint="latent frames generated together")
         self._mode = gui.add_dropdown("Mode", ("improve", "generate"))
         self._references = gui.add_slider("References", 0, 6, 1, 3)
         self._prompt = gui.add_text("Prompt", "")
-        still = str(abilities.still_size)
+        still = str(self.viewer.config.still_size)
         self._still_size = gui.add_dropdown(
             "Size at rest", sorted({*SIZES, still}, key=int), initial_value=still
         )
@@ -149,7 +144,7 @@ class TabPanel:
         return "\n\n".join([*lines, *map(plain, scene.notes)])
 
     def scene_changed(self) -> None:
-        """Layers may have come or gone, and the first cameras."""
+        """Update the panel after the viewer's scene was replaced."""
         frames = self.viewer.scene().frames
         if frames and not self._had_frames:
             self._had_frames = True
@@ -166,14 +161,14 @@ class TabPanel:
         self._show_curves()
 
     def show_status(self, text: str) -> None:
-        """Replace the line at the top, not too often."""
+        """Replace the status line; frequent updates are skipped."""
         now = time.monotonic()
         if now - self._status_at >= STATUS_INTERVAL or "·" not in text:
             self._status_at = now
             self._status.content = plain(text)
 
     def _choose(self) -> None:
-        """The panel's values -> what this tab shows."""
+        """Apply the panel's values to the tab."""
         steps = self._steps.value
         repair = replace(
             self.tab.choice.repair,
@@ -184,7 +179,7 @@ class TabPanel:
             references=int(self._references.value),
             prompt=self._prompt.value,
             seed=int(self._seed.value),
-            size=self.viewer.abilities.repair_size,
+            size=self.viewer.config.repair_size,
             still_size=int(self._still_size.value),
         )
         other = self._other.value
@@ -205,7 +200,7 @@ class TabPanel:
         self.client.camera.fov = math.radians(self._fov.value)
 
     def fly_to(self, frame: CameraFrame) -> None:
-        """Stand where a captured camera stood, with its field of view."""
+        """Move the view to a captured camera, with its field of view."""
         camera, scene = frame.camera, self.viewer.scene()
         pose = camera.camera_to_world[0].double().numpy()
         with self.client.atomic():
@@ -216,11 +211,11 @@ class TabPanel:
         self._fov.value = min(120, max(10, round(math.degrees(self.client.camera.fov))))
 
     def _show_cameras(self) -> None:
-        """Draw the cameras, or none. Reading photos takes time: a box that is unchecked meanwhile
-        ends it.
+        """Draw the cameras if the box is checked. Reading photos takes time, so the loop ends as
+        soon as the box is unchecked.
         """
         scene = self.viewer.scene()
-        step = max(1, -(-len(scene.frames) // MOST_FRUSTA))
+        step = max(1, -(-len(scene.frames) // MAX_FRUSTA))
         with self._frusta_lock:
             for node in self._frusta:
                 node.remove()
@@ -311,8 +306,8 @@ class TabPanel:
                 )
 
     def guarded(self, action: Callable[[], None]) -> None:
-        """Do something that may find bad input; say so in the page."""
+        """Call ``action``; an ``InputError`` is shown in the page."""
         try:
             action()
         except InputError as error:
-            self.client.add_notification("Not possible", str(error), color="red")
+            self.client.add_notification("Error", str(error), color="red")

@@ -1,7 +1,6 @@
-"""``PathJob``: the stages of ``run`` along a path, as a process of its own whose progress the page
-shows.
+"""``PathJob``: ``artifixer run`` along a path in a separate process, with progress for the page.
 
-One at a time; ``cancel`` stops it as SIGTERM does from a shell, so that the same command continues.
+There is at most one process; ``cancel`` sends SIGTERM, so that the same command continues.
 """
 
 from __future__ import annotations
@@ -13,15 +12,17 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 
-#: Seconds that a cancelled process has to save its state.
-PATIENCE = 20
+#: Seconds that a cancelled process gets to save its state before it is killed.
+EXIT_SECONDS = 20
 
 _PROGRESS = re.compile(r"^(\w[\w ]*) \((\d+)/(\d+)\) (\d+)/(\d+) ")
 
 
 class PathJob:
-    """changed: is called when there is something new to show; done: when the process has ended
-    well.
+    """A run that is started from the page.
+
+    changed: called when ``line`` or ``fraction`` has changed. done: called when the process has
+    ended with exit code 0.
     """
 
     def __init__(self, changed: Callable[[], None], done: Callable[[], None]) -> None:
@@ -37,7 +38,7 @@ class PathJob:
         return self._process is not None and self._process.poll() is None
 
     def start(self, arguments: Sequence[str]) -> bool:
-        """Start ``artifixer`` with these arguments; False when one is under way."""
+        """Start ``artifixer`` with these arguments; returns False if a process is running."""
         with self._lock:
             if self.is_running:
                 return False
@@ -50,7 +51,7 @@ class PathJob:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                # Ctrl-C is for the viewer, which then cancels this
+                # Ctrl-C goes to the viewer, which then cancels this process
                 start_new_session=sys.platform != "win32",
             )
             threading.Thread(target=self._follow, args=(self._process,), daemon=True).start()
@@ -58,7 +59,7 @@ class PathJob:
         return True
 
     def cancel(self) -> None:
-        """Stop the process; returns when it has ended."""
+        """Stop the process and wait for its end."""
         with self._lock:
             process = self._process
             if process is None or process.poll() is not None:
@@ -66,7 +67,7 @@ class PathJob:
             self._is_cancelled = True
             process.terminate()
         try:
-            process.wait(PATIENCE)
+            process.wait(EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -1,6 +1,4 @@
-"""The panel's part for trajectories: keyframes, preview, files, a suggestion, and runs along the
-path.
-"""
+"""The path tab of the panel: keyframes, preview, files, suggested paths, runs along the path."""
 
 from __future__ import annotations
 
@@ -36,13 +34,13 @@ FORMATS: dict[str, PathFormat] = {
 }
 FILE_NAMES = {"artifixer": "path.json", "nerfstudio": "camera_path.json", "3dgs": "cameras.json"}
 
-#: What a run along the path makes -> its last variant.
+#: Titles of the results of a run, with the last variant that they need.
 VARIANTS = {"3D+ frames": "3d+", "3D splats": "3d", "repaired frames": "artifixer"}
 
-#: Keyframes that are listed by name.
-MOST_ROWS = 8
+#: Maximum number of keyframes in the list.
+MAX_ROWS = 8
 
-#: Longest side, pixels, of a path's cameras where no captured camera gives its size.
+#: Longest side in pixels of a path's cameras if there are no captured cameras.
 DEFAULT_SIZE = 640
 
 
@@ -62,7 +60,7 @@ class PathPanel:
         return bool(self._by_click.value)
 
     def build(self, gui: Any) -> None:
-        """Add the elements."""
+        """Create the elements."""
         self._list = gui.add_markdown("no keyframes")
         self._add = gui.add_button("Add this view")
         self._by_click = gui.add_checkbox("Add cameras by click", False)
@@ -73,13 +71,13 @@ class PathPanel:
         self._format = gui.add_dropdown("File", tuple(FORMATS))
         self._save = gui.add_button("Save path")
         self._load = gui.add_upload_button("Load path", mime_type="application/json")
-        abilities = self._panel.viewer.abilities
-        is_possible = abilities.run_arguments is not None
+        config = self._panel.viewer.config
+        is_possible = config.run_arguments is not None
         self._last = gui.add_dropdown("Run up to", tuple(VARIANTS), disabled=not is_possible)
         self._run = gui.add_button("Run along the path", disabled=not is_possible)
         self._cancel = gui.add_button("Cancel the run", visible=False)
         self._bar = gui.add_progress_bar(0.0, visible=False)
-        self._progress = gui.add_markdown(plain(abilities.no_run))
+        self._progress = gui.add_markdown(plain(config.no_run))
         self._add.on_click(lambda _: self._add_view())
         self._index.on_update(lambda _: self._selected())
         self._seconds.on_update(lambda _: self._set_seconds())
@@ -99,7 +97,7 @@ class PathPanel:
             self._index.value = len(self._trajectory.keyframes)
 
     def show_job(self) -> None:
-        """What the run along the path is doing."""
+        """Show the progress of the run along the path."""
         job = self._panel.viewer.job
         self._cancel.visible = job.is_running
         self._bar.visible = job.is_running
@@ -167,14 +165,14 @@ class PathPanel:
     def _suggest(self) -> None:
         scene = self._panel.viewer.scene()
         if scene.best is None:
-            raise InputError("no splats yet; expected some to look for what they lack")
+            raise InputError("there are no splats yet; a suggestion needs them")
         found = suggest(scene.best, scene.frames, scene.distance, float(self._seconds.value))
         if not found.keyframes:
             raise InputError(f"no path to suggest: {'; '.join(found.notes)}")
         self._set(Trajectory(found.keyframes))
 
     def _fly(self) -> None:
-        """Take the view along the path."""
+        """Move the view along the path."""
         frames, client = self._trajectory.frames(), self._panel.client
         if not frames:
             raise InputError("the path has no keyframes; expected some to fly along")
@@ -206,18 +204,18 @@ class PathPanel:
         self._set(loaded(uploaded.content, uploaded.name, self._trajectory.fps, origin))
 
     def _run_clicked(self) -> None:
-        abilities, job = self._panel.viewer.abilities, self._panel.viewer.job
+        config, job = self._panel.viewer.config, self._panel.viewer.job
         if not self._trajectory.keyframes:
             raise InputError("the path has no keyframes; expected some to run along")
-        assert abilities.run_arguments is not None
-        assert abilities.path_file is not None
+        assert config.run_arguments is not None
+        assert config.path_file is not None
         if job.is_running:
-            raise InputError("a run is under way; expected it to end, or to be cancelled, first")
+            raise InputError("a run is in progress; wait for its end or cancel it first")
         write_bytes(
-            abilities.path_file,
+            config.path_file,
             path_bytes(self._trajectory, origin=self._panel.viewer.scene().origin),
         )
-        job.start(abilities.run_arguments(abilities.path_file, VARIANTS[self._last.value]))
+        job.start(config.run_arguments(config.path_file, VARIANTS[self._last.value]))
 
     def _set(self, trajectory: Trajectory) -> None:
         with self._lock:
@@ -225,11 +223,11 @@ class PathPanel:
             self._show()
 
     def _show(self) -> None:
-        """The list, and the path in the scene."""
+        """Update the list of keyframes and draw the path in the scene."""
         trajectory, client = self._trajectory, self._panel.client
         rows = [
             f"{number}. {plain(key.photo or 'view')}, {key.seconds:.1f} s"
-            for number, key in enumerate(trajectory.keyframes[:MOST_ROWS], start=1)
+            for number, key in enumerate(trajectory.keyframes[:MAX_ROWS], start=1)
         ]
         frames = trajectory.frames()
         total = (

@@ -1,7 +1,8 @@
-"""The render thread: pictures of the splats for all tabs, small while a camera moves, full at rest.
+"""The render thread: renders the splats for all tabs, small while a camera moves and at full size
+at rest.
 
-One thread serves the tabs in turn. It takes the newest camera of a tab, never an older one, and
-sleeps while nothing changes. A tab that is being repaired is left to the repair thread.
+One thread serves the tabs in turn. It always renders the newest camera of a tab, and sleeps while
+nothing changes. Tabs with live repair are served by the repair thread instead.
 """
 
 from __future__ import annotations
@@ -14,34 +15,36 @@ from artifixer.viewer.layers import LayerPainter, side_by_side
 from artifixer.viewer.scene import ViewedScene
 from artifixer.viewer.tab import REST, Tab
 
-#: Time for a picture while the camera moves, seconds: above, the next one is smaller, below half of
-#: it larger; and the bounds of its longest side, pixels.
+#: Target time in seconds of a picture while the camera moves (slower pictures make the next one
+#: smaller, twice as fast ones larger), and minimum of its longest side in pixels.
 MOVING_SECONDS, MIN_SIZE = 0.07, 96
 
 
 class RenderThread(threading.Thread):
-    """bell: guards tabs and scene. tabs: gives those that are open. has_repair: whether a tab's
-    pictures come from the repair thread.
+    """The thread that renders.
+
+    condition: guards tabs and scene, notified on changes. tabs: returns the open tabs.
+    scene: returns the current scene. report: shows the status of a tab.
     """
 
     def __init__(
         self,
-        bell: threading.Condition,
+        condition: threading.Condition,
         tabs: Callable[[], Iterable[Tab]],
         scene: Callable[[], ViewedScene],
         report: Callable[[Tab, str], None],
     ) -> None:
         super().__init__(name="render", daemon=True)
-        self._bell, self._tabs, self._scene, self._report = bell, tabs, scene, report
+        self._condition, self._tabs, self._scene, self._report = condition, tabs, scene, report
         self._painter: LayerPainter | None = None
         self._is_stopping = False
         self._last = -1
 
     def stop(self) -> None:
-        """End after the picture under way."""
-        with self._bell:
+        """End after the current picture."""
+        with self._condition:
             self._is_stopping = True
-            self._bell.notify_all()
+            self._condition.notify_all()
 
     def run(self) -> None:
         while (work := self._next()) is not None:
@@ -49,13 +52,13 @@ class RenderThread(threading.Thread):
             self._paint(tab, is_still)
 
     def _next(self) -> tuple[Tab, bool] | None:
-        """The next tab in turn that wants a picture; waits for one. None to end."""
-        with self._bell:
+        """Wait for the next tab that needs a picture: (tab, whether at full size). None to end."""
+        with self._condition:
             while not self._is_stopping:
                 now, deadline = time.monotonic(), None
                 tabs = [tab for tab in self._tabs() if tab.pose is not None]
                 tabs = [tab for tab in tabs if not tab.choice.is_repairing]
-                # in turn: those behind the last one first
+                # round-robin: tabs after the last one come first
                 tabs.sort(key=lambda tab: (tab.number <= self._last, tab.number))
                 for tab in tabs:
                     if tab.still_version == tab.version:
@@ -66,11 +69,11 @@ class RenderThread(threading.Thread):
                     if tab.shown_version != tab.version:
                         return tab, False
                     deadline = rests_at if deadline is None else min(deadline, rests_at)
-                self._bell.wait(None if deadline is None else max(0.0, deadline - now))
+                self._condition.wait(None if deadline is None else max(0.0, deadline - now))
             return None
 
     def _paint(self, tab: Tab, is_still: bool) -> None:
-        with self._bell:
+        with self._condition:
             self._last = tab.number
             version, pose, choice, scene = tab.version, tab.pose, tab.choice, self._scene()
             longest = choice.size if is_still else min(tab.moving_size, choice.size)
@@ -87,7 +90,7 @@ class RenderThread(threading.Thread):
             else side_by_side(pictures[0], pictures[1], choice.divider)
         )
         seconds = time.monotonic() - started
-        with self._bell:
+        with self._condition:
             tab.shown_version = version
             if is_still:
                 tab.still_version = version

@@ -1,8 +1,8 @@
-"""The repair thread: the video model for all tabs, in turn, beside the page and the renderer.
+"""The repair thread: runs the video model for all tabs with live repair, in turn.
 
-It follows the newest camera of each tab that asks for repair (``live_repair``), and repairs the
-view at full size when the camera rests. A tab that moves on, switches off or closes is left at the
-next latent frame. Frames of a block come in bursts; ``Pacer`` shows them evenly.
+It follows the newest camera of each tab (``live_repair``), and repairs the view at full size when
+the camera rests. Work for a tab that has moved on, has switched repair off or was closed ends at
+the next latent frame. The frames of a block are computed in bursts; ``Pacer`` shows them evenly.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ from artifixer.viewer.live_repair import Flight, Generator, RepairedFrame
 from artifixer.viewer.scene import Picture, ViewedScene
 from artifixer.viewer.tab import REST, Tab
 
-#: Rollouts that are kept with their caches; the one that was used longest ago goes first.
+#: Maximum number of rollouts whose caches are kept; the least recently used one is dropped first.
 KEPT_FLIGHTS = 4
 
 
 class Pacer(threading.Thread):
-    """Shows pictures at their times."""
+    """Calls functions at given times, to show frames at an even rate."""
 
     def __init__(self) -> None:
         super().__init__(name="pacer", daemon=True)
-        self._bell = threading.Condition()
+        self._condition = threading.Condition()
         self._waiting: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._is_stopping = False
 
     def at(self, due: float, action: Callable[[], None]) -> None:
-        """Call ``action`` at a time of ``time.monotonic``."""
-        with self._bell:
+        """Call ``action`` when ``time.monotonic`` reaches ``due``."""
+        with self._condition:
             heapq.heappush(self._waiting, (due, next(self._order), action))
-            self._bell.notify()
+            self._condition.notify()
 
     def stop(self) -> None:
-        with self._bell:
+        with self._condition:
             self._is_stopping = True
-            self._bell.notify()
+            self._condition.notify()
 
     def run(self) -> None:
         while True:
-            with self._bell:
+            with self._condition:
                 while not self._is_stopping and (
                     not self._waiting or self._waiting[0][0] > time.monotonic()
                 ):
                     wait = self._waiting[0][0] - time.monotonic() if self._waiting else None
-                    self._bell.wait(wait)
+                    self._condition.wait(wait)
                 if self._is_stopping:
                     return
                 _, _, action = heapq.heappop(self._waiting)
@@ -61,20 +61,23 @@ class Pacer(threading.Thread):
 
 
 class RepairThread(threading.Thread):
-    """bell: guards tabs and scene. load: makes the generator for a scene, when it is first needed;
-    an ``InputError`` of it is shown and ends the repair of that tab.
+    """The thread that repairs.
+
+    condition: guards tabs and scene, notified on changes. tabs: returns the open tabs.
+    scene: returns the current scene. load: loads the generator at first use; its ``InputError`` is
+    shown as the status of the tab. report: shows the status of a tab.
     """
 
     def __init__(
         self,
-        bell: threading.Condition,
+        condition: threading.Condition,
         tabs: Callable[[], Iterable[Tab]],
         scene: Callable[[], ViewedScene],
         load: Callable[[ViewedScene], Generator],
         report: Callable[[Tab, str], None],
     ) -> None:
         super().__init__(name="repair", daemon=True)
-        self._bell, self._tabs, self._scene = bell, tabs, scene
+        self._condition, self._tabs, self._scene = condition, tabs, scene
         self._load, self._report = load, report
         self._generator: Generator | None = None
         self._made_for: ViewedScene | None = None
@@ -84,11 +87,11 @@ class RepairThread(threading.Thread):
         self._last = -1
 
     def stop(self) -> None:
-        """End after the latent frame under way."""
+        """End after the current latent frame."""
         self._pacer.stop()
-        with self._bell:
+        with self._condition:
             self._is_stopping = True
-            self._bell.notify_all()
+            self._condition.notify_all()
 
     def run(self) -> None:
         self._pacer.start()
@@ -97,13 +100,15 @@ class RepairThread(threading.Thread):
             try:
                 self._repair(tab, is_still)
             except InputError as error:
-                with self._bell:
+                with self._condition:
                     tab.shown_version = tab.still_version = tab.version
                 self._report(tab, f"repair: {error}")
 
     def _next(self) -> tuple[Tab, bool] | None:
-        """The next tab in turn whose view is not repaired; waits for one. None to end."""
-        with self._bell:
+        """Wait for the next tab whose view is to be repaired: (tab, whether at full size). None to
+        end.
+        """
+        with self._condition:
             while not self._is_stopping:
                 now, deadline = time.monotonic(), None
                 everyone = list(self._tabs())
@@ -124,11 +129,11 @@ class RepairThread(threading.Thread):
                     if now >= rests_at:
                         return tab, True
                     deadline = rests_at if deadline is None else min(deadline, rests_at)
-                self._bell.wait(None if deadline is None else max(0.0, deadline - now))
+                self._condition.wait(None if deadline is None else max(0.0, deadline - now))
             return None
 
     def _repair(self, tab: Tab, is_still: bool) -> None:
-        with self._bell:
+        with self._condition:
             self._last = tab.number
             version, pose, choice, scene = tab.version, tab.pose, tab.choice, self._scene()
             asked = tab.changed_at
@@ -168,7 +173,7 @@ class RepairThread(threading.Thread):
             shown_until = max(now, shown_until + min(step, 0.1))
             self._show_at(shown_until, tab, frame)
             self._report(tab, self._status(tab, frame, flight))
-        with self._bell:
+        with self._condition:
             tab.shown_version = version
             if is_still and tab.version == version:
                 tab.still_version = version
@@ -199,5 +204,5 @@ class RepairThread(threading.Thread):
 
 
 def composed(frame: RepairedFrame, is_compared: bool, divider: float) -> Picture:
-    """The repaired frame; in a comparison its render on the left of the divider."""
+    """The repaired frame; in a comparison with its render to the left of the divider."""
     return side_by_side(frame.render, frame.pixels, divider) if is_compared else frame.pixels

@@ -1,4 +1,4 @@
-"""``ViewedScene``: what the viewer shows, put together by whoever opens a folder or a file."""
+"""``ViewedScene``: everything that the viewer shows of a scene."""
 
 from __future__ import annotations
 
@@ -22,41 +22,61 @@ Picture = UInt8[np.ndarray, "height width 3"]
 
 @dataclass(frozen=True)
 class ViewedScene:
-    """A scene to look at; it is replaced as a whole when its files change.
-
-    name: of the folder or file. splats: title -> Gaussians, the best last; may be empty while a job
-    has only begun. frames: captured cameras. photos: name of a photo -> reads it; of those that are
-    at hand. points, point_colors: sparse points, uint8 colours. references: views that the video
-    model attends to. camera_scale: world units to the model's units, with its source. distance: of
-    what the cameras look at, world units. up: unit vector. pictures: what a job has made last, by
-    title. curves: numbers of a job by name, as (step, value). notes: lines for the reader. origin:
-    what splats, cameras and points are relative to.
-    """
+    """A scene to view; it is replaced as a whole when its files change."""
 
     name: str
+    """Name of the folder or file."""
+
     splats: Mapping[str, Splats]
+    """Gaussians by title, the best last; empty while a job has not written any yet."""
+
     frames: tuple[CameraFrame, ...] = ()
+    """Captured cameras."""
+
     photos: Mapping[str, Callable[[], Picture]] = field(default_factory=dict)
+    """Functions that read the available photos, by name."""
+
     points: Float[Tensor, "points 3"] | None = None
+    """Sparse points; None for none."""
+
     point_colors: UInt8[Tensor, "points 3"] | None = None
+    """Colours of the sparse points."""
+
     references: tuple[View, ...] = ()
+    """Views that the video model attends to."""
+
     camera_scale: float = 1.0
+    """Factor from world units to the model's units."""
+
     camera_scale_source: str = ""
+    """How the camera scale was determined."""
+
     distance: float = 1.0
+    """Typical distance of the content from the cameras, world units."""
+
     up: tuple[float, float, float] = (0.0, -1.0, 0.0)
+    """Unit vector."""
+
     pictures: Mapping[str, Picture] = field(default_factory=dict)
+    """Latest pictures of a running job, by title."""
+
     curves: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    """Metrics of a running job by name, as (step, value)."""
+
     notes: tuple[str, ...] = ()
+    """Remarks for the user."""
+
     origin: Origin = WORLD
+    """Origin that splats, cameras and points are relative to."""
 
     @property
     def best(self) -> Splats | None:
-        """The last of the splats."""
+        """The last of the splats; None if there are none."""
         return list(self.splats.values())[-1] if self.splats else None
 
     @property
     def lens(self) -> Cameras | None:
-        """The lens of the first captured camera, if it bends straight lines."""
+        """The first captured camera if it has a fisheye lens or distortion, else None."""
         for frame in self.frames[:1]:
             camera = frame.camera
             if camera.model == "fisheye" or bool((camera.distortion != 0).any()):
@@ -65,9 +85,7 @@ class ViewedScene:
 
 
 def up_axis(frames: tuple[CameraFrame, ...]) -> tuple[float, float, float]:
-    """Mean up direction of the cameras' images; -y, which most captures' worlds have, without
-    cameras.
-    """
+    """Mean up direction of the cameras; without cameras -y, as in most captures."""
     if not frames:
         return (0.0, -1.0, 0.0)
     rows = torch.stack([-frame.camera.viewmats[0, 1, :3] for frame in frames]).mean(dim=0)
@@ -78,7 +96,7 @@ def up_axis(frames: tuple[CameraFrame, ...]) -> tuple[float, float, float]:
 
 
 def axis_name(up: tuple[float, float, float]) -> str:
-    """``-y`` for an axis of the world, else the direction in numbers."""
+    """Name of a direction: ``-y`` for an axis of the world, otherwise its components."""
     index = max(range(3), key=lambda axis: abs(up[axis]))
     if abs(up[index]) > 0.98:
         return ("+" if up[index] > 0 else "-") + "xyz"[index]
@@ -86,7 +104,7 @@ def axis_name(up: tuple[float, float, float]) -> str:
 
 
 def plain(text: str) -> str:
-    """Text of files and captures for a Markdown element: letters that mean something there are
-    escaped, since viser reads pictures that Markdown names from the server's disk.
+    """Escape text from files and captures for a Markdown element. This is necessary because viser
+    reads images that Markdown refers to from the server's disk.
     """
     return re.sub(r"([\\`*_{}\[\]()#+!<>|~])", r"\\\1", text)

@@ -1,8 +1,8 @@
-"""Splats as scenes that a page shows by itself, without a server: what ``report.html`` embeds.
+"""Splats as interactive scenes that need no server, for ``report.html``.
 
-In: Gaussians and the camera that looks at them first. Out: viser's client as one HTML document with
-a place for a scene, and scenes for it. Nothing is opened that another program could connect to, and
-the same Gaussians give the same bytes.
+In: Gaussians and the initial camera. Out: viser's client as one HTML document with a placeholder
+for a scene, and data of scenes for it. No port is opened, and the same Gaussians give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -31,25 +31,26 @@ from artifixer.viewer.client_splats import add_client_splats
 from artifixer.viewer.motion import window_camera
 from artifixer.viewer.page import MISSING_VISER
 
-#: Most Gaussians of a scene; each takes about 36 bytes of the page.
-MOST_GAUSSIANS = 80_000
+#: Maximum number of Gaussians of a scene; each takes about 36 bytes of the page.
+MAX_GAUSSIANS = 80_000
 
-#: Views that decide which Gaussians are shown when there are too many, and their longest side.
+#: Number of views that rank the Gaussians by visibility if there are too many, and their longest
+#: side in pixels.
 RANKING_VIEWS, RANKING_SIZE = 8, 256
 
-#: Stands in the player where the data of a scene belongs.
+#: Placeholder in the player for the data of a scene.
 PLACE = "@SCENE@"
 
-#: What the player may load: nothing but what is in it.
+#: Content security policy: the player may load nothing from outside.
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob: data:; "
     "worker-src blob: data:; connect-src blob: data:; img-src blob: data:; font-src data:; "
     "style-src 'unsafe-inline'"
 )
 
-#: Goes before viser's own page. Its worker is a module in a blob, which a page opened from a disk
-#: or in a sandbox may not start; without the blob's address viser starts it from a data address.
-#: Messages (of slow WebGL) would cover a picture this small.
+#: Inserted at the start of viser's page. viser's worker is a module in a blob URL, which is not
+#: allowed for pages from a disk or in a sandbox; without a blob URL viser uses a data URL.
+#: Notifications (of slow WebGL) are hidden because they would cover a small scene.
 PREAMBLE = f"""
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <style>.mantine-Notifications-root {{ display: none }}</style>
@@ -66,24 +67,30 @@ _DATA = re.compile(r'(?<=__VISER_EMBED_DATA__=")[A-Za-z0-9+/=]*(?=")')
 
 @dataclass(frozen=True)
 class StaticScene:
-    """data: the scene for the player, in base64. shown, count: Gaussians in it, and all there are.
-    picture: what the player shows first, rendered here.
-    """
+    """A scene for the player."""
 
     data: str
+    """The scene in base64."""
+
     shown: int
+    """Number of Gaussians in it."""
+
     count: int
+    """Number of Gaussians before the selection of the most visible ones."""
+
     picture: UInt8[np.ndarray, "height width 3"]
+    """Render of the initial view."""
 
 
 @dataclass(frozen=True)
 class StaticScenes:
-    """player: HTML document that shows the scene whose data replaces ``PLACE`` in it. scenes: by
-    title.
-    """
+    """A player and the scenes for it."""
 
     player: str
+    """HTML document that shows the scene whose data replaces ``PLACE`` in it."""
+
     scenes: Mapping[str, StaticScene]
+    """Scenes by title."""
 
 
 def static_scenes(
@@ -93,22 +100,21 @@ def static_scenes(
     distance: float,
     longest: int,
 ) -> StaticScenes:
-    """Scenes that open at the first camera's place. Raises ``InputError`` without viser, or with
-    one whose page is of another form.
+    """Scenes that start at the first camera.
 
-    cameras: training cameras, which also decide which Gaussians are most visible. up: unit vector.
-    distance: of what the cameras look at, world units. longest: longest side of the pictures in
-    pixels.
+    cameras: training cameras, which also rank the Gaussians by visibility. up: unit vector.
+    distance: typical distance of the content, world units. longest: longest side of the pictures in
+    pixels. Raises ``InputError`` if viser is missing or its page has an unknown form.
     """
     player, scenes = "", {}
     start = _start(cameras[0], longest)
     for title, all_of_them in splats.items():
         found = all_of_them.map(lambda tensor: tensor.detach().cpu())
-        chosen = most_visible(found, cameras, MOST_GAUSSIANS)
+        chosen = most_visible(found, cameras, MAX_GAUSSIANS)
         page = _page(chosen, start, up, distance)
         data = _DATA.search(page)
         if data is None:
-            raise InputError("viser: its page has no place for a scene; expected version 1.1")
+            raise InputError("viser: its page has no scene data; expected version 1.1")
         player = page[: data.start()] + PLACE + page[data.end() :]
         picture = to_uint8(render(found, start).rgb[0]).numpy()
         scenes[title] = StaticScene(data[0], len(chosen), len(found), picture)
@@ -116,8 +122,8 @@ def static_scenes(
 
 
 def most_visible(splats: Splats, cameras: Sequence[Cameras], most: int) -> Splats:
-    """The Gaussians with the largest blending weights over some of the views; all of them, in their
-    order, when they are no more than ``most``.
+    """At most ``most`` Gaussians, those with the largest sums of blending weights over some of the
+    views, in their original order.
     """
     if len(splats) <= most:
         return splats
@@ -133,14 +139,14 @@ def most_visible(splats: Splats, cameras: Sequence[Cameras], most: int) -> Splat
 
 
 def _start(camera: Cameras, longest: int) -> Cameras:
-    """The first view: the camera's, through an ideal lens."""
+    """The initial view: that of the camera, with an ideal lens."""
     fov = 2 * math.atan(0.5 * camera.height / float(camera.Ks[0, 1, 1]))
     size = fit_size(camera.width, camera.height, longest)
     return window_camera(camera.camera_to_world[0], fov, *size)
 
 
 def _page(splats: Splats, start: Cameras, up: tuple[float, float, float], distance: float) -> str:
-    """viser's page with the scene in it."""
+    """viser's page with the scene."""
     pose = start.camera_to_world[0].double().numpy()
     with _unconnected_server() as server:
         server.scene.set_up_direction(up)
@@ -155,8 +161,8 @@ def _page(splats: Splats, start: Cameras, up: tuple[float, float, float], distan
 
 @contextlib.contextmanager
 def _unconnected_server() -> Iterator[Any]:
-    """A viser server that keeps a scene and opens no port: viser has no scene without a server, so
-    the call that opens the socket is replaced while it starts.
+    """A viser server that opens no port. viser has no scene without a server, so the function that
+    opens the socket is replaced while it starts.
     """
     try:
         import viser
@@ -168,7 +174,7 @@ def _unconnected_server() -> Iterator[Any]:
     async def serve(*_: Any, **__: Any) -> Any:
         yield SimpleNamespace(server=SimpleNamespace(sockets=()))
 
-    # viser tells the address of the server that is none
+    # viser prints the address of its server
     with contextlib.redirect_stdout(io.StringIO()):
         with mock.patch.object(sockets, "serve", serve):
             server = viser.ViserServer(host="127.0.0.1", port=0, verbose=False)

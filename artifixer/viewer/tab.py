@@ -1,8 +1,7 @@
-"""``Tab``: one browser tab's camera and choices, and what was sent to it.
+"""``Tab``: camera and settings of a browser tab, and what was sent to it.
 
-The page's callbacks write (``moved``, ``changed``), the render and the repair thread read and take
-turns; a version number tells whether what was made is still what is wanted, so the last request
-wins.
+The page's callbacks change it (``moved``, ``changed``); the render thread and the repair thread
+read it. Every change increments a version number, with which the threads recognise outdated work.
 """
 
 from __future__ import annotations
@@ -28,33 +27,48 @@ REST = 0.15
 
 @dataclass(frozen=True)
 class ViewChoice:
-    """layer, other: titles of layers; other is None without a comparison. divider: share of the
-    width. size: longest side in pixels of pictures at rest. lens: whether to show the capture's
-    own. is_repairing: whether the model repairs what is seen.
-    """
+    """Settings of a tab's view."""
 
     layer: str = ""
+    """Title of the layer."""
+
     other: str | None = None
+    """Title of the layer to the right of the divider; None for no comparison."""
+
     divider: float = 0.5
+    """Position of the divider, as a fraction of the width."""
+
     size: int = 640
+    """Longest side in pixels of pictures at rest."""
+
     has_lens: bool = False
+    """Whether to apply the lens distortion of the capture."""
+
     is_repairing: bool = False
+    """Whether live repair is on."""
+
     repair: RepairSettings = field(default_factory=RepairSettings)
+    """Settings of the live repair."""
 
 
 @dataclass(frozen=True)
 class Pose:
-    """A browser's camera: camera_to_world in OpenCV axes, vertical field of view in radians, and
-    the canvas in pixels.
-    """
+    """A browser's camera."""
 
     camera_to_world: Float[Tensor, "4 4"]
+    """In OpenCV axes."""
+
     fov: float
+    """Vertical field of view in radians."""
+
     width: int
+    """Width of the canvas in pixels."""
+
     height: int
+    """Height of the canvas in pixels."""
 
     def camera(self, longest: int, lens: Cameras | None = None) -> Cameras:
-        """The view with this longest side, or the canvas' own where that is smaller."""
+        """The camera at this longest side, or at the size of the canvas if that is smaller."""
         factor = min(1.0, longest / max(self.width, self.height, 1))
         width, height = (max(16, round(side * factor)) for side in (self.width, self.height))
         return window_camera(self.camera_to_world, self.fov, width, height, lens)
@@ -62,68 +76,90 @@ class Pose:
 
 @dataclass
 class Tab:
-    """One tab. show: sends a picture to the browser. Every change rings ``bell``."""
+    """State of one tab."""
 
     number: int
-    bell: threading.Condition
+    """viser's id of the client."""
+
+    condition: threading.Condition
+    """Notified on every change."""
+
     show: Callable[[Picture, bool], None]
+    """Sends a picture to the browser; the flag is whether it is at full size."""
+
     choice: ViewChoice = field(default_factory=ViewChoice)
+    """Settings of the view."""
+
     pose: Pose | None = None
+    """The newest camera."""
+
     version: int = 0
+    """Number of changes."""
+
     changed_at: float = 0.0
+    """Time of the last change, by ``time.monotonic``."""
+
     is_moving: bool = False
+    """Whether the last change was a camera motion."""
+
     is_open: bool = True
-    #: Longest side in pixels of pictures while the camera moves; adapts to the machine.
+    """False once the tab is closed."""
+
     moving_size: int = 256
-    #: What was painted or repaired last: the version, and the version at full size.
+    """Longest side in pixels of pictures while the camera moves; adapts to the speed."""
+
     shown_version: int = -1
+    """Version that was painted or repaired last."""
+
     still_version: int = -1
+    """Version that was painted or repaired at full size last."""
+
     shown_times: deque[float] = field(default_factory=lambda: deque(maxlen=30))
-    status: str = ""
+    """Times of the last pictures, by ``time.monotonic``."""
 
     def moved(self, pose: Pose) -> None:
-        """The browser's camera is elsewhere."""
-        with self.bell:
+        """Set the newest camera."""
+        with self.condition:
             is_first = self.pose is None
             if not is_first and _same(self.pose, pose):
                 return
             self.pose, self.is_moving = pose, not is_first
-            self._ring()
+            self._notify()
 
     def changed(self, choice: ViewChoice) -> None:
-        """Another layer, size, or switch: shown at full size at once."""
-        with self.bell:
+        """Set the settings of the view, which is then painted at full size at once."""
+        with self.condition:
             if choice == self.choice:
                 return
             self.choice, self.is_moving = choice, False
-            self._ring()
+            self._notify()
 
     def refresh(self) -> None:
-        """What is shown has changed."""
-        with self.bell:
+        """Paint again after the scene has changed."""
+        with self.condition:
             self.is_moving = False
-            self._ring()
+            self._notify()
 
     def close(self) -> None:
-        """The tab is gone: whatever is made for it is cancelled."""
-        with self.bell:
+        """Mark the tab as closed, which cancels work for it."""
+        with self.condition:
             self.is_open = False
-            self._ring()
+            self._notify()
 
-    def _ring(self) -> None:
+    def _notify(self) -> None:
         self.version += 1
         self.changed_at = time.monotonic()
-        self.bell.notify_all()
+        self.condition.notify_all()
 
     def send(self, picture: Picture, is_still: bool) -> None:
-        """Show a picture, and note when."""
+        """Show a picture and record the time."""
         if self.is_open:
             self.show(picture, is_still)
             self.shown_times.append(time.monotonic())
 
     @property
     def frames_per_second(self) -> float:
-        """Of the last two seconds; 0 at rest."""
+        """Pictures per second over the last two seconds; 0 at rest."""
         now = time.monotonic()
         recent = [at for at in self.shown_times if now - at < 2]
         return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 2 else 0.0

@@ -1,8 +1,8 @@
-"""Trajectories: keyframes -> a camera path, and a suggestion of one into under-observed space.
+"""Trajectories: camera paths from keyframes, and suggested paths into under-observed space.
 
 In: keyframes with the time from each to the next, or splats with the captured cameras. Out: frames
-of a path as ``--path FILE`` takes them. A suggested view is one of which the splats fill between 20
-and 80 %, near a captured camera, reached without flying through a surface.
+of a path for ``--path FILE``. Suggested views are near captured cameras, have a mean opacity of 20
+to 80 %, and can be reached without passing through a surface.
 """
 
 from __future__ import annotations
@@ -33,61 +33,73 @@ from artifixer.splats.splats import Splats
 
 PathFormat = Literal["artifixer", "nerfstudio", "3dgs"]
 
-#: Largest path file that a page may send, bytes; most frames of a path.
-MOST_BYTES, MOST_FRAMES = 16 << 20, 2000
+#: Maximum size of an uploaded path file in bytes; maximum number of frames of a path.
+MAX_BYTES, MAX_FRAMES = 16 << 20, 2000
 
-#: Opacity of a view worth flying to: less shows nothing, more is known already.
-LEAST_SEEN, MOST_SEEN = 0.2, 0.8
+#: Range of the mean opacity of suggested views: below it a view is mostly empty, above it mostly
+#: observed.
+MIN_SEEN, MAX_SEEN = 0.2, 0.8
 
-#: Suggested keyframes; steps away from the captured cameras, shares of the distance; captured
-#: cameras that are tried; longest side of the renders that are looked at, pixels; share of the
-#: distance that stays between path and surfaces.
+#: Number of suggested keyframes; offsets from the captured cameras, relative to the scene's
+#: distance; number of captured cameras that are tried; longest side of the renders in pixels;
+#: minimum distance between path and surfaces, relative to the scene's distance.
 SUGGESTED, STEPS, TRIED, PROBE_SIZE, CLEARANCE = 6, (0.25, 0.5, 0.8), 12, 48, 0.05
 
 
 @dataclass(frozen=True)
 class Keyframe:
-    """A view of the path. seconds: to the next keyframe; that of the last one means nothing."""
+    """A view of the path."""
 
     camera: Cameras
+    """A single view."""
+
     seconds: float = 2.0
+    """Time to the next keyframe; unused for the last one."""
+
     photo: str | None = None
+    """Name of the photo taken with this camera."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Keyframes in order, and frames per second. Every edit gives a new trajectory."""
+    """An immutable camera path; every edit returns a new one."""
 
     keyframes: tuple[Keyframe, ...] = ()
+    """Keyframes in order."""
+
     fps: float = 12.0
+    """Frames per second."""
 
     def added(self, keyframe: Keyframe) -> Trajectory:
+        """With a keyframe appended."""
         return replace(self, keyframes=(*self.keyframes, keyframe))
 
     def removed(self, index: int) -> Trajectory:
+        """Without a keyframe."""
         return replace(self, keyframes=self.keyframes[:index] + self.keyframes[index + 1 :])
 
     def moved(self, index: int, by: int) -> Trajectory:
-        """The keyframe ``by`` places further; at the ends it stays."""
+        """With a keyframe moved by ``by`` places, limited to the ends."""
         keyframes = list(self.keyframes)
         keyframe = keyframes.pop(index)
         keyframes.insert(min(max(0, index + by), len(keyframes)), keyframe)
         return replace(self, keyframes=tuple(keyframes))
 
     def replaced(self, index: int, keyframe: Keyframe) -> Trajectory:
+        """With a keyframe replaced."""
         keyframes = list(self.keyframes)
         keyframes[index] = keyframe
         return replace(self, keyframes=tuple(keyframes))
 
     def frames(self) -> list[CameraFrame]:
-        """The frames of the path, all of the first keyframe's size and lens. None without
+        """The frames of the path, all with the size and lens of the first keyframe; empty without
         keyframes.
         """
         if not self.keyframes:
             return []
         keys = alike([keyframe.camera for keyframe in self.keyframes])
         counts = [max(1, round(key.seconds * self.fps)) for key in self.keyframes[:-1]]
-        while sum(counts) >= MOST_FRAMES:
+        while sum(counts) >= MAX_FRAMES:
             counts = [max(1, count // 2) for count in counts]
         path = timed(keys, counts)
         return [
@@ -99,9 +111,7 @@ class Trajectory:
 def path_bytes(
     trajectory: Trajectory, kind: PathFormat = "artifixer", origin: Origin = WORLD
 ) -> bytes:
-    """The path as a file: ours is what ``--path FILE`` takes. origin: what its cameras are relative
-    to.
-    """
+    """The content of a path file. origin: origin that the cameras are relative to."""
     frames = trajectory.frames()
     if kind == "nerfstudio":
         return json.dumps(nerfstudio_path(frames, trajectory.fps, origin)).encode()
@@ -114,13 +124,13 @@ def path_bytes(
 
 
 def loaded(content: bytes, name: str, fps: float, origin: Origin = WORLD) -> Trajectory:
-    """A trajectory, relative to ``origin``, from a path file in any format that is read; its frames
-    become keyframes, few enough to edit.
+    """A trajectory, relative to ``origin``, from a path file in any readable format; at most about
+    25 of its frames become keyframes.
 
-    Raises ``InputError`` for other files, named ``name``.
+    name: of the file in messages. Raises ``InputError`` for other files.
     """
-    if len(content) > MOST_BYTES:
-        raise InputError(f"{name[:80]}: {len(content)} bytes; expected at most {MOST_BYTES}")
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{name[:80]}: {len(content)} bytes; expected at most {MAX_BYTES}")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "path.json"
         file.write_bytes(content)
@@ -142,13 +152,13 @@ def loaded(content: bytes, name: str, fps: float, origin: Origin = WORLD) -> Tra
 
 @dataclass(frozen=True)
 class Suggestion:
-    """keyframes: of the path, in order. tried: views that were looked at. notes: why there are few
-    or none.
-    """
+    """A suggested path."""
 
     keyframes: tuple[Keyframe, ...]
-    tried: int = 0
+    """Keyframes in order; empty if nothing was found."""
+
     notes: tuple[str, ...] = field(default=())
+    """The reason why nothing was found."""
 
 
 def suggest(
@@ -156,32 +166,31 @@ def suggest(
 ) -> Suggestion:
     """A path into under-observed space, near the captured cameras.
 
-    distance: of what the cameras look at, world units.
+    distance: typical distance of the content, world units. seconds: time between keyframes.
     """
     if not frames:
-        return Suggestion((), 0, ("no captured cameras to start from",))
+        return Suggestion((), ("there are no captured cameras",))
     views = alike([frame.camera for frame in frames])
     starts = views[torch.linspace(0, len(views) - 1, min(TRIED, len(views))).round().long()]
     small = starts.resized(*fit_size(views.width, views.height, PROBE_SIZE))
-    # of a single view no point is known: ahead of it at the usual distance
+    # for a single view, a point in front of it at the typical distance
     focus = (
         focus_point(views)
         if len(views) > 1
         else views.centers[0] + distance * views.viewmats[0, 2, :3]
     )
-    candidates, tried = [], 0
+    candidates = []
     for index in range(len(small)):
         for pose in _around(small[index], focus, distance):
-            tried += 1
             view = replace(small[index], viewmats=invert_rigid(pose)[None])
             if not _is_free(splats, small[index].centers[0], pose[:3, 3], small[index], distance):
                 continue
             seen = float(_opacity(splats, view).mean())
-            if LEAST_SEEN <= seen <= MOST_SEEN:
+            if MIN_SEEN <= seen <= MAX_SEEN:
                 full = replace(starts[index], viewmats=view.viewmats)
-                candidates.append((abs(seen - 0.5 * (LEAST_SEEN + MOST_SEEN)), full))
+                candidates.append((abs(seen - 0.5 * (MIN_SEEN + MAX_SEEN)), full))
     if not candidates:
-        return Suggestion((), tried, ("every view nearby is known or shows nothing",))
+        return Suggestion((), ("all views nearby are well observed or empty",))
     candidates.sort(key=lambda candidate: candidate[0])
     apart: list[Cameras] = []
     for _, view in candidates:
@@ -195,14 +204,14 @@ def suggest(
             splats, kept[-1].centers[0], view.centers[0], small[0], distance
         ):
             kept.append(view)
-    return Suggestion(tuple(Keyframe(view, seconds) for view in kept), tried)
+    return Suggestion(tuple(Keyframe(view, seconds) for view in kept))
 
 
 def _around(
     camera: Cameras, focus: Float[Tensor, " 3"], distance: float
 ) -> list[Float[Tensor, "4 4"]]:
-    """camera_to_world of views beside, above, below, behind and in front of a captured one, that
-    look at the same point or straight on.
+    """camera_to_world of views around a captured one (right, left, below, above, behind, in front),
+    directed at the same point or with the same orientation.
     """
     pose = camera.camera_to_world[0]
     right, down, forward = pose[:3, 0], pose[:3, 1], pose[:3, 2]
@@ -224,22 +233,22 @@ def _is_free(
     like: Cameras,
     distance: float,
 ) -> bool:
-    """Whether nothing is between two places: a narrow view from one to the other shows no surface
-    on the way, by the splats' depth.
+    """Whether the straight line between two positions is free: the depth of a narrow view from one
+    to the other shows no surface in between.
     """
-    way = float((end - start).norm())
-    if way < 1e-6 * distance:
+    length = float((end - start).norm())
+    if length < 1e-6 * distance:
         return True
     side = 9
-    # as wide at the end as the clearance on both sides
-    focal = 0.5 * side * way / (CLEARANCE * distance)
+    # the view is as wide at the end as the clearance on both sides
+    focal = 0.5 * side * length / (CLEARANCE * distance)
     K = torch.tensor([[focal, 0, side / 2], [0, focal, side / 2], [0, 0, 1]])
     up = -like.viewmats[0, 1, :3]
     view = Cameras.pinhole(invert_rigid(look_at(start, end, up))[None], K[None], side, side)
     with torch.no_grad():
         found = render(splats, view.to(splats.means.device), near=1e-3 * distance)
     surface = found.depth[found.opacity > 0.5]
-    return not len(surface) or float(surface.min()) > way + CLEARANCE * distance
+    return not len(surface) or float(surface.min()) > length + CLEARANCE * distance
 
 
 def _opacity(splats: Splats, view: Cameras) -> Tensor:

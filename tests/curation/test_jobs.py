@@ -4,6 +4,7 @@ with their scene.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -31,6 +32,7 @@ from artifixer.pairs.sample_file import decode_sample
 from artifixer.pairs.shards import SampleEntry
 from artifixer.recipes.curate import RECIPES
 from artifixer.runtime.errors import InputError, Stopped
+from artifixer.runtime.image_files import write_png
 from artifixer.runtime.json_io import read_json
 from artifixer.scenes.depth_models import default_depth_model
 from artifixer.scenes.formats import load_scene
@@ -141,9 +143,53 @@ def test_captures_in_metres_need_a_depth_model_before_any_work(
     words = ["curate", "procedural:1", str(capture), "--recipe", "paper"]
     assert main([*words, "--out", str(tmp_path / "pairs")]) == 2
     error = capsys.readouterr().err
-    assert f"{capture} does not tell how long a metre is; give --depth-model" in error
+    assert f"{capture} has no known metric scale; give --depth-model" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "pairs").exists()
+
+
+@pytest.fixture(scope="module")
+def drawn_capture(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """A capture on disk of drawn photos, 4:3 as those of plush."""
+    folder = tmp_path_factory.mktemp("drawn")
+    scene = load_scene("procedural:3:frames=12,width=64,height=48")
+    (fx, _, cx), (_, fy, cy), _ = scene.cameras[0].Ks[0].tolist()
+    content: dict[str, object] = {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": 64, "h": 48}
+    axes = np.diag([1.0, -1.0, -1.0, 1.0])
+    frames = []
+    for photo, camera in zip(scene.photos, scene.cameras, strict=True):
+        write_png(folder / "images" / photo.name, photo.read())
+        matrix = camera.camera_to_world[0].numpy() @ axes
+        frames.append({"file_path": f"images/{photo.name}", "transform_matrix": matrix.tolist()})
+    assert scene.points is not None
+    colored = zip(scene.points.xyz.tolist(), scene.points.rgb.tolist(), strict=True)
+    rows = [" ".join(map(str, (*xyz, *rgb))) for xyz, rgb in colored]
+    header = ["ply", "format ascii 1.0", f"element vertex {len(rows)}"]
+    header += [f"property float {axis}" for axis in "xyz"]
+    header += [f"property uchar {color}" for color in ("red", "green", "blue")]
+    (folder / "points.ply").write_text("\n".join([*header, "end_header", *rows, ""]))
+    content |= {"ply_file_path": "points.ply", "frames": frames}
+    (folder / "transforms.json").write_text(json.dumps(content))
+    return Source(str(folder), "drawn")
+
+
+def test_pairs_in_metres_of_a_drawn_capture_are_never_a_guess(drawn_capture: Source) -> None:
+    if default_depth_model() is not None:
+        pytest.skip("MoGe-2 is installed and is asked")
+    scene = make_scene(3, drawn_capture, replace(CONFIG, camera_scale="metric"), seed=0)
+    assert "nothing tells how long a metre is" in str(scene.error)
+
+
+def test_a_drawn_capture_gives_a_pair_at_a_size_of_the_model(drawn_capture: Source) -> None:
+    scene = make_scene(3, drawn_capture, CONFIG, seed=0)
+    assert scene.error is None, scene.error
+    pair = _decoded(scene.samples[0])
+    assert (pair.cameras.width, pair.cameras.height) == (32, 32), (
+        "64x48 at 32: 24 is half-way and goes to the even multiple of 16"
+    )
+    (fx, _, _), (_, fy, _), _ = load_scene(drawn_capture.name).cameras[0].Ks[0].tolist()
+    assert pair.cameras.Ks[0, 0, 0] == pytest.approx(fx * 32 / 64, rel=1e-3)
+    assert pair.cameras.Ks[0, 1, 1] == pytest.approx(fy * 32 / 48, rel=1e-3)
 
 
 def test_pairs_in_metres_are_never_a_guess(captures_folder: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from artifixer.evaluation.evaluate import HeldoutView, VariantQuality, evaluate
-from artifixer.evaluation.report import MOST_BYTES, Report, ReportView, write_report
+from artifixer.evaluation.report import MAX_BYTES, Report, ReportView, write_report
 from artifixer.evaluation.report_scenes import ReportScene, ReportScenes
 from artifixer.runtime.image_files import write_png
 from artifixer.runtime.video_files import VideoWriter
@@ -67,7 +67,7 @@ def test_the_report_is_one_file_without_a_network_and_the_same_each_time(
 ) -> None:
     write_report(tmp_path / "report.html", report)
     text = (tmp_path / "report.html").read_text()
-    assert len(text) < MOST_BYTES
+    assert len(text) < MAX_BYTES
     sources = re.findall(r'(?:src|href)="([^"]*)"', text)
     assert sources and all(
         source.startswith("data:") or source == "timing.json" for source in sources
@@ -87,7 +87,7 @@ def test_names_from_outside_cannot_become_markup(report: Report, tmp_path: Path)
 def test_a_video_beyond_the_budget_is_linked(
     report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("artifixer.evaluation.report.MOST_BYTES", 1_000_000)
+    monkeypatch.setattr("artifixer.evaluation.report.MAX_BYTES", 1_000_000)
     write_report(tmp_path / "report.html", report)
     assert 'src="videos/artifixer.mp4"' in (tmp_path / "report.html").read_text()
 
@@ -96,7 +96,7 @@ def test_fewer_views_when_pictures_are_large(
     report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_report(tmp_path / "all.html", report)
-    monkeypatch.setattr("artifixer.evaluation.report.MOST_BYTES", 40_000)
+    monkeypatch.setattr("artifixer.evaluation.report.MAX_BYTES", 40_000)
     write_report(tmp_path / "few.html", report)
     count = {
         name: (tmp_path / name).read_text().count('"preferred"')
@@ -113,7 +113,7 @@ def test_without_heldout_photos_the_report_says_so(report: Report, tmp_path: Pat
 def test_scenes_count_against_the_budget_of_videos_and_their_absence_is_told(
     report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("artifixer.evaluation.report.MOST_BYTES", 1_500_000)
+    monkeypatch.setattr("artifixer.evaluation.report.MAX_BYTES", 1_500_000)
     write_report(tmp_path / "none.html", replace(report, scenes=ReportScenes(missing="no <viser>")))
     text = (tmp_path / "none.html").read_text()
     assert "no &lt;viser&gt;" in text and 'src="data:video/mp4' in text

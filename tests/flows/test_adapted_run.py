@@ -14,8 +14,9 @@ import pytest
 from made_runs import CAPTURE, VIEWS, adaptation, results, small_run
 
 from artifixer.commands.run import Command, run_config
-from artifixer.pipeline.plan import plan_run, wanted_stages
+from artifixer.pipeline.plan import plan_run
 from artifixer.pipeline.run import Result
+from artifixer.pipeline.run_stages import wanted_stages
 from artifixer.runtime.errors import InputError
 from artifixer.training.scene_adaptation import AdaptationConfig
 from artifixer.video.checkpoints.ours import save_model

@@ -21,6 +21,7 @@ from made_runs import FIT
 from artifixer.cli import main
 from artifixer.enhance.distill import DistillConfig
 from artifixer.evaluation.benchmarks.scene import Options
+from artifixer.evaluation.inpainting import METHODS
 from artifixer.evaluation.profiles import PROFILES, Figure, Figures, Profile, score
 from artifixer.imaging.metrics import psnr
 from artifixer.pipeline.evaluate import evaluate
@@ -196,7 +197,8 @@ def test_any_capture(tmp_path: Path, model: Path, protocol: str) -> None:
     found = evaluate(config(protocol, capture, tmp_path / "out", model, variants=every)).results
     (scene,) = found["scenes"].values()
     assert len(scene["heldout"]) == {"heldout": 3, "gap": 2}[protocol]
-    assert list(found["methods"]) == ["3dgut", "inpainting_telea", "inpainting_ns", *every]
+    inpaintings = [f"inpainting_{method}" for method in METHODS]
+    assert list(found["methods"]) == ["3dgut", *inpaintings, *every]
     pooled = found["methods"]["artifixer"]["summary"]["pooled"]
     assert 3 < pooled["all"] < 60
     assert not found["caveats"] and not found["comparable"], "nothing is published for it"

@@ -25,9 +25,10 @@ from artifixer.commands.run import Command, run_command, run_config
 from artifixer.evaluation.evaluate import VARIANT_TITLES
 from artifixer.geometry.camera_file import read_cameras, write_cameras
 from artifixer.pipeline.capture import CaptureChoice
-from artifixer.pipeline.plan import plan_run, wanted_stages
+from artifixer.pipeline.plan import plan_run
 from artifixer.pipeline.run import Result
 from artifixer.pipeline.run_config import parse_variants
+from artifixer.pipeline.run_stages import wanted_stages
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.image_files import image_size, read_image
 from artifixer.runtime.seeds import numpy_generator
@@ -498,7 +499,7 @@ def test_bad_input_is_one_line_before_any_work(
 def test_the_runs_own_splats_and_a_folder_inside_the_capture_are_refused(
     finished: Result, model: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="is a result of this run"):
+    with pytest.raises(InputError, match="lies inside --out"):
         small_run(finished.out, model, from_splats=finished.out / "splats" / "initial.ply")
     with pytest.raises(InputError, match="lies inside the capture"):
         small_run(
@@ -576,7 +577,7 @@ def test_a_continued_run_does_not_ask_the_depth_model_again(
         raise AssertionError("the depth model is asked again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("artifixer.pipeline.run_graph.metric_depth_model", asked)
+        patch.setattr("artifixer.pipeline.run_scale.metric_depth_model", asked)
         assert small_run(out, metric_model, **settings).executed == ()
         shutil.rmtree(out / "frames")
         again = small_run(out, metric_model, **settings)

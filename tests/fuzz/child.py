@@ -24,7 +24,7 @@ from typing import Any
 from tests.fuzz.mutations import mutate, remove_tree
 
 #: Bytes of resident memory beyond what the process has before a case.
-MOST_MEMORY = 2 * 1024**3
+MAX_MEMORY = 2 * 1024**3
 
 #: Bytes of private memory at which the system refuses more, to save the machine.
 DATA_LIMIT = 12 * 1024**3
@@ -245,7 +245,7 @@ def _run(
         verdict |= {"outcome": "outside", "detail": "the folder beside the case has changed"}
     elif _children() != children:
         verdict |= {"outcome": "outside", "detail": f"a program was started: {_children()}"}
-    elif used > MOST_MEMORY:
+    elif used > MAX_MEMORY:
         verdict |= {"outcome": "memory", "detail": f"{used / 1e9:.1f} GB"}
     return verdict
 

@@ -84,7 +84,7 @@ def test_doubtful_cameras_are_problems(tmp_path: Path) -> None:
     for frame in at_one_place["frames"]:
         frame["transform_matrix"] = pose_matrix((1, 2, 3))
     assert any(
-        "all cameras stand at one place" in problem
+        "all cameras are at the same position" in problem
         for problem in problems(tmp_path / "a", at_one_place)
     )
     narrow = problems(tmp_path / "b", transforms_content(3) | {"fl_x": 2000.0})
@@ -110,14 +110,14 @@ def test_cameras_and_points_that_contradict_each_other_are_a_problem(tmp_path: P
         ),
     )
     assert any(
-        "cameras, photos and points do not belong together" in problem
+        "cameras, photos and points are inconsistent" in problem
         for problem in inspect_scene(moved).problems
     )
     turned = replace(
         scene, cameras=tuple(replace(camera, viewmats=-camera.viewmats) for camera in scene.cameras)
     )
     seen = inspect_scene(turned)
-    assert any("do not belong together" in problem for problem in seen.problems), (
+    assert any("are inconsistent" in problem for problem in seen.problems), (
         "points behind the cameras"
     )
     json.dumps(to_json(seen), allow_nan=False)

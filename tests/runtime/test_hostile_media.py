@@ -236,7 +236,7 @@ def test_videos_of_absurd_sizes_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_video(tmp_path / "video.mp4")
-    monkeypatch.setattr(video_files, "MOST_PIXELS", 32 * 24 - 1)
+    monkeypatch.setattr(video_files, "MAX_PIXELS", 32 * 24 - 1)
     with pytest.raises(InputError, match=r"video\.mp4: 32x24 pixels, expected at most 767"):
         next(read_video(tmp_path / "video.mp4"))
 

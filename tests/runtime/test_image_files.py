@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from artifixer.runtime.errors import InputError
-from artifixer.runtime.image_files import has_alpha, image_size, read_image, write_png
+from artifixer.runtime.image_files import image_header, image_size, read_image, write_png
 
 
 def random_photo(height: int = 12, width: int = 17) -> np.ndarray:
@@ -82,7 +82,7 @@ def test_photos_of_phones_are_read_by_content(tmp_path: Path, suffix: str) -> No
         Image.fromarray(_smooth()).save(path, kind, quality=95)
     assert image_size(path) == (64, 48)
     assert np.abs(read_image(path).astype(int) - _smooth()).mean() < 4
-    assert not has_alpha(path)
+    assert not image_header(path).has_alpha
 
 
 @pytest.mark.parametrize("suffix", [".heic", ".avif"])

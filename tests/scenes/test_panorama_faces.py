@@ -70,7 +70,13 @@ def test_masks_of_the_operator(capture: tuple[Path, torch.Tensor], tmp_path: Pat
     stage = tmp_path / "stage"
     names, config = ["000.png", "001.png"], PanoramaConfig(faces=6)
     write_faces(
-        tmp_path / "images", names, masks, stage, 6, config.largest_face, config.least_unmasked
+        tmp_path / "images",
+        names,
+        masks,
+        stage,
+        6,
+        config.largest_face,
+        config.min_unmasked_fraction,
     )
     assert {path.name for path in (stage / "images" / "000.png").iterdir()} == {
         f"face_{face}.png" for face in range(5)

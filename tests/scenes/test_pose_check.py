@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from artifixer.geometry.local_origin import to_local, to_world
 from artifixer.pipeline.capture import CaptureChoice, load_capture
 from artifixer.pipeline.inspect_capture import inspect_scene
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.image_files import write_png
 from artifixer.scenes import formats, pose_check
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.photo_matches import PairMatches, match_photos
@@ -318,6 +320,51 @@ def test_far_models_without_points_in_another_convention_are_refused(
     problems = check_poses(load_scene(tmp_path))
     assert [problem.is_certain for problem in problems] == [True] * is_wrong
     assert all("camera_to_world poses in a model of" in problem.text for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("format", "is_wrong"),
+    [("transforms_json", True), ("transforms_json", False), ("colmap", True)],
+)
+def test_far_drawn_captures_in_another_convention_are_refused(tmp_path, drawn, is_wrong, format):
+    """The same with drawn photos, for machines without the real captures."""
+    shift = np.eye(4)
+    shift[:3, 3] = -FAR
+    names = [f"{number:03d}.png" for number in range(len(drawn.photos))]
+    poses = []
+    for camera in drawn.cameras:
+        V = camera.viewmats[0].double().numpy().copy()
+        # float32 rotations would move a camera this far out by half a unit
+        V[:3, :3] = Rotation.from_matrix(V[:3, :3]).as_matrix()
+        poses.append(V @ shift)
+    (fx, _, cx), (_, fy, cy), _ = drawn.cameras[0].Ks[0].tolist()
+    width, height = drawn.photos[0].width, drawn.photos[0].height
+    for name, photo in zip(names, drawn.photos, strict=True):
+        write_png(tmp_path / "images" / name, photo.read())
+    if format == "transforms_json":
+        stored = poses if is_wrong else [np.linalg.inv(V) @ _FLIP for V in poses]
+        frames = [
+            {"file_path": f"images/{name}", "transform_matrix": matrix.tolist()}
+            for name, matrix in zip(names, stored, strict=True)
+        ]
+        content = {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": width, "h": height}
+        (tmp_path / "transforms.json").write_text(json.dumps({**content, "frames": frames}))
+    else:
+        lines = []
+        for number, (name, V) in enumerate(zip(names, poses, strict=True), start=1):
+            V = np.linalg.inv(V) if is_wrong else V
+            x, y, z, w = Rotation.from_matrix(V[:3, :3]).as_quat().tolist()
+            words = " ".join(repr(value) for value in (w, x, y, z, *V[:3, 3].tolist()))
+            lines += [f"{number} {words} 1 {name}", ""]
+        (tmp_path / "images.txt").write_text("\n".join(lines))
+        (tmp_path / "cameras.txt").write_text(f"1 PINHOLE {width} {height} {fx} {fy} {cx} {cy}\n")
+    problems = check_poses(load_scene(tmp_path))
+    assert [problem.is_certain for problem in problems] == [True] * is_wrong
+    said = {
+        "transforms_json": "world_to_camera poses in OpenCV axes in a file of camera_to_world",
+        "colmap": "camera_to_world poses in a model of",
+    }[format]
+    assert all(said in problem.text for problem in problems)
 
 
 def test_a_doubt_says_what_to_do(drawn):

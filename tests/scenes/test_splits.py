@@ -102,6 +102,16 @@ def test_half_covisibility_is_what_it_was_when_it_equalled_the_release():
     assert half_covisibility_orders(random_poses(11, 0)) == ((3, 9, 6, 8, 10), (7, 5, 4, 0, 2, 1))
 
 
+def test_algorithm1_is_what_it_was_when_it_reproduced_the_stored_splits():
+    """Outputs of the functions, kept while the test below passed."""
+    poses = random_poses(11, 0)
+    assert algorithm1_orders(poses) == ((3, 8), (7, 6, 5, 0, 9, 10, 4, 2, 1))
+    split = choose_split(scene_at(poses), name="algorithm1_K3")
+    assert [int(Path(name).stem) for name in split.train] == [7, 6, 5]
+    groups = {key: [int(Path(name).stem) for name in group] for key, group in split.groups.items()}
+    assert groups == {"far_group": [3, 8], "same_group": [0, 1, 2, 4, 9, 10]}
+
+
 @pytest.mark.parametrize("capture", ["buddha", "fountain", "fox", "plush"])
 def test_the_splits_of_real_captures_are_reproduced(captures_folder, capture):
     """Train and test photos in order, and both groups of test photos, for every stored split of

@@ -195,6 +195,20 @@ def test_missing_photos_of_fox_are_counted_once(captures_folder):
     torch.testing.assert_close(scene.cameras[7].Ks, now.cameras[7].Ks, atol=1e-2, rtol=0)
 
 
+def test_missing_and_resized_photos_of_a_drawn_capture_are_counted_once(tmp_path):
+    """The file lists 8 frames of three times the photos' size; 5 photos exist."""
+    content = transforms_content(8)
+    path = write_transforms(tmp_path, content, "transforms_original.json", views=5)
+    own = transforms_json.load(tmp_path, path).cameras[3].Ks
+    for key in ("w", "h", "fl_x", "fl_y", "cx", "cy"):
+        content[key] *= 3
+    path.write_text(json.dumps(content))
+    scene = transforms_json.load(tmp_path, path)
+    assert (len(scene.photos), len(scene.lost_photos), len(scene.notes)) == (5, 3, 1)
+    assert "lists 8 photos; 3 do not exist and are left out" in scene.notes[0]
+    torch.testing.assert_close(scene.cameras[3].Ks, own, atol=SAME_CAPTURE_TOLERANCE, rtol=0)
+
+
 def test_fewer_than_two_photos_are_refused(tmp_path):
     path = write_transforms(tmp_path, transforms_content(), views=1)
     with pytest.raises(

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from artifixer.imaging.push_pull import fill_empty
-from artifixer.video.finish import FinishConfig, finish, smoothed
+from artifixer.video.finish import LUMA, FinishConfig, finish, smoothed
 
 
 def views(height: int = 40, width: int = 56, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -18,8 +18,8 @@ def test_nothing_is_done_by_default():
     assert not FinishConfig().reads_render
 
 
-def test_a_grid_of_the_cells_is_gone_and_the_models_colours_stay():
-    """Where the render is empty and where it is opaque, the model adds a colour and tiles of 8.
+def test_a_grid_of_the_cells_is_gone_and_the_models_brightness_stays():
+    """Where the render is empty and where it is opaque, the model adds light and tiles of 8.
     Where it is opaque, finer changes stay, and the steps between tiles are less than half.
     """
     height, width, cells = 64, 64, 8
@@ -31,10 +31,35 @@ def test_a_grid_of_the_cells_is_gone_and_the_models_colours_stay():
     finished = finish(frames, opacity, settings, render)
     change = finished - fill_empty(render, opacity)
     assert settings.reads_render
-    assert (change[:, 12:-12, 44:-12] - 0.1).abs().max() < 0.002
+    assert (change[:, 12:-12, 44:-12] - 0.1).abs().max() < 0.01, "a tenth of the tiles"
+    assert change[:, 12:-12, 44:-12].diff(dim=2).abs().max() < 0.001
     steps = change[:, 12:-12, 8:16].diff(dim=2).abs().max()
     assert 0.01 < steps < 0.5 * frames[:, 12:-12, 8:16].diff(dim=2).abs().max()
     assert (frames - fill_empty(render, opacity) - 0.1).abs().min() > 0.09
+
+
+def test_the_model_may_lighten_and_darken_but_not_fade_or_tint():
+    """A model whose frames have 0.7 of the render's contrast around 0.45, are lighter by 0.05 and
+    have a tint without brightness.
+    """
+    luma = torch.tensor(LUMA)
+    random = torch.Generator().manual_seed(0)
+    render = torch.rand(1, 1, 64, 1, generator=random).expand(1, 64, 64, 3)
+    opacity = torch.ones(1, 64, 64)
+    tint = torch.tensor([0.1, 0.0, -0.1 * LUMA[0] / LUMA[2]])
+    frames = 0.45 + 0.7 * (render - 0.45) + 0.05 + tint
+    finished = finish(frames, opacity, FinishConfig(smooth_cells=8), render)
+    assert (tint @ luma).abs() < 1e-6
+    expected = render + (frames - render).mean(dim=(1, 2)) @ luma
+    assert torch.allclose(finished, expected, atol=1e-4)
+
+
+def test_detail_that_the_model_adds_to_opaque_places_stays():
+    """Stripes that the render does not have, of a period of 16 pixels."""
+    render, opacity = torch.full((1, 64, 64, 3), 0.5), torch.ones(1, 64, 64)
+    stripes = 0.1 * (torch.arange(64) * (2 * torch.pi / 16)).sin()[None, None, :, None]
+    finished = finish(render + stripes, opacity, FinishConfig(smooth_cells=8), render)
+    assert 0.7 < (finished - render)[0, 32].abs().max() / 0.1 < 1
 
 
 def test_detail_of_the_render_survives_to_the_bit_where_the_model_changes_nothing():
@@ -50,7 +75,18 @@ def test_what_is_known_goes_on_into_what_is_not_without_a_step():
     frames = torch.where(opacity > 0, 0.2, 0.8)[..., None].expand(-1, -1, -1, 3)
     finished = finish(frames, opacity, FinishConfig(smooth_cells=8), render)
     assert finished.diff(dim=2).abs().max() < 0.11, "a sixth of the step, at its steepest"
-    assert finished[0, :, -8:].mean() > 0.75, "far from what is known the model's colours stand"
+    assert finished[0, :, -8:].mean() > 0.75, "far from what is known the model's brightness stands"
+
+
+def test_a_filled_render_is_finished_as_the_render_is():
+    frames, opacity = views()
+    render = opacity[..., None] * torch.rand(
+        2, 40, 56, 3, generator=torch.Generator().manual_seed(1)
+    )
+    ours = finish(
+        frames, opacity, FinishConfig(smooth_cells=8, is_filled=True), fill_empty(render, opacity)
+    )
+    assert torch.equal(ours, finish(frames, opacity, FinishConfig(smooth_cells=8), render))
 
 
 def test_a_uniform_picture_stays_uniform_up_to_its_borders():

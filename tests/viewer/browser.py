@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from artifixer.viewer.scene import ViewedScene
 
 FLAGS = (
     "--headless",
@@ -58,6 +60,11 @@ URL.createObjectURL = (source) => {
   return address(source);
 };
 """
+
+
+def no_model(scene: ViewedScene) -> NoReturn:
+    """``PageConfig.load`` of a page on which repair stays off."""
+    raise AssertionError(f"a model is asked for by {scene.name}")
 
 
 def chromium() -> tuple[str, str]:

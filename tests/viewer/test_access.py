@@ -13,8 +13,9 @@ import torch
 from artifixer.runtime.errors import InputError
 from artifixer.splats.splats import Splats
 from artifixer.viewer.access import Access, check_access
-from artifixer.viewer.page import Abilities, Viewer
+from artifixer.viewer.page import PageConfig, Viewer
 from artifixer.viewer.scene import ViewedScene
+from tests.viewer.browser import no_model
 
 HERE = Access("127.0.0.1", 8080)
 AWAY = Access("0.0.0.0", 8080, "a-long-secret")
@@ -98,7 +99,7 @@ def one_splat() -> Splats:
 def server() -> Iterator[Access]:
     access = check_access("127.0.0.1", 0, "a-long-secret")
     scene = ViewedScene("one", {"Plain splats": one_splat()})
-    viewer = Viewer(scene, access, Abilities(reload=lambda: scene))
+    viewer = Viewer(scene, access, PageConfig(reload=lambda: scene, load=no_model))
     viewer.start()
     yield access
     viewer.stop()
@@ -151,7 +152,7 @@ def test_nobody_can_ask_for_a_tunnel_to_the_internet() -> None:
 
     access = check_access("127.0.0.1", 0, None)
     scene = ViewedScene("one", {"Plain splats": one_splat()})
-    viewer = Viewer(scene, access, Abilities(reload=lambda: scene))
+    viewer = Viewer(scene, access, PageConfig(reload=lambda: scene, load=no_model))
     viewer.start()
     try:
         handlers = viewer._server._websock_server._incoming_handlers

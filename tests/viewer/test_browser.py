@@ -32,10 +32,10 @@ from artifixer.scenes.camera_path_file import read_camera_path
 from artifixer.splats.splats import Splats
 from artifixer.viewer.access import check_access
 from artifixer.viewer.layers import LayerPainter
-from artifixer.viewer.page import Abilities, Viewer
+from artifixer.viewer.page import PageConfig, Viewer
 from artifixer.viewer.scene import ViewedScene
 from tests.training.made_pairs import made_pair
-from tests.viewer.browser import FULL_SIZE, Page, browser, chromium, served
+from tests.viewer.browser import FULL_SIZE, Page, browser, chromium, no_model, served
 
 pytest.importorskip("viser", reason="needs the extra viewer")
 
@@ -296,7 +296,7 @@ def known_scene(page: Page) -> Iterator[Viewer]:
         distance=2.0,
     )
     access = check_access("127.0.0.1", 0, None)
-    viewer = Viewer(scene, access, Abilities(reload=lambda: scene))
+    viewer = Viewer(scene, access, PageConfig(reload=lambda: scene, load=no_model))
     first = page.driver.current_window_handle
     viewer.start()
     try:

@@ -16,8 +16,8 @@ from artifixer.scenes.camera_path_file import read_camera_path
 from artifixer.splats.render import render
 from artifixer.splats.splats import Splats
 from artifixer.viewer.trajectory import (
-    LEAST_SEEN,
-    MOST_SEEN,
+    MAX_SEEN,
+    MIN_SEEN,
     Keyframe,
     PathFormat,
     Trajectory,
@@ -133,7 +133,7 @@ def test_suggested_views_are_half_empty_and_before_the_wall() -> None:
     for key in found.keyframes:
         with torch.no_grad():
             seen = float(render(wall(), key.camera).opacity.mean())
-        assert LEAST_SEEN - 0.05 <= seen <= MOST_SEEN + 0.05
+        assert MIN_SEEN - 0.05 <= seen <= MAX_SEEN + 0.05
         x, y, z = key.camera.centers[0].tolist()
         assert z < 4 or max(abs(x), abs(y)) > 1, "behind the wall"
         nearest = (key.camera.centers - torch.cat([f.camera.centers for f in frames])).norm(dim=1)

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.ndimage import maximum_filter, minimum_filter
 
 POINT = np.dtype([("position", "<f4", 3), ("color", "u1", 3)])
-LEAST_AGREEMENT = 0.95
+MIN_AGREEMENT = 0.95
 
 
 def read_points(path: Path) -> np.ndarray:
@@ -93,7 +93,7 @@ def main() -> None:
         shares = {"points": agreement_of_points(folder)}
         if a.rays:
             shares["rays"] = agreement_of_rays(folder)
-        wrong += min(shares.values()) < LEAST_AGREEMENT
+        wrong += min(shares.values()) < MIN_AGREEMENT
         print(folder, ", ".join(f"{k} {100 * v:.2f} %" for k, v in shares.items()))
     if wrong:
         raise SystemExit(1)
