@@ -29,8 +29,6 @@ _CHECKED_ROOMS = (
     "geometry",
     "imaging",
     "pairs",
-    "pipeline",
-    "runtime",
     "scenes",
     "splats",
     "training",
