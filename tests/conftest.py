@@ -22,7 +22,19 @@ _ROOT = Path(__file__).parents[1]
 
 
 #: Of which types and shapes are checked in every call.
-_CHECKED_ROOMS = ("geometry", "imaging", "scenes", "splats", "pairs", "video", "enhance")
+_CHECKED_ROOMS = (
+    "curation",
+    "enhance",
+    "evaluation",
+    "geometry",
+    "imaging",
+    "pairs",
+    "scenes",
+    "splats",
+    "training",
+    "video",
+    "viewer",
+)
 
 
 def _checked_modules() -> list[str]:

@@ -113,6 +113,10 @@ def extract_features(
 def match_pairs(
     database: Path, pairs: Sequence[tuple[str, str]], list_file: Path, config: SfmConfig
 ) -> None:
+    """Matches of the pairs, verified. Each pair's estimate starts from the seed by itself, so the
+    number of threads and the order in which pairs finish change nothing (measured: the same bytes
+    with 1 to 8 threads and with random delays at every lock).
+    """
     import pycolmap
 
     write_bytes(list_file, "".join(f"{first} {second}\n" for first, second in pairs).encode())

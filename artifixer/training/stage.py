@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from artifixer.pairs.pair import TrainingPair
 
 
+@runtime_checkable
 class Stage(Protocol):
     """One stage of training. ``name`` is for messages and the keys of random numbers."""
 
@@ -54,6 +55,7 @@ class Stage(Protocol):
         """Called after the optimizers have stepped."""
 
 
+@runtime_checkable
 class PairSource(Protocol):
     """An unbounded sequence of pairs in training order."""
 

@@ -189,7 +189,9 @@ def thumbnail(pixels: UInt8[np.ndarray, "height width 3"], longest: int) -> Pict
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def letterboxed(pixels: Picture, width: int, height: int) -> Picture:
+def letterboxed(
+    pixels: Picture, width: int, height: int
+) -> UInt8[np.ndarray, "out_height out_width 3"]:
     """The picture scaled to fit into this size, with black borders."""
     import cv2
 

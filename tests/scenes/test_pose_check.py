@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +18,9 @@ from artifixer.pipeline.capture import CaptureChoice, load_capture
 from artifixer.pipeline.inspect_capture import inspect_scene
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.image_files import write_png
-from artifixer.scenes import formats
+from artifixer.scenes import formats, pose_check
 from artifixer.scenes.formats import load_scene
+from artifixer.scenes.photo_matches import PairMatches, match_photos
 from artifixer.scenes.pose_check import NO_PARALLAX, check_poses
 from artifixer.scenes.scene import Scene, SparsePoints
 from tests.scenes.capture_files import transforms_content, write_transforms
@@ -106,18 +110,59 @@ def _keep(read):
     return once
 
 
+@pytest.fixture(scope="module")
+def real(captures_folder: Path) -> Callable[[str], Scene]:
+    """The real captures by name, each loaded once."""
+    return functools.cache(lambda name: load_scene(captures_folder / name))
+
+
+@pytest.fixture(scope="module")
+def _known_matches() -> dict[object, list[PairMatches]]:
+    return {}
+
+
+@pytest.fixture
+def matched_once(
+    _known_matches: dict[object, list[PairMatches]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scenes that differ in their poses alone share their matches, which take half a second: poses
+    have no part in them (``test_poses_have_no_part_in_matching``).
+    """
+
+    def match(scene: Scene) -> list[PairMatches]:
+        lenses = [(c.Ks.numpy().tobytes(), c.distortion.numpy().tobytes()) for c in scene.cameras]
+        key = str((scene.name, [photo.name for photo in scene.photos], lenses))
+        if key not in _known_matches:
+            _known_matches[key] = match_photos(scene)
+        return _known_matches[key]
+
+    monkeypatch.setattr(pose_check, "match_photos", match)
+
+
+def test_poses_have_no_part_in_matching(drawn):
+    change = WRONG["colmap"]["camera_to_world poses in a model of world_to_camera"]
+    ours, theirs = match_photos(drawn), match_photos(_changed(drawn, "colmap", change))
+    assert ours and len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one.first, one.second, one.focal) == (other.first, other.second, other.focal)
+        assert np.array_equal(one.first_plane, other.first_plane)
+        assert np.array_equal(one.second_plane, other.second_plane)
+
+
 @pytest.mark.parametrize("format", ["colmap", "transforms_json"])
 def test_right_poses_are_not_questioned_by_photos(drawn, format):
     assert check_poses(replace(drawn, format=format)) == []
 
 
 @pytest.mark.parametrize(("format", "name"), CASES)
+@pytest.mark.usefixtures("matched_once")
 def test_photos_alone_tell_the_convention(drawn, format, name):
     problems = check_poses(_changed(drawn, format, WRONG[format][name]))
     assert [problem.is_certain for problem in problems] == [True]
     assert problems[0].text.startswith(f"the poses look like {name}: "), problems[0].text
 
 
+@pytest.mark.usefixtures("matched_once")
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_photos_turned_against_their_cameras_are_told(drawn, turns):
     def roll(viewmat):
@@ -138,15 +183,16 @@ def test_poses_of_another_capture_are_doubted(drawn):
 
 @pytest.mark.parametrize("capture", ["buddha", "fountain", "fox", "plush"])
 @pytest.mark.parametrize("evidence", ["tracks", "points", "photos"])
-def test_real_captures_are_right(captures_folder, capture, evidence):
-    scene = load_scene(captures_folder / capture)
-    assert check_poses(_with_evidence(scene, evidence)) == []
+@pytest.mark.usefixtures("matched_once")
+def test_real_captures_are_right(real, capture, evidence):
+    assert check_poses(_with_evidence(real(capture), evidence)) == []
 
 
 @pytest.mark.parametrize("evidence", ["tracks", "points", "photos"])
 @pytest.mark.parametrize(("format", "name"), CASES)
-def test_a_real_capture_in_another_convention_is_refused(captures_folder, evidence, format, name):
-    scene = _changed(load_scene(captures_folder / "fountain"), format, WRONG[format][name])
+@pytest.mark.usefixtures("matched_once")
+def test_a_real_capture_in_another_convention_is_refused(real, evidence, format, name):
+    scene = _changed(real("fountain"), format, WRONG[format][name])
     if name.endswith("left-handed world") and evidence != "photos":
         pytest.skip("points of a left-handed world are mirrored too")
     problems = check_poses(_with_evidence(scene, evidence))
