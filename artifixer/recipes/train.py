@@ -186,7 +186,7 @@ TINY_FILLED = replace(
         second_from=0,
     ),
     diffusion_forcing_loop=replace(
-        TINY.diffusion_forcing_loop, steps=600, cooldown=0.6, validation_interval=0
+        TINY.diffusion_forcing_loop, steps=800, cooldown=0.6, validation_interval=0
     ),
 )
 
