@@ -43,7 +43,7 @@ class Command:
     """Capture folders, videos, procedural:COUNT[:SEED]."""
     out: Path
     """Output folder, created or continued."""
-    recipe: Literal["tiny", "plain", "paper"] = "tiny"
+    recipe: Literal["tiny", "paper"] = "tiny"
     """tiny: 45-frame clips around 100 pixels, for the small models, on a CPU; paper: 81-frame clips
     at 1024x576, for the large models, on a GPU.
     """

@@ -54,7 +54,6 @@ class Command:
     """Output folder, created or continued."""
     recipe: Literal[
         "tiny",
-        "tiny-filled",
         "small",
         "paper",
         "release",

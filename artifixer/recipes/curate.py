@@ -2,7 +2,6 @@
 
 ``tiny``   clips of 45 frames around 100 pixels, with fits of a few seconds and a free-space loss:
            for the small model, on a CPU.
-``plain``  the same with plain fits, whose renders the model gets in ``artifixer run``.
 ``paper``  clips of 81 frames at 1024x576 from full reconstructions: for a GPU.
 """
 
@@ -41,7 +40,3 @@ RECIPES = {
         ),
     ),
 }
-
-RECIPES["plain"] = replace(
-    RECIPES["tiny"], sparse=replace(RECIPES["tiny"].sparse, reconstruct=RECONSTRUCT["tiny"])
-)

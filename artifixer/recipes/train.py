@@ -1,7 +1,6 @@
 """Named settings for ``artifixer train``, for each of its stages.
 
 ``tiny``     the embedded model, with a small autoencoder of its own: about an hour on two CPU cores
-``tiny-filled``  further training of it, see the model card
 ``small``    the same with a network twice as large and large batches, for one GPU
 ``paper``    Wan 2.1 14B as in the paper (section 5.1): 15,000 teacher, 5,000 causal, 2,000
              self-forcing steps, on 128 processes
@@ -174,22 +173,6 @@ TINY = TrainingRecipe(
 #: Steps between checkpoints and between validations: a few minutes on a GPU.
 _INTERVALS: dict[str, int] = {"save_interval": 500, "validation_interval": 1000}
 
-#: Further training of ``tiny`` on renders of plain fits over their push-pull fill, from
-#: ``--init tiny``: only the causal stage.
-TINY_FILLED = replace(
-    TINY,
-    model=replace(TINY_MODEL, fills_render=True),
-    diffusion_forcing=replace(
-        TINY_CAUSAL,
-        clips=replace(TINY_CLIPS, fill_renders=True),
-        learning_rate=6e-4,
-        second_from=0,
-    ),
-    diffusion_forcing_loop=replace(
-        TINY.diffusion_forcing_loop, steps=800, cooldown=0.6, validation_interval=0
-    ),
-)
-
 SMALL = replace(
     TINY,
     model=replace(
@@ -271,7 +254,6 @@ RECIPES = {
     "reproduce-direct": with_source(REPRODUCE, "direct"),
     "reproduce-concatenation": with_source(REPRODUCE, "noise"),
     "tiny": TINY,
-    "tiny-filled": TINY_FILLED,
     "small": SMALL,
     "paper": _large(ClipConfig(), (15_000, 5_000, 2_000)),
     "release": _large(

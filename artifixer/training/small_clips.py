@@ -15,7 +15,6 @@ from jaxtyping import Int
 from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
-from artifixer.imaging.push_pull import fill_empty
 from artifixer.pairs.pair import TrainingPair
 from artifixer.training.autoencoder import with_colours
 from artifixer.training.clips import (
@@ -45,9 +44,6 @@ class SmallClipConfig(ClipConfig):
 
     augment: bool = False
     """Mirror clips and permute their colour channels at random."""
-
-    fill_renders: bool = False
-    """Put renders over their push-pull fill, for models with ``ModelConfig.fills_render``."""
 
 
 def draw_small_batch(
@@ -86,14 +82,7 @@ def _draw_clip(
     clip = cut_clip(pair, order, chosen)
     if config.augment:
         clip = _augmented(clip, generator)
-    clip = with_dropout(clip, config, generator)
-    return filled(clip) if config.fill_renders else clip
-
-
-def filled(clip: Clip) -> Clip:
-    """The clip with its renders over their push-pull fill."""
-    renders = fill_empty(clip.renders.float() / 255, clip.opacity.float() / 255)
-    return replace(clip, renders=(255 * renders.clamp(0, 1)).round().to(torch.uint8))
+    return with_dropout(clip, config, generator)
 
 
 def strided_order(

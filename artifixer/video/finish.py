@@ -47,9 +47,6 @@ class FinishConfig:
     strength: float = 1.0
     """Blend weight on opaque pixels, 0 to 1: 0 keeps the render, 1 takes the model's output."""
 
-    is_filled: bool = False
-    """The render has no black: it lies over its push-pull fill (``ModelConfig.shown``)."""
-
     smooth_cells: int = 0
     """Take only brightness from the model: the result is the push-pull fill of the render plus the
     change of its brightness by the model, without loss of contrast (``keeping_contrast``), smoothed
@@ -76,8 +73,8 @@ def finish(
 ) -> Float[Tensor, "frames height width 3"]:
     """Final frames; colours are approximately in [0,1] and are not clamped.
 
-    render: as the model got it, required if ``config.reads_render``. decoded_render: the same
-    encoded and decoded by the autoencoder, required for the residual.
+    render: required if ``config.reads_render``. decoded_render: the render encoded and decoded by
+    the autoencoder, required for the residual.
     """
     opaque = opacity.square()[..., None]
     if config.keep_residual:
@@ -87,7 +84,7 @@ def finish(
         frames = frames + opaque * (render - decoded_render)
     if config.smooth_cells:
         assert render is not None, "smoothing needs the render"
-        base = render if config.is_filled else fill_empty(render, opacity)
+        base = fill_empty(render, opacity)
         change = keeping_contrast(luma(frames - base), luma(base), opaque)
         wide, narrow = SIGMA_EMPTY * config.smooth_cells, SIGMA_OPAQUE * config.smooth_cells
         coarse, fine = smoothed(change, wide), smoothed(change, narrow)

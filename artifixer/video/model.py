@@ -6,10 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from artifixer.imaging.push_pull import fill_empty
 from artifixer.runtime.errors import InputError
 from artifixer.video.finish import FinishConfig
 from artifixer.video.flow import FlowSchedule, SourceKind
@@ -87,10 +84,6 @@ class ModelConfig:
     """Blend weight of the second pass (ArtiFixer 3D+) on opaque pixels: 0 keeps the render, 1 takes
     the model's output."""
 
-    fills_render: bool = False
-    """Whether the model gets renders over their push-pull fill (``shown``) instead of renders on
-    black. Not in the paper: a small model then starts from the fill, which it has to improve."""
-
     smooth_cells: int = 0
     """Size of the cells over which the change of the smoothly filled render is smoothed in the mode
     ``improve``, pixels (``FinishConfig``); 0 keeps the model's detail."""
@@ -152,18 +145,8 @@ class ModelConfig:
     def finish(self, mode: Mode = "improve") -> FinishConfig:
         """The model's settings of ``finish`` in a mode; ``generate`` keeps all detail."""
         return FinishConfig(
-            self.keep_residual,
-            smooth_cells=self.smooth_cells if mode == "improve" else 0,
-            is_filled=self.fills_render,
+            self.keep_residual, smooth_cells=self.smooth_cells if mode == "improve" else 0
         )
-
-    def shown(
-        self,
-        render: Float[Tensor, "frames height width 3"],
-        opacity: Float[Tensor, "frames height width"],
-    ) -> Float[Tensor, "frames height width 3"]:
-        """Renders as the model gets them. render: premultiplied on black, in [0,1]."""
-        return fill_empty(render, opacity) if self.fills_render else render
 
     @property
     def text(self) -> TextConfig:

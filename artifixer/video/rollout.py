@@ -234,7 +234,6 @@ def _encoded(run: _Rollout) -> Iterator[_EncodedBlock]:
             encoder, latent_first, in_all = StreamingEncoder(model.vae), 0, latent_frames
             context = run.context.starting_at(cameras[first].to(model.device))
         rgb, opacity = (values.to(model.device) for values in run.read(first, count))
-        rgb = model.config.shown(rgb, opacity)
         video = frames_to_video(resize_bilinear(rgb, *run.size), dtype=model.dtype)
         conditions = context.conditions(
             resize_bilinear(opacity[..., None], *run.size)[..., 0],

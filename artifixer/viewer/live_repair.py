@@ -210,8 +210,6 @@ class LiveRollout:
         model, first = self._model, self._latent_frames == 0
         count = self.config.block_frames
         with torch.no_grad():
-            rgb, opacity = rgb.to(model.device), opacity.to(model.device)
-            rgb = model.config.shown(rgb, opacity)
             latents = self._encoder.push(frames_to_video(rgb, model.device, model.dtype))
             conditions = self._context.conditions(
                 opacity.to(model.device),

@@ -16,7 +16,6 @@ from artifixer.enhance.render_scale import sampled_depths
 from artifixer.enhance.sources import RendersInMemory
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
-from artifixer.imaging.push_pull import fill_empty
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
@@ -395,18 +394,6 @@ def test_the_residual_brings_back_the_render_where_it_is_opaque(opacity: float) 
     if opacity == 1:
         assert np.array_equal(ours, truth)
     assert np.array_equal(frames_of(without_velocity(keep_residual=True), renders, cameras), ours)
-
-
-def test_a_model_that_fills_renders_gets_them_over_their_fill() -> None:
-    """As if the renders had been filled before, up to their rounding to 8 bit."""
-    renders, cameras = made_renders(7), made_cameras(7)
-    renders = replace(renders, rgb=renders.opacity[..., None] * renders.rgb)
-    over_fill = replace(renders, rgb=fill_empty(renders.rgb, renders.opacity))
-    model = made_model(replace(SMALL, source="direct", steps=1))
-    filling = made_model(replace(SMALL, source="direct", steps=1, fills_render=True))
-    ours = frames_of(filling, renders, cameras).astype(float)
-    assert np.abs(ours - frames_of(model, over_fill, cameras)).mean() < 1
-    assert np.abs(ours - frames_of(model, renders, cameras)).mean() > 5
 
 
 def test_a_direct_model_generates_by_opacity_mixing() -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from made_models import WHOLE_CLIPS
 from made_pairs import made_pair
 
-from artifixer.imaging.push_pull import fill_empty
 from artifixer.runtime.seeds import generator
 from artifixer.training.clips import ClipConfig, draw_batch, draw_clip, frame_order
 from artifixer.training.small_clips import (
     SmallClipConfig,
     draw_small_batch,
-    filled,
     mirrored,
     strided_order,
 )
@@ -64,23 +60,6 @@ def test_clips_of_one_step_have_as_many_references_repeated_where_needed():
         )
         == 2
     )
-
-
-def test_clips_over_their_fill_have_no_black_where_the_model_gets_none():
-    """As ``ModelConfig.shown`` does; dropped renders stay black."""
-    pairs, settings = [made_pair(0)], {"frames": (9,), "tail_drop": 0.0}
-    (plain,) = draw_small_batch(pairs, SmallClipConfig(**settings), many(1), generator(0, "shape"))
-    (clip,) = draw_small_batch(
-        pairs, SmallClipConfig(**settings, fill_renders=True), many(1), generator(0, "shape")
-    )
-    shown = fill_empty(plain.renders.float() / 255, plain.opacity.float() / 255)
-    assert (clip.renders.float() / 255 - shown).abs().max() <= 0.5 / 255 + 1e-6
-    assert torch.equal(clip.opacity, plain.opacity)
-    assert not torch.equal(clip.renders, plain.renders)
-    assert torch.equal(filled(plain).renders, clip.renders)
-    black = torch.zeros_like(plain.renders)
-    dropped = replace(plain, renders=black, opacity=torch.zeros_like(plain.opacity))
-    assert torch.equal(filled(dropped).renders, black)
 
 
 def test_without_the_tricks_clips_are_those_of_the_paper():

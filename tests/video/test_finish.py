@@ -78,17 +78,6 @@ def test_what_is_known_goes_on_into_what_is_not_without_a_step():
     assert finished[0, :, -8:].mean() > 0.75, "far from what is known the model's brightness stands"
 
 
-def test_a_filled_render_is_finished_as_the_render_is():
-    frames, opacity = views()
-    render = opacity[..., None] * torch.rand(
-        2, 40, 56, 3, generator=torch.Generator().manual_seed(1)
-    )
-    ours = finish(
-        frames, opacity, FinishConfig(smooth_cells=8, is_filled=True), fill_empty(render, opacity)
-    )
-    assert torch.equal(ours, finish(frames, opacity, FinishConfig(smooth_cells=8), render))
-
-
 def test_a_uniform_picture_stays_uniform_up_to_its_borders():
     picture = torch.full((2, 33, 47, 3), 0.37)
     assert torch.allclose(smoothed(picture, 4.0), picture, atol=1e-6)
