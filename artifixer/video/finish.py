@@ -18,6 +18,10 @@ from torch import Tensor
 
 from artifixer.imaging.push_pull import fill_empty
 
+#: Incremented when smoothed frames of the same decoded frames change, so that frames of earlier
+#: versions count as outdated.
+VERSION = 3
+
 #: Part of the model's change that is taken. With half of it frames are better than the fill alone
 #: on most captures, with all of it on fewer; chosen on the clips of docs/invention.md.
 SHARE = 0.5
@@ -66,6 +70,13 @@ class FinishConfig:
     def reads_render(self) -> bool:
         """Whether ``finish`` needs the render."""
         return self.keep_residual or self.strength < 1 or self.smooth_cells > 0
+
+    @property
+    def key(self) -> dict[str, object]:
+        """Part of the key of a stage that writes finished frames; empty without smoothing, so that
+        frames of the public weights are kept.
+        """
+        return {"smoothing": [VERSION, self.smooth_cells]} if self.smooth_cells else {}
 
 
 def finish(
