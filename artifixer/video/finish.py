@@ -56,7 +56,7 @@ class FinishConfig:
     """Blend weight on opaque pixels, 0 to 1: 0 keeps the render, 1 takes the model's output."""
 
     smooth_cells: int = 0
-    """Take only brightness from the model: the result is the push-pull fill of the render plus the
+    """Take only brightness from the model: the result is the push-pull fill of the render plus
     half of the change of its brightness by the model, without loss of contrast
     (``keeping_contrast``), smoothed over two cells of this many pixels, and over 1.5 pixels of 8
     where the render is opaque. 0 keeps the frame. For models that invent no detail, whose frames
