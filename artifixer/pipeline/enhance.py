@@ -127,8 +127,9 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
             times = timing(report, len(cameras)) | {"frames_from_before": before}
             write_json(out / "timing.json", times)
 
+        key = files.config.finish(job.config.mode).key
         # this stage writes timing.json itself, with the timings of the network
-        Stages(run, progress, write_timing=False).complete(ENHANCE, {}, len(cameras), work)
+        Stages(run, progress, write_timing=False).complete(ENHANCE, key, len(cameras), work)
     return report
 
 

@@ -187,7 +187,12 @@ def make_frames(
                         bar.update(block.first_index + len(block.frames))
                         stop_if_requested("between frames; run the same command to continue")
 
-            key = {**shared, "model": place.identity, "settings": asdict(settings)}
+            key = {
+                **shared,
+                "model": place.identity,
+                "settings": asdict(settings),
+                **place.config.finish(settings.mode).key,
+            }
             stage = StageFiles(f"diagnostic_{row.name}", (folder,), (state,))
             stages.complete(stage, key, len(cameras), work)
             found[row.method] = files.root / folder

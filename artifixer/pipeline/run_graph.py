@@ -8,6 +8,7 @@ from pathlib import Path
 
 from artifixer.enhance.enhance import EnhanceConfig
 from artifixer.evaluation.evaluate import PerceptualMetrics
+from artifixer.evaluation.inpainting import METHODS
 from artifixer.pipeline.leave_one_out import shortened
 from artifixer.pipeline.run_config import RunConfig, settings_of
 from artifixer.pipeline.run_context import RunContext, left_out
@@ -280,6 +281,7 @@ class RunGraph:
             "camera scale": scale.value,
             "seed": config.seed,
             "strength": strength,
+            **model.finish(config.mode).key,
         }
         if adapter is not None:
             key["adapter"] = fingerprint(adapter)
@@ -362,9 +364,10 @@ class RunGraph:
             {
                 "frames": dict(keys),
                 "held-out photos": [scene.photos[i].name for i in context.capture.heldout],
+                "inpaintings": list(METHODS),
                 "LPIPS": [perceptual.vgg01 is not None, perceptual.alex is not None],
             },
-            2 + len(keys),
+            len(METHODS) + len(keys),
             lambda bar: write_metrics(context, pictures, generator_input, perceptual, bar),
         )
 

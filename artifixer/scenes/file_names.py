@@ -1,11 +1,18 @@
-"""Finds files whose names differ from the listed ones in upper and lower case: lists come from
-Windows and macOS, which ignore case.
+"""Finds files whose names differ from the listed ones in upper and lower case, or in the encoding
+of accents: lists come from Windows and macOS, which ignore case, and old file systems of macOS
+store accents as separate characters.
 """
 
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
+
+
+def folded(name: str) -> str:
+    """The name without case and with accents in one encoding, for comparison."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 class FileNames:
@@ -17,7 +24,7 @@ class FileNames:
 
     def find(self, path: Path) -> Path:
         """The path with the names that files and folders really have: exactly as listed, or the
-        only ones that differ in case.
+        only ones that differ in case or in the encoding of accents.
 
         Gives ``path`` itself where there is no such file, or more than one. So the same capture has
         the same names on every system.
@@ -29,7 +36,7 @@ class FileNames:
             return path
         found = self._root
         for part in whole[len(above) :].split(os.sep):
-            names = self._in_folder(found).get(part.casefold(), [])
+            names = self._in_folder(found).get(folded(part), [])
             if part not in names and len(names) != 1:
                 return path
             found = os.path.join(found, part if part in names else names[0])
@@ -45,9 +52,9 @@ class FileNames:
         ]
 
     def _in_folder(self, folder: str) -> dict[str, list[str]]:
-        """Names by their form without case."""
+        """Names by ``folded``."""
         if folder not in self._names:
             self._names[folder] = {}
             for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-                self._names[folder].setdefault(name.casefold(), []).append(name)
+                self._names[folder].setdefault(folded(name), []).append(name)
         return self._names[folder]

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
-from artifixer.scenes.file_names import FileNames
+from artifixer.scenes.file_names import FileNames, folded
 from artifixer.scenes.mask_files import is_mask
 from artifixer.scenes.photo_files import PHOTO_SUFFIXES, path_inside
 
@@ -93,11 +93,11 @@ class PhotoNames:
         folder = self._names.find(path.parent)
         below = self._photos_below(folder)
         stem = path.stem if path.suffix.lower() in PHOTO_SUFFIXES else path.name
-        beside = [photo for photo in below.get(stem.casefold(), []) if photo.parent == folder]
+        beside = [photo for photo in below.get(folded(stem), []) if photo.parent == folder]
         deeper = [
             photo
-            for photo in below.get(stem.casefold(), [])
-            if photo.name.casefold() == path.name.casefold()
+            for photo in below.get(folded(stem), [])
+            if folded(photo.name) == folded(path.name)
         ]
         return next((fitting[0] for fitting in (beside, deeper) if len(fitting) == 1), None)
 
@@ -112,7 +112,7 @@ class PhotoNames:
                 for name in files:
                     path = Path(here, name)
                     if path.suffix.lower() in PHOTO_SUFFIXES and not name.startswith("."):
-                        self._below[folder].setdefault(path.stem.casefold(), []).append(path)
+                        self._below[folder].setdefault(folded(path.stem), []).append(path)
         return self._below[folder]
 
 

@@ -18,6 +18,10 @@ from torch import Tensor
 
 from artifixer.imaging.push_pull import fill_empty
 
+#: Incremented when smoothed frames of the same decoded frames change, so that frames of earlier
+#: versions count as outdated.
+VERSION = 3
+
 #: Part of the model's change that is taken. With half of it frames are better than the fill alone
 #: on most captures, with all of it on fewer; chosen on the clips of docs/invention.md.
 SHARE = 0.5
@@ -52,7 +56,7 @@ class FinishConfig:
     """Blend weight on opaque pixels, 0 to 1: 0 keeps the render, 1 takes the model's output."""
 
     smooth_cells: int = 0
-    """Take only brightness from the model: the result is the push-pull fill of the render plus the
+    """Take only brightness from the model: the result is the push-pull fill of the render plus
     half of the change of its brightness by the model, without loss of contrast
     (``keeping_contrast``), smoothed over two cells of this many pixels, and over 1.5 pixels of 8
     where the render is opaque. 0 keeps the frame. For models that invent no detail, whose frames
@@ -66,6 +70,13 @@ class FinishConfig:
     def reads_render(self) -> bool:
         """Whether ``finish`` needs the render."""
         return self.keep_residual or self.strength < 1 or self.smooth_cells > 0
+
+    @property
+    def key(self) -> dict[str, object]:
+        """Part of the key of a stage that writes finished frames; empty without smoothing, so that
+        frames of the public weights are kept.
+        """
+        return {"smoothing": [VERSION, self.smooth_cells]} if self.smooth_cells else {}
 
 
 def finish(

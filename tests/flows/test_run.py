@@ -425,6 +425,48 @@ def test_another_mode_redoes_the_frames_of_models_that_it_changes(
     assert "enhance: runs again, changed: source, steps" in said
 
 
+def test_frames_of_an_earlier_version_of_the_smoothing_are_not_kept(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``finish`` has changed twice for the embedded model, without a change of its weights."""
+    for cells, repeated in ((8, {"enhance", "dataset", "videos", "metrics", "report"}), (0, set())):
+        model = tmp_path / str(cells)
+        save_model(model, made_model(replace(SMALL, steps=1, smooth_cells=cells)))
+        small_run(copied, model, variants=("artifixer",))
+        with monkeypatch.context() as later:
+            later.setattr("artifixer.video.finish.VERSION", 99, raising=False)
+            assert set(small_run(copied, model, variants=("artifixer",)).executed) == repeated
+
+
+def test_the_mode_generate_does_not_keep_smoothed_frames(copied: Path, tmp_path: Path) -> None:
+    """A mixing model with one step in both modes, whose frames are smoothed in one of them."""
+    model = tmp_path / "smoothed"
+    save_model(model, made_model(replace(SMALL, steps=1, generate_steps=1, smooth_cells=8)))
+    small_run(copied, model, variants=("artifixer",))
+    result = small_run(copied, model, mode="generate", variants=("artifixer",))
+    assert "enhance" in result.executed
+
+
+def test_a_run_without_the_figures_of_an_inpainting_gets_them(
+    copied: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a version without push-pull has left it."""
+    from artifixer.pipeline.run import run
+    from artifixer.runtime.progress import Progress
+
+    record = copied / ".run" / "stages" / "metrics.json"
+    stage = json.loads(record.read_text())
+    stage["key"].pop("inpaintings", None)
+    record.write_text(json.dumps(stage))
+    metrics = json.loads((copied / "metrics.json").read_text())
+    del metrics["variants"]["inpainting_push_pull"], metrics["gains"]["inpainting_push_pull"]
+    (copied / "metrics.json").write_text(json.dumps(metrics))
+    result = run(small_config(copied, model), progress=Progress(output=sys.stderr))
+    assert set(result.executed) == {"metrics"}
+    assert "inpainting_push_pull" in result.variants
+    assert "metrics 7/7 100%" in capsys.readouterr().err, "one step per row"
+
+
 def test_a_path_of_one_camera_gives_one_frame_and_no_figures(
     copied: Path, model: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,19 @@ def test_colmap_and_transforms_find_photos_in_another_case(tmp_path: Path) -> No
     names = renamed(tmp_path / "nerf" / "images")
     scene = load_scene(tmp_path / "nerf")
     assert ([photo.name for photo in scene.photos], scene.lost_photos) == (names, ())
+
+
+def test_accents_are_found_in_the_form_that_a_mac_stores(tmp_path: Path) -> None:
+    """Copies of folders from a Mac have names of letters and separate accents; lists have letters
+    with accents.
+    """
+    content = transforms_content(3)
+    for number, frame in enumerate(content["frames"]):
+        frame["file_path"] = f"images/\u00e9{number}.png"
+    write_transforms(tmp_path, content)
+    for number in range(3):
+        photo = tmp_path / "images" / f"{number:03d}.png"
+        photo.rename(photo.with_name(unicodedata.normalize("NFD", f"\u00e9{number}.png")))
+    scene = load_scene(tmp_path)
+    names = [unicodedata.normalize("NFC", photo.name) for photo in scene.photos]
+    assert (names, scene.lost_photos) == ([f"images/\u00e9{n}.png" for n in range(3)], ())
