@@ -112,7 +112,7 @@ class Command:
     """
     size: str | None = None
     """Longest side of the photos in pixels, or WxH; figures are then not comparable with published
-    ones. Default: the photos' size; for heldout and gap 192 with the recipe or the model tiny.
+    ones. Default: the photos' size; for heldout and gap 256 with the recipe or the model tiny.
     """
     path: str | None = None
     """Target cameras of the run: tour or heldout. Default: the protocol's (heldout for nerfbusters,

@@ -84,8 +84,8 @@ class Command:
     variants: str = "artifixer,3d,3d+"
     """Variants to compute, separated by commas: artifixer, 3d, 3d+; each needs those before it."""
     size: str | None = None
-    """Longest side in pixels, or WxH. Default: 192 for the recipe tiny, otherwise the model's
-    default size (192 for the model tiny), otherwise the photos' size.
+    """Longest side in pixels, or WxH. Default: 256 for the recipe tiny, otherwise the model's
+    default size (256 for the model tiny), otherwise the photos' size.
     """
     prompt: str = ""
     """What the scene shows, for models with a text encoder."""

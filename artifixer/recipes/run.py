@@ -5,7 +5,7 @@
              ``benchmarks/distillation.py``
 ``release``  as the public release: no regularisers; frames enter the distillation by LPIPS alone,
              30,000 iterations; needs the extra ``metrics``
-``tiny``     a few minutes on two CPU cores at sizes around 200 pixels
+``tiny``     a few minutes on two CPU cores at sizes around 250 pixels
 
 If ``reconstruct`` has a free-space loss, it applies to a second fit, whose renders are the model's
 input; the row ``3dgut`` is always the fit without it.
@@ -42,6 +42,6 @@ RECIPES = {
     "tiny": RunRecipe(
         RECONSTRUCT["tiny"],
         DistillConfig(replace(RECONSTRUCT["tiny"], iterations=2000), frames=80),
-        size="192",
+        size="256",
     ),
 }

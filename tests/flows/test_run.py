@@ -325,12 +325,12 @@ def test_on_a_gpu_the_embedded_model_was_given_frames_of_the_photos_size(
     assert (config.device, config.reconstruct.iterations, config.choice.size) == (
         "cuda",
         10_000,
-        "192",
+        "256",
     )
     assert run_config(Command(CAPTURE, tmp_path, size="400")).choice.size == "400"
     assert run_config(Command(CAPTURE, tmp_path, model=str(model))).choice.size is None
     assert (
-        run_config(Command(CAPTURE, tmp_path, model=str(model), device="cpu")).choice.size == "192"
+        run_config(Command(CAPTURE, tmp_path, model=str(model), device="cpu")).choice.size == "256"
     )
 
 
