@@ -156,6 +156,7 @@ def _parsed(verb: str, command_type: type, options: list[str]) -> tuple[Any, int
     """
     import tyro
 
+    _refuse_repeated_lists(command_type, options)
     _hide_empty_defaults(command_type)
     messages = io.StringIO()
     try:
@@ -179,6 +180,38 @@ def _parsed(verb: str, command_type: type, options: list[str]) -> tuple[Any, int
         raise InputError(
             f"{_one_line(messages.getvalue())} (see artifixer {verb} --help)"
         ) from None
+
+
+def _refuse_repeated_lists(command_type: type, options: Sequence[str]) -> None:
+    """Raise ``InputError`` for an option of several values that is given twice: the parser would
+    keep only the values of the last one.
+    """
+    from typing import get_args, get_origin, get_type_hints
+
+    for name, hint in get_type_hints(command_type).items():
+        variants = [part for part in (hint, *get_args(hint)) if get_origin(part) is tuple]
+        is_list = any(get_args(part)[-1:] == (...,) for part in variants)
+        if not is_list or name in _repeatable(command_type):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        given = [word.partition("=")[0].replace("_", "-") for word in options]
+        if given.count(flag) > 1:
+            raise InputError(f"{flag} is given twice; expected all its values after one {flag}")
+
+
+def _repeatable(command_type: type) -> set[str]:
+    """Options of several values that are given once for each."""
+    from typing import get_type_hints
+
+    import tyro
+
+    marked: Any = get_type_hints(command_type, include_extras=True)
+    marker: Any = tyro.conf.UseAppendAction[tuple[str, ...]]
+    return {
+        name
+        for name, hint in marked.items()
+        if set(getattr(hint, "__metadata__", ())) & set(marker.__metadata__)
+    }
 
 
 @functools.cache

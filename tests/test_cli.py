@@ -15,6 +15,7 @@ import pytest
 from artifixer import __version__
 from artifixer.cli import VERBS, main
 from artifixer.enhance.enhance import Drop
+from artifixer.runtime.errors import EXIT_BAD_INPUT
 
 
 def artifixer(*words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -312,3 +313,19 @@ def test_reader_that_goes_away_is_no_bug() -> None:
         errors = process.stderr.read()
         process.wait(timeout=60)
     assert (process.returncode, errors) == (141, "")
+
+
+def test_an_option_of_several_values_that_is_given_twice_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Only the values of the last one counted."""
+    words = ["evaluate", "heldout", "there", "--out", "o"]
+    assert main([*words, "--split", "a=b", "--split", "c=d"]) == EXIT_BAD_INPUT
+    assert "--split is given twice; expected all its values after one --split" in (
+        capsys.readouterr().err
+    )
+    assert (
+        main([*words, "--split", "a=b", "c=d", "--frames", "x=y", "--frames", "z=w"])
+        == EXIT_BAD_INPUT
+    )
+    assert "twice" not in capsys.readouterr().err, "frames may be repeated"
