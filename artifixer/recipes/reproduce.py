@@ -1,7 +1,7 @@
 """Named settings for ``benchmarks/reproduce.py``: the paper's Table 4 at small scale.
 
-``full``   networks of the size of ``tiny`` on procedural scenes of 96 pixels, two seeds; about
-           three hours on two free cores, estimated from the speeds of ``tiny``, not measured
+``full``   networks of the size of ``tiny`` on procedural scenes of 96 pixels, two seeds; 3.2
+           hours on two cores that other work shared (docs/reproduction.md)
 ``quick``  the same job in seconds with networks that learn nothing: for tests
 """
 
