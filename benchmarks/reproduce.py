@@ -53,7 +53,7 @@ from artifixer.training.recipe import StageName, TrainingJob, TrainingRecipe
 
 #: Rows of the products' table, and of Table 4's variants with the paper's PSNR (dB).
 PRODUCTS = (
-    *("3dgut", "inpainting_telea", "inpainting_ns", "diagnostic_direct"),
+    *("3dgut", "inpainting_telea", "inpainting_ns", "inpainting_push_pull", "diagnostic_direct"),
     *("artifixer", "artifixer3d", "artifixer3d_plus"),
 )
 TABLE_4 = {
