@@ -181,14 +181,17 @@ class LiveRollout:
         self._finish = model.config.finish(settings.mode)
         self._encoder = StreamingEncoder(model.vae)
         self._decoder, self._render_decoder = (StreamingDecoder(model.vae) for _ in range(2))
+        # The sampler refers to these two and not to the rollout: a reference cycle would keep the
+        # caches of an ended rollout until the garbage collector looks at old objects.
         self._inputs: deque[BlockInput] = deque()
-        self.calls = 0
+        self._calls: list[int] = []
+        calls = self._calls
         self._samples = sample_blocks(
             model.transformer,
-            self._waiting(),
+            _taken(self._inputs),
             self.config,
             keyed_noise(settings.seed, model.device, model.dtype),
-            observe=self._count,
+            observe=lambda call: calls.append(call.block),
         )
         self._latent_frames = 0
 
@@ -240,12 +243,16 @@ class LiveRollout:
             done += len(frames)
             yield frames
 
-    def _waiting(self) -> Iterator[BlockInput]:
-        while True:
-            yield self._inputs.popleft()
+    @property
+    def calls(self) -> int:
+        """Network calls so far."""
+        return len(self._calls)
 
-    def _count(self, _: object) -> None:
-        self.calls += 1
+
+def _taken(inputs: deque[BlockInput]) -> Iterator[BlockInput]:
+    """The inputs as they are needed, without an end."""
+    while True:
+        yield inputs.popleft()
 
 
 @dataclass

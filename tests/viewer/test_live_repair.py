@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -158,3 +160,20 @@ def test_cameras_between_end_at_the_last_and_are_even() -> None:
 def test_a_quick_hand_is_no_jump_and_a_click_is_one() -> None:
     assert not is_jump(view(0.0), view(0.5), 3.0, 8)
     assert is_jump(view(0.0), view(4.0), 3.0, 8)
+
+
+def test_an_ended_rollout_is_freed_at_once(model: Model, splats: Splats) -> None:
+    """Its caches are tens of megabytes, and the garbage collector may not come for minutes."""
+    flight, generator = Flight(), Generator(model, (), 0.4)
+    settings = RepairSettings(references=0, size=32, still_size=32)
+    gc.collect()
+    gc.disable()
+    try:
+        move(flight, generator, splats, 0.0, settings)
+        for _ in flight.rest(generator, splats, view(0.0), settings, 0.0, lambda: False):
+            pass
+        move(flight, generator, splats, 0.0, replace(settings, seed=1))
+        living = [each for each in gc.get_objects() if type(each) is LiveRollout]
+        assert living == [flight.rollout]
+    finally:
+        gc.enable()
