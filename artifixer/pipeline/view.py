@@ -44,6 +44,10 @@ WATCH_INTERVAL = 1.0
 #: Seconds that a viewer process gets to exit before it is killed.
 EXIT_SECONDS = 10
 
+#: Longest side of live repair while the camera moves, as a part of the model's default size (frames
+#: come sooner), and its maximum in pixels. At rest it is twice as large.
+LIVE_PART, LARGEST_LIVE = 0.75, 640
+
 
 @dataclass(frozen=True)
 class ViewJob:
@@ -94,8 +98,8 @@ def _page_config(
     job: ViewJob, files: ModelFiles, recipes: dict[str, ReconstructConfig]
 ) -> PageConfig:
     files.check_weights()
-    own = files.config.default_size or 640
-    size = min(own, 640)
+    own = files.config.default_size
+    size = LARGEST_LIVE if own is None else min(round(LIVE_PART * own / 16) * 16, LARGEST_LIVE)
     plan = default_plan(
         files.config, 2 * size, 2 * size, 6, torch.device(job.device), offload=False
     )

@@ -25,12 +25,6 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.extras import needs_extra
 from artifixer.runtime.files import PARSER_ERRORS, reason
 from artifixer.runtime.json_io import as_object, read_json
-from artifixer.video.checkpoints.loading import is_finite
-from artifixer.video.checkpoints.pretrained import (
-    check_numbers,
-    check_pretrained,
-    check_settings_files,
-)
 
 #: A photo and its camera (one view of the photo's size) -> camera z in metres per pixel, NaN where
 #: unknown.
@@ -93,6 +87,12 @@ def check_depth_model(name: str) -> str | None:
         return None
     with needs_extra("wan", f"depth model {name}"):
         from transformers import AutoConfig
+    # imported here, because every loader of captures imports this module
+    from artifixer.video.checkpoints.pretrained import (
+        check_numbers,
+        check_pretrained,
+        check_settings_files,
+    )
 
     if Path(name).is_dir():
         check_settings_files(Path(name))
@@ -148,6 +148,7 @@ def _checked(name: str, model: MetricDepth) -> MetricDepth:
 def _of_transformers(name: str, class_name: str, device: str) -> MetricDepth:
     with needs_extra("wan", f"depth model {name}"):
         import transformers
+    from artifixer.video.checkpoints.loading import is_finite
 
     try:
         # Weights in safetensors alone, and no code that a folder brings.

@@ -58,7 +58,7 @@ DOUBT_MATCHES, DOUBT_PAIRS = 150, 4
 MIN_ANGLE = 1e-3
 
 #: Upper bounds of points, observations and cameras that are tested.
-MAX_POINTS, MAX_OBSERVATIONS, MAX_CAMERAS = 4000, 20_000, 48
+MAX_POINTS, MAX_OBSERVATIONS, MAX_CAMERAS = 4000, 5000, 48
 
 NO_PARALLAX = "no parallax: the cameras only turn, depth cannot be told"
 

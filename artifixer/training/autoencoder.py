@@ -167,7 +167,7 @@ def with_statistics(
 
 
 def pixel_gains(
-    vae: Vae, clips: Sequence[Float[Tensor, "1 3 frames height width"]], step: float = 0.1
+    vae: Vae, clips: Sequence[Float[Tensor, "1 3 _frames _height _width"]], step: float = 0.1
 ) -> Float[Tensor, " channels"]:
     """Sensitivity of pixels to each channel of the normalised latents: mean squared change of the
     decoded clips under noise in that channel, scaled to a mean of 1.

@@ -268,7 +268,7 @@ def test_validation_at_the_steps_asked_for(pairs, tmp_path, monkeypatch):
     ]
     assert not any(name.startswith("validation") for name in lines[0])
     shown = {name.split("/")[1] for name in lines[1] if name.startswith("validation")}
-    assert shown == {"render", "telea", "ns", "steps1", "steps2", "steps4"}
+    assert shown == {"render", "telea", "ns", "push_pull", "steps1", "steps2", "steps4"}
     for figure in ("psnr_pooled", "psnr_mean", "psnr_opaque", "psnr_empty", "ssim"):
         assert f"validation/steps4/{figure}" in lines[1]
     assert {"loss", "gradient_norm", "latent_error", "learning_rate_factor"} < set(lines[1])
