@@ -23,7 +23,8 @@ from artifixer.imaging.push_pull import fill_empty
 VERSION = 3
 
 #: Part of the model's change that is taken. With half of it frames are better than the fill alone
-#: on most captures, with all of it on fewer; chosen on the clips of docs/invention.md.
+#: on most captures, with all of it on fewer; chosen on the clips and captures of
+#: docs/invention.md.
 SHARE = 0.5
 
 #: Standard deviation of the smoothing in empty pixels, in cells: the change varies more slowly
