@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from exit_codes import exit_code_of
-from invention import load_networks, table
+from invention import TOKEN, load_networks, table
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
@@ -148,7 +148,7 @@ def figures(root: Path, views: Sequence[RunView]) -> str:
 
     opacity = torch.from_numpy(np.stack([view.opacity for view in views]))
     clip = Clip(root.name, stacked("photo"), stacked("render"), opacity, [first] * len(views))
-    measure = InventionMeasure(8, load_networks("cpu"))
+    measure = InventionMeasure(TOKEN, load_networks("cpu"))
     measure.begin(clip)
     for name in views[0].pictures:
         if name != "photo":

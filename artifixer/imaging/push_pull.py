@@ -24,7 +24,7 @@ KNOWN_FROM, KNOWN_RANGE = 0.75, 0.25
 KNOWN_GAIN = 4.0
 
 #: Avoids a division by zero in cells without weight.
-LEAST_WEIGHT = 1e-6
+MIN_WEIGHT = 1e-6
 
 
 def push_pull_fill(
@@ -69,12 +69,12 @@ def diffused(
     while max(levels[-1][1].shape[-2:]) > 1:
         levels.append(tuple(_halved(planes) for planes in levels[-1]))  # type: ignore[arg-type]
     weighted, weight = levels[-1]
-    filled = weighted / weight.clamp(min=LEAST_WEIGHT)
+    filled = weighted / weight.clamp(min=MIN_WEIGHT)
     for weighted, weight in reversed(levels[:-1]):
         size = tuple(weight.shape[-2:])
         filled = F.interpolate(filled, size=size, mode="bilinear", align_corners=False)
         share = (weight * KNOWN_GAIN).clamp(max=1)
-        filled = torch.lerp(filled, weighted / weight.clamp(min=LEAST_WEIGHT), share)
+        filled = torch.lerp(filled, weighted / weight.clamp(min=MIN_WEIGHT), share)
     return filled
 
 

@@ -22,10 +22,10 @@ from artifixer.imaging.push_pull import fill_empty
 #: versions count as outdated.
 VERSION = 3
 
-#: Part of the model's change that is taken. With half of it frames are better than the fill alone
-#: on most captures, with all of it on fewer; chosen on the clips and captures of
+#: Fraction of the model's change that is taken. With half of it frames are better than the fill
+#: alone on most captures, with all of it on fewer; chosen on the clips and captures of
 #: docs/invention.md.
-SHARE = 0.5
+CHANGE_FRACTION = 0.5
 
 #: Standard deviation of the smoothing in empty pixels, in cells: the change varies more slowly
 #: there than the fill, which alone has structure.
@@ -42,7 +42,7 @@ SIGMA_BORDER = 0.5
 LUMA = (0.299, 0.587, 0.114)
 
 #: Avoids a division by zero in frames without opaque pixels, or of one brightness.
-LEAST_WEIGHT = 1e-6
+MIN_WEIGHT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def finish(
     if config.smooth_cells:
         assert render is not None, "smoothing needs the render"
         base = fill_empty(render, opacity)
-        change = SHARE * keeping_contrast(luma(frames - base), luma(base), opaque)
+        change = CHANGE_FRACTION * keeping_contrast(luma(frames - base), luma(base), opaque)
         wide, narrow = SIGMA_EMPTY * config.smooth_cells, SIGMA_OPAQUE * config.smooth_cells
         coarse, fine = smoothed(change, wide), smoothed(change, narrow)
         # 0 at the border of opaque places: a step of the opacity would be a step of the frame
@@ -131,10 +131,10 @@ def keeping_contrast(
 
     def mean(values: Tensor) -> Tensor:
         total = (weight * values).sum(dim=(1, 2), keepdim=True)
-        return total / weight.sum(dim=(1, 2), keepdim=True).clamp(min=LEAST_WEIGHT)
+        return total / weight.sum(dim=(1, 2), keepdim=True).clamp(min=MIN_WEIGHT)
 
     deviation = base - mean(base)
-    variance = mean(deviation.square()).clamp(min=LEAST_WEIGHT)
+    variance = mean(deviation.square()).clamp(min=MIN_WEIGHT)
     slope = (mean(deviation * (change - mean(change))) / variance).clamp(-1, 0)
     return change - slope * deviation
 

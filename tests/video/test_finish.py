@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from artifixer.imaging.push_pull import fill_empty
-from artifixer.video.finish import LUMA, SHARE, VERSION, FinishConfig, finish, smoothed
+from artifixer.video.finish import CHANGE_FRACTION, LUMA, VERSION, FinishConfig, finish, smoothed
 
 
 def views(height: int = 40, width: int = 56, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -31,11 +31,11 @@ def test_a_grid_of_the_cells_is_gone_and_the_models_brightness_stays():
     finished = finish(frames, opacity, settings, render)
     change = finished - fill_empty(render, opacity)
     assert settings.reads_render
-    assert (change[:, 12:-12, 44:-12] - 0.1 * SHARE).abs().max() < 0.01 * SHARE
+    assert (change[:, 12:-12, 44:-12] - 0.1 * CHANGE_FRACTION).abs().max() < 0.01 * CHANGE_FRACTION
     assert change[:, 12:-12, 44:-12].diff(dim=2).abs().max() < 0.001
     steps = change[:, 12:-12, 8:16].diff(dim=2).abs().max()
     whole = frames[:, 12:-12, 8:16].diff(dim=2).abs().max()
-    assert 0.01 < steps < 0.5 * SHARE * whole
+    assert 0.01 < steps < 0.5 * CHANGE_FRACTION * whole
     assert (frames - fill_empty(render, opacity) - 0.1).abs().min() > 0.09
 
 
@@ -51,7 +51,7 @@ def test_the_model_may_lighten_and_darken_but_not_fade_or_tint():
     frames = 0.45 + 0.7 * (render - 0.45) + 0.05 + tint
     finished = finish(frames, opacity, FinishConfig(smooth_cells=8), render)
     assert (tint @ luma).abs() < 1e-6
-    expected = render + SHARE * (frames - render).mean(dim=(1, 2)) @ luma
+    expected = render + CHANGE_FRACTION * (frames - render).mean(dim=(1, 2)) @ luma
     assert torch.allclose(finished, expected, atol=1e-4)
 
 
@@ -60,7 +60,7 @@ def test_detail_that_the_model_adds_to_opaque_places_stays():
     render, opacity = torch.full((1, 64, 64, 3), 0.5), torch.ones(1, 64, 64)
     stripes = 0.1 * (torch.arange(64) * (2 * torch.pi / 16)).sin()[None, None, :, None]
     finished = finish(render + stripes, opacity, FinishConfig(smooth_cells=8), render)
-    assert 0.7 < (finished - render)[0, 32].abs().max() / (0.1 * SHARE) < 1
+    assert 0.7 < (finished - render)[0, 32].abs().max() / (0.1 * CHANGE_FRACTION) < 1
 
 
 def test_detail_of_the_render_survives_to_the_bit_where_the_model_changes_nothing():
@@ -75,8 +75,10 @@ def test_what_is_known_goes_on_into_what_is_not_without_a_step():
     render = 0.2 * opacity[..., None].expand(-1, -1, -1, 3)
     frames = torch.where(opacity > 0, 0.2, 0.8)[..., None].expand(-1, -1, -1, 3)
     finished = finish(frames, opacity, FinishConfig(smooth_cells=8), render)
-    assert finished.diff(dim=2).abs().max() < 0.1 * SHARE, "a tenth of the step that is taken"
-    assert finished[0, :, -8:].mean() > 0.2 + 0.9 * SHARE * 0.6, (
+    assert finished.diff(dim=2).abs().max() < 0.1 * CHANGE_FRACTION, (
+        "a tenth of the step that is taken"
+    )
+    assert finished[0, :, -8:].mean() > 0.2 + 0.9 * CHANGE_FRACTION * 0.6, (
         "far from what is known the model's brightness stands"
     )
 
