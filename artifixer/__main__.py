@@ -11,6 +11,7 @@ import os
 import sys
 from contextlib import suppress
 
+from artifixer.runtime.collection import end_collection, hold_collection
 from artifixer.runtime.errors import EXIT_INTERRUPTED
 from artifixer.runtime.stopping import ignore_signals, leave_on_signals_from_now_on
 
@@ -18,6 +19,7 @@ from artifixer.runtime.stopping import ignore_signals, leave_on_signals_from_now
 def main() -> None:
     """Run the command line and end the process."""
     leave_on_signals_from_now_on()
+    hold_collection()
     atexit.register(ignore_signals)  # registered first, so it runs last
     for stream in (sys.stdout, sys.stderr):
         # file names and help texts contain characters that some consoles cannot show
@@ -27,6 +29,7 @@ def main() -> None:
 
     code = cli.main()
     leave_on_signals_from_now_on(code)
+    end_collection()
     if code == EXIT_INTERRUPTED:
         # after a KeyboardInterrupt inside a library, ``python -m`` may end by the signal instead of
         # with this exit code

@@ -33,6 +33,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from artifixer import __version__
+from artifixer.runtime.collection import begin_collection
 from artifixer.runtime.errors import (
     EXIT_BAD_INPUT,
     EXIT_BROKEN_PIPE,
@@ -145,6 +146,7 @@ def _run(words: list[str]) -> int:
     command, code = _parsed(verb, module.Command, options)
     if command is None:
         return code
+    begin_collection()
     with stop_at_once():
         code = module.run_command(command)
     return EXIT_DONE if code is None else code
