@@ -2,6 +2,7 @@
 lies outside the repository.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -17,6 +18,10 @@ import torch
 from jaxtyping import install_import_hook
 
 torch.set_num_threads(1)
+
+# While the tests are loaded: they make a million objects that stay, and going through them for
+# garbage takes seconds.
+gc.disable()
 
 _ROOT = Path(__file__).parents[1]
 
@@ -97,6 +102,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("posix"):
                 item.add_marker(pytest.mark.skip(reason="needs a POSIX system"))
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is looked for among what the tests make."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Nor does the end of the process need to go through all objects."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -204,7 +204,7 @@ def _processor_settings(name: str) -> dict[str, Any]:
 
     try:
         path = cached_file(name, "preprocessor_config.json")
-        settings = read_json(path)  # type: ignore[arg-type]
+        settings = read_json(path)
         return {key: settings[key] for key in ("size", "image_mean", "image_std")}
     except PARSER_ERRORS as error:
         raise InputError(

@@ -1,8 +1,8 @@
-"""The header of a PLY file, compared with the file's size before anything is read: nothing is
-allocated for rows that are not there.
+"""The vertices of a PLY file, whose header is compared with the file's size before anything is
+read: nothing is allocated for rows that are not there.
 
-In: a path. Out: a stream with the elements up to the vertices, for a library to parse; later
-elements (faces) are ignored. Format: http://paulbourke.net/dataformats/ply/
+In: a path. Out: the rows of the element ``vertex``; later elements (faces) are ignored. Format:
+http://paulbourke.net/dataformats/ply/
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import re
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
@@ -48,12 +51,15 @@ class _Element:
     has_lists: bool = False
 
 
-def vertex_stream(path: Path) -> BytesIO:
-    """The file up to the end of its element ``vertex``, with a header that lists nothing behind it.
+def read_vertices(path: Path) -> Any:
+    """The rows of the element ``vertex`` as a numpy structured array, which may be read-only.
 
     Raises InputError when the file is no plain file or no PLY, and when an element promises more
-    rows than the file has room for.
+    rows than the file has room for; KeyError when there is no such element, and the errors of
+    ``plyfile``.
     """
+    from plyfile import PlyData
+
     if not path.exists():
         raise InputError(
             f"{path}: cannot be read (No such file or directory); expected a PLY file with points"
@@ -65,10 +71,19 @@ def vertex_stream(path: Path) -> BytesIO:
         file.seek(len(header))
         body = file.read(length)
     kept = [line for element in elements for line in element.lines]
-    if any(line.split()[:2] == [b"format", b"ascii"] for line in preamble):
-        # text may hold more digits than float32 has, as georeferenced positions do
-        kept = [_FLOAT.sub(rb"\1double", line) for line in kept]
-    return BytesIO(newline.join([*preamble, *kept, b"end_header", b""]) + body)
+    is_text = any(line.split()[:2] == [b"format", b"ascii"] for line in preamble)
+    if is_text or any(element.has_lists for element in elements):
+        if is_text:
+            # it may hold more digits than float32 has, as georeferenced positions do
+            kept = [_FLOAT.sub(rb"\1double", line) for line in kept]
+        data = PlyData.read(BytesIO(newline.join([*preamble, *kept, b"end_header", b""]) + body))
+        return data["vertex"].data
+    # plyfile, which reads value by value from memory, reads the header alone
+    kept = [re.sub(rb"^(\s*element\s+\S+\s+)\d+", rb"\g<1>0", line) for line in kept]
+    data = PlyData.read(BytesIO(newline.join([*preamble, *kept, b"end_header", b""])))
+    kind = data["vertex"].dtype(data.byte_order)
+    before = sum(element.count * element.row_bytes for element in elements[:-1])
+    return np.frombuffer(body, kind, elements[-1].count, before)
 
 
 def _checked(

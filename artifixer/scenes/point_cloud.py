@@ -20,7 +20,7 @@ from artifixer.geometry.local_origin import WORLD, Origin, points_to_local
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, reason
 from artifixer.scenes.photo_files import LARGEST_POSITION, MIN_GOOD_FRACTION
-from artifixer.scenes.ply_header import vertex_stream
+from artifixer.scenes.ply_header import read_vertices
 
 #: Colour of points in files without colours.
 GREY = 128
@@ -53,23 +53,23 @@ def read_points(path: Path, origin: Origin = WORLD) -> PointCloud:
     Raises InputError when the file is missing, damaged, has no positions, or when more than half of
     its points are unusable.
     """
-    from plyfile import PlyData, PlyParseError
+    from plyfile import PlyParseError
 
     try:
-        vertices = PlyData.read(vertex_stream(path))["vertex"]
+        vertices = read_vertices(path)
     except KeyError as error:
         raise InputError(
             f"{path}: has no element 'vertex'; expected a PLY file with points"
         ) from error
     except (PlyParseError, *PARSER_ERRORS) as error:
         raise InputError(f"{path}: not a readable PLY file ({reason(error)})") from error
-    fields = vertices.data.dtype.names or ()
+    fields = vertices.dtype.names or ()
     if any(name not in fields for name in "xyz"):
         raise InputError(
             f"{path}: the vertices have the fields {', '.join(fields)}; expected x, y and z"
         )
-    xyz = _columns(path, vertices.data, ("x", "y", "z")).astype(np.float64)
-    colours = _colours(path, vertices.data, fields)
+    xyz = _columns(path, vertices, ("x", "y", "z")).astype(np.float64)
+    colours = _colours(path, vertices, fields)
     good, notes = usable_points(path, xyz, colours)
     rgb = (
         np.full((int(good.sum()), 3), GREY, np.uint8)

@@ -32,7 +32,7 @@ from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import PARSER_ERRORS, atomic_path, open_regular, reason
 from artifixer.scenes.photo_files import LARGEST_POSITION
-from artifixer.scenes.ply_header import LONGEST_HEADER, vertex_stream
+from artifixer.scenes.ply_header import LONGEST_HEADER, read_vertices
 from artifixer.splats.splats import SH_COEFFICIENTS, Splats
 
 POSITION = ("x", "y", "z")
@@ -216,17 +216,18 @@ def check_extent(path: Path, splats: Splats) -> None:
 
 def _read_vertices(path: Path) -> Any:
     """The vertex element of a PLY as a numpy structured array."""
-    from plyfile import PlyData, PlyHeaderParseError, PlyParseError
+    from plyfile import PlyHeaderParseError, PlyParseError
 
     if not path.exists():
         raise InputError(f"{path}: no such file, expected a PLY")
     try:
-        data = PlyData.read(vertex_stream(path), mmap=False)
+        vertices = read_vertices(path)
+    except KeyError:
+        raise InputError(f"{path}: the PLY has no vertices") from None
     except (PlyParseError, PlyHeaderParseError, *PARSER_ERRORS) as error:
         raise InputError(f"{path}: not a readable PLY ({reason(error)})") from None
-    if "vertex" not in data or len(data["vertex"].data) == 0:
+    if len(vertices) == 0:
         raise InputError(f"{path}: the PLY has no vertices")
-    vertices = data["vertex"].data
     lists = [name for name in vertices.dtype.names if vertices.dtype[name].hasobject]
     if lists:
         raise InputError(f"{path}: the vertices' {lists[0]} is a list, expected numbers")

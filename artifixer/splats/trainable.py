@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.optim.adam import adam
 
 from artifixer.splats.splats import Splats
 
@@ -22,28 +22,54 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class TrainableSplats:
-    """Splats as leaf tensors with one Adam parameter group per field, in the order of ``NAMES``."""
+    """Splats as leaf tensors, each field with a learning rate and Adam's state: both moments, and
+    the number of steps.
+
+    ``torch.optim.Adam`` computes the same; making one loads the compiler of PyTorch, which takes
+    longer than a short fit.
+    """
 
     def __init__(self, splats: Splats, learning_rates: Mapping[str, float]) -> None:
         self.splats = splats.map(
             lambda tensor: tensor.detach().clone().contiguous().requires_grad_()
         )
-        groups = [
-            {"params": [getattr(self.splats, name)], "lr": learning_rates[name], "name": name}
-            for name in NAMES
-        ]
-        self.optimizer = torch.optim.Adam(groups, eps=1e-15, fused=True)
+        self._learning_rates = {name: learning_rates[name] for name in NAMES}
+        self._states: dict[str, dict[str, Tensor]] = {name: {} for name in NAMES}
 
     def __len__(self) -> int:
         return len(self.splats)
 
     def set_learning_rate(self, name: str, value: float) -> None:
-        self._group(name)["lr"] = value
+        self._learning_rates[name] = value
 
+    @torch.no_grad()
     def step(self) -> None:
-        """One Adam step; the gradients are cleared."""
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        """One Adam step of every field that has a gradient; the gradients are cleared."""
+        for name in NAMES:
+            parameter = getattr(self.splats, name)
+            if parameter.grad is None:
+                continue
+            state = self._states[name]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                state |= {moment: torch.zeros_like(parameter) for moment in MOMENTS}
+            adam(
+                [parameter],
+                [parameter.grad],
+                [state["exp_avg"]],
+                [state["exp_avg_sq"]],
+                max_exp_avg_sqs=[],
+                state_steps=[state["step"]],
+                fused=True,
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=self._learning_rates[name],
+                weight_decay=0,
+                eps=1e-15,
+                maximize=False,
+            )
+            parameter.grad = None
 
     @torch.no_grad()
     def gather(self, index: Int[Tensor, " new"], fresh: Bool[Tensor, " new"]) -> None:
@@ -52,16 +78,12 @@ class TrainableSplats:
         """
         replaced = {}
         for name in NAMES:
-            old = getattr(self.splats, name)
-            new = old.detach()[index].requires_grad_()
-            state = self.optimizer.state.pop(old, None)
-            if state:
-                for moment in MOMENTS:
+            replaced[name] = getattr(self.splats, name).detach()[index].requires_grad_()
+            state = self._states[name]
+            for moment in MOMENTS:
+                if moment in state:
                     state[moment] = state[moment][index]
                     state[moment][fresh] = 0
-                self.optimizer.state[new] = state
-            self._group(name)["params"] = [new]
-            replaced[name] = new
         self.splats = Splats(**replaced)
 
     def state_tensors(self) -> dict[str, Tensor]:
@@ -70,9 +92,8 @@ class TrainableSplats:
         """
         tensors = {}
         for name in NAMES:
-            parameter = getattr(self.splats, name)
-            tensors[name] = parameter.detach()
-            for key, value in self.optimizer.state.get(parameter, {}).items():
+            tensors[name] = getattr(self.splats, name).detach()
+            for key, value in self._states[name].items():
                 tensors[f"adam.{name}.{key}"] = value
         return tensors
 
@@ -86,14 +107,9 @@ class TrainableSplats:
         )
         for name in NAMES:
             prefix = f"adam.{name}."
-            state = {
+            trainable._states[name] = {
                 key.removeprefix(prefix): value.clone()
                 for key, value in tensors.items()
                 if key.startswith(prefix)
             }
-            if state:
-                trainable.optimizer.state[getattr(trainable.splats, name)] = state
         return trainable
-
-    def _group(self, name: str) -> dict[str, Any]:
-        return self.optimizer.param_groups[NAMES.index(name)]
