@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch._dynamo  # an optimizer loads it: here once, not in every process
 
 Point = Literal["half", "placed"]
 
