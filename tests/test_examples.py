@@ -1,12 +1,17 @@
-"""Every example and the notebook run as they stand, from a folder of their own."""
+"""Every example and the notebook run as they stand, from a folder of their own; the notebook in a
+process that has loaded nothing before.
+"""
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.scripts import Scripts, scripts
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted((ROOT / "examples").glob("[0-9][0-9]_*.py"))
@@ -22,17 +27,10 @@ OUTPUTS = {
 }
 
 
-def run_script(script: Path, folder: Path, *arguments: str) -> str:
-    """Standard output of a script run in the folder, which must end well."""
-    done = subprocess.run(
-        [sys.executable, str(script), *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[Scripts]:
+    with scripts() as process:
+        yield process
 
 
 def test_there_are_six_examples_and_each_is_tested():
@@ -40,9 +38,10 @@ def test_there_are_six_examples_and_each_is_tested():
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_an_example_runs_and_leaves_what_it_says(script, tmp_path):
-    capture = ("procedural:7:frames=16",) if script.stem.startswith("01") else ()
-    said = run_script(script, tmp_path, *capture, "out")
+def test_an_example_runs_and_leaves_what_it_says(script, tmp_path, loaded):
+    capture = ("procedural:7:frames=16,width=96,height=72",) if script.stem.startswith("01") else ()
+    code, said = loaded.run(script, tmp_path, *capture, "out")
+    assert code == 0, said[-2000:]
     assert said.strip()
     for name in OUTPUTS[script.stem]:
         assert (tmp_path / name).exists(), name
@@ -55,4 +54,12 @@ def test_the_notebook_runs_from_top_to_bottom_and_repairs(tmp_path):
     script = tmp_path / "notebook.py"
     checks = "assert after.psnr > before.psnr, (before.psnr, after.psnr)\nprint('repaired')"
     script.write_text("\n".join([*cells, checks]), encoding="utf-8")
-    assert "repaired" in run_script(script, tmp_path)
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "repaired" in done.stdout
