@@ -66,7 +66,11 @@ KINDS = (
 # Coordinates run from 0 to 1 over the tile; a lattice of ``period`` cells wraps around.
 
 
-@njit(cache=True)
+# Signatures: numba otherwise compiles ``_octaves`` 20 times, for each set of constants it is called
+# with.
+
+
+@njit("float64(int64, int64, int64)", cache=True)
 def _random(ix: int, iy: int, seed: int) -> float:
     """A number in [0,1) for each lattice point: an integer hash (multiply, shift, xor)."""
     h = (ix * 0x27D4EB2D + iy * 0x165667B1 + seed * 0x9E3779B1) & 0xFFFFFFFF
@@ -75,7 +79,7 @@ def _random(ix: int, iy: int, seed: int) -> float:
     return ((h ^ (h >> 15)) & 0xFFFFFF) / 16777216.0
 
 
-@njit(cache=True)
+@njit("float64(float64, float64, int64, int64, int64)", cache=True)
 def _noise(x: float, y: float, period_x: int, period_y: int, seed: int) -> float:
     """Value noise in [0,1] of a lattice of ``period_x`` x ``period_y`` cells."""
     x *= period_x
@@ -90,7 +94,7 @@ def _noise(x: float, y: float, period_x: int, period_y: int, seed: int) -> float
     return (1 - v) * top + v * bottom
 
 
-@njit(cache=True)
+@njit("float64(float64, float64, int64, int64, int64, int64)", cache=True)
 def _octaves(x: float, y: float, period_x: int, period_y: int, count: int, seed: int) -> float:
     """Noise of several octaves, each half as large and 0.55 as strong as the one before; mean
     0.5.
