@@ -2,7 +2,9 @@
 
 A verb is a module with a frozen dataclass ``Command``, whose fields are the options (parsed by
 tyro), and ``run_command(command)``, which returns an exit code or None for success. Only the module
-of the given verb is imported, so that ``artifixer --help`` needs no torch.
+of the given verb is imported, so that ``artifixer --help`` needs no torch. What the work needs can
+be listed in ``WORK_MODULES``: it is imported after the options are parsed, while a signal still
+ends the process at once.
 
 =====  ==========================================================
 code   meaning
@@ -146,6 +148,8 @@ def _run(words: list[str]) -> int:
     command, code = _parsed(verb, module.Command, options)
     if command is None:
         return code
+    for name in getattr(module, "WORK_MODULES", ()):
+        importlib.import_module(name)
     begin_collection()
     with stop_at_once():
         code = module.run_command(command)

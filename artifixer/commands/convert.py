@@ -11,12 +11,9 @@ import tyro
 
 from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
-from artifixer.splats.files import (
-    format_to_write,
-    placement_note,
-    read_splat_file,
-    write_splat_file,
-)
+
+#: Loaded when the options are right (see ``cli.py``).
+WORK_MODULES = ("artifixer.splats.files",)
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,13 @@ class Command:
 
 
 def run_command(command: Command) -> None:
+    from artifixer.splats.files import (
+        format_to_write,
+        placement_note,
+        read_splat_file,
+        write_splat_file,
+    )
+
     format_to_write(command.target)
     if command.target.is_dir():
         raise InputError(f"{command.target}: is a folder, expected a file to write")

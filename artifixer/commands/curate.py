@@ -6,22 +6,23 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from artifixer.curation.caption import CaptionConfig, check_captioner
-from artifixer.curation.jobs import curate
-from artifixer.curation.make_scene import CurationConfig
-from artifixer.curation.sources import Source, expand_sources
-from artifixer.curation.workers import worker_devices
-from artifixer.imaging.resize import GRID
-from artifixer.recipes.curate import RECIPES
 from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
-from artifixer.scenes.depth_models import check_depth_model, default_depth_model
-from artifixer.scenes.panorama_faces import check_faces
-from artifixer.scenes.scale import ScaleKind
+
+if TYPE_CHECKING:
+    from artifixer.curation.make_scene import CurationConfig
+    from artifixer.curation.sources import Source
+    from artifixer.scenes.scale import ScaleKind
+
+#: Loaded when the options are right (see ``cli.py``).
+WORK_MODULES = (
+    "artifixer.curation.jobs",
+    "artifixer.recipes.curate",
+)
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,13 @@ class Command:
 
 
 def run_command(command: Command) -> None:
+    from artifixer.curation.caption import CaptionConfig, check_captioner
+    from artifixer.curation.jobs import curate
+    from artifixer.curation.sources import expand_sources
+    from artifixer.curation.workers import worker_devices
+    from artifixer.recipes.curate import RECIPES
+    from artifixer.scenes.panorama_faces import check_faces
+
     if command.workers < 1:
         raise InputError(f"--workers {command.workers}: expected at least 1")
     if command.ray is None:
@@ -158,6 +166,8 @@ def _depth_model(kind: ScaleKind, named: str | None, sources: Sequence[Source]) 
     """The depth model for captures; None where none is needed, as for procedural scenes.
     ``InputError`` for a model that is not needed or cannot be used, and where one is missing.
     """
+    from artifixer.scenes.depth_models import check_depth_model, default_depth_model
+
     if named is not None and kind != "metric":
         raise InputError(
             f"--depth-model {named}: camera scale {kind} needs none; expected "
@@ -178,6 +188,8 @@ def _depth_model(kind: ScaleKind, named: str | None, sources: Sequence[Source]) 
 
 def _resized(config: CurationConfig, longest: int) -> CurationConfig:
     """All sizes scaled by one factor, rounded to multiples of 16."""
+    from artifixer.imaging.resize import GRID
+
     if longest < 2 * GRID:
         raise InputError(f"--size {longest}: expected at least {2 * GRID}")
     factor = longest / max(max(size) for size in config.sizes)

@@ -7,9 +7,13 @@ import sys
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from artifixer.commands import run as run_verb
-from artifixer.pipeline.run import Result, run
+if TYPE_CHECKING:
+    from artifixer.pipeline.run import Result
+
+#: Loaded when the options are right (see ``cli.py``).
+WORK_MODULES = ("artifixer.commands.run",)
 
 #: The capture, its number of training views, and the longest side in pixels.
 CAPTURE, VIEWS, SIZE = "procedural:7", 4, "160"
@@ -39,6 +43,9 @@ class Command:
 
 
 def run_command(command: Command) -> None:
+    from artifixer.commands import run as run_verb
+    from artifixer.pipeline.run import run
+
     options = run_verb.Command(
         CAPTURE, command.out, views=VIEWS, size=SIZE, seed=command.seed, device=command.device
     )

@@ -9,12 +9,14 @@ from typing import Annotated, Literal, get_args
 
 import tyro
 
-from artifixer.enhance.enhance import Drop, EnhanceConfig, Sampler
-from artifixer.pipeline.enhance import EnhanceJob, enhance_renders
+from artifixer.enhance.choices import Drop, Sampler
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.references import REFERENCE_COUNT
-from artifixer.video.model import Mode
+from artifixer.video.choices import Mode
+
+#: Loaded when the options are right (see ``cli.py``).
+WORK_MODULES = ("artifixer.pipeline.enhance",)
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,9 @@ class Command:
 
 
 def run_command(command: Command) -> None:
+    from artifixer.enhance.enhance import EnhanceConfig
+    from artifixer.pipeline.enhance import EnhanceJob, enhance_renders
+
     if command.references < 0:
         raise InputError(f"--references {command.references}: expected 0 or more")
     if not 0 < command.fps <= 1000:

@@ -6,22 +6,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from artifixer.evaluation.benchmarks.scene import Options
-from artifixer.evaluation.protocols import protocol
-from artifixer.evaluation.table_files import markdown
-from artifixer.pipeline.evaluate import evaluate
-from artifixer.pipeline.evaluate_config import EvaluateConfig
-from artifixer.pipeline.evaluate_diagnostics import read_prompts
-from artifixer.pipeline.run_config import parse_variants
-from artifixer.recipes.run import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
-from artifixer.video.model import Mode
-from artifixer.video.model_files import locate_model
+from artifixer.video.choices import Mode
+
+if TYPE_CHECKING:
+    from artifixer.pipeline.evaluate_config import EvaluateConfig
+
+#: Loaded when the options are right (see ``cli.py``).
+WORK_MODULES = (
+    "artifixer.pipeline.evaluate",
+    "artifixer.recipes.run",
+)
 
 #: Options that only some protocols take, by the name in ``Options``.
 _PROTOCOL_OPTIONS = {
@@ -168,6 +168,9 @@ class Command:
 
 
 def run_command(command: Command) -> None:
+    from artifixer.evaluation.table_files import markdown
+    from artifixer.pipeline.evaluate import evaluate
+
     if command.workers < 1:
         raise InputError(f"--workers {command.workers}: expected at least 1")
     result = evaluate(
@@ -183,6 +186,14 @@ def run_command(command: Command) -> None:
 
 def evaluate_config(command: Command) -> EvaluateConfig:
     """The evaluation that the options describe."""
+    from artifixer.evaluation.benchmarks.scene import Options
+    from artifixer.evaluation.protocols import protocol
+    from artifixer.pipeline.evaluate_config import EvaluateConfig
+    from artifixer.pipeline.evaluate_diagnostics import read_prompts
+    from artifixer.pipeline.run_config import parse_variants
+    from artifixer.recipes.run import RECIPES
+    from artifixer.video.model_files import locate_model
+
     entry = protocol(command.protocol)
     options = Options(
         dict(_pair(text) for text in command.split),

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from artifixer.pipeline.capture import CaptureChoice
-from artifixer.pipeline.inspect_capture import inspect_capture
-from artifixer.pipeline.inspection import Inspection, LensGroup, Range
-from artifixer.runtime.json_io import to_json
+if TYPE_CHECKING:
+    from artifixer.pipeline.inspection import Inspection, LensGroup, Range
+
+#: Loaded when the options are right (see ``cli.py``).
+WORK_MODULES = ("artifixer.pipeline.inspect_capture",)
 
 #: Maximum number of lost photos that are named; ``--json`` has them all.
 LOST_PHOTOS_SHOWN = 5
@@ -53,6 +54,10 @@ class Command:
 
 
 def run_command(command: Command) -> None:
+    from artifixer.pipeline.capture import CaptureChoice
+    from artifixer.pipeline.inspect_capture import inspect_capture
+    from artifixer.runtime.json_io import to_json
+
     choice = CaptureChoice(
         command.capture,
         faces=command.faces,

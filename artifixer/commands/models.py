@@ -5,28 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 import tyro
 
-from artifixer.imaging.resize import fit_size
 from artifixer.runtime.counts import counted
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.references import REFERENCE_COUNT
-from artifixer.video.memory_estimate import (
-    GIGABYTE,
-    MemoryPlan,
-    free_memory,
-    memory_estimate,
-    parameter_count,
-    part_rows,
-    vae_parameter_count,
+
+if TYPE_CHECKING:
+    import torch
+
+    from artifixer.video.model import ModelConfig
+    from artifixer.video.model_zoo import NamedModel
+
+#: Loaded when the options are right (see ``cli.py``).
+WORK_MODULES = (
+    "artifixer.video.model_files",
+    "artifixer.video.memory_estimate",
 )
-from artifixer.video.model import ModelConfig
-from artifixer.video.model_files import convert_model, locate_model
-from artifixer.video.model_zoo import NAMED_MODELS, NamedModel
 
 #: Largest file of a converted model, bytes.
 PART_BYTES = 5_000_000_000
@@ -65,6 +63,12 @@ class Command:
 
 
 def run_command(command: Command) -> None:
+    import torch
+
+    from artifixer.imaging.resize import fit_size
+    from artifixer.video.model_files import locate_model
+    from artifixer.video.model_zoo import NAMED_MODELS
+
     if command.convert is not None:
         _convert(command, command.convert)
         return
@@ -94,6 +98,11 @@ def run_command(command: Command) -> None:
 
 
 def _convert(command: Command, source: str) -> None:
+    import torch
+
+    from artifixer.video.memory_estimate import parameter_count
+    from artifixer.video.model_files import convert_model
+
     if command.out is None:
         raise InputError("--convert: expected --out FOLDER beside it")
     dtype = None if command.dtype == "keep" else getattr(torch, command.dtype)
@@ -109,6 +118,8 @@ def _lines(
     named: NamedModel, width: int, height: int, references: int, device: torch.device
 ) -> Iterator[str]:
     """The description of a named model."""
+    from artifixer.video.model_files import locate_model
+
     yield f"{named.name}: {named.about}"
     try:
         config: ModelConfig | None = locate_model(named.name).config
@@ -132,6 +143,13 @@ def _lines(
 def _config_lines(
     config: ModelConfig, width: int, height: int, references: int, device: torch.device
 ) -> Iterator[str]:
+    from artifixer.video.memory_estimate import (
+        GIGABYTE,
+        free_memory,
+        parameter_count,
+        vae_parameter_count,
+    )
+
     network = config.transformer
     takes = [
         name
@@ -162,6 +180,10 @@ def _config_lines(
 
 def _memory_lines(config: ModelConfig, width: int, height: int, references: int) -> Iterator[str]:
     """Table of memory in GB: parts by device and precision."""
+    import torch
+
+    from artifixer.video.memory_estimate import GIGABYTE, MemoryPlan, memory_estimate, part_rows
+
     kinds = {
         "GPU, bfloat16": MemoryPlan(width, height, references, torch.bfloat16),
         "with --offload": MemoryPlan(width, height, references, torch.bfloat16, offload=True),

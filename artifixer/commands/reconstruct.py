@@ -8,14 +8,16 @@ from typing import Annotated, Literal
 
 import tyro
 
-from artifixer.pipeline.capture import CaptureChoice
-from artifixer.pipeline.reconstruct import ReconstructionJob, reconstruct_capture
-from artifixer.pipeline.view import viewed
-from artifixer.recipes.reconstruct import RECIPES
 from artifixer.runtime.counts import counted
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
-from artifixer.splats.files import parse_exports
+
+#: Loaded when the options are right (see ``cli.py``).
+WORK_MODULES = (
+    "artifixer.pipeline.reconstruct",
+    "artifixer.pipeline.view",
+    "artifixer.recipes.reconstruct",
+)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,12 @@ class Command:
 
 
 def run_command(command: Command) -> None:
+    from artifixer.pipeline.capture import CaptureChoice
+    from artifixer.pipeline.reconstruct import ReconstructionJob, reconstruct_capture
+    from artifixer.pipeline.view import viewed
+    from artifixer.recipes.reconstruct import RECIPES
+    from artifixer.splats.files import parse_exports
+
     device = resolve_device(command.device)
     recipe = (
         command.recipe

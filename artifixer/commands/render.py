@@ -10,11 +10,15 @@ from typing import Annotated
 
 import tyro
 
-from artifixer.pipeline.render import RenderJob, render_path
-from artifixer.pipeline.render_panoramas import render_panoramas
 from artifixer.runtime.counts import counted
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
+
+#: Loaded when the options are right (see ``cli.py``).
+WORK_MODULES = (
+    "artifixer.pipeline.render",
+    "artifixer.pipeline.render_panoramas",
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,9 @@ class Command:
 
 
 def run_command(command: Command) -> None:
+    from artifixer.pipeline.render import RenderJob, render_path
+    from artifixer.pipeline.render_panoramas import render_panoramas
+
     if command.frames < 1:
         raise InputError(f"--frames {command.frames}: expected at least 1")
     if not 0 < command.fps <= 1000:

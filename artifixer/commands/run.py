@@ -5,24 +5,28 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from artifixer.evaluation.variant_table import variant_lines
-from artifixer.pipeline.capture import CaptureChoice
-from artifixer.pipeline.plan import plan_lines, plan_run
-from artifixer.pipeline.run import Result, run
-from artifixer.pipeline.run_config import RunConfig, parse_variants
-from artifixer.pipeline.view import viewed
-from artifixer.recipes.run import RECIPES
 from artifixer.runtime.counts import counted
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
-from artifixer.splats.files import parse_exports
-from artifixer.training.scene_adaptation import MAX_STEPS, AdaptationConfig
-from artifixer.video.model import Mode
-from artifixer.video.model_files import locate_model
+from artifixer.video.choices import Mode
+
+if TYPE_CHECKING:
+    from artifixer.pipeline.run import Result
+    from artifixer.pipeline.run_config import RunConfig
+    from artifixer.training.scene_adaptation import AdaptationConfig
+
+#: Loaded when the options are right (see ``cli.py``).
+WORK_MODULES = (
+    "artifixer.pipeline.run",
+    "artifixer.pipeline.plan",
+    "artifixer.pipeline.view",
+    "artifixer.recipes.run",
+    "artifixer.evaluation.variant_table",
+)
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,10 @@ class Command:
 
 
 def run_command(command: Command) -> None:
+    from artifixer.pipeline.plan import plan_lines, plan_run
+    from artifixer.pipeline.run import run
+    from artifixer.pipeline.view import viewed
+
     config = run_config(command)
     if command.plan:
         print("\n".join(plan_lines(plan_run(config))))
@@ -164,6 +172,12 @@ def run_command(command: Command) -> None:
 
 def run_config(command: Command) -> RunConfig:
     """The job that the options describe."""
+    from artifixer.pipeline.capture import CaptureChoice
+    from artifixer.pipeline.run_config import RunConfig, parse_variants
+    from artifixer.recipes.run import RECIPES
+    from artifixer.splats.files import parse_exports
+    from artifixer.video.model_files import locate_model
+
     device = resolve_device(command.device)
     name = (
         command.recipe
@@ -223,6 +237,8 @@ def run_config(command: Command) -> RunConfig:
 
 def _adaptation(command: Command) -> AdaptationConfig | None:
     """The scene adaptation that the options ask for."""
+    from artifixer.training.scene_adaptation import MAX_STEPS, AdaptationConfig
+
     minutes, steps = command.adapt, command.adapt_steps
     if minutes is None and steps is None:
         return None
@@ -237,6 +253,8 @@ def _adaptation(command: Command) -> AdaptationConfig | None:
 
 def result_lines(result: Result) -> list[str]:
     """The summary that is printed at the end: the variants, the frames and the report."""
+    from artifixer.evaluation.variant_table import variant_lines
+
     return [
         *variant_lines(result.variants),
         "",

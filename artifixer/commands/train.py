@@ -9,20 +9,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from artifixer.evaluation.inpainting import METHODS, inpaint
-from artifixer.pairs.loader import PairSet, open_pairs
-from artifixer.pipeline.view import viewed
-from artifixer.recipes.train import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
-from artifixer.training.job import run_training
-from artifixer.training.loop import LoopConfig
-from artifixer.training.recipe import StageName, TrainingJob, TrainingRecipe
-from artifixer.training.validation import Baseline
+from artifixer.training.choices import StageName
+
+if TYPE_CHECKING:
+    from artifixer.pairs.loader import PairSet
+    from artifixer.training.recipe import TrainingRecipe
+
+#: Loaded when the options are right (see ``cli.py``).
+WORK_MODULES = (
+    "artifixer.training.job",
+    "artifixer.pipeline.view",
+    "artifixer.recipes.train",
+    "artifixer.evaluation.inpainting",
+)
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,14 @@ class Command:
 
 
 def run_command(command: Command) -> None:
+    from artifixer.evaluation.inpainting import METHODS, inpaint
+    from artifixer.pairs.loader import open_pairs
+    from artifixer.pipeline.view import viewed
+    from artifixer.recipes.train import RECIPES
+    from artifixer.training.job import run_training
+    from artifixer.training.recipe import TrainingJob
+    from artifixer.training.validation import Baseline
+
     recipe = with_overrides(RECIPES[command.recipe], command)
     baselines: Mapping[str, Baseline] = {
         method: partial(inpaint, method=method) for method in METHODS
@@ -155,6 +168,8 @@ def with_overrides(recipe: TrainingRecipe, command: Command) -> TrainingRecipe:
     """The recipe with the command's settings for its stage. ``InputError`` for numbers that are not
     positive.
     """
+    from artifixer.training.loop import LoopConfig
+
     for name in ("steps", "minutes", "batch", "accumulation", "learning_rate", "save_every"):
         value = getattr(command, name)
         if value is not None and not value > 0:

@@ -11,14 +11,16 @@ from typing import Annotated
 import tyro
 
 from artifixer.commands.demo import has_screen
-from artifixer.pipeline.view import ViewJob, serve
-from artifixer.pipeline.view_scene import ViewSource
-from artifixer.recipes.run import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.stopping import stop_at_once
-from artifixer.viewer.access import check_access
-from artifixer.viewer.page import Viewer
+
+#: Loaded when the options are right (see ``cli.py``).
+WORK_MODULES = (
+    "artifixer.pipeline.view",
+    "artifixer.recipes.run",
+    "artifixer.viewer.page",
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,12 @@ class Command:
 
 
 def run_command(command: Command) -> None:
+    from artifixer.pipeline.view import ViewJob, serve
+    from artifixer.pipeline.view_scene import ViewSource
+    from artifixer.recipes.run import RECIPES
+    from artifixer.viewer.access import check_access
+    from artifixer.viewer.page import Viewer
+
     if not 64 <= command.size <= 4096:
         raise InputError(f"--size {command.size}: expected 64 to 4096 pixels")
     token = command.token or os.environ.get("ARTIFIXER_VIEW_TOKEN") or None

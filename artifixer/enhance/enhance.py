@@ -21,6 +21,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from artifixer.enhance.choices import Drop as Drop
+from artifixer.enhance.choices import Sampler as Sampler
 from artifixer.enhance.render_scale import render_scale
 from artifixer.enhance.sources import (
     RenderSource,
@@ -48,12 +50,6 @@ from artifixer.video.rollout import (
 from artifixer.video.sample import SampleConfig
 from artifixer.video.teacher import TEACHER_FRAMES, TeacherConfig
 from artifixer.video.vae import frames_to_video
-
-Drop = Literal["renders", "references", "text", "rays", "opacity"]
-
-#: ``blocks``: the few-step generator, block by block. ``teacher``: the bidirectional network, clip
-#: by clip, in many steps with guidance.
-Sampler = Literal["blocks", "teacher"]
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,13 @@ from typing import Literal
 
 from artifixer.pairs.loader import PairSet
 from artifixer.training.autoencoder import AutoencoderTraining
+from artifixer.training.choices import StageName as StageName
 from artifixer.training.flow_matching import FlowMatchingTraining
 from artifixer.training.loop import LoopConfig
 from artifixer.training.parallel import ParallelConfig
 from artifixer.training.self_forcing import SelfForcingTraining
 from artifixer.training.validation import Baseline, ValidationConfig
 from artifixer.video.model import ModelConfig
-
-StageName = Literal["autoencoder", "bidirectional", "diffusion_forcing", "self_forcing"]
 
 
 @dataclass(frozen=True)

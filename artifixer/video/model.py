@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from artifixer.runtime.errors import InputError
+from artifixer.video.choices import Mode as Mode
 from artifixer.video.finish import FinishConfig
 from artifixer.video.flow import FlowSchedule, SourceKind
 from artifixer.video.offload import LayerStream
@@ -21,11 +22,6 @@ from artifixer.video.vae import AutoencoderConfig, Vae
 PROMPT_MODELS = ("1.3b", "14b")
 
 CameraScaleRule = Literal["metric", "median_depth"]
-
-#: ``improve``: the model's own source and steps, the default. ``generate``: opacity mixing, so that
-#: empty regions are generated from noise and depend on the seed. Models that read the render on
-#: other channels start at noise in both modes.
-Mode = Literal["improve", "generate"]
 
 
 @dataclass(frozen=True)
