@@ -40,7 +40,7 @@ RECIPES = {
         ),
     ),
     "tiny": RunRecipe(
-        RECONSTRUCT["tiny"],
+        replace(RECONSTRUCT["tiny"], dropout=0.3),
         DistillConfig(replace(RECONSTRUCT["tiny"], iterations=2000), frames=80),
         size="256",
     ),

@@ -20,7 +20,7 @@ from artifixer.imaging.push_pull import fill_empty
 
 #: Incremented when smoothed frames of the same decoded frames change, so that frames of earlier
 #: versions count as outdated.
-VERSION = 3
+VERSION = 4
 
 #: Fraction of the model's change that is taken. With half of it frames are better than the fill
 #: alone on most captures, with all of it on fewer; chosen on the clips and captures of
@@ -57,7 +57,8 @@ class FinishConfig:
     """Blend weight on opaque pixels, 0 to 1: 0 keeps the render, 1 takes the model's output."""
 
     smooth_cells: int = 0
-    """Take only brightness from the model: the result is the push-pull fill of the render plus
+    """Take only brightness from the model: the result is the push-pull fill of the render (by its
+    depth, where that is known) plus
     half of the change of its brightness by the model, without loss of contrast
     (``keeping_contrast``), smoothed over two cells of this many pixels, and over 1.5 pixels of 8
     where the render is opaque. 0 keeps the frame. For models that invent no detail, whose frames
@@ -68,9 +69,9 @@ class FinishConfig:
         assert self.smooth_cells >= 0, f"cells of {self.smooth_cells} pixels, expected at least 0"
 
     @property
-    def reads_render(self) -> bool:
-        """Whether ``finish`` needs the render."""
-        return self.keep_residual or self.strength < 1 or self.smooth_cells > 0
+    def reads_depth(self) -> bool:
+        """Whether ``finish`` uses the depth of the render."""
+        return self.smooth_cells > 0
 
     @property
     def key(self) -> dict[str, object]:
@@ -86,11 +87,13 @@ def finish(
     config: FinishConfig,
     render: Float[Tensor, "frames height width 3"] | None = None,
     decoded_render: Float[Tensor, "frames height width 3"] | None = None,
+    depth: Float[Tensor, "frames height width"] | None = None,
 ) -> Float[Tensor, "frames height width 3"]:
     """Final frames; colours are approximately in [0,1] and are not clamped.
 
-    render: required if ``config.reads_render``. decoded_render: the render encoded and decoded by
-    the autoencoder, required for the residual.
+    render: required unless ``config`` leaves frames unchanged. decoded_render: the render encoded
+    and decoded by the autoencoder, required for the residual. depth: of the render, for
+    ``fill_empty``; None where it is unknown.
     """
     opaque = opacity.square()[..., None]
     if config.keep_residual:
@@ -100,7 +103,7 @@ def finish(
         frames = frames + opaque * (render - decoded_render)
     if config.smooth_cells:
         assert render is not None, "smoothing needs the render"
-        base = fill_empty(render, opacity)
+        base = fill_empty(render, opacity, depth)
         change = CHANGE_FRACTION * keeping_contrast(luma(frames - base), luma(base), opaque)
         wide, narrow = SIGMA_EMPTY * config.smooth_cells, SIGMA_OPAQUE * config.smooth_cells
         coarse, fine = smoothed(change, wide), smoothed(change, narrow)
