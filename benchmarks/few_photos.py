@@ -1,5 +1,5 @@
-"""Does dropout help fits to few photos? Held-out PSNR and SSIM of renders, and PSNR of their push-pull
-fill, for several dropouts and seeds.
+"""Does dropout help fits to few photos? PSNR and SSIM of held-out renders, and PSNR of their
+push-pull fill, for several dropouts and seeds.
 
     OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 python benchmarks/few_photos.py CAPTURE=SPLIT ...
         [--dropout 0,0.2,0.3,0.4] [--seeds 2] [--size 192] [--recipe tiny]
