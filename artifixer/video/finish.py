@@ -20,7 +20,7 @@ from artifixer.imaging.push_pull import fill_empty
 
 #: Incremented when smoothed frames of the same decoded frames change, so that frames of earlier
 #: versions count as outdated.
-VERSION = 4
+VERSION = 5
 
 #: Fraction of the model's change that is taken; chosen on the clips and captures of
 #: docs/invention.md, like the rest of these settings.
