@@ -30,6 +30,20 @@ def artifixer(*words: str, timeout: float = 120) -> subprocess.CompletedProcess[
     )
 
 
+def test_the_help_of_every_verb_loads_nothing_heavy() -> None:
+    script = """
+import sys
+from artifixer.cli import VERBS, main
+for verb in VERBS:
+    assert main([verb, "--help"]) == 0
+    assert main([verb, "--no-such-option"]) == 2
+    loaded = {"torch", "numba", "scipy", "av", "cv2"} & set(sys.modules)
+    assert not loaded, (verb, loaded)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def with_verb(body: str, *words: str, options: str = "") -> list[str]:
     """Command of a process whose verb ``try`` runs ``body``; ``options``: of its ``Command``."""
     module = f"""

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from artifixer.commands import run as run_verb
+
 if TYPE_CHECKING:
     from artifixer.pipeline.run import Result
 
 #: Loaded when the options are right (see ``cli.py``).
-WORK_MODULES = ("artifixer.commands.run",)
+WORK_MODULES = run_verb.WORK_MODULES
 
 #: The capture, its number of training views, and the longest side in pixels.
 CAPTURE, VIEWS, SIZE = "procedural:7", 4, "160"
@@ -43,7 +45,6 @@ class Command:
 
 
 def run_command(command: Command) -> None:
-    from artifixer.commands import run as run_verb
     from artifixer.pipeline.run import run
 
     options = run_verb.Command(

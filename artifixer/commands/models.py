@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 #: Loaded when the options are right (see ``cli.py``).
 WORK_MODULES = (
+    "artifixer.imaging.resize",
     "artifixer.video.model_files",
     "artifixer.video.memory_estimate",
 )
