@@ -31,13 +31,13 @@ from artifixer.runtime.seeds import generator
 from artifixer.scenes import formats
 from artifixer.scenes.resize_scene import resize_scene
 from artifixer.scenes.scene import Scene
-from artifixer.scenes.view import View, reference_views
+from artifixer.scenes.view import View, reference_views, views_of
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
 from artifixer.splats.reconstruct import IterationReport
 from artifixer.splats.reconstruct import reconstruct as fit
 from artifixer.splats.render import Renders, render
 from artifixer.splats.splats import Splats
-from artifixer.splats.training_view import training_views
+from artifixer.splats.training_view import TrainingView
 from artifixer.video import model_files
 from artifixer.video.model import Model
 
@@ -117,17 +117,16 @@ def reconstruct(
     if iterations is not None:
         config = replace(config, iterations=iterations)
     chosen = range(len(scene.photos)) if train is None else sorted(_indices(scene, train))
-    photos = [scene.photos[index] for index in chosen]
-    cameras = [scene.cameras[index] for index in chosen]
+    views = views_of(scene, chosen)
     points = ColoredPoints(torch.zeros(0, 3), torch.zeros(0, 3))
     if scene.points is not None:
         points = seen_points(scene.points, chosen, config.initial.observed_by)
-    extent = scene_extent(cameras, points)
+    extent = scene_extent([view.camera for view in views], points)
     random = generator(seed, "initial points")
-    points = add_pixels(points, photos, cameras, config.initial, random)
+    points = add_pixels(points, views, config.initial, random)
     initial = splats_at(points, config.sh_degree, extent, config.initial)
-    views = training_views(photos, cameras)
-    return fit(views, initial, extent, config, seed, device=device, report=report)
+    training = [TrainingView.of(view) for view in views]
+    return fit(training, initial, extent, config, seed, device=device, report=report)
 
 
 def load_model(name: str | Path = "tiny", *, device: str = "auto") -> Model:

@@ -27,6 +27,7 @@ from artifixer.curation.sparse_splats import (
     SparseConfig,
     SparseFit,
     draw_fit,
+    initial_points,
     sparse_splats,
     training_groups,
 )
@@ -46,6 +47,7 @@ from artifixer.scenes.scale import (
     scale_depth_model,
 )
 from artifixer.scenes.scene import Scene
+from artifixer.scenes.view import View, views_of
 
 #: Number of photos for estimating metres per world unit, for Algorithm 1 in metres.
 UNIT_PHOTOS = 12
@@ -195,12 +197,14 @@ def scene_pairs(
     for position, group in enumerate(groups):
         fit = draw_fit(config.sparse, rng)
         training = tuple(sorted(group[: fit.views]))
-        photographed, photos_used = scene, tuple(scene.photos[index] for index in training)
-        if source.is_procedural:
-            photographed, photos_used = with_flaws(scene, training, config.flaws, rng)
-        splats = sparse_splats(
-            photographed, training, photos_used, fit.config, int(rng.integers(2**31)), device
-        )
+        true = views_of(scene, training)
+        fitted = with_flaws(true, config.flaws, rng) if source.is_procedural else true
+        points = initial_points(scene, training, fit.config)
+        splats = sparse_splats(fitted, points, fit.config, int(rng.integers(2**31)), device)
+        # flawed photos with the true cameras: the model sees what the fit saw
+        references = [
+            View(view.camera, flawed.photo) for view, flawed in zip(true, fitted, strict=True)
+        ]
         scale = camera_scale(
             config.camera_scale,
             point_depths(scene, training),
@@ -218,7 +222,7 @@ def scene_pairs(
                 if len(clips) == 1
                 else f"{number:06d}_{position}_{window}"
             )
-            pair = render_pair(name, scene, clip, training, photos_used, splats, scale)
+            pair = render_pair(name, scene, clip, references, splats, scale)
             # The other group's pair of this clip is described from other frames (paper section 4.1,
             # appendix B).
             pair = replace(

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.geometry.transforms import quaternion_to_matrix
 from artifixer.imaging.resize import multiple_of_16
 from artifixer.pairs.pair import TrainingPair
@@ -25,7 +25,8 @@ from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.resize_scene import resize_scene
 from artifixer.scenes.scale import CameraScale
-from artifixer.scenes.scene import Photo, Scene
+from artifixer.scenes.scene import Scene
+from artifixer.scenes.view import View
 from artifixer.splats.render import render
 from artifixer.splats.render_folder import to_uint8
 from artifixer.splats.splats import Splats
@@ -112,42 +113,34 @@ def sized_for_clips(scene: Scene, longest: int) -> Scene:
     return resize_scene(scene, f"{width}x{height}")
 
 
-def with_flaws(
-    scene: Scene, training: tuple[int, ...], config: FlawConfig, rng: np.random.Generator
-) -> tuple[Scene, tuple[Photo, ...]]:
-    """The scene with slightly wrong cameras of the training views, and these views' photos as an
-    ordinary camera takes them.
-    """
+def with_flaws(views: Sequence[View], config: FlawConfig, rng: np.random.Generator) -> list[View]:
+    """The views with slightly wrong cameras, and with photos as an ordinary camera takes them."""
     strength = rng.uniform(0, 1)
-    cameras, photos = list(scene.cameras), []
-    for index in training:
-        cameras[index] = _turned(cameras[index], strength * config.pose_pixels, rng)
+    flawed = []
+    for view in views:
+        photo = view.photo
+        camera = _turned(view.camera, strength * config.pose_pixels, rng)
         gain = np.exp(
             strength * (config.exposure * rng.normal() + config.balance * rng.normal(size=3))
         )
-        grain = (
-            strength
-            * config.noise
-            * rng.normal(size=(scene.photos[index].height, scene.photos[index].width, 3))
-        )
-        photo = scene.photos[index]
-        photos.append(
-            replace(photo, read=functools.partial(_constant, _exposed(photo.read(), gain, grain)))
-        )
-    return scene.with_photos(scene.photos, cameras), tuple(photos)
+        grain = strength * config.noise * rng.normal(size=(photo.height, photo.width, 3))
+        pixels = _exposed(photo.read(), gain, grain)
+        flawed.append(View(camera, replace(photo, read=functools.partial(_constant, pixels))))
+    return flawed
 
 
 def render_pair(
     name: str,
     scene: Scene,
     clip: tuple[int, ...],
-    training: tuple[int, ...],
-    photos: tuple[Photo, ...],
+    references: Sequence[View],
     splats: Splats,
     scale: CameraScale,
 ) -> TrainingPair:
-    """The pair of a clip and of splats fitted to ``photos``, rendered where the splats are; the
-    photos become its references.
+    """The pair of a clip and of splats, rendered where the splats are.
+
+    clip: indices into ``scene.photos``. references: the views whose photos the splats were fitted
+    to.
     """
     cameras = scene.batch(clip)
     with torch.no_grad():
@@ -158,8 +151,8 @@ def render_pair(
         renders=to_uint8(renders.rgb).cpu(),
         opacity=to_uint8(renders.opacity).cpu(),
         cameras=cameras,
-        reference_photos=torch.from_numpy(np.stack([photo.read() for photo in photos])),
-        reference_cameras=scene.batch(training),
+        reference_photos=torch.from_numpy(np.stack([view.photo.read() for view in references])),
+        reference_cameras=concatenate([view.camera for view in references]),
         camera_scale=scale.value,
         camera_scale_kind=scale.kind,
     )

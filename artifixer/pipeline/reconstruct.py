@@ -145,7 +145,7 @@ def initial_splats(
     that are left out.
     """
     scene, config = capture.scene, job.config
-    cameras = [scene.cameras[i] for i in capture.training]
+    views = views_of(scene, capture.training)
     if job.initial_points is not None:
         cloud = read_points(job.initial_points, scene.origin)
         for note in cloud.notes:
@@ -157,13 +157,10 @@ def initial_splats(
         points = seen_points(scene.points, capture.training, config.initial.observed_by)
     else:
         points = ColoredPoints(torch.zeros(0, 3), torch.zeros(0, 3))
-    extent = scene_extent(cameras, points)
+    extent = scene_extent([view.camera for view in views], points)
     if job.warm_start is not None:
         return read_splat_file(job.warm_start, scene.origin).splats, extent
-    photos = [scene.photos[i] for i in capture.training]
-    points = add_pixels(
-        points, photos, cameras, config.initial, generator(job.seed, "initial points")
-    )
+    points = add_pixels(points, views, config.initial, generator(job.seed, "initial points"))
     return splats_at(points, config.sh_degree, extent, config.initial), extent
 
 
@@ -335,7 +332,8 @@ def _evaluate(
         reference_views(scene, capture.training, REFERENCE_COUNT),
         scene.origin,
     )
-    _write_preview(run.path("preview.png"), [view.photo for view in rendered], frames)
+    photos = [view.photo for view in rendered]
+    _write_preview(run.path("preview.png"), list(zip(photos, frames, strict=True)))
     write_json(
         run.path("metrics.json"),
         {half: _summary(results) for half, results in quality.items()} | {"gaussians": len(splats)},
@@ -364,19 +362,17 @@ def _summary(results: Sequence[RenderQuality]) -> dict[str, Any]:
     }
 
 
-def _write_preview(path: Path, photos: Sequence[Photo], frames: Sequence[Renders]) -> None:
+def _write_preview(path: Path, views: Sequence[tuple[Photo, Renders]]) -> None:
     """Rows of photo | render | opacity for a few evenly spaced views of the first view's size."""
-    size = (photos[0].height, photos[0].width)
-    same = [i for i, photo in enumerate(photos) if (photo.height, photo.width) == size]
+    size = (views[0][0].height, views[0][0].width)
+    same = [i for i, (photo, _) in enumerate(views) if (photo.height, photo.width) == size]
     chosen = sorted(
         {same[k * (len(same) - 1) // max(1, PREVIEW_VIEWS - 1)] for k in range(PREVIEW_VIEWS)}
     )
     rows = []
-    for i in chosen:
-        opacity = to_uint8(frames[i].opacity[0])[..., None].expand(-1, -1, 3)
+    for photo, renders in (views[i] for i in chosen):
+        opacity = to_uint8(renders.opacity[0])[..., None].expand(-1, -1, 3)
         rows.append(
-            torch.cat(
-                [torch.from_numpy(photos[i].read()), to_uint8(frames[i].rgb[0]), opacity], dim=1
-            )
+            torch.cat([torch.from_numpy(photo.read()), to_uint8(renders.rgb[0]), opacity], dim=1)
         )
     write_png(path, torch.cat(rows, dim=0).numpy())
