@@ -1,5 +1,6 @@
-"""The measure of invented content on held-out clips: every candidate's figures over opaque and
-empty places, which of them a control wins, and the candidates' frames for ``benchmarks/blind.py``.
+"""Quality of invented content on held-out clips: every candidate's figures over opaque and empty
+pixels, the figures in which a control is best, and the candidates' frames for
+``benchmarks/blind.py``.
 
     OMP_WAIT_POLICY=passive python benchmarks/invention.py CLIPS --out OUT [--model tiny[,OTHER]]
         [--modes improve,generate] [--device cpu]
@@ -7,9 +8,9 @@ empty places, which of them a control wins, and the candidates' frames for ``ben
 
 Candidates: the plain render, inpainting (Telea, Navier-Stokes), the push-pull fill, every model in
 every mode with two seeds, the controls (noise, dots), and the truth. ``OUT/`` receives
-``frames/CANDIDATE/CLIP/%05d.png``, ``invention.json`` (figures, thrown-out figures, reasons of
-missing ones) and the same as a table. Figures: ``artifixer/evaluation/invention``. Frames that are
-there are read, not made again. Exit codes: 0 done; 2 bad input.
+``frames/CANDIDATE/CLIP/%05d.png``, ``invention.json`` (figures, discarded figures, reasons of
+missing ones) and the same as a table. Figures: ``artifixer/evaluation/invention``. Existing frames
+are read, not generated again. Exit codes: 0 done; 2 bad input.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ from artifixer.training.initial_model import model_folder
 from artifixer.video.model import Mode, Model
 from artifixer.video.model_files import load_model
 
-#: Seeds of the frames that are measured and of those they are compared with.
+#: Seeds of the measured frames and of those that they are compared with.
 SEEDS = (0, 1)
 
-#: Side of a token where no model says it, pixels.
+#: Side of a token without a model, pixels.
 TOKEN = 8
 
 #: Clip and seed -> frames.
@@ -83,7 +84,7 @@ def read_clip(folder: Path) -> tuple[Clip, RenderFolder]:
 
 
 def model_candidate(model: Model, mode: Mode) -> Candidate:
-    """What ``artifixer enhance`` makes of a clip."""
+    """The frames of ``artifixer enhance`` for a clip."""
 
     def frames(clip: Clip, folder: RenderFolder, seed: int) -> Frames:
         cameras = alike_cameras(folder.frames, clip.name)
@@ -109,7 +110,7 @@ def candidates(models: Mapping[str, Model], modes: Sequence[Mode]) -> dict[str, 
 
 
 def kept_frames(folder: Path, make: Callable[[], Frames], count: int) -> Frames:
-    """Frames of a folder, made and written where they are not all there."""
+    """The frames of a folder, generated and written unless all exist."""
     paths = [folder / f"{number:05d}.png" for number in range(count)]
     if not all(path.is_file() for path in paths):
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +120,7 @@ def kept_frames(folder: Path, make: Callable[[], Frames], count: int) -> Frames:
 
 
 def load_networks(device: str) -> Networks:
-    """Learned measures, and why one is absent."""
+    """The networks of learned metrics, and why one is absent."""
     distance, no_distance = load_st_lpips(device)
     features, no_features = load_content_features(device)
     notes = tuple(note for note in (no_distance, no_features) if note)
@@ -127,7 +128,7 @@ def load_networks(device: str) -> Networks:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Everything, and the files."""
+    """Measure all candidates and write the files."""
     folders = sorted(path.parent for path in arguments.clips.glob("*/cameras.json"))
     if not folders:
         raise InputError(
@@ -188,7 +189,7 @@ def is_random(name: str, models: Mapping[str, Model]) -> bool:
 
 
 def table(rows: Mapping[str, Mapping[str, float | None]], out: Sequence[str]) -> str:
-    """Markdown, a column per candidate; thrown-out figures are marked."""
+    """Markdown, a column per candidate; discarded figures are marked."""
     lines = [
         "| | " + " | ".join(rows) + " |",
         "|---" * (len(rows) + 1) + "|",

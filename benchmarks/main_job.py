@@ -1,16 +1,16 @@
-"""What does ``artifixer run`` gain over the plain 3DGUT fit, with and without a free-space loss for
-the generator's input?
+"""Gain of ``artifixer run`` over the plain 3DGUT fit, with and without a free-space loss for the
+generator's input.
 
     OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 python benchmarks/main_job.py --out OUT [--captures
         FOLDER] [--size 192] [--weights 0,0.3] [--procedural 6] [--only NAME,...] [--print]
 
 Three real captures (``fountain`` with 3 views, ``plush`` and ``fox`` with 6, by Algorithm 1; below
 ``--captures``, or ``$ARTIFIXER_CAPTURES``) and procedural ones from seeds that the embedded model
-was not trained on, with 3 to 6 views. One run per capture and weight, in a folder that stays: the
-same command continues after an interruption and passes over what is done. The plain fit is the same
-for all weights of a capture and is made once. Prints mean / pooled PSNR of the held-out photos of
-every variant, dB, as a Markdown table per weight; then, for every weight, the mean over the
-captures of each variant minus the plain fit. ``--print``: only what is done.
+was not trained on, with 3 to 6 views. One run per capture and weight, whose folder is kept: the
+same command continues after an interruption and skips finished runs. All weights of a capture share
+one plain fit. Prints mean / pooled PSNR of the held-out photos of every variant, dB, as a Markdown
+table per weight; then, for every weight, the mean over the captures of each variant minus the plain
+fit. ``--print``: tables of the finished runs, without starting others.
 
 Exit codes: 0 done; 2 bad input; 75 stopped by SIGTERM with the state saved; 130 interrupted.
 """
@@ -82,7 +82,7 @@ def folder_of(out: Path, case: Case, weight: float) -> Path:
 
 
 def run_all(chosen: Sequence[Case], weights: Sequence[float], out: Path, size: str) -> None:
-    """Every run that is not done yet."""
+    """Run all cases that are not finished."""
     for case in chosen:
         for weight in weights:
             folder, plain = folder_of(out, case, weight), folder_of(out, case, weights[0])
@@ -93,7 +93,7 @@ def run_all(chosen: Sequence[Case], weights: Sequence[float], out: Path, size: s
 
 
 def share_stages(source: Path, folder: Path) -> None:
-    """Start from another run's folder: stages that do not depend on the weight are kept."""
+    """Start from a copy of another run's folder: stages that do not depend on the weight are kept."""
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(source, part)
@@ -103,13 +103,13 @@ def share_stages(source: Path, folder: Path) -> None:
 def results(
     chosen: Sequence[Case], weight: float, out: Path
 ) -> dict[str, Mapping[str, VariantQuality]]:
-    """Quality by case, of the runs that are done."""
+    """Quality by case, of the finished runs."""
     found = {}
     for case in chosen:
         folder = folder_of(out, case, weight)
         if (folder / "report.html").exists():
             variants = read_variants(folder / "metrics.json")
-            # a folder that was shared has the other run's figures until its own come
+            # a copied folder has the other run's figures until it is finished
             if ("input" in variants) == (weight > 0):
                 found[case.name] = variants
     return found
@@ -174,7 +174,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Run what is left, and print the tables."""
+    """Run the unfinished cases, and print the tables."""
     if arguments.captures is None:
         raise InputError(
             "--captures: expected the folder of the real captures, or $ARTIFIXER_CAPTURES"
@@ -193,7 +193,7 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Everything, with the exit codes of ``artifixer``."""
+    """Command line, with the exit codes of ``artifixer``."""
     arguments = _arguments(words)
     return exit_code_of(lambda: measure(arguments))
 

@@ -1,5 +1,4 @@
-"""Held-out views of finished runs: a contact sheet to look at, and what a run changed in opaque and
-empty places.
+"""Held-out views of finished runs: a contact sheet, and figures over opaque and empty pixels.
 
     OMP_WAIT_POLICY=passive python benchmarks/run_views.py RUN=CAPTURE... [--sheet FILE.jpg]
         [--views 2] [--width 256] [--figures]
@@ -7,10 +6,9 @@ empty places.
 ``RUN`` is a folder of ``artifixer run``, ``CAPTURE`` the capture that it was made from. The sheet
 has a row per view: the ``--views`` held-out views of each run with the most empty pixels, spread
 over its path; columns: render, opacity, inpainting (Telea), ArtiFixer, 3D+ and photo, as far as
-they are there. ``--figures`` prints, for all held-out views of each run and every variant, PSNR in
-the mean, pooled, and over opaque and empty pixels of the plain render, and ST-LPIPS over opaque
-pixels and 16 pixels around them (``artifixer/evaluation/invention``). Exit codes: 0 done; 2 bad
-input.
+they exist. ``--figures`` prints, for all held-out views of each run and every variant, PSNR in the
+mean, pooled, and over opaque and empty pixels of the plain render, and ST-LPIPS over opaque pixels
+and 16 pixels around them (``artifixer/evaluation/invention``). Exit codes: 0 done; 2 bad input.
 """
 
 from __future__ import annotations
@@ -157,7 +155,7 @@ def figures(root: Path, views: Sequence[RunView]) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Look at the runs, with the exit codes of ``artifixer``."""
+    """Command line, with the exit codes of ``artifixer``."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

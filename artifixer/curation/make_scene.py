@@ -1,7 +1,7 @@
 """One scene -> its training pairs (paper section 4.1, appendix B).
 
-In: a ``Source``, settings, a seed. Out: encoded pairs with their figures, or the error. What a
-scene gives depends on these alone. Runs in a worker process.
+In: a ``Source``, settings, a seed. Out: encoded pairs with their figures, or the error. The output
+depends only on these. Runs in a worker process.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class CurationConfig:
     """Range of the sparse points tried per photo of a procedural scene that is captured along its
     whole path."""
     groups: int = 2
-    """Number of groups of Algorithm 1, drawn from the two, that give a pair each."""
+    """Number of groups of Algorithm 1, drawn from the two; each gives a pair."""
     normalised_groups: bool = True
     """Whether Algorithm 1 compares normalised translations. If not: metres for the camera scale
     ``metric``, otherwise the capture's own units, as in the printed formula."""
@@ -133,7 +133,7 @@ class MadeScene:
 def make_scene(
     number: int, source: Source, config: CurationConfig, seed: int, device: str = "cpu"
 ) -> MadeScene:
-    """All pairs of one scene, encoded; a scene that cannot be used comes back with its error."""
+    """All pairs of one scene, encoded; the error instead for a scene that cannot be used."""
     started = time.monotonic()
     try:
         pairs = list(scene_pairs(number, source, config, seed, device))
@@ -146,8 +146,7 @@ def make_scene(
         LookupError,
         OSError,
     ) as error:
-        # A worker goes on with the next scene whatever is wrong with this one; the error stands in
-        # the manifest.
+        # Whatever the error, the worker continues with the next scene; the manifest records it.
         text = (
             " ".join(str(error).split())
             if isinstance(error, InputError)
@@ -166,7 +165,7 @@ def make_scene(
 def scene_pairs(
     number: int, source: Source, config: CurationConfig, seed: int, device: str = "cpu"
 ) -> Iterator[tuple[TrainingPair, PairFigures]]:
-    """The pairs of one scene: clips of its path, seen by the splats of each group."""
+    """The pairs of one scene: clips of its path, rendered from the splats of each group."""
     rng = numpy_generator(seed, f"scene {source.identity}")
     frames = _clip_length(config.frames, rng)
     scene, captured = _load(source, frames, config, rng)
@@ -213,8 +212,8 @@ def scene_pairs(
         )
         if scale.is_guess:
             raise InputError(
-                f"{source.name}: nothing tells how long a metre is; expected a metric depth model, "
-                "or camera scale median_depth"
+                f"{source.name}: the length of a metre in world units is unknown; expected a "
+                "metric depth model, or camera scale median_depth"
             )
         for window, clip in enumerate(clips):
             name = (

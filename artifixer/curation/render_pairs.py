@@ -1,5 +1,4 @@
-"""Scene and splats -> ``TrainingPair``: the clip, its renders, and what the camera that took the
-photos did to them.
+"""Scene and splats -> ``TrainingPair``: the clip, its renders, and flaws of the photos.
 
 The clip follows the capture's own cameras. Photos of procedural scenes are flawless, those of real
 captures are not: exposure and white balance differ a little between photos, and poses are off by a
@@ -51,8 +50,7 @@ class FlawConfig:
 def draw_clip(
     captured: Sequence[int], frames: int, rng: np.random.Generator, stride_limit: int = 2
 ) -> tuple[int, ...]:
-    """``frames`` of the captured photos at an even distance, anywhere in the capture, forwards or
-    backwards.
+    """``frames`` evenly spaced photos, anywhere among the captured ones, forwards or backwards.
 
     Raises ``InputError`` when the capture is too short.
     """
@@ -78,8 +76,8 @@ def spread_clips(
     """Up to ``count`` different clips of ``frames`` photos, evenly spread from the capture's first
     photo to its last.
 
-    All have the stride with which they cover most of the capture; each runs forwards or backwards
-    by lot. Raises ``InputError`` when the capture is too short.
+    All have the stride with which they cover most of the capture; each runs in a random direction.
+    Raises ``InputError`` when the capture is too short.
     """
     if len(captured) < frames:
         raise InputError(
@@ -87,7 +85,7 @@ def spread_clips(
         )
     stride = max(1, min(stride_limit, (len(captured) - 1) // max(1, frames - 1)))
     last = len(captured) - 1 - stride * (frames - 1)
-    # One clip alone lies in the middle.
+    # A single clip lies in the middle.
     starts = (
         sorted({round(start) for start in np.linspace(0, last, count)})
         if count > 1
@@ -114,7 +112,7 @@ def sized_for_clips(scene: Scene, longest: int) -> Scene:
 
 
 def with_flaws(views: Sequence[View], config: FlawConfig, rng: np.random.Generator) -> list[View]:
-    """The views with slightly wrong cameras, and with photos as an ordinary camera takes them."""
+    """The views with pose errors, and with exposure, white balance and noise in their photos."""
     strength = rng.uniform(0, 1)
     flawed = []
     for view in views:
@@ -159,9 +157,7 @@ def render_pair(
 
 
 def _turned(camera: Cameras, pixels: float, rng: np.random.Generator) -> Cameras:
-    """The camera turned about its own centre by so much that distant points move by about
-    ``pixels``.
-    """
+    """The camera rotated about its centre so that distant points move by about ``pixels``."""
     x, y, z = (
         torch.from_numpy(rng.normal(size=3)) * pixels / float(camera.Ks[0, 0, 0]) / 2
     ).tolist()

@@ -24,8 +24,8 @@ from artifixer.imaging.metrics import psnr, ssim
 from artifixer.imaging.perceptual import Lpips, load_lpips
 from artifixer.imaging.quality import RegionErrors, ViewQuality, is_empty
 
-#: Renders of fits to photos alone, which gains are stated over. ``3dgut``: the plain fit;
-#: ``input``: the model's input render, if it is of another fit.
+#: Renders of fits to photos alone: gains are stated over the better of them. ``3dgut``: the plain
+#: fit; ``input``: the model's input render, if it is of another fit.
 BASELINES = ("3dgut", "input")
 
 #: Figures whose gains are stated; larger is better.
@@ -109,7 +109,7 @@ class PerceptualMetrics:
 
     @staticmethod
     def load(device: torch.device | str = "cpu") -> PerceptualMetrics:
-        """Load both if the extra ``metrics`` and the weights are installed, without downloads."""
+        """Load the networks whose packages and weights are installed; nothing is downloaded."""
         vgg01, without_vgg01 = load_lpips("lpips_vgg01", device)
         alex, without_alex = load_lpips("lpips_alex", device)
         return PerceptualMetrics(

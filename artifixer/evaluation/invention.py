@@ -3,8 +3,8 @@ controls that show which metrics are reliable.
 
 In: clips of renders with the photos (and the exact depth, if it is known) of the same views, and
 candidates' frames. Out: one row of figures per candidate, and for each figure whether a control
-(noise or dots over a smooth fill, which nobody prefers) beats all baselines in it: such a figure
-does not measure quality and is thrown out. Not in the paper. Regions: ``imaging/quality``.
+(noise or dots over a smooth fill, which no viewer prefers) beats all baselines: such a figure does
+not measure quality and is discarded. Not in the paper. Regions: ``imaging/quality``.
 
 Figures, by name:
 
@@ -12,10 +12,10 @@ Figures, by name:
 ``st_lpips_band``      ST-LPIPS in opaque pixels and ``BAND`` pixels around them
 ``st_lpips_empty``     the same in empty pixels; prefers noise, meaningful only with the controls
 ``kd_empty``           1000 x KD (EfficientNet-Lite0) of crops that are mostly empty
-``tile_ratio``         gradient across token borders over that elsewhere, in empty pixels
+``tile_ratio``         ratio of gradients across token borders to others, in empty pixels
 ``tile_ratio_shown``   the same in all other pixels
-``seam``               gradient across the border of opaque and empty over the truth's there
-``stability``          warp error of empty pixels by the true depth, over that of the truth
+``seam``               gradient across borders of opaque and empty, relative to the truth's
+``stability``          warp error (true depth) of empty pixels, relative to the truth's
 ``seeds_empty``, ``seeds_opaque``  ST-LPIPS between two seeds: diversity, not quality
 """
 
@@ -170,7 +170,7 @@ def dots_control(clip: Clip, seed: int = 0) -> Frames:
     return _over_fill(clip, dots)
 
 
-#: Controls, which nobody prefers: a figure in which one of them is best is thrown out.
+#: Controls, which no viewer prefers: a figure in which one of them is best is discarded.
 CONTROLS = {"noise": noise_control, "dots": dots_control}
 
 
@@ -315,7 +315,7 @@ def empty_warps(clip: Clip) -> list[tuple[Warp, Bool[Tensor, "height width"]]]:
     depths = clip.depths
     if depths is None or len(clip.cameras) < 1 + max(WARP_STEPS):
         return []
-    # of two infinite depths the comparison of ``warp`` would say that they agree
+    # ``warp`` would take two infinite depths for equal
     known = np.where(np.isfinite(depths), depths, np.nan)
     views = Sequence3d(clip.cameras, lambda index: known[index])
     empty = is_empty(clip.opacity)

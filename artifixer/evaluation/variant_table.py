@@ -89,7 +89,7 @@ def _variant(entry: Mapping[str, Any]) -> VariantQuality:
         if name not in ("per_view", "photo")
     ]
     if not all(value is None or is_number(value, 1e12) for value in figures):
-        raise TypeError("text where figures belong")
+        raise TypeError("a figure is text, not a number")
     return VariantQuality(**(values | {"per_view": per_view}))
 
 

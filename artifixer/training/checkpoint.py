@@ -210,7 +210,7 @@ def _load(
 ) -> dict[str, Any]:
     plain = read_json(path / MARKER)
     if not isinstance(plain, dict) or plain.get("step") != int(path.name.removeprefix("step_")):
-        raise damaged(path / MARKER, "not the values after as many steps as the folder's name says")
+        raise damaged(path / MARKER, "not the values after the steps of the folder's name")
     parts, stored = read_index(path)
     for label, optimizer in optimizers.items():
         optimizer.state.clear()

@@ -240,8 +240,8 @@ def _encoded(
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> Float[Tensor, "batch channels latent_frames h w"]:
-    """Latents of clips of one length. They are one batch on a GPU; a CPU would gain nothing by
-    that, and a clip's bits do not depend on the other clips.
+    """Latents of clips of one length. They form one batch on a GPU. On a CPU, where a batch is no
+    faster, they are encoded one by one, so that a clip's bits do not depend on the other clips.
     """
     videos = [frames_to_video(frames, device, dtype) for frames in clips]
     if torch.device(device).type == "cuda":

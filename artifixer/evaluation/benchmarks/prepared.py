@@ -82,7 +82,7 @@ def frames_by_photo(whole: Mapping[str, Any], where: str) -> dict[str, dict[str,
     """
     frames = whole.get("frames")
     if not isinstance(frames, list) or not frames:
-        raise InputError(f'{where}: "frames" is no list of photos')
+        raise InputError(f'{where}: "frames" is not a list of photos')
     found: dict[str, dict[str, Any]] = {}
     for frame in frames:
         listed = frame.get("file_path") if isinstance(frame, dict) else None
