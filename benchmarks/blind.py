@@ -229,7 +229,7 @@ def tallies(
 def table(rows: Mapping[str, Tally]) -> str:
     """Markdown."""
     lines = [
-        "| | pairs | wins | losses | ties | share of decided | 95 % interval | ties as halves |",
+        "| | pairs | wins | losses | ties | wins of decided | 95 % interval | ties as halves |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for label, tally in rows.items():

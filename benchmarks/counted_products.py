@@ -1,4 +1,4 @@
-"""Operations that PyTorch's FLOP counter lacks on a CPU, and matrix products that it does not know."""
+"""Operations that PyTorch's FLOP counter lacks on a CPU, and products unknown to it."""
 
 from __future__ import annotations
 

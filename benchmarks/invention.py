@@ -36,7 +36,7 @@ from artifixer.evaluation.invention import (
     Frames,
     InventionMeasure,
     Networks,
-    thrown_out,
+    discarded_figures,
 )
 from artifixer.imaging.perceptual import ST_LPIPS_SIDE, load_content_features, load_st_lpips
 from artifixer.runtime.errors import InputError
@@ -170,11 +170,11 @@ def measure(arguments: argparse.Namespace) -> None:
         print(f"{clip.name}: {len(clip.truth)} frames", file=sys.stderr, flush=True)
     rows = totals.rows()
     judged = {name: figures for name, figures in rows.items() if name != "truth"}
-    out = thrown_out(judged)
+    out = discarded_figures(judged)
     content = {
         "clips": [folder.name for folder in folders],
         "figures": rows,
-        "thrown_out": out,
+        "discarded": out,
         "notes": totals.notes(),
     }
     write_json(arguments.out / "invention.json", content)
@@ -195,7 +195,7 @@ def table(rows: Mapping[str, Mapping[str, float | None]], out: Sequence[str]) ->
         "|---" * (len(rows) + 1) + "|",
     ]
     for column in COLUMNS:
-        label = f"{column} (thrown out)" if column in out else column
+        label = f"{column} (discarded)" if column in out else column
         digits = 2 if column.startswith(("psnr", "kd")) else 3
         values = [
             "-" if (value := figures[column]) is None else f"{value:.{digits}f}"

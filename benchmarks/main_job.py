@@ -93,7 +93,7 @@ def run_all(chosen: Sequence[Case], weights: Sequence[float], out: Path, size: s
 
 
 def share_stages(source: Path, folder: Path) -> None:
-    """Start from a copy of another run's folder: stages that do not depend on the weight are kept."""
+    """Start from a copy of another run's folder: stages independent of the weight are kept."""
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(source, part)

@@ -1,4 +1,4 @@
-"""A training stage that takes a reading after every step and stops after a given number of steps."""
+"""A training stage that takes a reading after every step and stops after a number of them."""
 
 from __future__ import annotations
 

@@ -289,7 +289,7 @@ class InventionMeasure:
         ]
 
 
-def thrown_out(rows: Mapping[str, Mapping[str, float | None]]) -> tuple[str, ...]:
+def discarded_figures(rows: Mapping[str, Mapping[str, float | None]]) -> tuple[str, ...]:
     """Figures of ``BETTER`` in which one of the ``CONTROLS`` beats the render and every baseline.
     Models are not compared, because they may generate noise themselves.
     """

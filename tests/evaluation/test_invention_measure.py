@@ -16,10 +16,10 @@ from artifixer.evaluation.invention import (
     Clip,
     InventionMeasure,
     Networks,
+    discarded_figures,
     dots_control,
     empty_warps,
     noise_control,
-    thrown_out,
     warp_errors,
 )
 from artifixer.geometry.cameras import Cameras
@@ -139,7 +139,7 @@ def test_the_controls_lose_what_is_worth_believing():
     rows = measured(clip, **frames)
     assert rows["dots"]["tile_ratio"] > 2
     assert rows["noise"]["stability"] > 2 * rows["push_pull"]["stability"]
-    out = thrown_out(rows)
+    out = discarded_figures(rows)
     for name in ("psnr_empty", "psnr_pooled", "ssim_empty", "tile_ratio", "stability"):
         assert name not in out
 
@@ -155,7 +155,7 @@ def test_tiles_over_the_render_are_no_tiles_of_empty_places():
     assert rows_of["tiled"]["tile_ratio"] == rows_of["truth"]["tile_ratio"]
 
 
-def test_a_figure_that_a_control_wins_is_thrown_out():
+def test_a_figure_that_a_control_wins_is_discarded():
     rows = {
         "telea": {"st_lpips_empty": 0.58, "psnr_empty": 14.0, "seam": 0.5, "kd_empty": None},
         "ours": {"st_lpips_empty": 0.40, "psnr_empty": 15.0, "seam": 1.5, "kd_empty": None},
@@ -163,16 +163,16 @@ def test_a_figure_that_a_control_wins_is_thrown_out():
         "dots": {"st_lpips_empty": 0.70, "psnr_empty": 12.0, "seam": 0.95, "kd_empty": None},
     }
     # ours is a model that draws noise itself: it saves no figure
-    assert thrown_out(rows) == ("st_lpips_empty", "seam")
+    assert discarded_figures(rows) == ("st_lpips_empty", "seam")
     del rows["noise"], rows["dots"]
-    assert thrown_out(rows) == ()
+    assert discarded_figures(rows) == ()
 
 
 def test_rounding_at_the_borders_of_regions_is_no_win():
     rows = {"render": {"psnr_opaque": 20.0}, "noise": {"psnr_opaque": 20.0 + 1e-4}}
-    assert thrown_out(rows) == ()
+    assert discarded_figures(rows) == ()
     rows["noise"]["psnr_opaque"] = 21.0
-    assert thrown_out(rows) == ("psnr_opaque",)
+    assert discarded_figures(rows) == ("psnr_opaque",)
 
 
 def test_the_difference_of_two_seeds_is_measured_where_it_is():
