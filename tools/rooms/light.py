@@ -58,7 +58,7 @@ def _smooth(texels: np.ndarray) -> np.ndarray:
 
 
 def _corner_light(geometry: Geometry, raw: np.ndarray) -> np.ndarray:
-    """Average light over neighbouring probes of a mesh with similar normals, less across shadows."""
+    """Average light over neighbouring probes of a mesh that face alike, less across shadows."""
     trust = geometry.trust
     estimates, light = raw.mean(-1), raw.mean(1)
     # one outlier among the three estimates is limited

@@ -23,7 +23,7 @@ NEAREST = 8
 
 @dataclass
 class Probes:
-    """Points at which light is baked: positions, normals and half edges of tiny triangles, [*, 3]."""
+    """Where light is baked: positions, normals and half edges of tiny triangles, [*, 3]."""
 
     p: np.ndarray
     n: np.ndarray

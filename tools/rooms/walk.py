@@ -205,7 +205,7 @@ def _turn(position: np.ndarray, rng) -> tuple[list[np.ndarray], float]:
 
 
 class Judge:
-    """Scores a path by ray casts: furniture in view, no near object that fills it, few bare walls."""
+    """Scores a path by ray casts: furniture in view, few bare walls, no near object filling it."""
 
     def __init__(self, scene: Scene, geometry: Geometry, tangent):
         self.geometry = geometry
