@@ -29,6 +29,7 @@ from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.seeds import generator
 from artifixer.scenes import formats
+from artifixer.scenes.file_names import KnownNames
 from artifixer.scenes.resize_scene import resize_scene
 from artifixer.scenes.scene import Scene
 from artifixer.scenes.view import View, reference_views, views_of
@@ -163,11 +164,13 @@ def evaluate(
 
 
 def _indices(scene: Scene, names: Sequence[str]) -> list[int]:
-    known = {photo.name: index for index, photo in enumerate(scene.photos)}
-    unknown = [name for name in names if name not in known]
+    places = {photo.name: index for index, photo in enumerate(scene.photos)}
+    known = KnownNames(places)
+    found = [known.find(name) for name in names]
+    unknown = [name for name, photos in zip(names, found, strict=True) if len(photos) != 1]
     if unknown:
         raise InputError(
             f"photo {unknown[0]!r}: not in scene {scene.name}; expected names such as "
             f"{scene.photos[0].name!r}"
         )
-    return [known[name] for name in names]
+    return [places[name] for (name,) in found]
