@@ -29,13 +29,13 @@ from exit_codes import exit_code_of
 from artifixer.enhance.enhance import EnhanceConfig, enhance
 from artifixer.enhance.sources import alike_cameras
 from artifixer.evaluation.invention import (
-    BASELINES,
+    BASELINE_METHODS,
     COLUMNS,
     CONTROLS,
-    Clip,
     Frames,
     InventionMeasure,
-    Networks,
+    InventionNetworks,
+    MeasuredClip,
     discarded_figures,
 )
 from artifixer.imaging.perceptual import ST_LPIPS_SIDE, load_content_features, load_st_lpips
@@ -55,10 +55,10 @@ SEEDS = (0, 1)
 TOKEN = 8
 
 #: Clip and seed -> frames.
-Candidate = Callable[[Clip, RenderFolder, int], Frames]
+Candidate = Callable[[MeasuredClip, RenderFolder, int], Frames]
 
 
-def read_clip(folder: Path) -> tuple[Clip, RenderFolder]:
+def read_clip(folder: Path) -> tuple[MeasuredClip, RenderFolder]:
     """A clip of ``benchmarks/held_out_clips.py``; ``InputError`` when it is incomplete."""
     renders = read_render_folder(folder)
     count = len(renders)
@@ -72,7 +72,7 @@ def read_clip(folder: Path) -> tuple[Clip, RenderFolder]:
             f"{folder}: frames of {truth.shape[2]}x{truth.shape[1]} pixels; ST-LPIPS needs at "
             f"least {ST_LPIPS_SIDE} along both sides"
         )
-    clip = Clip(
+    clip = MeasuredClip(
         folder.name,
         truth,
         torch.from_numpy(np.stack([renders.rgb(number) for number in range(count)])),
@@ -86,7 +86,7 @@ def read_clip(folder: Path) -> tuple[Clip, RenderFolder]:
 def model_candidate(model: Model, mode: Mode) -> Candidate:
     """The frames of ``artifixer enhance`` for a clip."""
 
-    def frames(clip: Clip, folder: RenderFolder, seed: int) -> Frames:
+    def frames(clip: MeasuredClip, folder: RenderFolder, seed: int) -> Frames:
         cameras = alike_cameras(folder.frames, clip.name)
         config = EnhanceConfig(mode=mode, seed=seed)
         blocks = enhance(folder, cameras, folder.references, model, config)
@@ -98,7 +98,7 @@ def model_candidate(model: Model, mode: Mode) -> Candidate:
 def candidates(models: Mapping[str, Model], modes: Sequence[Mode]) -> dict[str, Candidate]:
     """All of them, in the order of the table."""
     found: dict[str, Candidate] = {"render": lambda clip, folder, seed: clip.renders}
-    for name, baseline in BASELINES.items():
+    for name, baseline in BASELINE_METHODS.items():
         found[name] = lambda clip, folder, seed, fill=baseline: clip.filled(fill)  # type: ignore[misc]
     for label, model in models.items():
         for mode in modes:
@@ -119,12 +119,12 @@ def kept_frames(folder: Path, make: Callable[[], Frames], count: int) -> Frames:
     return torch.from_numpy(np.stack([read_image(path) for path in paths]))
 
 
-def load_networks(device: str) -> Networks:
+def load_networks(device: str) -> InventionNetworks:
     """The networks of learned metrics, and why one is absent."""
     distance, no_distance = load_st_lpips(device)
     features, no_features = load_content_features(device)
     notes = tuple(note for note in (no_distance, no_features) if note)
-    return Networks(distance, features, notes)
+    return InventionNetworks(distance, features, notes)
 
 
 def measure(arguments: argparse.Namespace) -> None:

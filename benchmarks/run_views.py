@@ -28,7 +28,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from artifixer.evaluation.inpainting import inpaint
-from artifixer.evaluation.invention import Clip, InventionMeasure
+from artifixer.evaluation.invention import InventionMeasure, MeasuredClip
 from artifixer.geometry.camera_file import read_cameras
 from artifixer.imaging.push_pull import push_pull_fill
 from artifixer.imaging.quality import is_empty
@@ -145,7 +145,9 @@ def figures(root: Path, views: Sequence[RunView]) -> str:
         return torch.from_numpy(np.stack([view.pictures[name] for view in views]))
 
     opacity = torch.from_numpy(np.stack([view.opacity for view in views]))
-    clip = Clip(root.name, stacked("photo"), stacked("render"), opacity, [first] * len(views))
+    clip = MeasuredClip(
+        root.name, stacked("photo"), stacked("render"), opacity, [first] * len(views)
+    )
     measure = InventionMeasure(TOKEN, load_networks("cpu"))
     measure.begin(clip)
     for name in views[0].pictures:

@@ -16,10 +16,10 @@ import torch
 from artifixer.curation.caption import CaptionConfig, caption_clip, captioner
 from artifixer.curation.render_pairs import (
     FlawConfig,
-    draw_clip,
+    draw_clip_indices,
     render_pair,
     sized_for_clips,
-    spread_clips,
+    spread_clip_indices,
     with_flaws,
 )
 from artifixer.curation.sources import Source
@@ -170,9 +170,9 @@ def scene_pairs(
     frames = _clip_length(config.frames, rng)
     scene, captured = _load(source, frames, config, rng)
     if config.windows == 1:
-        clips: tuple[tuple[int, ...], ...] = (draw_clip(captured, frames, rng),)
+        clips: tuple[tuple[int, ...], ...] = (draw_clip_indices(captured, frames, rng),)
     else:
-        clips = spread_clips(captured, frames, config.windows, rng)
+        clips = spread_clip_indices(captured, frames, config.windows, rng)
     name = scale_depth_model(config.camera_scale, None, scene.metres_per_unit, config.depth_model)
     depth_model = None if name is None else metric_depth_model(name, device)
     metres, unit = scene.metres_per_unit, 1.0

@@ -47,7 +47,7 @@ class FlawConfig:
     """Of the image position of a distant point, in pixels, by rotating the camera."""
 
 
-def draw_clip(
+def draw_clip_indices(
     captured: Sequence[int], frames: int, rng: np.random.Generator, stride_limit: int = 2
 ) -> tuple[int, ...]:
     """``frames`` evenly spaced photos, anywhere among the captured ones, forwards or backwards.
@@ -66,7 +66,7 @@ def draw_clip(
     return clip[::-1] if rng.random() < 0.5 else clip
 
 
-def spread_clips(
+def spread_clip_indices(
     captured: Sequence[int],
     frames: int,
     count: int,

@@ -58,17 +58,11 @@ def draw_fit(config: SparseConfig, rng: np.random.Generator) -> SparseFit:
         _log_uniform(limits, rng)
         for limits in (config.views, config.iterations, config.max_gaussians, config.initial_points)
     )
-    base = config.reconstruct
-    # The schedule keeps its proportions when the fit gets shorter.
-    sh_every, mcmc_every = (
-        max(1, every * iterations // base.iterations) for every in (base.sh_every, base.mcmc.every)
-    )
+    base = config.reconstruct.with_iterations(iterations)
     fitted = replace(
         base,
-        iterations=iterations,
-        sh_every=sh_every,
         initial=replace(base.initial, points=points),
-        mcmc=replace(base.mcmc, max_gaussians=gaussians, every=mcmc_every),
+        mcmc=replace(base.mcmc, max_gaussians=gaussians),
     )
     return SparseFit(views, fitted)
 

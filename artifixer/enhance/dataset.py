@@ -27,6 +27,7 @@ from torch import Tensor
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import WORLD, Origin, points_to_world, to_world
+from artifixer.geometry.transforms import OPENCV_FROM_OPENGL
 from artifixer.runtime.files import atomic_path
 from artifixer.runtime.image_files import write_png
 from artifixer.runtime.json_io import write_json
@@ -39,9 +40,6 @@ MAX_POINTS = 100_000
 
 #: Splats of lower opacity are not exported as points: they are haze, not surface.
 MIN_OPACITY = 0.5
-
-#: OpenGL camera axes in OpenCV camera axes: y and z change sign.
-_OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ def _write_transforms(path: Path, views: Sequence[_WrittenView]) -> None:
     shared = intrinsics[0] if all(entry == intrinsics[0] for entry in intrinsics) else {}
     frames = []
     for (file, source, camera), entry in zip(views, intrinsics, strict=True):
-        pose = np.linalg.inv(camera.viewmats[0].to(torch.float64).numpy()) @ _OPENCV_FROM_OPENGL
+        pose = np.linalg.inv(camera.viewmats[0].to(torch.float64).numpy()) @ OPENCV_FROM_OPENGL
         own = {} if shared else entry
         frames.append(
             {

@@ -103,7 +103,7 @@ WIN_MARGIN = 1e-3
 
 
 @dataclass(frozen=True)
-class Clip:
+class MeasuredClip:
     """Renders along a path and the photos at the same cameras."""
 
     name: str
@@ -143,10 +143,12 @@ class Clip:
 
 
 #: Methods without a model, which a model has to beat.
-BASELINES: dict[str, Baseline] = {method: partial(inpaint, method=method) for method in METHODS}
+BASELINE_METHODS: dict[str, Baseline] = {
+    method: partial(inpaint, method=method) for method in METHODS
+}
 
 
-def noise_control(clip: Clip, seed: int = 0) -> Frames:
+def noise_control(clip: MeasuredClip, seed: int = 0) -> Frames:
     """Coloured noise over the push-pull fill, different in each frame."""
     frames, height, width = clip.opacity.shape
     random = generator(seed, f"noise control of {clip.name}")
@@ -159,7 +161,7 @@ def noise_control(clip: Clip, seed: int = 0) -> Frames:
     return _over_fill(clip, noise.permute(0, 2, 3, 1))
 
 
-def dots_control(clip: Clip, seed: int = 0) -> Frames:
+def dots_control(clip: MeasuredClip, seed: int = 0) -> Frames:
     """A lattice of bright dots over the push-pull fill; the seed shifts the lattice."""
     frames, height, width = clip.opacity.shape
     dots = torch.zeros(frames, height, width, 1)
@@ -175,7 +177,7 @@ CONTROLS = {"noise": noise_control, "dots": dots_control}
 
 
 @dataclass(frozen=True)
-class Networks:
+class InventionNetworks:
     """Networks of learned metrics; None where weights are missing. notes: one line for each."""
 
     distance: Distance | None = None
@@ -190,17 +192,17 @@ class InventionMeasure:
     metrics; figures without a network are None.
     """
 
-    def __init__(self, token: int, networks: Networks | None = None) -> None:
+    def __init__(self, token: int, networks: InventionNetworks | None = None) -> None:
         self._token = token
-        self._networks = networks or Networks()
+        self._networks = networks or InventionNetworks()
         self._rows: dict[str, _Row] = {}
         self._hard: list[bool] = []
         self._truth_crops: list[Tensor] = []
         self._warps: list[tuple[Warp, Bool[Tensor, "h w"]]] = []
-        self._clip: Clip | None = None
+        self._clip: MeasuredClip | None = None
         self.clips = 0
 
-    def begin(self, clip: Clip) -> None:
+    def begin(self, clip: MeasuredClip) -> None:
         """Start a clip, and compute what all candidates share."""
         self._clip = clip
         self.clips += 1
@@ -277,7 +279,7 @@ class InventionMeasure:
             )
         return figures
 
-    def _crops(self, frames: Frames, clip: Clip) -> list[Tensor]:
+    def _crops(self, frames: Frames, clip: MeasuredClip) -> list[Tensor]:
         features = self._networks.features
         if features is None:
             return []
@@ -301,13 +303,15 @@ def discarded_figures(rows: Mapping[str, Mapping[str, float | None]]) -> tuple[s
             if (value := figures.get(name)) is not None
         }
         controls = [losses[candidate] for candidate in losses if candidate in CONTROLS]
-        others = [losses[candidate] for candidate in ("render", *BASELINES) if candidate in losses]
+        others = [
+            losses[candidate] for candidate in ("render", *BASELINE_METHODS) if candidate in losses
+        ]
         if controls and others and min(controls) < min(others) - WIN_MARGIN * abs(min(others)):
             found.append(name)
     return tuple(found)
 
 
-def empty_warps(clip: Clip) -> list[tuple[Warp, Bool[Tensor, "height width"]]]:
+def empty_warps(clip: MeasuredClip) -> list[tuple[Warp, Bool[Tensor, "height width"]]]:
     """Warps between frames ``WARP_STEPS`` apart by the true depth, and the pixels of the target
     that both frames see and that are empty in both renders; none without depth, or for a clip of
     fewer than three frames.
@@ -378,7 +382,7 @@ def _loss(value: float, better: Better) -> float:
     return value if better == "lower" else -value
 
 
-def _over_fill(clip: Clip, pattern: Float[Tensor, "frames height width colours"]) -> Frames:
+def _over_fill(clip: MeasuredClip, pattern: Float[Tensor, "frames height width colours"]) -> Frames:
     """(1 - opacity) pattern over the push-pull fill."""
     fill = clip.filled(push_pull_fill).float() / 255
     transparency = 1 - clip.opacity.float()[..., None] / 255

@@ -60,7 +60,7 @@ class FreeSpaceConfig:
     """A virtual camera's image is smaller than the photo by this factor."""
 
 
-class DepthView(NamedTuple):
+class PhotoDepth(NamedTuple):
     """A photo's camera (a single view) and the splats' depth from it."""
 
     camera: Cameras
@@ -99,7 +99,7 @@ class FreeSpaceLoss:
                 ]
         camera = sample_virtual_camera(self.cameras, self.extent, self.config, generator)
         renders = render(splats, camera, sh_degree=0, near=self.near)
-        photos = [DepthView(*view) for view in zip(self.cameras, self.depths, strict=True)]
+        photos = [PhotoDepth(*view) for view in zip(self.cameras, self.depths, strict=True)]
         empty = ~supported(renders, camera, photos, self.config.tolerance)
         return self.config.weight * (renders.opacity[0] * empty).mean()
 
@@ -143,7 +143,7 @@ def sample_virtual_camera(
 def supported(
     renders: Renders,
     camera: Cameras,
-    photos: Sequence[DepthView],
+    photos: Sequence[PhotoDepth],
     tolerance: float,
 ) -> Bool[Tensor, "height width"]:
     """Per pixel of a single view: whether the point it shows lies on the surface that one of the

@@ -105,6 +105,15 @@ class ReconstructConfig:
     free_space: FreeSpaceConfig = field(default_factory=FreeSpaceConfig)
     """Not in the paper: penalises opacity in free space that no photo supports."""
 
+    def with_iterations(self, iterations: int) -> ReconstructConfig:
+        """The settings with another number of iterations; schedules keep their proportions."""
+        sh_every, mcmc_every = (
+            max(1, every * iterations // self.iterations)
+            for every in (self.sh_every, self.mcmc.every)
+        )
+        mcmc = replace(self.mcmc, every=mcmc_every)
+        return replace(self, iterations=iterations, sh_every=sh_every, mcmc=mcmc)
+
     def without_free_space_loss(self) -> ReconstructConfig:
         """The plain fit: the same settings without the free-space loss."""
         return replace(self, free_space=FreeSpaceConfig())

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from artifixer.curation.render_pairs import (
     FlawConfig,
-    draw_clip,
+    draw_clip_indices,
     sized_for_clips,
-    spread_clips,
+    spread_clip_indices,
     with_flaws,
 )
 from artifixer.runtime.errors import InputError
@@ -40,9 +40,9 @@ def test_a_clip_runs_evenly_through_the_captured_photos(
     captured = range(first, first + photos)
     if photos < frames:
         with pytest.raises(InputError, match=f"{photos} photos; expected at least the {frames}"):
-            draw_clip(captured, frames, np.random.default_rng(seed))
+            draw_clip_indices(captured, frames, np.random.default_rng(seed))
         return
-    clip = draw_clip(captured, frames, np.random.default_rng(seed))
+    clip = draw_clip_indices(captured, frames, np.random.default_rng(seed))
     assert len(clip) == frames
     assert set(clip) <= set(captured)
     (step,) = set(np.diff(clip))
@@ -50,7 +50,7 @@ def test_a_clip_runs_evenly_through_the_captured_photos(
 
 
 def test_clips_start_anywhere_and_run_both_ways() -> None:
-    clips = {draw_clip(range(8), 5, np.random.default_rng(seed)) for seed in range(200)}
+    clips = {draw_clip_indices(range(8), 5, np.random.default_rng(seed)) for seed in range(200)}
     assert clips == {tuple(range(start, start + 5))[::way] for start in range(4) for way in (1, -1)}
 
 
@@ -106,7 +106,7 @@ def test_photos_of_several_lenses_are_refused(scene: Scene) -> None:
 
 @pytest.mark.parametrize(("photos", "count"), [(300, 4), (81, 4), (100, 3), (170, 1)])
 def test_several_clips_reach_from_the_first_photo_to_the_last(photos: int, count: int) -> None:
-    clips = spread_clips(range(1000, 1000 + photos), 81, count, np.random.default_rng(0))
+    clips = spread_clip_indices(range(1000, 1000 + photos), 81, count, np.random.default_rng(0))
     assert 1 <= len(clips) <= count
     assert all(len(set(clip)) == 81 for clip in clips)
     seen = sorted({index for clip in clips for index in clip})

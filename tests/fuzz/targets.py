@@ -893,7 +893,7 @@ def _make_benchmarks(folder: Path) -> None:
 
 
 def _read_benchmarks(folder: Path) -> object:
-    from artifixer.evaluation.benchmarks.masks import read_mask
+    from artifixer.evaluation.benchmarks.masks import read_visibility_mask
     from artifixer.evaluation.benchmarks.scene import Options
     from artifixer.evaluation.frames import find_frames
     from artifixer.evaluation.protocols import protocol
@@ -902,7 +902,7 @@ def _read_benchmarks(folder: Path) -> object:
     data, work = folder / "data", folder / "work"
     scene = protocol("nerfbusters").open(data, "art", options, work / "capture")
     for mask in scene.masks.values():
-        read_mask(mask, WIDTH, HEIGHT)
+        read_visibility_mask(mask, WIDTH, HEIGHT)
     find_frames("mine", folder / "frames", "art", scene.photos, scene.heldout, "rank")
     name = _difix_scene()
     if protocol("dl3dv-difix").find(data, name) is None:

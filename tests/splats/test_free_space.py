@@ -11,9 +11,9 @@ import torch
 from artifixer.geometry.cameras import Cameras
 from artifixer.scenes.scene import Photo
 from artifixer.splats.free_space import (
-    DepthView,
     FreeSpaceConfig,
     FreeSpaceLoss,
+    PhotoDepth,
     sample_virtual_camera,
     supported,
 )
@@ -59,7 +59,7 @@ def wall(distance: float, left: float, right: float, opacity: float = 0.99) -> S
 
 def test_a_wall_is_supported_where_the_photo_shows_it_and_not_beyond_its_frame():
     splats, photo, virtual = wall(4.0, -12, 12), looking_along_z(0.0), looking_along_z(3.0)
-    photos = [DepthView(photo, render(splats, photo).depth[0])]
+    photos = [PhotoDepth(photo, render(splats, photo).depth[0])]
     found = supported(render(splats, virtual), virtual, photos, tolerance=0.1)
     columns = torch.arange(SIZE) + 0.5
     x = 3.0 + 4.0 * (columns - SIZE / 2) / (SIZE / 2)  # where the wall is met
@@ -71,7 +71,7 @@ def test_a_wall_is_supported_where_the_photo_shows_it_and_not_beyond_its_frame()
 
 def test_what_hides_behind_or_floats_before_the_photos_surface_is_not_supported():
     photo = looking_along_z(0.0)
-    photos = [DepthView(photo, render(wall(4.0, -12, 12), photo).depth[0])]
+    photos = [PhotoDepth(photo, render(wall(4.0, -12, 12), photo).depth[0])]
     for distance, expected in ((4.0, True), (4.3, True), (5.0, False), (3.0, False)):
         found = supported(render(wall(distance, -12, 12), photo), photo, photos, tolerance=0.1)
         assert bool((found == expected).all()), distance
@@ -80,7 +80,7 @@ def test_what_hides_behind_or_floats_before_the_photos_surface_is_not_supported(
 def test_one_of_several_photos_is_enough_and_an_empty_pixel_has_no_support():
     splats, virtual = wall(4.0, -2, 2), looking_along_z(0.0)
     away, towards = looking_along_z(0.0, z=5.0), looking_along_z(0.5)
-    photos = [DepthView(camera, render(splats, camera).depth[0]) for camera in (away, towards)]
+    photos = [PhotoDepth(camera, render(splats, camera).depth[0]) for camera in (away, towards)]
     renders = render(splats, virtual)
     found = supported(renders, virtual, photos, tolerance=0.1)
     assert found[SIZE // 2, SIZE // 2]
