@@ -47,7 +47,7 @@ def test_memory_and_disk_give_the_same_numbers(tmp_path: Path):
         Renders(renders.rgb[i : i + 1], renders.opacity[i : i + 1], renders.depth[i : i + 1])
         for i in range(3)
     ]
-    write_render_folder(tmp_path, single, [CameraFrame(cameras[i]) for i in range(3)])
+    write_render_folder(tmp_path, [(CameraFrame(cameras[i]), single[i]) for i in range(3)])
     folder = read_render_folder(tmp_path)
     for ours, theirs in zip(
         read_frames(checked_source(folder, cameras), cameras, 0, 3),

@@ -427,7 +427,7 @@ def _make_renders(folder: Path) -> None:
     with torch.no_grad():
         renders = [render(_splats(), cameras[i]) for i in range(2)]
     reference = View.of_pixels(frames[0].camera, noise(WIDTH, HEIGHT), "0.png")
-    write_render_folder(folder, renders, frames, [reference])
+    write_render_folder(folder, list(zip(frames, renders, strict=True)), [reference])
 
 
 def _read_renders(folder: Path) -> object:
