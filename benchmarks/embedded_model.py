@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> None:
 def split_minutes(
     total: float, stages: Sequence[StageName], shares: Mapping[StageName, float]
 ) -> dict[StageName, float]:
-    """The total divided by the shares of the stages that run."""
+    """The total minutes of each stage that runs, in proportion to its share."""
     whole = sum(shares[stage] for stage in stages)
     return {stage: total * shares[stage] / whole for stage in stages}
 

@@ -257,7 +257,7 @@ def readings(
 
 
 def rounds_of(values: Sequence[float], steps: int) -> tuple[float, ...]:
-    """How much a reading grew in each round of so many steps, but for the first round."""
+    """Increase of a reading in each round of steps, without the first round."""
     ends = values[steps - 1 :: steps]
     return tuple(after - before for before, after in pairwise(ends))
 
