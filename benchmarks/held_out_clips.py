@@ -2,13 +2,16 @@
 ``benchmarks/validation.py --clips`` measures on and ``benchmarks/blind.py`` takes pictures from.
 
     OMP_WAIT_POLICY=passive python benchmarks/held_out_clips.py SOURCE... --out CLIPS [--views 4]
-        [--size 128] [--frames 9] [--recipe tiny] [--iterations N] [--empty 0.35] [--seed 0]
+        [--size 128] [--frames 9] [--recipe tiny] [--iterations N] [--dropout R] [--empty 0.35]
+        [--seed 0]
 
-A source is a capture folder or ``procedural:SEED``. Each is fitted to ``--views`` photos by the
-plain recipe; the clip is the run of ``--frames`` consecutive held-out views whose mean empty
-fraction is closest to ``--empty``. ``CLIPS/NAME/`` is a render folder as ``artifixer render``
-writes it, with the training photos as references, and beside it
+A source is a capture folder or ``procedural:SEED``. Each is fitted to ``--views`` photos as
+``artifixer run`` does it with this recipe: a plain fit and, with dropout, a second one, whose
+renders are the clip. It is the run of ``--frames`` consecutive held-out views whose mean empty
+fraction in renders of the plain fit is closest to ``--empty``. ``CLIPS/NAME/`` is a render folder
+as ``artifixer render`` writes it, with the training photos as references, and in it
 
+    plain/               with dropout: the plain fit's renders of the same views
     truth/%05d.png       the held-out photos
     true_depth/%05d.npy  float32 camera z in world units, infinite for sky, NaN where unknown; of
                          procedural scenes and of captures with ``depth_file_path``
@@ -36,7 +39,7 @@ from artifixer.imaging.quality import is_empty
 from artifixer.imaging.resize import fit_size
 from artifixer.pipeline.capture import CaptureChoice, LoadedCapture, load_capture
 from artifixer.pipeline.reconstruct import ReconstructionJob, initial_splats
-from artifixer.recipes.reconstruct import RECIPES
+from artifixer.recipes.run import RECIPES
 from artifixer.runtime.files import path_inside
 from artifixer.runtime.image_files import write_png
 from artifixer.runtime.json_io import read_json
@@ -107,40 +110,47 @@ def true_depth(
         return resized_depth(np.asarray(image), unit, camera.height, camera.width)
 
 
+def held_out_renders(capture: LoadedCapture, job: ReconstructionJob) -> list[Renders]:
+    """Fit splats, and render every held-out view."""
+    training = [TrainingView.of(view) for view in views_of(capture.scene, capture.training)]
+    initial, extent = initial_splats(job, capture)
+    splats = reconstruct(training, initial, extent, job.config, job.seed)
+    with torch.no_grad():
+        return [render(splats, capture.scene.cameras[index]) for index in capture.heldout]
+
+
 def make_clip(source: str, folder: Path, arguments: argparse.Namespace) -> None:
     """Fit, render the held-out views, and write the chosen ones."""
     choice = CaptureChoice(source, views=arguments.views, size=_size(source, arguments.size))
-    config = RECIPES[arguments.recipe]
+    config = RECIPES[arguments.recipe].reconstruct
     if arguments.iterations is not None:
         config = replace(config, iterations=arguments.iterations)
-    job = ReconstructionJob(choice, config, seed=arguments.seed)
+    if arguments.dropout is not None:
+        config = config.with_dropout(arguments.dropout)
     capture = load_capture(choice, work_folder=None)
     scene = capture.scene
-    training = [TrainingView.of(view) for view in views_of(scene, capture.training)]
-    initial, extent = initial_splats(job, capture)
-    splats = reconstruct(training, initial, extent, job.config, job.seed)
-    renders: list[Renders] = []
-    for index in capture.heldout:
-        with torch.no_grad():
-            renders.append(render(splats, scene.cameras[index]))
-    empty = torch.stack([is_empty(to_uint8(each.opacity[0])).float().mean() for each in renders])
+    plain = held_out_renders(capture, ReconstructionJob(choice, config.plain(), arguments.seed))
+    renders = plain
+    if not config.is_plain:
+        renders = held_out_renders(capture, ReconstructionJob(choice, config, arguments.seed))
+    empty = torch.stack([is_empty(to_uint8(each.opacity[0])).float().mean() for each in plain])
     window = chosen_window(empty, arguments.frames, arguments.empty)
     for kind in ("truth", "true_depth"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     for number, position in enumerate(window):
         index = capture.heldout[position]
         write_frame(folder, number, renders[position])
+        if not config.is_plain:
+            write_frame(folder / "plain", number, plain[position])
         write_png(folder / "truth" / f"{number:05d}.png", scene.photos[index].read())
         depth = true_depth(capture, source, index)
         if depth is not None:
             write_npy(folder / "true_depth" / f"{number:05d}.npy", depth)
     listed = [capture.heldout[position] for position in window]
-    finish_render_folder(
-        folder,
-        [CameraFrame(scene.cameras[i], scene.photos[i].name) for i in listed],
-        views_of(scene, capture.training),
-        scene.origin,
-    )
+    frames = [CameraFrame(scene.cameras[i], scene.photos[i].name) for i in listed]
+    if not config.is_plain:
+        finish_render_folder(folder / "plain", frames, (), scene.origin)
+    finish_render_folder(folder, frames, views_of(scene, capture.training), scene.origin)
 
 
 def clip_name(source: str) -> str:
@@ -167,6 +177,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=9)
     parser.add_argument("--recipe", choices=tuple(RECIPES), default="tiny")
     parser.add_argument("--iterations", type=int, help="instead of the recipe's")
+    parser.add_argument("--dropout", type=float, help="instead of the recipe's")
     parser.add_argument("--empty", type=float, default=0.35)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(words)

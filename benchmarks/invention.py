@@ -6,8 +6,9 @@ pixels, the figures in which a control is best, and the candidates' frames for
         [--modes improve,generate] [--device cpu]
     python benchmarks/held_out_clips.py ... --out CLIPS        # makes the clips
 
-Candidates: the plain render, inpainting (Telea, Navier-Stokes), the push-pull fill, every model in
-every mode with two seeds, the controls (noise, dots), and the truth. ``OUT/`` receives
+Candidates: the render, inpainting (Telea, Navier-Stokes), the push-pull fill, every model in every
+mode with two seeds, the controls (noise, dots), and the truth; for clips of a second fit also the
+plain fit's render and its inpaintings (``plain_...``). ``OUT/`` receives
 ``frames/CANDIDATE/CLIP/%05d.png``, ``invention.json`` (figures, discarded figures, reasons of
 missing ones) and the same as a table. Figures: ``artifixer/evaluation/invention``. Existing frames
 are read, not generated again. Exit codes: 0 done; 2 bad input.
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -25,6 +27,8 @@ from typing import get_args
 import numpy as np
 import torch
 from exit_codes import exit_code_of
+from jaxtyping import UInt8
+from torch import Tensor
 
 from artifixer.enhance.enhance import EnhanceConfig, enhance
 from artifixer.enhance.sources import alike_cameras
@@ -54,6 +58,9 @@ SEEDS = (0, 1)
 #: Side of a token without a model, pixels.
 TOKEN = 8
 
+#: Folder of the plain fit's renders in a clip of a second fit.
+PLAIN = "plain"
+
 #: Clip and seed -> frames.
 Candidate = Callable[[MeasuredClip, RenderFolder, int], Frames]
 
@@ -72,15 +79,30 @@ def read_clip(folder: Path) -> tuple[MeasuredClip, RenderFolder]:
             f"{folder}: frames of {truth.shape[2]}x{truth.shape[1]} pixels; ST-LPIPS needs at "
             f"least {ST_LPIPS_SIDE} along both sides"
         )
-    clip = MeasuredClip(
-        folder.name,
-        truth,
-        torch.from_numpy(np.stack([renders.rgb(number) for number in range(count)])),
-        torch.from_numpy(np.stack([renders.opacity(number) for number in range(count)])),
-        [frame.camera for frame in renders.frames],
-        depths,
+    rgb, opacity = pictures(renders)
+    cameras = [frame.camera for frame in renders.frames]
+    return MeasuredClip(folder.name, truth, rgb, opacity, cameras, depths), renders
+
+
+def pictures(renders: RenderFolder) -> tuple[Frames, UInt8[Tensor, "frames height width"]]:
+    """Colour and opacity of all frames."""
+    count = range(len(renders))
+    return (
+        torch.from_numpy(np.stack([renders.rgb(number) for number in count])),
+        torch.from_numpy(np.stack([renders.opacity(number) for number in count])),
     )
-    return clip, renders
+
+
+def plain_candidates(clip: MeasuredClip, folder: Path) -> dict[str, Candidate]:
+    """The plain fit's render and its inpaintings, where the clip is of a second fit."""
+    if not (folder / PLAIN).is_dir():
+        return {}
+    rgb, opacity = pictures(read_render_folder(folder / PLAIN))
+    plain = replace(clip, renders=rgb, opacity=opacity)
+    found: dict[str, Candidate] = {"plain_render": lambda clip, folder, seed: plain.renders}
+    for name, baseline in BASELINE_METHODS.items():
+        found[f"plain_{name}"] = lambda clip, folder, seed, fill=baseline: plain.filled(fill)  # type: ignore[misc]
+    return found
 
 
 def model_candidate(model: Model, mode: Mode) -> Candidate:
@@ -155,7 +177,7 @@ def measure(arguments: argparse.Namespace) -> None:
     for folder in folders:
         clip, renders = read_clip(folder)
         totals.begin(clip)
-        for name, candidate in everyone.items():
+        for name, candidate in (everyone | plain_candidates(clip, folder)).items():
             made = [
                 kept_frames(
                     frames_folder

@@ -1,16 +1,17 @@
-"""Gain of ``artifixer run`` over the plain 3DGUT fit, with and without a free-space loss for the
-generator's input.
+"""Gain of ``artifixer run`` over the plain 3DGUT fit, for several fits of its input render.
 
     OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 python benchmarks/main_job.py --out OUT [--captures
-        FOLDER] [--size 192] [--weights 0,0.3] [--procedural 6] [--only NAME,...] [--print]
+        FOLDER] [--size 192] [--fits plain,dropout=0.3,loss=0.3] [--procedural 6]
+        [--only NAME,...] [--print]
 
 Three real captures (``fountain`` with 3 views, ``plush`` and ``fox`` with 6, by Algorithm 1; below
 ``--captures``, or ``$ARTIFIXER_CAPTURES``) and procedural ones from seeds that the embedded model
-was not trained on, with 3 to 6 views. One run per capture and weight, whose folder is kept: the
-same command continues after an interruption and skips finished runs. All weights of a capture share
-one plain fit. Prints mean / pooled PSNR of the held-out photos of every variant, dB, as a Markdown
-table per weight; then, for every weight, the mean over the captures of each variant minus the plain
-fit. ``--print``: tables of the finished runs, without starting others.
+was not trained on, with 3 to 6 views. One run per capture and fit, whose folder is kept: the same
+command continues after an interruption and skips finished runs. All runs of a capture share one
+plain fit. Fits: ``plain``, with dropout, or with a free-space loss of this weight. Prints mean /
+pooled PSNR of the held-out photos of every variant, dB, as a Markdown table per fit; then the mean
+over the captures of each variant minus the plain fit. ``--print``: tables of the finished runs,
+without starting others.
 
 Exit codes: 0 done; 2 bad input; 75 stopped by SIGTERM with the state saved; 130 interrupted.
 """
@@ -42,6 +43,34 @@ FIRST_SEED = 500
 
 
 @dataclass(frozen=True)
+class InputFit:
+    """The fit whose renders the model gets."""
+
+    name: str
+    dropout: float = 0.0
+    free_space_loss: float = 0.0
+
+    @staticmethod
+    def of(word: str) -> InputFit:
+        """``plain``, ``dropout=FRACTION`` or ``loss=WEIGHT``. Raises ``InputError``."""
+        kind, _, value = word.partition("=")
+        try:
+            if word == "plain":
+                return InputFit(word)
+            if kind == "dropout":
+                return InputFit(word, dropout=float(value))
+            if kind == "loss":
+                return InputFit(word, free_space_loss=float(value))
+        except ValueError:
+            pass
+        raise InputError(f"--fits {word}: expected plain, dropout=FRACTION or loss=WEIGHT")
+
+    @property
+    def is_plain(self) -> bool:
+        return self.dropout == self.free_space_loss == 0
+
+
+@dataclass(frozen=True)
 class Case:
     """A capture with its split: a named one, or a number of views."""
 
@@ -50,14 +79,15 @@ class Case:
     split: str | None = None
     views: int | None = None
 
-    def command(self, out: Path, size: str, weight: float) -> Command:
+    def command(self, out: Path, size: str, fit: InputFit) -> Command:
         return Command(
             self.capture,
             out,
             split=self.split,
             views=self.views,
             size=size,
-            free_space_loss=weight,
+            dropout=fit.dropout,
+            free_space_loss=fit.free_space_loss,
             recipe="tiny",
             device="cpu",
         )
@@ -77,23 +107,23 @@ def cases(captures: Path, procedural: int) -> list[Case]:
     return [*real, *drawn]
 
 
-def folder_of(out: Path, case: Case, weight: float) -> Path:
-    return out / f"{re.sub(r'[^a-zA-Z0-9]+', '_', case.name)}_loss_{weight:g}"
+def folder_of(out: Path, case: Case, fit: InputFit) -> Path:
+    return out / re.sub(r"[^a-zA-Z0-9.]+", "_", f"{case.name} {fit.name}")
 
 
-def run_all(chosen: Sequence[Case], weights: Sequence[float], out: Path, size: str) -> None:
+def run_all(chosen: Sequence[Case], fits: Sequence[InputFit], out: Path, size: str) -> None:
     """Run all cases that are not finished."""
     for case in chosen:
-        for weight in weights:
-            folder, plain = folder_of(out, case, weight), folder_of(out, case, weights[0])
+        for fit in fits:
+            folder, plain = folder_of(out, case, fit), folder_of(out, case, fits[0])
             if not folder.exists() and (plain / "report.html").exists():
                 share_stages(plain, folder)
-            print(f"{case.name}, free-space loss {weight:g}: {folder}", flush=True)
-            run(run_config(case.command(folder, size, weight)), progress=Progress(output=None))
+            print(f"{case.name}, {fit.name}: {folder}", flush=True)
+            run(run_config(case.command(folder, size, fit)), progress=Progress(output=None))
 
 
 def share_stages(source: Path, folder: Path) -> None:
-    """Start from a copy of another run's folder: stages independent of the weight are kept."""
+    """Start from a copy of another run's folder: stages independent of the fit are kept."""
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(source, part)
@@ -101,16 +131,16 @@ def share_stages(source: Path, folder: Path) -> None:
 
 
 def results(
-    chosen: Sequence[Case], weight: float, out: Path
+    chosen: Sequence[Case], fit: InputFit, out: Path
 ) -> dict[str, Mapping[str, VariantQuality]]:
     """Quality by case, of the finished runs."""
     found = {}
     for case in chosen:
-        folder = folder_of(out, case, weight)
+        folder = folder_of(out, case, fit)
         if (folder / "report.html").exists():
             variants = read_variants(folder / "metrics.json")
             # a copied folder has the other run's figures until it is finished
-            if ("input" in variants) == (weight > 0):
+            if ("input" in variants) != fit.is_plain:
                 found[case.name] = variants
     return found
 
@@ -166,7 +196,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--captures", type=Path, default=os.environ.get("ARTIFIXER_CAPTURES"))
     parser.add_argument("--size", default="192")
-    parser.add_argument("--weights", default="0,0.3")
+    parser.add_argument("--fits", default="plain,dropout=0.3")
     parser.add_argument("--procedural", type=int, default=6)
     parser.add_argument("--only", help="beginnings of the names of captures, with commas")
     parser.add_argument("--print", dest="only_print", action="store_true")
@@ -179,16 +209,16 @@ def measure(arguments: argparse.Namespace) -> None:
         raise InputError(
             "--captures: expected the folder of the real captures, or $ARTIFIXER_CAPTURES"
         )
-    weights = [float(word) for word in arguments.weights.split(",")]
+    fits = [InputFit.of(word) for word in arguments.fits.split(",")]
     chosen = cases(Path(arguments.captures), arguments.procedural)
     if arguments.only:
         chosen = [case for case in chosen if case.name.startswith(tuple(arguments.only.split(",")))]
     if not arguments.only_print:
-        run_all(chosen, weights, arguments.out, arguments.size)
-    for weight in weights:
-        found = results(chosen, weight, arguments.out)
+        run_all(chosen, fits, arguments.out, arguments.size)
+    for fit in fits:
+        found = results(chosen, fit, arguments.out)
         if found:
-            lines = ["", f"Free-space loss {weight:g}:", "", *table(found), "", *gains(found)]
+            lines = ["", f"{fit.name}:", "", *table(found), "", *gains(found)]
             print("\n".join(lines))
 
 

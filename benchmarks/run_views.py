@@ -5,10 +5,11 @@
 
 ``RUN`` is a folder of ``artifixer run``, ``CAPTURE`` the capture that it was made from. The sheet
 has a row per view: the ``--views`` held-out views of each run with the most empty pixels, spread
-over its path; columns: render, opacity, inpainting (Telea), ArtiFixer, 3D+ and photo, as far as
-they exist. ``--figures`` prints, for all held-out views of each run and every variant, PSNR in the
-mean, pooled, and over opaque and empty pixels of the plain render, and ST-LPIPS over opaque pixels
-and 16 pixels around them (``artifixer/evaluation/invention``). Exit codes: 0 done; 2 bad input.
+over its path; columns: plain render, opacity, render of the second fit, inpainting (Telea),
+ArtiFixer, 3D+ and photo, as far as they exist. ``--figures`` prints, for all held-out views of each
+run and every variant, PSNR in the mean, pooled, and over opaque and empty pixels of the plain
+render, and ST-LPIPS over opaque pixels and 16 pixels around them
+(``artifixer/evaluation/invention``). Exit codes: 0 done; 2 bad input.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from artifixer.splats.render_folder import read_render_folder
 TITLES = {
     "render": "3DGUT render",
     "opacity": "opacity",
+    "input": "input render",
     "telea": "inpainting (Telea)",
     "artifixer": "ArtiFixer",
     "artifixer3d_plus": "ArtiFixer 3D+",
@@ -82,6 +84,8 @@ def run_views(root: Path, capture: str) -> list[RunView]:
     settings = as_object(read_json(root / "config.json")["settings"], root / "config.json")
     loaded = load_capture(CaptureChoice(capture, **settings["choice"]), work_folder=None)
     renders = read_render_folder(root / "renders")
+    second_folder = root / "renders_input"
+    second = read_render_folder(second_folder) if second_folder.is_dir() else None
     views = []
     for index, photo in heldout_frames(read_cameras(root / "cameras.json"), loaded):
         size = (photo.width, photo.height)
@@ -91,6 +95,9 @@ def run_views(root: Path, capture: str) -> list[RunView]:
             "telea": inpaint(rgb, opacity, "telea"),
             "push_pull": push_pull_fill(rgb, opacity),
         }
+        if second is not None:
+            pictures["input"] = second.rgb(index)
+            pictures["input_push_pull"] = push_pull_fill(second.rgb(index), second.opacity(index))
         for name, folder in FRAMES.items():
             file = root / folder / f"{index:05d}.png"
             if file.is_file():

@@ -78,6 +78,9 @@ def test_from_a_capture_to_figures(benchmarks, tmp_path, capsys):
     figures = read_json(tmp_path / "out" / "invention.json")["figures"]
     assert {"render", "telea", "push_pull", "tiny-improve", "noise", "dots"} < set(figures)
     assert figures["truth"]["psnr_mean"] == 60 and figures["render"]["psnr_mean"] < 60
+    plain = figures["plain_render"]["psnr_mean"]
+    assert plain not in (60, figures["render"]["psnr_mean"]), "the clip is of a second fit"
+    assert figures["plain_push_pull"]["psnr_empty"] > figures["plain_render"]["psnr_empty"]
     kept = tmp_path / "out" / "frames" / "tiny-improve" / folder.name / "00001.png"
     before = kept.stat().st_mtime_ns
     assert measure.main(run) == 0

@@ -75,6 +75,10 @@ class Command:
     """Weight of the free-space loss, such as 0.3, which penalises opacity that no training view
     supports; 0 turns it off. Not in the paper; lowers PSNR.
     """
+    dropout: float = 0.0
+    """Fraction of the Gaussians that an iteration leaves out at random; rises from 0 to this, such
+    as 0.3, at the end. Not in the paper; better from few photos.
+    """
     seed: int = 0
     """Random seed; the same seed gives the same splats."""
     device: str = "auto"
@@ -110,7 +114,7 @@ def run_command(command: Command) -> None:
         if command.max_gaussians < 1:
             raise InputError(f"--max-gaussians {command.max_gaussians}: expected at least 1")
         config = replace(config, mcmc=replace(config.mcmc, max_gaussians=command.max_gaussians))
-    config = config.with_free_space_loss(command.free_space_loss)
+    config = config.with_free_space_loss(command.free_space_loss).with_dropout(command.dropout)
     size = command.size if command.size is not None else ("256" if recipe == "tiny" else None)
     choice = CaptureChoice(
         command.capture,

@@ -116,10 +116,15 @@ class Command:
     """Number of iterations of the first fit and of the distillation, for a quick look. Default: the
     recipe's (tiny: 1,500 and 2,000).
     """
+    dropout: float | None = None
+    """Fraction of the Gaussians that an iteration leaves out at random; rises from 0 to this at the
+    end (not in the paper; better from few photos). Above 0, it applies to a second fit, whose
+    renders the model gets; 0: those of the plain fit, as in the paper. Default: the recipe's.
+    """
     free_space_loss: float | None = None
     """Weight of the free-space loss (not in the paper), which penalises opacity that no training
-    view supports. Above 0, the model gets renders of a second fit with this loss; 0: those of the
-    plain fit, as in the paper. Default: the recipe's.
+    view supports. Above 0, it applies to a second fit, whose renders the model gets. Default: the
+    recipe's.
     """
     frame_weights: Literal["uniform", "lpips", "evidence"] | None = None
     """Weights of the frames' pixels in the distillation. uniform: as photos (the paper); lpips:
@@ -181,10 +186,16 @@ def run_config(command: Command) -> RunConfig:
         distill = replace(distill, reconstruct=fit)
     if command.free_space_loss is not None:
         reconstruct = reconstruct.with_free_space_loss(command.free_space_loss)
-        if command.from_splats is not None and command.free_space_loss > 0:
+    if command.dropout is not None:
+        reconstruct = reconstruct.with_dropout(command.dropout)
+    for option, value in (
+        ("--free-space-loss", command.free_space_loss),
+        ("--dropout", command.dropout),
+    ):
+        if command.from_splats is not None and value:
             raise InputError(
-                "--free-space-loss and --from-splats exclude each other: with the latter nothing "
-                "is reconstructed"
+                f"{option} and --from-splats exclude each other: with the latter nothing is "
+                "reconstructed"
             )
     size = command.size or recipe.size or locate_model(command.model).config.default_size
     size = None if size is None else str(size)

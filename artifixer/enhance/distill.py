@@ -117,7 +117,7 @@ def distill(
     views = _fewer_frames(views, config.frames)
     extent = scene_extent([view.camera for view in views.photos], points)
     training = _training_views(views, source, config, device)
-    fit = config.reconstruct.without_free_space_loss()  # frames constrain unobserved regions
+    fit = config.reconstruct.with_free_space_loss(0)  # frames constrain unobserved regions
     if config.start == "warm":
         initial = with_degree(source.map(lambda tensor: tensor.cpu()), fit.sh_degree)
         # keep the view dependence of the source from the first iteration

@@ -19,7 +19,6 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from torch import Tensor
 
 from artifixer.enhance.render_scale import render_scale
 from artifixer.enhance.sources import (
@@ -39,6 +38,7 @@ from artifixer.video.flow import SourceKind
 from artifixer.video.model import Mode, Model
 from artifixer.video.network_timer import NetworkTimer
 from artifixer.video.rollout import (
+    RenderedFrames,
     RolloutBlock,
     RolloutConfig,
     RolloutStore,
@@ -186,11 +186,11 @@ def enhance(
     settings = rollout_config(model, config, report)
     timer = NetworkTimer(model.transformer, device)
 
-    def read(first: int, count: int) -> tuple[Tensor, Tensor]:
-        rgb, opacity = read_frames(source, cameras, first, count)
+    def read(first: int, count: int) -> RenderedFrames:
+        frames = read_frames(source, cameras, first, count, settings.finish.reads_depth)
         if "renders" in config.drop:
-            return torch.zeros_like(rgb), torch.zeros_like(opacity)
-        return rgb, opacity
+            return RenderedFrames(torch.zeros_like(frames.rgb), torch.zeros_like(frames.opacity))
+        return frames
 
     blocks = rollout(model, read, cameras, context, settings, store, timer)
     return _reported(blocks, device, report, timer, started)

@@ -24,6 +24,7 @@ from artifixer.runtime.errors import InputError
 from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
 from artifixer.splats.render_folder import to_uint8
+from artifixer.video.rollout import RenderedFrames
 
 
 @runtime_checkable
@@ -117,18 +118,21 @@ def alike_cameras(frames: Sequence[CameraFrame], name: str) -> Cameras:
 
 
 def read_frames(
-    source: RenderSource, cameras: Cameras, first: int, count: int
-) -> tuple[Float[Tensor, "frames height width 3"], Float[Tensor, "frames height width"]]:
-    """Colour and opacity in [0,1] of ``count`` frames; frames beyond the last one repeat it."""
-    pictures = []
-    for index in range(first, first + count):
-        frame = min(index, len(cameras) - 1)
-        pictures.append(_sized(source.rgb(frame), source.opacity(frame), cameras, frame))
+    source: RenderSource, cameras: Cameras, first: int, count: int, with_depth: bool = True
+) -> RenderedFrames:
+    """``count`` frames; frames beyond the last one repeat it. with_depth: whether depth is read,
+    where all of these frames have it.
+    """
+    indices = [min(index, len(cameras) - 1) for index in range(first, first + count)]
+    pictures = [_sized(source.rgb(i), source.opacity(i), cameras, i) for i in indices]
     rgb, opacity = (
         torch.from_numpy(np.stack(planes)).to(torch.float32) / 255
         for planes in zip(*pictures, strict=True)
     )
-    return rgb, opacity
+    depths = [source.depth(i) for i in indices] if with_depth else []
+    known = [depth.astype(np.float32) for depth in depths if depth is not None]
+    depth = torch.from_numpy(np.stack(known)) if len(known) == count else None
+    return RenderedFrames(rgb, opacity, depth)
 
 
 def read_references(

@@ -181,9 +181,10 @@ def _estimate(
     match stage.kind:
         case "reconstruct" if config.from_splats is not None:
             return f"none: {config.from_splats.name}", 0
-        case "reconstruct" | "free_space":
+        case "reconstruct" | "reconstruct_input":
             iterations = config.reconstruct.iterations
-            factor = FREE_SPACE_FACTOR if stage.kind == "free_space" else 1
+            is_slow = stage.kind == "reconstruct_input" and config.reconstruct.free_space.weight > 0
+            factor = FREE_SPACE_FACTOR if is_slow else 1
             return counted(iterations, "iteration"), iterations * per_iteration * factor
         case "distill":
             iterations = config.distill.reconstruct.iterations

@@ -4,7 +4,7 @@ metrics and report, in one folder.
 ::
 
     splats/{initial,artifixer3d}.ply    standard 3DGS
-    splats/input.ply                    with a free-space loss: the fit rendered for the model
+    splats/input.ply                    of a second fit (dropout), rendered for the model
     renders/  renders_3d/               render folders along the path, sides multiples of 16
     renders_input/                      the same, of splats/input.ply
     frames/{artifixer,artifixer3d,artifixer3d_plus}/%05d.png    at the requested size

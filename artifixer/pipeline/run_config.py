@@ -58,8 +58,8 @@ class RunConfig:
     export: tuple[str, ...] = ()
     """Further file formats of the final splats, names of ``files.EXPORTS``."""
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
-    """Settings of the first fit. With a free-space loss, the first fit is made without it, and a
-    second fit with it provides the model's input."""
+    """Settings of the first fit. With dropout or a free-space loss, the first fit is the plain one
+    without them, and a second fit with them provides the model's input."""
     distill: DistillConfig = field(default_factory=DistillConfig)
     """Settings of the 3D distillation."""
     adaptation: AdaptationConfig | None = None
@@ -73,8 +73,8 @@ class RunConfig:
 
     @property
     def has_input(self) -> bool:
-        """Whether a second fit, with the free-space loss, provides the model's input."""
-        return self.from_splats is None and self.reconstruct.free_space.weight > 0
+        """Whether a second fit, which is not the plain one, provides the model's input."""
+        return self.from_splats is None and not self.reconstruct.is_plain
 
     @property
     def wanted(self) -> tuple[str, ...]:

@@ -133,8 +133,8 @@ class RunGraph:
         return self.stages.complete(stage_files(name), depends_on, total, work)
 
     def _reconstruct(self) -> None:
-        """The plain fit or the user's splats; with a free-space loss also the fit that provides the
-        model's input.
+        """The plain fit or the user's splats; with dropout or a free-space loss also the fit that
+        provides the model's input.
         """
         config, context = self.config, self.context
         if config.from_splats is not None:
@@ -147,7 +147,7 @@ class RunGraph:
 
             self._complete("reconstruct", {"splats": fingerprint(source)}, 1, copy)
             return
-        self._fit("reconstruct", config.reconstruct.without_free_space_loss(), INITIAL)
+        self._fit("reconstruct", config.reconstruct.plain(), INITIAL)
         if config.has_input:
             self._fit("reconstruct_input", config.reconstruct, INPUT)
 

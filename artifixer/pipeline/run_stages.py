@@ -35,7 +35,14 @@ class RunStage:
     files: StageFiles
     """Name, outputs and scratch files."""
     kind: Literal[
-        "reconstruct", "free_space", "scale", "render", "adapt", "enhance", "distill", "write"
+        "reconstruct",
+        "reconstruct_input",
+        "scale",
+        "render",
+        "adapt",
+        "enhance",
+        "distill",
+        "write",
     ]
     """Selects the estimate of its duration."""
     reads: tuple[str, ...] = ()
@@ -84,7 +91,7 @@ STAGES = (
     ),
     RunStage(
         StageFiles("reconstruct_input", (INPUT,), ("splats/input.checkpoint",)),
-        kind="free_space",
+        kind="reconstruct_input",
         is_wanted=_has_input,
     ),
     RunStage(

@@ -198,7 +198,7 @@ def _run_options(settings: dict[str, Any], recipes: dict[str, ReconstructConfig]
     fit = fit if isinstance(fit, dict) else {}
     free_space = fit.get("free_space")
     weight = free_space.get("weight", 0.0) if isinstance(free_space, dict) else 0.0
-    options += ["--free-space-loss", str(weight)]
+    options += ["--free-space-loss", str(weight), "--dropout", str(fit.get("dropout", 0.0))]
     for name, recipe in recipes.items():
         if asdict(recipe).get("iterations") == fit.get("iterations"):
             return [*options, "--recipe", name]

@@ -7,8 +7,8 @@
 ``tiny``     one or two minutes on two CPU cores at sizes around 200 to 300 pixels: fewer
              iterations and Gaussians, faster rates.
 
-All are plain fits: no free-space loss, no limit of Gaussians per pixel, no removal of unseen
-Gaussians.
+All are plain fits: no dropout, no free-space loss, no limit of Gaussians per pixel, no removal of
+unseen Gaussians.
 """
 
 from artifixer.splats.initial import InitialConfig

@@ -70,7 +70,7 @@ def _captures(first: int, count: int, options: str) -> tuple[str, ...]:
     return tuple(f"procedural:{seed}:{options}" for seed in range(first, first + count))
 
 
-_FULL_FIT = replace(RUN["tiny"].reconstruct.without_free_space_loss(), iterations=600)
+_FULL_FIT = replace(RUN["tiny"].reconstruct.plain(), iterations=600)
 
 #: The embedded model was trained on scenes with other seeds.
 FULL = ReproductionRecipe(

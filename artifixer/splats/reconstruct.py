@@ -35,6 +35,9 @@ from artifixer.splats.splats import Splats
 from artifixer.splats.trainable import TrainableSplats
 from artifixer.splats.training_view import LoadedView, TrainingView, load_views
 
+#: Distance of compensated opacities from 0 and 1, where logits are infinite.
+MIN_OPACITY = 1e-4
+
 
 @dataclass(frozen=True)
 class LearningRates:
@@ -104,6 +107,10 @@ class ReconstructConfig:
     a view, is below this in every training view are removed; 0 removes none."""
     free_space: FreeSpaceConfig = field(default_factory=FreeSpaceConfig)
     """Not in the paper: penalises opacity in free space that no photo supports."""
+    dropout: float = 0.0
+    """Not in the paper: fraction of the Gaussians that the last iteration leaves out of its render
+    (``dropped_out``), in [0,1); rises from 0 at the first iteration. Few photos are fitted less
+    closely by single Gaussians, and other views are better."""
 
     def with_iterations(self, iterations: int) -> ReconstructConfig:
         """The settings with another number of iterations; schedules keep their proportions."""
@@ -114,21 +121,30 @@ class ReconstructConfig:
         mcmc = replace(self.mcmc, every=mcmc_every)
         return replace(self, iterations=iterations, sh_every=sh_every, mcmc=mcmc)
 
-    def without_free_space_loss(self) -> ReconstructConfig:
-        """The plain fit: the same settings without the free-space loss."""
-        return replace(self, free_space=FreeSpaceConfig())
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is the plain fit, the baseline of the paper."""
+        return self == self.plain()
+
+    def plain(self) -> ReconstructConfig:
+        """The plain fit: the same settings without free-space loss and dropout."""
+        return replace(self, free_space=FreeSpaceConfig(), dropout=0.0)
 
     def with_free_space_loss(self, weight: float) -> ReconstructConfig:
-        """The same settings with a weight of the free-space loss; 0 is the plain fit. Raises
+        """The same settings with a weight of the free-space loss; 0 for none. Raises
         ``InputError`` for a bad weight.
         """
         if not 0 <= weight < math.inf:
             raise InputError(f"--free-space-loss {weight:g}: expected a finite number, at least 0")
-        return (
-            self.without_free_space_loss()
-            if weight == 0
-            else replace(self, free_space=replace(self.free_space, weight=weight))
-        )
+        if weight == 0:
+            return replace(self, free_space=FreeSpaceConfig())
+        return replace(self, free_space=replace(self.free_space, weight=weight))
+
+    def with_dropout(self, fraction: float) -> ReconstructConfig:
+        """The same settings with another dropout. Raises ``InputError`` for a bad fraction."""
+        if not 0 <= fraction < 1:
+            raise InputError(f"--dropout {fraction:g}: expected a number from 0 to below 1")
+        return replace(self, dropout=fraction)
 
 
 @dataclass(frozen=True)
@@ -187,7 +203,11 @@ def reconstruct(
         view = loaded[_view_at(iteration, len(loaded), seed)]
 
         degree = min(config.sh_degree, iteration // config.sh_every)
-        renders = render(trainable.splats, view.camera, sh_degree=degree, near=config.near * extent)
+        kept = trainable.splats
+        if config.dropout > 0:
+            fraction = config.dropout * iteration / config.iterations
+            kept = dropped_out(kept, fraction, generator(seed, "dropout", iteration))
+        renders = render(kept, view.camera, sh_degree=degree, near=config.near * extent)
         background = torch.rand(3, generator=generator(seed, "background", iteration)).to(device)
         loss, squared_error = view.compared(renders, background, config.ssim_weight)
         (
@@ -229,6 +249,17 @@ def reconstruct(
     if config.unseen_weight > 0:
         fitted = remove_unseen(fitted, cameras, config, extent)
     return fitted.map(lambda tensor: tensor.cpu())
+
+
+def dropped_out(splats: Splats, fraction: float, generator: torch.Generator) -> Splats:
+    """Leave out each Gaussian with probability ``fraction``, and divide the opacity of the others
+    by 1 - fraction, up to nearly 1 (Park et al. 2025, DropGaussian). Gradients flow to the kept
+    ones.
+    """
+    drawn = torch.rand(len(splats), generator=generator).to(splats.means.device)
+    kept = splats.map(lambda tensor: tensor[drawn >= fraction])
+    opacities = (kept.opacities / (1 - fraction)).clamp(MIN_OPACITY, 1 - MIN_OPACITY)
+    return replace(kept, opacity_logits=torch.logit(opacities))
 
 
 @torch.no_grad()

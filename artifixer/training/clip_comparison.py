@@ -184,7 +184,7 @@ def codec_seconds(model: Model, pair: TrainingPair, compute: str = "float32") ->
     started = _clock(device)
     with autocast(compute, device):
         latents = vae.encode(frames_to_video(pair.renders[order], device, vae.dtype))
-        for _ in range(1 + model.config.keep_residual):
+        for _ in range(1 + model.config.finish().keep_residual):
             vae.decode(latents)
     return (_clock(device) - started) / blocks
 

@@ -28,7 +28,7 @@ from artifixer.video.finish import FinishConfig
 from artifixer.video.flow import SourceKind
 from artifixer.video.model import Model
 from artifixer.video.network_timer import NetworkTimer
-from artifixer.video.rollout import RolloutConfig, TeacherSampler, rollout
+from artifixer.video.rollout import RenderedFrames, RolloutConfig, TeacherSampler, rollout
 from artifixer.video.sample import AdaptiveSteps, SampleConfig
 from artifixer.video.teacher import TeacherConfig
 from artifixer.video.text import no_prompt
@@ -179,9 +179,9 @@ def generated_clip(
     renders, opacity = pair.renders.float() / 255, pair.opacity.float() / 255
     last = pair.frames - 1
 
-    def read(first: int, count: int) -> tuple[Tensor, Tensor]:
+    def read(first: int, count: int) -> RenderedFrames:
         frames = torch.arange(first, first + count).clamp(max=last)
-        return renders[frames], opacity[frames]
+        return RenderedFrames(renders[frames], opacity[frames])
 
     timer = NetworkTimer(model.transformer, model.device, time.process_time)
     # no threads: autocast and the collectives of sharded weights are bound to this one

@@ -1,5 +1,5 @@
 """Post-processing of decoded frames, not in the paper: residual of the render, the model's
-brightness without its token grid over a smooth fill of the render, blend with the render.
+brightness in empty regions over a smooth fill of the render, blend with the render.
 
 In: decoded frames of the model, their render and its opacity, all at one size. Out: final frames.
 ``enhance`` and training validation both use it: what is validated is what ships. ``FinishConfig()``
@@ -20,29 +20,24 @@ from artifixer.imaging.push_pull import fill_empty
 
 #: Incremented when smoothed frames of the same decoded frames change, so that frames of earlier
 #: versions count as outdated.
-VERSION = 3
+VERSION = 5
 
-#: Fraction of the model's change that is taken. With half of it frames are better than the fill
-#: alone on most captures, with all of it on fewer; chosen on the clips and captures of
-#: docs/invention.md.
-CHANGE_FRACTION = 0.5
+#: Fraction of the model's change that is taken; chosen on the clips and captures of
+#: docs/invention.md, like the rest of these settings.
+CHANGE_FRACTION = 0.7
 
-#: Standard deviation of the smoothing in empty pixels, in cells: the change varies more slowly
-#: there than the fill, which alone has structure.
-SIGMA_EMPTY = 2.0
+#: Standard deviation of the smoothing of the change, in cells: what the model knows of empty
+#: regions varies slowly.
+SIGMA_CHANGE = 2.0
 
-#: In opaque pixels: 1.5 pixels for cells of 8. It rounds off the borders of the tokens and keeps
-#: finer changes, from which splats gain that are fitted to the frames (docs/benchmarks.md).
-SIGMA_OPAQUE = 0.1875
-
-#: Of the weight that fades from one smoothing to the other.
+#: Standard deviation of the border over which the change fades in opaque regions, in cells.
 SIGMA_BORDER = 0.5
 
 #: Brightness of red, green and blue (ITU-R BT.601).
 LUMA = (0.299, 0.587, 0.114)
 
-#: Avoids a division by zero in frames without opaque pixels, or of one brightness.
-MIN_WEIGHT = 1e-6
+#: Avoids a division by zero far from empty pixels.
+MIN_WEIGHT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -57,20 +52,20 @@ class FinishConfig:
     """Blend weight on opaque pixels, 0 to 1: 0 keeps the render, 1 takes the model's output."""
 
     smooth_cells: int = 0
-    """Take only brightness from the model: the result is the push-pull fill of the render plus
-    half of the change of its brightness by the model, without loss of contrast
-    (``keeping_contrast``), smoothed over two cells of this many pixels, and over 1.5 pixels of 8
-    where the render is opaque. 0 keeps the frame. For models that invent no detail, whose frames
-    are paler than photos and show the grid of their tokens (docs/invention.md)."""
+    """Take only brightness from the model, and only where the render is empty: the result is the
+    push-pull fill of the render, by its depth where that is known, plus a fraction of the change
+    of its brightness by the model, smoothed over two cells of this many pixels. Opaque regions
+    keep the render. 0 takes the frame. For models that invent no detail, whose frames are paler
+    than photos and show the grid of their tokens (docs/invention.md)."""
 
     def __post_init__(self) -> None:
         assert 0 <= self.strength <= 1, f"strength {self.strength}, expected 0 to 1"
         assert self.smooth_cells >= 0, f"cells of {self.smooth_cells} pixels, expected at least 0"
 
     @property
-    def reads_render(self) -> bool:
-        """Whether ``finish`` needs the render."""
-        return self.keep_residual or self.strength < 1 or self.smooth_cells > 0
+    def reads_depth(self) -> bool:
+        """Whether ``finish`` uses the depth of the render."""
+        return self.smooth_cells > 0
 
     @property
     def key(self) -> dict[str, object]:
@@ -86,11 +81,13 @@ def finish(
     config: FinishConfig,
     render: Float[Tensor, "frames height width 3"] | None = None,
     decoded_render: Float[Tensor, "frames height width 3"] | None = None,
+    depth: Float[Tensor, "frames height width"] | None = None,
 ) -> Float[Tensor, "frames height width 3"]:
     """Final frames; colours are approximately in [0,1] and are not clamped.
 
-    render: required if ``config.reads_render``. decoded_render: the render encoded and decoded by
-    the autoencoder, required for the residual.
+    render: required unless ``config`` leaves frames unchanged. decoded_render: the render encoded
+    and decoded by the autoencoder, required for the residual. depth: of the render, for
+    ``fill_empty``; None where it is unknown.
     """
     opaque = opacity.square()[..., None]
     if config.keep_residual:
@@ -100,13 +97,10 @@ def finish(
         frames = frames + opaque * (render - decoded_render)
     if config.smooth_cells:
         assert render is not None, "smoothing needs the render"
-        base = fill_empty(render, opacity)
-        change = CHANGE_FRACTION * keeping_contrast(luma(frames - base), luma(base), opaque)
-        wide, narrow = SIGMA_EMPTY * config.smooth_cells, SIGMA_OPAQUE * config.smooth_cells
-        coarse, fine = smoothed(change, wide), smoothed(change, narrow)
-        # 0 at the border of opaque places: a step of the opacity would be a step of the frame
-        inside = (2 * smoothed(opaque, SIGMA_BORDER * config.smooth_cells) - 1).clamp(min=0)
-        frames = base + coarse + inside * (fine - coarse)
+        base = fill_empty(render, opacity, depth)
+        frames = base + CHANGE_FRACTION * _change_in_empty_regions(
+            luma(frames - base), opacity[..., None], config.smooth_cells
+        )
     if config.strength < 1:
         assert render is not None, "a strength below 1 needs the render"
         frames = frames + (1 - config.strength) * opaque * (render - frames)
@@ -118,25 +112,20 @@ def luma(images: Float[Tensor, "frames height width 3"]) -> Float[Tensor, "frame
     return images @ images.new_tensor(LUMA)[:, None]
 
 
-def keeping_contrast(
+def _change_in_empty_regions(
     change: Float[Tensor, "frames height width 1"],
-    base: Float[Tensor, "frames height width 1"],
-    weight: Float[Tensor, "frames height width 1"],
+    opacity: Float[Tensor, "frames height width 1"],
+    cell: int,
 ) -> Float[Tensor, "frames height width 1"]:
-    """The change of ``base`` without its loss of contrast, for each frame: a model that predicts a
-    mean of plausible pictures pulls dark and bright pixels towards the mean brightness. Least
-    squares over pixels of ``weight`` give the slope of the change over the base; a negative slope,
-    of at least -1, is taken out.
+    """The mean change of the empty pixels around each pixel; it fades to 0 in opaque regions
+    without a step at their border. cell: side in pixels.
     """
-
-    def mean(values: Tensor) -> Tensor:
-        total = (weight * values).sum(dim=(1, 2), keepdim=True)
-        return total / weight.sum(dim=(1, 2), keepdim=True).clamp(min=MIN_WEIGHT)
-
-    deviation = base - mean(base)
-    variance = mean(deviation.square()).clamp(min=MIN_WEIGHT)
-    slope = (mean(deviation * (change - mean(change))) / variance).clamp(-1, 0)
-    return change - slope * deviation
+    empty = 1 - opacity
+    sigma = SIGMA_CHANGE * cell
+    mean = smoothed(change * empty, sigma) / smoothed(empty, sigma).clamp(min=MIN_WEIGHT)
+    # 0 where half or more of the surroundings is opaque: a step of the opacity makes none
+    inside = (2 * smoothed(opacity.square(), SIGMA_BORDER * cell) - 1).clamp(min=0)
+    return (1 - inside) * mean
 
 
 def smoothed(

@@ -85,8 +85,8 @@ class ModelConfig:
     the model's output."""
 
     smooth_cells: int = 0
-    """Size of the cells over which the change of the smoothly filled render is smoothed in the mode
-    ``improve``, pixels (``FinishConfig``); 0 keeps the model's detail."""
+    """Side of cells in pixels, over which the mode ``improve`` smooths the model's brightness in
+    empty regions, all that it takes of the frames (``FinishConfig``); 0 takes the frames."""
 
     default_size: int | None = None
     """Default of the longest side of the frames, pixels; None for that of the photos."""
@@ -143,10 +143,12 @@ class ModelConfig:
         )
 
     def finish(self, mode: Mode = "improve") -> FinishConfig:
-        """The model's settings of ``finish`` in a mode; ``generate`` keeps all detail."""
-        return FinishConfig(
-            self.keep_residual, smooth_cells=self.smooth_cells if mode == "improve" else 0
-        )
+        """The model's settings of ``finish`` in a mode; ``generate`` keeps all detail. With
+        smoothing the residual would change nothing.
+        """
+        if mode == "improve" and self.smooth_cells:
+            return FinishConfig(smooth_cells=self.smooth_cells)
+        return FinishConfig(self.keep_residual)
 
     @property
     def text(self) -> TextConfig:

@@ -40,12 +40,33 @@ from artifixer.video.vae import (
 
 Item = TypeVar("Item")
 
-#: (first, count) -> renders and opacity in [0,1] at the target cameras' size. Frames beyond the
-#: clip's end repeat its last one.
-FrameReader = Callable[
-    [int, int],
-    tuple[Float[Tensor, "frames height width 3"], Float[Tensor, "frames height width"]],
-]
+
+@dataclass(frozen=True)
+class RenderedFrames:
+    """Consecutive renders at the target cameras' size."""
+
+    rgb: Float[Tensor, "frames height width 3"]
+    """Colour premultiplied by opacity, on black, in [0,1]."""
+
+    opacity: Float[Tensor, "frames height width"]
+    """In [0,1]."""
+
+    depth: Float[Tensor, "frames height width"] | None = None
+    """Camera z, NaN where a render is empty; None where it is unknown."""
+
+    def to(self, device: torch.device) -> RenderedFrames:
+        depth = None if self.depth is None else self.depth.to(device)
+        return RenderedFrames(self.rgb.to(device), self.opacity.to(device), depth)
+
+    def part(self, first: int, count: int) -> RenderedFrames:
+        """``count`` frames from the index ``first`` on."""
+        part = slice(first, first + count)
+        depth = None if self.depth is None else self.depth[part]
+        return RenderedFrames(self.rgb[part], self.opacity[part], depth)
+
+
+#: (first, count) -> renders. Frames beyond the clip's end repeat its last one.
+FrameReader = Callable[[int, int], RenderedFrames]
 
 
 @dataclass(frozen=True)
@@ -204,12 +225,8 @@ class _EncodedBlock:
     """Latent frames from the start of the block to the end of the clip; smaller than the block's
     number only in a padded last block."""
 
-    rgb: Float[Tensor, "frames height width 3"] | None
-    """Renders at the cameras' own size, without padding; None where ``finish`` does not use them.
-    """
-
-    opacity: Float[Tensor, "frames height width"]
-    """Opacity of the renders, without padding."""
+    renders: RenderedFrames
+    """Renders at the cameras' own size, without padding."""
 
 
 @dataclass(frozen=True)
@@ -233,10 +250,10 @@ def _encoded(run: _Rollout) -> Iterator[_EncodedBlock]:
         if run.teacher is not None:  # every clip is an independent rollout
             encoder, latent_first, in_all = StreamingEncoder(model.vae), 0, latent_frames
             context = run.context.starting_at(cameras[first].to(model.device))
-        rgb, opacity = (values.to(model.device) for values in run.read(first, count))
-        video = frames_to_video(resize_bilinear(rgb, *run.size), dtype=model.dtype)
+        renders = run.read(first, count).to(model.device)
+        video = frames_to_video(resize_bilinear(renders.rgb, *run.size), dtype=model.dtype)
         conditions = context.conditions(
-            resize_bilinear(opacity[..., None], *run.size)[..., 0],
+            resize_bilinear(renders.opacity[..., None], *run.size)[..., 0],
             cameras[first : first + count].resized(*run.size).to(model.device),
             is_first=latent_first == 0,
             latent_frames=latent_frames,
@@ -249,8 +266,7 @@ def _encoded(run: _Rollout) -> Iterator[_EncodedBlock]:
             first,
             block,
             in_all - latent_first,
-            rgb[:kept] if run.config.finish.reads_render else None,
-            opacity[:kept],
+            renders.part(0, kept),
         )
         first, latent_first = first + count, latent_first + latent_frames
 
@@ -338,7 +354,7 @@ def _decoded(run: _Rollout, sampled: Iterator[_SampledBlock]) -> Iterator[Rollou
             encoded = block.encoded
             if run.teacher is not None:
                 decoder, render_decoder = StreamingDecoder(model.vae), StreamingDecoder(model.vae)
-            needed, kept = encoded.needed, len(encoded.opacity)  # the rest is padding
+            needed, kept = encoded.needed, len(encoded.renders.rgb)  # the rest is padding
 
             def decode(
                 decoder: StreamingDecoder, latents: Tensor, needed: int = needed, kept: int = kept
@@ -353,10 +369,11 @@ def _decoded(run: _Rollout, sampled: Iterator[_SampledBlock]) -> Iterator[Rollou
             )
             frames = finish(
                 decode(decoder, block.clean_latents),
-                encoded.opacity,
+                encoded.renders.opacity,
                 config.finish,
-                encoded.rgb,
+                encoded.renders.rgb,
                 decoded_render,
+                encoded.renders.depth,
             )
             pixels = frames_to_bytes(frames).cpu()
             if run.store is not None and block.for_store is not None:

@@ -29,6 +29,7 @@ from artifixer.splats.splats import Splats
 from artifixer.video.conditions import RolloutContext
 from artifixer.video.finish import finish
 from artifixer.video.model import Mode, Model
+from artifixer.video.rollout import RenderedFrames
 from artifixer.video.sample import BlockInput, SampleConfig, keyed_noise, sample_blocks
 from artifixer.video.vae import (
     StreamingDecoder,
@@ -203,19 +204,18 @@ class LiveRollout:
 
     def extend(
         self,
-        rgb: Float[Tensor, "frames height width 3"],
-        opacity: Float[Tensor, "frames height width"],
+        renders: RenderedFrames,
         cameras: Cameras,
     ) -> Iterator[Float[Tensor, "frames height width 3"]]:
-        """Repaired frames of the next block, yielded per latent frame. rgb, opacity: of
-        ``next_frames`` renders, in [0,1].
+        """Repaired frames of the next block, yielded per latent frame. renders: ``next_frames`` of
+        them.
         """
         model, first = self._model, self._latent_frames == 0
         count = self.config.block_frames
         with torch.no_grad():
-            latents = self._encoder.push(frames_to_video(rgb, model.device, model.dtype))
+            latents = self._encoder.push(frames_to_video(renders.rgb, model.device, model.dtype))
             conditions = self._context.conditions(
-                opacity.to(model.device),
+                renders.opacity.to(model.device),
                 cameras.to(model.device),
                 is_first=first,
                 latent_frames=count,
@@ -232,13 +232,14 @@ class LiveRollout:
                     if self._finish.keep_residual
                     else None
                 )
-                place = slice(done, done + len(frames))
+                part = renders.part(done, len(frames)).to(frames.device)
                 frames = finish(
                     frames,
-                    opacity[place].to(frames),
+                    part.opacity.to(frames),
                     self._finish,
-                    rgb[place].to(frames),
+                    part.rgb.to(frames),
                     decoded,
+                    part.depth,
                 )
             done += len(frames)
             yield frames
@@ -346,7 +347,7 @@ def _repaired(
     rgb, opacity = (frames_to_bytes(part) for part in (renders.rgb, renders.opacity))
     calls = rollout.calls
     done = 0
-    for frames in rollout.extend(rgb / 255, opacity / 255, cameras):
+    for frames in rollout.extend(RenderedFrames(rgb / 255, opacity / 255, renders.depth), cameras):
         pixels = frames_to_bytes(frames).cpu().numpy()
         for picture in pixels:
             yield RepairedFrame(

@@ -49,17 +49,31 @@ def test_memory_and_disk_give_the_same_numbers(tmp_path: Path):
     ]
     write_render_folder(tmp_path, [(CameraFrame(cameras[i]), single[i]) for i in range(3)])
     folder = read_render_folder(tmp_path)
-    for ours, theirs in zip(
-        read_frames(checked_source(folder, cameras), cameras, 0, 3),
-        read_frames(checked_source(renders, cameras), cameras, 0, 3),
-        strict=True,
-    ):
-        assert torch.equal(ours, theirs)
+    ours = read_frames(checked_source(folder, cameras), cameras, 0, 3)
+    theirs = read_frames(checked_source(renders, cameras), cameras, 0, 3)
+    assert torch.equal(ours.rgb, theirs.rgb) and torch.equal(ours.opacity, theirs.opacity)
+    assert ours.depth is not None and theirs.depth is not None
+    assert torch.equal(ours.depth, theirs.depth)
+
+
+def test_depth_is_unknown_where_a_frame_has_none(tmp_path: Path):
+    renders, cameras = some_renders(3), some_cameras(3)
+    single = [
+        Renders(renders.rgb[i : i + 1], renders.opacity[i : i + 1], renders.depth[i : i + 1])
+        for i in range(3)
+    ]
+    write_render_folder(tmp_path, [(CameraFrame(cameras[i]), single[i]) for i in range(3)])
+    (tmp_path / "depth" / "00002.npy").unlink()
+    source = checked_source(read_render_folder(tmp_path), cameras)
+    assert read_frames(source, cameras, 0, 2).depth is not None
+    assert read_frames(source, cameras, 1, 2).depth is None
+    assert read_frames(source, cameras, 0, 2, with_depth=False).depth is None
 
 
 def test_frames_behind_the_last_repeat_it():
     cameras = some_cameras(3)
-    rgb, opacity = read_frames(RendersInMemory(some_renders(3)), cameras, 1, 4)
+    frames = read_frames(RendersInMemory(some_renders(3)), cameras, 1, 4)
+    rgb, opacity = frames.rgb, frames.opacity
     assert rgb.shape == (4, 14, 20, 3)
     assert torch.equal(rgb[1:], rgb[1:2].expand(3, -1, -1, -1))
     assert torch.equal(opacity[1:], opacity[1:2].expand(3, -1, -1))

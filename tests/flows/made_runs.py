@@ -30,7 +30,7 @@ CAPTURE = "procedural:7:frames=9,width=48,height=36,points_per_photo=40"
 VIEWS = 3
 
 FIT = replace(
-    RECIPES["tiny"].reconstruct.without_free_space_loss(),
+    RECIPES["tiny"].reconstruct.plain(),
     iterations=40,
     initial=InitialConfig(points=250),
     mcmc=McmcConfig(max_gaussians=300, every=10, growth=1.2),

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -263,46 +263,65 @@ def test_a_killed_run_with_a_free_space_loss_ends_with_the_same_files(
     assert results(out) == results(with_input.out)
 
 
-def test_the_option_gives_the_second_fit_and_0_the_plain_one_alone(
-    tmp_path: Path, model: Path
+@pytest.mark.parametrize(
+    ("options", "fits"),
+    [
+        ({"free_space_loss": 0.5, "dropout": 0.0}, ["reconstruct", "reconstruct_input"]),
+        ({"dropout": 0.3}, ["reconstruct", "reconstruct_input"]),
+        ({"dropout": 0.0}, ["reconstruct"]),
+        ({}, ["reconstruct", "reconstruct_input"]),
+    ],
+)
+def test_options_give_the_second_fit_and_0_the_plain_one_alone(
+    options: dict[str, float], fits: list[str], tmp_path: Path, model: Path
 ) -> None:
-    for weight, stages in (
-        (0.5, ["reconstruct", "reconstruct_input", "render", "render_input"]),
-        (0.0, ["reconstruct", "render"]),
-    ):
-        command = Command(
-            CAPTURE,
-            tmp_path,
-            views=VIEWS,
-            model=str(model),
-            path="heldout",
-            free_space_loss=weight,
-            device="cpu",
-        )
-        config = run_config(command)
-        assert config.reconstruct.free_space.weight == weight and config.has_input == (weight > 0)
-        assert [stage.name for stage in plan_run(config).stages][: len(stages)] == stages
-        assert [stage.name for stage in wanted_stages(config)][: len(stages)] == stages
-    for recipe in ("paper", "release"):
-        assert not run_config(
-            Command(CAPTURE, tmp_path, model=str(model), recipe=recipe, device="cpu")
-        ).has_input
-    for weight in (-0.1, math.nan, math.inf):
-        with pytest.raises(InputError, match="--free-space-loss"):
-            run_config(
-                Command(CAPTURE, tmp_path, model=str(model), free_space_loss=weight, device="cpu")
-            )
-    with pytest.raises(InputError, match="exclude each other"):
-        run_config(
-            Command(
-                CAPTURE,
-                tmp_path,
-                model=str(model),
-                free_space_loss=1.0,
-                from_splats=Path("a.ply"),
-                device="cpu",
-            )
-        )
+    """Without options the recipe tiny has dropout."""
+    command = Command(
+        CAPTURE, tmp_path, views=VIEWS, model=str(model), path="heldout", device="cpu", **options
+    )
+    config = run_config(command)
+    assert config.has_input == (len(fits) == 2)
+    for option, value in options.items():
+        found = config.reconstruct.free_space.weight if "loss" in option else None
+        assert (config.reconstruct.dropout if found is None else found) == value
+    names = [*fits, *(["render", "render_input"] if len(fits) == 2 else ["render", "enhance"])]
+    assert [stage.name for stage in plan_run(config).stages][: len(names)] == names
+    assert [stage.name for stage in wanted_stages(config)][: len(names)] == names
+
+
+@pytest.mark.parametrize("recipe", ["paper", "release"])
+def test_recipes_of_the_paper_and_the_release_have_one_fit(
+    recipe: Literal["paper", "release"], tmp_path: Path, model: Path
+) -> None:
+    command = Command(CAPTURE, tmp_path, model=str(model), recipe=recipe, device="cpu")
+    assert not run_config(command).has_input
+
+
+@pytest.mark.parametrize(
+    ("option", "bad"),
+    [
+        ("free_space_loss", (-0.1, math.nan, math.inf)),
+        ("dropout", (-0.1, 1.0, math.nan, math.inf)),
+    ],
+)
+def test_bad_options_of_the_second_fit_are_refused(
+    option: str, bad: tuple[float, ...], tmp_path: Path, model: Path
+) -> None:
+    name = f"--{option.replace('_', '-')}"
+    for value in bad:
+        command = Command(CAPTURE, tmp_path, model=str(model), device="cpu", **{option: value})
+        with pytest.raises(InputError, match=name):
+            run_config(command)
+    command = Command(
+        CAPTURE,
+        tmp_path,
+        model=str(model),
+        from_splats=Path("a.ply"),
+        device="cpu",
+        **{option: 0.5},
+    )
+    with pytest.raises(InputError, match=f"{name} and --from-splats exclude each other"):
+        run_config(command)
 
 
 def test_iterations_are_those_of_both_fits_and_at_least_one(tmp_path: Path, model: Path) -> None:

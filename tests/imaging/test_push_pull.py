@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from artifixer.imaging.push_pull import diffused, push_pull_fill
+from artifixer.imaging.push_pull import diffused, fill_empty, push_pull_fill
 
 
 def half(colour: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -58,6 +58,43 @@ def test_half_transparent_pixels_lend_no_colour():
     rgb[20:24, 55:59, 0], opacity[20:24, 55:59] = 120, 128
     filled = push_pull_fill(rgb, opacity)
     assert np.abs(filled[40, 60].astype(int) - 50).max() <= 1
+
+
+def between_two_colours() -> tuple[torch.Tensor, torch.Tensor]:
+    """Dark on the left, light on the right, empty in the middle."""
+    opacity = torch.zeros(1, 64, 64)
+    opacity[..., :16] = opacity[..., -16:] = 1
+    render = torch.zeros(1, 64, 64, 3)
+    render[:, :, :16], render[:, :, -16:] = 0.2, 0.8
+    return render, opacity
+
+
+def test_behind_an_object_its_background_is_continued():
+    """The fill takes the colour of what is far, also beside what is near; opaque pixels stay."""
+    render, opacity = between_two_colours()
+    depth = torch.where(torch.arange(64) < 32, 1.0, 3.0).expand(1, 64, 64)
+    filled = fill_empty(render, opacity, depth)
+    assert float(fill_empty(render, opacity)[0, :, 31:33].mean()) == pytest.approx(0.5, abs=0.02)
+    assert float(filled[0, :, 31:33].mean()) > 0.75
+    assert torch.equal(filled[opacity == 1], render[opacity == 1])
+    swapped = fill_empty(render, opacity, 4 - depth)
+    assert float(swapped[0, :, 31:33].mean()) < 0.25
+
+
+def test_equal_or_unknown_depths_change_nothing():
+    render, opacity = between_two_colours()
+    plain = fill_empty(render, opacity)
+    for value in (2.5, 1e-3, float("nan"), float("inf"), 0.0, -1.0):
+        filled = fill_empty(render, opacity, torch.full((1, 64, 64), value))
+        assert torch.allclose(filled, plain, atol=1e-6), value
+
+
+def test_depths_of_any_unit_give_the_same_fill():
+    render, opacity = between_two_colours()
+    depth = torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(0)) + 0.5
+    filled = fill_empty(render, opacity, depth)
+    assert torch.allclose(fill_empty(render, opacity, 1000 * depth), filled, atol=1e-5)
+    assert filled.isfinite().all()
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 33), (47, 3)])

@@ -27,8 +27,10 @@ from artifixer.splats.initial import (
 )
 from artifixer.splats.mcmc import McmcConfig
 from artifixer.splats.reconstruct import (
+    MIN_OPACITY,
     LearningRates,
     ReconstructConfig,
+    dropped_out,
     reconstruct,
 )
 from artifixer.splats.render import render
@@ -124,8 +126,10 @@ def test_the_fit_improves_and_repeats_bit_for_bit(views):
     assert not same(fitted, reconstruct(views, blobs(60, seed=2), EXTENT, CONFIG, seed=1))
 
 
-def test_a_run_broken_off_anywhere_ends_with_the_same_bits(views, tmp_path, monkeypatch):
-    expected = reconstruct(views, blobs(60, seed=2), EXTENT, CONFIG, seed=0)
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_a_run_broken_off_anywhere_ends_with_the_same_bits(dropout, views, tmp_path, monkeypatch):
+    config = replace(CONFIG, dropout=dropout)
+    expected = reconstruct(views, blobs(60, seed=2), EXTENT, config, seed=0)
 
     class Killed(Exception):
         pass
@@ -142,14 +146,14 @@ def test_a_run_broken_off_anywhere_ends_with_the_same_bits(views, tmp_path, monk
         checkpoint = tmp_path / f"{stop}.safetensors"
         with pytest.raises(Killed):
             reconstruct(
-                views, blobs(60, seed=2), EXTENT, CONFIG, seed=0, checkpoint=checkpoint, report=kill
+                views, blobs(60, seed=2), EXTENT, config, seed=0, checkpoint=checkpoint, report=kill
             )
         done = []
         resumed = reconstruct(
             views,
             blobs(60, seed=2),
             EXTENT,
-            CONFIG,
+            config,
             seed=0,
             checkpoint=checkpoint,
             report=lambda report, done=done: done.append(report.iteration),
@@ -229,7 +233,7 @@ def test_what_no_photo_sees_is_removed(views):
 
 def test_a_plain_fit_keeps_every_gaussian_and_has_no_cap_by_pixels(views):
     plain = replace(
-        CONFIG.without_free_space_loss(),
+        CONFIG.plain(),
         unseen_weight=0.0,
         mcmc=replace(CONFIG.mcmc, max_gaussians=110),
     )
@@ -255,18 +259,48 @@ def test_recipes_of_the_paper_and_the_release_are_plain_3dgut_with_mcmc(name):
         0.0,
     )
     assert RUN[name].reconstruct == config
-    assert RUN[name].distill.reconstruct.free_space.weight == 0
+    assert config.is_plain and RUN[name].distill.reconstruct.is_plain
     assert config.mcmc.max_gaussians == 1_000_000
     # the release's configuration has no regularisers
     assert (config.opacity_weight == config.scale_weight == 0) == (name == "release")
 
 
 def test_a_weight_of_the_free_space_loss_is_a_finite_number_from_0():
-    assert CONFIG.with_free_space_loss(0.0) == CONFIG.without_free_space_loss()
+    assert CONFIG.with_free_space_loss(0.0) == CONFIG.plain()
+    assert not CONFIG.is_plain and CONFIG.plain().is_plain
     assert CONFIG.with_free_space_loss(0.7).free_space == replace(CONFIG.free_space, weight=0.7)
     for weight in (-1.0, math.nan, math.inf):
         with pytest.raises(InputError, match="--free-space-loss"):
             CONFIG.with_free_space_loss(weight)
+
+
+def test_a_dropout_is_a_fraction_below_1():
+    assert CONFIG.with_dropout(0.3).plain() == CONFIG.plain()
+    assert not replace(CONFIG.plain(), dropout=0.3).is_plain
+    for fraction in (-0.1, 1.0, math.nan, math.inf):
+        with pytest.raises(InputError, match="--dropout"):
+            CONFIG.with_dropout(fraction)
+
+
+def test_dropout_leaves_out_a_fraction_and_keeps_the_sum_of_opacities():
+    logits = torch.linspace(-4, 4, 4000)
+    splats = replace(blobs(4000, seed=1), opacity_logits=logits.requires_grad_())
+    kept = dropped_out(splats, 0.25, torch.Generator().manual_seed(0))
+    assert len(kept) == pytest.approx(3000, rel=0.05)
+    # those that stay below 1; they are sorted
+    faint = splats.opacities < 0.75 * (1 - MIN_OPACITY)
+    kept_faint = kept.opacities[kept.opacities < 1 - 2 * MIN_OPACITY]
+    assert kept_faint.sum().item() == pytest.approx(splats.opacities[faint].sum().item(), rel=0.05)
+    assert float(kept.opacities.max()) < 1
+    kept.opacities.sum().backward()
+    assert int((splats.opacity_logits.grad != 0).sum()) == pytest.approx(len(kept_faint), abs=2)
+
+
+def test_without_a_fraction_dropout_leaves_every_gaussian_as_it_is():
+    splats = blobs(50, seed=1)
+    kept = dropped_out(splats, 0.0, torch.Generator().manual_seed(0))
+    assert torch.equal(kept.means, splats.means)
+    torch.testing.assert_close(kept.opacities, splats.opacities)
 
 
 def test_initial_points_are_those_the_training_views_saw():

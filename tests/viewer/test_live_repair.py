@@ -17,6 +17,7 @@ from artifixer.splats.render import render
 from artifixer.splats.splats import Splats
 from artifixer.video.model import Model
 from artifixer.video.model_files import load_model
+from artifixer.video.rollout import RenderedFrames
 from artifixer.viewer.live_repair import Flight, Generator, LiveRollout, RepairSettings
 from artifixer.viewer.motion import between, is_jump, window_camera
 
@@ -62,7 +63,9 @@ def test_a_live_rollout_gives_the_frames_of_enhance(model: Model, splats: Splats
             (maps[part].clamp(0, 1) * 255).round() / 255 for maps in (renders.rgb, renders.opacity)
         )
         first += rollout.next_frames
-        for frames in rollout.extend(rgb, opacity, cameras[part]):
+        for frames in rollout.extend(
+            RenderedFrames(rgb, opacity, renders.depth[part]), cameras[part]
+        ):
             made.append((frames.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
     assert [len(frames) for frames in made] == [1, 4, 4, 4], "a latent frame at a time"
     assert np.array_equal(np.concatenate(made), expected)
