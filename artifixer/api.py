@@ -29,15 +29,16 @@ from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.seeds import generator
 from artifixer.scenes import formats
+from artifixer.scenes.file_names import KnownNames
 from artifixer.scenes.resize_scene import resize_scene
 from artifixer.scenes.scene import Scene
-from artifixer.scenes.view import View, reference_views
+from artifixer.scenes.view import View, reference_views, views_of
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
 from artifixer.splats.reconstruct import IterationReport
 from artifixer.splats.reconstruct import reconstruct as fit
 from artifixer.splats.render import Renders, render
 from artifixer.splats.splats import Splats
-from artifixer.splats.training_view import training_views
+from artifixer.splats.training_view import TrainingView
 from artifixer.video import model_files
 from artifixer.video.model import Model
 
@@ -117,17 +118,16 @@ def reconstruct(
     if iterations is not None:
         config = replace(config, iterations=iterations)
     chosen = range(len(scene.photos)) if train is None else sorted(_indices(scene, train))
-    photos = [scene.photos[index] for index in chosen]
-    cameras = [scene.cameras[index] for index in chosen]
+    views = views_of(scene, chosen)
     points = ColoredPoints(torch.zeros(0, 3), torch.zeros(0, 3))
     if scene.points is not None:
         points = seen_points(scene.points, chosen, config.initial.observed_by)
-    extent = scene_extent(cameras, points)
+    extent = scene_extent([view.camera for view in views], points)
     random = generator(seed, "initial points")
-    points = add_pixels(points, photos, cameras, config.initial, random)
+    points = add_pixels(points, views, config.initial, random)
     initial = splats_at(points, config.sh_degree, extent, config.initial)
-    views = training_views(photos, cameras)
-    return fit(views, initial, extent, config, seed, device=device, report=report)
+    training = [TrainingView.of(view) for view in views]
+    return fit(training, initial, extent, config, seed, device=device, report=report)
 
 
 def load_model(name: str | Path = "tiny", *, device: str = "auto") -> Model:
@@ -164,11 +164,13 @@ def evaluate(
 
 
 def _indices(scene: Scene, names: Sequence[str]) -> list[int]:
-    known = {photo.name: index for index, photo in enumerate(scene.photos)}
-    unknown = [name for name in names if name not in known]
+    places = {photo.name: index for index, photo in enumerate(scene.photos)}
+    known = KnownNames(places)
+    found = [known.find(name) for name in names]
+    unknown = [name for name, photos in zip(names, found, strict=True) if len(photos) != 1]
     if unknown:
         raise InputError(
             f"photo {unknown[0]!r}: not in scene {scene.name}; expected names such as "
             f"{scene.photos[0].name!r}"
         )
-    return [known[name] for name in names]
+    return [places[name] for (name,) in found]

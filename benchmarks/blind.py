@@ -1,21 +1,20 @@
-"""Blind choice: sheets of picture pairs whose order is drawn by lot, and shares from judgements.
+"""Blind comparison: sheets of picture pairs in random order, and win rates from judgements.
 
     python benchmarks/blind.py make OURS=FOLDER OTHER=FOLDER... --out SHEETS --key KEY.json
         [--pairs 60] [--scale 3] [--seed N] [--group NAME=PATTERN]...
     python benchmarks/blind.py judge --key KEY.json --judge FILE [FILE...]
 
-A candidate's folder holds ``CLIP/%05d.png``, the same views for all, as
-``benchmarks/invention.py`` writes them under ``frames/``. Each pair shows the first candidate and
-one of the others at the same view; pairs are spread evenly over others, clips and views, and views
-where both look alike are left out. ``SHEETS/`` receives ``sheet_01.png``, ... and ``question.txt``,
-and nothing that names a candidate or a clip. The key lies elsewhere: whoever judges must not have
-it.
+A candidate's folder holds ``CLIP/%05d.png``, the same views for all, as ``benchmarks/invention.py``
+writes them under ``frames/``. Each pair shows the first candidate and one of the others at the same
+view; pairs are spread evenly over others, clips and views, and views where both are nearly equal
+are left out. ``SHEETS/`` receives ``sheet_01.png``, ... and ``question.txt``, and nothing that
+names a candidate or a clip. The key is stored elsewhere; judges must not see it.
 
 A judgement file has one line per pair: ``left``, ``right`` or ``tie``, optionally after the pair's
-number and a colon, and followed by remarks (``7: left tiles on the right``). Printed are the wins,
-losses and ties of the first candidate against each other one, of each group of clips (patterns as
-of a shell) and of each judge; the share of wins among decided pairs with its 95 % interval
-(Wilson 1927); and the share where a tie counts one half.
+number and a colon, and followed by remarks (``7: left tiles on the right``). Prints the wins,
+losses and ties of the first candidate against each other one, per group of clips (shell patterns)
+and per judge; the fraction of wins among decided pairs with its 95 % interval (Wilson 1927); and
+the fraction with ties as one half.
 
 Exit codes: 0 done; 2 bad input.
 """
@@ -49,7 +48,7 @@ Answer = Literal["left", "right", "tie"]
 #: Pairs on a sheet: rows and columns.
 SHEET_ROWS, SHEET_COLUMNS = 3, 2
 
-#: Views where both pictures differ by less in the mean, in 8-bit values, are no choice.
+#: Minimum mean difference of the two pictures in 8-bit values.
 MIN_DIFFERENCE = 2.0
 
 #: Two-sided 95 % quantile of the normal distribution.
@@ -100,18 +99,18 @@ class Tally:
 
     @property
     def share(self) -> float | None:
-        """Of wins among decided pairs."""
+        """Fraction of wins among decided pairs."""
         decided = self.wins + self.losses
         return self.wins / decided if decided else None
 
     @property
     def share_with_ties(self) -> float | None:
-        """Where a tie counts one half."""
+        """Fraction of wins, with ties as one half."""
         return (self.wins + self.ties / 2) / self.pairs if self.pairs else None
 
 
 def wilson_interval(wins: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a binomial share; (0, 1) without trials."""
+    """95 % interval of a binomial fraction; (0, 1) without trials."""
     if not trials:
         return 0.0, 1.0
     share, spread = wins / trials, Z95**2 / trials
@@ -126,7 +125,7 @@ def draw_pairs(
     seed: int,
     groups: Sequence[tuple[str, str]] = (),
 ) -> list[BlindPair]:
-    """Pairs of the first folder with each other one, in an order and on sides drawn by lot.
+    """Pairs of the first folder with each other one, in random order and on random sides.
 
     Raises ``InputError`` when there are fewer than ``count`` views that differ.
     """
@@ -151,7 +150,7 @@ def draw_pairs(
     chosen: list[tuple[str, str, str]] = []
     for turn in range(max(map(len, lists), default=0)):
         layer = [views[turn] for views in lists if turn < len(views)]
-        # a last, incomplete layer is drawn by lot, so that no clip is preferred by its name
+        # an incomplete last layer is random, so that no clip is preferred by its name
         if len(chosen) + len(layer) > count:
             random.shuffle(layer)
         chosen += layer[: count - len(chosen)]
@@ -230,7 +229,7 @@ def tallies(
 def table(rows: Mapping[str, Tally]) -> str:
     """Markdown."""
     lines = [
-        "| | pairs | wins | losses | ties | share of decided | 95 % interval | ties as halves |",
+        "| | pairs | wins | losses | ties | wins of decided | 95 % interval | ties as halves |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for label, tally in rows.items():
@@ -255,7 +254,7 @@ def read_key(path: Path) -> tuple[str, list[BlindPair]]:
             raise ValueError
         return str(content["candidate"]), pairs
     except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path}: is no key of benchmarks/blind.py make") from None
+        raise InputError(f"{path}: is not a key of benchmarks/blind.py make") from None
 
 
 def make(arguments: argparse.Namespace) -> None:
@@ -271,7 +270,7 @@ def make(arguments: argparse.Namespace) -> None:
             raise InputError(f"{path}: does not exist; expected a folder of clips with frames")
     if arguments.key.resolve().is_relative_to(arguments.out.resolve()):
         raise InputError(
-            f"--key {arguments.key}: lies among the sheets; expected a place outside "
+            f"--key {arguments.key}: is inside the folder of the sheets; expected a file outside "
             f"{arguments.out}"
         )
     seed = secrets.randbits(32) if arguments.seed is None else arguments.seed
@@ -310,7 +309,7 @@ def _difference(first: Path, second: Path) -> float:
 
 
 def _spread_order(names: Sequence[str]) -> list[str]:
-    """The middle one first, then those halfway between: any beginning is evenly spread."""
+    """The middle one first, then those halfway between: every prefix is evenly spread."""
     order: list[str] = []
     spans = [(0, len(names))]
     while spans:

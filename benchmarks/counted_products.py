@@ -1,4 +1,4 @@
-"""Operations that PyTorch's counter lacks on a CPU, and products that no counter knows."""
+"""Operations that PyTorch's FLOP counter lacks on a CPU, and products unknown to it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torch.utils.flop_counter import (
 
 Shape = tuple[int, ...]
 
-#: What products are called.
+#: Parts of the names of operations that are matrix products.
 PRODUCT_NAMES = re.compile(r"conv|attention|linear|matmul|mm$|mm_")
 
 
 class OverlookedProducts(TorchDispatchMode):
-    """Notes the names of what looks like a product and is not known to the counter: kernels differ
-    by device and version.
+    """Records the names of operations that look like a product and are unknown to the counter:
+    kernels differ by device and version.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ def _cpu_convolution(
     return conv_flop_count(list(pixels), list(weights), list(out_shape))
 
 
-#: What PyTorch's counter does not know on a CPU: fused attention, and the convolutions of Wan's
+#: Operations unknown to PyTorch's counter on a CPU: fused attention, and the convolutions of Wan's
 #: autoencoder without gradients.
 CPU_OPERATIONS = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,

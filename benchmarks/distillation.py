@@ -1,11 +1,11 @@
-"""Which weights of generated pixels, and which start, make the best distilled splats?
+"""Compares the weights of generated pixels and the initial splats of the distillation.
 
     python benchmarks/distillation.py procedural:3 procedural:11 --views 4 --model tiny --out
     distillation python benchmarks/distillation.py path/to/buddha --views 4
 
-One run per capture in a folder that stays: frames are made once, then every combination is fitted
-to them. Prints the held-out quality of the first renders, of the frames, and of the renders of each
-fit.
+One run per capture, whose folder is kept: frames are generated once, then every combination is
+fitted to them. Prints the held-out quality of the first renders, of the frames, and of the renders
+of each fit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from artifixer.runtime.progress import Progress
 
 @dataclass(frozen=True)
 class Options:
-    """Compare ways to distill."""
+    """Compare settings of the distillation."""
 
     captures: Annotated[tuple[str, ...], tyro.conf.Positional]
     out: Path = Path("distillation")

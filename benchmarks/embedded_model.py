@@ -1,5 +1,5 @@
-"""The embedded model from nothing to files in one command: pairs, all stages, validation, weights
-in files of at most 16 MB.
+"""The embedded model from scratch in one command: pairs, all stages, validation, weights in files
+of at most 16 MB.
 
     OMP_WAIT_POLICY=passive python benchmarks/embedded_model.py --out OUT [--pairs PAIRS...]
         [--validation PAIRS] [--minutes 25] [--recipe tiny|small] [--device cuda|cpu] [--stages
@@ -7,16 +7,16 @@ in files of at most 16 MB.
         1] [--workers N] [--overwrite]
 
 Without ``--pairs`` it curates ``--scenes`` procedural scenes first (recipe ``tiny``; ``--size``:
-longest side), without ``--validation`` the 32 scenes of the model card. ``--minutes`` are those of
-all trainings together, split over the stages by ``SHARES``; curation, starts of stages and the
-validation come on top. ``tiny`` is the recipe of that name, the default on a CPU; ``small``, the
-default on a GPU, is a larger network in larger batches that still fits 40 MB as float16.
+longest side), without ``--validation`` the 32 scenes of the model card. ``--minutes``: total time
+of all trainings, divided among the stages by ``SHARES``; curation, start-up and validation come on
+top. ``tiny`` is the recipe of that name, the default on a CPU; ``small``, the default on a GPU, is
+a larger network in larger batches that still fits 40 MB as float16.
 
 ``OUT/`` receives ``pairs/`` and ``validation_pairs/`` if they are made here, a folder per stage as
-of ``artifixer train``, ``model/``, and ``validation.json``. Each stage is measured as it comes out;
-the last one is what is written, and is measured as it is read from its files, beside the model that
-is embedded now. It counts as better when PSNR is higher in the mean over frames, pooled, and on
-hard frames, and not lower in opaque pixels. Nothing is put into the package.
+of ``artifixer train``, ``model/``, and ``validation.json``. Each stage's model is measured; the
+last one is written, and measured again as read from its files, beside the model that is embedded
+now. It counts as better when PSNR is higher in the mean over frames, pooled, and on hard frames,
+and not lower in opaque pixels. The package is not changed.
 
 The same command continues after an interruption. Exit codes: 0 done, better or not; 2 bad input; 75
 stopped by SIGTERM with the state saved; 130 interrupted.
@@ -56,8 +56,8 @@ from artifixer.video.model_files import load_model
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
-#: Each stage's share of the minutes by recipe: tiny divides its budget on two cores like this; on a
-#: GPU the first stages need less of it.
+#: Fraction of the minutes per stage, by recipe: those of tiny are for two CPU cores; on a GPU the
+#: first stages need less.
 SHARES: dict[str, dict[StageName, float]] = {
     "tiny": {"autoencoder": 6, "bidirectional": 17, "diffusion_forcing": 25, "self_forcing": 8},
     "small": {"autoencoder": 3, "bidirectional": 6, "diffusion_forcing": 14, "self_forcing": 4},
@@ -70,14 +70,14 @@ LARGEST_MODEL, LARGEST_FILE, PART_BYTES = 40_000_000, 16_000_000, 15_900_000
 #: The scenes on which the model card measures.
 VALIDATION_SCENES = "procedural:32:404"
 
-#: Figures that must rise, and those that may not fall, for a model to count as better.
+#: Figures that must rise, and those that must not fall, for a model to count as better.
 RISING, NOT_FALLING = ("psnr_mean", "psnr_pooled", "psnr_hard"), ("psnr_opaque",)
 
 COLUMNS = ("psnr_mean", "psnr_pooled", "psnr_hard", "psnr_opaque", "psnr_empty", "ssim")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Everything, in order; what is done already is passed over."""
+    """All steps in order; finished ones are skipped."""
     device, out = resolve_device(arguments.device), arguments.out
     stages = _stages(arguments.stages)
     if not arguments.minutes > 0:
@@ -107,13 +107,13 @@ def run(arguments: argparse.Namespace) -> None:
 def split_minutes(
     total: float, stages: Sequence[StageName], shares: Mapping[StageName, float]
 ) -> dict[StageName, float]:
-    """The total divided by the shares of the stages that run."""
+    """The total minutes of each stage that runs, in proportion to its share."""
     whole = sum(shares[stage] for stage in stages)
     return {stage: total * shares[stage] / whole for stage in stages}
 
 
 def timed(recipe: TrainingRecipe, stage: StageName, minutes: float) -> TrainingRecipe:
-    """The recipe with a stage that is ended by the clock."""
+    """The recipe with a time limit for a stage."""
     return replace(
         recipe, **{f"{stage}_loop": replace(recipe.loop(stage), steps=10**9, minutes=minutes)}
     )  # type: ignore[arg-type]
@@ -127,7 +127,7 @@ def stage_job(
     validation_pairs: PairSet,
     device: str,
 ) -> TrainingJob:
-    """The stage from the last model before it; the teacher is the bidirectional one."""
+    """Train the stage from the model before it; the teacher is the bidirectional one."""
     init = list(before.values())[-1] if before else None
     teacher = before.get("bidirectional") if stage == "self_forcing" else None
     return TrainingJob(stage, recipe, pairs, init, teacher, validation_pairs, device)
@@ -208,8 +208,8 @@ def report(
 
 
 def not_better(ours: Mapping[str, float], theirs: Mapping[str, float]) -> list[str]:
-    """The figures that keep ours from being better, with their differences; a figure that neither
-    has is no obstacle.
+    """The figures in which ours is not better, with their differences; figures that neither has do
+    not count.
     """
     shared = [name for name in (*RISING, *NOT_FALLING) if name in ours and name in theirs]
     difference = {name: ours[name] - theirs[name] for name in shared}
@@ -265,7 +265,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Everything, with the exit codes of ``artifixer``."""
+    """Command line, with the exit codes of ``artifixer``."""
     arguments = _arguments(words)
 
     def job() -> None:

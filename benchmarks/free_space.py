@@ -1,5 +1,5 @@
-"""Does the free-space loss keep unseen space empty? Mean opacity of held-out renders where no
-training camera sees the true surface, and where at least two do.
+"""Effect of the free-space loss: mean opacity of held-out renders where no training camera sees the
+true surface, and where at least two do.
 
     python benchmarks/free_space.py [--scenes 8] [--first-seed 100] [--size 96] [--recipe tiny]
     [--weight 0.3]

@@ -1,22 +1,21 @@
-"""How fast is ``enhance``, how much memory does it take, and does either grow with the length of
-the clip?
+"""Speed and memory of ``enhance``, and whether they grow with the length of the clip.
 
     OMP_WAIT_POLICY=passive python benchmarks/generator.py --model tiny|1.3b|14b [--random-weights]
         [--device D] [--size WxH] [--frames 109] [--references 6] [--offload] [--compile]
         [--profile]
     OMP_WAIT_POLICY=passive python benchmarks/generator.py --long [--blocks 61]
 
-The table has a row for 4, 2 and 1 steps and for adaptive steps at several shares of opaque pixels.
-``network`` counts the network's calls alone, ``first`` is the time from the call of ``enhance`` to
-the first block. ``--random-weights`` needs no files.
+The table has a row for 4, 2 and 1 steps and for adaptive steps at several fractions of opaque
+pixels. ``network`` is the speed of the network's calls alone, ``first`` the time from the call of
+``enhance`` to the first block. ``--random-weights`` needs no files.
 
 ``of floor`` is the minimum time of the network's arithmetic (``network_operations``) divided by its
 measured time. The minimum is the number of operations over the rate of a large matrix product,
-measured on the same device in the same type.
+measured on the same device in the same dtype.
 
 ``--long`` measures what must not grow: time and memory per block, and the time to the first frame
-of clips of different lengths. Times are CPU seconds of this process on a CPU, so that other load
-does not enter.
+of clips of different lengths. On a CPU, times are CPU seconds of this process, so that other load
+does not affect them.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ from artifixer.video.model_zoo import NAMED_MODELS
 from artifixer.video.small_autoencoder import SmallAutoencoderConfig
 from artifixer.video.transformer_config import VideoTransformerConfig
 
-#: Stands in for the embedded model with --random-weights where that is not installed.
+#: Replaces the embedded model with --random-weights where that is not installed.
 SMALL_MODEL = ModelConfig(
     name="tiny",
     transformer=VideoTransformerConfig(
@@ -71,10 +70,10 @@ LONG_MODEL = replace(
     vae=SmallAutoencoderConfig(width=32, depth=2, z_dim=8),
 )
 
-#: Shares of opaque pixels for the rows with adaptive steps.
+#: Fractions of opaque pixels for the rows with adaptive steps.
 COVERAGES = (1.0, 0.95, 0.8, 0.5, 0.0)
 
-#: Blocks before these are not compared: the window fills up, and allocators and kernels settle.
+#: First block that is compared: before it the window fills up, and allocators and kernels warm up.
 FIRST_COMPARED_BLOCK = 5
 
 
@@ -104,7 +103,7 @@ def open_model(
 
 
 def run(model: Model, renders: MadeRenders, references: int, steps: object) -> EnhanceReport:
-    """One clip from beginning to end."""
+    """Enhance one whole clip."""
     report = EnhanceReport()
     cameras = made_cameras(renders.frames, renders.width, renders.height)
     photos = made_references(references, renders.width, renders.height)
@@ -220,9 +219,7 @@ def long_run(blocks: int) -> None:
 
 
 def print_trend(label: str, values: Sequence[float]) -> None:
-    """Mean, how much a straight line changes over the values with its standard error, and their
-    range.
-    """
+    """Mean, change of a linear fit over the values with its standard error, and their range."""
     slope, error = fitted_slope(values)
     mean, span = statistics.mean(values), len(values) - 1
     change = f"change {span * slope / mean:+.2%} +- {span * error / mean:.2%}"
@@ -235,7 +232,7 @@ def print_trend(label: str, values: Sequence[float]) -> None:
 def first_frame_times(
     model: Model, size: tuple[int, int], photos: Sequence[View], lengths: Sequence[int]
 ) -> None:
-    """CPU seconds to the first block, medians of five that take turns."""
+    """CPU seconds to the first block: medians of five interleaved repetitions."""
     config = model.config
     times: dict[int, list[float]] = {blocks: [] for blocks in lengths}
     for turn in range(6):
@@ -258,7 +255,7 @@ def first_frame_times(
 
 
 def fitted_slope(values: Sequence[float]) -> tuple[float, float]:
-    """Slope per step of a straight line through the values, and its standard error."""
+    """Slope per step of a linear fit, and its standard error."""
     x = np.arange(len(values)) - (len(values) - 1) / 2
     y = np.asarray(values)
     slope = float((x * y).sum() / (x * x).sum())

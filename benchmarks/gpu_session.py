@@ -1,5 +1,5 @@
-"""Ten minutes of one large GPU, prepared: pairs in at most 60 MB, all stages of a training within a
-time limit, weights back in files of at most 16 MB.
+"""A short training session on one large GPU: pairs in at most 60 MB, all stages within a time
+limit, weights in files of at most 16 MB.
 
     python benchmarks/gpu_session.py prepare SOURCE... --validation SOURCE... --out BUNDLE
         --work WORK [--megabytes 60] [--crf 18] [--size N] [--frames N] [--workers N]
@@ -7,25 +7,25 @@ time limit, weights back in files of at most 16 MB.
         [--reserve 1.5] [--recipe small] [--batch N] [--compile auto|no|BACKEND] [--device cuda]
     OMP_WAIT_POLICY=passive python benchmarks/gpu_session.py dry-run --out FOLDER [--minutes 2]
 
-``prepare`` runs on a CPU, hours before. A SOURCE is a capture, a folder of captures (such as the
-rooms of ``tools/rooms``), ``procedural:COUNT:SEED``, or a folder of pairs; what is not pairs yet is
-curated into WORK first. ``BUNDLE/training`` and ``BUNDLE/validation`` hold the pairs with their
-frames as H.264 videos of all colours (about a third of the size of single AVIF pictures) and their
-photos as JPEG. What does not fit into the megabytes is left out, evenly over the sources, and
-counted.
+``prepare`` runs on a CPU beforehand and takes hours. A SOURCE is a capture, a folder of captures
+(such as the rooms of ``tools/rooms``), ``procedural:COUNT:SEED``, or a folder of pairs; sources
+that are not pairs are curated into WORK first. ``BUNDLE/training`` and ``BUNDLE/validation`` hold
+the pairs with their frames as H.264 videos without chroma subsampling (about a third of the size of
+single AVIF pictures) and their photos as JPEG. Pairs beyond the size limit are left out, evenly
+over the sources, and counted.
 
-``train`` decodes the bundle into the GPU's memory and trains the stages of the recipe, layers
-compiled. ``--minutes`` are those of the whole session: ``--reserve`` of them are kept for starts,
+``train`` decodes the bundle into the GPU's memory and trains the stages of the recipe with compiled
+layers. ``--minutes`` is the time of the whole session: ``--reserve`` minutes are kept for start-up,
 validation and writing, the others are divided by ``embedded_model.SHARES``. WORK holds the stages'
-folders and can be thrown away. OUT, at most about 45 MB, receives ``weights/`` (a model folder in
-float16; from the first causal stage on there is one, so that a session that is cut brings something
-back), ``metrics.jsonl`` (one line per step, with its stage, and one per finished stage),
+folders and can be deleted afterwards. OUT, at most about 45 MB, receives ``weights/`` (a model
+folder in float16; written from the first causal stage on, so that an aborted session leaves a
+model), ``metrics.jsonl`` (one line per step, with its stage, and one per finished stage),
 ``validation.json`` and ``validation.png``: figures of every stage beside the render, the
-inpaintings and the embedded model. The same command continues an interrupted session, with the
-minutes it began with.
+inpaintings and the embedded model. The same command continues an interrupted session with its
+original minutes.
 
-``dry-run`` does all of this on a CPU with a handful of scenes, then ``artifixer run --model`` with
-the weights: in two minutes it shows that the whole path works. It says nothing about quality.
+``dry-run`` does all of this on a CPU with a few scenes, then ``artifixer run --model`` with the
+weights: it tests the whole pipeline in two minutes. Its quality is meaningless.
 
 Exit codes: 0 done; 2 bad input; 75 stopped by SIGTERM with the state saved; 130 interrupted.
 """
@@ -76,7 +76,7 @@ from artifixer.training.recipe import StageName, TrainingRecipe
 
 TRAINING, VALIDATION = "training", "validation"
 
-#: Share of the megabytes for the validation pairs, at most.
+#: Maximum fraction of the megabytes for the validation pairs.
 VALIDATION_FRACTION = 0.1
 
 #: Pairs per shard of a bundle.
@@ -85,18 +85,18 @@ PAIRS_PER_SHARD = 64
 #: JPEG quality of reference photos.
 PHOTO_QUALITY = 92
 
-#: Pixel formats of the videos: no colour is subsampled.
+#: Pixel formats of the videos, without chroma subsampling.
 COLOUR, GREY = "yuv444p", "gray"
 
-#: With its lookahead, x264's bytes of small frames depend on what memory held before.
+#: With lookahead, x264's output for small frames depends on uninitialised memory.
 REPEATABLE = "threads=1:mbtree=0:rc-lookahead=0"
 
 PHOTO_SUFFIX, VIDEO_SUFFIX = "jpg", "h264"
 
-#: What a session began with; the same minutes are needed to continue its stages.
+#: File of the minutes that a session began with; its stages continue only with the same ones.
 SESSION_FILE = "session.json"
 
-#: A session of its own scenes: seeds that neither the embedded model nor its validation has.
+#: Scenes of a dry run: seeds that neither the embedded model nor its validation uses.
 DRY_TRAINING, DRY_VALIDATION = "procedural:3:9000", "procedural:1:9100"
 DRY_CAPTURE = "procedural:9200:frames=9,width=64,height=48"
 
@@ -126,7 +126,7 @@ def packed(sample: bytes, crf: int) -> bytes:
 
 
 def unpacked(data: bytes) -> bytes:
-    """The sample of ``packed`` bytes, with what compression has left of its pictures."""
+    """The sample of ``packed`` bytes, with its decompressed pictures."""
     return _archive(dict(_plain_members(data)))
 
 
@@ -196,14 +196,14 @@ def _plain_members(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _members(data: bytes) -> dict[str, bytes]:
-    """The files of an archive without its end, by name."""
+    """The files of an archive by name, also without its end marker."""
     with tarfile.open(fileobj=io.BytesIO(data + bytes(1024)), mode="r:") as archive:
         found = {member.name: archive.extractfile(member) for member in archive.getmembers()}
         return {name: file.read() for name, file in found.items() if file is not None}
 
 
 def _archive(members: Mapping[str, bytes]) -> bytes:
-    """Equal members give equal bytes."""
+    """An archive whose bytes depend only on its members."""
     parts = []
     for name, content in members.items():
         info = tarfile.TarInfo(name)
@@ -272,7 +272,7 @@ def _frames(video: bytes, colours: str) -> np.ndarray:
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    """Curate what has to be curated, and pack it."""
+    """Curate the sources that are not pairs, and pack all pairs."""
     if not 0 < arguments.megabytes <= 60:
         raise InputError(f"--megabytes {arguments.megabytes:g}: expected above 0, at most 60")
     if not 0 <= arguments.crf <= 51:
@@ -289,7 +289,7 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 
 def _pairs_of(source: str, folder: Path, arguments: argparse.Namespace) -> Path:
-    """The folder of a source's pairs; curated if it is none."""
+    """The folder of a source's pairs, curated first if the source is not such a folder."""
     place = Path(source)
     if (place / INDEX_FILE).is_file():
         return place
@@ -308,7 +308,7 @@ def _pairs_of(source: str, folder: Path, arguments: argparse.Namespace) -> Path:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """All stages within the minutes; what is done already is passed over."""
+    """All stages within the time limit; finished ones are skipped."""
     began = time.monotonic()
     device, work, out = resolve_device(arguments.device), arguments.work, arguments.out
     if not 0 < arguments.reserve < arguments.minutes:
@@ -333,7 +333,7 @@ def train(arguments: argparse.Namespace) -> None:
         _write_metrics(out, [work / name for name in folders], event)
         print(f"{stage}: {event['seconds']} s, {_left(began, arguments):.1f} minutes left")
     stop_if_requested("before the validation")
-    # report reads the weights from where it writes its figures
+    # ``report`` reads the weights from the folder that it writes to
     (out / "model").unlink(missing_ok=True)
     (out / "model").symlink_to("weights", target_is_directory=True)
     report(folders, out, [stored.read() for stored in measured.pairs], device)
@@ -345,7 +345,7 @@ def session_recipe(name: str, batch: int | None, compiler: str, device: str) -> 
     """The recipe with large batches and compiled layers, and without validation between steps.
 
     batch: clips per step, None for the recipe's. compiler: a backend of ``torch.compile``, ``no``,
-    or ``auto`` for the usual one on a GPU.
+    or ``auto`` for the default one on a GPU.
     """
     recipe = RECIPES[name]
     if compiler == "auto":
@@ -359,7 +359,7 @@ def session_recipe(name: str, batch: int | None, compiler: str, device: str) -> 
 
 
 def _session_minutes(arguments: argparse.Namespace, device: str) -> dict[StageName, float]:
-    """Minutes of every stage: those that the session began with, or by the shares."""
+    """Minutes of every stage: those that the session began with, or by ``SHARES``."""
     path = arguments.work / SESSION_FILE
     if path.is_file():
         stored = read_json(path)
@@ -392,7 +392,7 @@ def _left(began: float, arguments: argparse.Namespace) -> float:
 
 
 def dry_run(arguments: argparse.Namespace) -> None:
-    """Everything on a CPU, and a run with the weights."""
+    """The whole session on a CPU, and a run with the weights."""
     out = arguments.out
     _run(
         *("prepare", DRY_TRAINING, "--validation", DRY_VALIDATION, "--out", out / "bundle"),
@@ -452,7 +452,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """A command, with the exit codes of ``artifixer``."""
+    """Command line, with the exit codes of ``artifixer``."""
 
     def work() -> None:
         arguments = _arguments(words)

@@ -16,7 +16,7 @@ as ``artifixer render`` writes it, with the training photos as references, and i
     true_depth/%05d.npy  float32 camera z in world units, infinite for sky, NaN where unknown; of
                          procedural scenes and of captures with ``depth_file_path``
 
-A clip that is complete is passed over. Exit codes: 0 done; 2 bad input.
+Complete clips are skipped. Exit codes: 0 done; 2 bad input.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def resized_depth(
     depth: UInt8[np.ndarray, "h w"] | np.ndarray, unit: float, height: int, width: int
 ) -> Float[np.ndarray, "height width"]:
     """Camera z of the pixels that hold the centres of the resized picture's: means across edges
-    would be depths of nothing. 0 is sky.
+    would be depths of no surface. 0 is sky.
     """
     rows = ((np.arange(height) + 0.5) * depth.shape[0] / height).astype(int)
     columns = ((np.arange(width) + 0.5) * depth.shape[1] / width).astype(int)
@@ -154,19 +154,19 @@ def make_clip(source: str, folder: Path, arguments: argparse.Namespace) -> None:
 
 
 def clip_name(source: str) -> str:
-    """Folder of a source's clip: its last part without characters that file systems dislike."""
+    """Folder name of a source's clip: its last part without characters that file systems reject."""
     return source.replace(":", "-") if source.startswith("procedural:") else Path(source).name
 
 
 def _size(source: str, longest: int) -> str:
-    """``WxH`` with sides that are multiples of 16: the model's tokens are then the frames'."""
+    """``WxH`` with sides that are multiples of 16, so that frames are not resized for the model."""
     scene = load_capture(CaptureChoice(source, all_views=True), work_folder=None).scene
     width, height = fit_size(scene.photos[0].width, scene.photos[0].height, str(longest))
     return f"{max(16, round(width / 16) * 16)}x{max(16, round(height / 16) * 16)}"
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Make what is missing."""
+    """Write the missing clips."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -185,7 +185,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def make_clips(arguments: argparse.Namespace) -> None:
-    """The clips that are not there yet."""
+    """Write the clips that do not exist yet."""
     for source in arguments.sources:
         folder = arguments.out / clip_name(source)
         if (folder / "cameras.json").is_file():

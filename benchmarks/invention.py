@@ -1,5 +1,6 @@
-"""The measure of invented content on held-out clips: every candidate's figures over opaque and
-empty places, which of them a control wins, and the candidates' frames for ``benchmarks/blind.py``.
+"""Quality of invented content on held-out clips: every candidate's figures over opaque and empty
+pixels, the figures in which a control is best, and the candidates' frames for
+``benchmarks/blind.py``.
 
     OMP_WAIT_POLICY=passive python benchmarks/invention.py CLIPS --out OUT [--model tiny[,OTHER]]
         [--modes improve,generate] [--device cpu]
@@ -8,9 +9,9 @@ empty places, which of them a control wins, and the candidates' frames for ``ben
 Candidates: the render, inpainting (Telea, Navier-Stokes), the push-pull fill, every model in every
 mode with two seeds, the controls (noise, dots), and the truth; for clips of a second fit also the
 plain fit's render and its inpaintings (``plain_...``). ``OUT/`` receives
-``frames/CANDIDATE/CLIP/%05d.png``, ``invention.json`` (figures, thrown-out figures, reasons of
-missing ones) and the same as a table. Figures: ``artifixer/evaluation/invention``. Frames that are
-there are read, not made again. Exit codes: 0 done; 2 bad input.
+``frames/CANDIDATE/CLIP/%05d.png``, ``invention.json`` (figures, discarded figures, reasons of
+missing ones) and the same as a table. Figures: ``artifixer/evaluation/invention``. Existing frames
+are read, not generated again. Exit codes: 0 done; 2 bad input.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ from torch import Tensor
 from artifixer.enhance.enhance import EnhanceConfig, enhance
 from artifixer.enhance.sources import alike_cameras
 from artifixer.evaluation.invention import (
-    BASELINES,
+    BASELINE_METHODS,
     COLUMNS,
     CONTROLS,
-    Clip,
     Frames,
     InventionMeasure,
-    Networks,
-    thrown_out,
+    InventionNetworks,
+    MeasuredClip,
+    discarded_figures,
 )
 from artifixer.imaging.perceptual import ST_LPIPS_SIDE, load_content_features, load_st_lpips
 from artifixer.runtime.errors import InputError
@@ -51,20 +52,20 @@ from artifixer.training.initial_model import model_folder
 from artifixer.video.model import Mode, Model
 from artifixer.video.model_files import load_model
 
-#: Seeds of the frames that are measured and of those they are compared with.
+#: Seeds of the measured frames and of those that they are compared with.
 SEEDS = (0, 1)
 
-#: Side of a token where no model says it, pixels.
+#: Side of a token without a model, pixels.
 TOKEN = 8
 
 #: Folder of the plain fit's renders in a clip of a second fit.
 PLAIN = "plain"
 
 #: Clip and seed -> frames.
-Candidate = Callable[[Clip, RenderFolder, int], Frames]
+Candidate = Callable[[MeasuredClip, RenderFolder, int], Frames]
 
 
-def read_clip(folder: Path) -> tuple[Clip, RenderFolder]:
+def read_clip(folder: Path) -> tuple[MeasuredClip, RenderFolder]:
     """A clip of ``benchmarks/held_out_clips.py``; ``InputError`` when it is incomplete."""
     renders = read_render_folder(folder)
     count = len(renders)
@@ -80,7 +81,7 @@ def read_clip(folder: Path) -> tuple[Clip, RenderFolder]:
         )
     rgb, opacity = pictures(renders)
     cameras = [frame.camera for frame in renders.frames]
-    return Clip(folder.name, truth, rgb, opacity, cameras, depths), renders
+    return MeasuredClip(folder.name, truth, rgb, opacity, cameras, depths), renders
 
 
 def pictures(renders: RenderFolder) -> tuple[Frames, UInt8[Tensor, "frames height width"]]:
@@ -92,22 +93,22 @@ def pictures(renders: RenderFolder) -> tuple[Frames, UInt8[Tensor, "frames heigh
     )
 
 
-def plain_candidates(clip: Clip, folder: Path) -> dict[str, Candidate]:
+def plain_candidates(clip: MeasuredClip, folder: Path) -> dict[str, Candidate]:
     """The plain fit's render and its inpaintings, where the clip is of a second fit."""
     if not (folder / PLAIN).is_dir():
         return {}
     rgb, opacity = pictures(read_render_folder(folder / PLAIN))
     plain = replace(clip, renders=rgb, opacity=opacity)
     found: dict[str, Candidate] = {"plain_render": lambda clip, folder, seed: plain.renders}
-    for name, baseline in BASELINES.items():
+    for name, baseline in BASELINE_METHODS.items():
         found[f"plain_{name}"] = lambda clip, folder, seed, fill=baseline: plain.filled(fill)  # type: ignore[misc]
     return found
 
 
 def model_candidate(model: Model, mode: Mode) -> Candidate:
-    """What ``artifixer enhance`` makes of a clip."""
+    """The frames of ``artifixer enhance`` for a clip."""
 
-    def frames(clip: Clip, folder: RenderFolder, seed: int) -> Frames:
+    def frames(clip: MeasuredClip, folder: RenderFolder, seed: int) -> Frames:
         cameras = alike_cameras(folder.frames, clip.name)
         config = EnhanceConfig(mode=mode, seed=seed)
         blocks = enhance(folder, cameras, folder.references, model, config)
@@ -119,7 +120,7 @@ def model_candidate(model: Model, mode: Mode) -> Candidate:
 def candidates(models: Mapping[str, Model], modes: Sequence[Mode]) -> dict[str, Candidate]:
     """All of them, in the order of the table."""
     found: dict[str, Candidate] = {"render": lambda clip, folder, seed: clip.renders}
-    for name, baseline in BASELINES.items():
+    for name, baseline in BASELINE_METHODS.items():
         found[name] = lambda clip, folder, seed, fill=baseline: clip.filled(fill)  # type: ignore[misc]
     for label, model in models.items():
         for mode in modes:
@@ -131,7 +132,7 @@ def candidates(models: Mapping[str, Model], modes: Sequence[Mode]) -> dict[str, 
 
 
 def kept_frames(folder: Path, make: Callable[[], Frames], count: int) -> Frames:
-    """Frames of a folder, made and written where they are not all there."""
+    """The frames of a folder, generated and written unless all exist."""
     paths = [folder / f"{number:05d}.png" for number in range(count)]
     if not all(path.is_file() for path in paths):
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,16 +141,16 @@ def kept_frames(folder: Path, make: Callable[[], Frames], count: int) -> Frames:
     return torch.from_numpy(np.stack([read_image(path) for path in paths]))
 
 
-def load_networks(device: str) -> Networks:
-    """Learned measures, and why one is absent."""
+def load_networks(device: str) -> InventionNetworks:
+    """The networks of learned metrics, and why one is absent."""
     distance, no_distance = load_st_lpips(device)
     features, no_features = load_content_features(device)
     notes = tuple(note for note in (no_distance, no_features) if note)
-    return Networks(distance, features, notes)
+    return InventionNetworks(distance, features, notes)
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Everything, and the files."""
+    """Measure all candidates and write the files."""
     folders = sorted(path.parent for path in arguments.clips.glob("*/cameras.json"))
     if not folders:
         raise InputError(
@@ -191,11 +192,11 @@ def measure(arguments: argparse.Namespace) -> None:
         print(f"{clip.name}: {len(clip.truth)} frames", file=sys.stderr, flush=True)
     rows = totals.rows()
     judged = {name: figures for name, figures in rows.items() if name != "truth"}
-    out = thrown_out(judged)
+    out = discarded_figures(judged)
     content = {
         "clips": [folder.name for folder in folders],
         "figures": rows,
-        "thrown_out": out,
+        "discarded": out,
         "notes": totals.notes(),
     }
     write_json(arguments.out / "invention.json", content)
@@ -210,13 +211,13 @@ def is_random(name: str, models: Mapping[str, Model]) -> bool:
 
 
 def table(rows: Mapping[str, Mapping[str, float | None]], out: Sequence[str]) -> str:
-    """Markdown, a column per candidate; thrown-out figures are marked."""
+    """Markdown, a column per candidate; discarded figures are marked."""
     lines = [
         "| | " + " | ".join(rows) + " |",
         "|---" * (len(rows) + 1) + "|",
     ]
     for column in COLUMNS:
-        label = f"{column} (thrown out)" if column in out else column
+        label = f"{column} (discarded)" if column in out else column
         digits = 2 if column.startswith(("psnr", "kd")) else 3
         values = [
             "-" if (value := figures[column]) is None else f"{value:.{digits}f}"

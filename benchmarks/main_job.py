@@ -1,5 +1,4 @@
-"""What does ``artifixer run`` gain over the plain 3DGUT fit, for several fits that the generator's
-input is rendered from?
+"""Gain of ``artifixer run`` over the plain 3DGUT fit, for several fits of its input render.
 
     OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 python benchmarks/main_job.py --out OUT [--captures
         FOLDER] [--size 192] [--fits plain,dropout=0.3,loss=0.3] [--procedural 6]
@@ -7,12 +6,12 @@ input is rendered from?
 
 Three real captures (``fountain`` with 3 views, ``plush`` and ``fox`` with 6, by Algorithm 1; below
 ``--captures``, or ``$ARTIFIXER_CAPTURES``) and procedural ones from seeds that the embedded model
-was not trained on, with 3 to 6 views. One run per capture and fit, in a folder that stays: the same
-command continues after an interruption and passes over what is done. The plain fit is the same for
-all runs of a capture and is made once. Fits: ``plain``, with dropout, or with a free-space loss of
-this weight. Prints mean / pooled PSNR of the held-out photos of every variant, dB, as a Markdown
-table per fit; then the mean over the captures of each variant minus the plain fit. ``--print``:
-only what is done.
+was not trained on, with 3 to 6 views. One run per capture and fit, whose folder is kept: the same
+command continues after an interruption and skips finished runs. All runs of a capture share one
+plain fit. Fits: ``plain``, with dropout, or with a free-space loss of this weight. Prints mean /
+pooled PSNR of the held-out photos of every variant, dB, as a Markdown table per fit; then the mean
+over the captures of each variant minus the plain fit. ``--print``: tables of the finished runs,
+without starting others.
 
 Exit codes: 0 done; 2 bad input; 75 stopped by SIGTERM with the state saved; 130 interrupted.
 """
@@ -113,7 +112,7 @@ def folder_of(out: Path, case: Case, fit: InputFit) -> Path:
 
 
 def run_all(chosen: Sequence[Case], fits: Sequence[InputFit], out: Path, size: str) -> None:
-    """Every run that is not done yet."""
+    """Run all cases that are not finished."""
     for case in chosen:
         for fit in fits:
             folder, plain = folder_of(out, case, fit), folder_of(out, case, fits[0])
@@ -124,7 +123,7 @@ def run_all(chosen: Sequence[Case], fits: Sequence[InputFit], out: Path, size: s
 
 
 def share_stages(source: Path, folder: Path) -> None:
-    """Start from another run's folder: stages that do not depend on the fit are kept."""
+    """Start from a copy of another run's folder: stages independent of the fit are kept."""
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(source, part)
@@ -134,13 +133,13 @@ def share_stages(source: Path, folder: Path) -> None:
 def results(
     chosen: Sequence[Case], fit: InputFit, out: Path
 ) -> dict[str, Mapping[str, VariantQuality]]:
-    """Quality by case, of the runs that are done."""
+    """Quality by case, of the finished runs."""
     found = {}
     for case in chosen:
         folder = folder_of(out, case, fit)
         if (folder / "report.html").exists():
             variants = read_variants(folder / "metrics.json")
-            # a folder that was shared has the other run's figures until its own come
+            # a copied folder has the other run's figures until it is finished
             if ("input" in variants) != fit.is_plain:
                 found[case.name] = variants
     return found
@@ -205,7 +204,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Run what is left, and print the tables."""
+    """Run the unfinished cases, and print the tables."""
     if arguments.captures is None:
         raise InputError(
             "--captures: expected the folder of the real captures, or $ARTIFIXER_CAPTURES"
@@ -224,7 +223,7 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Everything, with the exit codes of ``artifixer``."""
+    """Command line, with the exit codes of ``artifixer``."""
     arguments = _arguments(words)
     return exit_code_of(lambda: measure(arguments))
 

@@ -1,12 +1,12 @@
-"""What does one call of the video network cost on a CPU beside diffusers' Wan transformer with the
-same weights?
+"""CPU time of one call of the video network beside diffusers' Wan transformer with the same
+weights.
 
     python benchmarks/network.py [--rounds 15] [--width 256] [--layers 4] [--latents 5x32x48]
     [--references 6]
 
 Both networks take the same latents and text, in turn, in one process on one thread; medians of CPU
-time. The bar: without opacity, rays and references at most 1.15 times diffusers. Then what opacity,
-rays and references add, with text and references remembered as in a rollout.
+time. The bar: without opacity, rays and references at most 1.15 times diffusers. Then the
+additional cost of opacity, rays and references, with text and references cached as in a rollout.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main() -> None:
             latents, timesteps, conditions.text, return_dict=False
         )[0],
         "ours, the same network": lambda: plain(latents, timesteps, text_only),
-        "with opacity and rays, text remembered": lambda: full(
+        "with opacity and rays, text cached": lambda: full(
             latents, timesteps, text_only, cross_attention_cache=text_memory
         ),
         f"and {arguments.references} references": lambda: full(
@@ -94,9 +94,7 @@ def main() -> None:
 
 
 def interleaved(calls: list[Callable[[], Tensor]], rounds: int) -> list[list[float]]:
-    """CPU seconds of each call in each round, the calls taking turns; one round before counts for
-    nothing.
-    """
+    """CPU seconds of each call in each round, interleaved, after one warm-up round."""
     seconds: list[list[float]] = [[] for _ in calls]
     for number in range(rounds + 1):
         for call, values in zip(calls, seconds, strict=True):
@@ -141,7 +139,7 @@ def diffusers_twin(network: VideoTransformer) -> Any:
 def random_conditions(
     config: VideoTransformerConfig, shape: torch.Size, references: int, generator: torch.Generator
 ) -> Conditions:
-    """Of latents of this shape; cameras stand in a row."""
+    """Conditions for latents of this shape; the cameras are in a row."""
     batch, channels, frames, height, width = shape
     size = (height * config.spatial_factor, width * config.spatial_factor)
 

@@ -6,8 +6,9 @@ in multiplications with addition:
 
     layers * (6 n D^2 + 2 n K D + 2 n (T + R) D + 2 n D F + n C D) + 2 n P D
 
-K grows to the window. Keys and values of text and references are computed once per rollout and left
-out, and so is everything but products. A multiplication with addition counts as two operations.
+K grows up to the window. Keys and values of text and references, which are computed once per
+rollout, and all operations but products are left out. A multiplication with addition counts as two
+operations.
 """
 
 from __future__ import annotations

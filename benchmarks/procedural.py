@@ -1,9 +1,9 @@
-"""How long do procedural worlds and their photos take? CPU milliseconds of one thread, medians; the
-bar is 50 ms per 128x128 frame.
+"""Time of procedural worlds and their photos: CPU milliseconds of one thread, medians; the bar is
+50 ms per 128x128 frame.
 
     python benchmarks/procedural.py [--scenes 8] [--sheet sheet.png]
 
-With ``--sheet`` also writes a contact sheet, four photos per scene, to be looked at.
+``--sheet`` also writes a contact sheet with four photos per scene.
 """
 
 from __future__ import annotations

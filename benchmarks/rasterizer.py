@@ -1,16 +1,16 @@
-"""How fast is the CPU rasterizer, against the prototype, and how does it scale?
+"""Speed of the CPU rasterizer against the prototype, and how it scales.
 
     OMP_WAIT_POLICY=passive python benchmarks/rasterizer.py --prototype FOLDER [--rounds 9]
     [--skip-scaling]
 
 FOLDER holds the prototype's ``common.py`` and ``cand_numba.py``; without it only our own figures
 are printed. All figures are CPU milliseconds (process time, one thread) of forward and backward,
-medians over rounds in which the candidates take turns.
+medians over rounds in which the candidates are interleaved.
 
-``kernels``: binning, blending and its backward, from what is known per Gaussian. Ours also go on to
-the stored parameters there, the prototype stops at its matrices. ``whole``: from parameters to
-their gradients, unscented projection and colours included. With a CUDA device and gsplat its
-``whole`` stands beside ours, in milliseconds of the clock.
+``kernels``: binning, blending and its backward pass, from projected Gaussians. Ours include the
+gradients of the stored parameters, the prototype's end at its matrices. ``whole``: from parameters
+to their gradients, unscented projection and colours included. With a CUDA device and gsplat,
+gsplat's ``whole`` is printed too, in milliseconds of wall-clock time.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from artifixer.splats.render import render
 from artifixer.splats.splats import SH_BASE, Splats
 from artifixer.splats.trainable import TrainableSplats
 
-#: Gaussians, width, height, and the factor on their size that goes with them.
+#: Gaussians, width, height, and the factor on the Gaussians' size.
 SIZES = ((20_000, 256, 256, 0.55), (50_000, 480, 270, 0.30))
 NEAR = 0.05
 
@@ -75,7 +75,7 @@ def made_scene(
 
 
 def our_kernels(splats: Splats, camera: Cameras) -> Callable[[], None]:
-    """Everything after projection and preparation, which are done once here."""
+    """The kernels after projection and preparation, which are done once here."""
     tensors = (splats.means, splats.quats, splats.scales, splats.opacities, splats.sh)
     gaussians = Gaussians(*(tensor.contiguous().numpy() for tensor in tensors))
     view = numba_cpu._view(camera, NEAR)
@@ -133,7 +133,7 @@ def _drop_gradient(tensor: torch.Tensor) -> torch.Tensor:
 def prototype_runs(
     folder: Path, count: int, width: int, height: int, size: float
 ) -> tuple[Callable[[], None], Callable[[], None]]:
-    """The prototype's kernels, and all of it from parameters to gradients."""
+    """The prototype's kernels, and its whole pass from parameters to gradients."""
     sys.path.insert(0, str(folder))
     import cand_numba as kernels
     import common
@@ -166,7 +166,7 @@ def prototype_runs(
 
 
 def medians(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """CPU milliseconds per run; candidates take turns, and each has run once before."""
+    """CPU milliseconds per run, interleaved, after one warm-up run of each candidate."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()
@@ -179,9 +179,7 @@ def medians(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str, float
 
 
 def on_gpu(splats: Splats, camera: Cameras, rounds: int) -> float:
-    """Milliseconds of the clock of ``whole`` on the GPU, where gsplat draws: median of runs that
-    are waited for.
-    """
+    """Wall-clock milliseconds of ``whole`` on the GPU with gsplat: median of synchronised runs."""
     run = our_whole(splats.map(lambda tensor: tensor.cuda()), camera.to("cuda"))
     times = []
     for _ in range(3 + rounds):

@@ -1,4 +1,4 @@
-"""The paper's Table 4 and its three products at small scale, from nothing, in one command.
+"""The paper's Table 4 and its three products at small scale, from scratch, in one command.
 
     OMP_WAIT_POLICY=passive python benchmarks/reproduce.py --out OUT [--page PAGE] [--quick]
         [--workers N]
@@ -8,14 +8,14 @@ with the same number of steps and clips in every stage: opacity mixing, direct r
 concatenation, and mixing without a Diffusion Forcing start (its student starts from the teacher,
 trained on bidirectionally for as many steps as the others are trained causally). Then evaluates, on
 scenes that were never trained on, ArtiFixer, 3D and 3D+ beside the plain 3DGUT fit, two inpaintings
-and all variants (``artifixer evaluate heldout --diagnostics``). Sizes stand in
-``artifixer/recipes/reproduce.py``; ``--quick`` is its other entry, whose figures mean nothing.
+and all variants (``artifixer evaluate heldout --diagnostics``). Sizes are in
+``artifixer/recipes/reproduce.py``; ``--quick`` is its other entry, whose figures are meaningless.
 
 ``OUT/`` receives ``pairs/``, ``seed_N/`` with a folder per stage as of ``artifixer train`` and per
-scene as of ``artifixer evaluate``, ``timing.json`` (seconds of each job, summed over
-continuations), ``figures.json`` and ``reproduction.md``; ``--page``: where the last one is written
-as well. The same command continues after an interruption. Exit codes: 0 done; 2 bad input; 75
-stopped by SIGTERM with the state saved; 130 interrupted.
+scene as of ``artifixer evaluate``, ``timing.json`` (seconds of each job, summed over resumed
+processes), ``figures.json`` and ``reproduction.md``; ``--page``: a second path for
+``reproduction.md``. The same command continues after an interruption. Exit codes: 0 done; 2 bad
+input; 75 stopped by SIGTERM with the state saved; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ TABLE_4 = {
     "diagnostic_mixing": 17.99,
 }
 
-#: Which of two rows is the better one in the paper: Table 4, and Table 3 for the products.
+#: Pairs of rows of which the first is better in the paper: Table 4, and Table 3 for the products.
 CLAIMS = (
     ("diagnostic_mixing", "diagnostic_direct"),
     ("diagnostic_mixing", "diagnostic_no_forcing"),
@@ -100,7 +100,7 @@ class Clock:
 
 
 def run(recipe: ReproductionRecipe, out: Path, name: str, page: Path | None, workers: int) -> None:
-    """Everything, in order; what is done already is passed over."""
+    """All steps in order; finished ones are skipped."""
     out.mkdir(parents=True, exist_ok=True)
     clock = Clock(out / "timing.json")
     with clock.job("pairs"):
@@ -300,7 +300,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Everything, with the exit codes of ``artifixer``."""
+    """Command line, with the exit codes of ``artifixer``."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,5 +1,4 @@
-"""Held-out views of finished runs: a contact sheet to look at, and what a run changed in opaque and
-empty places.
+"""Held-out views of finished runs: a contact sheet, and figures over opaque and empty pixels.
 
     OMP_WAIT_POLICY=passive python benchmarks/run_views.py RUN=CAPTURE... [--sheet FILE.jpg]
         [--views 2] [--width 256] [--figures]
@@ -7,8 +6,8 @@ empty places.
 ``RUN`` is a folder of ``artifixer run``, ``CAPTURE`` the capture that it was made from. The sheet
 has a row per view: the ``--views`` held-out views of each run with the most empty pixels, spread
 over its path; columns: plain render, opacity, render of the second fit, inpainting (Telea),
-ArtiFixer, 3D+ and photo, as far as they are there. ``--figures`` prints, for all held-out views of
-each run and every variant, PSNR in the mean, pooled, and over opaque and empty pixels of the plain
+ArtiFixer, 3D+ and photo, as far as they exist. ``--figures`` prints, for all held-out views of each
+run and every variant, PSNR in the mean, pooled, and over opaque and empty pixels of the plain
 render, and ST-LPIPS over opaque pixels and 16 pixels around them
 (``artifixer/evaluation/invention``). Exit codes: 0 done; 2 bad input.
 """
@@ -30,7 +29,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from artifixer.evaluation.inpainting import inpaint
-from artifixer.evaluation.invention import Clip, InventionMeasure
+from artifixer.evaluation.invention import InventionMeasure, MeasuredClip
 from artifixer.geometry.camera_file import read_cameras
 from artifixer.imaging.push_pull import push_pull_fill
 from artifixer.imaging.quality import is_empty
@@ -153,7 +152,9 @@ def figures(root: Path, views: Sequence[RunView]) -> str:
         return torch.from_numpy(np.stack([view.pictures[name] for view in views]))
 
     opacity = torch.from_numpy(np.stack([view.opacity for view in views]))
-    clip = Clip(root.name, stacked("photo"), stacked("render"), opacity, [first] * len(views))
+    clip = MeasuredClip(
+        root.name, stacked("photo"), stacked("render"), opacity, [first] * len(views)
+    )
     measure = InventionMeasure(TOKEN, load_networks("cpu"))
     measure.begin(clip)
     for name in views[0].pictures:
@@ -163,7 +164,7 @@ def figures(root: Path, views: Sequence[RunView]) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Look at the runs, with the exit codes of ``artifixer``."""
+    """Command line, with the exit codes of ``artifixer``."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,12 +1,12 @@
-"""How fast are frames scored, and how does that compare with torchmetrics?
+"""Speed of scoring frames, compared with torchmetrics.
 
     OMP_WAIT_POLICY=passive python benchmarks/scoring.py [--frames 1000] [--size 512] [--threads 1]
 
 Pairs of random smooth images of ``size`` x ``size`` and noisy copies: PSNR and SSIM by
 ``imaging/metrics`` as the profile ``genfusion`` computes them, the same by torchmetrics, and
 ST-LPIPS. The three are interleaved, ``--batch`` frames at a time, so that machine load affects all
-equally. Prints medians over the batches: frames per second of processor time, which other processes
-hardly change, and of wall-clock time.
+equally. Prints medians over the batches: frames per second of CPU time, which other processes
+hardly affect, and of wall-clock time.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def main(words: Sequence[str] | None = None) -> None:
         prediction, target = pairs(count, arguments.size, seed=done)
         for name, measure in measures.items():
             if done == 0:
-                measure(prediction[:1], target[:1])  # load what is loaded once
+                measure(prediction[:1], target[:1])  # load everything that is loaded once
             began = time.perf_counter(), time.process_time()
             measure(prediction, target)
             wall[name].append((time.perf_counter() - began[0]) / count)

@@ -1,11 +1,11 @@
-"""Does structure from motion find the poses of captures whose poses are known? The bar: every photo
-of fountain, within 1 degree and 2 %.
+"""Errors of structure from motion on captures with known poses. The bar: every photo of fountain
+within 1 degree and 2 %.
 
     python benchmarks/sfm.py CAPTURE...
 
-Each capture's photos are copied away from their poses. Errors are what remains after a similarity
-fit of the camera centres: degrees, and per cent of the largest distance of a camera from the
-cameras' mean.
+Each capture's photos are copied without their poses. Errors are residuals after a similarity fit of
+the camera centres: degrees, and per cent of the largest distance of a camera from the cameras'
+mean.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
         truth = load_scene(capture)
         with tempfile.TemporaryDirectory() as folder:
             for photo in truth.photos:
-                assert photo.path is not None, f"{capture}: photos are no files"
+                assert photo.path is not None, f"{capture}: photos are not files"
                 (Path(folder) / photo.name).parent.mkdir(exist_ok=True)
                 shutil.copy(photo.path, Path(folder) / photo.name)
             cpu, wall = time.process_time(), time.monotonic()

@@ -1,4 +1,4 @@
-"""Renders, cameras and reference views of any length and size, made by formula."""
+"""Synthetic renders, cameras and reference views of any length and size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from artifixer.scenes.view import View
 
 @dataclass(frozen=True)
 class MadeRenders:
-    """Renders of a pattern, made when read; the left ``coverage`` of each frame is opaque."""
+    """Renders of a pattern, computed when read; the left ``coverage`` of each frame is opaque."""
 
     frames: int
     width: int
@@ -39,7 +39,7 @@ class MadeRenders:
 
 
 def made_cameras(frames: int, width: int, height: int) -> Cameras:
-    """A slow sideways flight."""
+    """Cameras that move slowly sideways."""
     K = torch.tensor([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]])
     viewmats = torch.eye(4).repeat(frames, 1, 1)
     viewmats[:, 0, 3] = 0.01 * torch.arange(frames)

@@ -1,4 +1,4 @@
-"""Training pairs made by formula."""
+"""Synthetic training pairs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from artifixer.geometry.cameras import Cameras
 from artifixer.pairs.pair import TrainingPair
 from artifixer.scenes.scale import ScaleKind
 
-#: Pairs made by formula, and how much of their renders is opaque.
+#: Number of synthetic pairs, and the opaque fraction of their renders.
 MADE_PAIRS, MADE_COVERAGE = 4, 0.6
 
 

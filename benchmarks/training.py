@@ -1,5 +1,4 @@
-"""How fast is each stage of a training, how much memory does it take, and how far is it from what
-its arithmetic needs?
+"""Speed and memory of each training stage, and its time relative to the minimum for its arithmetic.
 
     OMP_WAIT_POLICY=passive python benchmarks/training.py [--models tiny,1.3b] [--stages
         autoencoder,bidirectional,...] [--device D] [--threads N] [--rounds 10] [--pairs FOLDER]
@@ -8,24 +7,23 @@ its arithmetic needs?
 ``tiny`` is the recipe ``tiny``; ``1.3b`` is the 1.3B configuration with random weights under the
 recipe ``release``, one clip per step, and needs a CUDA machine. Without ``--pairs`` the clips are
 patterns in memory, of the recipe's length and size (``--size``: another size). Terms of a loss that
-a recipe adds later in a training are there from the first step.
+a recipe adds later in a training count from the first step.
 
-Every stage runs in a process of its own, through the real loop with the real optimizers, twice over
-the same steps: once to count operations, which also warms everything up, once to measure. What a
-step draws (references, exit steps) depends on its number alone, so both see the same work. A round
-is one step, for self forcing as many as lie from one turn of the student to the next; the first
-round counts for nothing, figures are medians over the others. Nothing is saved.
+Every stage runs in its own process with the training loop and optimizers, twice over the same
+steps: first to count operations and warm up, then to measure. Random choices of a step (references,
+exit steps) depend only on its number, so both passes do the same work. A round is one step, for
+self forcing the steps between two updates of the student; figures are medians over the rounds but
+the first. Nothing is saved.
 
-``TFLOP`` are the operations of all matrix products, convolutions and attention of a round's steps,
-forwards and backwards, by PyTorch's counter; autoencoder and frozen networks included; layers that
-are run again for checkpointing and what fused attention computes again count as often as they are
-computed. ``of floor`` is the time these take at the rate of a large matrix product, measured here
-in the type, on the device and with the threads of the training, over the time of the round: what
-the machine gives, not what its data sheet says.
+``TFLOP``: operations of all matrix products, convolutions and attention in a round, forward and
+backward, by PyTorch's counter, including the autoencoder, frozen networks, and recomputation by
+checkpointing and fused attention. ``of floor``: the minimum time of these operations, at the rate
+of a large matrix product measured in the same dtype, on the same device and threads, over the time
+of the round.
 
-Memory is the largest resident size of the process, on CUDA the largest sum of tensors. Times on one
-CPU thread are CPU seconds, so that other load does not enter; else they are those of the clock, and
-the machine's load stands in the first line.
+Memory is the peak resident size of the process, on CUDA the peak of allocated tensors. Times on one
+CPU thread are CPU seconds, so that other load does not affect them; otherwise they are wall-clock
+times, and the first line states the machine's load.
 """
 
 from __future__ import annotations
@@ -80,7 +78,7 @@ from artifixer.video.transformer import VideoTransformer
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
 
-#: Sizes of made pairs by model: about the recipes' for curation.
+#: Sizes of synthetic pairs by model, similar to those of the recipes for curation.
 SIZES = {"tiny": "128x96", "1.3b": "1024x576"}
 
 #: Sides of the matrices whose product gives the machine's rate.
@@ -89,8 +87,8 @@ PRODUCT_SIZES = {"cpu": 2048, "cuda": 8192}
 
 @dataclass(frozen=True)
 class Case:
-    """One row: a stage of a model. size (width, height), frames, views: of made pairs; folder: of
-    pairs to take instead.
+    """One row: a stage of a model. size (width, height), frames, views: of synthetic pairs; folder:
+    of pairs to use instead.
     """
 
     model: str
@@ -108,7 +106,8 @@ class Case:
 class Measured:
     """seconds, operations: of each counted round of ``steps`` steps, in which ``samples`` clips are
     seen. memory: bytes at the peak. rate: operations per second of matrix products. overlooked:
-    products that were not counted; there should be none."""
+    names of products that were not counted; should be empty.
+    """
 
     steps: int
     samples: int
@@ -167,13 +166,13 @@ def measure(case: Case) -> Measured | str:
 
 
 def recipe_of(model: str) -> TrainingRecipe:
-    """The settings of all stages, terms that begin later beginning at once."""
+    """The settings of all stages, with all terms of the losses from the first step."""
     if model == "tiny":
         recipe = RECIPES["tiny"]
     else:
         config = NAMED_MODELS[model].config
         assert config is not None, f"{model} is embedded"
-        # its negative prompt would need the text encoder; zeros take the same time
+        # its negative prompt needs the text encoder; zeros take the same time
         release = RECIPES["release"]
         recipe = replace(
             release, model=config, self_forcing=replace(release.self_forcing, negative_prompt="")
@@ -183,7 +182,7 @@ def recipe_of(model: str) -> TrainingRecipe:
 
 
 def _from_the_start(settings: Any) -> Any:
-    """The settings with 0 as the step from which a term counts, also in settings within."""
+    """The settings with 0 for the first step of each term, also in nested settings."""
     changes: dict[str, Any] = {}
     for field in fields(settings):
         value = getattr(settings, field.name)
@@ -245,7 +244,7 @@ def readings(
     read: Callable[[], float],
     ahead: int = 0,
 ) -> list[float]:
-    """What ``read`` gives after each of so many steps of the loop, from step 0 on."""
+    """Readings of ``read`` after each of the first steps of the loop, including step 0."""
     watched = WatchedStage(stage, steps, read)
     config = replace(loop, steps=steps + 1, save_interval=steps + 1, validation_interval=0)
     with (
@@ -258,7 +257,7 @@ def readings(
 
 
 def rounds_of(values: Sequence[float], steps: int) -> tuple[float, ...]:
-    """How much a reading grew in each round of so many steps, but for the first round."""
+    """Increase of a reading in each round of steps, without the first round."""
     ends = values[steps - 1 :: steps]
     return tuple(after - before for before, after in pairwise(ends))
 
@@ -276,7 +275,7 @@ def product_rate(device: torch.device, compute: str, clock: Callable[[], float])
 
 
 def _after_all(device: torch.device, clock: Callable[[], float]) -> float:
-    """The time when everything that was asked of the device is done."""
+    """Time after the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return clock()

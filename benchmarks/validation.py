@@ -1,4 +1,4 @@
-"""How good is a model on pairs that it never saw, beside the raw renders and inpainting?
+"""Quality of models on unseen pairs, beside the plain renders and inpainting.
 
     python benchmarks/validation.py PAIRS [--model tiny[,OTHER,...]] [--steps 1,2,4,adaptive]
         [--source mixing|direct] [--pairs 32] [--device cpu] [--picture grid.png]
@@ -6,26 +6,25 @@
         [--empty-fractions 0.02,0.1,0.35]]
 
 Prints mean and pooled PSNR, PSNR of hard frames (render below 20 dB), of opaque and of empty
-pixels, and SSIM. Frames are made block by block, as ``artifixer enhance`` makes them. A model is a
+pixels, and SSIM. Frames are generated block by block, as by ``artifixer enhance``. A model is a
 name, a model folder or the folder of a training; several are compared on the same clips. Without
-``--steps`` each takes as many as it was made for: those of its mode ``generate`` where ``--source
-mixing`` is not its own.
+``--steps`` each uses its own number: that of its mode ``generate`` where ``--source mixing`` is not
+its own source.
 
-What is invented in empty places is measured by ``benchmarks/invention.py``, on clips that bring
-exact depth and beside controls, and judged by ``benchmarks/blind.py``.
+``benchmarks/invention.py`` measures content generated in empty pixels, on clips with exact depth
+and beside controls; ``benchmarks/blind.py`` compares it by judges.
 
-``--teacher``: a bidirectional model on the same clips, each made at once, and in parts of as many
-frames as it was trained on, each part by itself. Prints pooled PSNR of the causal model minus the
-teacher's.
+``--teacher``: a bidirectional model on the same clips, sampled whole, and in independent parts of
+as many frames as it was trained on. Prints pooled PSNR of the causal model minus the teacher's.
 
 ``--drift``: pooled PSNR of the first, middle and last third of the clips at equal opacity (errors
-are averaged at each of ten levels of opacity, and these weighted alike in all thirds), and last -
-first. Thirds show different things, which may be harder at one end; the same clips played backwards
-have that the other way round, and the mean of both differences is free of it.
+are averaged at each of ten levels of opacity, which have the same weights in all thirds), and the
+last minus the first. Content may be harder at one end of a clip; in the same clips played backwards
+it is harder at the other end, so this effect cancels in the mean of both differences.
 
-``--adaptive``: adaptive steps against 4 fixed steps, by how much of a block is opaque: PSNR, dB
-lost, network calls and median time per block, and the speed-up, of the network alone and with
-encoding and decoding. On a CPU with one thread and in CPU time.
+``--adaptive``: adaptive steps against 4 fixed steps, by the opaque fraction of a block: PSNR, loss
+in dB, network calls and median time per block, and the speed-up of the network alone and with
+encoding and decoding. On a CPU with one thread, in CPU time.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ COLUMNS = (
     "ssim_empty",
 )
 
-#: What adaptive steps are measured against.
+#: Number of fixed steps that adaptive steps are compared with.
 FIXED_STEPS = 4
 
 
@@ -152,7 +151,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _models(names: Sequence[str], device: str) -> dict[str, Model]:
-    """By labels that tell them apart: the last part of a path, or all of it."""
+    """Models by unique labels: the last part of a path, or all of it."""
     short = [
         Path(name).parent.name if Path(name).name == "model" else Path(name).name for name in names
     ]
@@ -176,7 +175,9 @@ def _limits(text: str) -> tuple[float, ...]:
 
 
 def _steps(wanted: str | None, model: Model, source: SourceKind | None) -> tuple[Steps, ...]:
-    """Those wanted, else the model's own: of its mode ``generate`` when it is made to mix."""
+    """The given numbers of steps, else the model's own: of its mode ``generate`` for ``--source
+    mixing``.
+    """
     if wanted is not None:
         return tuple(steps for part in wanted.split(",") if (steps := read_steps(part)) is not None)
     is_other = source == "mixing" and model.config.source != source
@@ -208,7 +209,7 @@ def _qualities(
 def _teacher_qualities(
     arguments: argparse.Namespace, common: ValidationConfig, pairs: Sequence[TrainingPair]
 ) -> dict[str, dict[str, float]]:
-    """Figures of the teacher, with clips made at once and in parts."""
+    """Figures of the teacher, with clips sampled whole and in parts."""
     (teacher,) = _models([arguments.teacher], arguments.device).values()
     source = arguments.teacher_source or arguments.source
     config = replace(

@@ -1,19 +1,18 @@
-"""How fast is the viewer for a person at a browser, and does its memory stay flat?
+"""Speed of the viewer in a browser, and its memory over time.
 
     python benchmarks/viewer.py FOLDER [--capture CAPTURE] [--window 320x569] [--seconds 8]
     [--flight-minutes 10]
 
 FOLDER is one of ``run`` or ``reconstruct``. Starts ``artifixer view`` on it and headless Chromium
-(which draws in software and shares the cores) and drives the page with the mouse. What is counted
-is what the page has decoded: frames a second while the mouse drags, the time from the last movement
-of the mouse to a full picture, the CPU time of the server while nothing changes; the same with
-"Repair what I see" on; and the server's memory over a random flight. The machine's load is printed
-beside the figures.
+(which renders in software and shares the cores) and drags the mouse over the page. Measures what
+the page has decoded: frames per second while the mouse drags, the time from the last mouse movement
+to a full picture, the CPU time of the server while nothing changes; the same with "Repair what I
+see" on; and the server's memory over a random flight. Prints the machine's load beside the figures.
 
 Memory is the server's resident size after every drag: medians of the first, the middle and the last
-tenth of the flight. The first holds what is allocated once (kernels, photos, the model's work
-space), so the way from middle to end tells: a leak goes on growing there, while a flat server ends
-within what samples vary by (tens of MB, since blocks and pictures come and go).
+tenth of the flight. The first tenth includes one-time allocations (kernels, photos, the model's
+work space), so compare the middle with the end: a leak keeps growing there, while without one they
+differ only by the variation of samples (tens of MB, from temporary blocks and pictures).
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.viewer.browser import Page, browser, served
 
-#: Notes when the mouse last moved, in the clock of the pictures.
+#: Records the time of the last mouse movement, on the clock of the pictures.
 NOTE_MOUSE = "addEventListener('pointermove', () => { window.lastMove = performance.now(); }, true)"
 
-#: Seconds at rest in which the CPU time of the server is measured, and after which it is at rest.
+#: Seconds over which the idle server's CPU time is measured, and after which it counts as idle.
 IDLE, SETTLING = 5.0, 12.0
 
 
 def moving(page: Page, seconds: float) -> tuple[float, list[tuple[float, int, int]], float]:
-    """(frames a second while the mouse moves, pictures afterwards with times from the last
-    movement, seconds that were measured).
+    """(frames per second while the mouse moves, pictures afterwards with times from the last
+    movement, measured seconds).
     """
     count = len(page.pictures())
     begun = page.driver.execute_script("return performance.now()")
@@ -61,7 +60,7 @@ def moving(page: Page, seconds: float) -> tuple[float, list[tuple[float, int, in
 
 
 def idle(process: psutil.Process) -> float:
-    """CPU seconds a second."""
+    """CPU seconds per second."""
     before = process.cpu_times()
     time.sleep(IDLE)
     after = process.cpu_times()
@@ -104,7 +103,7 @@ def measure(page: Page, process: psutil.Process, arguments: argparse.Namespace) 
 
 
 def flight(page: Page, process: psutil.Process, minutes: float) -> None:
-    """Memory of the server along a random way with repair on."""
+    """Memory of the server along a random path with repair on."""
     draw = random.Random(1)
     begun = time.monotonic()
     sizes: list[float] = []

@@ -1,4 +1,4 @@
-"""A training stage that takes a reading after every step and ends after a number of them."""
+"""A training stage that takes a reading after every step and stops after a number of them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from artifixer.training.stage import Stage
 
 
 class Enough(Exception):
-    """Leaves the loop after the last step that is needed, before it saves."""
+    """Leaves the loop after the last measured step, before it saves."""
 
 
 class WatchedStage:
-    """A stage that passes everything on to another, notes its reading after each step, and ends the
-    training by ``Enough``.
+    """Delegates to another stage, takes a reading after each step, and ends the training with
+    ``Enough``.
     """
 
     def __init__(self, stage: Stage, steps: int, read: Callable[[], float]) -> None:

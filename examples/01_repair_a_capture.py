@@ -13,8 +13,8 @@ import artifixer as af
 capture = sys.argv[1] if len(sys.argv) > 1 else "procedural:7:frames=16"
 out = sys.argv[2] if len(sys.argv) > 2 else "repaired"
 
-# The options are those of `artifixer run`. The same call continues an interrupted run.
-# 400 iterations are a quick look; leave the option out for the recipe's own number.
+# The options are those of `artifixer run`. The same call resumes an interrupted run. 400 iterations
+# give a quick preview; without the option the recipe's number is used.
 result = af.repair(
     capture, out, views=4, size=96, iterations=400, path="heldout", variants="artifixer"
 )

@@ -18,13 +18,13 @@ names = [photo.name for photo in scene.photos]
 train, heldout = names[::3], names[1::3]
 print(f"{scene.name}: {len(names)} photos, {len(train)} of them for training")
 
-# `report` sees the loss and the number of Gaussians after every iteration.
+# `report` receives the loss and the number of Gaussians after every iteration.
 splats = af.reconstruct(scene, train, iterations=300)
 print(f"{len(splats):,} Gaussians")
 
 cameras = scene.batch([names.index(name) for name in heldout[:4]])
 renders = af.render(splats, cameras)
-# rgb is premultiplied by opacity; where opacity is 0 no Gaussian was seen.
+# rgb is premultiplied by opacity; opacity is 0 where there is no Gaussian.
 for index, rgb in enumerate(renders.rgb):
     pixels = (rgb.clamp(0, 1) * 255).round().byte().numpy()
     Image.fromarray(pixels).save(out / f"{index:05d}.png")

@@ -1,4 +1,4 @@
-"""Renders along a camera path -> clean frames, block by block as the video model makes them.
+"""Renders along a camera path -> clean frames, streamed block by block from the video model.
 
 python examples/03_stream_clean_frames.py [OUT]
 """
@@ -25,7 +25,7 @@ renders = af.render(splats, cameras)
 
 model = af.load_model("tiny")
 references = af.choose_references(scene, train)
-# Frames arrive while later ones are still being made; closing the iterator cancels the rest.
+# Frames arrive while later ones are being generated; closing the iterator cancels the rest.
 for block in af.enhance_renders(renders, cameras, references, model):
     for offset, frame in enumerate(block.frames):
         Image.fromarray(frame).save(out / f"{block.first_index + offset:05d}.png")

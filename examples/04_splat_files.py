@@ -1,4 +1,4 @@
-"""Splat files of any tool: read, look, cut, write in another format.
+"""Splat files of any tool: read, inspect, filter, write in another format.
 
     python examples/04_splat_files.py [OUT] [SCENE.ply]
 

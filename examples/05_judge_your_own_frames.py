@@ -2,7 +2,7 @@
 
     python examples/05_judge_your_own_frames.py
 
-Here the method is the plain 3DGUT fit; put your own frames in `frames`, one per held-out photo.
+Here the method is the plain 3DGUT fit; replace `frames` by your own, one per held-out photo.
 """
 
 import artifixer as af

@@ -100,7 +100,7 @@ def test_the_key_lies_outside_the_sheets(blind, folders, tmp_path, capsys):
     words = ["make", *(f"{name}={folder}" for name, folder in folders.items())]
     words += ["--out", str(tmp_path / "sheets"), "--key", str(tmp_path / "sheets" / "key.json")]
     assert blind.main(words) == 2
-    assert "lies among the sheets" in capsys.readouterr().err
+    assert "is inside the folder of the sheets" in capsys.readouterr().err
     assert not (tmp_path / "sheets").exists()
 
 
@@ -164,6 +164,6 @@ def test_bad_input_is_one_line(blind, folders, tmp_path, capsys):
     (tmp_path / "judge.txt").write_text("left\n")
     words = ["--key", str(tmp_path / "key.json"), "--judge", str(tmp_path / "judge.txt")]
     assert blind.main(["judge", *words]) == 2
-    assert "is no key of" in capsys.readouterr().err
+    assert "is not a key of" in capsys.readouterr().err
     assert blind.main(["make", f"ours={tmp_path}", "--out", "x", "--key", "y"]) == 2
     assert "expected two or more NAME=FOLDER" in capsys.readouterr().err

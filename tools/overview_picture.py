@@ -1,11 +1,11 @@
-"""The picture of the README, from the folder of ``make demo``: photo | plain render | opacity |
-ArtiFixer, a row per held-out photo.
+"""The README's picture, from the folder of ``make demo``: photo | plain render | opacity |
+ArtiFixer, one row per held-out photo.
 
     python tools/overview_picture.py demo docs/images/overview.png [--rows 3] [--frames 12,20,31]
 
 Rows are held-out views spread evenly over those whose render is less than fully opaque, from the
-fullest to the emptiest, or the frames that are named. A run with a free-space loss has a column
-more: the render that the model gets. Pictures are twice the frames' size.
+fullest to the emptiest, or the frames that are named. A run with a free-space loss has one more
+column: the model's input render. Pictures are twice the frames' size.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> None:
         frame = read_image(root / "frames" / "artifixer" / f"{index:05d}.png")
         size = frame.shape[1], frame.shape[0]
         name = frames[index].photo
-        assert name is not None, f"frame {index} stands at no photo"
+        assert name is not None, f"frame {index} is at no photo's camera"
         grey = np.repeat(at_size(given.opacity(index), *size)[..., None], 3, axis=2)
         renders = [
             at_size(read_image(folder / "rgb" / f"{index:05d}.png"), *size) for folder in folders

@@ -51,7 +51,7 @@ SHOWN_SIZES = (448, 1024)
 #: Maximum number of tokens: enough for 100 words, with a margin.
 CAPTION_TOKENS = 320
 
-#: The paper's captioner, as servers call it.
+#: Name of the paper's captioner on servers.
 PAPER_CAPTIONER = "Qwen/Qwen3-VL-30B-A3B-Instruct"
 
 #: Lengths of texts and base frequencies in a vision model's configuration, which are larger than
@@ -110,8 +110,8 @@ def caption_clip(
     """The caption of a clip from a few evenly spaced frames, on one line; None without captioner,
     or if the caption is empty.
 
-    subset: which frames; 0 has the first and the last, every further number has others between
-    them, as far as there are any.
+    subset: which frames. 0 includes the first and the last one; each further number selects others
+    between them, as far as there are any.
     """
     if captioner is None:
         return None
@@ -176,12 +176,12 @@ def local_captioner(name: str, device: str = "cpu") -> Captioner:
 
 @functools.cache
 def _processor(name: str) -> Any:
-    """The model's processor, without its half for videos where that half cannot be loaded.
+    """The model's processor, without its video processor where that cannot be loaded.
 
     Processors of models that read videos too (Qwen-VL) load a video processor, which needs
-    torchvision. Pictures do not: with the image processor that transformers has for Pillow and the
-    tokenizer, the same class makes the same inputs. Raises ``InputError`` when it cannot be loaded
-    or has no chat template.
+    torchvision. Pictures do not need it: with the tokenizer and transformers' image processor for
+    Pillow, the same class builds the same inputs. Raises ``InputError`` when it cannot be loaded or
+    has no chat template.
     """
     with needs_extra("wan", f"caption model {name}"):
         from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
@@ -197,8 +197,8 @@ def _processor(name: str) -> Any:
             whole = PROCESSOR_MAPPING[type(config)]
 
             class PicturesAlone(whole):  # type: ignore[misc,valid-type]
-                """What a processor consists of are the parameters of its ``__init__``: here without
-                ``video_processor``.
+                """transformers takes the parts of a processor from the parameters of its
+                ``__init__``; ``video_processor`` is left out here.
                 """
 
                 def __init__(

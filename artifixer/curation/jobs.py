@@ -1,8 +1,8 @@
 """Captures -> a folder of training pairs, made by processes that may be killed at any time.
 
 In: sources, settings, a seed, workers. Out: the folder that ``pair_folder`` describes. A scene's
-pairs depend on the scene, the settings and the seed alone, and a shard on which scenes it holds; so
-neither the number of processes nor an interruption changes a byte.
+pairs depend only on the scene, the settings and the seed, and a shard only on its scenes: neither
+the number of processes nor an interruption changes a byte.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from artifixer.runtime.progress import Progress
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stopping import stop_on_sigterm, stop_requested
 
-#: The error of a scene that took its worker with it in every attempt.
+#: Error of a scene whose worker died in every attempt.
 WORKER_DIED = (
     f"its worker died {ATTEMPTS} times (killed, or out of memory?); fewer --workers need less "
     "memory"

@@ -1,7 +1,7 @@
 """One scene -> its training pairs (paper section 4.1, appendix B).
 
-In: a ``Source``, settings, a seed. Out: encoded pairs with their figures, or the error. What a
-scene gives depends on these alone. Runs in a worker process.
+In: a ``Source``, settings, a seed. Out: encoded pairs with their figures, or the error. The output
+depends only on these. Runs in a worker process.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import torch
 from artifixer.curation.caption import CaptionConfig, caption_clip, captioner
 from artifixer.curation.render_pairs import (
     FlawConfig,
-    draw_clip,
+    draw_clip_indices,
     render_pair,
     sized_for_clips,
-    spread_clips,
+    spread_clip_indices,
     with_flaws,
 )
 from artifixer.curation.sources import Source
@@ -27,6 +27,7 @@ from artifixer.curation.sparse_splats import (
     SparseConfig,
     SparseFit,
     draw_fit,
+    initial_points,
     sparse_splats,
     training_groups,
 )
@@ -46,6 +47,7 @@ from artifixer.scenes.scale import (
     scale_depth_model,
 )
 from artifixer.scenes.scene import Scene
+from artifixer.scenes.view import View, views_of
 
 #: Number of photos for estimating metres per world unit, for Algorithm 1 in metres.
 UNIT_PHOTOS = 12
@@ -69,7 +71,7 @@ class CurationConfig:
     """Range of the sparse points tried per photo of a procedural scene that is captured along its
     whole path."""
     groups: int = 2
-    """Number of groups of Algorithm 1, drawn from the two, that give a pair each."""
+    """Number of groups of Algorithm 1, drawn from the two; each gives a pair."""
     normalised_groups: bool = True
     """Whether Algorithm 1 compares normalised translations. If not: metres for the camera scale
     ``metric``, otherwise the capture's own units, as in the printed formula."""
@@ -131,7 +133,7 @@ class MadeScene:
 def make_scene(
     number: int, source: Source, config: CurationConfig, seed: int, device: str = "cpu"
 ) -> MadeScene:
-    """All pairs of one scene, encoded; a scene that cannot be used comes back with its error."""
+    """All pairs of one scene, encoded; the error instead for a scene that cannot be used."""
     started = time.monotonic()
     try:
         pairs = list(scene_pairs(number, source, config, seed, device))
@@ -144,8 +146,7 @@ def make_scene(
         LookupError,
         OSError,
     ) as error:
-        # A worker goes on with the next scene whatever is wrong with this one; the error stands in
-        # the manifest.
+        # Whatever the error, the worker continues with the next scene; the manifest records it.
         text = (
             " ".join(str(error).split())
             if isinstance(error, InputError)
@@ -164,14 +165,14 @@ def make_scene(
 def scene_pairs(
     number: int, source: Source, config: CurationConfig, seed: int, device: str = "cpu"
 ) -> Iterator[tuple[TrainingPair, PairFigures]]:
-    """The pairs of one scene: clips of its path, seen by the splats of each group."""
+    """The pairs of one scene: clips of its path, rendered from the splats of each group."""
     rng = numpy_generator(seed, f"scene {source.identity}")
     frames = _clip_length(config.frames, rng)
     scene, captured = _load(source, frames, config, rng)
     if config.windows == 1:
-        clips: tuple[tuple[int, ...], ...] = (draw_clip(captured, frames, rng),)
+        clips: tuple[tuple[int, ...], ...] = (draw_clip_indices(captured, frames, rng),)
     else:
-        clips = spread_clips(captured, frames, config.windows, rng)
+        clips = spread_clip_indices(captured, frames, config.windows, rng)
     name = scale_depth_model(config.camera_scale, None, scene.metres_per_unit, config.depth_model)
     depth_model = None if name is None else metric_depth_model(name, device)
     metres, unit = scene.metres_per_unit, 1.0
@@ -195,12 +196,14 @@ def scene_pairs(
     for position, group in enumerate(groups):
         fit = draw_fit(config.sparse, rng)
         training = tuple(sorted(group[: fit.views]))
-        photographed, photos_used = scene, tuple(scene.photos[index] for index in training)
-        if source.is_procedural:
-            photographed, photos_used = with_flaws(scene, training, config.flaws, rng)
-        splats = sparse_splats(
-            photographed, training, photos_used, fit.config, int(rng.integers(2**31)), device
-        )
+        true = views_of(scene, training)
+        fitted = with_flaws(true, config.flaws, rng) if source.is_procedural else true
+        points = initial_points(scene, training, fit.config)
+        splats = sparse_splats(fitted, points, fit.config, int(rng.integers(2**31)), device)
+        # flawed photos with the true cameras: the model sees what the fit saw
+        references = [
+            View(view.camera, flawed.photo) for view, flawed in zip(true, fitted, strict=True)
+        ]
         scale = camera_scale(
             config.camera_scale,
             point_depths(scene, training),
@@ -209,8 +212,8 @@ def scene_pairs(
         )
         if scale.is_guess:
             raise InputError(
-                f"{source.name}: nothing tells how long a metre is; expected a metric depth model, "
-                "or camera scale median_depth"
+                f"{source.name}: the length of a metre in world units is unknown; expected a "
+                "metric depth model, or camera scale median_depth"
             )
         for window, clip in enumerate(clips):
             name = (
@@ -218,7 +221,7 @@ def scene_pairs(
                 if len(clips) == 1
                 else f"{number:06d}_{position}_{window}"
             )
-            pair = render_pair(name, scene, clip, training, photos_used, splats, scale)
+            pair = render_pair(name, scene, clip, references, splats, scale)
             # The other group's pair of this clip is described from other frames (paper section 4.1,
             # appendix B).
             pair = replace(

@@ -1,4 +1,4 @@
-"""The growing folder of training pairs: scenes that are done, and shards that are full.
+"""The output folder of a curation: finished scenes and complete shards.
 
 ::
 
@@ -8,7 +8,7 @@
     timing.json                      per scene: seconds
     .scenes/000012.json, .tar        scenes whose shard is not full yet
 
-A scene that fails leaves its place in the shard empty.
+A scene that fails has no pairs in its shard.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from artifixer.runtime.files import read_whole, write_bytes
 from artifixer.runtime.json_io import is_number, is_whole, read_json, to_json, write_json
 from artifixer.runtime.run_folder import RunFolder
 
-#: A shard is the unit of what is readable: 16 scenes at the tiny recipe's size are about 40 MB.
+#: Pairs become readable shard by shard; 16 scenes at the tiny recipe's size are about 40 MB.
 SCENES_PER_SHARD = 16
 
-#: Seconds of a scene in ``timing.json``, at most.
+#: Maximum seconds of a scene in ``timing.json``.
 MAX_SECONDS = 1e12
 
 MANIFEST_FILE = "manifest.json"
@@ -106,10 +106,10 @@ class PairFolder:
         return sum(len(record.pairs) for record in self.records.values())
 
     def add(self, number: int, made: MadeScene) -> None:
-        """Keep a scene's pairs, and close its shard when it was the last."""
+        """Store a scene's pairs, and write its shard if this was the shard's last scene."""
         record = SceneRecord(self._sources[number].name, made.error, made.figures)
         seconds = round(made.seconds, 2)
-        # The json comes last: it says that the scene is done.
+        # The JSON comes last: it marks the scene as done.
         write_bytes(self._waiting(number, "tar"), b"".join(data for _, data in made.samples))
         write_json(
             self._waiting(number, "json"),
@@ -156,8 +156,8 @@ class PairFolder:
                 piece = data[offset : offset + entry.bytes]
                 if len(piece) != entry.bytes or zlib.crc32(piece) != entry.crc32:
                     raise InputError(
-                        f"{path.with_suffix('.tar')}: does not hold what {path.name} says; delete "
-                        "both to make the scene again"
+                        f"{path.with_suffix('.tar')}: does not match {path.name}; delete "
+                        "both to curate the scene again"
                     )
                 samples.append((entry, piece))
                 offset += entry.bytes
@@ -249,7 +249,7 @@ def _record_from_json(path: Path, content: Any) -> SceneRecord:
         isinstance(word, str) for word in words
     ):
         raise InputError(
-            f"{path}: damaged record of a scene (text where numbers belong); use --overwrite to "
+            f"{path}: damaged record of a scene (text instead of numbers); use --overwrite to "
             "start anew"
         )
     return record
@@ -260,5 +260,5 @@ def _samples(path: Path) -> list[dict[str, Any]]:
     content = read_json(path)
     samples = content.get("samples") if isinstance(content, dict) else None
     if not isinstance(samples, list) or not all(isinstance(sample, dict) for sample in samples):
-        raise InputError(f"{path}: damaged list of samples; delete it to make the scene again")
+        raise InputError(f"{path}: damaged list of samples; delete it to curate the scene again")
     return samples

@@ -20,7 +20,7 @@ import torch
 from artifixer.curation.workers import Workers, thread_limits
 from artifixer.runtime.stopping import STOP_SIGNALS
 
-#: Seconds between a worker's looks at whether its parent is still alive.
+#: Interval at which a worker checks that its parent is alive, seconds.
 ORPHAN_CHECK_SECONDS = 1.0
 
 #: Changes which signals are blocked; absent on Windows.
@@ -42,7 +42,7 @@ class ProcessWorkers(Workers):
         self._free = list(devices)[::-1]
         self._idle: list[_Process] = []
         self._busy: dict[int, _Process] = {}
-        # all running processes: Ctrl-C may come while one is in neither of the two
+        # all running processes: at Ctrl-C one of them may be neither idle nor busy
         self._started: list[Any] = []
 
     def submit(self, number: int, arguments: tuple[Any, ...]) -> None:
@@ -52,7 +52,7 @@ class ProcessWorkers(Workers):
             try:
                 worker.pipe.send(arguments)
                 return
-            except OSError:  # it died while it had nothing to do
+            except OSError:  # it died while it was idle
                 self._bury(self._busy.pop(number))
 
     def wait(self) -> list[tuple[int, Any]]:
@@ -91,8 +91,8 @@ class ProcessWorkers(Workers):
             target=_serve, args=(theirs, self._function, device, os.getpid()), daemon=True
         )
         self._started.append(process)
-        # A child that is still importing would die of a signal to the group; it begins with these
-        # blocked.
+        # A signal to the process group would kill a child that is still importing, so it starts
+        # with these signals blocked.
         with thread_limits(), _signals_blocked():
             process.start()
         theirs.close()

@@ -1,7 +1,7 @@
 """Workers that are tasks of a Ray cluster.
 
 In: a function, and the address of a cluster. Out: see ``workers.py``. Ray is imported when the
-first of them is made.
+first ``RayWorkers`` is created.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from artifixer.curation.workers import Workers, one_thread, thread_limits
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.stopping import STOP_SIGNALS, stop_requested
 
-#: Seconds between looks at whether to stop while Ray works.
+#: Interval at which a request to stop is checked while Ray works, seconds.
 RAY_POLL_SECONDS = 1.0
 
 
@@ -63,7 +63,7 @@ class RayWorkers(Workers):
         ready: list[Any] = []
         while not ready:
             ready, _ = self._ray.wait(list(self._running), timeout=RAY_POLL_SECONDS)
-            stop_requested()  # raises when Ctrl-C was swallowed
+            stop_requested()  # raises if Ray swallowed Ctrl-C
         return [(self._running.pop(task), self._result(task)) for task in ready]
 
     def close(self) -> None:
@@ -99,7 +99,7 @@ class RayWorkers(Workers):
                             f"--ray {address}: no Ray cluster answers there, expected auto, local "
                             f"or HOST:PORT ({text})"
                         ) from None
-            # Sockets below have to have short paths.
+            # Paths of Unix sockets in this folder must be short.
             self._temporary = tempfile.mkdtemp(prefix="afx")
             with _loopback():
                 self._ray.init(
@@ -113,7 +113,7 @@ class RayWorkers(Workers):
 
 @contextmanager
 def _loopback() -> Iterator[None]:
-    """A cluster started inside has the address 127.0.0.1, and listens there alone.
+    """A cluster started inside has the address 127.0.0.1 and listens on it alone.
 
     On Linux Ray replaces a loopback address that it is given by one of the network and listens on
     all interfaces, unless its constant says that clusters have one machine, as it does on macOS and

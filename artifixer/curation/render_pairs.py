@@ -1,5 +1,4 @@
-"""Scene and splats -> ``TrainingPair``: the clip, its renders, and what the camera that took the
-photos did to them.
+"""Scene and splats -> ``TrainingPair``: the clip, its renders, and flaws of the photos.
 
 The clip follows the capture's own cameras. Photos of procedural scenes are flawless, those of real
 captures are not: exposure and white balance differ a little between photos, and poses are off by a
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from artifixer.geometry.cameras import Cameras
+from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.geometry.transforms import quaternion_to_matrix
 from artifixer.imaging.resize import multiple_of_16
 from artifixer.pairs.pair import TrainingPair
@@ -25,7 +24,8 @@ from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.resize_scene import resize_scene
 from artifixer.scenes.scale import CameraScale
-from artifixer.scenes.scene import Photo, Scene
+from artifixer.scenes.scene import Scene
+from artifixer.scenes.view import View
 from artifixer.splats.render import render
 from artifixer.splats.render_folder import to_uint8
 from artifixer.splats.splats import Splats
@@ -47,11 +47,10 @@ class FlawConfig:
     """Of the image position of a distant point, in pixels, by rotating the camera."""
 
 
-def draw_clip(
+def draw_clip_indices(
     captured: Sequence[int], frames: int, rng: np.random.Generator, stride_limit: int = 2
 ) -> tuple[int, ...]:
-    """``frames`` of the captured photos at an even distance, anywhere in the capture, forwards or
-    backwards.
+    """``frames`` evenly spaced photos, anywhere among the captured ones, forwards or backwards.
 
     Raises ``InputError`` when the capture is too short.
     """
@@ -67,7 +66,7 @@ def draw_clip(
     return clip[::-1] if rng.random() < 0.5 else clip
 
 
-def spread_clips(
+def spread_clip_indices(
     captured: Sequence[int],
     frames: int,
     count: int,
@@ -77,8 +76,8 @@ def spread_clips(
     """Up to ``count`` different clips of ``frames`` photos, evenly spread from the capture's first
     photo to its last.
 
-    All have the stride with which they cover most of the capture; each runs forwards or backwards
-    by lot. Raises ``InputError`` when the capture is too short.
+    All have the stride with which they cover most of the capture; each runs in a random direction.
+    Raises ``InputError`` when the capture is too short.
     """
     if len(captured) < frames:
         raise InputError(
@@ -86,7 +85,7 @@ def spread_clips(
         )
     stride = max(1, min(stride_limit, (len(captured) - 1) // max(1, frames - 1)))
     last = len(captured) - 1 - stride * (frames - 1)
-    # One clip alone lies in the middle.
+    # A single clip lies in the middle.
     starts = (
         sorted({round(start) for start in np.linspace(0, last, count)})
         if count > 1
@@ -112,42 +111,34 @@ def sized_for_clips(scene: Scene, longest: int) -> Scene:
     return resize_scene(scene, f"{width}x{height}")
 
 
-def with_flaws(
-    scene: Scene, training: tuple[int, ...], config: FlawConfig, rng: np.random.Generator
-) -> tuple[Scene, tuple[Photo, ...]]:
-    """The scene with slightly wrong cameras of the training views, and these views' photos as an
-    ordinary camera takes them.
-    """
+def with_flaws(views: Sequence[View], config: FlawConfig, rng: np.random.Generator) -> list[View]:
+    """The views with pose errors, and with exposure, white balance and noise in their photos."""
     strength = rng.uniform(0, 1)
-    cameras, photos = list(scene.cameras), []
-    for index in training:
-        cameras[index] = _turned(cameras[index], strength * config.pose_pixels, rng)
+    flawed = []
+    for view in views:
+        photo = view.photo
+        camera = _turned(view.camera, strength * config.pose_pixels, rng)
         gain = np.exp(
             strength * (config.exposure * rng.normal() + config.balance * rng.normal(size=3))
         )
-        grain = (
-            strength
-            * config.noise
-            * rng.normal(size=(scene.photos[index].height, scene.photos[index].width, 3))
-        )
-        photo = scene.photos[index]
-        photos.append(
-            replace(photo, read=functools.partial(_constant, _exposed(photo.read(), gain, grain)))
-        )
-    return scene.with_photos(scene.photos, cameras), tuple(photos)
+        grain = strength * config.noise * rng.normal(size=(photo.height, photo.width, 3))
+        pixels = _exposed(photo.read(), gain, grain)
+        flawed.append(View(camera, replace(photo, read=functools.partial(_constant, pixels))))
+    return flawed
 
 
 def render_pair(
     name: str,
     scene: Scene,
     clip: tuple[int, ...],
-    training: tuple[int, ...],
-    photos: tuple[Photo, ...],
+    references: Sequence[View],
     splats: Splats,
     scale: CameraScale,
 ) -> TrainingPair:
-    """The pair of a clip and of splats fitted to ``photos``, rendered where the splats are; the
-    photos become its references.
+    """The pair of a clip and of splats, rendered where the splats are.
+
+    clip: indices into ``scene.photos``. references: the views whose photos the splats were fitted
+    to.
     """
     cameras = scene.batch(clip)
     with torch.no_grad():
@@ -158,17 +149,15 @@ def render_pair(
         renders=to_uint8(renders.rgb).cpu(),
         opacity=to_uint8(renders.opacity).cpu(),
         cameras=cameras,
-        reference_photos=torch.from_numpy(np.stack([photo.read() for photo in photos])),
-        reference_cameras=scene.batch(training),
+        reference_photos=torch.from_numpy(np.stack([view.photo.read() for view in references])),
+        reference_cameras=concatenate([view.camera for view in references]),
         camera_scale=scale.value,
         camera_scale_kind=scale.kind,
     )
 
 
 def _turned(camera: Cameras, pixels: float, rng: np.random.Generator) -> Cameras:
-    """The camera turned about its own centre by so much that distant points move by about
-    ``pixels``.
-    """
+    """The camera rotated about its centre so that distant points move by about ``pixels``."""
     x, y, z = (
         torch.from_numpy(rng.normal(size=3)) * pixels / float(camera.Ks[0, 0, 0]) / 2
     ).tolist()

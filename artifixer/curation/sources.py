@@ -1,6 +1,6 @@
 """Scenes to curate: captures, and procedural scenes by number.
 
-In: names from the user. Out: ``Source`` of each scene, known by its content.
+In: names from the user. Out: ``Source`` of each scene, identified by its content.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SCENES_PER_SEED = 1_000_000
 
 @dataclass(frozen=True)
 class Source:
-    """One scene to make pairs from."""
+    """One scene to curate."""
 
     name: str
     """A capture's path, or ``procedural:NUMBER``."""

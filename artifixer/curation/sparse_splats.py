@@ -17,12 +17,13 @@ import numpy as np
 import torch
 
 from artifixer.runtime.seeds import generator
-from artifixer.scenes.scene import Photo, Scene
+from artifixer.scenes.scene import Scene
 from artifixer.scenes.splits import MIN_TRAINING_VIEWS, algorithm1_orders
+from artifixer.scenes.view import View
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
 from artifixer.splats.reconstruct import ReconstructConfig, reconstruct
 from artifixer.splats.splats import Splats
-from artifixer.splats.training_view import training_views
+from artifixer.splats.training_view import TrainingView
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,11 @@ def draw_fit(config: SparseConfig, rng: np.random.Generator) -> SparseFit:
         _log_uniform(limits, rng)
         for limits in (config.views, config.iterations, config.max_gaussians, config.initial_points)
     )
-    base = config.reconstruct
-    # The schedule keeps its proportions when the fit gets shorter.
-    sh_every, mcmc_every = (
-        max(1, every * iterations // base.iterations) for every in (base.sh_every, base.mcmc.every)
-    )
+    base = config.reconstruct.with_iterations(iterations)
     fitted = replace(
         base,
-        iterations=iterations,
-        sh_every=sh_every,
         initial=replace(base.initial, points=points),
-        mcmc=replace(base.mcmc, max_gaussians=gaussians, every=mcmc_every),
+        mcmc=replace(base.mcmc, max_gaussians=gaussians),
     )
     return SparseFit(views, fitted)
 
@@ -95,26 +90,22 @@ def training_groups(
 
 
 def sparse_splats(
-    scene: Scene,
-    training: tuple[int, ...],
-    photos: tuple[Photo, ...],
+    views: Sequence[View],
+    points: ColoredPoints,
     config: ReconstructConfig,
     seed: int,
     device: str = "cpu",
 ) -> Splats:
-    """Splats of the scene from few of its photos.
+    """Splats fitted to few views of a scene: the scene's own, or altered ones (``with_flaws``).
 
-    training: indices into ``scene.photos``. photos: what is fitted to, one per index (the scene's
-    own, or altered ones). device: where they are fitted and stay.
+    points: sparse points that these views saw (``initial_points``). device: where the splats are
+    fitted and stay.
     """
-    cameras = [scene.cameras[index] for index in training]
-    points = initial_points(scene, training, config)
-    extent = scene_extent(cameras, points)
-    points = add_pixels(points, photos, cameras, config.initial, generator(seed, "initial points"))
+    extent = scene_extent([view.camera for view in views], points)
+    points = add_pixels(points, views, config.initial, generator(seed, "initial points"))
     initial = splats_at(points, config.sh_degree, extent, config.initial)
-    return reconstruct(
-        training_views(photos, cameras), initial, extent, config, seed, device=device
-    )
+    training = [TrainingView.of(view) for view in views]
+    return reconstruct(training, initial, extent, config, seed, device=device)
 
 
 def initial_points(

@@ -26,7 +26,7 @@ Job = tuple[int, tuple[Any, ...]]
 
 
 class Workers(ABC):
-    """Runs a fixed number of jobs at a time."""
+    """Worker processes that run a fixed number of jobs at a time."""
 
     slots: int
 
@@ -94,7 +94,7 @@ def worker_devices(device: str, workers: int) -> tuple[str, ...]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """This process computes with one thread inside, as workers do."""
+    """Inside, this process computes with one thread, as workers do."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

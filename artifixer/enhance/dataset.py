@@ -17,15 +17,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import WORLD, Origin, points_to_world, to_world
+from artifixer.geometry.transforms import OPENCV_FROM_OPENGL
 from artifixer.runtime.files import atomic_path
 from artifixer.runtime.image_files import write_png
 from artifixer.runtime.json_io import write_json
@@ -38,9 +40,6 @@ MAX_POINTS = 100_000
 
 #: Splats of lower opacity are not exported as points: they are haze, not surface.
 MIN_OPACITY = 0.5
-
-#: OpenGL camera axes in OpenCV camera axes: y and z change sign.
-_OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,16 @@ class DatasetView:
         assert len(self.camera) == 1, f"{self.source}: {len(self.camera)} cameras"
 
 
+class _WrittenView(NamedTuple):
+    """A view whose picture is written: file in ``images``, name of its source, and the camera in
+    the capture's world.
+    """
+
+    file: str
+    source: str
+    camera: Cameras
+
+
 def write_dataset(
     folder: Path,
     views: Iterable[DatasetView],
@@ -75,7 +84,7 @@ def write_dataset(
     points: positions in world units and 8-bit colours, such as ``points_of_splats``. origin: of the
     coordinates of cameras and positions.
     """
-    files, cameras, sources = [], [], []
+    written: list[_WrittenView] = []
     counts = {"photo": 0, "frame": 0}
     for view in views:
         file = f"{view.kind}_{counts[view.kind]:05d}.png"
@@ -86,15 +95,15 @@ def write_dataset(
             f"{view.source}: pixels {pixels.shape}, expected {expected} as its camera says"
         )
         write_png(folder / "images" / file, pixels)
-        files.append(file)
-        cameras.append(to_world(view.camera.to("cpu"), origin))
-        sources.append(view.source)
-    assert files, f"{folder}: a dataset without views"
+        camera = to_world(view.camera.to("cpu"), origin)
+        written.append(_WrittenView(file, view.source, camera))
+    assert written, f"{folder}: a dataset without views"
     xyz, rgb = points_to_world(points[0], origin).cpu().numpy(), points[1].cpu().numpy()
     xyz = xyz if origin != WORLD else xyz.astype(np.float32)
     _write_point_cloud(folder / "sparse_pc.ply", xyz, rgb)
-    write_model(folder / "sparse" / "0", files, cameras, xyz, rgb)
-    _write_transforms(folder / "transforms.json", files, sources, cameras)
+    frames = [CameraFrame(view.camera, view.file) for view in written]
+    write_model(folder / "sparse" / "0", frames, xyz, rgb)
+    _write_transforms(folder / "transforms.json", written)
 
 
 def points_of_splats(
@@ -112,15 +121,13 @@ def points_of_splats(
 # nerfstudio ---------------------------------------------------------------------------------------
 
 
-def _write_transforms(
-    path: Path, files: Sequence[str], sources: Sequence[str], cameras: Sequence[Cameras]
-) -> None:
+def _write_transforms(path: Path, views: Sequence[_WrittenView]) -> None:
     """Intrinsics and lens are written once where all views share them, otherwise per frame."""
-    intrinsics = [_nerfstudio_intrinsics(camera) for camera in cameras]
+    intrinsics = [_nerfstudio_intrinsics(view.camera) for view in views]
     shared = intrinsics[0] if all(entry == intrinsics[0] for entry in intrinsics) else {}
     frames = []
-    for file, source, camera, entry in zip(files, sources, cameras, intrinsics, strict=True):
-        pose = np.linalg.inv(camera.viewmats[0].to(torch.float64).numpy()) @ _OPENCV_FROM_OPENGL
+    for (file, source, camera), entry in zip(views, intrinsics, strict=True):
+        pose = np.linalg.inv(camera.viewmats[0].to(torch.float64).numpy()) @ OPENCV_FROM_OPENGL
         own = {} if shared else entry
         frames.append(
             {

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,12 +28,12 @@ from artifixer.geometry.cameras import Cameras
 from artifixer.imaging.perceptual import load_lpips
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.seeds import generator
-from artifixer.scenes.scene import Photo
+from artifixer.scenes.view import View
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, splats_at
 from artifixer.splats.reconstruct import IterationReport, ReconstructConfig, reconstruct
 from artifixer.splats.render import Renders, render
 from artifixer.splats.splats import SH_COEFFICIENTS, Splats
-from artifixer.splats.training_view import TrainingView, ViewLoss, training_views
+from artifixer.splats.training_view import TrainingView, ViewLoss
 
 FrameWeights = Literal["uniform", "lpips", "evidence"]
 
@@ -77,14 +77,13 @@ class DistillConfig:
 
 @dataclass(frozen=True)
 class DistillViews:
-    """Training photos and generated frames with their cameras (single views of the pictures'
-    sizes); frames in the order of the path.
-    """
+    """What splats are distilled from."""
 
-    photos: Sequence[Photo]
-    photo_cameras: Sequence[Cameras]
-    frames: Sequence[Photo]
-    frame_cameras: Sequence[Cameras]
+    photos: Sequence[View]
+    """The training photos."""
+
+    frames: Sequence[View]
+    """The generated frames, in the order of the path."""
 
 
 def check_distillation(config: DistillConfig) -> None:
@@ -116,7 +115,7 @@ def distill(
     """
     check_distillation(config)
     views = _fewer_frames(views, config.frames)
-    extent = scene_extent(views.photo_cameras, points)
+    extent = scene_extent([view.camera for view in views.photos], points)
     training = _training_views(views, source, config, device)
     fit = config.reconstruct.with_free_space_loss(0)  # frames constrain unobserved regions
     if config.start == "warm":
@@ -143,17 +142,23 @@ def evidence(
     return TrainingDepths.of(splats, training).views_of(render(splats, target), target, tolerance)
 
 
+class RenderedView(NamedTuple):
+    """A camera (a single view) and the splats' render from it."""
+
+    camera: Cameras
+    renders: Renders
+
+
 @dataclass(frozen=True)
 class TrainingDepths:
     """Renders of the splats from the training cameras."""
 
-    cameras: Sequence[Cameras]
-    renders: Sequence[Renders]
+    views: Sequence[RenderedView]
 
     @staticmethod
     @torch.no_grad()
     def of(splats: Splats, cameras: Sequence[Cameras]) -> TrainingDepths:
-        return TrainingDepths(cameras, [render(splats, camera) for camera in cameras])
+        return TrainingDepths([RenderedView(camera, render(splats, camera)) for camera in cameras])
 
     @torch.no_grad()
     def views_of(
@@ -162,7 +167,7 @@ class TrainingDepths:
         """See ``evidence``; ``renders`` are those of the target, a single view."""
         surface, is_surface = _surface_points(renders, target)
         count = torch.zeros(is_surface.shape, dtype=torch.int64, device=is_surface.device)
-        for camera, seen in zip(self.cameras, self.renders, strict=True):
+        for camera, seen in self.views:
             pixels, depths, valid = (values[0] for values in camera.project(surface))
             inside = (
                 valid
@@ -198,12 +203,7 @@ def _fewer_frames(views: DistillViews, max_frames: int | None) -> DistillViews:
     if max_frames is None or count <= max_frames:
         return views
     chosen = [round(k * (count - 1) / max(1, max_frames - 1)) for k in range(max_frames)]
-    return DistillViews(
-        views.photos,
-        views.photo_cameras,
-        [views.frames[i] for i in chosen],
-        [views.frame_cameras[i] for i in chosen],
-    )
+    return DistillViews(views.photos, [views.frames[i] for i in chosen])
 
 
 def _training_views(
@@ -211,8 +211,8 @@ def _training_views(
 ) -> list[TrainingView]:
     """Photos, repeated to reach their fraction, then frames with their weights."""
     repeats = photo_repeats(len(views.photos), len(views.frames), config)
-    photos = training_views(views.photos, views.photo_cameras) * repeats
-    frames = training_views(views.frames, views.frame_cameras)
+    photos = [TrainingView.of(view) for view in views.photos] * repeats
+    frames = [TrainingView.of(view) for view in views.frames]
     if config.weights == "lpips":
         loss = _lpips_loss(device)
         frames = [replace(frame, loss=loss) for frame in frames]
@@ -237,10 +237,10 @@ def _evidence_weights(
 ) -> list[Float[Tensor, "height width"]]:
     splats = source.map(lambda tensor: tensor.to(device))
     table = torch.tensor(config.evidence, device=device)
-    training = TrainingDepths.of(splats, [camera.to(device) for camera in views.photo_cameras])
+    training = TrainingDepths.of(splats, [view.camera.to(device) for view in views.photos])
     weights = []
-    for camera in views.frame_cameras:
-        target = camera.to(device)
+    for view in views.frames:
+        target = view.camera.to(device)
         count = training.views_of(render(splats, target), target, config.depth_tolerance)
         weights.append(table[count.clamp(max=len(table) - 1)].cpu())
     return weights
@@ -269,7 +269,7 @@ def _fresh_start(
     """Splats at the sparse points, and at pixels of photos and frames back-projected to the depth
     of nearby points.
     """
-    photos, cameras = [*views.photos, *views.frames], [*views.photo_cameras, *views.frame_cameras]
+    pictures = [*views.photos, *views.frames]
     settings = config.reconstruct.initial
-    points = add_pixels(points, photos, cameras, settings, generator(seed, "initial points"))
+    points = add_pixels(points, pictures, settings, generator(seed, "initial points"))
     return splats_at(points, config.reconstruct.sh_degree, extent, settings)

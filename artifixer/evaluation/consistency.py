@@ -1,4 +1,4 @@
-"""Consistency of frames with each other: the error after moving one frame into another by depth.
+"""Consistency of frames with each other: the error after warping one frame into another with depth.
 
 In: frames of any method at known cameras, and the depth of the scene's splats at these cameras.
 Out: mean absolute colour difference over the pixels that both frames see, between neighbouring
@@ -105,7 +105,7 @@ def warp(views: Sequence3d, target: int, source: int) -> Warp:
     visible = inside & depth.reshape(-1).isfinite() & (directions[:, 2] > 1e-6)
     grid = grid.clamp(-2, 2).reshape(height, width, 2)
     there = torch.from_numpy(np.ascontiguousarray(views.depths(source))).to(torch.float32)
-    # nearest: depths of a foreground and a background have no meaning when mixed
+    # nearest: a mean of foreground and background depth has no meaning
     seen = _sampled(there[..., None], grid, "nearest")[..., 0]
     agrees = (seen - z.reshape(height, width)).abs() <= DEPTH_TOLERANCE * seen.abs()
     return Warp(target, source, grid, visible.reshape(height, width) & agrees)

@@ -91,7 +91,7 @@ def absent(
     """Why a row cannot be computed; None if it can. models: by role, the evaluated one as ""."""
     own = models[""]
     if row.needs_role and row.role not in models:
-        return f"no model trained so (--diagnostic-models {row.role}=FOLDER)"
+        return f"no model trained for it (--diagnostic-models {row.role}=FOLDER)"
     model = model_of(row, models)
     if model.camera_scale != own.camera_scale:
         return (

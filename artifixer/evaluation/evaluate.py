@@ -24,9 +24,9 @@ from artifixer.imaging.metrics import psnr, ssim
 from artifixer.imaging.perceptual import Lpips, load_lpips
 from artifixer.imaging.quality import RegionErrors, ViewQuality, is_empty
 
-#: Renders of fits to photos alone, which gains are stated over. ``3dgut``: the plain fit;
-#: ``input``: the model's input render, if it is of another fit.
-BASELINES = ("3dgut", "input")
+#: Renders of fits to photos alone: gains are stated over the better of them. ``3dgut``: the plain
+#: fit; ``input``: the model's input render, if it is of another fit.
+RENDERS = ("3dgut", "input")
 
 #: Figures whose gains are stated; larger is better.
 GAIN_FIELDS = ("psnr", "psnr_pooled", "psnr_opaque", "psnr_empty", "ssim")
@@ -43,6 +43,9 @@ VARIANT_TITLES = {
     "artifixer3d": "ArtiFixer 3D",
     "artifixer3d_plus": "ArtiFixer 3D+",
 }
+
+#: What the model is compared with: variants that do without it.
+BASELINES = tuple(name for name in VARIANT_TITLES if not name.startswith("artifixer"))
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class PerceptualMetrics:
 
     @staticmethod
     def load(device: torch.device | str = "cpu") -> PerceptualMetrics:
-        """Load both if the extra ``metrics`` and the weights are installed, without downloads."""
+        """Load the networks whose packages and weights are installed; nothing is downloaded."""
         vgg01, without_vgg01 = load_lpips("lpips_vgg01", device)
         alex, without_alex = load_lpips("lpips_alex", device)
         return PerceptualMetrics(
@@ -163,7 +166,7 @@ def metrics_content(
     """
     unknown = sorted(set(variants) - set(VARIANT_TITLES))
     assert not unknown, f"unknown variants {unknown}; expected some of {list(VARIANT_TITLES)}"
-    repaired = [name for name in VARIANT_TITLES if name in variants and name not in BASELINES]
+    repaired = [name for name in VARIANT_TITLES if name in variants and name not in RENDERS]
     return {
         "gains": {
             name: {field: gain(variants, name, field) for field in GAIN_FIELDS} for name in repaired
@@ -174,18 +177,31 @@ def metrics_content(
 
 
 def gain(variants: Mapping[str, VariantQuality], name: str, field: str) -> float | None:
-    """A variant's figure (of ``GAIN_FIELDS``) minus that of the better one of the ``BASELINES``;
-    None where a figure is missing or infinite.
+    """A variant's figure (of ``GAIN_FIELDS``) minus that of the better one of the ``RENDERS``; None
+    where a figure is missing or infinite.
     """
-    ours = getattr(variants[name], field)
-    theirs = [
-        value
-        for each in BASELINES
-        if each in variants and (value := getattr(variants[each], field)) is not None
-    ]
-    if ours is None or not theirs or not math.isfinite(ours) or not math.isfinite(max(theirs)):
+    best = best_of(variants, RENDERS, field)
+    return None if best is None else difference(variants, name, best, field)
+
+
+def best_of(variants: Mapping[str, VariantQuality], names: Sequence[str], field: str) -> str | None:
+    """The one of these variants with the largest figure; None where all lack it."""
+    known = {
+        name: value
+        for name in names
+        if name in variants and (value := getattr(variants[name], field)) is not None
+    }
+    return max(known, key=lambda name: known[name], default=None)
+
+
+def difference(
+    variants: Mapping[str, VariantQuality], name: str, other: str, field: str
+) -> float | None:
+    """One variant's figure minus another's; None where one is missing or infinite."""
+    ours, theirs = getattr(variants[name], field), getattr(variants[other], field)
+    if ours is None or theirs is None or not math.isfinite(ours) or not math.isfinite(theirs):
         return None
-    return float(ours - max(theirs))
+    return float(ours - theirs)
 
 
 def _view_quality(

@@ -19,7 +19,7 @@ def method_file(name: str) -> str:
 
 def relative_to_any(path: Path, roots: Sequence[Path]) -> str:
     """The path relative to the first of the folders that contains it, otherwise its file name:
-    results hold no paths of a machine.
+    results contain no absolute paths.
     """
     for root in roots:
         for place, below in ((path, root), (path.resolve(), root.resolve())):

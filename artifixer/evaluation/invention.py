@@ -3,8 +3,8 @@ controls that show which metrics are reliable.
 
 In: clips of renders with the photos (and the exact depth, if it is known) of the same views, and
 candidates' frames. Out: one row of figures per candidate, and for each figure whether a control
-(noise or dots over a smooth fill, which nobody prefers) beats all baselines in it: such a figure
-does not measure quality and is thrown out. Not in the paper. Regions: ``imaging/quality``.
+(noise or dots over a smooth fill, which no viewer prefers) beats all baselines: such a figure does
+not measure quality and is discarded. Not in the paper. Regions: ``imaging/quality``.
 
 Figures, by name:
 
@@ -12,10 +12,10 @@ Figures, by name:
 ``st_lpips_band``      ST-LPIPS in opaque pixels and ``BAND`` pixels around them
 ``st_lpips_empty``     the same in empty pixels; prefers noise, meaningful only with the controls
 ``kd_empty``           1000 x KD (EfficientNet-Lite0) of crops that are mostly empty
-``tile_ratio``         gradient across token borders over that elsewhere, in empty pixels
+``tile_ratio``         ratio of gradients across token borders to others, in empty pixels
 ``tile_ratio_shown``   the same in all other pixels
-``seam``               gradient across the border of opaque and empty over the truth's there
-``stability``          warp error of empty pixels by the true depth, over that of the truth
+``seam``               gradient across borders of opaque and empty, relative to the truth's
+``stability``          warp error (true depth) of empty pixels, relative to the truth's
 ``seeds_empty``, ``seeds_opaque``  ST-LPIPS between two seeds: diversity, not quality
 """
 
@@ -103,7 +103,7 @@ WIN_MARGIN = 1e-3
 
 
 @dataclass(frozen=True)
-class Clip:
+class MeasuredClip:
     """Renders along a path and the photos at the same cameras."""
 
     name: str
@@ -143,10 +143,12 @@ class Clip:
 
 
 #: Methods without a model, which a model has to beat.
-BASELINES: dict[str, Baseline] = {method: partial(inpaint, method=method) for method in METHODS}
+BASELINE_METHODS: dict[str, Baseline] = {
+    method: partial(inpaint, method=method) for method in METHODS
+}
 
 
-def noise_control(clip: Clip, seed: int = 0) -> Frames:
+def noise_control(clip: MeasuredClip, seed: int = 0) -> Frames:
     """Coloured noise over the push-pull fill, different in each frame."""
     frames, height, width = clip.opacity.shape
     random = generator(seed, f"noise control of {clip.name}")
@@ -159,7 +161,7 @@ def noise_control(clip: Clip, seed: int = 0) -> Frames:
     return _over_fill(clip, noise.permute(0, 2, 3, 1))
 
 
-def dots_control(clip: Clip, seed: int = 0) -> Frames:
+def dots_control(clip: MeasuredClip, seed: int = 0) -> Frames:
     """A lattice of bright dots over the push-pull fill; the seed shifts the lattice."""
     frames, height, width = clip.opacity.shape
     dots = torch.zeros(frames, height, width, 1)
@@ -170,12 +172,12 @@ def dots_control(clip: Clip, seed: int = 0) -> Frames:
     return _over_fill(clip, dots)
 
 
-#: Controls, which nobody prefers: a figure in which one of them is best is thrown out.
+#: Controls, which no viewer prefers: a figure in which one of them is best is discarded.
 CONTROLS = {"noise": noise_control, "dots": dots_control}
 
 
 @dataclass(frozen=True)
-class Networks:
+class InventionNetworks:
     """Networks of learned metrics; None where weights are missing. notes: one line for each."""
 
     distance: Distance | None = None
@@ -190,17 +192,17 @@ class InventionMeasure:
     metrics; figures without a network are None.
     """
 
-    def __init__(self, token: int, networks: Networks | None = None) -> None:
+    def __init__(self, token: int, networks: InventionNetworks | None = None) -> None:
         self._token = token
-        self._networks = networks or Networks()
+        self._networks = networks or InventionNetworks()
         self._rows: dict[str, _Row] = {}
         self._hard: list[bool] = []
         self._truth_crops: list[Tensor] = []
         self._warps: list[tuple[Warp, Bool[Tensor, "h w"]]] = []
-        self._clip: Clip | None = None
+        self._clip: MeasuredClip | None = None
         self.clips = 0
 
-    def begin(self, clip: Clip) -> None:
+    def begin(self, clip: MeasuredClip) -> None:
         """Start a clip, and compute what all candidates share."""
         self._clip = clip
         self.clips += 1
@@ -277,7 +279,7 @@ class InventionMeasure:
             )
         return figures
 
-    def _crops(self, frames: Frames, clip: Clip) -> list[Tensor]:
+    def _crops(self, frames: Frames, clip: MeasuredClip) -> list[Tensor]:
         features = self._networks.features
         if features is None:
             return []
@@ -289,7 +291,7 @@ class InventionMeasure:
         ]
 
 
-def thrown_out(rows: Mapping[str, Mapping[str, float | None]]) -> tuple[str, ...]:
+def discarded_figures(rows: Mapping[str, Mapping[str, float | None]]) -> tuple[str, ...]:
     """Figures of ``BETTER`` in which one of the ``CONTROLS`` beats the render and every baseline.
     Models are not compared, because they may generate noise themselves.
     """
@@ -301,13 +303,15 @@ def thrown_out(rows: Mapping[str, Mapping[str, float | None]]) -> tuple[str, ...
             if (value := figures.get(name)) is not None
         }
         controls = [losses[candidate] for candidate in losses if candidate in CONTROLS]
-        others = [losses[candidate] for candidate in ("render", *BASELINES) if candidate in losses]
+        others = [
+            losses[candidate] for candidate in ("render", *BASELINE_METHODS) if candidate in losses
+        ]
         if controls and others and min(controls) < min(others) - WIN_MARGIN * abs(min(others)):
             found.append(name)
     return tuple(found)
 
 
-def empty_warps(clip: Clip) -> list[tuple[Warp, Bool[Tensor, "height width"]]]:
+def empty_warps(clip: MeasuredClip) -> list[tuple[Warp, Bool[Tensor, "height width"]]]:
     """Warps between frames ``WARP_STEPS`` apart by the true depth, and the pixels of the target
     that both frames see and that are empty in both renders; none without depth, or for a clip of
     fewer than three frames.
@@ -315,7 +319,7 @@ def empty_warps(clip: Clip) -> list[tuple[Warp, Bool[Tensor, "height width"]]]:
     depths = clip.depths
     if depths is None or len(clip.cameras) < 1 + max(WARP_STEPS):
         return []
-    # of two infinite depths the comparison of ``warp`` would say that they agree
+    # ``warp`` would take two infinite depths for equal
     known = np.where(np.isfinite(depths), depths, np.nan)
     views = Sequence3d(clip.cameras, lambda index: known[index])
     empty = is_empty(clip.opacity)
@@ -378,7 +382,7 @@ def _loss(value: float, better: Better) -> float:
     return value if better == "lower" else -value
 
 
-def _over_fill(clip: Clip, pattern: Float[Tensor, "frames height width colours"]) -> Frames:
+def _over_fill(clip: MeasuredClip, pattern: Float[Tensor, "frames height width colours"]) -> Frames:
     """(1 - opacity) pattern over the push-pull fill."""
     fill = clip.filled(push_pull_fill).float() / 255
     transparency = 1 - clip.opacity.float()[..., None] / 255

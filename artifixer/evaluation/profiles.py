@@ -12,7 +12,7 @@ how it is fed, and in which order tables average::
     nerfbusters       means over the visible pixels alone; PSNR is the mean over the channels' PSNRs
 
 ``ssim_reflected`` is what torchmetrics computes from 1.4, ``ssim_cropped`` what it computed up to
-1.3. With a share c of visible pixels, PSNR of ``difix`` is 10 log10(1 / c) above that over the
+1.3. With a fraction c of visible pixels, PSNR of ``difix`` is 10 log10(1 / c) above that over the
 visible pixels.
 """
 
@@ -60,7 +60,7 @@ class Figure(NamedTuple):
     """As tables show it."""
 
     digits: int
-    """After the point."""
+    """Digits after the decimal point."""
 
     larger_is_better: bool
 
@@ -159,15 +159,15 @@ class Networks:
     """LPIPS by name of ``LpipsName``."""
 
     maps: dict[str, Lpips] = field(default_factory=dict)
-    """The same networks with a distance per pixel."""
+    """LPIPS by the same names, with a distance per pixel."""
 
     st_lpips: StLpips | None = None
 
     inception: InceptionFeatures | None = None
-    """For FID."""
+    """Feature network of FID."""
 
     content: ContentFeatures | None = None
-    """For KD."""
+    """Feature network of KD."""
 
     missing: dict[str, str] = field(default_factory=dict)
     """Reason by figure that cannot be computed: ``lpips_vgg01``, ``lpips_alex``, ``fid``,

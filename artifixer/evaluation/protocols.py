@@ -150,7 +150,7 @@ def protocols() -> dict[str, Protocol]:
         ),
         Protocol(
             name="gap",
-            title="A contiguous piece held out",
+            title="A contiguous range held out",
             profiles=("genfusion",),
             published="",
             scenes=None,

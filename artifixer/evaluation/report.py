@@ -25,9 +25,11 @@ from jaxtyping import UInt8
 
 from artifixer.evaluation.evaluate import (
     BASELINES,
+    RENDERS,
     VARIANT_TITLES,
     VariantQuality,
-    gain,
+    best_of,
+    difference,
 )
 from artifixer.evaluation.plot import Line, legend, plot
 from artifixer.evaluation.report_scenes import NO_SCENES, ReportScenes, scene_figures
@@ -237,35 +239,57 @@ def _videos(videos: Sequence[tuple[str, Path]], folder: Path, budget: int) -> st
 
 
 def _tiles(variants: Mapping[str, VariantQuality]) -> str:
-    """Headline figures: the best variant, and its gains over the better of the renders."""
+    """Headline figures: the best output of the model, its gains over the better of the renders,
+    and how it compares with the best baseline, which may be above it.
+    """
     ours = {
         name: variants[name]
         for name in PREFERRED[:3]
         if name in variants and variants[name].psnr is not None
     }
-    if not ours or not any(name in variants for name in BASELINES):
+    if not ours or not any(name in variants for name in RENDERS):
         return ""
-    renders = (
-        "the better of the two renders"
-        if all(name in variants for name in BASELINES)
-        else "the plain 3DGUT render"
-    )
     best = max(ours, key=lambda name: ours[name].psnr or 0.0)
-    tiles = [(VARIANT_TITLES[best], "best of the variants by mean PSNR")]
+    tiles = [(VARIANT_TITLES[best], "best of the model's outputs by mean PSNR")]
     for field, label in (
         ("psnr", "PSNR, mean of the held-out photos"),
         ("psnr_pooled", "PSNR over all held-out pixels"),
         ("ssim", "SSIM"),
     ):
-        value, change = getattr(ours[best], field), gain(variants, best, field)
         digits, unit = (3, "") if field == "ssim" else (2, " dB")
-        against = "" if change is None else f" ({change:+.{digits}f} against {renders})"
-        tiles.append((f"{value:.{digits}f}{unit}", f"{label}{against}"))
+        value = f"{getattr(ours[best], field):.{digits}f}{unit}"
+        against = "; ".join(
+            f"{change:+.{digits}f}{unit} against {other}"
+            for other, change in _comparisons(variants, best, field)
+        )
+        tiles.append((value, f"{label}: {against}" if against else label))
     cells = "".join(
         f'<div class="card tile"><b>{_escaped(value)}</b><span>{_escaped(label)}</span></div>'
         for value, label in tiles
     )
     return f'<div class="tiles">{cells}</div>'
+
+
+def _comparisons(
+    variants: Mapping[str, VariantQuality], name: str, field: str
+) -> list[tuple[str, float]]:
+    """Differences of a variant's figure to the better of the renders and to the best baseline, with
+    what they are called.
+    """
+    render, baseline = best_of(variants, RENDERS, field), best_of(variants, BASELINES, field)
+    both = all(each in variants for each in RENDERS)
+    title = "the better of the two renders" if both else "the plain 3DGUT render"
+    if render is None or baseline is None:
+        return []
+    if render == baseline:
+        compared = [(render, f"{title}, the best baseline")]
+    else:
+        compared = [(render, title), (baseline, f"the best baseline, {VARIANT_TITLES[baseline]}")]
+    return [
+        (words, change)
+        for other, words in compared
+        if (change := difference(variants, name, other, field)) is not None
+    ]
 
 
 def _quality(variants: Mapping[str, VariantQuality]) -> str:

@@ -1,7 +1,7 @@
-"""Splats to look around in on the page of a report.
+"""Interactive views of splats on the page of a report.
 
-The page holds the player once and each scene's data; a click puts the two together in a frame.
-Until then, and where the browser has no WebGL, a picture stands there.
+The page holds the player once and the data of each scene; a click loads both into an iframe. Before
+the click, and in browsers without WebGL, a picture is shown instead.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from jaxtyping import UInt8
 
 @dataclass(frozen=True)
 class ReportScene:
-    """title: what it is. caption: one line under it. data: what the player shows, as text.
-    picture: the first view of it.
+    """title: what it is. caption: one line under it. data: what the player shows, as text. picture:
+    the first view.
     """
 
     title: str
@@ -49,7 +49,7 @@ NO_SCENES = ReportScenes()
 
 
 def scene_figures(scenes: ReportScenes) -> str:
-    """The part of the page, whose script does the rest."""
+    """The HTML section of the scenes; the page's script starts the player."""
     if not scenes.scenes:
         return f'<p class="soft">{html.escape(scenes.missing)}</p>' if scenes.missing else ""
     return f'<div class="scenes">{"".join(map(_figure, scenes.scenes))}</div>'

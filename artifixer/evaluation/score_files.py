@@ -34,12 +34,12 @@ def read_scores(path: Path) -> SceneScores:
     content = as_object(read_json(path), path)
     listed = content.get("views")
     if not isinstance(listed, list) or not listed:
-        raise InputError(f'{path}: has no list "views"; delete it to have it made again')
+        raise InputError(f'{path}: has no list "views"; delete it to compute it again')
     try:
         views = tuple(_from_json(entry) for entry in listed)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{path}: no scores of views ({str(error)[:80]}); delete it to have it made again"
+            f"{path}: no scores of views ({str(error)[:80]}); delete it to compute it again"
         ) from error
     features = path.with_suffix(".safetensors")
     return SceneScores(views, _read_features(features) if features.exists() else {})
@@ -53,12 +53,12 @@ def _read_features(path: Path) -> dict[str, np.ndarray]:
         found = load(read_whole(path, "features of frames", MAX_FEATURE_BYTES))
     except (SafetensorError, *PARSER_ERRORS) as error:
         raise InputError(
-            f"{path}: no readable features ({reason(error)}); delete it to have it made again"
+            f"{path}: no readable features ({reason(error)}); delete it to compute it again"
         ) from error
     for name, rows in found.items():
         if rows.ndim != 2 or rows.dtype != np.float32 or not np.isfinite(rows).all():
             raise InputError(
-                f"{path}: {name[:40]} holds no features; delete it to have it made again"
+                f"{path}: {name[:40]} holds no features; delete it to compute it again"
             )
     return found
 
@@ -82,14 +82,14 @@ def _from_json(entry: Mapping[str, Any]) -> ViewScore:
     }
     texts = [entry[name] for name in ("photo", "prediction", "truth")]
     if not all(isinstance(text, str) for text in texts):
-        raise TypeError("a name is no text")
+        raise TypeError("a name is not text")
     mask = entry["mask"]
     sums = [entry["squared"], entry["values"]]
     if not all(
         isinstance(each, list) and len(each) == len(REGIONS) and all(type(n) is int for n in each)
         for each in sums
     ):
-        raise TypeError("sums are no whole numbers")
+        raise TypeError("sums are not whole numbers")
     return ViewScore(
         texts[0],
         texts[1],
@@ -111,5 +111,5 @@ def _number(value: object) -> float | None:
     if value == "infinite":
         return math.inf
     if not is_number(value, 1e12):
-        raise TypeError("text where a figure belongs")
+        raise TypeError("a figure is text, not a number")
     return float(value)

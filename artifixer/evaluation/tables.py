@@ -1,8 +1,8 @@
 """The tables of ``results.json``, with the published rows beside ours.
 
 Each metric profile has a table of its own, so that no column mixes definitions. Rows of the paper
-stand only in the table of the profile that they were measured with; a note says why they are not
-comparable where that is so.
+appear only in the table of the profile that they were measured with; a note says why they are not
+comparable, if they are not.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _diagnostics_table(results: Mapping[str, Any]) -> Table | None:
     notes = [
         f"Mean over {'all frames' if order == 'frames' else 'the scenes'}; {profile.title}; then "
         "PSNR pooled over all, opaque and empty pixels. One reconstruction per scene: all rows "
-        "enhance the same renders. Inputs are left out of weights that were trained with them."
+        "enhance the same renders. Inputs are withheld from weights that were trained with them."
     ]
     if results["protocol"].startswith("mipnerf360-"):
         for published in data("published")["rows"]:
@@ -196,7 +196,7 @@ def _diagnostics_table(results: Mapping[str, Any]) -> Table | None:
 def _diagnostic_label(row: Mapping[str, Any]) -> str:
     if row["absent"] is not None or row["group"] == "steps":
         return str(row["title"])
-    trained = "trained so" if row["trained_for"] else "the evaluated model"
+    trained = "trained for it" if row["trained_for"] else "the evaluated model"
     steps = f"{row['steps']} step{'' if row['steps'] == 1 else 's'}"
     return f"{row['title']} ({trained}, {steps})" if row["group"] == "start" else str(row["title"])
 
@@ -275,9 +275,9 @@ def _consistency_tables(results: Mapping[str, Any]) -> list[Table]:
             tuple((title, 4, False) for _, _, title in columns),
             tuple(rows),
             (
-                "Mean absolute colour difference after one frame was moved into another by the "
-                "splats' depth, over what both see: neighbouring frames, and frames far apart "
-                "whose cameras are back in the same place. The same depth for all methods.",
+                "Mean absolute colour difference after one frame is warped into another with the "
+                "splats' depth, over the pixels that both see: neighbouring frames, and frames far "
+                "apart whose cameras are in the same place. All methods share the same depth.",
             ),
         )
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from artifixer.evaluation.evaluate import (
-    BASELINES,
+    RENDERS,
     VARIANT_TITLES,
     VariantQuality,
     gain,
@@ -58,7 +58,7 @@ def variant_lines(variants: Mapping[str, VariantQuality]) -> list[str]:
             "frames with"
         ]
     width = max(map(len, VARIANT_TITLES.values()))
-    gains = {name: None if name in BASELINES else gain(variants, name, "psnr") for name in variants}
+    gains = {name: None if name in RENDERS else gain(variants, name, "psnr") for name in variants}
     has_gains = any(value is not None for value in gains.values())
     lines = [
         " " * width
@@ -89,7 +89,7 @@ def _variant(entry: Mapping[str, Any]) -> VariantQuality:
         if name not in ("per_view", "photo")
     ]
     if not all(value is None or is_number(value, 1e12) for value in figures):
-        raise TypeError("text where figures belong")
+        raise TypeError("a figure is text, not a number")
     return VariantQuality(**(values | {"per_view": per_view}))
 
 

@@ -7,9 +7,13 @@ Quaternions are wxyz. Matrices act on column vectors: ``world = pose[:3, :3] @ c
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+#: OpenGL camera axes in OpenCV camera axes, and the other way round: y and z change sign.
+OPENCV_FROM_OPENGL: Float[np.ndarray, "4 4"] = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 def quaternion_to_matrix(quats: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:

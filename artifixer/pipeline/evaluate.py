@@ -32,7 +32,7 @@ from artifixer.evaluation.summary import mean, summarise
 from artifixer.evaluation.table_files import comma_separated, markdown, tex
 from artifixer.evaluation.tables import CONSISTENCY
 from artifixer.imaging.resize import fit_size
-from artifixer.pipeline.evaluate_config import EvaluateConfig, settings_of
+from artifixer.pipeline.evaluate_config import EvaluateConfig, evaluation_settings
 from artifixer.pipeline.evaluate_scene import check_scene, diagnostic_rows, evaluate_scene
 from artifixer.pipeline.evaluate_scores import PHOTOS_ROW
 from artifixer.runtime.errors import InputError
@@ -81,7 +81,7 @@ def evaluate(
         RunFolder.open(
             config.out,
             identity,
-            settings_of(config),
+            evaluation_settings(config),
             overwrite,
             settings_may_change=True,
             device=config.device,
@@ -213,7 +213,7 @@ def collect(config: EvaluateConfig, scenes: Mapping[str, Mapping[str, Any]]) -> 
             "FID resizes with antialiasing": config.antialias,
             "resized frames": config.resize,
         },
-        "settings": settings_of(config),
+        "settings": evaluation_settings(config),
         "scenes": {
             name: {key: scene[key] for key in ("train", "heldout", "sizes", "masks", "caveats")}
             for name, scene in scenes.items()

@@ -118,7 +118,7 @@ class EvaluateConfig:
         return relative_to_any(path, [root for root in roots if root is not None])
 
 
-def settings_of(config: EvaluateConfig) -> dict[str, Any]:
+def evaluation_settings(config: EvaluateConfig) -> dict[str, Any]:
     """Every setting that results depend on; of files and folders only the names."""
     content = asdict(config)
     for name in ("out", "data"):

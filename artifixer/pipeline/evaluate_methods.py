@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from artifixer.evaluation.evaluate import BASELINES, VARIANT_TITLES
+from artifixer.evaluation.evaluate import RENDERS, VARIANT_TITLES
 from artifixer.evaluation.files import relative_to_any
 from artifixer.evaluation.frames import FrameSource
 from artifixer.evaluation.inpainting import METHODS, InpaintingMethod, inpaint
@@ -99,8 +99,8 @@ def run_methods(
         folder = run.root / "frames" / name
         if name in variants and folder.is_dir():
             folders[name] = folder
-    renders = {name: folder for name, folder in folders.items() if name in BASELINES}
-    repaired = {name: folder for name, folder in folders.items() if name not in BASELINES}
+    renders = {name: folder for name, folder in folders.items() if name in RENDERS}
+    repaired = {name: folder for name, folder in folders.items() if name not in RENDERS}
     return [
         *(_stored(run, photos, *row, relative) for row in renders.items()),
         *(_inpainted(run, photos, method) for method in METHODS),

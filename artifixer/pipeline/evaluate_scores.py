@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from artifixer.evaluation.benchmarks.masks import read_mask
+from artifixer.evaluation.benchmarks.masks import read_visibility_mask
 from artifixer.evaluation.benchmarks.scene import BenchmarkScene
 from artifixer.evaluation.consistency import (
     Sequence3d,
@@ -155,7 +155,7 @@ def _views(job: ScoredScene, method: Method, names: Sequence[str]) -> Iterator[B
             prediction=prediction,
             prediction_path=method.path(name),
             truth_path=truth_path,
-            mask=None if mask_path is None else read_mask(mask_path, width, height),
+            mask=None if mask_path is None else read_visibility_mask(mask_path, width, height),
             mask_path="" if mask_path is None else job.config.relative(mask_path),
             opacity=_input_opacity(job.run, name, width, height),
             own_opacity=source.opacity(name) if source else None,

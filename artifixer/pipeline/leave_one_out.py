@@ -38,21 +38,6 @@ from artifixer.splats.training_view import TrainingView
 LARGEST_PAIR = 1 << 30
 
 
-def shortened(config: ReconstructConfig, fraction: float) -> ReconstructConfig:
-    """The settings with a fraction of the iterations; schedules keep their proportions."""
-    iterations = max(1, round(config.iterations * fraction))
-    sh_every, mcmc_every = (
-        max(1, every * iterations // config.iterations)
-        for every in (config.sh_every, config.mcmc.every)
-    )
-    return replace(
-        config,
-        iterations=iterations,
-        sh_every=sh_every,
-        mcmc=replace(config.mcmc, every=mcmc_every),
-    )
-
-
 def leave_one_out_pairs(
     run: RunContext,
     config: ReconstructConfig,

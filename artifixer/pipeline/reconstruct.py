@@ -41,7 +41,6 @@ from artifixer.runtime.stopping import stop_if_requested, stop_on_sigterm
 from artifixer.scenes.formats import brings_poses
 from artifixer.scenes.point_cloud import read_points
 from artifixer.scenes.references import REFERENCE_COUNT
-from artifixer.scenes.scene import Photo
 from artifixer.scenes.view import View, reference_views, views_of
 from artifixer.splats.files import export_splats, placement_note, read_splat_file
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
@@ -145,7 +144,7 @@ def initial_splats(
     that are left out.
     """
     scene, config = capture.scene, job.config
-    cameras = [scene.cameras[i] for i in capture.training]
+    views = views_of(scene, capture.training)
     if job.initial_points is not None:
         cloud = read_points(job.initial_points, scene.origin)
         for note in cloud.notes:
@@ -157,13 +156,10 @@ def initial_splats(
         points = seen_points(scene.points, capture.training, config.initial.observed_by)
     else:
         points = ColoredPoints(torch.zeros(0, 3), torch.zeros(0, 3))
-    extent = scene_extent(cameras, points)
+    extent = scene_extent([view.camera for view in views], points)
     if job.warm_start is not None:
         return read_splat_file(job.warm_start, scene.origin).splats, extent
-    photos = [scene.photos[i] for i in capture.training]
-    points = add_pixels(
-        points, photos, cameras, config.initial, generator(job.seed, "initial points")
-    )
+    points = add_pixels(points, views, config.initial, generator(job.seed, "initial points"))
     return splats_at(points, config.sh_degree, extent, config.initial), extent
 
 
@@ -307,17 +303,16 @@ def _evaluate(
     scene = capture.scene
     splats = splats.map(lambda tensor: tensor.to(device))
     quality: dict[str, list[RenderQuality]] = {"train": [], "heldout": []}
-    frames: list[Renders] = []
+    rendered: list[tuple[View, Renders]] = []
     for half, indices in (("train", capture.training), ("heldout", capture.heldout)):
-        for result, renders in view_quality(splats, views_of(scene, indices)):
+        views = views_of(scene, indices)
+        for view, (result, renders) in zip(views, view_quality(splats, views), strict=True):
             quality[half].append(result)
             if half == "heldout" or not capture.heldout:
-                frames.append(
-                    Renders(renders.rgb.cpu(), renders.opacity.cpu(), renders.depth.cpu())
-                )
+                on_cpu = Renders(renders.rgb.cpu(), renders.opacity.cpu(), renders.depth.cpu())
+                rendered.append((view, on_cpu))
             bar.advance(PSNR=result.psnr)
             stop_if_requested("while measuring quality")
-    rendered = views_of(scene, capture.heldout or capture.training)
     used = views_of(scene, sorted({*capture.training, *capture.heldout}))
     write_cameras(run.path("cameras.json"), [view.frame for view in used], origin=scene.origin)
     write_json(
@@ -330,12 +325,11 @@ def _evaluate(
     )
     write_render_folder(
         run.path("renders", "heldout"),
-        frames,
-        [view.frame for view in rendered],
+        [(view.frame, renders) for view, renders in rendered],
         reference_views(scene, capture.training, REFERENCE_COUNT),
         scene.origin,
     )
-    _write_preview(run.path("preview.png"), [view.photo for view in rendered], frames)
+    _write_preview(run.path("preview.png"), rendered)
     write_json(
         run.path("metrics.json"),
         {half: _summary(results) for half, results in quality.items()} | {"gaussians": len(splats)},
@@ -364,19 +358,20 @@ def _summary(results: Sequence[RenderQuality]) -> dict[str, Any]:
     }
 
 
-def _write_preview(path: Path, photos: Sequence[Photo], frames: Sequence[Renders]) -> None:
+def _write_preview(path: Path, views: Sequence[tuple[View, Renders]]) -> None:
     """Rows of photo | render | opacity for a few evenly spaced views of the first view's size."""
+    photos = [view.photo for view, _ in views]
     size = (photos[0].height, photos[0].width)
     same = [i for i, photo in enumerate(photos) if (photo.height, photo.width) == size]
     chosen = sorted(
         {same[k * (len(same) - 1) // max(1, PREVIEW_VIEWS - 1)] for k in range(PREVIEW_VIEWS)}
     )
     rows = []
-    for i in chosen:
-        opacity = to_uint8(frames[i].opacity[0])[..., None].expand(-1, -1, 3)
+    for view, renders in (views[i] for i in chosen):
+        opacity = to_uint8(renders.opacity[0])[..., None].expand(-1, -1, 3)
         rows.append(
             torch.cat(
-                [torch.from_numpy(photos[i].read()), to_uint8(frames[i].rgb[0]), opacity], dim=1
+                [torch.from_numpy(view.photo.read()), to_uint8(renders.rgb[0]), opacity], dim=1
             )
         )
     write_png(path, torch.cat(rows, dim=0).numpy())

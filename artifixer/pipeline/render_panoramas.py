@@ -27,6 +27,7 @@ from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import Origin, to_world
 from artifixer.geometry.panorama import CUBE, panorama_of_faces
+from artifixer.geometry.transforms import OPENCV_FROM_OPENGL
 from artifixer.imaging.resize import fit_size
 from artifixer.pipeline.render import RenderJob, open_source, path_frames, stop_between_frames
 from artifixer.runtime.errors import InputError
@@ -50,9 +51,6 @@ RENDER = StageFiles("render", ("rgb", "opacity", "depth", FILE_NAME, "video.mp4"
 
 #: Resolution of the faces relative to that of the panorama's equator.
 OVERSAMPLING = 1.25
-
-#: OpenGL camera axes in OpenCV camera axes: y and z change sign.
-_OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 def render_panoramas(job: RenderJob, out: Path, overwrite: bool = False) -> int:
@@ -157,7 +155,7 @@ def _transforms(
     frames: list[CameraFrame], origin: Origin, width: int, height: int
 ) -> dict[str, Any]:
     poses = [
-        to_world(frame.camera, origin).camera_to_world[0].numpy() @ _OPENCV_FROM_OPENGL
+        to_world(frame.camera, origin).camera_to_world[0].numpy() @ OPENCV_FROM_OPENGL
         for frame in frames
     ]
     listed = [

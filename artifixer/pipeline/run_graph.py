@@ -9,7 +9,6 @@ from pathlib import Path
 from artifixer.enhance.enhance import EnhanceConfig
 from artifixer.evaluation.evaluate import PerceptualMetrics
 from artifixer.evaluation.inpainting import METHODS
-from artifixer.pipeline.leave_one_out import shortened
 from artifixer.pipeline.run_config import RunConfig, settings_of
 from artifixer.pipeline.run_context import RunContext, left_out
 from artifixer.pipeline.run_report import RunFacts, write_metrics, write_run_report
@@ -213,7 +212,8 @@ class RunGraph:
     def _adapt(self, scale: CameraScale, adaptation: AdaptationConfig) -> None:
         """Train the adapter of this scene on leave-one-out pairs of its training photos."""
         config, context, model = self.config, self.context, self.files.config
-        fit = shortened(config.reconstruct, adaptation.fit_fraction)
+        iterations = round(config.reconstruct.iterations * adaptation.fit_fraction)
+        fit = config.reconstruct.with_iterations(max(1, iterations))
         chosen = left_out(context.capture, adaptation.pairs)
         sampling = replace(
             model.sampling(config.mode), steps=config.steps or model.steps_in(config.mode)

@@ -106,12 +106,7 @@ def fit_to_frames(
 ) -> None:
     """ArtiFixer 3D: fit splats to photos and generated frames."""
     generated = [_generated_view(run, frames, index) for index in range(len(run.frames))]
-    views = DistillViews(
-        photos=[view.photo for view in run.training],
-        photo_cameras=[view.camera for view in run.training],
-        frames=[view.photo for view in generated],
-        frame_cameras=[view.camera for view in generated],
-    )
+    views = DistillViews(run.training, generated)
     splats = distill(
         views,
         read_splats(run.root / source, run.origin),

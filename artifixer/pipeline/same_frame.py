@@ -87,17 +87,10 @@ def check_same_frame(splats: Splats, capture: LoadedCapture, name: str, device: 
         photo, camera = capture.scene.photos[index], capture.scene.cameras[index]
         size = fit_size(photo.width, photo.height, LONGEST_SIDE)
         views.append(_View(resize_photo(photo.read(), *size), camera.resized(*size).to(device)))
-    renders = [view.render(splats) for view in views]
-    own, margin, unlike = _compared(renders, [view.photo for view in views])
+    pairs = [(view.render(splats), view.photo) for view in views]
+    own, margin, unlike = _compared(pairs)
     if not unlike:
-        mean = float(
-            np.mean(
-                [
-                    float(psnr(rendered, _pixels(view.photo)))
-                    for view, rendered in zip(views, renders, strict=True)
-                ]
-            )
-        )
+        mean = float(np.mean([float(psnr(rendered, _pixels(photo))) for rendered, photo in pairs]))
         if mean < MIN_PSNR:
             raise InputError(
                 f"{name}: PLY and cameras are not in the same frame: the training photos "
@@ -172,19 +165,19 @@ def _scaled(splats: Splats, factor: float, centre: Float[torch.Tensor, " 3"]) ->
 
 
 def _compared(
-    renders: list[Float[torch.Tensor, "height width 3"]], photos: list[np.ndarray]
+    pairs: Sequence[tuple[Float[torch.Tensor, "height width 3"], np.ndarray]],
 ) -> tuple[float, float, bool]:
     """Fraction of the renders that are most similar to their own photo, mean relative margin over
     the others, and whether there are dissimilar photos to compare with.
     """
     is_closest, margins = [], []
-    for index, render_ in enumerate(renders):
+    for index, (render_, _) in enumerate(pairs):
         height, width = render_.shape[:2]
         sized = [
             _pixels(
                 photo if photo.shape[:2] == (height, width) else resize_photo(photo, width, height)
             )
-            for photo in photos
+            for _, photo in pairs
         ]
         others = [
             photo

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
@@ -158,7 +158,8 @@ def opened_image(path: Path, content: bytes | None = None) -> Iterator[Image]:
     """
     from PIL import Image, UnidentifiedImageError
 
-    stream: BinaryIO = open_regular(path, "an image") if content is None else io.BytesIO(content)
+    stream: io.BufferedReader | io.BytesIO
+    stream = open_regular(path, "an image") if content is None else io.BytesIO(content)
     try:
         with stream, Image.open(stream, formats=_known_formats(path, stream)) as image:
             width, height = image.size
@@ -195,7 +196,7 @@ def write_png(path: str | Path, pixels: np.ndarray) -> None:
     write_bytes(path, buffer.getbuffer())
 
 
-def _known_formats(path: Path, stream: BinaryIO) -> list[str]:
+def _known_formats(path: Path, stream: io.BufferedReader | io.BytesIO) -> list[str]:
     """Formats of ``IMAGE_FORMATS`` to try for this file. The HEIC library is imported for HEIC
     photos only; raises ``InputError`` if it is missing.
     """

@@ -69,7 +69,7 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: {error}, expected plain JSON") from error
     except RecursionError as error:
         raise InputError(f"{path}: nested too deeply, expected plain JSON") from error
-    if _is_deeper(value, DEEPEST_JSON):
+    if is_deeper(value, DEEPEST_JSON):
         raise InputError(f"{path}: nested deeper than {DEEPEST_JSON} levels, expected plain JSON")
     return value
 
@@ -137,7 +137,7 @@ def as_object(content: object, source: object) -> dict[str, Any]:
     return content
 
 
-def _is_deeper(value: Any, levels: int) -> bool:
+def is_deeper(value: Any, levels: int) -> bool:
     """Whether lists and objects are nested more than ``levels`` deep."""
     level = [value]
     for _ in range(levels + 1):

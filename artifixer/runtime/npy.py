@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -32,7 +31,7 @@ def read_npy(path: str | Path) -> np.ndarray:
         return read_npy_stream(file, check_regular(path, "a NumPy array file"), str(path))
 
 
-def read_npy_stream(file: BinaryIO, size: int, name: str) -> np.ndarray:
+def read_npy_stream(file: io.BufferedIOBase, size: int, name: str) -> np.ndarray:
     """Read an array from an open file of ``size`` bytes. name: of the file in messages."""
     try:
         version = np.lib.format.read_magic(file)

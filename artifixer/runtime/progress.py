@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from io import StringIO
+from io import StringIO, TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TextIO
@@ -45,7 +45,7 @@ class Progress:
         stages: Sequence[str] = (),
         log_file: str | Path | None = None,
         line_seconds: float = 5.0,
-        output: TextIO | StringIO | Literal["stderr"] | None = "stderr",
+        output: TextIO | TextIOWrapper | StringIO | Literal["stderr"] | None = "stderr",
     ) -> None:
         self.stages = tuple(stages)
         self.log_file = Path(log_file) if log_file is not None else None
@@ -188,7 +188,7 @@ class ProgressBar:
         ]
 
 
-def _live_bar(output: TextIO | StringIO) -> LiveBar:
+def _live_bar(output: TextIO | TextIOWrapper | StringIO) -> LiveBar:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 

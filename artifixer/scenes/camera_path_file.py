@@ -21,6 +21,7 @@ from jaxtyping import Float
 from artifixer.geometry.camera_file import CameraFrame, is_camera_file, read_cameras, read_origin
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.local_origin import WORLD, Origin, camera_origin, to_local
+from artifixer.geometry.transforms import OPENCV_FROM_OPENGL
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.image_files import MAX_PIXELS
@@ -38,13 +39,12 @@ from artifixer.scenes.photo_files import (
 )
 from artifixer.scenes.photo_names import PhotoNames
 from artifixer.scenes.transforms_frames import (
-    OPENCV_FROM_OPENGL,
     RIGID_TOLERANCE,
     TransformsEntry,
     either,
     frame_camera,
     json_object,
-    read_frames,
+    read_transforms,
 )
 
 #: File with the transform that nerfstudio applied to the world.
@@ -127,7 +127,7 @@ def _transforms_path(path: Path, size: tuple[int, int] | None) -> list[CameraFra
     lists, else twice the principal point, else ``size``. Raises InputError as ``load`` does, and
     for sizes that nothing tells.
     """
-    whole, frames = read_frames(path)
+    whole, frames = read_transforms(path)
     path_frames: list[CameraFrame] = []
     photo_size: tuple[int, int] | None = None
     for number, frame in enumerate(frames):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -43,6 +44,13 @@ from artifixer.scenes.scene import Photo, Scene, SparsePoints, exact_viewmats_of
 #: Folders of a capture that photos of a model may lie in, in the order of preference among equally
 #: complete ones.
 _PHOTO_FOLDERS = ("images", ".", "input", "images_2", "images_4", "images_8")
+
+
+class _ObservingView(NamedTuple):
+    """A view of the scene, and the model's image, which lists the points that it observes."""
+
+    image: ColmapImage
+    fitted: FittedView
 
 
 def load(capture: Path, model_folder: Path, upright: Collection[Path] | None = None) -> Scene:
@@ -86,7 +94,7 @@ def load(capture: Path, model_folder: Path, upright: Collection[Path] | None = N
 
     masks = MaskFiles(capture)
     views: list[FittedView] = []
-    used: list[ColmapImage] = []
+    observing: list[_ObservingView] = []
     opened: list[tuple[ColmapImage, Photo, Cameras]] = []
     for image, path in zip(images, paths, strict=True):
         if not path.is_file():
@@ -103,10 +111,9 @@ def load(capture: Path, model_folder: Path, upright: Collection[Path] | None = N
     )
     for image, photo, camera in opened:
         try:
-            views.append(
-                fit_camera(photo, camera, source, are_upright or photo.path in (upright or ()))
-            )
-            used.append(image)
+            is_upright = are_upright or photo.path in (upright or ())
+            views.append(fit_camera(photo, camera, source, is_upright))
+            observing.append(_ObservingView(image, views[-1]))
         except InputError as error:
             broken[image.name] = str(error)
     notes += check_broken(broken, len(images) + len(model.broken), source) + model.notes
@@ -121,7 +128,7 @@ def load(capture: Path, model_folder: Path, upright: Collection[Path] | None = N
     place = dict(zip((*listed, *model.broken), (*paths, *out), strict=True))
     lost += tuple(_relative(capture, place[name]) for name in broken)
     origin = camera_origin([view.camera for view in views])
-    points, remarks = _points(model, used, views, origin)
+    points, remarks = _points(model, observing, origin)
     photos: tuple[Photo, ...] = tuple(view.photo for view in views)
     cameras = tuple(to_local(view.camera, origin) for view in views)
     return Scene(
@@ -200,7 +207,7 @@ def _observed(
 
 
 def _points(
-    model: ColmapModel, images: Sequence[ColmapImage], views: Sequence[FittedView], origin: Origin
+    model: ColmapModel, views: Sequence[_ObservingView], origin: Origin
 ) -> tuple[SparsePoints | None, tuple[str, ...]]:
     """The model's points, else those of ``points3D.ply`` beside it, relative to
     ``origin``; and remarks on them."""
@@ -212,25 +219,23 @@ def _points(
         return points, (remark, *cloud.notes)
     if model.points is None:
         return None, (f"{model.folder} has no points3D file: no sparse points",)
-    points = _sparse_points(model.points, images, views, origin)
+    points = _sparse_points(model.points, views, origin)
     if points.has_tracks:
         return points, ()
     return points, (f"{model.folder}: no photo observes a sparse point",)
 
 
 def _sparse_points(
-    points: ColmapPoints, images: Sequence[ColmapImage], views: Sequence[FittedView], origin: Origin
+    points: ColmapPoints, views: Sequence[_ObservingView], origin: Origin
 ) -> SparsePoints:
-    """Points relative to ``origin`` with the observations of ``images``, whose photos are the
-    scene's views in this order.
-    """
+    """Points relative to ``origin`` with their observations. views: the scene's, in its order."""
     by_id = np.argsort(points.ids, kind="stable")
     point_rows, view_rows, pixels = (
         [np.zeros(0, np.int64)],
         [np.zeros(0, np.int64)],
         [np.zeros((0, 2))],
     )
-    for view, (image, fitted) in enumerate(zip(images, views, strict=True)):
+    for view, (image, fitted) in enumerate(views):
         observing = image.point_ids >= 0
         point_rows.append(
             by_id[np.searchsorted(points.ids, image.point_ids[observing], sorter=by_id)]

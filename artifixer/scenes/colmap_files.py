@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
+from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.transforms import matrix_to_quaternion
 from artifixer.runtime.counts import counted
@@ -228,25 +229,25 @@ def _numbers(
 
 def write_model(
     folder: Path,
-    names: Sequence[str],
-    cameras: Sequence[Cameras],
+    frames: Sequence[CameraFrame],
     xyz: Float[np.ndarray, "points 3"],
     rgb: UInt8[np.ndarray, "points 3"],
 ) -> None:
     """Write ``cameras.txt``, ``images.txt`` and ``points3D.txt`` in full precision, without
     tracks.
 
-    names: of the photos, one per single-view camera. xyz: positions in the cameras' world. Ids
-    start at 1; views with equal intrinsics share a camera.
+    frames: cameras with the names of their photos. xyz: positions in the cameras' world. Ids start
+    at 1; views with equal intrinsics share a camera.
     """
     camera_ids: dict[str, int] = {}
     image_lines = []
-    for number, (name, camera) in enumerate(zip(names, cameras, strict=True), start=1):
-        camera_id = camera_ids.setdefault(_colmap_intrinsics(camera), len(camera_ids) + 1)
-        viewmat = camera.viewmats[0].to(torch.float64)
+    for number, frame in enumerate(frames, start=1):
+        assert frame.photo is not None, f"frame {number} has no photo"
+        camera_id = camera_ids.setdefault(_colmap_intrinsics(frame.camera), len(camera_ids) + 1)
+        viewmat = frame.camera.viewmats[0].to(torch.float64)
         pose = [*matrix_to_quaternion(viewmat[:3, :3]).tolist(), *viewmat[:3, 3].tolist()]
         # the empty line: no keypoints
-        image_lines += [f"{number} {_words(pose)} {camera_id} {name}", ""]
+        image_lines += [f"{number} {_words(pose)} {camera_id} {frame.photo}", ""]
     camera_lines = [f"{camera_id} {intrinsics}" for intrinsics, camera_id in camera_ids.items()]
     point_lines = [
         f"{number} {_words(position)} {red} {green} {blue} 0"

@@ -39,6 +39,11 @@ def find_nerfstudio_model(capture: Path) -> Path | None:
     return _largest_model(capture, ("colmap/sparse/*", "colmap/sparse"))
 
 
+def models_in(folder: Path) -> list[Path]:
+    """The numbered models in a folder, such as the ``sparse`` of a capture."""
+    return _models_at(folder, "*")
+
+
 def numbered_model(capture: Path, model_folder: Path, number: int) -> Path:
     """The model with a number among those beside ``model_folder``, which is read by default.
 

@@ -35,7 +35,14 @@ from artifixer.runtime.files import (
     read_whole,
     reason,
 )
-from artifixer.runtime.json_io import DEEPEST_JSON, LARGEST_JSON, as_object, read_json, shown
+from artifixer.runtime.json_io import (
+    DEEPEST_JSON,
+    LARGEST_JSON,
+    as_object,
+    is_deeper,
+    read_json,
+    shown,
+)
 
 #: Where the photos may lie, in the order of preference, and by how much their sides are divided.
 IMAGE_FOLDERS = {"images_4": 4, "images_8": 8, "images_2": 2, "images": 1}
@@ -147,7 +154,7 @@ def _transforms(store: _Store, place: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: no valid JSON ({reason(error)})") from error
     content = as_object(content, where)
-    if _is_deeper(content, DEEPEST_JSON):
+    if is_deeper(content, DEEPEST_JSON):
         raise InputError(f"{where}: nested deeper than {DEEPEST_JSON} levels")
     return content
 
@@ -237,18 +244,6 @@ def _opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
             raise
         except (NotImplementedError, *PARSER_ERRORS) as error:
             raise InputError(f"{path}: no readable zip ({reason(error)})") from error
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    waiting = [(value, 0)]
-    while waiting:
-        item, level = waiting.pop()
-        if isinstance(item, (dict, list)):
-            if level >= levels:
-                return True
-            inside = item.values() if isinstance(item, dict) else item
-            waiting.extend((each, level + 1) for each in inside)
-    return False
 
 
 def read_ids(path: Path, count: int) -> tuple[int, ...]:

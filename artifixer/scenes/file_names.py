@@ -1,18 +1,73 @@
-"""Finds files whose names differ from the listed ones in upper and lower case, or in the encoding
-of accents: lists come from Windows and macOS, which ignore case, and old file systems of macOS
-store accents as separate characters.
+"""Finds files and photos whose names differ from the listed ones in upper and lower case, or in the
+encoding of accents: lists come from Windows and macOS, which ignore case, and old file systems of
+macOS store accents as separate characters.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import unicodedata
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
 def folded(name: str) -> str:
     """The name without case and with accents in one encoding, for comparison."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+class KnownNames:
+    """The names of a capture's photos, for lists that name them: a name means the photo of exactly
+    this name, or those that differ from it only in case or in the encoding of accents.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = tuple(dict.fromkeys(names))
+
+    def find(self, listed: str) -> tuple[str, ...]:
+        """The photos that ``listed`` may mean: none for an unknown name, several for an ambiguous
+        one.
+        """
+        return self._exact.get(listed) or self._folded.get(folded(listed), ())
+
+    def find_by_last_parts(self, listed: str) -> tuple[str, ...]:
+        """The same, also for the last parts of a photo's path."""
+        return (
+            self._exact.get(listed)
+            or self._exact_parts.get(listed)
+            or self._folded.get(folded(listed))
+            or self._folded_parts.get(folded(listed), ())
+        )
+
+    @functools.cached_property
+    def _exact(self) -> dict[str, tuple[str, ...]]:
+        return {name: (name,) for name in self._names}
+
+    @functools.cached_property
+    def _folded(self) -> dict[str, tuple[str, ...]]:
+        return self._by(lambda name: [folded(name)])
+
+    @functools.cached_property
+    def _exact_parts(self) -> dict[str, tuple[str, ...]]:
+        return self._by(_last_parts)
+
+    @functools.cached_property
+    def _folded_parts(self) -> dict[str, tuple[str, ...]]:
+        return self._by(lambda name: _last_parts(folded(name)))
+
+    def _by(self, keys: Callable[[str], list[str]]) -> dict[str, tuple[str, ...]]:
+        found: dict[str, tuple[str, ...]] = {}
+        for name in self._names:
+            for key in keys(name):
+                found[key] = (*found.get(key, ()), name)
+        return found
+
+
+def _last_parts(name: str) -> list[str]:
+    """``a/b/c`` -> ``b/c``, ``c``."""
+    parts = name.split("/")
+    return ["/".join(parts[start:]) for start in range(1, len(parts))]
 
 
 class FileNames:

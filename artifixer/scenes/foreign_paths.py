@@ -17,9 +17,7 @@ import torch
 
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.local_origin import WORLD, Origin, to_world
-
-#: OpenCV camera axes in OpenGL's: y and z turned round.
-_FLIP = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
+from artifixer.geometry.transforms import OPENCV_FROM_OPENGL
 
 
 def nerfstudio_path(
@@ -32,7 +30,7 @@ def nerfstudio_path(
     entries = []
     for frame in frames:
         camera = to_world(frame.camera, origin)
-        pose = camera.camera_to_world[0] @ _FLIP
+        pose = camera.camera_to_world[0] @ torch.from_numpy(OPENCV_FROM_OPENGL)
         fov = 2 * math.atan(0.5 * camera.height / float(camera.Ks[0, 1, 1]))
         entries.append(
             {

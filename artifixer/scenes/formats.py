@@ -171,6 +171,12 @@ def find_format(capture: Path) -> tuple[Format, Path]:
         start = entry.find(capture)
         if start is not None:
             return entry, start
+    models = colmap_folders.models_in(capture)
+    if models:
+        raise InputError(
+            f"{capture}: holds {counted(len(models), 'COLMAP model')} and no photos; expected the "
+            f"capture's folder, {capture.resolve().parent}, or one model, {models[0]}"
+        )
     raise InputError(
         f"{capture}: no known capture format{_what_is_there(capture)}; looked for "
         f"{'; '.join(entry.looks_for for entry in FORMATS)}"

@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from artifixer.geometry.transforms import OPENCV_FROM_OPENGL
+
 #: What the poses in a format's files are.
 PoseConvention = Literal["world_to_camera_opencv", "camera_to_world_opengl"]
 
@@ -16,7 +18,6 @@ CONVENTION_TITLES: dict[PoseConvention, str] = {
     "camera_to_world_opengl": "camera_to_world in OpenGL axes (+y up, -z forward)",
 }
 
-_FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 _MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
 _Change = Callable[[np.ndarray], np.ndarray]
 
@@ -27,30 +28,30 @@ def conventions(poses: PoseConvention) -> Mapping[str, _Change]:
     """
     if poses == "camera_to_world_opengl":
         own: dict[str, _Change] = {
-            "OpenCV axes in a file of OpenGL axes": lambda V: _FLIP @ V,
+            "OpenCV axes in a file of OpenGL axes": lambda V: OPENCV_FROM_OPENGL @ V,
             "world_to_camera poses in OpenCV axes in a file of camera_to_world": lambda V: (
-                np.linalg.inv(V) @ _FLIP
+                np.linalg.inv(V) @ OPENCV_FROM_OPENGL
             ),
             "world_to_camera poses in OpenGL axes in a file of camera_to_world": lambda V: (
-                _FLIP @ np.linalg.inv(V) @ _FLIP
+                OPENCV_FROM_OPENGL @ np.linalg.inv(V) @ OPENCV_FROM_OPENGL
             ),
             "the translations of world_to_camera in a file of camera_to_world": lambda V: (
                 _with_translation(V, np.linalg.inv(V))
             ),
             "the translations of world_to_camera (OpenGL axes) in a file of camera_to_world": (
-                lambda V: _with_translation(V, _FLIP @ np.linalg.inv(V))
+                lambda V: _with_translation(V, OPENCV_FROM_OPENGL @ np.linalg.inv(V))
             ),
         }
     else:
         own = {
-            "OpenGL axes in a model of OpenCV axes": lambda V: _FLIP @ V,
+            "OpenGL axes in a model of OpenCV axes": lambda V: OPENCV_FROM_OPENGL @ V,
             "camera_to_world poses in a model of world_to_camera": np.linalg.inv,
             "camera_to_world poses in OpenGL axes in a model of world_to_camera": lambda V: (
-                _FLIP @ np.linalg.inv(V)
+                OPENCV_FROM_OPENGL @ np.linalg.inv(V)
             ),
             "camera centres in place of the translations": lambda V: _with_centres(V, V),
             "camera centres in place of the translations, in OpenGL axes": lambda V: _with_centres(
-                _FLIP @ V, V
+                OPENCV_FROM_OPENGL @ V, V
             ),
         }
     return own | {

@@ -7,7 +7,7 @@ The file maps names to lists of photos::
                 "test_far_group": [...]}}}
 
 ``train_in_fps_order`` is ``train`` in the order of selection and wins; lists called ``test_*``
-become the split's groups.
+become the split's groups. Names may differ from the photos' in case and encoding of accents.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from typing import Any
 
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.json_io import read_json
+from artifixer.scenes.file_names import KnownNames
 from artifixer.scenes.scene import Split
 
 FILE_NAME = "splits.json"
 
 _GROUP_PREFIX = "test_"
+_UNKNOWN = "is no photo of this capture"
 
 
 def read_splits(
@@ -40,13 +42,11 @@ def read_splits(
             f'{path}: holds no object "splits"; expected {{"splits": {{NAME: {{"train": [...], '
             f'"test": [...]}}}}}}'
         )
-    existing, left_out = frozenset(photos), frozenset(lost)
-    return {name: _split(path, name, entry, existing, left_out) for name, entry in entries.items()}
+    known, left_out = KnownNames((*photos, *lost)), frozenset(lost)
+    return {name: _split(path, name, entry, known, left_out) for name, entry in entries.items()}
 
 
-def _split(
-    path: Path, name: str, entry: object, photos: frozenset[str], lost: frozenset[str]
-) -> Split:
+def _split(path: Path, name: str, entry: object, photos: KnownNames, lost: frozenset[str]) -> Split:
     if not isinstance(entry, dict):
         raise InputError(
             f'{path}: split {name} is {str(entry)[:40]!r}; expected an object with "train" and '
@@ -74,7 +74,7 @@ def _names(
     split: str,
     entry: Mapping[str, Any],
     key: str,
-    photos: frozenset[str],
+    photos: KnownNames,
     lost: frozenset[str],
 ) -> tuple[str, ...]:
     """The photos of one list in their order, each once, without lost ones."""
@@ -83,9 +83,11 @@ def _names(
         raise InputError(
             f'{path}: split {split} has "{key}" = {str(names)[:40]!r}; expected a list of photos'
         )
-    unknown = [name for name in names if name not in photos and name not in lost]
-    if unknown:
-        raise InputError(
-            f"{path}: split {split} names {unknown[0]} in {key}, which is no photo of this capture"
-        )
-    return tuple(name for name in dict.fromkeys(names) if name in photos)
+    found: dict[str, None] = {}
+    for name in names:
+        matches = photos.find(name)
+        if len(matches) != 1:
+            problem = f"may be {' or '.join(sorted(matches)[:3])}" if matches else _UNKNOWN
+            raise InputError(f"{path}: split {split} names {name} in {key}, which {problem}")
+        found[matches[0]] = None
+    return tuple(name for name in found if name not in lost)

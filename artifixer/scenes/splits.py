@@ -32,6 +32,7 @@ from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import read_whole
 from artifixer.runtime.json_io import LARGEST_JSON, read_json
+from artifixer.scenes.file_names import KnownNames
 from artifixer.scenes.scene import Scene, Split
 
 #: A reconstruction from one photo has no depth.
@@ -143,9 +144,9 @@ def read_train_list(path: Path, scene: Scene) -> Split:
     of names, or a JSON object with "train" and, if not everything else is held out, "test" or
     "heldout".
 
-    Photos may be named by the last parts of their path where that is unique. Photos that the
-    capture lists and lacks are left out. Raises InputError for unreadable files, unknown photos,
-    and photos that both train and are held out.
+    Photos may be named by the last parts of their path where that is unique, and in other case or
+    encoding of accents. Photos that the capture lists and lacks are left out. Raises InputError for
+    unreadable files, unknown photos, and photos that both train and are held out.
     """
     lists = _json_lists(path) if path.suffix.lower() == ".json" else {"train": _text_list(path)}
     train = _photo_names(path, lists["train"], scene)
@@ -332,14 +333,10 @@ def _photo_names(path: Path, listed: Sequence[str], scene: Scene) -> tuple[str, 
     """The scene's names of the listed photos in their order, each once."""
     names = [photo.name for photo in scene.photos]
     lost = set(scene.lost_photos)
+    known = KnownNames((*names, *scene.lost_photos))
     found: dict[str, None] = {}
     for text in listed:
-        wanted = text.removeprefix("./")
-        matches = (
-            [wanted]
-            if wanted in names
-            else [name for name in (*names, *lost) if name.endswith("/" + wanted) or name == wanted]
-        )
+        matches = known.find_by_last_parts(text.removeprefix("./"))
         if len(matches) != 1:
             reason = (
                 "is no photo of this capture"

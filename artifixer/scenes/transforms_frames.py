@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras, LensModel
 from artifixer.geometry.radial_polynomial import rational_coefficients
+from artifixer.geometry.transforms import OPENCV_FROM_OPENGL
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.image_files import MAX_PIXELS
 from artifixer.runtime.json_io import read_json
@@ -60,9 +61,6 @@ _LENSES: dict[str, LensModel] = {
 
 #: ``camera_model`` of photos that show all directions; they have no other intrinsics.
 EQUIRECTANGULAR = "EQUIRECTANGULAR"
-
-#: OpenGL camera axes in OpenCV camera axes: y and z change sign.
-OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 def frame_camera(
@@ -344,7 +342,7 @@ class TransformsEntry:
         )
 
 
-def read_frames(path: Path) -> tuple[TransformsEntry, list[Any]]:
+def read_transforms(path: Path) -> tuple[TransformsEntry, list[Any]]:
     """The whole file, and its list of frames, unchecked."""
     whole = TransformsEntry(path, "the file", json_object(path, "the file", read_json(path)))
     frames = whole.values.get("frames")

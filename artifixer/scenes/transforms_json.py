@@ -47,7 +47,7 @@ from artifixer.scenes.transforms_frames import (
     is_equirectangular,
     is_ideal_fisheye,
     json_object,
-    read_frames,
+    read_transforms,
     shortened,
 )
 
@@ -106,7 +106,7 @@ def load_synthetic(capture: Path, path: Path, faces: int | None = None) -> Scene
     scene = _scene(capture, [path, *heldout[:1]], faces)
     notes = scene.notes
     for other in heldout[1:]:
-        count = len(read_frames(other)[1])
+        count = len(read_transforms(other)[1])
         notes += (
             f"{other.name} is left out ({counted(count, 'photo')}): {heldout[0].name} is held out",
         )
@@ -123,7 +123,7 @@ def _photo_names(capture: Path, path: Path) -> set[str]:
     """Names inside the capture of the photos that a transforms file lists, as far as they are
     usable.
     """
-    frames = [frame for frame in read_frames(path)[1] if isinstance(frame, dict)]
+    frames = [frame for frame in read_transforms(path)[1] if isinstance(frame, dict)]
     listed = [name for frame in frames if isinstance(name := frame.get("file_path"), str)]
     found = PhotoNames(capture).find_all(capture, listed, path)
     return {file.relative_to(capture).as_posix() for file in found}
@@ -137,7 +137,7 @@ def _scene(capture: Path, files: Sequence[Path], faces: int | None) -> Scene:
     listed: list[_Listed] = []
     count = 0
     for file in files:
-        whole, frames = read_frames(file)
+        whole, frames = read_transforms(file)
         count += len(frames)
         entries = []
         for number, frame in enumerate(frames):
@@ -183,7 +183,7 @@ def _scene(capture: Path, files: Sequence[Path], faces: int | None) -> Scene:
             broken[entry.name] = str(error)
     notes += check_broken(broken, count, path) + _lens_note(used, path)
     photos = tuple(view.photo for view in views)
-    whole = read_frames(path)[0]
+    whole = read_transforms(path)[0]
     origin = camera_origin([view.camera for view in views])
     points, remarks = _points(capture, whole, origin)
     return Scene(
@@ -282,7 +282,7 @@ def _cameras_are_upright(capture: Path, listed: Sequence[_Listed], path: Path) -
     if not turned:
         return False
     origin = camera_origin([camera for _, camera in turned])
-    points, _ = _points(capture, read_frames(path)[0], origin)
+    points, _ = _points(capture, read_transforms(path)[0], origin)
     if points is None or not len(points):
         return False
     chosen = np.linspace(0, len(points) - 1, min(len(points), POINTS_COMPARED)).astype(int)

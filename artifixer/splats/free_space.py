@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -59,6 +60,13 @@ class FreeSpaceConfig:
     """A virtual camera's image is smaller than the photo by this factor."""
 
 
+class PhotoDepth(NamedTuple):
+    """A photo's camera (a single view) and the splats' depth from it."""
+
+    camera: Cameras
+    depth: Float[Tensor, "height width"]
+
+
 class FreeSpaceLoss:
     """The loss, and its state between iterations: the depth maps of the photos' cameras.
 
@@ -91,7 +99,8 @@ class FreeSpaceLoss:
                 ]
         camera = sample_virtual_camera(self.cameras, self.extent, self.config, generator)
         renders = render(splats, camera, sh_degree=0, near=self.near)
-        empty = ~supported(renders, camera, self.cameras, self.depths, self.config.tolerance)
+        photos = [PhotoDepth(*view) for view in zip(self.cameras, self.depths, strict=True)]
+        empty = ~supported(renders, camera, photos, self.config.tolerance)
         return self.config.weight * (renders.opacity[0] * empty).mean()
 
     def state_tensors(self) -> dict[str, Tensor]:
@@ -134,12 +143,11 @@ def sample_virtual_camera(
 def supported(
     renders: Renders,
     camera: Cameras,
-    seeing: Sequence[Cameras],
-    depths: Sequence[Float[Tensor, "rows columns"]],
+    photos: Sequence[PhotoDepth],
     tolerance: float,
 ) -> Bool[Tensor, "height width"]:
-    """Per pixel of a single view: does the point it shows lie on the surface that one of the
-    ``seeing`` cameras shows there?
+    """Per pixel of a single view: whether the point it shows lies on the surface that one of the
+    ``photos`` shows there.
     """
     origin, directions = pixel_rays(camera)
     forward = camera.camera_to_world[0, :3, 2]
@@ -150,7 +158,7 @@ def supported(
         + rays[shown] * (renders.depth[0].flatten()[shown] / (rays[shown] @ forward))[:, None]
     )
     found = torch.zeros(len(points), dtype=torch.bool, device=points.device)
-    for view, depth in zip(seeing, depths, strict=True):
+    for view, depth in photos:
         pixels, z, valid = (values[0] for values in view.project(points))
         column, row = pixels.floor().long().unbind(dim=1)
         inside = valid & (column >= 0) & (row >= 0) & (column < view.width) & (row < view.height)

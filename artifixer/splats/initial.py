@@ -18,6 +18,7 @@ from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
 from artifixer.scenes.scene import Photo, SparsePoints
+from artifixer.scenes.view import View
 from artifixer.splats.splats import SH_BASE, SH_COEFFICIENTS, Splats
 
 
@@ -92,8 +93,7 @@ def scene_extent(cameras: Sequence[Cameras], points: ColoredPoints) -> float:
 
 def add_pixels(
     points: ColoredPoints,
-    photos: Sequence[Photo],
-    cameras: Sequence[Cameras],
+    views: Sequence[View],
     config: InitialConfig,
     generator: torch.Generator,
 ) -> ColoredPoints:
@@ -106,18 +106,19 @@ def add_pixels(
     wanted = config.points - len(points)
     if wanted <= 0:
         return points
-    spread = torch.cat([camera.centers for camera in cameras]).std(dim=0).norm()
+    spread = torch.cat([view.camera.centers for view in views]).std(dim=0).norm()
     fallback = (
-        torch.cat([_visible_depths(camera, points)[1] for camera in cameras])
+        torch.cat([_visible_depths(view.camera, points)[1] for view in views])
         if len(points)
         else torch.zeros(0)
     )
     if len(fallback) == 0:
         fallback = (spread if spread > 0 else torch.tensor(1.0)) * torch.linspace(0.5, 4.0, 64)
     added = [points]
-    for position, (photo, camera) in enumerate(zip(photos, cameras, strict=True)):
-        count = wanted // len(photos) + (position < wanted % len(photos))
-        seen = _shown(photo)
+    for position, view in enumerate(views):
+        camera = view.camera
+        count = wanted // len(views) + (position < wanted % len(views))
+        seen = _shown(view.photo)
         if seen is None:
             pixels = torch.rand(count, 2, generator=generator) * torch.tensor(
                 [camera.width, camera.height]
@@ -134,7 +135,7 @@ def add_pixels(
         directions = camera.unproject(pixels[None])[0]
         in_camera = directions / directions[:, 2:] * depths[:, None]
         pose = camera.camera_to_world[0]
-        colors = photo.pixels()[pixels[:, 1].long(), pixels[:, 0].long()]
+        colors = view.photo.pixels()[pixels[:, 1].long(), pixels[:, 0].long()]
         added.append(ColoredPoints(in_camera @ pose[:3, :3].mT + pose[:3, 3], colors))
     together = added[0]
     for more in added[1:]:

@@ -112,6 +112,15 @@ class ReconstructConfig:
     (``dropped_out``), in [0,1); rises from 0 at the first iteration. Few photos are fitted less
     closely by single Gaussians, and other views are better."""
 
+    def with_iterations(self, iterations: int) -> ReconstructConfig:
+        """The settings with another number of iterations; schedules keep their proportions."""
+        sh_every, mcmc_every = (
+            max(1, every * iterations // self.iterations)
+            for every in (self.sh_every, self.mcmc.every)
+        )
+        mcmc = replace(self.mcmc, every=mcmc_every)
+        return replace(self, iterations=iterations, sh_every=sh_every, mcmc=mcmc)
+
     @property
     def is_plain(self) -> bool:
         """Whether this is the plain fit, the baseline of the paper."""

@@ -134,20 +134,18 @@ def stored_view(frame: CameraFrame, path: Path) -> View:
 
 def write_render_folder(
     folder: Path,
-    renders: Sequence[Renders],
-    frames: Sequence[CameraFrame],
+    frames: Sequence[tuple[CameraFrame, Renders]],
     references: Sequence[View] = (),
     origin: Origin = WORLD,
 ) -> None:
-    """Write single-view renders with their cameras; ``cameras.json`` comes last, so a folder that
+    """Write cameras with their single-view renders; ``cameras.json`` comes last, so a folder that
     has it is complete.
 
     origin: what the cameras are relative to.
     """
-    assert len(renders) == len(frames), f"{len(renders)} renders for {len(frames)} cameras"
-    for index, render in enumerate(renders):
-        write_frame(folder, index, render)
-    finish_render_folder(folder, frames, references, origin)
+    for index, (_, renders) in enumerate(frames):
+        write_frame(folder, index, renders)
+    finish_render_folder(folder, [frame for frame, _ in frames], references, origin)
 
 
 def write_frame(folder: Path, index: int, renders: Renders) -> None:

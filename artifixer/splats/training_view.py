@@ -48,11 +48,6 @@ class TrainingView:
         return TrainingView(view.photo, view.camera)
 
 
-def training_views(photos: Sequence[Photo], cameras: Sequence[Cameras]) -> list[TrainingView]:
-    """One view of weight 1 per photo. cameras: single views, one per photo."""
-    return [TrainingView(*pair) for pair in zip(photos, cameras, strict=True)]
-
-
 @dataclass(frozen=True)
 class LoadedView:
     """A training view on the device of the fit."""

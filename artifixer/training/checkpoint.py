@@ -35,7 +35,7 @@ from artifixer.training.checkpoint_index import (
     damaged,
     dtype_name,
     part_name,
-    read_index,
+    read_checkpoint_index,
     row_count,
 )
 from artifixer.training.parallel import is_sharded
@@ -210,8 +210,8 @@ def _load(
 ) -> dict[str, Any]:
     plain = read_json(path / MARKER)
     if not isinstance(plain, dict) or plain.get("step") != int(path.name.removeprefix("step_")):
-        raise damaged(path / MARKER, "not the values after as many steps as the folder's name says")
-    parts, stored = read_index(path)
+        raise damaged(path / MARKER, "not the values after the steps of the folder's name")
+    parts, stored = read_checkpoint_index(path)
     for label, optimizer in optimizers.items():
         optimizer.state.clear()
         if any(name.startswith(f"optimizers.{label}.") for name in stored):

@@ -39,7 +39,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class StoredTensor:
+class CheckpointTensor:
     """One entry of the index; ``rows`` are contiguous and cover the tensor."""
 
     dtype: str
@@ -59,7 +59,7 @@ def part_name(number: int, count: int) -> str:
     return f"part-{number:05d}-of-{count:05d}.safetensors"
 
 
-def read_index(path: Path) -> tuple[int, dict[str, StoredTensor]]:
+def read_checkpoint_index(path: Path) -> tuple[int, dict[str, CheckpointTensor]]:
     """Number of parts, and tensors by name. Raises ``InputError`` for a damaged index and for a
     checkpoint of an earlier version.
     """
@@ -81,11 +81,12 @@ def read_index(path: Path) -> tuple[int, dict[str, StoredTensor]]:
     if not isinstance(parts, int) or not _is_count(parts) or not isinstance(entries, dict):
         raise damaged(path / INDEX, 'expected "parts", a number, and "tensors", an object')
     return parts, {
-        name: _stored_tensor(path / INDEX, name, entry, parts) for name, entry in entries.items()
+        name: _checkpoint_tensor(path / INDEX, name, entry, parts)
+        for name, entry in entries.items()
     }
 
 
-def _stored_tensor(index: Path, name: str, entry: Any, parts: int) -> StoredTensor:
+def _checkpoint_tensor(index: Path, name: str, entry: Any, parts: int) -> CheckpointTensor:
     """An entry of the index; ``InputError`` unless its rows are contiguous and cover the tensor."""
     entry = entry if isinstance(entry, dict) else {}
     dtype, shape, rows = (entry.get(key) for key in ("dtype", "shape", "rows"))
@@ -103,7 +104,7 @@ def _stored_tensor(index: Path, name: str, entry: Any, parts: int) -> StoredTens
             index,
             f'{name}: expected "dtype", "shape" and "rows", the latter of part, first and end row',
         )
-    stored = StoredTensor(dtype, tuple(shape), tuple(Rows(*row) for row in rows))
+    stored = CheckpointTensor(dtype, tuple(shape), tuple(Rows(*row) for row in rows))
     ends = [0, *(row.end for row in stored.rows)]
     follows = all(row.first == end for row, end in zip(stored.rows, ends, strict=False))
     if (
@@ -127,7 +128,7 @@ class PartReader:
         self._open: dict[int, Any] = {}
 
     @torch.no_grad()
-    def fill(self, name: str, stored: StoredTensor, first: int, values: Tensor) -> None:
+    def fill(self, name: str, stored: CheckpointTensor, first: int, values: Tensor) -> None:
         """Read consecutive rows from ``first`` on into ``values``."""
         end = first + (row_count(values.shape) if values.numel() else 0)
         for rows in stored.rows:
@@ -138,7 +139,7 @@ class PartReader:
         if values.is_floating_point() and not bool(torch.isfinite(values).all()):
             raise damaged(self._path, f"{name} has values that are not finite")
 
-    def _rows(self, name: str, stored: StoredTensor, rows: Rows, low: int, high: int) -> Tensor:
+    def _rows(self, name: str, stored: CheckpointTensor, rows: Rows, low: int, high: int) -> Tensor:
         """Rows ``low`` to ``high`` of the tensor, a part of ``rows``."""
         from safetensors import SafetensorError
 

@@ -62,8 +62,8 @@ class DriftFigures:
 
     @property
     def change(self) -> float:
-        """Mean of both, in which the effect of content that is harder at one end cancels; 0 for the
-        renders themselves.
+        """Mean of both, in which the effect of harder content at one end cancels; 0 for the renders
+        themselves.
         """
         return (self.change_forwards + self.change_backwards) / 2
 

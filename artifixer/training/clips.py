@@ -18,7 +18,7 @@ from torch import Tensor
 from artifixer.geometry.cameras import Cameras
 from artifixer.pairs.pair import TrainingPair
 from artifixer.training.parallel import at_least_float32
-from artifixer.video.conditions import Conditions, clip_conditions
+from artifixer.video.conditions import ClipCameras, Conditions, clip_conditions
 from artifixer.video.flow import latent_opacity
 from artifixer.video.text import TextConfig
 from artifixer.video.vae import AutoencoderConfig, Vae, frames_to_video
@@ -240,8 +240,8 @@ def _encoded(
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> Float[Tensor, "batch channels latent_frames h w"]:
-    """Latents of clips of one length. They are one batch on a GPU; a CPU would gain nothing by
-    that, and a clip's bits do not depend on the other clips.
+    """Latents of clips of one length. They form one batch on a GPU. On a CPU, where a batch is no
+    faster, they are encoded one by one, so that a clip's bits do not depend on the other clips.
     """
     videos = [frames_to_video(frames, device, dtype) for frames in clips]
     if torch.device(device).type == "cuda":
@@ -260,19 +260,9 @@ def _conditions(
         if clip.caption_embedding is not None and clip.keeps_text:
             embedding[: clip.caption_embedding.shape[0]] = clip.caption_embedding
     opacity = torch.stack([clip.opacity for clip in clips]).to(device).to(torch.float32) / 255
-    cameras, references = (
-        [clip.cameras for clip in clips],
-        [clip.reference_cameras for clip in clips],
-    )
+    cameras = [ClipCameras(c.cameras, c.reference_cameras, c.camera_scale) for c in clips]
     with torch.autocast(opacity.device.type, enabled=False):
-        conditions = clip_conditions(
-            opacity,
-            cameras,
-            [clip.camera_scale for clip in clips],
-            embeddings,
-            references,
-            temporal_factor,
-        )
+        conditions = clip_conditions(opacity, embeddings, cameras, temporal_factor)
     uses = torch.tensor([float(clip.keeps_references) for clip in clips], device=device)
     return replace(conditions, use_references=uses)
 

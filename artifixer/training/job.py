@@ -114,8 +114,8 @@ def run_training(job: TrainingJob, out: Path, overwrite: bool = False) -> Path:
             )
             if recipe.model.takes_text and model.text_encoder is None:
                 progress.note(
-                    "no text encoder beside the initial weights: captions are not read, all clips "
-                    "are without text"
+                    "no text encoder beside the initial weights: captions are ignored and all "
+                    "clips are without text"
                 )
             if torch.device(device).type == "cuda":
                 pairs.read_all(threads=DECODING_THREADS)

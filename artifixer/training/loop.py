@@ -100,10 +100,10 @@ class TrainState:
     """Total number of steps of a training with a time limit; None before it is known."""
 
     started: float = field(default_factory=time.monotonic)
-    """Clock at the start of this process; not stored."""
+    """Clock time at the start of this process; not stored."""
 
     def elapsed(self) -> float:
-        """Training time of all processes that continued one another, seconds."""
+        """Training time over all resumed processes, seconds."""
         return self.seconds + time.monotonic() - self.started
 
 

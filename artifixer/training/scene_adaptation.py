@@ -2,10 +2,10 @@
 
 In: a model and leave-one-out pairs of the scene: each photo, the render of splats that were fitted
 without it, and the other photos as references. Out: the factors of an adapter
-(``video/adapter.py``). The loss is that of the training room, flow matching from the model's own
-source (``flow_matching.py``), at the noise levels that its few-step sampler visits: whatever the
-levels between taught, they are not used. Clips are one photo, repeated to the length of a temporal
-block or shorter, and every pair is encoded once.
+(``video/adapter.py``). The loss is flow matching from the model's own source (``flow_matching.py``)
+at the noise levels that the few-step sampler visits, since levels between them are not used at
+inference. Clips are one photo, repeated to the length of a temporal block or shorter, and every
+pair is encoded once.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class AdaptationConfig:
     """Training steps; the same number gives the same adapter."""
 
     max_steps: int = 160
-    """Most steps of a training with a time limit: with so few photos, more of them fit these photos
-    and no others."""
+    """Maximum number of steps of a training with a time limit: more overfit the few photos.
+    """
 
     rank: int = 8
     """Rank of the adapter."""
@@ -82,11 +82,12 @@ class AdaptationConfig:
     """Latent frames of a clip, at most a temporal block of the model."""
 
     pairs: int = 12
-    """Most leave-one-out pairs; of more photos, evenly spaced ones are left out."""
+    """Maximum number of leave-one-out pairs; from more photos, evenly spaced ones are used."""
 
     seen: int = 2
-    """Further pairs per fit, of photos that it has seen: their renders are right, and so they keep
-    the model from changing too much."""
+    """Additional pairs per fit, from photos that it was fitted to: their renders are accurate,
+    which keeps the adapted model close to the original one.
+    """
 
     fit_fraction: float = 1.0
     """Iterations of a leave-one-out fit, as a fraction of those of the run's own."""
@@ -179,7 +180,7 @@ class AdaptationStage(FlowMatchingStage):
         frames = min(config.latent_frames, sampling.block_frames)
         clips = ClipConfig(frames=(model.config.vae.pixel_frames(frames),))
         settings = FlowMatchingTraining(clips, learning_rate=config.learning_rate, weight_decay=0.0)
-        # one block is not masked: for it the causal network is a bidirectional one
+        # a single block is not masked: within it the causal network is bidirectional
         compute = "bfloat16" if model.dtype == torch.bfloat16 else "float32"
         super().__init__("bidirectional", model, settings, seed, compute)
         self.name = NAME  # type: ignore[assignment]
@@ -239,7 +240,7 @@ class AdaptationStage(FlowMatchingStage):
         return self._levels[torch.stack(drawn)]
 
     def _weighted(self, error: Latents, encoded: EncodedClips, level: Tensor) -> Latents:
-        """All levels count the same: the weights of the training are zero at the source."""
+        """All levels have weight 1: ``FlowSchedule.training_weights`` are zero at the source."""
         return error
 
 
@@ -259,7 +260,7 @@ def add_adapter(
     transformer: VideoTransformer, rank: int, seed: int, which: Literal["attention", "all"] = "all"
 ) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
     """Add low-rank factors to linear layers of the network with peft; returns (A, B) by layer. They
-    are float32, and nothing else is trained. A is drawn by the seed, B is zero.
+    are float32, and nothing else is trained. A is drawn from the seed, B is zero.
 
     Raises ``InputError`` where peft is not installed.
     """
@@ -273,7 +274,7 @@ def add_adapter(
         if which == "all" or "attention" in name
     }
     transformer.requires_grad_(False)
-    # as much as alpha: B A is added to the weights as it is
+    # alpha = rank: B A is added to the weights with factor 1
     settings = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(layers))
     inject_adapter_in_model(settings, cast(Any, transformer), _ADAPTER)
     factors = {}
@@ -296,7 +297,7 @@ def check_peft() -> None:
 
 
 class _Repeated:
-    """The pairs in rounds, each in its own order."""
+    """The pairs in epochs, each in an order of its own."""
 
     def __init__(self, pairs: Sequence[TrainingPair], seed: int) -> None:
         if not pairs:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -270,40 +270,43 @@ class RolloutContext:
         ).drop(rays=self.hides_rays, opacity=self.hides_opacity)
 
 
+class ClipCameras(NamedTuple):
+    """The cameras of a clip, on the CPU, and its ``camera_scale``."""
+
+    targets: Cameras
+    references: Cameras
+    scale: float
+
+
 def clip_conditions(
     opacity: Float[Tensor, "batch frames height width"],
-    cameras: Sequence[Cameras],
-    camera_scales: Sequence[float],
     text: Float[Tensor, "batch text_tokens text_width"],
-    reference_cameras: Sequence[Cameras],
+    clips: Sequence[ClipCameras],
     temporal_factor: int,
 ) -> Conditions:
     """Conditions as from ``RolloutContext``, for a batch of whole clips, on the device of
     ``opacity``.
 
-    cameras, reference_cameras: of each clip, on the CPU; all clips have the same numbers of frames
-    and references. The latents of the references are a placeholder without channels.
+    clips: all have the same numbers of frames and references. The latents of the references are a
+    placeholder without channels.
     """
-    if (
-        len({(part.model, part.width, part.height) for part in (*cameras, *reference_cameras)}) > 1
-        and len(cameras) > 1
-    ):
-        rows = zip(
-            opacity.split(1), cameras, camera_scales, text.split(1), reference_cameras, strict=True
-        )
+    parts = [part for clip in clips for part in (clip.targets, clip.references)]
+    if len({(part.model, part.width, part.height) for part in parts}) > 1 and len(clips) > 1:
+        rows = zip(opacity.split(1), text.split(1), clips, strict=True)
         return stack_conditions(
-            [clip_conditions(o, [c], [s], t, [r], temporal_factor) for o, c, s, t, r in rows]
+            [clip_conditions(each, words, [clip], temporal_factor) for each, words, clip in rows]
         )
-    batch, device = len(cameras), opacity.device
-    first = concatenate([part[:1] for part in cameras])
-    scales = torch.tensor(camera_scales, dtype=torch.float64)
+    batch, device = len(clips), opacity.device
+    first = concatenate([clip.targets[:1] for clip in clips])
+    scales = torch.tensor([clip.scale for clip in clips], dtype=torch.float64)
 
     def moved(views: Cameras) -> Cameras:
         each = torch.arange(batch).repeat_interleave(len(views) // batch)
         return weights_cameras(views, first[each], scales[each])
 
-    members = group_members(len(cameras[0]), temporal_factor, is_first=True)
-    targets = moved(mean_cameras(concatenate([part[members] for part in cameras]), temporal_factor))
+    members = group_members(len(clips[0].targets), temporal_factor, is_first=True)
+    grouped = concatenate([clip.targets[members] for clip in clips])
+    targets = moved(mean_cameras(grouped, temporal_factor))
     conditions = Conditions(
         opacity=opacity,
         rays=ray_map(targets.to(device)).unflatten(0, (batch, -1)),
@@ -311,12 +314,13 @@ def clip_conditions(
         Ks=normalised_Ks(targets).unflatten(0, (batch, -1)).to(device),
         text=text.to(device),
     )
-    if not len(reference_cameras[0]):
+    count = len(clips[0].references)
+    if not count:
         return conditions
-    references = moved(concatenate(reference_cameras))
+    references = moved(concatenate([clip.references for clip in clips]))
     return replace(
         conditions,
-        reference_latents=torch.zeros(batch, 0, len(reference_cameras[0]), 1, 1, device=device),
+        reference_latents=torch.zeros(batch, 0, count, 1, 1, device=device),
         reference_viewmats=references.viewmats.unflatten(0, (batch, -1)).to(device),
         reference_Ks=normalised_Ks(references).unflatten(0, (batch, -1)).to(device),
     )

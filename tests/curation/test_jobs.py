@@ -177,7 +177,7 @@ def test_pairs_in_metres_of_a_drawn_capture_are_never_a_guess(drawn_capture: Sou
     if default_depth_model() is not None:
         pytest.skip("MoGe-2 is installed and is asked")
     scene = make_scene(3, drawn_capture, replace(CONFIG, camera_scale="metric"), seed=0)
-    assert "nothing tells how long a metre is" in str(scene.error)
+    assert "the length of a metre in world units is unknown" in str(scene.error)
 
 
 def test_a_drawn_capture_gives_a_pair_at_a_size_of_the_model(drawn_capture: Source) -> None:
@@ -197,7 +197,7 @@ def test_pairs_in_metres_are_never_a_guess(captures_folder: Path) -> None:
         pytest.skip("MoGe-2 is installed and is asked")
     source = Source(str(captures_folder / "plush"), "plush")
     scene = make_scene(3, source, replace(CONFIG, camera_scale="metric"), seed=0)
-    assert "nothing tells how long a metre is" in str(scene.error)
+    assert "the length of a metre in world units is unknown" in str(scene.error)
 
 
 def test_both_groups_of_a_scene_share_the_clip() -> None:

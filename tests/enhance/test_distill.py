@@ -24,6 +24,7 @@ from artifixer.geometry.transforms import invert_rigid, look_at
 from artifixer.imaging.metrics import psnr
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.scene import Photo
+from artifixer.scenes.view import View
 from artifixer.splats.initial import ColoredPoints, InitialConfig
 from artifixer.splats.mcmc import McmcConfig
 from artifixer.splats.reconstruct import (
@@ -33,7 +34,7 @@ from artifixer.splats.reconstruct import (
 )
 from artifixer.splats.render import render
 from artifixer.splats.splats import SH_BASE, Splats
-from artifixer.splats.training_view import training_views
+from artifixer.splats.training_view import TrainingView
 
 SIZE = 32
 DISTANCE = 4.0
@@ -94,6 +95,11 @@ def picture(splats: Splats, view: Cameras) -> np.ndarray:
 
 def photo(name: str, pixels: np.ndarray) -> Photo:
     return Photo(name, pixels.shape[1], pixels.shape[0], lambda: pixels)
+
+
+def taken(photos: list[Photo], cameras: list[Cameras]) -> list[View]:
+    """Views of these photos, one per camera."""
+    return [View(camera, photo) for photo, camera in zip(photos, cameras, strict=True)]
 
 
 def column_x(view: Cameras) -> Float[Tensor, " columns"]:
@@ -166,7 +172,7 @@ def test_wrong_frames_spoil_what_photos_saw_only_without_evidence() -> None:
     )
     fits = {
         weights: distill(
-            DistillViews(photos, views, frames, targets),
+            DistillViews(taken(photos, views), taken(frames, targets)),
             source,
             ColoredPoints(source.means, torch.full_like(source.means, 0.5)),
             replace(config, weights=weights),
@@ -208,10 +214,8 @@ def test_the_same_seed_gives_the_same_splats_from_at_most_so_many_frames(start: 
         CONFIG, start=start, frames=3, reconstruct=replace(CONFIG.reconstruct, iterations=10)
     )
     points = ColoredPoints(truth.means[::10], torch.full_like(truth.means[::10], 0.5))
-    fits = [
-        distill(DistillViews(photos, views, frames, targets), truth, points, config, seed=4)
-        for _ in range(2)
-    ]
+    pictures = DistillViews(taken(photos, views), taken(frames, targets))
+    fits = [distill(pictures, truth, points, config, seed=4) for _ in range(2)]
     assert all(getattr(fits[0], name).equal(getattr(fits[1], name)) for name in vars(fits[0]))
     assert set(read) == {0, 4, 8}
 
@@ -228,10 +232,10 @@ def test_splats_of_any_degree_can_be_continued() -> None:
     wider = with_degree(source, 1).sh
     assert wider.shape[1] == 4 and wider[:, :1].equal(source.sh) and not wider[:, 1:].any()
     view = camera(0.0)
-    photos = [photo("0.png", picture(source, view))]
+    photos = taken([photo("0.png", picture(source, view))], [view])
     config = replace(CONFIG, reconstruct=replace(CONFIG.reconstruct, iterations=2))
     fitted = distill(
-        DistillViews(photos, [view], photos, [view]),
+        DistillViews(photos, photos),
         detailed,
         ColoredPoints(source.means, source.means),
         config,
@@ -248,7 +252,7 @@ def test_a_view_with_a_loss_of_its_own_is_fitted_by_it() -> None:
     views = [camera(0.0), camera(0.5)]
     photos = [photo(f"{index}.png", picture(truth, view)) for index, view in enumerate(views)]
     config = replace(CONFIG.reconstruct, iterations=6, ssim_weight=0.0)
-    plain = training_views(photos, views)
+    plain = [TrainingView.of(view) for view in taken(photos, views)]
     own = [
         replace(
             view,
@@ -267,7 +271,7 @@ def test_a_view_with_a_loss_of_its_own_is_fitted_by_it() -> None:
     importlib.util.find_spec("torchvision") is not None, reason="the extra 'metrics' is installed"
 )
 def test_weights_by_lpips_say_what_they_need() -> None:
-    views = DistillViews([], [], [], [])
+    views = DistillViews([], [])
     with pytest.raises(InputError, match=r"frame weights lpips: .*install the extra 'metrics'"):
         distill(
             views,

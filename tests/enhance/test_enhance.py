@@ -189,7 +189,7 @@ def test_memory_and_disk_give_the_same_frames(model: Model, tmp_path: Path) -> N
         Renders(renders.rgb[i : i + 1], renders.opacity[i : i + 1], renders.depth[i : i + 1])
         for i in range(6)
     ]
-    write_render_folder(tmp_path, single, [CameraFrame(cameras[i]) for i in range(6)])
+    write_render_folder(tmp_path, [(CameraFrame(cameras[i]), single[i]) for i in range(6)])
     assert np.array_equal(
         frames_of(model, renders, cameras), frames_of(model, read_render_folder(tmp_path), cameras)
     )

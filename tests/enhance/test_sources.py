@@ -47,7 +47,7 @@ def test_memory_and_disk_give_the_same_numbers(tmp_path: Path):
         Renders(renders.rgb[i : i + 1], renders.opacity[i : i + 1], renders.depth[i : i + 1])
         for i in range(3)
     ]
-    write_render_folder(tmp_path, single, [CameraFrame(cameras[i]) for i in range(3)])
+    write_render_folder(tmp_path, [(CameraFrame(cameras[i]), single[i]) for i in range(3)])
     folder = read_render_folder(tmp_path)
     ours = read_frames(checked_source(folder, cameras), cameras, 0, 3)
     theirs = read_frames(checked_source(renders, cameras), cameras, 0, 3)
@@ -62,7 +62,7 @@ def test_depth_is_unknown_where_a_frame_has_none(tmp_path: Path):
         Renders(renders.rgb[i : i + 1], renders.opacity[i : i + 1], renders.depth[i : i + 1])
         for i in range(3)
     ]
-    write_render_folder(tmp_path, single, [CameraFrame(cameras[i]) for i in range(3)])
+    write_render_folder(tmp_path, [(CameraFrame(cameras[i]), single[i]) for i in range(3)])
     (tmp_path / "depth" / "00002.npy").unlink()
     source = checked_source(read_render_folder(tmp_path), cameras)
     assert read_frames(source, cameras, 0, 2).depth is not None

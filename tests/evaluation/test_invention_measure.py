@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from artifixer.evaluation.invention import (
-    BASELINES,
+    BASELINE_METHODS,
     BETTER,
     COLUMNS,
     CONTROLS,
-    Clip,
     InventionMeasure,
-    Networks,
+    InventionNetworks,
+    MeasuredClip,
+    discarded_figures,
     dots_control,
     empty_warps,
     noise_control,
-    thrown_out,
     warp_errors,
 )
 from artifixer.geometry.cameras import Cameras
@@ -43,7 +43,7 @@ def wall(offset: float, phase: float = 0.0) -> torch.Tensor:
     return torch.from_numpy((127.5 + 90 * waves).round().astype(np.uint8))
 
 
-def made_clip(frames: int = 4, has_depth: bool = True) -> Clip:
+def made_clip(frames: int = 4, has_depth: bool = True) -> MeasuredClip:
     """A sideways flight past a wall; the right third of every render is empty."""
     K = torch.tensor([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
     cameras = []
@@ -56,10 +56,12 @@ def made_clip(frames: int = 4, has_depth: bool = True) -> Clip:
     opacity[:, :, 56:] = 0
     renders = torch.where(opacity[..., None] > 0, truth, torch.zeros_like(truth))
     depths = np.full((frames, HEIGHT, WIDTH), DEPTH, np.float32) if has_depth else None
-    return Clip("wall", truth, renders, opacity, cameras, depths)
+    return MeasuredClip("wall", truth, renders, opacity, cameras, depths)
 
 
-def measured(clip: Clip, networks: Networks | None = None, **frames: torch.Tensor) -> dict:
+def measured(
+    clip: MeasuredClip, networks: InventionNetworks | None = None, **frames: torch.Tensor
+) -> dict:
     measure = InventionMeasure(8, networks)
     measure.begin(clip)
     for name, candidate in frames.items():
@@ -70,7 +72,7 @@ def measured(clip: Clip, networks: Networks | None = None, **frames: torch.Tenso
 def test_the_truth_is_perfect():
     clip = made_clip()
     distance, reason = load_st_lpips()
-    figures = measured(clip, Networks(distance), truth=clip.truth)["truth"]
+    figures = measured(clip, InventionNetworks(distance), truth=clip.truth)["truth"]
     assert tuple(figures) == COLUMNS
     for name in ("psnr_mean", "psnr_opaque", "psnr_empty", "psnr_hard"):
         assert figures[name] == 60
@@ -120,7 +122,7 @@ def test_the_sky_is_in_no_warp():
 def test_the_baselines_and_controls_keep_opaque_pixels():
     clip = made_clip()
     opaque = clip.opacity == 255
-    filled = {name: clip.filled(fill) for name, fill in BASELINES.items()}
+    filled = {name: clip.filled(fill) for name, fill in BASELINE_METHODS.items()}
     filled |= {name: control(clip) for name, control in CONTROLS.items()}
     assert set(filled) == {"telea", "ns", "push_pull", "noise", "dots"}
     for name, frames in filled.items():
@@ -134,12 +136,12 @@ def test_the_baselines_and_controls_keep_opaque_pixels():
 def test_the_controls_lose_what_is_worth_believing():
     """Dots on the token grid have tiles, noise has no stability; neither is near the truth."""
     clip = made_clip()
-    frames = {name: clip.filled(fill) for name, fill in BASELINES.items()}
+    frames = {name: clip.filled(fill) for name, fill in BASELINE_METHODS.items()}
     frames |= {name: control(clip) for name, control in CONTROLS.items()}
     rows = measured(clip, **frames)
     assert rows["dots"]["tile_ratio"] > 2
     assert rows["noise"]["stability"] > 2 * rows["push_pull"]["stability"]
-    out = thrown_out(rows)
+    out = discarded_figures(rows)
     for name in ("psnr_empty", "psnr_pooled", "ssim_empty", "tile_ratio", "stability"):
         assert name not in out
 
@@ -155,7 +157,7 @@ def test_tiles_over_the_render_are_no_tiles_of_empty_places():
     assert rows_of["tiled"]["tile_ratio"] == rows_of["truth"]["tile_ratio"]
 
 
-def test_a_figure_that_a_control_wins_is_thrown_out():
+def test_a_figure_that_a_control_wins_is_discarded():
     rows = {
         "telea": {"st_lpips_empty": 0.58, "psnr_empty": 14.0, "seam": 0.5, "kd_empty": None},
         "ours": {"st_lpips_empty": 0.40, "psnr_empty": 15.0, "seam": 1.5, "kd_empty": None},
@@ -163,16 +165,16 @@ def test_a_figure_that_a_control_wins_is_thrown_out():
         "dots": {"st_lpips_empty": 0.70, "psnr_empty": 12.0, "seam": 0.95, "kd_empty": None},
     }
     # ours is a model that draws noise itself: it saves no figure
-    assert thrown_out(rows) == ("st_lpips_empty", "seam")
+    assert discarded_figures(rows) == ("st_lpips_empty", "seam")
     del rows["noise"], rows["dots"]
-    assert thrown_out(rows) == ()
+    assert discarded_figures(rows) == ()
 
 
 def test_rounding_at_the_borders_of_regions_is_no_win():
     rows = {"render": {"psnr_opaque": 20.0}, "noise": {"psnr_opaque": 20.0 + 1e-4}}
-    assert thrown_out(rows) == ()
+    assert discarded_figures(rows) == ()
     rows["noise"]["psnr_opaque"] = 21.0
-    assert thrown_out(rows) == ("psnr_opaque",)
+    assert discarded_figures(rows) == ("psnr_opaque",)
 
 
 def test_the_difference_of_two_seeds_is_measured_where_it_is():
@@ -180,7 +182,7 @@ def test_the_difference_of_two_seeds_is_measured_where_it_is():
     if distance is None:
         pytest.skip(reason)
     clip = made_clip()
-    measure = InventionMeasure(8, Networks(distance))
+    measure = InventionMeasure(8, InventionNetworks(distance))
     measure.begin(clip)
     measure.add("noise", noise_control(clip, 0), noise_control(clip, 1))
     measure.add("same", noise_control(clip, 0), noise_control(clip, 0))
@@ -199,7 +201,7 @@ def test_noise_outside_the_band_does_not_enter_it():
     far[:, :, 56 + invention.BAND :] = 0
     near = clip.truth.clone()
     near[:, :, 56 : 56 + invention.BAND] = 0
-    rows = measured(clip, Networks(distance), far=far, near=near)
+    rows = measured(clip, InventionNetworks(distance), far=far, near=near)
     assert rows["far"]["st_lpips_band"] == 0 and rows["far"]["st_lpips_empty"] > 0.1
     assert rows["near"]["st_lpips_band"] > 0.05
 
@@ -217,7 +219,7 @@ def test_kd_compares_crops_that_are_mostly_empty(monkeypatch):
     black = clip.renders
 
     def run() -> InventionMeasure:
-        measure = InventionMeasure(8, Networks(features=features, notes=("said before",)))
+        measure = InventionMeasure(8, InventionNetworks(features=features, notes=("said before",)))
         measure.begin(clip)
         measure.add("truth", clip.truth)
         measure.add("black", black)

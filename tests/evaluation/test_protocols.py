@@ -12,7 +12,7 @@ import torch
 from artifixer.evaluation.benchmarks.captures import gap_split
 from artifixer.evaluation.benchmarks.dl3dv import training_cluster
 from artifixer.evaluation.benchmarks.lists import data, dl3dv_scenes
-from artifixer.evaluation.benchmarks.masks import read_mask
+from artifixer.evaluation.benchmarks.masks import read_visibility_mask
 from artifixer.evaluation.benchmarks.mipnerf360 import few_view_ids
 from artifixer.evaluation.benchmarks.nerfbusters import is_training_name
 from artifixer.evaluation.benchmarks.scene import BenchmarkScene, Options
@@ -199,7 +199,7 @@ def test_nerfbusters_with_its_masks(tmp_path: Path, name: str) -> None:
     assert scene.heldout == tuple(f"images/{photo}" for photo in heldout)
     assert scene.photos[0] == f"images/{heldout[-1]}", "the order of transforms.json"
     assert load_scene(scene.capture).photos[0].width == WIDTH
-    mask = read_mask(scene.masks[f"images/{heldout[2]}"], WIDTH, HEIGHT)
+    mask = read_visibility_mask(scene.masks[f"images/{heldout[2]}"], WIDTH, HEIGHT)
     assert mask.shape == (HEIGHT, WIDTH)
     assert mask[:, :24].all() and not mask[:, 24:].any(), "rank 2: 12 of 24 columns, nearest"
 
@@ -352,5 +352,5 @@ def test_a_gap_is_one_piece_in_the_middle() -> None:
 def test_a_mask_counts_pixels_of_at_least_one(tmp_path: Path) -> None:
     counts = np.array([[0, 1, 255]], np.uint8).repeat(2, axis=0)
     write(tmp_path / "mask.png", encoded(counts))
-    assert read_mask(tmp_path / "mask.png", 3, 2).tolist() == [[False, True, True]] * 2
+    assert read_visibility_mask(tmp_path / "mask.png", 3, 2).tolist() == [[False, True, True]] * 2
     assert read_image(tmp_path / "mask.png").shape == (2, 3, 3)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -171,3 +172,40 @@ def test_a_long_note_is_not_wider_than_a_phone(report: Report, tmp_path: Path) -
         assert note in page.text()
         script = "return document.documentElement.scrollWidth <= innerWidth"
         assert page.driver.execute_script(script)
+
+
+@pytest.mark.parametrize(("fill_noise", "sign"), [(0.02, "-"), (0.1, "+")])
+def test_the_headline_says_how_the_result_compares_with_the_best_baseline(
+    report: Report, tmp_path: Path, fill_noise: float, sign: str
+) -> None:
+    """A gain over the plain fit alone would hide a fill that is better than the result."""
+    variants = {"3dgut": quality(0.2), "inpainting_telea": quality(0.15)}
+    variants |= {"inpainting_push_pull": quality(fill_noise), "artifixer": quality(0.05)}
+    write_report(tmp_path / "report.html", replace(report, variants=variants))
+    tiles = re.findall(
+        r'<div class="card tile"><b>(.*?)</b><span>(.*?)</span>',
+        html.unescape((tmp_path / "report.html").read_text()),
+    )
+    assert tiles[0] == ("ArtiFixer", "best of the model's outputs by mean PSNR")
+    for field, (value, label) in zip(("psnr", "psnr_pooled", "ssim"), tiles[1:], strict=True):
+        ours, plain, fill = (
+            getattr(variants[name], field)
+            for name in ("artifixer", "3dgut", "inpainting_push_pull")
+        )
+        digits, unit = (3, "") if field == "ssim" else (2, " dB")
+        assert value == f"{ours:.{digits}f}{unit}"
+        assert f"{ours - plain:+.{digits}f}{unit} against the plain 3DGUT render" in label
+        assert f"{ours - fill:+.{digits}f}{unit} against the best baseline" in label
+        assert f"{ours - fill:+.{digits}f}".startswith(sign)
+        assert "Inpainting (push-pull)" in label
+
+
+def test_the_headline_names_the_plain_fit_where_it_is_the_best_baseline(
+    report: Report, tmp_path: Path
+) -> None:
+    variants = {"3dgut": quality(0.02), "inpainting_telea": quality(0.15)}
+    variants |= {"artifixer": quality(0.05)}
+    write_report(tmp_path / "report.html", replace(report, variants=variants))
+    text = (tmp_path / "report.html").read_text()
+    change = variants["artifixer"].psnr - variants["3dgut"].psnr
+    assert f"{change:+.2f} dB against the plain 3DGUT render, the best baseline" in text

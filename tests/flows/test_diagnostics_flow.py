@@ -93,7 +93,7 @@ def test_all_rows_stand_in_results_tables_and_page(done: EvaluateConfig) -> None
     table = page[page.index("## Diagnostics") :].split("\n## ")[0]
     for row in DIAGNOSTICS:
         assert row.title in table
-    assert "- No Diffusion Forcing start: absent, no model trained so" in table
+    assert "- No Diffusion Forcing start: absent, no model trained for it" in table
     assert "- Text only: absent, model small reads no text." in table
     assert "Without rays" not in page.replace(table, ""), "other tables are as without them"
     assert "Without rays" in (done.out / "report.html").read_text()

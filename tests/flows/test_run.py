@@ -40,6 +40,7 @@ from artifixer.splats.render_folder import read_render_folder
 from artifixer.video.checkpoints.ours import save_model
 from tests.scenes.capture_files import transforms_content, write_transforms
 from tests.scenes.test_depth_models import MAKERS as DEPTH_MODELS
+from tests.unchecked import unchecked
 from tests.video.made_models import SMALL, made_model
 
 TARGETS = 6
@@ -551,7 +552,7 @@ def test_bad_input_is_one_line_before_any_work(
     finished: Result, model: Path, changes: dict[str, object], message: str
 ) -> None:
     before = results(finished.out)
-    with pytest.raises(InputError, match=message) as error:
+    with unchecked(), pytest.raises(InputError, match=message) as error:
         small_run(finished.out, model, **changes)
     assert "\n" not in str(error.value)
     assert results(finished.out) == before

@@ -427,7 +427,7 @@ def _make_renders(folder: Path) -> None:
     with torch.no_grad():
         renders = [render(_splats(), cameras[i]) for i in range(2)]
     reference = View.of_pixels(frames[0].camera, noise(WIDTH, HEIGHT), "0.png")
-    write_render_folder(folder, renders, frames, [reference])
+    write_render_folder(folder, list(zip(frames, renders, strict=True)), [reference])
 
 
 def _read_renders(folder: Path) -> object:
@@ -893,7 +893,7 @@ def _make_benchmarks(folder: Path) -> None:
 
 
 def _read_benchmarks(folder: Path) -> object:
-    from artifixer.evaluation.benchmarks.masks import read_mask
+    from artifixer.evaluation.benchmarks.masks import read_visibility_mask
     from artifixer.evaluation.benchmarks.scene import Options
     from artifixer.evaluation.frames import find_frames
     from artifixer.evaluation.protocols import protocol
@@ -902,7 +902,7 @@ def _read_benchmarks(folder: Path) -> object:
     data, work = folder / "data", folder / "work"
     scene = protocol("nerfbusters").open(data, "art", options, work / "capture")
     for mask in scene.masks.values():
-        read_mask(mask, WIDTH, HEIGHT)
+        read_visibility_mask(mask, WIDTH, HEIGHT)
     find_frames("mine", folder / "frames", "art", scene.photos, scene.heldout, "rank")
     name = _difix_scene()
     if protocol("dl3dv-difix").find(data, name) is None:

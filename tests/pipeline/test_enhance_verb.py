@@ -55,7 +55,7 @@ def write_renders(folder: Path, frames: int = FRAMES, references: int = 3) -> Pa
         )
         for index in range(references)
     ]
-    write_render_folder(folder, renders, cameras, photos)
+    write_render_folder(folder, list(zip(cameras, renders, strict=True)), photos)
     return folder
 
 

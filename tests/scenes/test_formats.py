@@ -193,6 +193,28 @@ def test_the_number_of_a_colmap_model_chooses_it(tmp_path: Path) -> None:
         load_scene(tmp_path, sparse_model=1)
 
 
+@pytest.mark.parametrize("verb", ["inspect", "reconstruct", "run"])
+def test_the_folder_of_the_models_names_the_captures_folder(
+    tmp_path: Path, verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``CAPTURE/sparse`` is no capture, though ``CAPTURE`` and ``CAPTURE/sparse/0`` are."""
+    from artifixer.cli import main
+
+    capture, out = tmp_path / "capture", tmp_path / "out"
+    write_colmap(capture, views=4)
+    write_colmap(capture, views=3, model_folder="sparse/2")
+    options = [] if verb == "inspect" else ["--out", str(out)]
+    assert main([verb, str(capture / "sparse"), *options]) == 2
+    assert not out.exists()
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{capture / 'sparse'}: holds 2 COLMAP models and no photos" in error
+    assert f"expected the capture's folder, {capture}, or one model, {capture}/sparse/0" in error
+    monkeypatch.chdir(capture / "sparse")
+    assert main([verb, ".", *options]) == 2
+    assert f"expected the capture's folder, {capture}, or" in capsys.readouterr().err
+
+
 def test_a_model_is_chosen_only_where_there_are_several(tmp_path: Path) -> None:
     write_colmap(tmp_path / "colmap", model_folder="sparse")
     with pytest.raises(InputError, match=r"--sparse-model 0: .* is the only model"):

@@ -44,6 +44,30 @@ def test_lost_photos_leave_the_lists(tmp_path: Path) -> None:
     assert splits["one"].train == (A, B)
 
 
+def test_names_may_differ_in_case_and_in_the_encoding_of_accents(tmp_path: Path) -> None:
+    path, photos = (
+        tmp_path / "splits.json",
+        ("images/caf\u00e9.jpg", "images/b.jpg", "images/C.jpg"),
+    )
+    entry = {
+        "train": ["images/cafe\u0301.jpg", "IMAGES/B.JPG", "images/Lost.jpg"],
+        "test": ["images/c.jpg"],
+    }
+    path.write_text(json.dumps({"splits": {"one": entry}}))
+    split = read_splits(path, photos, ("images/lost.jpg",))["one"]
+    assert (split.train, split.heldout) == (photos[:2], photos[2:])
+    entry["test"] = ["images/B.jpg"]
+    path.write_text(json.dumps({"splits": {"one": entry}}))
+    with pytest.raises(InputError, match=r"has images/b\.jpg in train and in test"):
+        read_splits(path, photos, ("images/lost.jpg",))
+    entry["test"] = ["images/C.JPG"]
+    path.write_text(json.dumps({"splits": {"one": entry}}))
+    with pytest.raises(
+        InputError, match=r"C\.JPG in test, which may be images/C\.jpg or images/c\.jpg"
+    ):
+        read_splits(path, (*photos, "images/c.jpg"), ("images/lost.jpg",))
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [

@@ -274,3 +274,19 @@ def test_an_ambiguous_file_name_is_refused(tmp_path):
     (tmp_path / "list.txt").write_text("a.jpg\nleft/a.jpg\n")
     with pytest.raises(InputError, match=r"may be left/a\.jpg or right/a\.jpg"):
         choose_split(scene.with_photos(doubled, scene.cameras), train_list=tmp_path / "list.txt")
+
+
+def test_names_in_a_list_may_differ_in_case_and_in_the_encoding_of_accents(tmp_path):
+    """As in the lists of captures: a list of a Mac has accents as characters of their own."""
+    scene = scene_at(random_poses(4, 0))
+    names = ("images/caf\u00e9.jpg", "images/B.JPG", "images/c.jpg", "images/C.jpg")
+    photos = [replace(photo, name=name) for photo, name in zip(scene.photos, names, strict=True)]
+    scene = scene.with_photos(photos, scene.cameras)
+    path = tmp_path / "list.txt"
+    path.write_text("cafe\u0301.jpg\nImages/b.jpg\nc.jpg\n", encoding="utf-8")
+    split = read_train_list(path, scene)
+    assert split.train == names[:3]
+    assert split.heldout == names[3:]
+    path.write_text("images/c.JPG\nB.JPG\n")
+    with pytest.raises(InputError, match=r"may be images/C\.jpg or images/c\.jpg"):
+        read_train_list(path, scene)

@@ -13,6 +13,7 @@ from artifixer.scenes.scene import Photo
 from artifixer.splats.free_space import (
     FreeSpaceConfig,
     FreeSpaceLoss,
+    PhotoDepth,
     sample_virtual_camera,
     supported,
 )
@@ -24,7 +25,7 @@ from artifixer.splats.reconstruct import (
 )
 from artifixer.splats.render import render
 from artifixer.splats.splats import Splats
-from artifixer.splats.training_view import training_views
+from artifixer.splats.training_view import TrainingView
 
 SIZE = 32
 
@@ -58,8 +59,8 @@ def wall(distance: float, left: float, right: float, opacity: float = 0.99) -> S
 
 def test_a_wall_is_supported_where_the_photo_shows_it_and_not_beyond_its_frame():
     splats, photo, virtual = wall(4.0, -12, 12), looking_along_z(0.0), looking_along_z(3.0)
-    depths = [render(splats, photo).depth[0]]
-    found = supported(render(splats, virtual), virtual, [photo], depths, tolerance=0.1)
+    photos = [PhotoDepth(photo, render(splats, photo).depth[0])]
+    found = supported(render(splats, virtual), virtual, photos, tolerance=0.1)
     columns = torch.arange(SIZE) + 0.5
     x = 3.0 + 4.0 * (columns - SIZE / 2) / (SIZE / 2)  # where the wall is met
     expected = (x > -4) & (x < 4)
@@ -70,23 +71,21 @@ def test_a_wall_is_supported_where_the_photo_shows_it_and_not_beyond_its_frame()
 
 def test_what_hides_behind_or_floats_before_the_photos_surface_is_not_supported():
     photo = looking_along_z(0.0)
-    depths = [render(wall(4.0, -12, 12), photo).depth[0]]
+    photos = [PhotoDepth(photo, render(wall(4.0, -12, 12), photo).depth[0])]
     for distance, expected in ((4.0, True), (4.3, True), (5.0, False), (3.0, False)):
-        found = supported(
-            render(wall(distance, -12, 12), photo), photo, [photo], depths, tolerance=0.1
-        )
+        found = supported(render(wall(distance, -12, 12), photo), photo, photos, tolerance=0.1)
         assert bool((found == expected).all()), distance
 
 
 def test_one_of_several_photos_is_enough_and_an_empty_pixel_has_no_support():
     splats, virtual = wall(4.0, -2, 2), looking_along_z(0.0)
     away, towards = looking_along_z(0.0, z=5.0), looking_along_z(0.5)
-    depths = [render(splats, camera).depth[0] for camera in (away, towards)]
+    photos = [PhotoDepth(camera, render(splats, camera).depth[0]) for camera in (away, towards)]
     renders = render(splats, virtual)
-    found = supported(renders, virtual, [away, towards], depths, tolerance=0.1)
+    found = supported(renders, virtual, photos, tolerance=0.1)
     assert found[SIZE // 2, SIZE // 2]
     assert not found[renders.opacity[0] < 0.01].any()
-    assert not supported(renders, virtual, [away], depths[:1], tolerance=0.1).any()
+    assert not supported(renders, virtual, photos[:1], tolerance=0.1).any()
 
 
 def test_virtual_cameras_stay_near_the_photos_and_repeat():
@@ -159,7 +158,7 @@ def test_with_the_loss_the_space_beside_the_photos_stays_empty():
     opacities = {}
     for weight in (0.0, 2.0):
         free_space = FreeSpaceConfig(weight=weight, start=0.3, interval=2, angle_spread=0.6)
-        views = training_views(photos, cameras)
+        views = [TrainingView(*view) for view in zip(photos, cameras, strict=True)]
         splats = reconstruct(views, start, 2.0, replace(config, free_space=free_space), seed=0)
         aside = render(splats, looking_along_z(0.0, angle=0.9)).opacity[0]
         ahead = render(splats, looking_along_z(0.0)).opacity[0]

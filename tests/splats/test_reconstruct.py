@@ -15,6 +15,7 @@ from artifixer.recipes.reconstruct import RECIPES
 from artifixer.recipes.run import RECIPES as RUN
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.scenes.scene import Photo, SparsePoints
+from artifixer.scenes.view import View
 from artifixer.splats.free_space import FreeSpaceConfig
 from artifixer.splats.initial import (
     ColoredPoints,
@@ -34,7 +35,7 @@ from artifixer.splats.reconstruct import (
 )
 from artifixer.splats.render import render
 from artifixer.splats.splats import Splats
-from artifixer.splats.training_view import TrainingView, training_views
+from artifixer.splats.training_view import TrainingView
 
 SIZE = 40
 EXTENT = 4.0
@@ -73,14 +74,15 @@ def blobs(count: int, seed: int) -> Splats:
 
 
 def photographed(splats: Splats, count: int = 6) -> list[TrainingView]:
-    photos, views = [], cameras(count)
-    for index, camera in enumerate(views):
+    views = []
+    for index, camera in enumerate(cameras(count)):
         with torch.no_grad():
             pixels = (
                 (render(splats, camera).rgb[0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
             )
-        photos.append(Photo(f"{index}.png", SIZE, SIZE, lambda pixels=pixels: pixels))
-    return training_views(photos, views)
+        photo = Photo(f"{index}.png", SIZE, SIZE, lambda pixels=pixels: pixels)
+        views.append(TrainingView(photo, camera))
+    return views
 
 
 def photos_of(views: list[TrainingView]) -> list[Photo]:
@@ -89,6 +91,15 @@ def photos_of(views: list[TrainingView]) -> list[Photo]:
 
 def cameras_of(views: list[TrainingView]) -> list[Cameras]:
     return [view.camera for view in views]
+
+
+def with_photos(views: list[TrainingView], photos: list[Photo]) -> list[TrainingView]:
+    """The views with other photos, one for one."""
+    return [replace(view, photo=photo) for view, photo in zip(views, photos, strict=True)]
+
+
+def plain(views: list[TrainingView]) -> list[View]:
+    return [View(view.camera, view.photo) for view in views]
 
 
 def same(a: Splats, b: Splats) -> bool:
@@ -205,7 +216,7 @@ def test_pixels_and_photos_of_weight_zero_have_no_influence(views):
     mask[:, : SIZE // 2 + 11] = 0
     fits = []
     for photos in (photos_of(views), spoiled):
-        first, second, *rest = training_views(photos, cameras_of(views))
+        first, second, *rest = with_photos(views, photos)
         weighted = [replace(first, pixel_weights=mask), replace(second, weight=0.0), *rest]
         fits.append(reconstruct(weighted, blobs(60, seed=2), EXTENT, CONFIG, seed=0))
     assert same(*fits)
@@ -310,26 +321,23 @@ def test_added_pixels_have_their_colour_and_project_back_to_it(views):
         torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) * 0.5, torch.zeros(50, 3)
     )
     config = InitialConfig(points=650, depth_noise=0.0)
-    points = add_pixels(
-        known, photos_of(views), cameras_of(views), config, torch.Generator().manual_seed(0)
-    )
+    points = add_pixels(known, plain(views), config, torch.Generator().manual_seed(0))
     assert len(points) == 650
-    for view, (photo, camera) in enumerate(zip(photos_of(views), cameras_of(views), strict=True)):
-        own = slice(50 + 100 * view, 150 + 100 * view)
-        pixels, depth, valid = camera.project(points.xyz[own])
+    for index, view in enumerate(views):
+        own = slice(50 + 100 * index, 150 + 100 * index)
+        pixels, depth, valid = view.camera.project(points.xyz[own])
         assert valid.all() and (depth > 0).all()
         # not on the border of two pixels
         inside = (pixels[0] - pixels[0].round()).abs().min(dim=1).values > 1e-3
         column, row = pixels[0, inside].long().unbind(dim=1)
-        assert torch.equal(points.rgb[own][inside], photo.pixels()[row, column])
+        assert torch.equal(points.rgb[own][inside], view.photo.pixels()[row, column])
 
 
 def test_a_scene_without_any_point_still_starts_somewhere_finite(views):
     empty = ColoredPoints(torch.zeros(0, 3), torch.zeros(0, 3))
     points = add_pixels(
         empty,
-        photos_of(views),
-        cameras_of(views),
+        plain(views),
         InitialConfig(points=100),
         torch.Generator().manual_seed(0),
     )
@@ -354,14 +362,12 @@ def test_what_is_masked_has_no_influence(views):
             pixels = photo.read().copy()
             pixels[:, 25:] = fill
             photos.append(replace(photo, read=lambda p=pixels: p, mask=lambda: mask))
-        return training_views(photos, cameras_of(views))
+        return with_photos(views, photos)
 
     start = blobs(60, 1)
     white, black = (reconstruct(masked(fill), start, EXTENT, config, 0) for fill in (255, 0))
     assert same(white, black)
-    whole = training_views(
-        [replace(photo, mask=None) for photo in photos_of(masked(255))], cameras_of(views)
-    )
+    whole = with_photos(views, [replace(photo, mask=None) for photo in photos_of(masked(255))])
     assert not same(white, reconstruct(whole, start, EXTENT, config, 0))
 
 
@@ -380,7 +386,7 @@ def test_opacity_of_photos_is_fitted(views):
     config = replace(CONFIG, iterations=60, unseen_weight=0.0, free_space=FreeSpaceConfig())
     start = blobs(100, 1)
     fits = [
-        reconstruct(training_views(own, cameras_of(views)), start, EXTENT, config, 0)
+        reconstruct(with_photos(views, own), start, EXTENT, config, 0)
         for own in (photos, [replace(photo, opacity=None) for photo in photos])
     ]
     right = [float(render(f, views[0].camera).opacity[0][:, 24:].mean()) for f in fits]
@@ -393,7 +399,10 @@ def test_points_are_drawn_only_where_photos_count(views):
     photos = [replace(photo, mask=lambda: mask) for photo in photos_of(views)]
     none = ColoredPoints(torch.zeros(0, 3), torch.zeros(0, 3))
     points = add_pixels(
-        none, photos, cameras_of(views), InitialConfig(points=90), torch.Generator().manual_seed(0)
+        none,
+        plain(with_photos(views, photos)),
+        InitialConfig(points=90),
+        torch.Generator().manual_seed(0),
     )
     assert len(points) == 90
     per_photo = 90 // len(photos)

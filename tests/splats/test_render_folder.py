@@ -34,7 +34,7 @@ def written(tmp_path):
         )
     photo = np.full((16, 24, 3), 7, np.uint8)
     reference = View.of_pixels(frames[0].camera, photo, "a.jpg")
-    write_render_folder(tmp_path, renders, frames, [reference])
+    write_render_folder(tmp_path, list(zip(frames, renders, strict=True)), [reference])
     return tmp_path, renders, photo
 
 

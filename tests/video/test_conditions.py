@@ -20,7 +20,7 @@ from artifixer.video.camera_conditions import (
     ray_map,
     weights_cameras,
 )
-from artifixer.video.conditions import Conditions, RolloutContext, clip_conditions
+from artifixer.video.conditions import ClipCameras, Conditions, RolloutContext, clip_conditions
 from tests.unchecked import unchecked
 from tests.video.parity_cases import cases_of, manifest_of, read_case
 
@@ -227,7 +227,8 @@ def test_clips_together_have_the_conditions_of_each_alone(lenses: str):
     random = torch.Generator().manual_seed(0)
     opacity = torch.rand(3, 13, clips[0].height, clips[0].width, generator=random)
     text = torch.rand(3, *TEXT.shape[1:], generator=random)
-    made = clip_conditions(opacity, clips, scales, text, references, 4)
+    cameras = [ClipCameras(*parts) for parts in zip(clips, references, scales, strict=True)]
+    made = clip_conditions(opacity, text, cameras, 4)
     for i, (clip, scale) in enumerate(zip(clips, scales, strict=True)):
         context = RolloutContext(clip[0], scale, 4, text[i : i + 1]).with_references(
             torch.zeros(1, 0, 2, 1, 1), references[i]

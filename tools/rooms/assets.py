@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # This program runs inside Blender's Python module (bpy), whose licence it shares. It is a separate
 # program: the rest of the tool reads the files that it writes.
-"""Furniture archives -> one small .npz for each model and index.json. Runs once.
+"""Converts furniture archives to one small .npz per model and index.json. Runs once.
 
     python assets.py FURNITURE_FOLDER LIBRARY_FOLDER
 
@@ -17,9 +17,9 @@ from pathlib import Path
 import bpy
 import numpy as np
 
-#: Triangles at most, by the largest side in metres.
+#: Maximum number of triangles by the largest side in metres.
 MAX_TRIANGLES, MEDIUM, SMALL = 7000, (0.8, 3500), (0.3, 1500)
-#: Leaves do not survive reduction.
+#: The same for models with leaves, which reduction would destroy, and their categories.
 MAX_FOLIAGE = 26000
 FOLIAGE = {
     "Plant",

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # This program runs inside Blender's Python module (bpy), whose licence it shares. It is a separate
 # program: the rest of the tool starts it as a process and exchanges files with it.
-"""Light that arrives at probe points, path traced by Cycles.
+"""Irradiance at probe points, path traced by Cycles.
 
     python bake.py IN.npz OUT.npy SAMPLES
 
-Probes are tiny triangles that no ray can hit; each of their three corners is one estimate. With a
-sun, only its bounced light is baked: its patches are drawn with a shadow map.
-In: ``spec`` (JSON: colors, portals, lights, sun), ``probe_p/n/u/v``, ``sky``, ``solid_p/m`` and
-``lamp_p/m`` (triangles and their materials). Out: [probes, 3 estimates, rgb] float32.
+Probes are tiny triangles that no ray can hit; each of their three corners is one estimate. Of a sun
+only the bounced light is baked: its direct light is drawn with a shadow map. In: ``spec`` (JSON:
+colors, portals, lights, sun), ``probe_p/n/u/v``, ``sky``, ``solid_p/m`` and ``lamp_p/m`` (triangles
+and their materials). Out: [probes, 3 estimates, rgb] float32.
 """
 
 import json
@@ -136,7 +136,7 @@ def add_light(scene, kind: str):
 
 
 def add_portal(scene, portal) -> None:
-    """A window through which Cycles looks for the sky."""
+    """A light portal of Cycles in a window."""
     u, v, n = Vector(portal["u"]), Vector(portal["v"]), Vector(portal["n"])
     light, body = add_light(scene, "AREA")
     light.shape, light.size, light.size_y = "RECTANGLE", u.length, v.length

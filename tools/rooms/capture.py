@@ -4,7 +4,7 @@ images/%05d.png     photos
 depth/%05d.png      16 bit, millimetres along the viewing axis, 0 for the sky
 transforms.json     cameras: OPENCV without distortion, OpenGL camera-to-world
 sparse_pc.ply       about 5,000 coloured points
-scene.json          what the scene shows, one sentence, assets with licence and creator
+scene.json          contents, one sentence of description, assets with licence and creator
 timing.json         seconds and memory: the only file that differs between two runs of a seed
 """
 
@@ -41,7 +41,7 @@ class Views:
 
 
 def write_capture(folder: Path, views: Views, scene: dict, timing: dict, rng) -> None:
-    """The folder appears complete or not at all."""
+    """Write the folder, atomically."""
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     (part / "images").mkdir(parents=True)

@@ -26,7 +26,7 @@ class Named:
     max_size: tuple[float, float, float] = (np.inf, np.inf, np.inf)
 
 
-#: purpose -> selectors; the order decides what a seed draws.
+#: purpose -> selectors; a seed's random choices depend on their order.
 POOLS: dict[str, list[Pack | Named]] = {
     "sofas": [
         Pack(CC0, "couch sofa2 winchesterSofa"),

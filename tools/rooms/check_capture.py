@@ -1,10 +1,10 @@
-"""Check captures: do points, cameras and depth maps agree, and do ray casts confirm the depth?
+"""Check that a capture's points, cameras and depth maps agree, and compare depth with ray casts.
 
     python check_capture.py CAPTURE... [--rays]
 
-The points of sparse_pc.ply are projected into every third frame. With --rays the scene is composed
-anew from its seed and every twelfth depth map is compared with Embree, another renderer.
-Exit code 1 if fewer than 95 % of the pixels compared agree within 2 cm + 1 %.
+The points of sparse_pc.ply are projected into every third frame. With --rays the scene is rebuilt
+from its seed and every twelfth depth map is compared with ray casts by Embree. Exit code 1 if fewer
+than 95 % of the pixels compared agree within 2 cm + 1 %.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Who made what a set of captures shows.
+"""Attribution of the works that a set of captures shows.
 
 python credits.py OUT.md CAPTURE...
 """

@@ -1,4 +1,4 @@
-"""Rasterise a baked scene with OpenGL 3.3 through EGL; llvmpipe will do, no GPU is needed.
+"""Rasterise a baked scene with OpenGL 3.3 through EGL; llvmpipe suffices, no GPU is needed.
 
 In: geometry, light, pictures, sky. Out: photos [height, width, 3] uint8 and depth in metres along
 the viewing axis. Poses are OpenGL camera-to-world; ``tangent`` is half the view's width and height
@@ -67,7 +67,7 @@ class Painter:
         alpha = np.array([m.alpha for m in scene.materials])
         solid = np.repeat(alpha[geometry.m] >= 0.6, 3)
         owner = np.repeat(geometry.mesh_of, 3)
-        # one range of indices for each mesh, so that what is out of view is skipped
+        # one range of indices per mesh, so that meshes out of view are skipped
         self.ranges, parts, at = [(0, count, None)], [quad_index], count
         corners = geometry.p.reshape(-1, 3)
         for k in range(len(scene.meshes)):
@@ -310,7 +310,7 @@ def _mesh_rows(geometry: Geometry, corner_light: np.ndarray) -> np.ndarray:
 
 
 def _sealing_walls(scene: Scene) -> np.ndarray:
-    """Larger copies of all rectangles 3 cm behind them: no sun through the corners of a room."""
+    """Larger copies of all rectangles 3 cm behind them, so that no sun leaks through corners."""
     seal = []
     for r in scene.rects:
         du, dv = (0.05 * a / np.linalg.norm(a) for a in (r.u, r.v))
@@ -321,7 +321,7 @@ def _sealing_walls(scene: Scene) -> np.ndarray:
 
 
 def _in_view(pose: np.ndarray, tangent, centre: np.ndarray, radius: float) -> bool:
-    """Whether a ball may touch the view."""
+    """Whether a sphere may intersect the view frustum."""
     x, y, z = pose[:3, :3].T @ (centre - pose[:3, 3])
     if z > radius:
         return False

@@ -133,7 +133,7 @@ def _sofa_group(scene: Scene, lit, x, y, angle) -> None:
 
 
 def dining_group(scene: Scene, lit: float) -> None:
-    """A table in free floor with chairs around it; a pendant will hang above."""
+    """A table on free floor with chairs around it; a pendant lamp is added above it later."""
     rng, catalog = scene.rng, scene.catalog
     for _ in range(15):
         table = scene.pick("dining_tables")

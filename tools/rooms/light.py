@@ -1,4 +1,4 @@
-"""Clean baked light: three noisy estimates for each probe -> a lightmap and light at corners."""
+"""Denoise baked light: three noisy estimates per probe -> a lightmap and light at corners."""
 
 import numpy as np
 from probes import Geometry
@@ -58,10 +58,10 @@ def _smooth(texels: np.ndarray) -> np.ndarray:
 
 
 def _corner_light(geometry: Geometry, raw: np.ndarray) -> np.ndarray:
-    """Neighbouring probes of one mesh that face alike share their light, less across shadows."""
+    """Average light over neighbouring probes of a mesh that face alike, less across shadows."""
     trust = geometry.trust
     estimates, light = raw.mean(-1), raw.mean(1)
-    # one outlier among the three estimates is held back
+    # one outlier among the three estimates is limited
     most = np.median(estimates, 1)[:, None] * 1.6 + 0.02 * np.median(light)
     calm = np.minimum(estimates, most).mean(1)[:, None]
     light = calm * light / np.maximum(light.mean(-1, keepdims=True), 1e-6)
@@ -71,7 +71,7 @@ def _corner_light(geometry: Geometry, raw: np.ndarray) -> np.ndarray:
     )
     d, i = cKDTree(place).query(place, k=min(22, len(place)))
     near = np.exp(-((d / 2.8) ** 2))
-    # a single odd probe, also in one colour only; and no black spots where a probe lies in a fold
+    # limit single outlier probes, also in one channel, and black spots at probes in folds
     light = np.minimum(light, 1.6 * np.median(light[i[:, :11]], 1))
     k = trust[i] * near
     around = (light[i] * k[..., None]).sum(1) / k.sum(1)[:, None]

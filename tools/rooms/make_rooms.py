@@ -1,9 +1,9 @@
-"""Make photo-like captures of static scenes, one for each seed.
+"""Make photo-like captures of static scenes, one per seed.
 
     python make_rooms.py OUT FIRST LAST [--size 192x144] [--samples 64] [--oversample 3]
 
 compose -> geometry -> path -> bake the light once -> rasterise the views -> write the capture.
-Seeds whose folder exists are left alone, so an interrupted run goes on with the same command.
+Seeds whose folder exists are skipped, so the same command continues an interrupted run.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def make_capture(seed: int, folder: Path, sources: Sources, catalog: Catalog, se
     geometry = probes.flatten(scene)
     clock.lap("geometry")
     sky = load_sky(sources.panorama(scene.panorama), scene.sky_turn)
-    # the path first: a scene without a good one costs no baking
+    # the path comes first: scenes without a good one are not baked
     frames = int(rng.integers(90, 151))
     focal = float(np.round(rng.uniform(0.7, 1.05) * settings.size[0], 2))
     tangent = settings.size[0] / 2 / focal, settings.size[1] / 2 / focal
@@ -98,7 +98,7 @@ def load_sky(path: Path, turn: float) -> np.ndarray:
 
     channels = OpenEXR.File(str(path)).channels()
     pixels = next(channels[k].pixels for k in ("RGB", "RGBA") if k in channels)[..., :3]
-    # lossy compression rings: some panoramas reach -3,900, which would bake negative light
+    # ringing of lossy compression: some panoramas reach -3,900, which would bake negative light
     sky = np.clip(np.nan_to_num(pixels.astype(np.float32)), 0.0, None)
     half = len(sky) // 2
     weight = np.cos(np.linspace(np.pi / 2, -np.pi / 2, len(sky)))[:, None]
@@ -117,7 +117,7 @@ def bake(scene: Scene, geometry, sky, sources: Sources, samples: int) -> np.ndar
     small = sky
     if sky.shape[1] > 512:
         small = sky.reshape(sky.shape[0] // 2, 2, sky.shape[1] // 2, 2, 3).mean((1, 3))
-    if scene.sun:  # the sun is a light of its own
+    if scene.sun:  # the sun is a separate light
         small = np.minimum(small, 6.0)
     spec = {
         "colors": [m.mean for m in scene.materials],
@@ -151,23 +151,23 @@ def bake(scene: Scene, geometry, sky, sources: Sources, samples: int) -> np.ndar
 
 
 def expose(painter: Painter, scene: Scene, poses, tangent, lightmap, sky, rng) -> None:
-    """Exposure, white balance and reflections as a phone would have them."""
+    """Exposure, white balance and reflections similar to a phone camera's."""
     seen = poses[:: max(1, len(poses) // 10)]
     painter.sky_strength = scene.sky_strength
     sample = np.concatenate([painter.surface_colors(p, tangent) for p in seen])
     brightness = np.clip(np.nan_to_num(sample), 0, 1e3).mean(-1)
     level = np.exp(np.log(brightness + 1e-3 * np.median(brightness) + 1e-6).mean())
-    # the middle goes to about a quarter, the brightest twentieth to less than twice white
+    # the median goes to about 0.25, the brightest 5 % to less than twice white
     exposure = 0.27 / level * rng.uniform(0.8, 1.15)
     exposure = min(exposure, 1.9 / np.percentile(brightness, 95))
-    # white balance by the light, not by what it falls on
+    # white balance by the light, not by the surfaces
     white = np.median(lightmap[lightmap.sum(-1) > 0], 0)
     if scene.sun:
         sunlight = np.array(scene.sun["color"]) * scene.sun["strength"] / np.pi
         white = white + sunlight * (0.03 if scene.indoor else 0.5)
     white = (white / white.mean()) ** -rng.uniform(0.6, 0.95)
     painter.exposure = tuple(exposure * white)
-    if scene.indoor:  # what the window shows is at most about 2.5 times white
+    if scene.indoor:  # the view through windows is at most about 2.5 times white
         horizon = np.median(sky[sky.shape[0] // 3 : sky.shape[0] * 2 // 3].mean(-1))
         most = rng.uniform(1.2, 3.5) / (horizon * exposure)
         painter.sky_strength = min(scene.sky_strength, most)

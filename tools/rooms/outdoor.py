@@ -16,7 +16,7 @@ DOOR_COLORS = [
     [0.4, 0.26, 0.16],
     [0.8, 0.8, 0.78],
 ]
-#: Ground: picture and how much lighter it is drawn.
+#: Ground: picture and factor on its brightness.
 PAVING = {
     "asphalt": ("tex_buildings/floor005.png", 1.3),
     "slabs": ("tex_buildings/floor021.png", 1.5),

@@ -2,7 +2,8 @@
 which corner.
 
 Rectangles get one probe for each lightmap texel. Meshes get one for each voxel and side, on the
-most open of a few triangles there. What is hidden, shut in or seen from inside gets little trust.
+most open of a few triangles there. Probes that are hidden, enclosed or see a mesh from inside have
+a low weight.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ NEAREST = 8
 
 @dataclass
 class Probes:
-    """Places where light arrives: positions, normals and half edges of tiny triangles, [*, 3]."""
+    """Where light is baked: positions, normals and half edges of tiny triangles, [*, 3]."""
 
     p: np.ndarray
     n: np.ndarray
@@ -32,7 +33,7 @@ class Probes:
 
 @dataclass
 class Geometry:
-    """Everything that baking, drawing and planning read."""
+    """The input of baking, drawing and path planning."""
 
     quads: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     """Rectangles as triangles: p, n, t at corners, m for each triangle."""
@@ -157,13 +158,13 @@ def _openness(rays: Rays, probes: Probes, rng, count: int) -> np.ndarray:
 
 
 class Outlook:
-    """What a side of a surface sees. ``owners`` maps a ray's triangle to its mesh."""
+    """Visibility from one side of a surface. ``owners`` maps a ray's triangle to its mesh."""
 
     def __init__(self, rays: Rays, owners: np.ndarray, rng):
         self.rays, self.owners, self.rng = rays, owners, rng
 
     def __call__(self, at, normal, own, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Mean distance (at most 1 m), and share of rays that miss the surface's own mesh."""
+        """Mean distance (at most 1 m), and fraction of rays that miss the surface's own mesh."""
         reach, away = np.zeros(len(at)), np.zeros(len(at))
         for _ in range(count):
             d = _around(normal, self.rng, np.float32)
@@ -210,7 +211,7 @@ def _mesh_probes(p, face, area, mesh_of, foreign, shuffle, look: Outlook):
     best = best[np.r_[True, np.diff(group[chosen][best]) > 0]]
     chosen, normal, reach, away = chosen[best], normal[best], reach[best], away[best]
     reach0, reach1, away0, away1 = (a[best] for a in (reach0, reach1, away0, away1))
-    # shut in between two layers, or seeing only its own mesh from inside
+    # enclosed between two layers, or seeing only its own mesh from inside
     trust = np.clip((reach - 0.04) / 0.3, 0.002, 1.0) ** 1.5
     trust = np.where(away == 0, 2e-4, trust * np.clip(3 * away, 0.2, 1.0))
     wrong = ((reach0 < 0.12) & (reach1 > 2.5 * reach0)) | ((away0 == 0) & (away1 >= 0.4))

@@ -1,4 +1,4 @@
-"""A seed -> a furnished room or an outdoor place: kind, light, shell, furniture."""
+"""Builds the scene of a seed: a furnished room or an outdoor place."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A scene under construction: materials, rectangles, meshes, lights, and which floor is taken.
+"""A scene under construction: materials, rectangles, meshes, lights, and occupied floor.
 
 Units are metres, z points up. Everything random comes from ``Scene.rng``, in a fixed order.
 """
@@ -112,7 +112,7 @@ def top_height(points: np.ndarray, x: float, y: float) -> float | None:
 
 
 class Scene:
-    """Everything that the later steps read; filled by rooms.py or outdoor.py."""
+    """The scene as read by the later steps; filled by rooms.py or outdoor.py."""
 
     def __init__(self, seed: int, catalog: Catalog, surfaces: Surfaces):
         self.seed, self.catalog, self.surfaces = seed, catalog, surfaces
@@ -130,7 +130,7 @@ class Scene:
         self.height = 0.0
         self.assets: dict[str, dict] = {}
         self.objects: list[dict] = []
-        #: Boxes x0, y0, x1, y1: floors, places that furniture leaves free, places taken (with z).
+        #: Boxes x0, y0, x1, y1: floors, areas to keep free, occupied areas (with z).
         self.floor_rects: list[tuple] = []
         self.keepout: list[np.ndarray] = []
         self.occupied: list[tuple[np.ndarray, float, float]] = []
@@ -238,7 +238,7 @@ class Scene:
     # ---- free floor
 
     def footprint(self, model: str, x, y, angle, pad=0.0) -> np.ndarray:
-        """Axis-aligned box x0, y0, x1, y1 that a turned model covers."""
+        """Axis-aligned box x0, y0, x1, y1 of a rotated model."""
         w, d, _ = self.catalog.size(model)
         c, s = abs(math.cos(angle)), abs(math.sin(angle))
         hx, hy = (w * c + d * s) / 2 + pad, (w * s + d * c) / 2 + pad

@@ -32,7 +32,7 @@ class Finish:
 
     @staticmethod
     def _accent(scene: Scene) -> tuple[int, float]:
-        """One wall that differs: bricks, panels or another colour."""
+        """Accent of one wall: bricks, panels or another colour."""
         rng, surf = scene.rng, scene.surfaces
         r = rng.random()
         if r < 0.35:
@@ -121,7 +121,7 @@ def _sides(r, room: int) -> list[Wall]:
 
 
 def _shared_openings(scene, wall, room, side, doorways, finish) -> list[Opening]:
-    """What a wall shares with the other rectangle, with the lining of a doorway."""
+    """The part of a wall that is shared with the other rectangle, with a doorway's lining."""
     cuts = []
     if scene.plan == "L" and (room, side) in ((0, 2), (1, 0)):
         other = scene.floor_rects[1]

@@ -1,6 +1,6 @@
-"""Where the third-party files lie. In: the environment variable ROOMS_SOURCES. Out: paths.
+"""Paths of the third-party files, from the environment variable ROOMS_SOURCES.
 
-README.md says how the folder is filled. ROOMS_LIBRARY and ROOMS_BPY override two of the paths.
+README.md describes how to fill the folder. ROOMS_LIBRARY and ROOMS_BPY override two of the paths.
 """
 
 import os

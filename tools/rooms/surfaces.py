@@ -17,7 +17,7 @@ _RUGS = [f"carpet{k:03d}" for k in (8, 9, 10, 11, 18, 21, 23, 25)]
 _RUG_ASPECT = {
     f"carpet{k:03d}": a for k, a in ((8, 2.0), (9, 0.5), (10, 0.5), (21, 0.5), (23, 0.5))
 }
-#: Not shown on walls: writing or people.
+#: Excluded from walls: text or people.
 _NO_ART = ("africa003", "africa014", "japan001")
 
 WOOD_TINTS = [
@@ -75,7 +75,7 @@ def wall_color(rng: np.random.Generator) -> np.ndarray:
 
 
 def without_mean(array: np.ndarray, contrast=1.0, level=0.85) -> np.ndarray:
-    """A picture without its mean colour, so that a paint decides the colour."""
+    """A picture without its mean colour, to be tinted by a paint."""
     return np.clip(level * (array / np.maximum(array.mean((0, 1)), 1e-3)) ** contrast, 0, 1)
 
 

@@ -1,4 +1,4 @@
-"""Where a person with a phone walks and looks: a smooth path with clearance, judged by rays.
+"""Camera path of a person with a phone: smooth, with clearance, scored by ray casts.
 
 Out: OpenGL camera-to-world poses (x right, y up, looking along -z).
 """
@@ -16,7 +16,7 @@ from triangles import Rays
 
 CELL = 0.08
 ROUTES, TURNS = 18, 6
-"""Candidates: routes over the floor, ways of turning on each."""
+"""Candidates: routes over the floor, and variations of the rotation on each."""
 
 
 def pose_of(position, yaw, pitch, roll=0.0) -> np.ndarray:
@@ -186,7 +186,7 @@ def _walkway(floor: Floor, rng, frames: int) -> tuple[np.ndarray, float]:
 
 
 def _turn(position: np.ndarray, rng) -> tuple[list[np.ndarray], float]:
-    """Poses that sweep 120 to 250 degrees with slow pitch and the tremble of a hand."""
+    """Poses that sweep 120 to 250 degrees with slow pitch and hand shake."""
     frames = len(position)
 
     def tremble(sigma):
@@ -205,7 +205,7 @@ def _turn(position: np.ndarray, rng) -> tuple[list[np.ndarray], float]:
 
 
 class Judge:
-    """Scores a path by ray casts: furniture in view, nothing near that fills it, few bare walls."""
+    """Scores a path by ray casts: furniture in view, few bare walls, no near object filling it."""
 
     def __init__(self, scene: Scene, geometry: Geometry, tangent):
         self.geometry = geometry
@@ -219,7 +219,7 @@ class Judge:
         self.local = np.c_[grid, -np.ones(len(grid))]
 
     def __call__(self, poses: list[np.ndarray], length: float) -> tuple[float, float]:
-        """(score, largest share of a view that is nearer than 1 m)."""
+        """(score, largest fraction of a view that is nearer than 1 m)."""
         seen = poses[:: max(1, len(poses) // 18)]
         d = np.concatenate([self.local @ p[:3, :3].T for p in seen])
         origin = np.repeat([p[:3, 3] for p in seen], len(self.local), 0)

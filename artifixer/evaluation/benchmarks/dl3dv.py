@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from artifixer.evaluation.benchmarks.lists import data
-from artifixer.evaluation.benchmarks.masks import find_masks
+from artifixer.evaluation.benchmarks.masks import find_visibility_masks
 from artifixer.evaluation.benchmarks.prepared import PHOTOS, frames_by_photo, write_capture
 from artifixer.evaluation.benchmarks.scene import BenchmarkScene, Options, prepared_scene
 from artifixer.runtime.errors import InputError
@@ -44,7 +44,9 @@ def open_dl3dv_difix(root: Path, name: str, options: Options, work: Path) -> Ben
         ids = dl3dv.read_ids(options.train_ids / name / "difix_train_ids.json", len(names))
         train = [names[position] for position in ids]
     heldout = sorted(set(names) - set(train))
-    masks = find_masks(options.masks, name, heldout, work / PHOTOS / heldout[0], fallback=names)
+    masks = find_visibility_masks(
+        options.masks, name, heldout, work / PHOTOS / heldout[0], fallback=names
+    )
     if not masks:
         caveats += ("no visibility masks (--masks): the published table is masked",)
     return prepared_scene(

@@ -16,7 +16,7 @@ from artifixer.runtime.image_files import image_size, read_image
 MASK_ASPECT_TOLERANCE = 0.01
 
 
-def find_masks(
+def find_visibility_masks(
     root: Path | None,
     scene: str,
     heldout: Sequence[str],
@@ -63,7 +63,7 @@ def find_masks(
     )
 
 
-def read_mask(path: Path, width: int, height: int) -> Bool[np.ndarray, "height width"]:
+def read_visibility_mask(path: Path, width: int, height: int) -> Bool[np.ndarray, "height width"]:
     """True where the mask is at least 1, resized to the photo by nearest neighbours."""
     from PIL import Image
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from artifixer.evaluation.benchmarks.lists import data
 from artifixer.evaluation.benchmarks.prepared import (
-    PointCloud,
+    ObservedPoints,
     camera_entries,
     frames_by_photo,
     seen_by_training,
@@ -79,7 +79,7 @@ def open_mipnerf360(
     return prepared_scene(name, work, names, train, heldout, caveats=caveats)
 
 
-def _listed_views(folder: Path) -> tuple[dict[str, dict[str, Any]], PointCloud | None]:
+def _listed_views(folder: Path) -> tuple[dict[str, dict[str, Any]], ObservedPoints | None]:
     """Frames by base name of the photo, each with its intrinsics; and the points where the cameras
     come from a COLMAP model.
     """

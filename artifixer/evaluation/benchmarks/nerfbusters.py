@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from artifixer.evaluation.benchmarks.lists import data
-from artifixer.evaluation.benchmarks.masks import find_masks
+from artifixer.evaluation.benchmarks.masks import find_visibility_masks
 from artifixer.evaluation.benchmarks.prepared import frames_by_photo, write_capture
 from artifixer.evaluation.benchmarks.scene import (
     BenchmarkScene,
@@ -50,7 +50,7 @@ def open_nerfbusters(root: Path, name: str, options: Options, work: Path) -> Ben
         )
     photos = {photo: folder / entry["folder"] / photo for photo in names}
     check_photos(photos)
-    masks = find_masks(options.masks, name, heldout, photos[heldout[0]])
+    masks = find_visibility_masks(options.masks, name, heldout, photos[heldout[0]])
     caveats = size_caveat(photos[names[0]], entry["size"])
     if not masks:
         caveats += ("no visibility masks (--masks): the published table is masked",)

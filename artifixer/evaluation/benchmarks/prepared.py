@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from artifixer.geometry.cameras import DISTORTION_NAMES, Cameras
+from artifixer.geometry.transforms import OPENCV_FROM_OPENGL
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import atomic_path, write_bytes
 from artifixer.runtime.json_io import write_json
@@ -34,7 +35,7 @@ OBSERVING_PHOTOS = 2
 
 
 @dataclass(frozen=True)
-class PointCloud:
+class ObservedPoints:
     """Points of structure from motion and the photos that observe them."""
 
     xyz: Float[np.ndarray, "points 3"]
@@ -82,7 +83,7 @@ def frames_by_photo(whole: Mapping[str, Any], where: str) -> dict[str, dict[str,
     """
     frames = whole.get("frames")
     if not isinstance(frames, list) or not frames:
-        raise InputError(f'{where}: "frames" is no list of photos')
+        raise InputError(f'{where}: "frames" is not a list of photos')
     found: dict[str, dict[str, Any]] = {}
     for frame in frames:
         listed = frame.get("file_path") if isinstance(frame, dict) else None
@@ -95,7 +96,7 @@ def frames_by_photo(whole: Mapping[str, Any], where: str) -> dict[str, dict[str,
     return found
 
 
-def camera_entries(model: ColmapModel) -> tuple[dict[str, dict[str, Any]], PointCloud | None]:
+def camera_entries(model: ColmapModel) -> tuple[dict[str, dict[str, Any]], ObservedPoints | None]:
     """The views of a COLMAP model as frames of a transforms file by the base name of their photo,
     and its points.
     """
@@ -111,14 +112,14 @@ def camera_entries(model: ColmapModel) -> tuple[dict[str, dict[str, Any]], Point
     images = {image.image_id: position for position, image in enumerate(model.images)}
     known = np.isin(model.points.track_image, list(images))
     observers = np.array([images[number] for number in model.points.track_image[known]], np.int64)
-    points = PointCloud(
+    points = ObservedPoints(
         model.points.xyz, model.points.rgb, tuple(found), model.points.track_row[known], observers
     )
     return found, points
 
 
 def seen_by_training(
-    points: PointCloud, train: Sequence[str]
+    points: ObservedPoints, train: Sequence[str]
 ) -> tuple[Float[np.ndarray, "seen 3"], UInt8[np.ndarray, "seen 3"]]:
     """Positions and colours of the points that at least ``OBSERVING_PHOTOS`` training photos
     observe; the others would leak content of held-out photos into the reconstruction.
@@ -144,7 +145,7 @@ def _entry(camera: Cameras) -> dict[str, Any]:
     names = DISTORTION_NAMES[:4] if camera.model == "fisheye" else DISTORTION_NAMES
     distortion = dict(zip(DISTORTION_NAMES, camera.distortion[0].double().tolist(), strict=True))
     return {
-        "transform_matrix": (pose @ np.diag([1.0, -1.0, -1.0, 1.0])).tolist(),
+        "transform_matrix": (pose @ OPENCV_FROM_OPENGL).tolist(),
         "w": camera.width,
         "h": camera.height,
         "fl_x": K[0][0],

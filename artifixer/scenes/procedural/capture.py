@@ -22,7 +22,12 @@ from artifixer.scenes.procedural.raycast import (
     radiance_image,
 )
 from artifixer.scenes.procedural.rooms import furnish_room
-from artifixer.scenes.procedural.views import display_colours, is_seen, pixel_rays, surface_points
+from artifixer.scenes.procedural.views import (
+    display_colours,
+    is_seen,
+    pixel_directions,
+    surface_points,
+)
 from artifixer.scenes.procedural.world import Builder, World
 from artifixer.scenes.procedural.yards import lay_out_yard
 from artifixer.scenes.scene import Photo, Scene, SparsePoints
@@ -179,7 +184,7 @@ def _sparse_points(
         # neighbours.
         fine = np.stack(
             [
-                pixel_rays(cameras[view], pixels + torch.tensor([shift, 0.0]))
+                pixel_directions(cameras[view], pixels + torch.tensor([shift, 0.0]))
                 for shift in (-1.0, 0.0, 1.0)
             ],
             axis=1,

@@ -103,10 +103,12 @@ def ray_directions(camera: Cameras, samples: int) -> Float[np.ndarray, "rays 3"]
     rows = (torch.arange(camera.height * samples, dtype=torch.float64) + 0.5) / samples
     columns = (torch.arange(camera.width * samples, dtype=torch.float64) + 0.5) / samples
     pixels = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).reshape(1, -1, 2)
-    return pixel_rays(camera, pixels[0])
+    return pixel_directions(camera, pixels[0])
 
 
-def pixel_rays(camera: Cameras, pixels: Float[Tensor, "pixels 2"]) -> Float[np.ndarray, "pixels 3"]:
+def pixel_directions(
+    camera: Cameras, pixels: Float[Tensor, "pixels 2"]
+) -> Float[np.ndarray, "pixels 3"]:
     camera = camera.to(dtype=torch.float64)
     return np.ascontiguousarray(
         (camera.unproject(pixels[None])[0] @ camera.viewmats[0, :3, :3]).numpy()
