@@ -1,5 +1,5 @@
-"""Post-processing of decoded frames, not in the paper: residual of the render, the model's
-brightness in empty regions over a smooth fill of the render, blend with the render.
+"""Post-processing of decoded frames, not in the paper: residual of the render, the model's smoothed
+colours in empty regions over a smooth fill of the render, blend with the render.
 
 In: decoded frames of the model, their render and its opacity, all at one size. Out: final frames.
 ``enhance`` and training validation both use it: what is validated is what ships. ``FinishConfig()``
@@ -20,11 +20,11 @@ from artifixer.imaging.push_pull import fill_empty
 
 #: Incremented when smoothed frames of the same decoded frames change, so that frames of earlier
 #: versions count as outdated.
-VERSION = 5
+VERSION = 6
 
 #: Fraction of the model's change that is taken; chosen on the clips and captures of
 #: docs/invention.md, like the rest of these settings.
-CHANGE_FRACTION = 0.7
+CHANGE_FRACTION = 0.5
 
 #: Standard deviation of the smoothing of the change, in cells: what the model knows of empty
 #: regions varies slowly.
@@ -32,9 +32,6 @@ SIGMA_CHANGE = 2.0
 
 #: Standard deviation of the border over which the change fades in opaque regions, in cells.
 SIGMA_BORDER = 0.5
-
-#: Brightness of red, green and blue (ITU-R BT.601).
-LUMA = (0.299, 0.587, 0.114)
 
 #: Avoids a division by zero far from empty pixels.
 MIN_WEIGHT = 1e-3
@@ -52,11 +49,11 @@ class FinishConfig:
     """Blend weight on opaque pixels, 0 to 1: 0 keeps the render, 1 takes the model's output."""
 
     smooth_cells: int = 0
-    """Take only brightness from the model, and only where the render is empty: the result is the
-    push-pull fill of the render, by its depth where that is known, plus a fraction of the change
-    of its brightness by the model, smoothed over two cells of this many pixels. Opaque regions
-    keep the render. 0 takes the frame. For models that invent no detail, whose frames are paler
-    than photos and show the grid of their tokens (docs/invention.md)."""
+    """Take only smooth colours from the model, and only where the render is empty: the result is
+    the push-pull fill of the render, by its depth where that is known, plus half of its change by
+    the model, smoothed over two cells of this many pixels. Opaque regions keep the render. 0 takes
+    the frame. For models that invent no detail, whose frames are paler than photos and show the
+    grid of their tokens (docs/invention.md)."""
 
     def __post_init__(self) -> None:
         assert 0 <= self.strength <= 1, f"strength {self.strength}, expected 0 to 1"
@@ -99,7 +96,7 @@ def finish(
         assert render is not None, "smoothing needs the render"
         base = fill_empty(render, opacity, depth)
         frames = base + CHANGE_FRACTION * _change_in_empty_regions(
-            luma(frames - base), opacity[..., None], config.smooth_cells
+            frames - base, opacity[..., None], config.smooth_cells
         )
     if config.strength < 1:
         assert render is not None, "a strength below 1 needs the render"
@@ -107,16 +104,11 @@ def finish(
     return frames
 
 
-def luma(images: Float[Tensor, "frames height width 3"]) -> Float[Tensor, "frames height width 1"]:
-    """Brightness; linear in the colours."""
-    return images @ images.new_tensor(LUMA)[:, None]
-
-
 def _change_in_empty_regions(
-    change: Float[Tensor, "frames height width 1"],
+    change: Float[Tensor, "frames height width 3"],
     opacity: Float[Tensor, "frames height width 1"],
     cell: int,
-) -> Float[Tensor, "frames height width 1"]:
+) -> Float[Tensor, "frames height width 3"]:
     """The mean change of the empty pixels around each pixel; it fades to 0 in opaque regions
     without a step at their border. cell: side in pixels.
     """

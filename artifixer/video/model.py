@@ -81,8 +81,8 @@ class ModelConfig:
     the model's output."""
 
     smooth_cells: int = 0
-    """Side of cells in pixels, over which the mode ``improve`` smooths the model's brightness in
-    empty regions, all that it takes of the frames (``FinishConfig``); 0 takes the frames."""
+    """Side of cells in pixels, over which the mode ``improve`` smooths the model's colours in empty
+    regions, all that it takes of the frames (``FinishConfig``); 0 takes the frames."""
 
     default_size: int | None = None
     """Default of the longest side of the frames, pixels; None for that of the photos."""
