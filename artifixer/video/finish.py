@@ -20,7 +20,7 @@ from artifixer.imaging.push_pull import fill_empty
 
 #: Incremented when smoothed frames of the same decoded frames change, so that frames of earlier
 #: versions count as outdated.
-VERSION = 6
+VERSION = 7
 
 #: Fraction of the model's change that is taken; chosen on the clips and captures of
 #: docs/invention.md, like the rest of these settings.
@@ -28,10 +28,7 @@ CHANGE_FRACTION = 0.5
 
 #: Standard deviation of the smoothing of the change, in cells: what the model knows of empty
 #: regions varies slowly.
-SIGMA_CHANGE = 2.0
-
-#: Standard deviation of the border over which the change fades in opaque regions, in cells.
-SIGMA_BORDER = 0.5
+SIGMA = 2.0
 
 #: Avoids a division by zero far from empty pixels.
 MIN_WEIGHT = 1e-3
@@ -109,15 +106,13 @@ def _change_in_empty_regions(
     opacity: Float[Tensor, "frames height width 1"],
     cell: int,
 ) -> Float[Tensor, "frames height width 3"]:
-    """The mean change of the empty pixels around each pixel; it fades to 0 in opaque regions
-    without a step at their border. cell: side in pixels.
+    """The mean change of the empty pixels around each pixel. It rises from 0 where half of the
+    surroundings is opaque, so that neither a step of the opacity nor a tone of the model shows at
+    the border. cell: side in pixels.
     """
-    empty = 1 - opacity
-    sigma = SIGMA_CHANGE * cell
+    empty, sigma = 1 - opacity, SIGMA * cell
     mean = smoothed(change * empty, sigma) / smoothed(empty, sigma).clamp(min=MIN_WEIGHT)
-    # 0 where half or more of the surroundings is opaque: a step of the opacity makes none
-    inside = (2 * smoothed(opacity.square(), SIGMA_BORDER * cell) - 1).clamp(min=0)
-    return (1 - inside) * mean
+    return (1 - 2 * smoothed(opacity.square(), sigma)).clamp(min=0) * mean
 
 
 def smoothed(
