@@ -231,7 +231,7 @@ def viewed(out: Path, is_wanted: bool, capture: str | None = None) -> Iterator[N
     if capture is not None and brings_poses(capture):
         command += ["--capture", capture]
     process = subprocess.Popen(
-        [sys.executable, "-m", "artifixer.cli", *command],
+        [sys.executable, "-m", "artifixer", *command],
         stdin=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         start_new_session=sys.platform != "win32",

@@ -45,7 +45,7 @@ class PathJob:
             self._is_cancelled = False
             self.line, self.fraction = "starting ...", 0.0
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "artifixer.cli", *arguments],
+                [sys.executable, "-m", "artifixer", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

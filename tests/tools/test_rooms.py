@@ -119,7 +119,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def inspect(folder: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "artifixer.cli", "inspect", str(folder)]
+    command = [sys.executable, "-m", "artifixer", "inspect", str(folder)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -280,7 +280,7 @@ def browser(
 def served(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """``artifixer view`` as a process; its address. Ctrl-C ends it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "artifixer.cli", "view", *arguments],
+        [sys.executable, "-m", "artifixer", "view", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

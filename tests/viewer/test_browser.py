@@ -212,7 +212,7 @@ def test_a_job_with_view_shows_its_work_and_makes_the_same_bytes(verb: str, tmp_
     command = job_command(verb, tmp_path)
     assert main([*command, "--out", str(plain)]) == 0
     job = subprocess.Popen(
-        [sys.executable, "-m", "artifixer.cli", *command, "--out", str(out), "--view"],
+        [sys.executable, "-m", "artifixer", *command, "--out", str(out), "--view"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -68,7 +68,7 @@ def test_nothing_to_show_is_named(
 def test_without_viser_the_extra_is_named(ply: Path, tmp_path: Path) -> None:
     (tmp_path / "viser.py").write_text("raise ImportError('no viser here')\n")
     paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "artifixer.cli", "view", str(ply), "--port", "0"]
+    command = [sys.executable, "-m", "artifixer", "view", str(ply), "--port", "0"]
     found = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
     )
