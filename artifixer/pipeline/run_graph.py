@@ -96,6 +96,11 @@ class RunGraph:
             pictures["input"], generator_input = f"{INPUT_RENDERS}/rgb", INPUT_RENDERS
             keys["input"] = generator_key = self._render("render_input", INPUT, INPUT_RENDERS)
         if config.adaptation is not None:
+            if self.files.config.finish(config.mode).smooth_cells:
+                self._warn(
+                    f"model {self.files.config.name}: frames take its colours only where renders are "
+                    "empty, so --adapt changes little"
+                )
             self._adapt(scale, config.adaptation)
             keys[UNADAPTED] = self._enhance(
                 "enhance_unadapted", generator_key, scale, generator_input, UNADAPTED

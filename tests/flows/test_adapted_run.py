@@ -165,3 +165,16 @@ def plan_run_and_inputs(command: Command) -> None:
         adaptation=small.adaptation,
         from_splats=small.from_splats,
     )
+
+
+def test_a_model_that_changes_only_empty_regions_says_that_there_is_little_to_adapt(
+    adapted: Result, tmp_path: Path
+) -> None:
+    save_model(
+        tmp_path / "model", made_model(replace(SMALL, source="direct", steps=1, smooth_cells=8))
+    )
+    result = small_run(
+        tmp_path / "run", tmp_path / "model", variants=("artifixer",), adaptation=adaptation(1)
+    )
+    assert any("--adapt changes little" in note for note in result.notes)
+    assert not any("--adapt changes little" in note for note in adapted.notes)
