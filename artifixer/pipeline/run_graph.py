@@ -98,7 +98,7 @@ class RunGraph:
         if config.adaptation is not None:
             if self.files.config.finish(config.mode).smooth_cells:
                 self._warn(
-                    f"model {self.files.config.name}: frames take its colours only where renders are "
+                    f"model {self.files.config.name}: its colours count only where renders are "
                     "empty, so --adapt changes little"
                 )
             self._adapt(scale, config.adaptation)

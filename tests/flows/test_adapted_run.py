@@ -120,7 +120,7 @@ def test_a_killed_adaptation_ends_with_the_same_files(
 
 def test_the_options_say_how_long(model: Path, tmp_path: Path) -> None:
     command = Command(
-        CAPTURE, tmp_path, views=VIEWS, model=str(model), path="heldout", device="cpu"
+        CAPTURE, tmp_path, views=VIEWS, model=str(model), path="heldout", dropout=0.0, device="cpu"
     )
     assert run_config(command).adaptation is None
     minutes = run_config(replace(command, adapt=2.5))
