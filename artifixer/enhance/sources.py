@@ -59,7 +59,7 @@ class RendersInMemory:
         return to_uint8(self.renders.opacity[index]).numpy()
 
     def depth(self, index: int) -> Float[np.ndarray, "height width"] | None:
-        return self.renders.depth[index].detach().cpu().numpy()
+        return self.renders.depth[index].detach().cpu().to(torch.float32).numpy()
 
 
 def checked_source(renders: Renders | RenderSource, cameras: Cameras) -> RenderSource:
@@ -120,8 +120,8 @@ def alike_cameras(frames: Sequence[CameraFrame], name: str) -> Cameras:
 def read_frames(
     source: RenderSource, cameras: Cameras, first: int, count: int, with_depth: bool = True
 ) -> RenderedFrames:
-    """``count`` frames; frames beyond the last one repeat it. with_depth: whether depth is read,
-    where all of these frames have it.
+    """``count`` frames; frames beyond the last one repeat it. with_depth: whether depth is read; NaN
+    in frames without it, whatever other frames are read with them.
     """
     indices = [min(index, len(cameras) - 1) for index in range(first, first + count)]
     pictures = [_sized(source.rgb(i), source.opacity(i), cameras, i) for i in indices]
@@ -129,10 +129,12 @@ def read_frames(
         torch.from_numpy(np.stack(planes)).to(torch.float32) / 255
         for planes in zip(*pictures, strict=True)
     )
-    depths = [source.depth(i) for i in indices] if with_depth else []
-    known = [depth.astype(np.float32) for depth in depths if depth is not None]
-    depth = torch.from_numpy(np.stack(known)) if len(known) == count else None
-    return RenderedFrames(rgb, opacity, depth)
+    depths = [_depth(source, cameras, i) for i in indices] if with_depth else []
+    if all(depth is None for depth in depths):
+        return RenderedFrames(rgb, opacity)
+    unknown = np.full((cameras.height, cameras.width), np.nan, np.float32)
+    known = [unknown if depth is None else depth for depth in depths]
+    return RenderedFrames(rgb, opacity, torch.from_numpy(np.stack(known)))
 
 
 def read_references(
@@ -165,6 +167,22 @@ def read_references(
     batch = concatenate(cameras)
     check_finite(batch, "reference camera")
     return resize_bilinear(torch.stack(photos), *model_size), batch
+
+
+def _depth(
+    source: RenderSource, cameras: Cameras, index: int
+) -> Float[np.ndarray, "height width"] | None:
+    """The depth of a frame in float32; larger numbers become infinite, which is unknown."""
+    depth = source.depth(index)
+    if depth is None:
+        return None
+    if depth.shape != (cameras.height, cameras.width):
+        raise InputError(
+            f"depth {index}: array of {depth.shape}; expected "
+            f"{(cameras.height, cameras.width)}, as its camera says"
+        )
+    with np.errstate(over="ignore"):
+        return depth.astype(np.float32)
 
 
 def _sized(

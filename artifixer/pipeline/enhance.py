@@ -19,6 +19,7 @@ from artifixer.enhance.enhance import EnhanceConfig, EnhanceReport, enhance
 from artifixer.enhance.sources import alike_cameras, check_finite
 from artifixer.pipeline.render import stop_between_frames
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.files import is_regular
 from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.image_files import read_image, write_png
 from artifixer.runtime.json_io import write_json
@@ -127,7 +128,8 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
             times = timing(report, len(cameras)) | {"frames_from_before": before}
             write_json(out / "timing.json", times)
 
-        key = files.config.finish(job.config.mode).key
+        finish = files.config.finish(job.config.mode)
+        key = {**finish.key, **({"depth": _depth_key(folder)} if finish.reads_depth else {})}
         # this stage writes timing.json itself, with the timings of the network
         Stages(run, progress, write_timing=False).complete(ENHANCE, key, len(cameras), work)
     return report
@@ -209,6 +211,12 @@ def _identity(folder: RenderFolder, chosen: list[View], files: ModelFiles) -> di
         "references": fingerprint(*(view.photo.path for view in chosen)),
         "model": files.identity,
     }
+
+
+def _depth_key(folder: RenderFolder) -> str:
+    """A fingerprint of the depth of all frames; None for frames without it."""
+    paths = [folder.depth_path(index) for index in range(len(folder))]
+    return fingerprint([path if is_regular(path) else None for path in paths])
 
 
 def _settings(job: EnhanceJob) -> dict[str, object]:

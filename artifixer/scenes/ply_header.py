@@ -102,7 +102,7 @@ def _checked(
                 f"{path}: the element {element.name} has {counted(element.count, 'row')} without "
                 "a property"
             )
-        if element.count * row > room + 1:
+        if element.count * row > room + is_text:  # the last line may lack its end
             raise InputError(
                 f"{path}: not a readable PLY file ({counted(element.count, 'row')} of "
                 f"{element.name} of at least {row} bytes each are promised, "

@@ -60,7 +60,7 @@ class RenderFolder:
 
     def depth(self, index: int) -> Float[np.ndarray, "height width"] | None:
         """Camera z in world units, NaN where nothing is; None when the folder has no depth."""
-        path, camera = self.path / "depth" / f"{index:05d}.npy", self.frames[index].camera
+        path, camera = self.depth_path(index), self.frames[index].camera
         if not is_regular(path):
             return None
         depth = read_npy(path)
@@ -70,6 +70,10 @@ class RenderFolder:
                 f"{(camera.height, camera.width)}, as its camera says"
             )
         return depth
+
+    def depth_path(self, index: int) -> Path:
+        """The file of a frame's depth, which may be missing."""
+        return self.path / "depth" / f"{index:05d}.npy"
 
     def _image(self, kind: str, index: int) -> UInt8[np.ndarray, "height width 3"]:
         path, camera = self.path / kind / f"{index:05d}.png", self.frames[index].camera

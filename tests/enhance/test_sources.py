@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def test_memory_and_disk_give_the_same_numbers(tmp_path: Path):
     assert torch.equal(ours.depth, theirs.depth)
 
 
-def test_depth_is_unknown_where_a_frame_has_none(tmp_path: Path):
+def test_depth_of_a_frame_does_not_depend_on_the_frames_read_with_it(tmp_path: Path):
     renders, cameras = some_renders(3), some_cameras(3)
     single = [
         Renders(renders.rgb[i : i + 1], renders.opacity[i : i + 1], renders.depth[i : i + 1])
@@ -65,9 +66,28 @@ def test_depth_is_unknown_where_a_frame_has_none(tmp_path: Path):
     write_render_folder(tmp_path, [(CameraFrame(cameras[i]), single[i]) for i in range(3)])
     (tmp_path / "depth" / "00002.npy").unlink()
     source = checked_source(read_render_folder(tmp_path), cameras)
-    assert read_frames(source, cameras, 0, 2).depth is not None
-    assert read_frames(source, cameras, 1, 2).depth is None
+    pair = read_frames(source, cameras, 1, 2).depth
+    assert pair is not None and torch.equal(pair[0], renders.depth[1]) and pair[1].isnan().all()
+    assert read_frames(source, cameras, 2, 1).depth is None
     assert read_frames(source, cameras, 0, 2, with_depth=False).depth is None
+
+
+def test_depth_of_another_size_is_refused():
+    renders = some_renders(2)
+    expected = r"depth 0: array of \(7, 10\); expected \(14, 20\)"
+    with unchecked(), pytest.raises(InputError, match=expected):
+        source = RendersInMemory(replace(renders, depth=torch.ones(2, 7, 10)))
+        read_frames(source, some_cameras(2), 0, 2)
+
+
+def test_depth_beyond_float32_is_unknown_without_a_warning(tmp_path: Path):
+    renders, cameras = some_renders(1), some_cameras(1)
+    write_render_folder(tmp_path, [(CameraFrame(cameras), renders)])
+    np.save(tmp_path / "depth" / "00000.npy", np.full((14, 20), 1e300, ">f8"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        depth = read_frames(read_render_folder(tmp_path), cameras, 0, 1).depth
+    assert depth is not None and depth.isinf().all()
 
 
 def test_frames_behind_the_last_repeat_it():

@@ -151,6 +151,23 @@ def test_other_renders_references_or_weights_are_another_run(
         enhance_renders(job, tmp_path / "out")
 
 
+def test_frames_whose_renders_have_other_depth_by_now_are_made_again(tmp_path: Path) -> None:
+    renders = write_renders(tmp_path / "renders", frames=3)
+    config = replace(SMALL, smooth_cells=4)
+    save_model(tmp_path / "model", made_model(config))
+    job = EnhanceJob(renders, str(tmp_path / "model"), EnhanceConfig())
+    enhance_renders(job, tmp_path / "out")
+    slope = np.linspace(1, 9, 20, dtype=np.float32)
+    np.save(renders / "depth" / "00001.npy", np.tile(slope, (14, 1)))
+    enhance_renders(job, tmp_path / "out")
+    enhance_renders(job, tmp_path / "fresh")
+    assert frames_in(tmp_path / "out") == frames_in(tmp_path / "fresh")
+    (renders / "depth" / "00001.npy").unlink()
+    before = frames_in(tmp_path / "out")
+    enhance_renders(job, tmp_path / "out")
+    assert frames_in(tmp_path / "out") != before
+
+
 def test_references_are_spread_over_the_names(inputs: tuple[Path, Path]) -> None:
     folder = read_render_folder(inputs[0])
     assert [view.photo.name for view in chosen_references(folder, 9)] == [

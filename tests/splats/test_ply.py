@@ -45,6 +45,17 @@ def test_many_gaussians_are_read_at_once_and_not_value_by_value(tmp_path):
     assert torch.equal(read.sh, splats.sh) and torch.equal(read.means, splats.means)
 
 
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_file_without_its_last_bytes_says_how_many_are_there(tmp_path, missing):
+    path = tmp_path / "a.ply"
+    write_splats(path, random_splats(3, 1))
+    content = path.read_bytes()
+    rows = 3 * 68
+    path.write_bytes(content[:-missing])
+    with pytest.raises(InputError, match=rf"are promised, {rows - missing} bytes are there"):
+        read_splats(path)
+
+
 def test_fields_stand_in_the_original_order(tmp_path):
     splats = random_splats(5, 16)
     write_splats(tmp_path / "a.ply", splats)
