@@ -1,7 +1,7 @@
 """Gain of ``artifixer run`` over the plain 3DGUT fit, for several fits of its input render.
 
     OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 python benchmarks/main_job.py --out OUT [--captures
-        FOLDER] [--size 192] [--fits plain,dropout=0.2,loss=0.3] [--procedural 6]
+        FOLDER] [--size 192] [--fits plain,dropout=0.3,loss=0.3] [--procedural 6]
         [--only NAME,...] [--print]
 
 Three real captures (``fountain`` with 3 views, ``plush`` and ``fox`` with 6, by Algorithm 1; below
@@ -196,7 +196,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--captures", type=Path, default=os.environ.get("ARTIFIXER_CAPTURES"))
     parser.add_argument("--size", default="192")
-    parser.add_argument("--fits", default="plain,dropout=0.2")
+    parser.add_argument("--fits", default="plain,dropout=0.3")
     parser.add_argument("--procedural", type=int, default=6)
     parser.add_argument("--only", help="beginnings of the names of captures, with commas")
     parser.add_argument("--print", dest="only_print", action="store_true")

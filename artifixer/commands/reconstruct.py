@@ -79,7 +79,7 @@ class Command:
     """
     dropout: float = 0.0
     """Fraction of the Gaussians that an iteration leaves out at random; rises from 0 to this, such
-    as 0.2, at the end. Not in the paper; better from few photos.
+    as 0.3, at the end. Not in the paper; better from few photos.
     """
     seed: int = 0
     """Random seed; the same seed gives the same splats."""

@@ -41,7 +41,7 @@ RECIPES = {
         ),
     ),
     "tiny": RunRecipe(
-        replace(RECONSTRUCT["tiny"], dropout=0.2),
+        replace(RECONSTRUCT["tiny"], dropout=0.3),
         DistillConfig(replace(RECONSTRUCT["tiny"], iterations=2000), frames=80),
         size="256",
     ),
