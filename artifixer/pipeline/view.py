@@ -220,7 +220,8 @@ def _recipe_option(fit: dict[str, Any], recipes: dict[str, ReconstructConfig]) -
         name for name, recipe in recipes.items() if others(to_json(asdict(recipe))) == others(fit)
     ]
     # settings of earlier versions may lack some
-    alike += [name for name, recipe in recipes.items() if recipe.iterations == fit.get("iterations")]
+    iterations = fit.get("iterations")
+    alike += [name for name, recipe in recipes.items() if recipe.iterations == iterations]
     return ["--recipe", alike[0]] if alike else []
 
 
