@@ -120,8 +120,8 @@ def alike_cameras(frames: Sequence[CameraFrame], name: str) -> Cameras:
 def read_frames(
     source: RenderSource, cameras: Cameras, first: int, count: int, with_depth: bool = True
 ) -> RenderedFrames:
-    """``count`` frames; frames beyond the last one repeat it. with_depth: whether depth is read; NaN
-    in frames without it, whatever other frames are read with them.
+    """``count`` frames; frames beyond the last one repeat it. with_depth: whether depth is read; it
+    is NaN in frames without it, whatever other frames are read with them.
     """
     indices = [min(index, len(cameras) - 1) for index in range(first, first + count)]
     pictures = [_sized(source.rgb(i), source.opacity(i), cameras, i) for i in indices]

@@ -20,6 +20,7 @@ import torch
 
 from artifixer.pipeline.view_scene import ViewSource, open_view, splat_stamp, stored_settings
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.json_io import to_json
 from artifixer.runtime.stopping import stop_requested
 from artifixer.runtime.system import is_alive
 from artifixer.scenes.formats import brings_poses
@@ -199,10 +200,29 @@ def _run_options(settings: dict[str, Any], recipes: dict[str, ReconstructConfig]
     free_space = fit.get("free_space")
     weight = free_space.get("weight", 0.0) if isinstance(free_space, dict) else 0.0
     options += ["--free-space-loss", str(weight), "--dropout", str(fit.get("dropout", 0.0))]
-    for name, recipe in recipes.items():
-        if asdict(recipe).get("iterations") == fit.get("iterations"):
-            return [*options, "--recipe", name]
-    return options
+    distill = settings.get("distill")
+    second = distill.get("reconstruct") if isinstance(distill, dict) else None
+    iterations = fit.get("iterations")
+    # --iterations gives both fits the same number; the recipes that give them one agree with it
+    if isinstance(second, dict) and iterations and second.get("iterations") == iterations:
+        options += ["--iterations", str(iterations)]
+    return [*options, *_recipe_option(fit, recipes)]
+
+
+def _recipe_option(fit: dict[str, Any], recipes: dict[str, ReconstructConfig]) -> list[str]:
+    """The recipe of a fit's settings, which may have another number of iterations."""
+
+    def others(settings: dict[str, Any]) -> dict[str, Any]:
+        own = ("iterations", "dropout", "free_space")
+        return {key: value for key, value in settings.items() if key not in own}
+
+    alike = [
+        name for name, recipe in recipes.items() if others(to_json(asdict(recipe))) == others(fit)
+    ]
+    # settings of earlier versions may lack some
+    iterations = fit.get("iterations")
+    alike += [name for name, recipe in recipes.items() if recipe.iterations == iterations]
+    return ["--recipe", alike[0]] if alike else []
 
 
 # Viewer of a running job --------------------------------------------------------------------------

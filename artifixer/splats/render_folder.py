@@ -59,7 +59,9 @@ class RenderFolder:
         return self._image("opacity", index)[..., 0]
 
     def depth(self, index: int) -> Float[np.ndarray, "height width"] | None:
-        """Camera z in world units, NaN where nothing is; None when the folder has no depth."""
+        """Camera z in world units in float32, NaN where nothing is; None when the folder has no
+        depth.
+        """
         path, camera = self.depth_path(index), self.frames[index].camera
         if not is_regular(path):
             return None
@@ -69,7 +71,8 @@ class RenderFolder:
                 f"{path}: {depth.dtype} {depth.shape}; expected floats of "
                 f"{(camera.height, camera.width)}, as its camera says"
             )
-        return depth
+        with np.errstate(over="ignore"):  # infinite is unknown
+            return depth.astype(np.float32)
 
     def depth_path(self, index: int) -> Path:
         """The file of a frame's depth, which may be missing."""

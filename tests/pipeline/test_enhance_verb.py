@@ -168,6 +168,18 @@ def test_frames_whose_renders_have_other_depth_by_now_are_made_again(tmp_path: P
     assert frames_in(tmp_path / "out") != before
 
 
+@pytest.mark.parametrize("dtype", [">f8", ">f4", "<f2", "longdouble"])
+def test_depth_of_any_float_type_is_read(tmp_path: Path, dtype: str) -> None:
+    renders = write_renders(tmp_path / "renders", frames=3)
+    save_model(tmp_path / "model", made_model(replace(SMALL, smooth_cells=4)))
+    job = EnhanceJob(renders, str(tmp_path / "model"), EnhanceConfig())
+    enhance_renders(job, tmp_path / "before")
+    for path in (renders / "depth").glob("*.npy"):
+        np.save(path, np.load(path).astype(dtype))
+    enhance_renders(job, tmp_path / "after")
+    assert frames_in(tmp_path / "after") == frames_in(tmp_path / "before")
+
+
 def test_references_are_spread_over_the_names(inputs: tuple[Path, Path]) -> None:
     folder = read_render_folder(inputs[0])
     assert [view.photo.name for view in chosen_references(folder, 9)] == [

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,15 +97,27 @@ def test_a_run_of_the_page_needs_the_capture(tmp_path: Path) -> None:
     assert "--capture" in reason
 
 
-def test_a_run_of_the_page_has_the_settings_of_the_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "generate", "steps": 3},
+        {"iterations": 60},
+        {"iterations": 10_000},
+        {"recipe": "paper"},
+        {"recipe": "release"},
+        {"iterations": 60, "dropout": 0.0},
+        {"iterations": 1500, "dropout": 0.3, "free_space_loss": 0.1},
+    ],
+)
+def test_a_run_of_the_page_has_the_settings_of_the_folder(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
     """The command that the page starts is the folder's own, with another path."""
     from artifixer.commands.run import Command, run_config
     from artifixer.pipeline.run_config import settings_of
     from artifixer.runtime.run_folder import to_json, write_json
 
-    made = run_config(
-        Command("procedural:7", tmp_path, views=3, size="64", seed=4, mode="generate", steps=3)
-    )
+    made = run_config(Command("procedural:7", tmp_path, views=3, size="64", seed=4, **options))
     write_json(tmp_path / "config.json", {"settings": settings_of(made)})
     recipes = {name: recipe.reconstruct for name, recipe in RECIPES.items()}
     source = ViewSource(tmp_path, "procedural:7")
