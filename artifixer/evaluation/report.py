@@ -142,21 +142,21 @@ def write_report(path: Path, report: Report) -> None:
         (Path(__file__).parent / "report_template.html").read_text(encoding="utf-8")
     )
     page = template.substitute(
-        title=_escaped(report.title),
-        subtitle=_escaped(report.subtitle),
+        title=html.escape(report.title),
+        subtitle=html.escape(report.subtitle),
         tiles=_tiles(report.variants),
         comparison="" if views else "hidden",
         videos=_videos(report.videos, path.parent, MAX_BYTES - taken - 1_000_000),
         quality=_quality(report.variants),
         facts="".join(
-            f"<tr><td>{_escaped(what)}</td><td>{_escaped(how)}</td></tr>"
+            f"<tr><td>{html.escape(what)}</td><td>{html.escape(how)}</td></tr>"
             for what, how in report.facts
         ),
-        notes="".join(f'<p class="soft below">{_escaped(note)}</p>' for note in report.notes),
-        splats=" and ".join(f"<code>{_escaped(file)}</code>" for file in report.splats),
+        notes="".join(f'<p class="soft below">{html.escape(note)}</p>' for note in report.notes),
+        splats=" and ".join(f"<code>{html.escape(file)}</code>" for file in report.splats),
         scenes=scene_figures(report.scenes),
         frames=_frame_table(report.frames),
-        settings=_escaped(
+        settings=html.escape(
             json.dumps(to_json(report.settings), indent=2, sort_keys=True, ensure_ascii=False)
         ),
         views=_script_json(views),
@@ -223,14 +223,14 @@ def _videos(videos: Sequence[tuple[str, Path]], folder: Path, budget: int) -> st
             source, note = _data_uri(file.read_bytes(), "video/mp4"), ""
         else:
             source, note = (
-                _escaped(file.relative_to(folder).as_posix()),
+                html.escape(file.relative_to(folder).as_posix()),
                 " (too large to embed: plays from the file beside this report)",
             )
         player = (
             f'<video controls loop muted playsinline preload="metadata" src="{source}"></video>'
         )
         figures.append(
-            f"<figure{wide}>{player}<figcaption>{_escaped(caption)}{note}</figcaption></figure>"
+            f"<figure{wide}>{player}<figcaption>{html.escape(caption)}{note}</figcaption></figure>"
         )
     return f'<h2>Along the path</h2><div class="films">{"".join(figures)}</div>' if figures else ""
 
@@ -264,7 +264,7 @@ def _tiles(variants: Mapping[str, VariantQuality]) -> str:
         )
         tiles.append((value, f"{label}: {against}" if against else label))
     cells = "".join(
-        f'<div class="card tile"><b>{_escaped(value)}</b><span>{_escaped(label)}</span></div>'
+        f'<div class="card tile"><b>{html.escape(value)}</b><span>{html.escape(label)}</span></div>'
         for value, label in tiles
     )
     return f'<div class="tiles">{cells}</div>'
@@ -310,7 +310,7 @@ def _quality(variants: Mapping[str, VariantQuality]) -> str:
             _cell(quality, field, digits, _best(variants, field, larger))
             for field, _, digits, larger in columns
         )
-        rows.append(f"<tr><td>{_escaped(VARIANT_TITLES[name])}</td>{cells}</tr>")
+        rows.append(f"<tr><td>{html.escape(VARIANT_TITLES[name])}</td>{cells}</tr>")
     lines = _lines(variants)
     absent = (
         ""
@@ -349,7 +349,7 @@ def _number(value: float | None, digits: int) -> str:
 
 def _view_table(variants: Mapping[str, VariantQuality]) -> str:
     first = next(iter(variants.values()))
-    headings = "".join(f"<th>{_escaped(VARIANT_TITLES[name])}</th>" for name in variants)
+    headings = "".join(f"<th>{html.escape(VARIANT_TITLES[name])}</th>" for name in variants)
     rows = []
     for position, view in enumerate(first.per_view):
         cells = "".join(
@@ -357,7 +357,7 @@ def _view_table(variants: Mapping[str, VariantQuality]) -> str:
             for quality in variants.values()
         )
         rows.append(
-            f"<tr><td>{_escaped(view.photo)}</td><td>{100 * view.empty:.0f} %</td>{cells}</tr>"
+            f"<tr><td>{html.escape(view.photo)}</td><td>{100 * view.empty:.0f} %</td>{cells}</tr>"
         )
     return (
         '<div class="wide"><table><tr><th>photo</th><th>empty</th>'
@@ -379,7 +379,7 @@ def _lines(variants: Mapping[str, VariantQuality]) -> list[Line]:
 def _frame_table(frames: Sequence[str | None]) -> str:
     stops = [(index, photo) for index, photo in enumerate(frames) if photo is not None]
     rows = "".join(
-        f"<tr><td>{index:05d}</td><td>{_escaped(photo)}</td></tr>" for index, photo in stops
+        f"<tr><td>{index:05d}</td><td>{html.escape(photo)}</td></tr>" for index, photo in stops
     )
     text = f"{len(stops)} of the {len(frames)} frames are at exactly the camera of a photo."
     table = f'<div class="wide"><table><tr><th>frame</th><th>photo</th></tr>{rows}</table></div>'
@@ -391,10 +391,6 @@ def _frame_table(frames: Sequence[str | None]) -> str:
 
 def _data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _escaped(text: str) -> str:
-    return html.escape(text)
 
 
 def _script_json(value: object) -> str:

@@ -46,14 +46,10 @@ from artifixer.runtime.json_io import to_json, write_json
 from artifixer.runtime.progress import Progress, ProgressBar
 from artifixer.runtime.stages import Stages
 from artifixer.scenes.identity import sampled_fingerprint
-from artifixer.scenes.scale import (
-    CameraScale,
-    read_scale,
-    scale_depth_model,
-)
+from artifixer.scenes.scale import CameraScale, read_scale, scale_depth_model
 from artifixer.splats.files import placement_note
 from artifixer.splats.reconstruct import ReconstructConfig
-from artifixer.training.scene_adaptation import AdaptationConfig
+from artifixer.training.scene_adaptation import AdaptationConfig, adaptation_note
 from artifixer.video.adapter import ADAPTER_FILE
 from artifixer.video.checkpoints.files import ModelFiles
 from artifixer.video.model import Model
@@ -96,11 +92,8 @@ class RunGraph:
             pictures["input"], generator_input = f"{INPUT_RENDERS}/rgb", INPUT_RENDERS
             keys["input"] = generator_key = self._render("render_input", INPUT, INPUT_RENDERS)
         if config.adaptation is not None:
-            if self.files.config.finish(config.mode).smooth_cells:
-                self._warn(
-                    f"model {self.files.config.name}: its colours count only where renders are "
-                    "empty, so --adapt changes little"
-                )
+            if note := adaptation_note(self.files.config, config.mode):
+                self._warn(note)
             self._adapt(scale, config.adaptation)
             keys[UNADAPTED] = self._enhance(
                 "enhance_unadapted", generator_key, scale, generator_input, UNADAPTED

@@ -34,7 +34,7 @@ from artifixer.training.flow_matching import (
 from artifixer.training.loop import LoopConfig, train
 from artifixer.training.small_clips import mirrored
 from artifixer.video.adapter import linear_layers
-from artifixer.video.model import Model
+from artifixer.video.model import Mode, Model, ModelConfig
 from artifixer.video.sample import SampleConfig
 from artifixer.video.transformer import VideoTransformer
 
@@ -114,6 +114,16 @@ class AdaptationConfig:
             save_interval=50,
             validation_interval=0,
         )
+
+
+def adaptation_note(model: ModelConfig, mode: Mode) -> str | None:
+    """Why an adaptation of this model changes little in this mode; None where it may change all."""
+    if not model.finish(mode).smooth_cells:
+        return None
+    return (
+        f"model {model.name}: its colours count only where renders are empty, so --adapt changes "
+        "little"
+    )
 
 
 @dataclass(frozen=True)
