@@ -8,10 +8,10 @@
 # All set up .venv by themselves; the second call finds it ready. Variables, on the command line or in the environment:
 #   PYTHON       the Python that makes .venv (python3)
 #   TORCH_INDEX  a package index with CPU builds of torch, for machines without a GPU (see README.md)
-#   WORKERS      test processes (one more than cores, at most 8: many tests wait for browsers and other processes)
+#   WORKERS      test processes (one per core, at most 8)
 
 PYTHON ?= python3
-WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 7 ] && echo 8 || echo $$((n + 1)))
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 8 ] && echo 8 || echo $$n)
 
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))

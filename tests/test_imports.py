@@ -78,7 +78,8 @@ print(json.dumps({"faults": faults, "loaded": sorted(sys.modules)}))
 def run_python(program: str, *words: str) -> str:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, "-c", program, *words],
+        # -B: byte code that Python itself would write in a fresh clone is no side effect
+        [sys.executable, "-B", "-c", program, *words],
         capture_output=True,
         text=True,
         env=environment,
