@@ -4,7 +4,7 @@ ArtiFixer, one row per held-out photo.
     python tools/overview_picture.py demo docs/images/overview.png [--rows 3] [--frames 12,20,31]
 
 Rows are held-out views spread evenly over those whose render is less than fully opaque, from the
-fullest to the emptiest, or the frames that are named. A run with a free-space loss has one more
+fullest to the emptiest, or the frames that are named. A run with a second fit has one more
 column: the model's input render. Pictures are twice the frames' size.
 """
 

@@ -42,13 +42,18 @@ def some_renders(views: int, width: int = 20, height: int = 14) -> Renders:
     return Renders(rgb, opacity, torch.ones(views, height, width))
 
 
-def test_memory_and_disk_give_the_same_numbers(tmp_path: Path):
-    renders, cameras = some_renders(3), some_cameras(3)
+def write_renders(folder: Path, renders: Renders, cameras: Cameras) -> None:
     single = [
         Renders(renders.rgb[i : i + 1], renders.opacity[i : i + 1], renders.depth[i : i + 1])
-        for i in range(3)
+        for i in range(len(renders))
     ]
-    write_render_folder(tmp_path, [(CameraFrame(cameras[i]), single[i]) for i in range(3)])
+    frames = [CameraFrame(cameras[i]) for i in range(len(renders))]
+    write_render_folder(folder, list(zip(frames, single, strict=True)))
+
+
+def test_memory_and_disk_give_the_same_numbers(tmp_path: Path):
+    renders, cameras = some_renders(3), some_cameras(3)
+    write_renders(tmp_path, renders, cameras)
     folder = read_render_folder(tmp_path)
     ours = read_frames(checked_source(folder, cameras), cameras, 0, 3)
     theirs = read_frames(checked_source(renders, cameras), cameras, 0, 3)
@@ -59,11 +64,7 @@ def test_memory_and_disk_give_the_same_numbers(tmp_path: Path):
 
 def test_depth_of_a_frame_does_not_depend_on_the_frames_read_with_it(tmp_path: Path):
     renders, cameras = some_renders(3), some_cameras(3)
-    single = [
-        Renders(renders.rgb[i : i + 1], renders.opacity[i : i + 1], renders.depth[i : i + 1])
-        for i in range(3)
-    ]
-    write_render_folder(tmp_path, [(CameraFrame(cameras[i]), single[i]) for i in range(3)])
+    write_renders(tmp_path, renders, cameras)
     (tmp_path / "depth" / "00002.npy").unlink()
     source = checked_source(read_render_folder(tmp_path), cameras)
     pair = read_frames(source, cameras, 1, 2).depth
