@@ -18,22 +18,19 @@ import re
 import resource
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import torch._dynamo  # an optimizer loads it: here once, not in every process
+
+from tests.in_process import in_process
 
 Point = Literal["half", "placed"]
 
 #: How the kernel and the killer end a process.
 ENDS = {"half": -signal.SIGXFSZ, "placed": -signal.SIGKILL}
-
-#: A process that has not ended by then hangs, seconds.
-PATIENCE = 240
 
 PARTIAL = re.compile(r"^\.partial-\d+-\d+-(.+)$")
 
@@ -124,29 +121,6 @@ class Watch:
 
     def _tell(self, relative: str, size: int) -> None:
         self._told.write_text(json.dumps({"number": self._count, "path": relative, "size": size}))
-
-
-def in_process(work: Callable[[], Any]) -> int:
-    """Do the work in a process of its own: its exit code, or minus the number of the signal that
-    ended it.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    process = os.fork()
-    if process == 0:
-        code = 1
-        try:
-            for stream in (1, 2):  # no file of the test runner's may meet the limit
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(PATIENCE)
-            torch.set_num_threads(1)  # the parent's threads do not exist here
-            code = work() or 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def watched_writes(work: Callable[[Path], Any], out: Path, watched: str, told: Path) -> list[Write]:

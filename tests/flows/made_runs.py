@@ -1,9 +1,8 @@
 """A whole run in a few seconds: a small procedural capture, few iterations, an untrained model of
 two layers.
 
-As a program: ``python -m tests.flows.made_runs OUT MODEL WEIGHT KILL_AT [ADAPT_STEPS]``: runs it,
-with this weight of the free-space loss, and dies by SIGKILL when it puts its KILL_AT-th file in
-place. With ADAPT_STEPS it makes the frames of the adapted model and nothing after them.
+As a program, ``python -m tests.flows.made_runs OUT MODEL KILL_AT``: ``small_run`` that dies by
+SIGKILL when it puts its KILL_AT-th file in place.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from artifixer.runtime.progress import Progress
 from artifixer.splats.initial import InitialConfig
 from artifixer.splats.mcmc import McmcConfig
 from artifixer.training.scene_adaptation import AdaptationConfig
+from tests.in_process import in_process
 
 #: 36 pixels are no multiple of 16: renders have 32 rows, and frames are resized.
 CAPTURE = "procedural:7:frames=9,width=48,height=36,points_per_photo=40"
@@ -71,6 +71,19 @@ def results(out: Path) -> dict[str, bytes]:
     }
 
 
+def killed_run(out: Path, weights: Path, at_file: int, **changes: Any) -> None:
+    """The run in a process of its own, which dies by SIGKILL when it puts its ``at_file``-th file
+    in place.
+    """
+    said = out.with_name("said.txt")
+
+    def dying() -> None:
+        _die_at_file(at_file)
+        small_run(out, weights, **changes)
+
+    assert in_process(dying, said) == -signal.SIGKILL, said.read_text()
+
+
 def _die_at_file(number: int) -> None:
     """Checkpoints do not count: how many there are depends on the machine's speed."""
     replace_file, count = os.replace, 0
@@ -89,8 +102,5 @@ if __name__ == "__main__":
     import torch
 
     torch.set_num_threads(1)
-    _die_at_file(int(sys.argv[4]))
-    changes: dict[str, Any] = {"reconstruct": FIT.with_free_space_loss(float(sys.argv[3]))}
-    if len(sys.argv) > 5:
-        changes |= {"variants": ("artifixer",), "adaptation": adaptation(int(sys.argv[5]))}
-    small_run(Path(sys.argv[1]), Path(sys.argv[2]), **changes)
+    _die_at_file(int(sys.argv[3]))
+    small_run(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_runs import CAPTURE, VIEWS, adaptation, results, small_run
+from made_runs import CAPTURE, VIEWS, adaptation, killed_run, results, small_run
 
 from artifixer.commands.run import Command, run_config
 from artifixer.pipeline.plan import plan_run
@@ -108,14 +105,12 @@ def test_a_killed_adaptation_ends_with_the_same_files(
     adapted: Result, model: Path, tmp_path: Path
 ) -> None:
     """Dies at a pair, in the training, and at the frames."""
+    out = tmp_path / "killed"
     for moment in (9, 4, 12):
-        program = [sys.executable, "-m", "tests.flows.made_runs", str(tmp_path), str(model)]
-        program += ["0", str(moment), "6"]
-        done = subprocess.run(program, capture_output=True, text=True, check=False)
-        assert done.returncode == -signal.SIGKILL, done.stderr
-    assert not (tmp_path / "report.html").exists(), "the last death comes too late"
-    small_run(tmp_path, model, variants=("artifixer",), adaptation=ADAPTATION)
-    assert results(tmp_path) == results(adapted.out)
+        killed_run(out, model, moment, variants=("artifixer",), adaptation=ADAPTATION)
+    assert not (out / "report.html").exists(), "the last death comes too late"
+    small_run(out, model, variants=("artifixer",), adaptation=ADAPTATION)
+    assert results(out) == results(adapted.out)
 
 
 def test_the_options_say_how_long(model: Path, tmp_path: Path) -> None:

@@ -7,11 +7,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,8 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from artifixer.cli import main
+from artifixer.pipeline import enhance
 from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_STOPPED
 from artifixer.video.checkpoints.ours import save_model
+from tests.in_process import in_process
 from tests.pipeline.test_enhance_verb import frames_in, write_renders
 from tests.video.made_models import SMALL, WAN_LIKE, made_model, save_text_encoder
 
@@ -50,22 +51,23 @@ def words(inputs: tuple[Path, Path], out: Path, *more: str) -> list[str]:
     ]
 
 
-#: A process that gets a signal after it has written a frame.
-SIGNALLED = """
-import os, sys
-from artifixer.cli import main
-from artifixer.pipeline import enhance
+def signalled(number: int, frame: str, command: list[str], output: Path) -> int:
+    """The command in a process of its own, which gets a signal after it has written a frame: how it
+    ended. What it says goes to the file ``output``.
+    """
 
-write = enhance.write_png
+    def work() -> int:
+        write = enhance.write_png
 
-def write_png(path, pixels):
-    write(path, pixels)
-    if path.name == "00015.png":
-        os.kill(os.getpid(), int(sys.argv[1]))
+        def write_png(path: Path, pixels: Any) -> None:
+            write(path, pixels)
+            if path.name == frame:
+                os.kill(os.getpid(), number)
 
-enhance.write_png = write_png
-sys.exit(main(sys.argv[2:]))
-"""
+        enhance.write_png = write_png
+        return main(command)
+
+    return in_process(work, output)
 
 
 @pytest.mark.posix
@@ -75,17 +77,13 @@ def test_killed_and_stopped_runs_end_with_the_frames_of_an_undisturbed_one(
     assert main(words(inputs, tmp_path / "whole")) == EXIT_DONE
     expected = frames_in(tmp_path / "whole")
     assert len(expected) == FRAMES
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for number, code, written in (
         (signal.SIGKILL, -signal.SIGKILL, 16),
         (signal.SIGTERM, EXIT_STOPPED, 21),
     ):
         out = tmp_path / number.name
-        command = [sys.executable, "-c", SIGNALLED, str(int(number)), *words(inputs, out)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=120, env=environment, check=False
-        )
-        assert done.returncode == code, done.stderr
+        said = tmp_path / "said"
+        assert signalled(number, "00015.png", words(inputs, out), said) == code, said.read_text()
         before = frames_in(out)
         assert before == expected[:written]
         assert main(words(inputs, out)) == EXIT_DONE
@@ -211,15 +209,10 @@ def test_the_teacher_samples_a_trained_bidirectional_model(
     assert (timing["blocks"], timing["network_calls"]) == (2, 2 * 2 * 2)
     assert main(words(given, tmp_path / "other", *asked)) == EXIT_DONE
     assert frames_in(tmp_path / "other") != expected
-    out, environment = tmp_path / "killed", {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", SIGNALLED.replace("00015", "00083"), str(int(signal.SIGKILL))]
-    killed = [*command, *words(given, out, *asked, "--negative-prompt", "the sea")]
-    assert (
-        subprocess.run(
-            killed, capture_output=True, timeout=240, env=environment, check=False
-        ).returncode
-        == -signal.SIGKILL
-    )
+    out, said = tmp_path / "killed", tmp_path / "said"
+    command = words(given, out, *asked, "--negative-prompt", "the sea")
+    ended = signalled(signal.SIGKILL, "00083.png", command, said)
+    assert ended == -signal.SIGKILL, said.read_text()
     assert frames_in(out) == expected[:84]
     assert main(words(given, out, *asked, "--negative-prompt", "the sea")) == EXIT_DONE
     assert frames_in(out) == expected

@@ -72,7 +72,7 @@ def test_exports_of_a_reconstruction_resume_and_are_added_later(tmp_path: Path) 
     again, nothing is lost.
     """
     words = (*RECONSTRUCT, "--out", str(tmp_path / "run"))
-    killed((*words, "--export", "spz,sog"), "run/export/", 2)
+    killed((*words, "--export", "spz,sog"), "run/export/", 2, tmp_path / "said")
     assert {name for name in exports(tmp_path / "run") if not name.startswith(".partial-")} == {
         "splats.spz"
     }

@@ -23,8 +23,9 @@ from artifixer.recipes import curate as curate_recipes
 from artifixer.recipes import train as train_recipes
 from artifixer.splats import fit_checkpoint
 from artifixer.video.checkpoints.ours import save_model
-from tests.flows.kills import Point, Write, in_process, killed_at, watched_writes
+from tests.flows.kills import Point, Write, killed_at, watched_writes
 from tests.flows.made_runs import CAPTURE, results, small_run
+from tests.in_process import in_process
 from tests.pipeline.test_enhance_verb import write_renders
 from tests.video.made_models import made_model
 

@@ -118,7 +118,7 @@ def test_a_path_all_round_resumes_and_is_a_capture(
         "--device",
         "cpu",
     )
-    killed((*words, "--out", str(tmp_path / "died")), "died/rgb/", 2)
+    killed((*words, "--out", str(tmp_path / "died")), "died/rgb/", 2, tmp_path / "said")
     for name in ("died", "whole"):
         assert main([*words, "--out", str(tmp_path / name)]) == EXIT_DONE
     assert results(tmp_path / "died") == results(tmp_path / "whole")

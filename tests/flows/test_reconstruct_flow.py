@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +18,7 @@ from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_STOPPED
 from artifixer.splats import fit_checkpoint
 from artifixer.splats.render_folder import read_render_folder
 from tests.flows.made_runs import results
+from tests.in_process import in_process
 
 CAPTURE = "procedural:7:frames=9,width=48,height=36,points_per_photo=40"
 
@@ -39,40 +38,28 @@ RECONSTRUCT = (
 )
 RENDER_OPTIONS = ("--path", "orbit", "--frames", "8", "--size", "32", "--device", "cpu")
 
-#: The verb of the words that follow, in a process that ends by SIGKILL when it is about to put the
-#: N-th file whose path contains NAME in place. Checkpoints are written after every iteration.
-DYING = """
-import os, signal, sys
-from artifixer.cli import main
-from artifixer.splats import fit_checkpoint
-fit_checkpoint.SECONDS_BETWEEN_CHECKPOINTS, fit_checkpoint.SAVING_FRACTION = 0, 1e9
-name, left, replace = sys.argv[1], int(sys.argv[2]), os.replace
 
-def replace_or_die(source, target):
-    global left
-    left -= name in str(target)
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    replace(source, target)
-
-os.replace = replace_or_die
-sys.exit(main(sys.argv[3:]))
-"""
-
-
-def killed(words: tuple[str, ...], name: str, count: int) -> None:
-    """Run the verb in a process of its own and see it killed when it has written the file but for
-    its name.
+def killed(words: tuple[str, ...], name: str, count: int, output: Path) -> None:
+    """Run the verb in a process of its own, which ends by SIGKILL when it is about to put the
+    ``count``-th file whose path contains ``name`` in place. Checkpoints are written after every
+    iteration. What it says goes to the file ``output``.
     """
-    command = [sys.executable, "-c", DYING, name, str(count), *words]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+
+    def dying() -> int:
+        fit_checkpoint.SECONDS_BETWEEN_CHECKPOINTS, fit_checkpoint.SAVING_FRACTION = 0, 1e9
+        left, replace = count, os.replace
+
+        def replace_or_die(source: str, target: str) -> None:
+            nonlocal left
+            left -= name in str(target)
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(source, target)
+
+        os.replace = replace_or_die  # type: ignore[assignment]
+        return main(list(words))
+
+    assert in_process(dying, output) == -signal.SIGKILL, output.read_text()
 
 
 @contextmanager
@@ -157,7 +144,7 @@ def test_killed_reconstructions_end_with_the_same_bytes(finished: Path, tmp_path
     held-out photos.
     """
     out = tmp_path / "run"
-    killed((*RECONSTRUCT, "--out", str(out)), "checkpoint", 11)
+    killed((*RECONSTRUCT, "--out", str(out)), "checkpoint", 11, tmp_path / "said")
     assert (out / "checkpoint.safetensors").is_file()
     assert list(out.rglob(".partial-*")), "it died with a file half in place"
     with at_file("heldout/rgb", terminate):
@@ -265,7 +252,7 @@ def test_killed_and_stopped_renders_end_with_the_same_bytes(
 ) -> None:
     out = tmp_path / "renders"
     words = ("render", str(finished), "--out", str(out), *RENDER_OPTIONS)
-    killed(words, "rgb", 4)
+    killed(words, "rgb", 4, tmp_path / "said")
     assert len(list((out / "rgb").glob("0*.png"))) == 3
     with at_file("00005.npy", terminate):
         assert main(words) == EXIT_STOPPED

@@ -19,7 +19,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from made_runs import CAPTURE, FIT, VIEWS, results, small_config, small_run
+from made_runs import CAPTURE, FIT, VIEWS, killed_run, results, small_config, small_run
 
 from artifixer.commands.run import Command, run_command, run_config
 from artifixer.evaluation.evaluate import VARIANT_TITLES
@@ -247,17 +247,7 @@ def test_a_killed_run_with_a_free_space_loss_ends_with_the_same_files(
 ) -> None:
     out, deaths = tmp_path / "killed", numpy_generator(2, "moments of death").integers(15, 60, 3)
     for moment in deaths:
-        program = [
-            sys.executable,
-            "-m",
-            "tests.flows.made_runs",
-            str(out),
-            str(model),
-            "3",
-            str(moment),
-        ]
-        done = subprocess.run(program, capture_output=True, text=True, check=False)
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        killed_run(out, model, int(moment), reconstruct=FIT.with_free_space_loss(3.0))
     assert not (out / "report.html").exists(), "the last death comes too late to test anything"
     small_run(out, model, reconstruct=FIT.with_free_space_loss(3.0))
     assert results(out) == results(with_input.out)
@@ -370,10 +360,11 @@ def test_a_run_that_was_killed_three_times_ends_with_the_same_files(
     finished: Result, model: Path, tmp_path: Path
 ) -> None:
     out, deaths = tmp_path / "killed", numpy_generator(1, "moments of death").integers(15, 60, 3)
-    program = [sys.executable, "-m", "tests.flows.made_runs", str(out), str(model), "0"]
-    for moment in deaths:
-        done = subprocess.run([*program, str(moment)], capture_output=True, text=True, check=False)
-        assert done.returncode == -signal.SIGKILL, done.stderr
+    program = [sys.executable, "-m", "tests.flows.made_runs", str(out), str(model), str(deaths[0])]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    for moment in deaths[1:]:
+        killed_run(out, model, int(moment))
     assert not (out / "report.html").exists(), "the last death comes too late to test anything"
     small_run(out, model)
     assert results(out) == results(finished.out)
