@@ -27,6 +27,7 @@ from artifixer.pipeline.capture import (
     identify,
     load_capture,
 )
+from artifixer.runtime.added_settings import without_added
 from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import reason
@@ -186,8 +187,8 @@ def _open_run(
     job: ReconstructionJob, inputs: dict[str, str], out: Path, overwrite: bool
 ) -> RunFolder:
     settings = {
-        "choice": asdict(job.choice) | {"capture": None},
-        "config": asdict(job.config),
+        "choice": without_added(job.choice) | {"capture": None},
+        "config": job.config,
         "seed": job.seed,
     }
     return RunFolder.open(out, inputs, settings, overwrite, device=job.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from artifixer.enhance.enhance import EnhanceConfig
@@ -153,7 +153,7 @@ class RunGraph:
         key = {
             "photos": self.context.photos_key,
             "sparse points": self.context.points_key,
-            "recipe": asdict(settings),
+            "recipe": settings,
             "seed": self.config.seed,
         }
         (checkpoint,) = stage_files(name).scratch
@@ -219,11 +219,11 @@ class RunGraph:
         key = {
             "photos": self.context.photos_key,
             "sparse points": self.context.points_key,
-            "recipe": asdict(fit),
-            "adaptation": asdict(adaptation),
+            "recipe": fit,
+            "adaptation": adaptation,
             "model": self.files.identity,
             "prompt": config.prompt,
-            "sampling": asdict(sampling),
+            "sampling": sampling,
             "references": len(context.references),
             "render size": [context.renders[0].camera.width, context.renders[0].camera.height],
             "camera scale": scale.value,
@@ -301,7 +301,7 @@ class RunGraph:
             "frames": frames_key,
             "splats": fingerprint(context.root / source),
             "photos": self.context.photos_key,
-            "recipe": asdict(config.distill),
+            "recipe": config.distill,
             "seed": config.seed,
         }
         (checkpoint,) = stage_files("distill").scratch

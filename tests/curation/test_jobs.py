@@ -33,7 +33,7 @@ from artifixer.pairs.shards import SampleEntry
 from artifixer.recipes.curate import RECIPES
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.image_files import write_png
-from artifixer.runtime.json_io import read_json
+from artifixer.runtime.json_io import read_json, write_json
 from artifixer.scenes.depth_models import default_depth_model
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.scale import METRIC_FACTOR
@@ -324,6 +324,25 @@ def test_sigterm_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         with pytest.raises(Stopped, match="1 of 2 scenes"):
             curate(sources, CONFIG, 1, out, workers=1)
     assert curate(sources, CONFIG, 1, out, workers=1).pairs == 2
+
+
+def test_a_folder_from_before_a_setting_is_kept_at_the_value_as_before(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "pairs"
+    shutil.copytree(made, out)
+    config = read_json(out / "config.json")
+    del config["settings"]["config"]["sparse"]["reconstruct"]["dropout"]
+    write_json(out / "config.json", config)
+    sources = expand_sources(["procedural:3:5"])
+    fit = CONFIG.sparse.reconstruct.with_dropout(0.3)
+    other = replace(CONFIG, sparse=replace(CONFIG.sparse, reconstruct=fit))
+    with pytest.raises(InputError, match=r"sparse\.reconstruct\.dropout is 0\.0 there, 0\.3 now"):
+        curate(sources, other, seed=1, out=out, workers=1)
+    monkeypatch.setattr(pair_folder, "SCENES_PER_SHARD", 2)
+    monkeypatch.setattr(jobs, "make_scene", None)  # nothing is left to make
+    curate(sources, CONFIG, seed=1, out=out, workers=1)
+    assert shard_bytes(out) == shard_bytes(made)
 
 
 @pytest.mark.parametrize(("seed", "sources"), [(2, "procedural:3:5"), (1, "procedural:2:5")])

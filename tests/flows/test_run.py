@@ -19,7 +19,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from made_runs import CAPTURE, FIT, VIEWS, results, small_config, small_run
+from made_runs import CAPTURE, FIT, VIEWS, forget_setting, results, small_config, small_run
 
 from artifixer.commands.run import Command, run_command, run_config
 from artifixer.evaluation.evaluate import VARIANT_TITLES
@@ -456,6 +456,20 @@ def test_frames_of_an_earlier_version_of_the_smoothing_are_not_kept(
         with monkeypatch.context() as later:
             later.setattr("artifixer.video.finish.VERSION", 99, raising=False)
             assert set(small_run(copied, model, variants=("artifixer",)).executed) == repeated
+
+
+def test_a_folder_from_before_a_setting_is_kept_at_the_value_as_before(
+    finished: Result, copied: Path, model: Path
+) -> None:
+    # in config.json and in the markers of begun and finished stages, for both fits
+    assert forget_setting(copied, "dropout") == 6
+    again = small_run(copied, model)
+    assert again.executed == ()
+    assert results(copied) == results(finished.out)
+    forget_setting(copied, "dropout")
+    changed = small_run(copied, model, reconstruct=FIT.with_dropout(0.3), variants=("artifixer",))
+    assert {"reconstruct_input", "enhance"} <= set(changed.executed)
+    assert "reconstruct" not in changed.executed, "the plain fit is the same"
 
 
 def test_the_mode_generate_does_not_keep_smoothed_frames(copied: Path, tmp_path: Path) -> None:
