@@ -104,20 +104,15 @@ def run_command(command: Command) -> None:
     from artifixer.pipeline.capture import CaptureChoice
     from artifixer.pipeline.reconstruct import ReconstructionJob, reconstruct_capture
     from artifixer.pipeline.view import viewed
+    from artifixer.recipes import recipe_name
     from artifixer.recipes.reconstruct import RECIPES
     from artifixer.splats.files import parse_exports
 
     device = resolve_device(command.device)
-    recipe = (
-        command.recipe
-        if command.recipe != "auto"
-        else ("paper" if device.startswith("cuda") else "tiny")
-    )
+    recipe = recipe_name(command.recipe, device)
     config = RECIPES[recipe]
     if command.iterations is not None:
-        if command.iterations < 1:
-            raise InputError(f"--iterations {command.iterations}: expected at least 1")
-        config = replace(config, iterations=command.iterations)
+        config = config.with_iteration_count(command.iterations)
     if command.max_gaussians is not None:
         if command.max_gaussians < 1:
             raise InputError(f"--max-gaussians {command.max_gaussians}: expected at least 1")

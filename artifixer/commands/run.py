@@ -179,25 +179,15 @@ def run_config(command: Command) -> RunConfig:
     """The job that the options describe."""
     from artifixer.pipeline.capture import CaptureChoice
     from artifixer.pipeline.run_config import RunConfig, parse_variants
+    from artifixer.recipes import recipe_name
     from artifixer.recipes.run import RECIPES
     from artifixer.splats.files import parse_exports
     from artifixer.video.model_files import locate_model
 
     device = resolve_device(command.device)
-    name = (
-        command.recipe
-        if command.recipe != "auto"
-        else ("paper" if device.startswith("cuda") else "tiny")
-    )
-    recipe = RECIPES[name]
+    recipe = RECIPES[recipe_name(command.recipe, device)].with_iterations(command.iterations)
     weights = command.frame_weights or recipe.distill.weights
     reconstruct, distill = recipe.reconstruct, replace(recipe.distill, weights=weights)
-    if command.iterations is not None:
-        if command.iterations < 1:
-            raise InputError(f"--iterations {command.iterations}: expected at least 1")
-        reconstruct = replace(reconstruct, iterations=command.iterations)
-        fit = replace(distill.reconstruct, iterations=command.iterations)
-        distill = replace(distill, reconstruct=fit)
     if command.free_space_loss is not None:
         reconstruct = reconstruct.with_free_space_loss(command.free_space_loss)
     if command.dropout is not None:

@@ -12,6 +12,8 @@ model's input; the row ``3dgut`` is always the plain fit. The recipe ``tiny`` ha
 (docs/benchmarks.md#dropout); those of the paper and of the release have neither.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 
 from artifixer.enhance.distill import DistillConfig
@@ -30,6 +32,19 @@ class RunRecipe:
     size: str | None = None
     """Default of ``--size``. None: the model's default size if it has one, otherwise the photos'
     size."""
+
+    def with_iterations(self, iterations: int | None) -> RunRecipe:
+        """The recipe with this number of iterations of both fits; None for its own numbers. Raises
+        ``InputError`` for a bad number.
+        """
+        if iterations is None:
+            return self
+        second = self.distill.reconstruct.with_iteration_count(iterations)
+        return replace(
+            self,
+            reconstruct=self.reconstruct.with_iteration_count(iterations),
+            distill=replace(self.distill, reconstruct=second),
+        )
 
 
 RECIPES = {

@@ -122,6 +122,14 @@ class ReconstructConfig:
         mcmc = replace(self.mcmc, every=mcmc_every)
         return replace(self, iterations=iterations, sh_every=sh_every, mcmc=mcmc)
 
+    def with_iteration_count(self, iterations: int) -> ReconstructConfig:
+        """The settings with another number of iterations and the same schedules. Raises
+        ``InputError`` for a bad number.
+        """
+        if iterations < 1:
+            raise InputError(f"--iterations {iterations}: expected at least 1")
+        return replace(self, iterations=iterations)
+
     @property
     def is_plain(self) -> bool:
         """Whether this is the plain fit, the baseline of the paper."""

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from process_groups import living_members
 from short_fits import CONFIG
 
 from artifixer.cli import main
@@ -355,6 +356,7 @@ KILLED_RUN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+from process_groups import living_members
 from short_fits import CONFIG
 from artifixer.curation import jobs, pair_folder
 from artifixer.curation.sources import expand_sources
@@ -378,7 +380,7 @@ def test_processes_that_are_killed_leave_nothing_running_and_change_nothing(
     finally:
         process.kill()
         process.wait()
-    _wait_for(lambda: not _members(process.pid))
+    _wait_for(lambda: not living_members(process.pid))
     monkeypatch.setattr(pair_folder, "SCENES_PER_SHARD", 2)
     assert curate(expand_sources(["procedural:3:5"]), CONFIG, 1, out, workers=1).pairs == 3
     assert shard_bytes(out) == shard_bytes(made)
@@ -442,19 +444,6 @@ def _wait_for(condition: Callable[[], bool], seconds: float = 400) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
-
-
-def _members(group: int) -> list[int]:
-    """Living processes of a process group."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, member_of = stat.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if int(member_of) == group and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
 
 
 def test_sources_are_counted_from_their_seed() -> None:
