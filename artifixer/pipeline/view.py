@@ -222,8 +222,10 @@ def _run_options(settings: dict[str, Any], recipes: dict[str, ReconstructConfig]
     ):
         options += [] if value is None else [option, str(value)]
     fit = _object(settings, "reconstruct")
-    weight = _object(fit, "free_space").get("weight", 0.0)
-    options += ["--free-space-loss", str(weight), "--dropout", str(fit.get("dropout", 0.0))]
+    weight, dropout = _object(fit, "free_space").get("weight", 0.0), fit.get("dropout", 0.0)
+    options += ["--free-space-loss", str(weight), "--dropout", str(dropout)]
+    if weight or dropout:  # a plain fit is refused with more than one
+        options += ["--input-fits", str(settings.get("input_fits", 1))]
     iterations = fit.get("iterations")
     # --iterations gives both fits the same number; the recipes that give them one agree with it
     if iterations and _object(distill, "reconstruct").get("iterations") == iterations:

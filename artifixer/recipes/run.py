@@ -8,8 +8,9 @@
 ``tiny``     a few minutes on two CPU cores at sizes around 250 pixels
 
 Dropout and the free-space loss of ``reconstruct`` apply to a second fit, whose renders are the
-model's input; the row ``3dgut`` is always the plain fit. The recipe ``tiny`` has dropout
-(docs/benchmarks.md#dropout); those of the paper and of the release have neither.
+model's input; the row ``3dgut`` is always the plain fit. The recipe ``tiny`` has two fits with
+dropout, and the input is the median of three renders (docs/benchmarks.md#dropout); those of the
+paper and of the release have neither.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class RunRecipe:
     """Settings of the first fit."""
     distill: DistillConfig
     """Settings of the 3D distillation."""
+    input_fits: int = 1
+    """Number of fits with dropout or a free-space loss."""
     size: str | None = None
     """Default of ``--size``. None: the model's default size if it has one, otherwise the photos'
     size."""
@@ -58,6 +61,7 @@ RECIPES = {
     "tiny": RunRecipe(
         replace(RECONSTRUCT["tiny"], dropout=0.3),
         DistillConfig(replace(RECONSTRUCT["tiny"], iterations=2000), frames=80),
+        input_fits=2,
         size="256",
     ),
 }

@@ -36,7 +36,8 @@ from artifixer.scenes.depth_models import default_depth_model
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.scale import METRIC_FACTOR
 from artifixer.splats.ply import read_splats, write_splats
-from artifixer.splats.render_folder import read_render_folder
+from artifixer.splats.render import render
+from artifixer.splats.render_folder import read_render_folder, to_uint8
 from artifixer.video.checkpoints.ours import save_model
 from tests.scenes.capture_files import transforms_content, write_transforms
 from tests.scenes.test_depth_models import MAKERS as DEPTH_MODELS
@@ -241,6 +242,28 @@ def test_another_weight_keeps_the_plain_fit_and_weight_0_leaves_no_trace(
     assert results(copy) == results(finished.out)
 
 
+def test_the_model_gets_the_median_of_three_fits(
+    with_input: Result, model: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(with_input.out, tmp_path / "copy"))
+    settings = {"reconstruct": FIT.with_free_space_loss(3.0), "variants": ("artifixer",)}
+    three = small_run(copy, model, input_fits=2, **settings)
+    assert three.executed[:3] == ("reconstruct_input_2", "render_input", "enhance")
+    names = ("initial", "input", "input_2")
+    fits = [read_splats(copy / "splats" / f"{name}.ply") for name in names]
+    assert not torch.equal(fits[1].means, fits[2].means), "of another random seed"
+    given = read_render_folder(copy / "renders_input")
+    with torch.no_grad():
+        alone = [render(splats, given.frames[1].camera) for splats in fits]
+    middle = torch.stack([renders.rgb for renders in alone]).sort(dim=0).values[1]
+    assert np.array_equal(given.rgb(1), to_uint8(middle[0]).numpy())
+    assert "splats/input_2.ply" in (copy / "report.html").read_text()
+    one = small_run(copy, model, **settings)
+    assert "reconstruct_input" not in one.executed and "render_input" in one.executed
+    assert not (copy / "splats" / "input_2.ply").exists()
+    assert not any("input_2" in name for name in results(copy))
+
+
 @pytest.mark.slow
 def test_a_killed_run_with_a_free_space_loss_ends_with_the_same_files(
     with_input: Result, model: Path, tmp_path: Path
@@ -266,25 +289,33 @@ def test_a_killed_run_with_a_free_space_loss_ends_with_the_same_files(
 @pytest.mark.parametrize(
     ("options", "fits"),
     [
-        ({"free_space_loss": 0.5, "dropout": 0.0}, ["reconstruct", "reconstruct_input"]),
-        ({"dropout": 0.3}, ["reconstruct", "reconstruct_input"]),
+        (
+            {"free_space_loss": 0.5, "dropout": 0.0, "input_fits": 1},
+            ["reconstruct", "reconstruct_input"],
+        ),
+        ({"dropout": 0.3, "input_fits": 1}, ["reconstruct", "reconstruct_input"]),
+        ({"dropout": 0.3}, ["reconstruct", "reconstruct_input", "reconstruct_input_2"]),
         ({"dropout": 0.0}, ["reconstruct"]),
-        ({}, ["reconstruct", "reconstruct_input"]),
+        ({}, ["reconstruct", "reconstruct_input", "reconstruct_input_2"]),
     ],
 )
-def test_options_give_the_second_fit_and_0_the_plain_one_alone(
-    options: dict[str, float], fits: list[str], tmp_path: Path, model: Path
+def test_options_give_the_further_fits_and_0_the_plain_one_alone(
+    options: dict[str, Any], fits: list[str], tmp_path: Path, model: Path
 ) -> None:
-    """Without options the recipe tiny has dropout."""
+    """Without options the recipe tiny has two fits with dropout."""
     command = Command(
         CAPTURE, tmp_path, views=VIEWS, model=str(model), path="heldout", device="cpu", **options
     )
     config = run_config(command)
-    assert config.has_input == (len(fits) == 2)
-    for option, value in options.items():
-        found = config.reconstruct.free_space.weight if "loss" in option else None
-        assert (config.reconstruct.dropout if found is None else found) == value
-    names = [*fits, *(["render", "render_input"] if len(fits) == 2 else ["render", "enhance"])]
+    assert config.has_input == (len(fits) > 1)
+    assert config.has_median_input == (len(fits) == 3)
+    found = {
+        "free_space_loss": config.reconstruct.free_space.weight,
+        "dropout": config.reconstruct.dropout,
+        "input_fits": config.input_fits,
+    }
+    assert {name: found[name] for name in options} == options
+    names = [*fits, *(["render", "render_input"] if len(fits) > 1 else ["render", "enhance"])]
     assert [stage.name for stage in plan_run(config).stages][: len(names)] == names
     assert [stage.name for stage in wanted_stages(config)][: len(names)] == names
 
@@ -322,6 +353,22 @@ def test_bad_options_of_the_second_fit_are_refused(
     )
     with pytest.raises(InputError, match=f"{name} and --from-splats exclude each other"):
         run_config(command)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input_fits": 3}, "--input-fits 3: expected 1 or 2"),
+        ({"input_fits": 0}, "--input-fits 0: expected 1 or 2"),
+        ({"input_fits": 2, "dropout": 0.0}, "--input-fits 2: expected together with --dropout"),
+        ({"input_fits": 2, "from_splats": Path("a.ply")}, "--input-fits 2: expected together"),
+    ],
+)
+def test_two_fits_for_the_input_need_dropout_or_a_free_space_loss(
+    options: dict[str, Any], message: str, tmp_path: Path, model: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run_command(Command(CAPTURE, tmp_path, model=str(model), device="cpu", **options))
 
 
 def test_iterations_are_those_of_both_fits_and_at_least_one(tmp_path: Path, model: Path) -> None:

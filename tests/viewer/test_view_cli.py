@@ -109,6 +109,7 @@ def test_a_run_of_the_page_needs_the_capture(tmp_path: Path) -> None:
         {"recipe": "release"},
         {"iterations": 60, "dropout": 0.0},
         {"iterations": 1500, "dropout": 0.3, "free_space_loss": 0.1},
+        {"input_fits": 1},
         {"adapt": 2.5, "frame_weights": "uniform"},
         {"adapt_steps": 40, "export": "spz,usdz"},
         {"references": 0, "camera_scale": 0.25, "ignore_masks": True, "device": "cpu"},
