@@ -72,7 +72,9 @@ class Command:
     iterations: int | None = None
     """Number of iterations. Default: the recipe's."""
     max_gaussians: int | None = None
-    """Maximum number of Gaussians. Default: the recipe's."""
+    """Number of Gaussians up to which the fit grows; initial ones beyond it (the capture's points,
+    or --warm-start) are kept. Default: the recipe's.
+    """
     free_space_loss: float = 0.0
     """Weight of the free-space loss, such as 0.3, which penalises opacity that no training view
     supports; 0 turns it off. Not in the paper; lowers PSNR.
