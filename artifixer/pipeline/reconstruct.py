@@ -43,7 +43,7 @@ from artifixer.scenes.formats import brings_poses
 from artifixer.scenes.point_cloud import read_points
 from artifixer.scenes.references import REFERENCE_COUNT
 from artifixer.scenes.view import View, reference_views, views_of
-from artifixer.splats.files import export_splats, placement_note, read_splat_file
+from artifixer.splats.files import export_splats, placement_note, range_note, read_splat_file
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
 from artifixer.splats.ply import read_splats, write_splats
 from artifixer.splats.reconstruct import (
@@ -292,7 +292,7 @@ def _export(
     """
     if job.export and not run.is_done("export", list(job.export)):
         files = export_splats(run.path(EXPORT), "splats", splats, job.export, origin)
-        for note in placement_note(job.export, origin):
+        for note in (*placement_note(job.export, origin), *range_note(job.export, splats)):
             progress.note(note)
         run.mark_done("export", list(job.export), files)
 

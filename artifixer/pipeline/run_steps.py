@@ -31,7 +31,7 @@ from artifixer.runtime.video_files import VideoWriter
 from artifixer.scenes.scale import CameraScale
 from artifixer.scenes.scene import Photo
 from artifixer.scenes.view import View
-from artifixer.splats.files import export_splats, read_splat_file
+from artifixer.splats.files import export_splats, range_note, read_splat_file
 from artifixer.splats.initial import ColoredPoints, seen_points
 from artifixer.splats.ply import read_splats, write_splats
 from artifixer.splats.reconstruct import IterationReport, ReconstructConfig, reconstruct
@@ -97,6 +97,8 @@ def export_last(
     """Write the final splats in the requested formats."""
     splats = read_splats(run.root / splats_file, run.origin)
     export_splats(run.root / folder, Path(splats_file).stem, splats, formats, run.origin)
+    for note in range_note(formats, splats):
+        bar.note(note)
     bar.update(len(formats))
 
 
