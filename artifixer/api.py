@@ -8,7 +8,6 @@ room that does the work and uses the defaults of the command line.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from artifixer.evaluation.evaluate import evaluate as evaluate_views
 from artifixer.geometry.cameras import Cameras
 from artifixer.pipeline.run import Result
 from artifixer.pipeline.run import run as run_job
+from artifixer.recipes import recipe_name
 from artifixer.recipes.reconstruct import RECIPES
 from artifixer.runtime.devices import resolve_device
 from artifixer.runtime.errors import InputError
@@ -109,14 +109,14 @@ def reconstruct(
     recipe.
     """
     device = resolve_device(device)
-    name = recipe if recipe != "auto" else ("paper" if device.startswith("cuda") else "tiny")
+    name = recipe_name(recipe, device)
     if name not in RECIPES:
         raise InputError(
             f"recipe {recipe!r}: unknown; expected auto or one of {', '.join(RECIPES)}"
         )
     config = RECIPES[name]
     if iterations is not None:
-        config = replace(config, iterations=iterations)
+        config = config.with_iteration_count(iterations)
     chosen = range(len(scene.photos)) if train is None else sorted(_indices(scene, train))
     views = views_of(scene, chosen)
     points = ColoredPoints(torch.zeros(0, 3), torch.zeros(0, 3))

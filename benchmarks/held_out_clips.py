@@ -2,12 +2,12 @@
 ``benchmarks/validation.py --clips`` measures on and ``benchmarks/blind.py`` takes pictures from.
 
     OMP_WAIT_POLICY=passive python benchmarks/held_out_clips.py SOURCE... --out CLIPS [--views 4]
-        [--size 128] [--frames 9] [--recipe tiny] [--iterations N] [--dropout R] [--empty 0.35]
-        [--seed 0]
+        [--size 128] [--frames 9] [--recipe tiny] [--iterations N] [--dropout R] [--input-fits 2]
+        [--empty 0.35] [--seed 0]
 
 A source is a capture folder or ``procedural:SEED``. Each is fitted to ``--views`` photos as
-``artifixer run`` does it with this recipe: a plain fit and, with dropout, a second one, whose
-renders are the clip. It is the run of ``--frames`` consecutive held-out views whose mean empty
+``artifixer run`` does it with this recipe: a plain fit and, with dropout, one or two more; the
+clip is the model's input. It is the run of ``--frames`` consecutive held-out views whose mean empty
 fraction in renders of the plain fit is closest to ``--empty``. ``CLIPS/NAME/`` is a render folder
 as ``artifixer render`` writes it, with the training photos as references, and in it
 
@@ -47,7 +47,7 @@ from artifixer.runtime.npy import write_npy
 from artifixer.scenes.procedural import render_world, world_of
 from artifixer.scenes.view import views_of
 from artifixer.splats.reconstruct import reconstruct
-from artifixer.splats.render import Renders, render
+from artifixer.splats.render import Renders, median_render, render
 from artifixer.splats.render_folder import finish_render_folder, to_uint8, write_frame
 from artifixer.splats.training_view import TrainingView
 
@@ -132,7 +132,12 @@ def make_clip(source: str, folder: Path, arguments: argparse.Namespace) -> None:
     plain = held_out_renders(capture, ReconstructionJob(choice, config.plain(), arguments.seed))
     renders = plain
     if not config.is_plain:
-        renders = held_out_renders(capture, ReconstructionJob(choice, config, arguments.seed))
+        count = arguments.input_fits or RECIPES[arguments.recipe].input_fits
+        fits = [
+            held_out_renders(capture, ReconstructionJob(choice, config, arguments.seed + number))
+            for number in range(count)
+        ]
+        renders = fits[0] if count == 1 else [*map(median_render, zip(plain, *fits, strict=True))]
     empty = torch.stack([is_empty(to_uint8(each.opacity[0])).float().mean() for each in plain])
     window = chosen_window(empty, arguments.frames, arguments.empty)
     for kind in ("truth", "true_depth"):
@@ -178,6 +183,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--recipe", choices=tuple(RECIPES), default="tiny")
     parser.add_argument("--iterations", type=int, help="instead of the recipe's")
     parser.add_argument("--dropout", type=float, help="instead of the recipe's")
+    parser.add_argument(
+        "--input-fits", type=int, choices=(1, 2), help="instead of the recipe's, with dropout"
+    )
     parser.add_argument("--empty", type=float, default=0.35)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(words)

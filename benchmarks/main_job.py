@@ -1,17 +1,17 @@
 """Gain of ``artifixer run`` over the plain 3DGUT fit, for several fits of its input render.
 
     OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 python benchmarks/main_job.py --out OUT [--captures
-        FOLDER] [--size 192] [--fits plain,dropout=0.3,loss=0.3] [--procedural 6]
+        FOLDER] [--size 192] [--fits plain,dropout=0.3,median=0.3,loss=0.3] [--procedural 6]
         [--only NAME,...] [--print]
 
 Three real captures (``fountain`` with 3 views, ``plush`` and ``fox`` with 6, by Algorithm 1; below
 ``--captures``, or ``$ARTIFIXER_CAPTURES``) and procedural ones from seeds that the embedded model
 was not trained on, with 3 to 6 views. One run per capture and fit, whose folder is kept: the same
 command continues after an interruption and skips finished runs. All runs of a capture share one
-plain fit. Fits: ``plain``, with dropout, or with a free-space loss of this weight. Prints mean /
-pooled PSNR of the held-out photos of every variant, dB, as a Markdown table per fit; then the mean
-over the captures of each variant minus the plain fit. ``--print``: tables of the finished runs,
-without starting others.
+plain fit. Fits: ``plain``, with dropout, the median of the plain fit and two with dropout, or with
+a free-space loss of this weight. Prints mean / pooled PSNR of the held-out photos of every variant,
+dB, as a Markdown table per fit; then the mean over the captures of each variant minus the plain
+fit. ``--print``: tables of the finished runs, without starting others.
 
 Exit codes: 0 done; 2 bad input; 75 stopped by SIGTERM with the state saved; 130 interrupted.
 """
@@ -44,26 +44,33 @@ FIRST_SEED = 500
 
 @dataclass(frozen=True)
 class InputFit:
-    """The fit whose renders the model gets."""
+    """The fit whose renders the model gets; with ``count`` 2 the median of three fits."""
 
     name: str
+    count: int = 1
     dropout: float = 0.0
     free_space_loss: float = 0.0
 
     @staticmethod
     def of(word: str) -> InputFit:
-        """``plain``, ``dropout=FRACTION`` or ``loss=WEIGHT``. Raises ``InputError``."""
+        """``plain``, ``dropout=FRACTION``, ``median=FRACTION`` or ``loss=WEIGHT``. Raises
+        ``InputError``.
+        """
         kind, _, value = word.partition("=")
         try:
             if word == "plain":
                 return InputFit(word)
             if kind == "dropout":
                 return InputFit(word, dropout=float(value))
+            if kind == "median":
+                return InputFit(word, 2, dropout=float(value))
             if kind == "loss":
                 return InputFit(word, free_space_loss=float(value))
         except ValueError:
             pass
-        raise InputError(f"--fits {word}: expected plain, dropout=FRACTION or loss=WEIGHT")
+        raise InputError(
+            f"--fits {word}: expected plain, dropout=FRACTION, median=FRACTION or loss=WEIGHT"
+        )
 
     @property
     def is_plain(self) -> bool:
@@ -87,6 +94,7 @@ class Case:
             views=self.views,
             size=size,
             dropout=fit.dropout,
+            input_fits=fit.count,
             free_space_loss=fit.free_space_loss,
             recipe="tiny",
             device="cpu",

@@ -30,6 +30,11 @@ def session(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
+def packing(session: ModuleType) -> ModuleType:
+    return importlib.import_module("packed_pairs")
+
+
+@pytest.fixture
 def made(session: ModuleType, tmp_path: Path) -> Path:
     """A folder of three pairs."""
     from made_pairs import made_pair
@@ -45,11 +50,11 @@ def made(session: ModuleType, tmp_path: Path) -> Path:
 
 
 def test_a_packed_pair_is_smaller_and_nearly_the_same(
-    session: ModuleType, made: Path, tmp_path: Path
+    packing: ModuleType, made: Path, tmp_path: Path
 ) -> None:
     pairs = open_pairs(made)
-    assert session.write_bundle(tmp_path / "bundle", [pairs], 60e6, crf=18) == 3
-    stored, packed = pairs.pairs[2], session.open_bundle(tmp_path / "bundle").pairs[2]
+    assert packing.write_bundle(tmp_path / "bundle", [pairs], 60e6, crf=18) == 3
+    stored, packed = pairs.pairs[2], packing.open_bundle(tmp_path / "bundle").pairs[2]
     assert packed.entry.bytes < stored.entry.bytes
     assert packed.entry.name == stored.entry.name and packed.size == stored.size
     before, after = stored.read(), packed.read()
@@ -61,49 +66,49 @@ def test_a_packed_pair_is_smaller_and_nearly_the_same(
     assert before.camera_scale == after.camera_scale
 
 
-def test_equal_pairs_give_equal_bundles(session: ModuleType, made: Path, tmp_path: Path) -> None:
+def test_equal_pairs_give_equal_bundles(packing: ModuleType, made: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        session.write_bundle(tmp_path / name, [open_pairs(made)], 60e6, crf=18)
+        packing.write_bundle(tmp_path / name, [open_pairs(made)], 60e6, crf=18)
     for file in ("index.json", "pairs-00000.tar"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
 def test_a_bundle_keeps_within_its_limit_and_takes_from_every_source(
-    session: ModuleType, made: Path, tmp_path: Path
+    packing: ModuleType, made: Path, tmp_path: Path
 ) -> None:
     pairs = open_pairs(made)
-    sizes = [len(session.packed(made_bytes(session, stored), 18)) for stored in pairs.pairs]
+    sizes = [len(packing.packed(made_bytes(packing, stored), 18)) for stored in pairs.pairs]
     limit = 2 * sizes[0] + 1
-    assert session.write_bundle(tmp_path / "bundle", [pairs, pairs], limit, crf=18) == 2
-    names = [stored.entry.name for stored in session.open_bundle(tmp_path / "bundle").pairs]
+    assert packing.write_bundle(tmp_path / "bundle", [pairs, pairs], limit, crf=18) == 2
+    names = [stored.entry.name for stored in packing.open_bundle(tmp_path / "bundle").pairs]
     assert names == ["made-0", "made-0"], "one of each source"
-    assert session.write_bundle(tmp_path / "none", [pairs], 1, crf=18) == 0
+    assert packing.write_bundle(tmp_path / "none", [pairs], 1, crf=18) == 0
     with pytest.raises(InputError, match="no pairs"):
-        session.open_bundle(tmp_path / "none")
+        packing.open_bundle(tmp_path / "none")
 
 
-def made_bytes(session: ModuleType, stored: object) -> bytes:
-    data: bytes = session.read_sample_bytes(stored.folder, stored.shard, stored.entry)  # type: ignore[attr-defined]
+def made_bytes(packing: ModuleType, stored: object) -> bytes:
+    data: bytes = packing.read_sample_bytes(stored.folder, stored.shard, stored.entry)  # type: ignore[attr-defined]
     return data
 
 
 def test_a_damaged_bundle_is_refused_with_its_sample(
-    session: ModuleType, made: Path, tmp_path: Path
+    packing: ModuleType, made: Path, tmp_path: Path
 ) -> None:
-    session.write_bundle(tmp_path / "bundle", [open_pairs(made)], 60e6, crf=18)
+    packing.write_bundle(tmp_path / "bundle", [open_pairs(made)], 60e6, crf=18)
     shard = tmp_path / "bundle" / "pairs-00000.tar"
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 255
     shard.write_bytes(content)
     with pytest.raises(InputError, match=r"pairs-00000.tar: sample made-1: .*checksum"):
-        [stored.read() for stored in session.open_bundle(tmp_path / "bundle").pairs]
+        [stored.read() for stored in packing.open_bundle(tmp_path / "bundle").pairs]
 
 
-def test_colours_and_edges_survive_the_video(session: ModuleType) -> None:
+def test_colours_and_edges_survive_the_video(packing: ModuleType) -> None:
     """No colour is subsampled: red and blue pixels beside each other stay what they are."""
     frames = np.zeros((5, 32, 48, 3), np.uint8)
     frames[:, :, ::2, 0], frames[:, :, 1::2, 2] = 255, 255
-    back = session._frames(session._video(frames, crf=10), "rgb24").reshape(frames.shape)
+    back = packing.decode_video(packing.encode_video(frames, crf=10), "rgb24").reshape(frames.shape)
     assert np.abs(back.astype(int) - frames).mean() < 8
 
 

@@ -44,6 +44,7 @@ def run_command(command: Command) -> None:
     from artifixer.splats.files import (
         format_to_write,
         placement_note,
+        range_note,
         read_splat_file,
         write_splat_file,
     )
@@ -59,9 +60,11 @@ def run_command(command: Command) -> None:
         if command.source.exists() and command.target.samefile(command.source):
             raise InputError(f"{command.target}: is the file to read; expected another name")
     found = read_splat_file(command.source)
+    formats = [format_to_write(command.target).name]
     for note in (
         *found.notes,
-        *placement_note([format_to_write(command.target).name], found.origin),
+        *placement_note(formats, found.origin),
+        *range_note(formats, found.splats),
     ):
         print(note, file=sys.stderr)
     write_splat_file(command.target, found.splats, found.origin)

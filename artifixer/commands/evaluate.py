@@ -4,7 +4,7 @@ method.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -191,6 +191,7 @@ def evaluate_config(command: Command) -> EvaluateConfig:
     from artifixer.pipeline.evaluate_config import EvaluateConfig
     from artifixer.pipeline.evaluate_diagnostics import read_prompts
     from artifixer.pipeline.run_config import parse_variants
+    from artifixer.recipes import recipe_name
     from artifixer.recipes.run import RECIPES
     from artifixer.video.model_files import locate_model
 
@@ -209,18 +210,7 @@ def evaluate_config(command: Command) -> EvaluateConfig:
     device = resolve_device(command.device)
     if command.workers > 1:
         device = device.split(":")[0]
-    name = command.recipe
-    if name == "auto":
-        name = "paper" if device.startswith("cuda") else "tiny"
-    recipe = RECIPES[name]
-    reconstruct, distill = recipe.reconstruct, recipe.distill
-    if command.iterations is not None:
-        if command.iterations < 1:
-            raise InputError(f"--iterations {command.iterations}: expected at least 1")
-        reconstruct = replace(reconstruct, iterations=command.iterations)
-        distill = replace(
-            distill, reconstruct=replace(distill.reconstruct, iterations=command.iterations)
-        )
+    recipe = RECIPES[recipe_name(command.recipe, device)].with_iterations(command.iterations)
     size: str | int | None = command.size
     if size is None and not entry.published:
         size = recipe.size or locate_model(command.model).config.default_size
@@ -250,8 +240,8 @@ def evaluate_config(command: Command) -> EvaluateConfig:
         references=command.references,
         camera_scale=command.camera_scale,
         depth_model=command.depth_model,
-        reconstruct=reconstruct,
-        distill=distill,
+        reconstruct=recipe.reconstruct,
+        distill=recipe.distill,
         seed=command.seed,
         device=device,
     )

@@ -72,7 +72,9 @@ class Command:
     iterations: int | None = None
     """Number of iterations. Default: the recipe's."""
     max_gaussians: int | None = None
-    """Maximum number of Gaussians. Default: the recipe's."""
+    """Number of Gaussians up to which the fit grows; initial ones beyond it (the capture's points,
+    or --warm-start) are kept. Default: the recipe's.
+    """
     free_space_loss: float = 0.0
     """Weight of the free-space loss, such as 0.3, which penalises opacity that no training view
     supports; 0 turns it off. Not in the paper; lowers PSNR.
@@ -104,20 +106,15 @@ def run_command(command: Command) -> None:
     from artifixer.pipeline.capture import CaptureChoice
     from artifixer.pipeline.reconstruct import ReconstructionJob, reconstruct_capture
     from artifixer.pipeline.view import viewed
+    from artifixer.recipes import recipe_name
     from artifixer.recipes.reconstruct import RECIPES
     from artifixer.splats.files import parse_exports
 
     device = resolve_device(command.device)
-    recipe = (
-        command.recipe
-        if command.recipe != "auto"
-        else ("paper" if device.startswith("cuda") else "tiny")
-    )
+    recipe = recipe_name(command.recipe, device)
     config = RECIPES[recipe]
     if command.iterations is not None:
-        if command.iterations < 1:
-            raise InputError(f"--iterations {command.iterations}: expected at least 1")
-        config = replace(config, iterations=command.iterations)
+        config = config.with_iteration_count(command.iterations)
     if command.max_gaussians is not None:
         if command.max_gaussians < 1:
             raise InputError(f"--max-gaussians {command.max_gaussians}: expected at least 1")

@@ -130,6 +130,11 @@ class Command:
     view supports. Above 0, it applies to a second fit, whose renders the model gets. Default: the
     recipe's.
     """
+    input_fits: int | None = None
+    """Number of fits with dropout or a free-space loss, 1 or 2. 2: the model gets the median of the
+    renders of three fits (the plain one, and two that differ in their random seeds), which leaves
+    out what only one of them shows. Default: the recipe's (tiny: 2).
+    """
     frame_weights: Literal["uniform", "lpips", "evidence"] | None = None
     """Weights of the frames' pixels in the distillation. uniform: as photos (the paper); lpips:
     only an LPIPS loss on frames (the public release, needs the extra metrics); evidence: less
@@ -179,25 +184,15 @@ def run_config(command: Command) -> RunConfig:
     """The job that the options describe."""
     from artifixer.pipeline.capture import CaptureChoice
     from artifixer.pipeline.run_config import RunConfig, parse_variants
+    from artifixer.recipes import recipe_name
     from artifixer.recipes.run import RECIPES
     from artifixer.splats.files import parse_exports
     from artifixer.video.model_files import locate_model
 
     device = resolve_device(command.device)
-    name = (
-        command.recipe
-        if command.recipe != "auto"
-        else ("paper" if device.startswith("cuda") else "tiny")
-    )
-    recipe = RECIPES[name]
+    recipe = RECIPES[recipe_name(command.recipe, device)].with_iterations(command.iterations)
     weights = command.frame_weights or recipe.distill.weights
     reconstruct, distill = recipe.reconstruct, replace(recipe.distill, weights=weights)
-    if command.iterations is not None:
-        if command.iterations < 1:
-            raise InputError(f"--iterations {command.iterations}: expected at least 1")
-        reconstruct = replace(reconstruct, iterations=command.iterations)
-        fit = replace(distill.reconstruct, iterations=command.iterations)
-        distill = replace(distill, reconstruct=fit)
     if command.free_space_loss is not None:
         reconstruct = reconstruct.with_free_space_loss(command.free_space_loss)
     if command.dropout is not None:
@@ -211,6 +206,11 @@ def run_config(command: Command) -> RunConfig:
                 f"{option} and --from-splats exclude each other: with the latter nothing is "
                 "reconstructed"
             )
+    if command.input_fits == 2 and (command.from_splats is not None or reconstruct.is_plain):
+        raise InputError(
+            "--input-fits 2: expected together with --dropout or --free-space-loss above 0 and "
+            "without --from-splats; without them the model gets the renders of the plain splats"
+        )
     size = command.size or recipe.size or locate_model(command.model).config.default_size
     size = None if size is None else str(size)
     return RunConfig(
@@ -239,6 +239,7 @@ def run_config(command: Command) -> RunConfig:
         from_splats=command.from_splats,
         export=() if command.export is None else parse_exports(command.export),
         reconstruct=reconstruct,
+        input_fits=recipe.input_fits if command.input_fits is None else command.input_fits,
         distill=distill,
         adaptation=_adaptation(command),
         seed=command.seed,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 from artifixer.curation.make_scene import CurationConfig, MadeScene, make_scene
@@ -54,7 +53,7 @@ def curate(
     """
     known_by = [(source.identity, source.changed) for source in sources]
     identity = {"sources": fingerprint(known_by), "scenes": len(sources)}
-    settings = {"config": asdict(config), "seed": seed}
+    settings = {"config": config, "seed": seed}
     with RunFolder.open(out, identity, settings, overwrite) as run, stop_on_sigterm():
         folder = PairFolder(run, sources)
         with (

@@ -27,10 +27,10 @@ from artifixer.enhance.sources import (
     RenderSource,
     checked_source,
     read_frames,
-    read_references,
+    reference_batch,
 )
 from artifixer.geometry.cameras import Cameras
-from artifixer.runtime import system
+from artifixer.runtime.devices import peak_memory_on
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
@@ -269,19 +269,10 @@ def _reported(
                 report.seconds = time.monotonic() - started
                 if math.isnan(report.first_frame_seconds):
                     report.first_frame_seconds = report.seconds
-                report.peak_memory = peak_memory(device)
+                report.peak_memory = peak_memory_on(device)
                 yield FrameBlock(block.first_frame, block.frames.numpy())
     finally:
         report.network_calls, report.network_seconds = timer.calls, timer.seconds
-
-
-def peak_memory(device: torch.device) -> int:
-    """Peak memory in bytes: of the tensors since the last reset on a GPU, of the process on a
-    CPU.
-    """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return system.peak_memory()
 
 
 def _context(
@@ -325,7 +316,7 @@ def _context(
     )
     if not model.config.takes_references:
         return context
-    read = read_references(references, cameras.width, cameras.height, (report.width, report.height))
+    read = reference_batch(references, cameras.width, cameras.height, (report.width, report.height))
     if read is None:
         return context
     photos, photo_cameras = read

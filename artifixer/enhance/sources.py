@@ -137,7 +137,7 @@ def read_frames(
     return RenderedFrames(rgb, opacity, torch.from_numpy(np.stack(known)))
 
 
-def read_references(
+def reference_batch(
     references: Sequence[View], width: int, height: int, model_size: tuple[int, int]
 ) -> tuple[Float[Tensor, "views model_height model_width 3"], Cameras] | None:
     """Reference photos in [0,1] and their cameras at the model's size (width, height); None without

@@ -9,7 +9,7 @@ these calls to refill the key-value cache; no other call is repeated, and no fra
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -221,9 +221,8 @@ def _depth_key(folder: RenderFolder) -> str:
 
 def _settings(job: EnhanceJob) -> dict[str, object]:
     """The settings that frames and video depend on."""
-    config = asdict(replace(job.config, overlap=None))
     return {
-        "config": config,
+        "config": replace(job.config, overlap=None),
         "references": job.references,
         "fps": job.fps,
         "dtype": str(default_dtype(job.device)),

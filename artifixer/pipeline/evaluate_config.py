@@ -147,7 +147,7 @@ def capture_choice(config: EvaluateConfig, scene: BenchmarkScene, folder: Path) 
     return CaptureChoice(scene.capture, train_list=folder / "split.json", size=config.size)
 
 
-def run_config(config: EvaluateConfig, scene: BenchmarkScene, folder: Path) -> RunConfig:
+def scene_run_config(config: EvaluateConfig, scene: BenchmarkScene, folder: Path) -> RunConfig:
     """Settings of the run of a scene whose split has been written to ``folder``."""
     return RunConfig(
         choice=capture_choice(config, scene, folder),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -190,7 +190,7 @@ def make_frames(
             key = {
                 **shared,
                 "model": place.identity,
-                "settings": asdict(settings),
+                "settings": settings,
                 **place.config.finish(settings.mode).key,
             }
             stage = StageFiles(f"diagnostic_{row.name}", (folder,), (state,))

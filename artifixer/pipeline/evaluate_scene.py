@@ -36,7 +36,7 @@ from artifixer.pipeline.evaluate_config import (
     capture_choice,
     frame_sources,
     options_of,
-    run_config,
+    scene_run_config,
 )
 from artifixer.pipeline.evaluate_diagnostics import FOLDER as DIAGNOSTICS_FOLDER
 from artifixer.pipeline.evaluate_diagnostics import DiagnosticRows, find_models, make_frames
@@ -76,7 +76,7 @@ def evaluate_scene(config: EvaluateConfig, name: str, device: str = "") -> dict[
         folder = files.root
         diagnostics: dict[str, Path] = {}
         if config.variants:
-            scale = run(run_config(config, scene, folder)).camera_scale.value
+            scale = run(scene_run_config(config, scene, folder)).camera_scale.value
             rows = diagnostic_rows(config)
             if rows is not None:
                 prompt = config.prompts.get(scene.name, "")
@@ -96,7 +96,7 @@ def check_scene(config: EvaluateConfig, name: str) -> None:
     """
     with _opened(config, name) as (files, scene):
         if config.variants:
-            check_config(run_config(config, scene, files.root))
+            check_config(scene_run_config(config, scene, files.root))
         if config.frames and config.resize is None and not config.own_truth:
             _check_frame_sizes(config, scene, files.root)
 

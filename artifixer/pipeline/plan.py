@@ -195,7 +195,8 @@ def _estimate(
             return _adaptation_estimate(config, files, photos, megapixels)
         case "render":
             per_frame = rates.render[0] + rates.render[1] * megapixels
-            return counted(frames, "frame"), frames * per_frame
+            is_median = stage.name == "render_input" and config.has_median_input
+            return counted(frames, "frame"), frames * per_frame * (3 if is_median else 1)
         case "enhance":
             steps = config.steps
             if not isinstance(steps, int):

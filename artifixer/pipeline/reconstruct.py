@@ -27,6 +27,7 @@ from artifixer.pipeline.capture import (
     identify,
     load_capture,
 )
+from artifixer.runtime.added_settings import without_added
 from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import reason
@@ -42,7 +43,7 @@ from artifixer.scenes.formats import brings_poses
 from artifixer.scenes.point_cloud import read_points
 from artifixer.scenes.references import REFERENCE_COUNT
 from artifixer.scenes.view import View, reference_views, views_of
-from artifixer.splats.files import export_splats, placement_note, read_splat_file
+from artifixer.splats.files import export_splats, placement_note, range_note, read_splat_file
 from artifixer.splats.initial import ColoredPoints, add_pixels, scene_extent, seen_points, splats_at
 from artifixer.splats.ply import read_splats, write_splats
 from artifixer.splats.reconstruct import (
@@ -186,8 +187,8 @@ def _open_run(
     job: ReconstructionJob, inputs: dict[str, str], out: Path, overwrite: bool
 ) -> RunFolder:
     settings = {
-        "choice": asdict(job.choice) | {"capture": None},
-        "config": asdict(job.config),
+        "choice": without_added(job.choice) | {"capture": None},
+        "config": job.config,
         "seed": job.seed,
     }
     return RunFolder.open(out, inputs, settings, overwrite, device=job.device)
@@ -291,7 +292,7 @@ def _export(
     """
     if job.export and not run.is_done("export", list(job.export)):
         files = export_splats(run.path(EXPORT), "splats", splats, job.export, origin)
-        for note in placement_note(job.export, origin):
+        for note in (*placement_note(job.export, origin), *range_note(job.export, splats)):
             progress.note(note)
         run.mark_done("export", list(job.export), files)
 

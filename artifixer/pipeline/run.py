@@ -4,9 +4,9 @@ metrics and report, in one folder.
 ::
 
     splats/{initial,artifixer3d}.ply    standard 3DGS
-    splats/input.ply                    of a second fit (dropout), rendered for the model
+    splats/{input,input_2}.ply          of further fits (dropout), rendered for the model
     renders/  renders_3d/               render folders along the path, sides multiples of 16
-    renders_input/                      the same, of splats/input.ply
+    renders_input/                      the same, of the model's input
     frames/{artifixer,artifixer3d,artifixer3d_plus}/%05d.png    at the requested size
     adapter.safetensors  frames/artifixer_unadapted/    with scene adaptation
     videos/*.mp4                        renders, every variant, and all side by side

@@ -60,6 +60,9 @@ class RunConfig:
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
     """Settings of the first fit. With dropout or a free-space loss, the first fit is the plain one
     without them, and a second fit with them provides the model's input."""
+    input_fits: int = 1
+    """Number of fits with dropout or a free-space loss, 1 or 2. With 2, which differ in their
+    random seeds, the model's input is the median of their renders and the plain fit's."""
     distill: DistillConfig = field(default_factory=DistillConfig)
     """Settings of the 3D distillation."""
     adaptation: AdaptationConfig | None = None
@@ -75,6 +78,11 @@ class RunConfig:
     def has_input(self) -> bool:
         """Whether a second fit, which is not the plain one, provides the model's input."""
         return self.from_splats is None and not self.reconstruct.is_plain
+
+    @property
+    def has_median_input(self) -> bool:
+        """Whether the model's input is the median of three fits."""
+        return self.has_input and self.input_fits == 2
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -93,6 +101,8 @@ def check_config(config: RunConfig) -> ModelFiles:
     ):
         if value < least:
             raise InputError(f"{name} {value}: expected at least {least}")
+    if config.input_fits not in (1, 2):
+        raise InputError(f"--input-fits {config.input_fits}: expected 1 or 2")
     if isinstance(config.steps, int) and config.steps < 1:
         raise InputError(f"--steps {config.steps}: expected at least 1")
     if config.mode not in get_args(Mode):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from artifixer.enhance.enhance import EnhanceConfig
@@ -19,6 +19,7 @@ from artifixer.pipeline.run_stages import (
     FRAMES,
     INITIAL,
     INPUT,
+    INPUT_2,
     INPUT_RENDERS,
     RENDERS,
     RENDERS_3D,
@@ -86,11 +87,12 @@ class RunGraph:
         if scale.is_guess:
             self._warn(scale.advice)
         pictures, keys = {"3dgut": f"{RENDERS}/rgb"}, {}
-        keys["3dgut"] = generator_key = self._render("render", INITIAL, RENDERS)
+        keys["3dgut"] = generator_key = self._render("render", (INITIAL,), RENDERS)
         generator_input = RENDERS
         if config.has_input:
             pictures["input"], generator_input = f"{INPUT_RENDERS}/rgb", INPUT_RENDERS
-            keys["input"] = generator_key = self._render("render_input", INPUT, INPUT_RENDERS)
+            fits = (INITIAL, INPUT, INPUT_2) if config.has_median_input else (INPUT,)
+            keys["input"] = generator_key = self._render("render_input", fits, INPUT_RENDERS)
         if config.adaptation is not None:
             if note := adaptation_note(self.files.config, config.mode):
                 self._warn(note)
@@ -105,7 +107,7 @@ class RunGraph:
         if "artifixer3d" in config.wanted:
             last_splats = DISTILLED
             self._distill(keys["artifixer"])
-            keys["artifixer3d"] = self._render("render_3d", DISTILLED, RENDERS_3D)
+            keys["artifixer3d"] = self._render("render_3d", (DISTILLED,), RENDERS_3D)
         if "artifixer3d_plus" in config.wanted:
             keys["artifixer3d_plus"] = self._enhance(
                 "enhance_3d", keys["artifixer3d"], scale, RENDERS_3D, "artifixer3d_plus"
@@ -131,8 +133,8 @@ class RunGraph:
         return self.stages.complete(stage_files(name), depends_on, total, work)
 
     def _reconstruct(self) -> None:
-        """The plain fit or the user's splats; with dropout or a free-space loss also the fit that
-        provides the model's input.
+        """The plain fit or the user's splats; with dropout or a free-space loss also the fits that
+        provide the model's input.
         """
         config, context = self.config, self.context
         if config.from_splats is not None:
@@ -145,30 +147,33 @@ class RunGraph:
 
             self._complete("reconstruct", {"splats": fingerprint(source)}, 1, copy)
             return
-        self._fit("reconstruct", config.reconstruct.plain(), INITIAL)
+        self._fit("reconstruct", config.reconstruct.plain(), INITIAL, config.seed)
         if config.has_input:
-            self._fit("reconstruct_input", config.reconstruct, INPUT)
+            self._fit("reconstruct_input", config.reconstruct, INPUT, config.seed)
+        if config.has_median_input:
+            self._fit("reconstruct_input_2", config.reconstruct, INPUT_2, config.seed + 1)
 
-    def _fit(self, name: str, settings: ReconstructConfig, splats: str) -> None:
+    def _fit(self, name: str, settings: ReconstructConfig, splats: str, seed: int) -> None:
         key = {
             "photos": self.context.photos_key,
             "sparse points": self.context.points_key,
-            "recipe": asdict(settings),
-            "seed": self.config.seed,
+            "recipe": settings,
+            "seed": seed,
         }
         (checkpoint,) = stage_files(name).scratch
         self._complete(
             name,
             key,
             settings.iterations,
-            lambda bar: fit_initial(self.context, settings, splats, checkpoint, bar),
+            lambda bar: fit_initial(self.context, settings, seed, splats, checkpoint, bar),
         )
 
-    def _render(self, name: str, splats: str, folder: str) -> str:
+    def _render(self, name: str, splats: Sequence[str], folder: str) -> str:
         context = self.context
         frames = FRAMES["artifixer3d"] if folder == RENDERS_3D else None
+        files = [fingerprint(context.root / file) for file in splats]
         key = {
-            "splats": fingerprint(context.root / splats),
+            "splats": files[0] if len(files) == 1 else files,
             "path": fingerprint(context.frames),
             "references": fingerprint([view.frame for view in context.references]),
         }
@@ -219,11 +224,11 @@ class RunGraph:
         key = {
             "photos": self.context.photos_key,
             "sparse points": self.context.points_key,
-            "recipe": asdict(fit),
-            "adaptation": asdict(adaptation),
+            "recipe": fit,
+            "adaptation": adaptation,
             "model": self.files.identity,
             "prompt": config.prompt,
-            "sampling": asdict(sampling),
+            "sampling": sampling,
             "references": len(context.references),
             "render size": [context.renders[0].camera.width, context.renders[0].camera.height],
             "camera scale": scale.value,
@@ -301,7 +306,7 @@ class RunGraph:
             "frames": frames_key,
             "splats": fingerprint(context.root / source),
             "photos": self.context.photos_key,
-            "recipe": asdict(config.distill),
+            "recipe": config.distill,
             "seed": config.seed,
         }
         (checkpoint,) = stage_files("distill").scratch

@@ -27,7 +27,7 @@ from artifixer.evaluation.report_scenes import ReportScene, ReportScenes
 from artifixer.evaluation.variant_table import read_variants
 from artifixer.imaging.resize import at_size, resize_photo
 from artifixer.pipeline.run_context import RunContext
-from artifixer.pipeline.run_stages import ADAPTATION
+from artifixer.pipeline.run_stages import ADAPTATION, DISTILLED, INITIAL, INPUT, INPUT_2
 from artifixer.pipeline.run_steps import variant_frame
 from artifixer.pipeline.target_path import capture_distance, heldout_frames
 from artifixer.runtime.counts import counted
@@ -43,7 +43,7 @@ from artifixer.viewer.scene import up_axis
 from artifixer.viewer.static_scene import PLACE, static_scenes
 
 #: Splats that the report shows as interactive scenes, by the variant that renders them.
-INTERACTIVE = {"3dgut": "splats/initial.ply", "artifixer3d": "splats/artifixer3d.ply"}
+INTERACTIVE = {"3dgut": INITIAL, "artifixer3d": DISTILLED}
 
 #: Longest side in pixels of the images shown before a scene is started.
 STILL_SIZE = 960
@@ -79,11 +79,17 @@ def write_run_report(run: RunContext, facts: RunFacts, bar: ProgressBar) -> None
         root / "videos" / "side_by_side.mp4",
     )
     files = {
-        "3dgut": "splats/initial.ply",
-        "input": "splats/input.ply",
-        "artifixer3d": "splats/artifixer3d.ply",
+        "3dgut": (INITIAL,),
+        "input": (INPUT, INPUT_2),
+        "artifixer3d": (DISTILLED,),
     }
-    splats = [file for name, file in files.items() if name in facts.variants]
+    splats = [
+        file
+        for name in files
+        if name in facts.variants
+        for file in files[name]
+        if (root / file).is_file()
+    ]
     with tempfile.TemporaryDirectory() as pictures:
         report = Report(
             title=capture.scene.name,

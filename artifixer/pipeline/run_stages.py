@@ -13,7 +13,8 @@ from artifixer.pipeline.run_config import VARIANTS, RunConfig
 from artifixer.runtime.stages import StageFiles
 from artifixer.video.adapter import ADAPTER_FILE
 
-INITIAL, INPUT, DISTILLED = "splats/initial.ply", "splats/input.ply", "splats/artifixer3d.ply"
+INITIAL, DISTILLED = "splats/initial.ply", "splats/artifixer3d.ply"
+INPUT, INPUT_2 = "splats/input.ply", "splats/input_2.ply"
 RENDERS, INPUT_RENDERS, RENDERS_3D = "renders", "renders_input", "renders_3d"
 
 #: Variant of a run with scene adaptation: the frames of the model without the adapter.
@@ -62,6 +63,10 @@ def _has_input(config: RunConfig) -> bool:
     return config.has_input
 
 
+def _has_median_input(config: RunConfig) -> bool:
+    return config.has_median_input
+
+
 def _names_depth_model(config: RunConfig) -> bool:
     """Without the option, whether a run uses the default depth model depends on the capture."""
     return config.depth_model is not None
@@ -95,6 +100,11 @@ STAGES = (
         is_wanted=_has_input,
     ),
     RunStage(
+        StageFiles("reconstruct_input_2", (INPUT_2,), ("splats/input_2.checkpoint",)),
+        kind="reconstruct_input",
+        is_wanted=_has_median_input,
+    ),
+    RunStage(
         StageFiles("camera_scale", (SCALE,)),
         kind="scale",
         reads=("reconstruct",),
@@ -108,7 +118,7 @@ STAGES = (
     RunStage(
         StageFiles("render_input", (INPUT_RENDERS,)),
         kind="render",
-        reads=("reconstruct_input",),
+        reads=("reconstruct", "reconstruct_input", "reconstruct_input_2"),
         is_wanted=_has_input,
     ),
     RunStage(

@@ -31,11 +31,11 @@ from artifixer.runtime.video_files import VideoWriter
 from artifixer.scenes.scale import CameraScale
 from artifixer.scenes.scene import Photo
 from artifixer.scenes.view import View
-from artifixer.splats.files import export_splats, read_splat_file
+from artifixer.splats.files import export_splats, range_note, read_splat_file
 from artifixer.splats.initial import ColoredPoints, seen_points
 from artifixer.splats.ply import read_splats, write_splats
 from artifixer.splats.reconstruct import IterationReport, ReconstructConfig, reconstruct
-from artifixer.splats.render import render
+from artifixer.splats.render import median_render, render
 from artifixer.splats.render_folder import (
     finish_render_folder,
     read_render_folder,
@@ -53,10 +53,15 @@ from artifixer.video.sample import SampleConfig
 
 
 def fit_initial(
-    run: RunContext, config: ReconstructConfig, file: str, checkpoint: str, bar: ProgressBar
+    run: RunContext,
+    config: ReconstructConfig,
+    seed: int,
+    file: str,
+    checkpoint: str,
+    bar: ProgressBar,
 ) -> None:
     """Fit splats to the training photos."""
-    job = ReconstructionJob(run.choice, config, run.seed, run.device)
+    job = ReconstructionJob(run.choice, config, seed, run.device)
     initial, extent = initial_splats(job, run.capture)
     path = run.root / checkpoint
     views = [TrainingView.of(view) for view in run.training]
@@ -65,7 +70,7 @@ def fit_initial(
         initial,
         extent,
         config,
-        run.seed,
+        seed,
         checkpoint=path,
         device=run.device,
         report=_shown_on(bar),
@@ -92,6 +97,8 @@ def export_last(
     """Write the final splats in the requested formats."""
     splats = read_splats(run.root / splats_file, run.origin)
     export_splats(run.root / folder, Path(splats_file).stem, splats, formats, run.origin)
+    for note in range_note(formats, splats):
+        bar.note(note)
     bar.update(len(formats))
 
 
@@ -202,17 +209,23 @@ def adapt_to_scene(
 
 
 def render_along(
-    run: RunContext, splats_file: str, folder: str, bar: ProgressBar, frames: str | None = None
+    run: RunContext,
+    splats_files: Sequence[str],
+    folder: str,
+    bar: ProgressBar,
+    frames: str | None = None,
 ) -> None:
-    """Render the splats along the path into a render folder. frames: folder for the colours at the
-    frames' size; None for none.
+    """Render the splats along the path into a render folder, or the median of the renders of an odd
+    number of them. frames: folder for the colours at the frames' size; None for none.
     """
-    splats, root = run.splats(splats_file), run.root
+    fits, root = [run.splats(file) for file in splats_files], run.root
     for index, frame in enumerate(run.renders):
         # the depth is the last file of a frame: if it exists, the frame is complete
         if not (root / folder / "depth" / f"{index:05d}.npy").is_file():
+            camera = frame.camera.to(run.device)
             with torch.no_grad():
-                write_frame(root / folder, index, render(splats, frame.camera.to(run.device)))
+                renders = [render(splats, camera) for splats in fits]
+                write_frame(root / folder, index, median_render(renders))
         if frames is not None:
             write_png(
                 root / frames / f"{index:05d}.png",

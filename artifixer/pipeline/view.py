@@ -105,14 +105,14 @@ def _page_config(
         files.config, 2 * size, 2 * size, 6, torch.device(job.device), offload=False
     )
     check_memory(files.config, plan, torch.device(job.device))
-    arguments, no_run = _run_arguments(job.source, job.model, recipes)
+    arguments, note = _run_arguments(job, recipes)
     is_folder = job.source.source.is_dir()
     return PageConfig(
         reload=partial(open_view, job.source, job.device, files.config.camera_scale),
         load=partial(_generator, files, job.device),
         run_arguments=arguments,
         path_file=job.source.source / PATH_FILE if is_folder else None,
-        no_run=no_run,
+        run_note=note,
         size=job.size,
         repair_size=size,
         still_size=2 * size,
@@ -146,12 +146,12 @@ def _wait(job: ViewJob, files: ModelFiles, viewer: Viewer) -> None:
 
 
 def _run_arguments(
-    source: ViewSource, model: str, recipes: dict[str, ReconstructConfig]
+    job: ViewJob, recipes: dict[str, ReconstructConfig]
 ) -> tuple[Callable[[Path, str], list[str]] | None, str]:
-    """Function (path file, last variant) -> arguments of ``artifixer run``; or None and the
-    reason.
+    """Function (path file, last variant) -> arguments of ``artifixer run`` on the viewer's device,
+    and what such a run uses; or None and the reason.
     """
-    folder = source.source
+    source, folder = job.source, job.source.source
     if source.is_watched:
         return None, "a job is running in this folder; start a run when it has ended"
     if source.capture is None or not folder.is_dir():
@@ -162,16 +162,33 @@ def _run_arguments(
         return None, f"{folder / 'config.json'}: has no settings of a run"
     if choice.get("train_list") is not None:
         return None, "the folder's photos came from a list; use artifixer run with --train-list"
-    common = ["run", source.capture, *_choice_options(choice)]
+    common = ["run", source.capture, *_choice_options(choice), "--device", job.device]
     if "variants" not in settings:  # a reconstruction
         splats = folder / "splats.ply"
-        seed = ["--seed", str(settings.get("seed", 0)), "--model", model]
+        seed = ["--seed", str(settings.get("seed", 0)), "--model", job.model]
         out = ["--out", str(folder / RUN_FOLDER), "--from-splats", str(splats)]
-        return lambda path, last: [*common, *out, *seed, *_along(path, last)], ""
+        note = f"runs with these splats and the model {Path(job.model).name}"
+        return lambda path, last: [*common, *out, *seed, *_along(path, last)], note
     if settings.get("from_splats") is not None:
         return None, "the run's splats came from a file; use artifixer run with --from-splats"
     options = [*common, "--out", str(folder), *_run_options(settings, recipes)]
-    return lambda path, last: [*options, *_along(path, last)], ""
+    return lambda path, last: [*options, *_along(path, last)], _run_note(settings)
+
+
+def _run_note(settings: dict[str, Any]) -> str:
+    """The settings of the folder's run that its frames depend on most."""
+    parts = [f"model {Path(str(settings.get('model'))).name}", f"mode {settings.get('mode')}"]
+    if isinstance(settings.get("adaptation"), dict):
+        parts.append("adapted to the scene")
+    if weights := _object(settings, "distill").get("weights"):
+        parts.append(f"frame weights {weights}")
+    return f"runs with the folder's settings: {', '.join(parts)}"
+
+
+def _object(settings: dict[str, Any], name: str) -> dict[str, Any]:
+    """An object of the settings; empty where there is none."""
+    value = settings.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _along(path: Path, last: str) -> list[str]:
@@ -195,16 +212,23 @@ def _run_options(settings: dict[str, Any], recipes: dict[str, ReconstructConfig]
         if value not in (None, ""):
             options += [f"--{name.replace('_', '-')}", str(value)]
     options += ["--seed", str(settings.get("seed", 0))]
-    fit = settings.get("reconstruct")
-    fit = fit if isinstance(fit, dict) else {}
-    free_space = fit.get("free_space")
-    weight = free_space.get("weight", 0.0) if isinstance(free_space, dict) else 0.0
-    options += ["--free-space-loss", str(weight), "--dropout", str(fit.get("dropout", 0.0))]
-    distill = settings.get("distill")
-    second = distill.get("reconstruct") if isinstance(distill, dict) else None
+    if isinstance(formats := settings.get("export"), list) and formats:
+        options += ["--export", ",".join(map(str, formats))]
+    adaptation, distill = _object(settings, "adaptation"), _object(settings, "distill")
+    for option, value in (
+        ("--adapt", adaptation.get("minutes")),
+        ("--adapt-steps", adaptation.get("steps")),
+        ("--frame-weights", distill.get("weights")),
+    ):
+        options += [] if value is None else [option, str(value)]
+    fit = _object(settings, "reconstruct")
+    weight, dropout = _object(fit, "free_space").get("weight", 0.0), fit.get("dropout", 0.0)
+    options += ["--free-space-loss", str(weight), "--dropout", str(dropout)]
+    if weight or dropout:  # a plain fit is refused with more than one
+        options += ["--input-fits", str(settings.get("input_fits", 1))]
     iterations = fit.get("iterations")
     # --iterations gives both fits the same number; the recipes that give them one agree with it
-    if isinstance(second, dict) and iterations and second.get("iterations") == iterations:
+    if iterations and _object(distill, "reconstruct").get("iterations") == iterations:
         options += ["--iterations", str(iterations)]
     return [*options, *_recipe_option(fit, recipes)]
 

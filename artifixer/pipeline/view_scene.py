@@ -44,12 +44,12 @@ from artifixer.viewer.scene import Picture, ViewedScene, up_axis
 #: Files of the splats in a folder by title, the best last; and checkpoints of fits in progress.
 SPLATS = {
     "Plain splats": ("splats.ply", "splats/initial.ply"),
-    "Generator's input": ("splats/input.ply",),
+    "Second fit": ("splats/input.ply",),
     "ArtiFixer 3D": ("splats/artifixer3d.ply",),
 }
 CHECKPOINTS = {
     "Plain splats": ("checkpoint.safetensors", "splats/initial.checkpoint"),
-    "Generator's input": ("splats/input.checkpoint",),
+    "Second fit": ("splats/input.checkpoint",),
     "ArtiFixer 3D": ("splats/artifixer3d.checkpoint",),
 }
 

@@ -1,11 +1,18 @@
 """Choice of the device, and deterministic kernels."""
 
+from __future__ import annotations
+
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from artifixer.runtime.errors import InputError
+from artifixer.runtime.system import peak_memory
+
+if TYPE_CHECKING:
+    import torch
 
 
 def resolve_device(name: str) -> str:
@@ -30,6 +37,15 @@ def resolve_device(name: str) -> str:
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
     return str(device)
+
+
+def peak_memory_on(device: torch.device) -> int:
+    """Peak memory in bytes: of the tensors since the last reset on a GPU, of the process on a
+    CPU.
+    """
+    import torch
+
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
 
 
 @contextmanager

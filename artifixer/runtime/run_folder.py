@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 
+from artifixer.runtime.added_settings import with_added
 from artifixer.runtime.environment import environment
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import (
@@ -75,7 +76,7 @@ class RunFolder:
         device: str | torch.device = "cpu",
     ) -> RunFolder:
         """Create the folder, or reopen it if it belongs to the same ``identity`` (of the inputs)
-        and ``settings``.
+        and ``settings``, which may have added settings that it lacks (``runtime/added_settings``).
 
         overwrite: start anew, deleting what the earlier run has written and nothing else.
         settings_may_change: accept other settings than before; stages are then repeated if their
@@ -104,7 +105,8 @@ class RunFolder:
             if config is not None and overwrite:
                 run._clear()
             elif config is not None:
-                _refuse_differences(root, config, wanted, settings_may_change)
+                stored = config | {"settings": with_added(config["settings"], settings)}
+                _refuse_differences(root, stored, wanted, settings_may_change)
             if config is None or overwrite or any(config[name] != wanted[name] for name in wanted):
                 header = {"format": CONFIG_FORMAT, "version": CONFIG_VERSION}
                 write_json(
@@ -140,11 +142,11 @@ class RunFolder:
         return path
 
     def is_done(self, stage: str, key: object) -> bool:
-        """Whether ``stage`` was finished with this ``key`` (JSON data, usually a ``fingerprint``)
-        and all its output files still exist.
+        """Whether ``stage`` was finished with this ``key`` (a value of ``to_json``, which may have
+        added settings that the marker lacks) and all its output files still exist.
         """
         content = self._read_marker(stage)
-        if content is None or content["key"] != to_json(key):
+        if content is None or with_added(content["key"], key) != to_json(key):
             return False
         return not self.missing_outputs(stage)
 

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
+from artifixer.runtime.added_settings import with_added, without_added
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.json_io import is_number, read_json, to_json, write_json
@@ -73,8 +73,9 @@ class Stages:
     ) -> str:
         """Run the stage unless it is done; returns a fingerprint of its dependencies.
 
-        depends_on: values or fingerprints, by their names in messages. total: number of steps, for
-        the progress display. work: writes the outputs.
+        depends_on: values, settings or fingerprints, by their names in messages. Settings are
+        dataclasses, so that stages of versions without an added setting are kept. total: number of
+        steps, for the progress display. work: writes the outputs.
         """
         key = _key(depends_on)
         if self._run.is_done(stage.name, key):
@@ -82,7 +83,7 @@ class Stages:
             self._delete(stage.scratch)
             self._progress.note(f"{stage.name}: done before, kept")
             self.completed.append(stage.name)
-            return fingerprint(key)
+            return fingerprint(without_added(key))
         stop_if_requested(f"before {stage.name}")
         self._begin(stage, key)
         began = time.monotonic()
@@ -91,7 +92,7 @@ class Stages:
         self._run.mark_done(stage.name, key, stage.outputs, stage.scratch)
         self._delete(stage.scratch)
         self._record(stage.name, time.monotonic() - began)
-        return fingerprint(key)
+        return fingerprint(without_added(key))
 
     def is_done(
         self, stage: StageFiles, depends_on: Mapping[str, object] = MappingProxyType({})
@@ -105,13 +106,14 @@ class Stages:
         if self._run.key_of(name) is not None or self._run.key_of(_started(name)) is not None:
             self._remove(stage)
 
-    def _begin(self, stage: StageFiles, key: object) -> None:
+    def _begin(self, stage: StageFiles, key: Mapping[str, object]) -> None:
         """Delete files of other keys, and those of a finished stage with missing outputs. A kill at
         any point leaves a stage that is either unmarked or complete.
         """
         before = self._run.key_of(stage.name)
-        if isinstance(before, dict) and isinstance(key, dict):
-            changed = [word for word in key if before.get(word) != key[word]]
+        if isinstance(before, dict):
+            known = with_added(before, key)
+            changed = [word for word in key if known.get(word) != to_json(key[word])]
             why = f"changed: {', '.join(changed)}"
             if not changed:
                 why = f"missing: {', '.join(self._run.missing_outputs(stage.name)[:3])}"
@@ -163,8 +165,8 @@ class Stages:
             )
 
 
-def _key(depends_on: Mapping[str, object]) -> Any:
-    return to_json({"version of the program's stages": VERSION, **depends_on})
+def _key(depends_on: Mapping[str, object]) -> dict[str, object]:
+    return {"version of the program's stages": VERSION, **depends_on}
 
 
 def _started(name: str) -> str:

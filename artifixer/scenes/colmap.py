@@ -53,6 +53,10 @@ class _ObservingView(NamedTuple):
     fitted: FittedView
 
 
+#: Points whose colours are compared with the photos where no photo lists the points that it shows.
+POINTS_COMPARED = 2000
+
+
 def load(capture: Path, model_folder: Path, upright: Collection[Path] | None = None) -> Scene:
     """The scene of the COLMAP model in ``model_folder``, photos sorted by name.
 
@@ -198,11 +202,16 @@ def _rotation(quaternion: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "3 3"]:
 def _observed(
     model: ColmapModel, image: ColmapImage
 ) -> tuple[Float[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"]]:
-    """Positions and colours of the points that an image observes."""
+    """Positions and colours of the points that an image observes; of some of all points if the
+    model has no observations.
+    """
     ids = image.point_ids[image.point_ids >= 0]
     if model.points is None:
         return np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
-    rows = np.flatnonzero(np.isin(model.points.ids, ids))
+    if len(model.points.track_row):
+        rows = np.flatnonzero(np.isin(model.points.ids, ids))
+    else:
+        rows = np.arange(0, len(model.points.ids), 1 + len(model.points.ids) // POINTS_COMPARED)
     return model.points.xyz[rows], model.points.rgb[rows]
 
 

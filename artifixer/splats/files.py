@@ -25,7 +25,7 @@ from artifixer.splats.compressed_ply import is_compressed_ply, read_compressed_p
 from artifixer.splats.sog import read_sog, write_sog
 from artifixer.splats.splat_records import read_splat_records
 from artifixer.splats.splats import Splats
-from artifixer.splats.spz import is_spz, read_spz, write_spz
+from artifixer.splats.spz import clipping_note, is_spz, read_spz, write_spz
 from artifixer.splats.usdz import check_usd, write_usdz
 
 #: Bytes that are looked at to recognise a format: the header of a PLY with many fields.
@@ -255,6 +255,11 @@ def placement_note(formats: Sequence[str], origin: Origin) -> tuple[str, ...]:
     if origin == WORLD or not local:
         return ()
     return (f"{', '.join(local)}: positions are {_relative(origin)}, which float32 cannot hold",)
+
+
+def range_note(formats: Sequence[str], splats: Splats) -> tuple[str, ...]:
+    """A remark for splats that a format of ``formats`` holds only clipped."""
+    return clipping_note(splats) if "spz" in formats else ()
 
 
 def _write(entry: SplatFormat, path: Path, splats: Splats, origin: Origin) -> None:

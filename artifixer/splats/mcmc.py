@@ -26,7 +26,7 @@ class McmcConfig:
     """When Gaussians are relocated and added, and how strongly they are perturbed."""
 
     max_gaussians: int = 1_000_000
-    """Maximum number of Gaussians."""
+    """Number of Gaussians up to which a fit grows; initial ones beyond it are kept."""
     dead_opacity: float = 0.005
     """Opacity up to which Gaussians are relocated."""
     growth: float = 1.05

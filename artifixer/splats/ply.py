@@ -94,7 +94,7 @@ def write_splats(path: Path, splats: Splats, origin: Origin = WORLD) -> None:
         file.write(rows.tobytes())
 
 
-def read_origin(path: Path) -> Origin:
+def read_ply_origin(path: Path) -> Origin:
     """The origin that a PLY's comment names; ``WORLD`` when none does. Raises ``InputError`` for
     unreadable files and other values.
     """
@@ -177,7 +177,7 @@ def _read_splats(path: Path, origin: Origin | None, measured: bool) -> tuple[Spl
 
     positions = np.stack([vertices[name] for name in POSITION], axis=1)
     if origin is None:
-        origin = read_origin(path)
+        origin = read_ply_origin(path)
         if measured and origin == WORLD and positions.dtype == np.float64:
             origin = local_origin(positions)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
+from artifixer.runtime.added_settings import added_setting, without_added
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.seeds import generator
@@ -107,7 +108,7 @@ class ReconstructConfig:
     a view, is below this in every training view are removed; 0 removes none."""
     free_space: FreeSpaceConfig = field(default_factory=FreeSpaceConfig)
     """Not in the paper: penalises opacity in free space that no photo supports."""
-    dropout: float = 0.0
+    dropout: float = added_setting(0.0)
     """Not in the paper: fraction of the Gaussians that the last iteration leaves out of its render
     (``dropped_out``), in [0,1); rises from 0 at the first iteration. Few photos are fitted less
     closely by single Gaussians, and other views are better."""
@@ -120,6 +121,14 @@ class ReconstructConfig:
         )
         mcmc = replace(self.mcmc, every=mcmc_every)
         return replace(self, iterations=iterations, sh_every=sh_every, mcmc=mcmc)
+
+    def with_iteration_count(self, iterations: int) -> ReconstructConfig:
+        """The settings with another number of iterations and the same schedules. Raises
+        ``InputError`` for a bad number.
+        """
+        if iterations < 1:
+            raise InputError(f"--iterations {iterations}: expected at least 1")
+        return replace(self, iterations=iterations)
 
     @property
     def is_plain(self) -> bool:
@@ -186,7 +195,7 @@ def reconstruct(
     mcmc = _limited(config, loaded)
     free_space = FreeSpaceLoss(cameras, extent, config.near * extent, config.free_space)
     identity = fingerprint(
-        asdict(config), seed, extent, [view.identity() for view in loaded], initial
+        without_added(config), seed, extent, [view.identity() for view in loaded], initial
     )
     saved = FitCheckpoint(checkpoint, identity)
     rates = config.learning_rates.by_name(extent)

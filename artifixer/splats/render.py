@@ -7,7 +7,7 @@ through rgb, opacity and depth; not the cameras.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -74,6 +74,20 @@ def render(
         torch.nan,
     )
     return Renders(rgb, opacity, depth)
+
+
+def median_render(renders: Sequence[Renders]) -> Renders:
+    """Median, per pixel and channel, of an odd number of renders of the same views: what only one
+    of several independent fits shows is left out. The depth is the median of the known depths.
+    """
+    assert len(renders) % 2, f"{len(renders)} renders, expected an odd number"
+    rgb, opacity, depth = (
+        torch.stack([getattr(render, name) for render in renders])
+        for name in ("rgb", "opacity", "depth")
+    )
+    return Renders(
+        rgb.median(dim=0).values, opacity.median(dim=0).values, depth.nanmedian(dim=0).values
+    )
 
 
 def contributions(

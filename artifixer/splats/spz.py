@@ -13,6 +13,7 @@ as far as they need.
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -47,6 +48,13 @@ MAX_FRACTION_BITS = 20
 
 #: Largest value of the three 9-bit magnitudes of a rotation; their range is [0, 1/sqrt 2].
 LARGEST_ROTATION = 511
+
+#: Log scales that 8 bits hold.
+LOG_SCALES = (-10.0, 255 / 16 - 10)
+
+#: Fraction of Gaussians beyond the range of an attribute from which a file is said to be clipped;
+#: a few specks and highlights of every scene are.
+NOTED_FRACTION = 0.01
 
 _HEADER = struct.Struct("<4sIIBBBB")
 _OPEN_HEADER = struct.Struct("<4sIIBBBBI12x")
@@ -109,6 +117,29 @@ def write_spz(path: Path, splats: Splats) -> None:
     ]
     packer = zlib.compressobj(wbits=31)  # gzip, without a name or time in its header
     write_bytes(path, packer.compress(b"".join(sections)) + packer.flush())
+
+
+def clipping_note(splats: Splats) -> tuple[str, ...]:
+    """A remark for splats of which many do not fit an SPZ file's ranges of sizes and colours, such
+    as those of a capture in very small or large units.
+    """
+    largest = splats.log_scales.amax(dim=1)
+    low, high = LOG_SCALES
+    beyond = {
+        f"sizes outside {math.exp(low):.2g} to {math.exp(high):.4g} units": (largest < low)
+        | (largest > high),
+        "colours": (splats.sh[:, 0].abs() > 0.5 / COLOR_SCALE).any(dim=1),
+        "harmonics": (splats.sh[:, 1:].abs() > 1).flatten(1).any(dim=1),
+    }
+    counts = {name: int(found.sum()) for name, found in beyond.items()}
+    named = [
+        f"{count:,} have {name}"
+        for name, count in counts.items()
+        if count > NOTED_FRACTION * len(splats)
+    ]
+    if not named:
+        return ()
+    return (f"spz: of {len(splats):,} Gaussians {', '.join(named)} and are clipped",)
 
 
 def _byte(values: np.ndarray) -> bytes:

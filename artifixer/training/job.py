@@ -13,13 +13,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import torch
 
 from artifixer.pairs.loader import OrderedPairs, PairSet
+from artifixer.runtime.added_settings import without_added
 from artifixer.runtime.counts import counted
 from artifixer.runtime.devices import repeatable
 from artifixer.runtime.distributed import broadcast_object, joined_processes, rank, world_size
@@ -379,15 +380,16 @@ def _settings(job: TrainingJob) -> dict[str, Any]:
     """Settings that must not change when a training is continued: all that affect the weights."""
     recipe = job.recipe
     return {
-        "model": asdict(recipe.model),
-        "stage": _stored_names(asdict(getattr(recipe, job.stage))),
-        "loop": _stored_names(asdict(recipe.loop(job.stage))),
+        "model": recipe.model,
+        "stage": _stored_names(getattr(recipe, job.stage)),
+        "loop": _stored_names(recipe.loop(job.stage)),
         "compute": recipe.parallel.compute,
     }
 
 
-def _stored_names(settings: dict[str, Any]) -> dict[str, Any]:
-    return {STORED_NAMES.get(name, name): value for name, value in settings.items()}
+def _stored_names(settings: object) -> dict[str, Any]:
+    stored = without_added(settings)
+    return {STORED_NAMES.get(name, name): value for name, value in stored.items()}
 
 
 def _parameters(model: Model) -> int:

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from artifixer.enhance.sources import read_references
+from artifixer.enhance.sources import reference_batch
 from artifixer.geometry.cameras import Cameras
 from artifixer.scenes.view import View
 from artifixer.splats.render import render
@@ -147,7 +147,7 @@ class Generator:
         key = (*size, count)
         if key not in self._encoded:
             chosen = [known[round(i * (len(known) - 1) / max(1, count - 1))] for i in range(count)]
-            read = read_references(chosen, *size, size)
+            read = reference_batch(chosen, *size, size)
             assert read is not None
             video = frames_to_video(read[0], model.device, model.dtype)
             while len(self._encoded) >= KEPT_SIZES:

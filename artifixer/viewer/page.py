@@ -61,8 +61,8 @@ class PageConfig:
     path_file: Path | None = None
     """File for the path of a run."""
 
-    no_run: str = ""
-    """The reason why runs are not possible."""
+    run_note: str = ""
+    """What a run along the path uses, or the reason why runs are not possible."""
 
     size: int = 640
     """Default of the longest side in pixels of the view at rest."""

@@ -77,7 +77,7 @@ class PathPanel:
         self._run = gui.add_button("Run along the path", disabled=not is_possible)
         self._cancel = gui.add_button("Cancel the run", visible=False)
         self._bar = gui.add_progress_bar(0.0, visible=False)
-        self._progress = gui.add_markdown(plain(config.no_run))
+        self._progress = gui.add_markdown(plain(config.run_note))
         self._add.on_click(lambda _: self._add_view())
         self._index.on_update(lambda _: self._selected())
         self._seconds.on_update(lambda _: self._set_seconds())

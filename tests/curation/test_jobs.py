@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from process_groups import living_members
 from short_fits import CONFIG
 
 from artifixer.cli import main
@@ -33,7 +34,7 @@ from artifixer.pairs.shards import SampleEntry
 from artifixer.recipes.curate import RECIPES
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.image_files import write_png
-from artifixer.runtime.json_io import read_json
+from artifixer.runtime.json_io import read_json, write_json
 from artifixer.scenes.depth_models import default_depth_model
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.scale import METRIC_FACTOR
@@ -326,6 +327,25 @@ def test_sigterm_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert curate(sources, CONFIG, 1, out, workers=1).pairs == 2
 
 
+def test_a_folder_from_before_a_setting_is_kept_at_the_value_as_before(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "pairs"
+    shutil.copytree(made, out)
+    config = read_json(out / "config.json")
+    del config["settings"]["config"]["sparse"]["reconstruct"]["dropout"]
+    write_json(out / "config.json", config)
+    sources = expand_sources(["procedural:3:5"])
+    fit = CONFIG.sparse.reconstruct.with_dropout(0.3)
+    other = replace(CONFIG, sparse=replace(CONFIG.sparse, reconstruct=fit))
+    with pytest.raises(InputError, match=r"sparse\.reconstruct\.dropout is 0\.0 there, 0\.3 now"):
+        curate(sources, other, seed=1, out=out, workers=1)
+    monkeypatch.setattr(pair_folder, "SCENES_PER_SHARD", 2)
+    monkeypatch.setattr(jobs, "make_scene", None)  # nothing is left to make
+    curate(sources, CONFIG, seed=1, out=out, workers=1)
+    assert shard_bytes(out) == shard_bytes(made)
+
+
 @pytest.mark.parametrize(("seed", "sources"), [(2, "procedural:3:5"), (1, "procedural:2:5")])
 def test_a_folder_of_other_pairs_is_refused(made: Path, seed: int, sources: str) -> None:
     with pytest.raises(InputError, match="was made from"):
@@ -336,6 +356,7 @@ KILLED_RUN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+from process_groups import living_members
 from short_fits import CONFIG
 from artifixer.curation import jobs, pair_folder
 from artifixer.curation.sources import expand_sources
@@ -359,7 +380,7 @@ def test_processes_that_are_killed_leave_nothing_running_and_change_nothing(
     finally:
         process.kill()
         process.wait()
-    _wait_for(lambda: not _members(process.pid))
+    _wait_for(lambda: not living_members(process.pid))
     monkeypatch.setattr(pair_folder, "SCENES_PER_SHARD", 2)
     assert curate(expand_sources(["procedural:3:5"]), CONFIG, 1, out, workers=1).pairs == 3
     assert shard_bytes(out) == shard_bytes(made)
@@ -423,19 +444,6 @@ def _wait_for(condition: Callable[[], bool], seconds: float = 400) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
-
-
-def _members(group: int) -> list[int]:
-    """Living processes of a process group."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, member_of = stat.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if int(member_of) == group and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
 
 
 def test_sources_are_counted_from_their_seed() -> None:

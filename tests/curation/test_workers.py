@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from process_groups import living_members
 from short_fits import CONFIG
 
 from artifixer.curation.jobs import curate
@@ -170,6 +171,7 @@ import signal, sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, sys.argv[1])
+from process_groups import living_members
 from short_fits import CONFIG
 from artifixer.recipes.curate import RECIPES
 RECIPES["tiny"] = CONFIG
@@ -223,15 +225,3 @@ def children(parent: int) -> list[int]:
     return [
         int(name) for name in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     ]
-
-
-def living_members(group: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, member_of = stat.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if int(member_of) == group and state != "Z":
-            found.append(int(stat.parent.name))
-    return found

@@ -15,7 +15,7 @@ from artifixer.enhance.sources import (
     alike_cameras,
     checked_source,
     read_frames,
-    read_references,
+    reference_batch,
 )
 from artifixer.geometry.camera_file import CameraFrame
 from artifixer.geometry.cameras import Cameras
@@ -142,13 +142,13 @@ def test_cameras_must_be_finite(field: str):
         checked_source(some_renders(3), cameras)
     photo = np.zeros((14, 20, 3), dtype=np.uint8)
     with pytest.raises(InputError, match="reference camera 1: not finite"):
-        read_references([View.of_pixels(cameras[i], photo) for i in range(3)], 20, 14, (16, 16))
+        reference_batch([View.of_pixels(cameras[i], photo) for i in range(3)], 20, 14, (16, 16))
 
 
 def test_references_of_any_size_come_to_the_model_s_size_with_their_cameras():
     cameras = some_cameras(1, width=40, height=40)
     photo = np.full((40, 40, 3), 51, dtype=np.uint8)
-    loaded = read_references(
+    loaded = reference_batch(
         [View.of_pixels(cameras, photo), View.of_pixels(some_cameras(1), photo[:14, :20])],
         20,
         14,
@@ -161,8 +161,8 @@ def test_references_of_any_size_come_to_the_model_s_size_with_their_cameras():
     assert (batch.width, batch.height) == (32, 16)
     torch.testing.assert_close(batch.Ks[0, 0, 0], cameras.Ks[0, 0, 0] * 32 / 40)
     with pytest.raises(InputError, match="reference 0: 20x14 pixels; its camera says 40x40"):
-        read_references([View.of_pixels(cameras, photo[:14, :20])], 20, 14, (32, 16))
-    assert read_references([], 20, 14, (32, 16)) is None
+        reference_batch([View.of_pixels(cameras, photo[:14, :20])], 20, 14, (32, 16))
+    assert reference_batch([], 20, 14, (32, 16)) is None
 
 
 def test_a_clip_has_one_size_and_lens_model():

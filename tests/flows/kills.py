@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch._dynamo  # an optimizer loads it: here once, not in every process
-
 from tests.in_process import in_process
 
 Point = Literal["half", "placed"]

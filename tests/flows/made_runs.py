@@ -19,6 +19,7 @@ from artifixer.pipeline.capture import CaptureChoice
 from artifixer.pipeline.run import Result, run
 from artifixer.pipeline.run_config import RunConfig
 from artifixer.recipes.run import RECIPES
+from artifixer.runtime.json_io import read_json, write_json
 from artifixer.runtime.progress import Progress
 from artifixer.splats.initial import InitialConfig
 from artifixer.splats.mcmc import McmcConfig
@@ -82,6 +83,26 @@ def killed_run(out: Path, weights: Path, at_file: int, **changes: Any) -> None:
         small_run(out, weights, **changes)
 
     assert in_process(dying, said) == -signal.SIGKILL, said.read_text()
+
+
+def forget_setting(out: Path, name: str) -> int:
+    """Remove a setting from ``config.json`` and the stage markers, as in folders of versions
+    before it; returns the number of places.
+    """
+    count = 0
+
+    def without(value: Any) -> Any:
+        nonlocal count
+        if isinstance(value, list):
+            return [without(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        count += name in value
+        return {key: without(item) for key, item in value.items() if key != name}
+
+    for path in (out / "config.json", *(out / ".run" / "stages").glob("*.json")):
+        write_json(path, without(read_json(path)))
+    return count
 
 
 def _die_at_file(number: int) -> None:

@@ -17,7 +17,7 @@ from artifixer.cli import main
 from artifixer.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_STOPPED
 from artifixer.splats import fit_checkpoint
 from artifixer.splats.render_folder import read_render_folder
-from tests.flows.made_runs import results
+from tests.flows.made_runs import forget_setting, results
 from tests.in_process import in_process
 
 CAPTURE = "procedural:7:frames=9,width=48,height=36,points_per_photo=40"
@@ -197,6 +197,22 @@ def test_other_jobs_are_refused_and_told_apart(
     assert expected in error
     assert "--overwrite" in error
     assert result_files(finished) == before
+
+
+def test_a_folder_from_before_a_setting_is_kept_at_the_value_as_before(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Folders of versions without dropout were refused."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    assert forget_setting(out, "dropout") == 1
+    assert reconstructed(out, "--dropout", "0.3") == EXIT_BAD_INPUT
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "config.dropout is 0.0 there, 0.3 now" in error
+    assert reconstructed(out) == EXIT_DONE
+    assert "done before, kept" in capsys.readouterr().err
+    assert result_files(out) == result_files(finished)
 
 
 def test_overwrite_starts_anew_and_keeps_files_of_others(finished: Path, tmp_path: Path) -> None:

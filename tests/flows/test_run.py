@@ -19,7 +19,16 @@ import av
 import numpy as np
 import pytest
 import torch
-from made_runs import CAPTURE, FIT, VIEWS, killed_run, results, small_config, small_run
+from made_runs import (
+    CAPTURE,
+    FIT,
+    VIEWS,
+    forget_setting,
+    killed_run,
+    results,
+    small_config,
+    small_run,
+)
 
 from artifixer.commands.run import Command, run_command, run_config
 from artifixer.evaluation.evaluate import VARIANT_TITLES
@@ -36,7 +45,8 @@ from artifixer.scenes.depth_models import default_depth_model
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.scale import METRIC_FACTOR
 from artifixer.splats.ply import read_splats, write_splats
-from artifixer.splats.render_folder import read_render_folder
+from artifixer.splats.render import render
+from artifixer.splats.render_folder import read_render_folder, to_uint8
 from artifixer.video.checkpoints.ours import save_model
 from tests.scenes.capture_files import transforms_content, write_transforms
 from tests.scenes.test_depth_models import MAKERS as DEPTH_MODELS
@@ -241,6 +251,28 @@ def test_another_weight_keeps_the_plain_fit_and_weight_0_leaves_no_trace(
     assert results(copy) == results(finished.out)
 
 
+def test_the_model_gets_the_median_of_three_fits(
+    with_input: Result, model: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(with_input.out, tmp_path / "copy"))
+    settings = {"reconstruct": FIT.with_free_space_loss(3.0), "variants": ("artifixer",)}
+    three = small_run(copy, model, input_fits=2, **settings)
+    assert three.executed[:3] == ("reconstruct_input_2", "render_input", "enhance")
+    names = ("initial", "input", "input_2")
+    fits = [read_splats(copy / "splats" / f"{name}.ply") for name in names]
+    assert not torch.equal(fits[1].means, fits[2].means), "of another random seed"
+    given = read_render_folder(copy / "renders_input")
+    with torch.no_grad():
+        alone = [render(splats, given.frames[1].camera) for splats in fits]
+    middle = torch.stack([renders.rgb for renders in alone]).sort(dim=0).values[1]
+    assert np.array_equal(given.rgb(1), to_uint8(middle[0]).numpy())
+    assert "splats/input_2.ply" in (copy / "report.html").read_text()
+    one = small_run(copy, model, **settings)
+    assert "reconstruct_input" not in one.executed and "render_input" in one.executed
+    assert not (copy / "splats" / "input_2.ply").exists()
+    assert not any("input_2" in name for name in results(copy))
+
+
 @pytest.mark.slow
 def test_a_killed_run_with_a_free_space_loss_ends_with_the_same_files(
     with_input: Result, model: Path, tmp_path: Path
@@ -256,25 +288,33 @@ def test_a_killed_run_with_a_free_space_loss_ends_with_the_same_files(
 @pytest.mark.parametrize(
     ("options", "fits"),
     [
-        ({"free_space_loss": 0.5, "dropout": 0.0}, ["reconstruct", "reconstruct_input"]),
-        ({"dropout": 0.3}, ["reconstruct", "reconstruct_input"]),
+        (
+            {"free_space_loss": 0.5, "dropout": 0.0, "input_fits": 1},
+            ["reconstruct", "reconstruct_input"],
+        ),
+        ({"dropout": 0.3, "input_fits": 1}, ["reconstruct", "reconstruct_input"]),
+        ({"dropout": 0.3}, ["reconstruct", "reconstruct_input", "reconstruct_input_2"]),
         ({"dropout": 0.0}, ["reconstruct"]),
-        ({}, ["reconstruct", "reconstruct_input"]),
+        ({}, ["reconstruct", "reconstruct_input", "reconstruct_input_2"]),
     ],
 )
-def test_options_give_the_second_fit_and_0_the_plain_one_alone(
-    options: dict[str, float], fits: list[str], tmp_path: Path, model: Path
+def test_options_give_the_further_fits_and_0_the_plain_one_alone(
+    options: dict[str, Any], fits: list[str], tmp_path: Path, model: Path
 ) -> None:
-    """Without options the recipe tiny has dropout."""
+    """Without options the recipe tiny has two fits with dropout."""
     command = Command(
         CAPTURE, tmp_path, views=VIEWS, model=str(model), path="heldout", device="cpu", **options
     )
     config = run_config(command)
-    assert config.has_input == (len(fits) == 2)
-    for option, value in options.items():
-        found = config.reconstruct.free_space.weight if "loss" in option else None
-        assert (config.reconstruct.dropout if found is None else found) == value
-    names = [*fits, *(["render", "render_input"] if len(fits) == 2 else ["render", "enhance"])]
+    assert config.has_input == (len(fits) > 1)
+    assert config.has_median_input == (len(fits) == 3)
+    found = {
+        "free_space_loss": config.reconstruct.free_space.weight,
+        "dropout": config.reconstruct.dropout,
+        "input_fits": config.input_fits,
+    }
+    assert {name: found[name] for name in options} == options
+    names = [*fits, *(["render", "render_input"] if len(fits) > 1 else ["render", "enhance"])]
     assert [stage.name for stage in plan_run(config).stages][: len(names)] == names
     assert [stage.name for stage in wanted_stages(config)][: len(names)] == names
 
@@ -312,6 +352,22 @@ def test_bad_options_of_the_second_fit_are_refused(
     )
     with pytest.raises(InputError, match=f"{name} and --from-splats exclude each other"):
         run_config(command)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input_fits": 3}, "--input-fits 3: expected 1 or 2"),
+        ({"input_fits": 0}, "--input-fits 0: expected 1 or 2"),
+        ({"input_fits": 2, "dropout": 0.0}, "--input-fits 2: expected together with --dropout"),
+        ({"input_fits": 2, "from_splats": Path("a.ply")}, "--input-fits 2: expected together"),
+    ],
+)
+def test_two_fits_for_the_input_need_dropout_or_a_free_space_loss(
+    options: dict[str, Any], message: str, tmp_path: Path, model: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run_command(Command(CAPTURE, tmp_path, model=str(model), device="cpu", **options))
 
 
 def test_iterations_are_those_of_both_fits_and_at_least_one(tmp_path: Path, model: Path) -> None:
@@ -447,6 +503,20 @@ def test_frames_of_an_earlier_version_of_the_smoothing_are_not_kept(
         with monkeypatch.context() as later:
             later.setattr("artifixer.video.finish.VERSION", 99, raising=False)
             assert set(small_run(copied, model, variants=("artifixer",)).executed) == repeated
+
+
+def test_a_folder_from_before_a_setting_is_kept_at_the_value_as_before(
+    finished: Result, copied: Path, model: Path
+) -> None:
+    # in config.json and in the markers of begun and finished stages, for both fits
+    assert forget_setting(copied, "dropout") == 6
+    again = small_run(copied, model)
+    assert again.executed == ()
+    assert results(copied) == results(finished.out)
+    forget_setting(copied, "dropout")
+    changed = small_run(copied, model, reconstruct=FIT.with_dropout(0.3), variants=("artifixer",))
+    assert {"reconstruct_input", "enhance"} <= set(changed.executed)
+    assert "reconstruct" not in changed.executed, "the plain fit is the same"
 
 
 def test_the_mode_generate_does_not_keep_smoothed_frames(copied: Path, tmp_path: Path) -> None:

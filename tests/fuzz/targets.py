@@ -26,6 +26,7 @@ from tests.scenes.capture_files import (
     WIDTH,
     noise,
     pose_matrix,
+    rich_transforms,
     transforms_content,
     write_colmap,
     write_transforms,
@@ -57,32 +58,7 @@ def _inspect(folder: Path) -> object:
 
 
 def _make_rich_transforms(folder: Path) -> None:
-    content = transforms_content() | {
-        "applied_transform": np.eye(3, 4).tolist(),
-        "applied_scale": 2.0,
-        "camera_model": "OPENCV",
-    }
-    content |= {
-        "k1": 0.1,
-        "k2": 0.0,
-        "p1": 0.0,
-        "p2": 0.0,
-        "ply_file_path": "points.ply",
-        "camera_angle_x": 1.0,
-    }
-    content |= {
-        "train_filenames": ["images/000.png", "images/001.png"],
-        "test_filenames": ["images/002.png"],
-    }
-    content["frames"][0] |= {
-        "fl_x": 50.0,
-        "w": 64,
-        "h": 48,
-        "cx": 30.0,
-        "k1": -0.1,
-        "camera_model": "OPENCV_FISHEYE",
-    }
-    write_transforms(folder, content)
+    write_transforms(folder, rich_transforms())
     _write_points(folder / "points.ply", binary=True)
     names = [f"images/{number:03d}.png" for number in range(3)]
     splits = {
@@ -283,7 +259,7 @@ def _read_ply(folder: Path) -> object:
 
     for name in ("binary.ply", "text.ply", "splats.ply"):
         _try(point_cloud.read_points, folder / name)
-        _try(ply.read_origin, folder / name)
+        _try(ply.read_ply_origin, folder / name)
     return ply.read_splats(folder / "splats.ply")
 
 

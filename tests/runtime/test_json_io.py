@@ -1,45 +1,16 @@
 """JSON files: the same bytes for the same value, and errors that name the file."""
 
-import dataclasses
-import enum
 import os
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
 
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.json_io import read_json, write_json
-
-with suppress(ImportError):  # Windows
-    pass
-
-JSON_VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(codec="utf-8")),
-    lambda children: (
-        st.lists(children) | st.dictionaries(st.text(st.characters(codec="utf-8")), children)
-    ),
-    max_leaves=20,
-)
-
-
-class Colour(enum.Enum):
-    RED = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    iterations: int = 3
-    rate: float = 0.5
-    names: tuple[str, ...] = ("a", "b")
+from tests.runtime.json_values import JSON_VALUES, Colour, Settings
 
 
 def files_below(folder: Path) -> list[str]:

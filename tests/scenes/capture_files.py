@@ -118,3 +118,46 @@ def write_transforms(
     path = capture / name
     path.write_text(json.dumps(content))
     return path
+
+
+def rich_transforms() -> dict[str, Any]:
+    """The content of a transforms.json with all that the loader reads, and frames of two lens
+    models.
+    """
+    content = transforms_content() | {
+        "applied_transform": np.eye(3, 4).tolist(),
+        "applied_scale": 2.0,
+        "camera_model": "OPENCV",
+    }
+    content |= {
+        "k1": 0.1,
+        "k2": 0.0,
+        "p1": 0.0,
+        "p2": 0.0,
+        "ply_file_path": "points.ply",
+        "camera_angle_x": 1.0,
+        "is_fisheye": False,
+    }
+    content |= {
+        "train_filenames": ["images/000.png", "images/001.png"],
+        "test_filenames": ["images/002.png"],
+    }
+    content["frames"][0] |= {
+        "fl_x": 50.0,
+        "w": 64,
+        "h": 48,
+        "cx": 30.0,
+        "k1": -0.1,
+        "camera_model": "OPENCV_FISHEYE",
+    }
+    return content
+
+
+def write_word(path: Path, line: int, word: int, value: str) -> None:
+    """Replace a word of the file's ``line``-th entry."""
+    lines = path.read_text().splitlines()
+    entries = [number for number, text in enumerate(lines) if not text.startswith("#")]
+    words = lines[entries[line]].split(" ")
+    words[word] = value
+    lines[entries[line]] = " ".join(words)
+    path.write_text("\n".join(lines))

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from capture_files import HEIGHT, LENSES, UNKNOWN_LENSES, WIDTH, write_colmap, write_photo
+from capture_files import (
+    HEIGHT,
+    LENSES,
+    UNKNOWN_LENSES,
+    WIDTH,
+    write_colmap,
+    write_photo,
+    write_word,
+)
 
 from artifixer.runtime.errors import InputError
 from artifixer.scenes import colmap
@@ -199,16 +206,6 @@ def test_a_model_without_points_is_a_note(tmp_path):
 # Damage -------------------------------------------------------------------------------------------
 
 
-def _write_word(path: Path, line: int, word: int, value: str) -> None:
-    """Replace a word of the file's ``line``-th entry."""
-    lines = path.read_text().splitlines()
-    entries = [number for number, text in enumerate(lines) if not text.startswith("#")]
-    words = lines[entries[line]].split(" ")
-    words[word] = value
-    lines[entries[line]] = " ".join(words)
-    path.write_text("\n".join(lines))
-
-
 @pytest.mark.parametrize(
     ("word", "value", "message"),
     [
@@ -223,7 +220,7 @@ def _write_word(path: Path, line: int, word: int, value: str) -> None:
 def test_one_broken_image_is_left_out_and_named(tmp_path, word, value, message):
     model = write_colmap(tmp_path, suffix=".txt")
     whole = _load(tmp_path)
-    _write_word(tmp_path / "sparse" / "0" / "images.txt", 2, word, value)
+    write_word(tmp_path / "sparse" / "0" / "images.txt", 2, word, value)
     scene = _load(tmp_path)
     assert len(scene.photos) == len(model.images) - 1
     (note,) = [note for note in scene.notes if "photos are left out: " in note]
@@ -256,9 +253,9 @@ def test_a_photo_listed_twice_counts_once_or_with_other_poses_not_at_all(tmp_pat
 def test_more_broken_images_than_good_ones_are_refused(tmp_path):
     write_colmap(tmp_path, suffix=".txt", views=5)
     for image in range(2):
-        _write_word(tmp_path / "sparse" / "0" / "images.txt", 2 * image, 6, "nan")
+        write_word(tmp_path / "sparse" / "0" / "images.txt", 2 * image, 6, "nan")
     assert len(_load(tmp_path).photos) == 3
-    _write_word(tmp_path / "sparse" / "0" / "images.txt", 4, 6, "nan")
+    write_word(tmp_path / "sparse" / "0" / "images.txt", 4, 6, "nan")
     with pytest.raises(InputError, match=r"image 1 .*has the translation .*\(3 of 5 such\)"):
         _load(tmp_path)
 
@@ -298,7 +295,7 @@ def test_one_observation_without_sense_is_left_out(tmp_path, value):
     write_colmap(tmp_path, suffix=".txt")
     before = _load(tmp_path).points
     word = 0 if value == "nan" else 2
-    _write_word(tmp_path / "sparse" / "0" / "images.txt", 1, word, value)
+    write_word(tmp_path / "sparse" / "0" / "images.txt", 1, word, value)
     scene = _load(tmp_path)
     assert scene.points is not None and before is not None
     lost = before.observed_point.numel() - scene.points.observed_point.numel()
@@ -309,7 +306,7 @@ def test_one_observation_without_sense_is_left_out(tmp_path, value):
 def test_a_point_at_no_place_is_left_out(tmp_path):
     write_colmap(tmp_path, suffix=".txt")
     before = _load(tmp_path).points
-    _write_word(tmp_path / "sparse" / "0" / "points3D.txt", 3, 1, "-inf")
+    write_word(tmp_path / "sparse" / "0" / "points3D.txt", 3, 1, "-inf")
     scene = _load(tmp_path)
     assert before is not None and scene.points is not None
     assert len(scene.points) == len(before) - 1

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from capture_files import write_colmap
+from capture_files import write_colmap, write_word
 
 from artifixer.runtime.errors import InputError
 from artifixer.scenes import colmap
@@ -132,19 +130,9 @@ def test_inconsistent_text_files_are_refused(tmp_path, file, old, new, message):
         _load(tmp_path)
 
 
-def _write_word(path: Path, line: int, word: int, value: str) -> None:
-    """Replace a word of the file's ``line``-th entry."""
-    lines = path.read_text().splitlines()
-    entries = [number for number, text in enumerate(lines) if not text.startswith("#")]
-    words = lines[entries[line]].split(" ")
-    words[word] = value
-    lines[entries[line]] = " ".join(words)
-    path.write_text("\n".join(lines))
-
-
 def test_a_point_colour_out_of_range_is_refused(tmp_path):
     write_colmap(tmp_path, suffix=".txt")
-    _write_word(tmp_path / "sparse" / "0" / "points3D.txt", 0, 4, "256")
+    write_word(tmp_path / "sparse" / "0" / "points3D.txt", 0, 4, "256")
     with pytest.raises(InputError, match=r"points3D\.txt: .*has the colour \[256"):
         _load(tmp_path)
 

@@ -14,8 +14,7 @@ from plyfile import PlyData
 from artifixer.commands.convert import Command as ConvertCommand
 from artifixer.commands.convert import run_command as run_convert
 from artifixer.enhance.dataset import DatasetView, write_dataset
-from artifixer.geometry.camera_file import CameraFrame, read_cameras, write_cameras
-from artifixer.geometry.camera_file import read_origin as read_camera_origin
+from artifixer.geometry.camera_file import CameraFrame, read_cameras, read_origin, write_cameras
 from artifixer.geometry.local_origin import WORLD, local_origin, to_world
 from artifixer.pipeline.capture import CaptureChoice
 from artifixer.pipeline.reconstruct import ReconstructionJob, reconstruct_capture
@@ -24,7 +23,7 @@ from artifixer.scenes.formats import load_scene
 from artifixer.scenes.point_cloud import read_points
 from artifixer.scenes.scene import Scene
 from artifixer.splats.files import read_splat_file, write_splat_file
-from artifixer.splats.ply import read_origin, read_splats, write_splats
+from artifixer.splats.ply import read_ply_origin, read_splats, write_splats
 from artifixer.splats.reconstruct import ReconstructConfig
 from artifixer.splats.splats import Splats
 from tests.scenes.capture_files import WIDTH, write_colmap, write_photo
@@ -181,7 +180,7 @@ def test_splats_are_written_as_doubles_of_the_world_with_their_origin(tmp_path):
     vertex = PlyData.read(str(tmp_path / "a.ply"))["vertex"].data
     assert vertex.dtype["x"] == np.float64 and vertex.dtype["opacity"] == np.float32
     np.testing.assert_allclose(vertex["y"] - origin[1], splats.means[:, 1], atol=1e-8)
-    assert read_origin(tmp_path / "a.ply") == origin
+    assert read_ply_origin(tmp_path / "a.ply") == origin
     torch.testing.assert_close(
         read_splats(tmp_path / "a.ply").means, splats.means, atol=1e-8, rtol=1e-7
     )
@@ -248,7 +247,7 @@ def test_camera_files_without_an_origin_are_read_around_their_cameras(tmp_path):
     content = json.loads(path.read_text())
     del content["origin"]  # as other programs and older versions write it
     path.write_text(json.dumps(content))
-    assert read_camera_origin(path) == scene.origin
+    assert read_origin(path) == scene.origin
     for before, after in zip(frames, read_cameras(path), strict=True):
         torch.testing.assert_close(
             after.camera.viewmats, before.camera.viewmats, atol=1e-5, rtol=1e-5

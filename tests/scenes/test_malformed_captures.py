@@ -13,10 +13,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from capture_files import transforms_content, write_colmap, write_transforms
+from capture_files import rich_transforms, write_colmap, write_transforms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -169,36 +168,6 @@ def _changed(data: st.DataObject, content: Any) -> Any:
     return content
 
 
-def _rich_transforms() -> dict[str, Any]:
-    content = transforms_content() | {
-        "applied_transform": np.eye(3, 4).tolist(),
-        "applied_scale": 2.0,
-        "camera_model": "OPENCV",
-    }
-    content |= {
-        "k1": 0.1,
-        "k2": 0.0,
-        "p1": 0.0,
-        "p2": 0.0,
-        "ply_file_path": "points.ply",
-        "camera_angle_x": 1.0,
-        "is_fisheye": False,
-    }
-    content |= {
-        "train_filenames": ["images/000.png", "images/001.png"],
-        "test_filenames": ["images/002.png"],
-    }
-    content["frames"][0] |= {
-        "fl_x": 50.0,
-        "w": 64,
-        "h": 48,
-        "cx": 30.0,
-        "k1": -0.1,
-        "camera_model": "OPENCV_FISHEYE",
-    }
-    return content
-
-
 def _write_ply(path: Path) -> None:
     header = "ply\nformat binary_little_endian 1.0\nelement vertex 2\n"
     header += "".join(f"property float {name}\n" for name in "xyz") + "".join(
@@ -212,7 +181,7 @@ def _write_ply(path: Path) -> None:
 @pytest.fixture(scope="module")
 def transforms_capture(tmp_path_factory) -> Path:
     capture = tmp_path_factory.mktemp("transforms_capture")
-    write_transforms(capture, _rich_transforms())
+    write_transforms(capture, rich_transforms())
     _write_ply(capture / "points.ply")
     assert len(load_scene(capture).splits["transforms"].train) == 2
     return capture
@@ -222,7 +191,7 @@ def transforms_capture(tmp_path_factory) -> Path:
 @given(st.data())
 def test_transforms_with_strange_values(transforms_capture, data):
     (transforms_capture / "transforms.json").write_text(
-        json.dumps(_changed(data, _rich_transforms()))
+        json.dumps(_changed(data, rich_transforms()))
     )
     _assert_scene_or_one_line(transforms_capture)
 
@@ -231,7 +200,7 @@ def test_transforms_with_strange_values(transforms_capture, data):
 @given(st.data())
 def test_damaged_transforms_files(transforms_capture, data):
     (transforms_capture / "transforms.json").write_bytes(
-        _damaged(data, json.dumps(_rich_transforms()).encode())
+        _damaged(data, json.dumps(rich_transforms()).encode())
     )
     _assert_scene_or_one_line(transforms_capture)
 
@@ -239,7 +208,7 @@ def test_damaged_transforms_files(transforms_capture, data):
 @settings(max_examples=30)
 @given(st.data())
 def test_damaged_point_clouds(transforms_capture, data):
-    write_transforms(transforms_capture, _rich_transforms(), views=0)
+    write_transforms(transforms_capture, rich_transforms(), views=0)
     _write_ply(transforms_capture / "points.ply")
     good = (transforms_capture / "points.ply").read_bytes()
     (transforms_capture / "points.ply").write_bytes(_damaged(data, good))
@@ -263,7 +232,7 @@ def test_splits_with_strange_values(transforms_capture, data):
             }
         }
     }
-    write_transforms(transforms_capture, _rich_transforms(), views=0)
+    write_transforms(transforms_capture, rich_transforms(), views=0)
     (transforms_capture / "splits.json").write_text(json.dumps(_changed(data, splits)))
     try:
         _assert_scene_or_one_line(transforms_capture)

@@ -43,6 +43,20 @@ def varied_splats(count: int, seed: int, sh_degree: int = 3, small: bool = False
     )
 
 
+def random_splats(count: int, coefficients: int, generator: torch.Generator) -> Splats:
+    """Stored values drawn from the normal distribution, none of them meant to be seen."""
+    shapes = {
+        "means": (count, 3),
+        "quats": (count, 4),
+        "log_scales": (count, 3),
+        "opacity_logits": (count,),
+        "sh": (count, coefficients, 3),
+    }
+    return Splats(
+        **{name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    )
+
+
 def one_camera(lens: str) -> Cameras:
     """A tilted view of the origin from a distance of 4, through an ``ideal``, ``distorted`` or
     ``fisheye`` lens.

@@ -8,22 +8,13 @@ from artifixer.imaging.metrics import ssim
 from artifixer.splats.losses import photometric_loss, regulariser
 from artifixer.splats.splats import Splats
 from artifixer.splats.trainable import NAMES, TrainableSplats
+from tests.splats.splat_scenes import random_splats
 
 RATES = dict.fromkeys(NAMES, 1e-2)
 
 
-def splats(count: int = 8) -> Splats:
-    generator = torch.Generator().manual_seed(0)
-    shapes = {
-        "means": (count, 3),
-        "quats": (count, 4),
-        "log_scales": (count, 3),
-        "opacity_logits": (count,),
-        "sh": (count, 4, 3),
-    }
-    return Splats(
-        **{name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-    )
+def splats() -> Splats:
+    return random_splats(8, 4, torch.Generator().manual_seed(0))
 
 
 def test_photometric_loss_is_the_weighted_sum_of_l1_and_dissimilarity():

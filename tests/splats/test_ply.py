@@ -11,33 +11,23 @@ from artifixer.runtime.errors import InputError
 from artifixer.scenes.point_cloud import read_points
 from artifixer.splats.ply import read_splats, write_splats
 from artifixer.splats.splats import SH_BASE, SH_COEFFICIENTS, Splats
+from tests.splats.splat_scenes import random_splats
 
 
-def random_splats(count: int, coefficients: int) -> Splats:
-    draw = torch.Generator().manual_seed(3)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=draw)
-
-    return Splats(
-        normal(count, 3),
-        normal(count, 4),
-        normal(count, 3),
-        normal(count),
-        normal(count, coefficients, 3),
-    )
+def drawn_splats(count: int, coefficients: int) -> Splats:
+    return random_splats(count, coefficients, torch.Generator().manual_seed(3))
 
 
 @pytest.mark.parametrize("coefficients", SH_COEFFICIENTS)
 def test_round_trip_is_bit_exact(tmp_path, coefficients):
-    splats = random_splats(17, coefficients)
+    splats = drawn_splats(17, coefficients)
     write_splats(tmp_path / "a.ply", splats)
     for name, values in vars(read_splats(tmp_path / "a.ply")).items():
         assert torch.equal(values, getattr(splats, name)), name
 
 
 def test_many_gaussians_are_read_at_once_and_not_value_by_value(tmp_path):
-    splats = random_splats(60_000, 16)
+    splats = drawn_splats(60_000, 16)
     write_splats(tmp_path / "a.ply", splats)
     before = time.process_time()
     read = read_splats(tmp_path / "a.ply")
@@ -48,7 +38,7 @@ def test_many_gaussians_are_read_at_once_and_not_value_by_value(tmp_path):
 @pytest.mark.parametrize("missing", [1, 2])
 def test_a_file_without_its_last_bytes_says_how_many_are_there(tmp_path, missing):
     path = tmp_path / "a.ply"
-    write_splats(path, random_splats(3, 1))
+    write_splats(path, drawn_splats(3, 1))
     content = path.read_bytes()
     rows = 3 * 68
     path.write_bytes(content[:-missing])
@@ -57,7 +47,7 @@ def test_a_file_without_its_last_bytes_says_how_many_are_there(tmp_path, missing
 
 
 def test_fields_stand_in_the_original_order(tmp_path):
-    splats = random_splats(5, 16)
+    splats = drawn_splats(5, 16)
     write_splats(tmp_path / "a.ply", splats)
     vertices = PlyData.read(str(tmp_path / "a.ply"))["vertex"].data
     expected = [
@@ -117,7 +107,7 @@ def test_text_files_with_fields_in_another_order_are_read(tmp_path):
 
 
 def test_points_of_a_splat_file_take_its_base_colours(tmp_path):
-    splats = random_splats(9, 4)
+    splats = drawn_splats(9, 4)
     write_splats(tmp_path / "a.ply", splats)
     cloud = read_points(tmp_path / "a.ply")
     xyz, rgb = cloud.xyz, cloud.rgb
@@ -128,9 +118,9 @@ def test_points_of_a_splat_file_take_its_base_colours(tmp_path):
 
 def test_bad_files_are_refused_in_one_line(tmp_path):
     good = tmp_path / "good.ply"
-    write_splats(good, random_splats(4, 1))
+    write_splats(good, drawn_splats(4, 1))
     content = good.read_bytes()
-    broken = random_splats(4, 1)
+    broken = drawn_splats(4, 1)
     broken.means[2, 1] = float("nan")
     write_splats(tmp_path / "nan.ply", broken)
     (tmp_path / "truncated.ply").write_bytes(content[:-10])
@@ -153,5 +143,5 @@ def test_bad_files_are_refused_in_one_line(tmp_path):
 
 def test_no_gaussian_at_all_is_refused_with_the_likely_cause(tmp_path):
     with pytest.raises(InputError, match=r"no Gaussian survived.*poses"):
-        write_splats(tmp_path / "a.ply", random_splats(0, 4))
+        write_splats(tmp_path / "a.ply", drawn_splats(0, 4))
     assert not (tmp_path / "a.ply").exists()

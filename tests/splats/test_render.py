@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from splat_scenes import NEAR, one_camera, varied_splats
@@ -12,7 +13,7 @@ from splat_scenes import NEAR, one_camera, varied_splats
 from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.runtime.errors import InputError
 from artifixer.splats.rasterizers.constants import MIN_DEPTH_OPACITY, RELATIVE_NEAR
-from artifixer.splats.render import contributions, default_near, render
+from artifixer.splats.render import Renders, contributions, default_near, median_render, render
 from artifixer.splats.splats import SH_BASE, Splats
 
 BASE_COLOR = torch.tensor([0.9, 0.5, 0.2])
@@ -152,3 +153,34 @@ def test_contributions_add_up_to_the_opacity_of_all_pixels():
     walls = [disc(3.0 + 0.1 * k, 0.99, radius=50.0) for k in range(4)]
     assert float(contributions(together(hidden, *walls), straight())[0]) == 0
     assert (contributions(together(hidden, *walls), straight())[1:3] > 0).all()
+
+
+def test_what_one_of_three_fits_shows_alone_is_not_in_their_median():
+    place, floater = disc(4.0, 0.95, radius=3.0), disc(1.0, 0.9, radius=0.05)
+    camera, empty = straight(), disc(4.0, 0.5, radius=1e-4)
+    fits = [render(splats, camera) for splats in (place, together(place, floater), place)]
+    median = median_render(fits)
+    for name in ("rgb", "opacity", "depth"):
+        assert torch.equal(
+            getattr(median, name).nan_to_num(), getattr(fits[0], name).nan_to_num()
+        ), name
+    assert not torch.equal(fits[0].rgb, fits[1].rgb)
+    two_empty = median_render([fits[0], *(render(empty, camera) for _ in range(2))])
+    assert float(two_empty.opacity[0, 15, 10]) == 0, "as most fits say"
+    assert float(two_empty.depth[0, 15, 10]) == pytest.approx(4.0), "the only one known"
+
+
+def test_the_colour_of_a_median_is_not_above_its_opacity():
+    fits = [random_renders(seed) for seed in range(3)]
+    median = median_render(fits)
+    assert bool((median.rgb <= median.opacity[..., None]).all())
+    middle = np.sort(np.stack([fit.rgb.numpy() for fit in fits]), axis=0)[1]
+    assert np.array_equal(median.rgb.numpy(), middle)
+
+
+def random_renders(seed: int) -> Renders:
+    """Premultiplied colours with the depth unknown in places."""
+    made = torch.Generator().manual_seed(seed)
+    opacity = torch.rand(1, 6, 7, generator=made)
+    depth = torch.where(opacity < 0.3, torch.nan, 1 + opacity)
+    return Renders(torch.rand(1, 6, 7, 3, generator=made) * opacity[..., None], opacity, depth)

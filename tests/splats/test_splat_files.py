@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import random
 import shutil
@@ -26,6 +27,7 @@ import numpy as np
 import pytest
 import torch
 
+from artifixer.cli import main
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.transforms import invert_rigid, look_at
 from artifixer.imaging.metrics import psnr
@@ -359,6 +361,20 @@ def test_far_gaussians_keep_their_places_in_spz(tmp_path: Path) -> None:
         "SPZ holds positions up to 4194304",
     ):
         write_splat_file(tmp_path / "a.spz", splats)
+
+
+def test_a_scene_too_small_for_spz_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In units of kilometres: Gaussians grew to the smallest size of the format in silence."""
+    splats = drawn_splats()
+    for factor, said in ((1.0, ""), (1e-4, "150 have sizes outside 4.5e-05 to 379 units")):
+        small = replace(splats, log_scales=splats.log_scales + math.log(factor))
+        write_splats(tmp_path / "a.ply", small)
+        target = str(tmp_path / "a.spz")
+        assert main(["convert", str(tmp_path / "a.ply"), target, "--overwrite"]) == 0
+        noted = capsys.readouterr().err
+        assert said in noted and bool(noted) == bool(said)
 
 
 def test_one_gaussian_and_equal_ones(tmp_path: Path) -> None:

@@ -1,25 +1,14 @@
 import torch
 
-from artifixer.splats.splats import Splats
 from artifixer.splats.trainable import NAMES, TrainableSplats
+from tests.splats.splat_scenes import random_splats
 
 RATES = {name: 10.0**-index for index, name in enumerate(NAMES, start=1)}
 
 
-def some_splats(generator: torch.Generator, count: int = 50) -> Splats:
-    shapes = {
-        "means": (count, 3),
-        "quats": (count, 4),
-        "log_scales": (count, 3),
-        "opacity_logits": (count,),
-        "sh": (count, 4, 3),
-    }
-    return Splats(**{name: torch.randn(shapes[name], generator=generator) for name in NAMES})
-
-
 def test_its_steps_are_those_of_torchs_adam() -> None:
     generator = torch.Generator().manual_seed(0)
-    splats = some_splats(generator)
+    splats = random_splats(50, 4, generator)
     trainable = TrainableSplats(splats, RATES)
     copies = {name: getattr(splats, name).clone().requires_grad_() for name in NAMES}
     adam = torch.optim.Adam(

@@ -16,10 +16,30 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from artifixer.video.transformer_config import VideoTransformerConfig
+
 
 def manifest_of(folder: Path) -> dict[str, Any]:
     """Sizes, architectures, and the tensors of every case."""
     return json.loads((folder / "manifest.json").read_text())
+
+
+def transformer_config(manifest: dict[str, Any]) -> VideoTransformerConfig:
+    """The release's architecture in our words."""
+    theirs, vae = manifest["transformer"], manifest["vae"]
+    return VideoTransformerConfig(
+        width=theirs["num_attention_heads"] * theirs["attention_head_dim"],
+        ffn_width=theirs["ffn_dim"],
+        heads=theirs["num_attention_heads"],
+        layers=theirs["num_layers"],
+        latent_channels=theirs["in_channels"],
+        text_width=theirs["text_dim"],
+        frequency_width=theirs["freq_dim"],
+        patch_size=theirs["patch_size"][1],
+        spatial_factor=2 ** (len(vae["dim_mult"]) - 1),
+        temporal_factor=2 ** sum(vae["temperal_downsample"]),
+        eps=theirs["eps"],
+    )
 
 
 def cases_of(folder: Path, kind: str, tensors: Iterable[str] = ()) -> list[str]:

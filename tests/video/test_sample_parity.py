@@ -26,7 +26,6 @@ from artifixer.video.conditions import Conditions, RolloutContext
 from artifixer.video.sample import BlockInput, NetworkCall, Noise, SampleConfig, sample_blocks
 from artifixer.video.teacher import TeacherConfig, sample_bidirectional
 from artifixer.video.transformer import VideoTransformer
-from artifixer.video.transformer_config import VideoTransformerConfig
 from artifixer.video.vae import (
     StreamingDecoder,
     StreamingEncoder,
@@ -36,7 +35,13 @@ from artifixer.video.vae import (
     frames_to_video,
     video_to_frames,
 )
-from tests.video.parity_cases import cases_of, exact_products, manifest_of, read_case
+from tests.video.parity_cases import (
+    cases_of,
+    exact_products,
+    manifest_of,
+    read_case,
+    transformer_config,
+)
 
 #: float32, after up to dozens of network calls that feed each other.
 TOLERANCE = 1e-4
@@ -64,25 +69,13 @@ def oracle(parity_folder: Path, request: pytest.FixtureRequest) -> Iterator[Orac
 
 def opened(parity_folder: Path, device: str) -> Oracle:
     manifest = manifest_of(parity_folder)
-    theirs, vae_values = manifest["transformer"], dict(manifest["vae"])
+    vae_values = dict(manifest["vae"])
     vae_values["temporal_downsample"] = vae_values.pop("temperal_downsample")
     vae_values.pop("attn_scales", None)
     vae_values = {k: tuple(v) if isinstance(v, list) else v for k, v in vae_values.items()}
     vae = build_vae(VaeConfig(**vae_values))
     vae.network.load_state_dict(read_case(parity_folder, "weights_vae"))
-    config = VideoTransformerConfig(
-        width=theirs["num_attention_heads"] * theirs["attention_head_dim"],
-        ffn_width=theirs["ffn_dim"],
-        heads=theirs["num_attention_heads"],
-        layers=theirs["num_layers"],
-        latent_channels=theirs["in_channels"],
-        text_width=theirs["text_dim"],
-        frequency_width=theirs["freq_dim"],
-        patch_size=theirs["patch_size"][1],
-        spatial_factor=vae.config.spatial_factor,
-        temporal_factor=vae.config.temporal_factor,
-        eps=theirs["eps"],
-    )
+    config = transformer_config(manifest)
     with torch.device("meta"):
         network = VideoTransformer(config)
     load_into(

@@ -17,9 +17,14 @@ from artifixer.video.checkpoints.release_names import our_name
 from artifixer.video.checkpoints.tensor_files import open_tensors
 from artifixer.video.conditions import Conditions
 from artifixer.video.transformer import VideoTransformer
-from artifixer.video.transformer_config import VideoTransformerConfig
 from artifixer.video.transformer_layers import Layer
-from tests.video.parity_cases import cases_of, exact_products, manifest_of, read_case
+from tests.video.parity_cases import (
+    cases_of,
+    exact_products,
+    manifest_of,
+    read_case,
+    transformer_config,
+)
 
 #: Float32 sums in another order; the oracle itself repeats to 1e-6.
 TOLERANCE = 1e-4
@@ -31,28 +36,10 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
-def config_of(manifest: dict[str, Any]) -> VideoTransformerConfig:
-    """The release's architecture in our words."""
-    theirs, vae = manifest["transformer"], manifest["vae"]
-    return VideoTransformerConfig(
-        width=theirs["num_attention_heads"] * theirs["attention_head_dim"],
-        ffn_width=theirs["ffn_dim"],
-        heads=theirs["num_attention_heads"],
-        layers=theirs["num_layers"],
-        latent_channels=theirs["in_channels"],
-        text_width=theirs["text_dim"],
-        frequency_width=theirs["freq_dim"],
-        patch_size=theirs["patch_size"][1],
-        spatial_factor=2 ** (len(vae["dim_mult"]) - 1),
-        temporal_factor=2 ** sum(vae["temperal_downsample"]),
-        eps=theirs["eps"],
-    )
-
-
 @pytest.fixture(scope="module")
 def network(parity_folder: Path, device: str) -> VideoTransformer:
     with torch.device("meta"):
-        transformer = VideoTransformer(config_of(manifest_of(parity_folder)))
+        transformer = VideoTransformer(transformer_config(manifest_of(parity_folder)))
     load_into(
         transformer,
         open_tensors(parity_folder / "weights_transformer.safetensors").renamed(our_name),

@@ -146,6 +146,7 @@ def test_a_path_is_made_saved_loaded_and_run(page: Page, folder: Path) -> None:
     page.until(lambda: page.has_text("no keyframes"), "an empty path")
     page.upload(file)
     page.until(lambda: page.has_text("25 keyframes"), "the path is loaded")
+    page.until(lambda: page.has_text("runs with these splats and the model"), "what a run uses")
     page.choose("Run up to", "repaired frames")
     page.button("Run along the path")
     page.until(lambda: page.has_text("done; new layers"), "the run along the path", 120)

@@ -22,6 +22,8 @@ from artifixer.viewer.access import Access
 from tests.viewer.browser import served
 from tests.viewer.test_trajectory import wall
 
+LOCAL = Access("127.0.0.1", 0)
+
 
 @pytest.fixture
 def ply(tmp_path: Path) -> Path:
@@ -92,7 +94,7 @@ def test_a_ply_alone_has_a_default_view_and_says_what_is_missing(ply: Path) -> N
 
 def test_a_run_of_the_page_needs_the_capture(tmp_path: Path) -> None:
     recipes = {name: recipe.reconstruct for name, recipe in RECIPES.items()}
-    arguments, reason = _run_arguments(ViewSource(tmp_path), "tiny", recipes)
+    arguments, reason = _run_arguments(ViewJob(ViewSource(tmp_path), LOCAL), recipes)
     assert arguments is None
     assert "--capture" in reason
 
@@ -107,6 +109,10 @@ def test_a_run_of_the_page_needs_the_capture(tmp_path: Path) -> None:
         {"recipe": "release"},
         {"iterations": 60, "dropout": 0.0},
         {"iterations": 1500, "dropout": 0.3, "free_space_loss": 0.1},
+        {"input_fits": 1},
+        {"adapt": 2.5, "frame_weights": "uniform"},
+        {"adapt_steps": 40, "export": "spz,usdz"},
+        {"references": 0, "camera_scale": 0.25, "ignore_masks": True, "device": "cpu"},
     ],
 )
 def test_a_run_of_the_page_has_the_settings_of_the_folder(
@@ -121,10 +127,11 @@ def test_a_run_of_the_page_has_the_settings_of_the_folder(
     write_json(tmp_path / "config.json", {"settings": settings_of(made)})
     recipes = {name: recipe.reconstruct for name, recipe in RECIPES.items()}
     source = ViewSource(tmp_path, "procedural:7")
-    arguments, reason = _run_arguments(source, "tiny", recipes)
-    assert arguments is not None, reason
+    arguments, note = _run_arguments(ViewJob(source, LOCAL), recipes)
+    assert arguments is not None, note
     import tyro
 
+    assert ("adapted to the scene" in note) == (made.adaptation is not None)
     words = arguments(tmp_path / "path.json", "3d")
     again = settings_of(run_config(tyro.cli(Command, args=words[1:])))
     before = settings_of(made)
@@ -139,6 +146,6 @@ def test_a_model_that_does_not_fit_is_refused(ply: Path, monkeypatch: pytest.Mon
     from artifixer.video import memory_estimate as memory
 
     monkeypatch.setattr(memory, "free_memory", lambda device: 1 << 20)
-    job = ViewJob(ViewSource(ply), Access("127.0.0.1", 0))
+    job = ViewJob(ViewSource(ply), LOCAL)
     with pytest.raises(InputError, match="--model"):
         serve(job, {})
