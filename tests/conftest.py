@@ -17,6 +17,8 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
+from tests.first_calls import begin_test, check_first_calls
+
 torch.set_num_threads(1)
 
 # While the tests are loaded: they make a million objects that stay, and going through them for
@@ -54,6 +56,7 @@ def _checked_modules() -> list[str]:
 # before the package is loaded: types and shapes of arguments, results and dataclass fields are
 # checked at run time. Processes that tests start are not checked: they are the program as it ships.
 # An int is a float, as for mypy.
+check_first_calls()
 install_import_hook(
     _checked_modules(), "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 )
@@ -104,6 +107,10 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     """Nor does the end of the process need to go through all objects."""
     gc.freeze()
+
+
+def pytest_runtest_setup() -> None:
+    begin_test()
 
 
 @pytest.fixture(autouse=True)

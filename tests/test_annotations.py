@@ -10,6 +10,7 @@ from artifixer.geometry.transforms import invert_rigid, look_at
 from artifixer.imaging.metrics import psnr
 from artifixer.splats.render import Renders
 from artifixer.video.attention import attend
+from tests.first_calls import LIMIT, begin_test
 from tests.unchecked import unchecked
 
 
@@ -33,6 +34,17 @@ def test_fields_of_dataclasses_and_axes_of_one_name_are_checked() -> None:
         assert (
             len(Renders(torch.zeros(2, 4, 5, 3), torch.zeros(2, 4, 5), torch.zeros(2, 4, 6))) == 2
         )
+
+
+def test_the_first_calls_of_every_test_are_checked() -> None:
+    """The limit counts for each test alone: a call that one test leaves out, the next checks."""
+    for _ in range(LIMIT):
+        invert_rigid(torch.eye(4)[None])
+    with pytest.raises(IndexError):  # of the function itself
+        invert_rigid(torch.zeros(2, 3, 3))
+    begin_test()
+    with pytest.raises(TypeCheckError):
+        invert_rigid(torch.zeros(2, 3, 3))
 
 
 def test_shapes_that_broadcast_are_right() -> None:
