@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # an optimizer loads it: here once, not in every process
 
 #: A process that has not ended by then hangs, seconds.
 PATIENCE = 240
