@@ -1,5 +1,5 @@
 # make demo   a procedural capture -> splats -> clean frames -> report, on any machine with Python 3.11 or newer
-# make test   formatting, lint, types and all tests
+# make test   formatting, lint, types and all tests; make lint   the first three alone
 # make slow   the long forms of tests that make test runs in a short one
 # make reproduce   the paper's Table 4 and products at small scale, from nothing, into docs/reproduction.md: hours on 2 cores (the page says
 #             how many it took); the same command continues
@@ -32,11 +32,15 @@ export PYTHONDONTWRITEBYTECODE =
 demo: .venv/ready-demo
 	$(BIN)/artifixer demo --out demo
 
-# Lint comes first, so that the last line is the test runner's summary. It works on one core; meanwhile another compiles the kernels that
-# otherwise each test process compiles for itself.
+# Types are checked while the kernels are compiled, which otherwise each test process does for itself, and while the first tests run: the last
+# line is the test runner's summary, or the errors of the types.
 test: .venv/ready-test
-	@$(BIN)/python -m tests.compile_kernels >/dev/null & $(MAKE) --no-print-directory lint; status=$$?; wait; exit $$status
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@$(BIN)/mypy artifixer >.venv/types.log 2>&1 & types=$$!; \
+	$(BIN)/python -m tests.compile_kernels >/dev/null; \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal; status=$$?; \
+	wait $$types || { cat .venv/types.log; status=1; }; exit $$status
 
 slow: .venv/ready-test
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
