@@ -1,8 +1,8 @@
 """Named settings for ``artifixer run``: the fits of the first and of the distilled splats.
 
 ``paper``    10,000 iterations (paper, appendix B) for either fit, and all frames; for a GPU.
-             Frames are weighted by ``evidence`` (the paper: ``uniform``), which was better for
-             frames of a single fit in ``benchmarks/distillation.py``
+             Frames are weighted by ``evidence`` (the paper: ``uniform``), which was better in
+             ``benchmarks/distillation.py``
 ``release``  as the public release: no regularisers; frames enter the distillation by LPIPS alone,
              30,000 iterations; needs the extra ``metrics``
 ``tiny``     a few minutes on two CPU cores at sizes around 250 pixels
@@ -60,9 +60,7 @@ RECIPES = {
     ),
     "tiny": RunRecipe(
         replace(RECONSTRUCT["tiny"], dropout=0.3),
-        DistillConfig(
-            replace(RECONSTRUCT["tiny"], iterations=2000), weights="uniform", frames=80
-        ),
+        DistillConfig(replace(RECONSTRUCT["tiny"], iterations=2000), frames=80),
         input_fits=2,
         size="256",
     ),
