@@ -12,7 +12,7 @@ from typing import Any
 import jaxtyping
 
 #: Checked calls of a function in one test.
-LIMIT = 10
+LIMIT = 5
 
 _test = 0
 
