@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 
-# before torch is loaded: spinning threads starve the other workers, and so do several threads of the
-# processes that tests start, since there is a worker per core
+# before torch is loaded: spinning threads starve the other workers, and so do several threads of
+# the processes that tests start, since there is a worker per core
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

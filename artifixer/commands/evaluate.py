@@ -241,6 +241,7 @@ def evaluate_config(command: Command) -> EvaluateConfig:
         camera_scale=command.camera_scale,
         depth_model=command.depth_model,
         reconstruct=recipe.reconstruct,
+        input_fits=recipe.input_fits,
         distill=recipe.distill,
         seed=command.seed,
         device=device,

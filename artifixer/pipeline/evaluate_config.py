@@ -89,6 +89,9 @@ class EvaluateConfig:
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
     """Settings of the first fit."""
 
+    input_fits: int = 1
+    """Number of fits with dropout or a free-space loss, as in a run."""
+
     distill: DistillConfig = field(default_factory=DistillConfig)
     """Settings of the 3D distillation."""
 
@@ -162,6 +165,7 @@ def scene_run_config(config: EvaluateConfig, scene: BenchmarkScene, folder: Path
         camera_scale=config.camera_scale,
         depth_model=config.depth_model,
         reconstruct=config.reconstruct,
+        input_fits=config.input_fits,
         distill=config.distill,
         seed=config.seed,
         device=config.device,

@@ -19,13 +19,17 @@ import pytest
 from made_runs import FIT
 
 from artifixer.cli import main
+from artifixer.commands.evaluate import Command as EvaluateCommand
+from artifixer.commands.evaluate import evaluate_config
+from artifixer.commands.run import Command as RunCommand
+from artifixer.commands.run import run_config
 from artifixer.enhance.distill import DistillConfig
-from artifixer.evaluation.benchmarks.scene import Options
+from artifixer.evaluation.benchmarks.scene import BenchmarkScene, Options
 from artifixer.evaluation.inpainting import METHODS
 from artifixer.evaluation.profiles import PROFILES, Figure, Figures, Profile, score
 from artifixer.imaging.metrics import psnr
 from artifixer.pipeline.evaluate import evaluate
-from artifixer.pipeline.evaluate_config import EvaluateConfig
+from artifixer.pipeline.evaluate_config import EvaluateConfig, scene_run_config
 from artifixer.pipeline.evaluate_scores import resize_frame
 from artifixer.runtime.errors import (
     EXIT_BAD_INPUT,
@@ -93,6 +97,18 @@ def decided(out: Path) -> dict[str, bytes]:
         and path.name not in ("timing.json", "config.json", "report.html")
         and ".run" not in path.relative_to(out).parts
     }
+
+
+def test_scenes_are_run_as_run_does(tmp_path: Path, model: Path) -> None:
+    """The same recipe gives the same fits, also those of the model's input."""
+    common = {"recipe": "tiny", "device": "cpu", "model": str(model), "out": tmp_path / "out"}
+    settings = evaluate_config(EvaluateCommand("heldout", "procedural:3", **common))
+    scene = BenchmarkScene("3", "procedural:3", (), (), ())
+    ours = scene_run_config(settings, scene, tmp_path)
+    ran = run_config(RunCommand("procedural:3", **common))
+    assert ours.has_median_input
+    for name in ("reconstruct", "input_fits", "distill", "mode", "references", "seed"):
+        assert getattr(ours, name) == getattr(ran, name), name
 
 
 # Every benchmark ----------------------------------------------------------------------------------
