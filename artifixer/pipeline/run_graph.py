@@ -26,6 +26,7 @@ from artifixer.pipeline.run_stages import (
     SCALE,
     UNADAPTED,
     outdated_stages,
+    outlived_stages,
     stage_files,
 )
 from artifixer.pipeline.run_steps import (
@@ -112,7 +113,7 @@ class RunGraph:
             keys["artifixer3d_plus"] = self._enhance(
                 "enhance_3d", keys["artifixer3d"], scale, RENDERS_3D, "artifixer3d_plus"
             )
-        for stage in outdated_stages(config, self.stages.completed, self.stages.executed):
+        for stage in outdated_stages(config, self.stages.completed):
             self.stages.discard(stage.files)
         self._models.clear()
         pictures |= {name: FRAMES[name] for name in keys if name in FRAMES}
@@ -130,7 +131,12 @@ class RunGraph:
         total: int,
         work: Callable[[ProgressBar], None],
     ) -> str:
-        return self.stages.complete(stage_files(name), depends_on, total, work)
+        files = stage_files(name)
+        if not self.stages.is_done(files, depends_on):
+            # before the stage: a call that continues after a kill finds it done
+            for stage in outlived_stages(self.config, name):
+                self.stages.discard(stage.files)
+        return self.stages.complete(files, depends_on, total, work)
 
     def _reconstruct(self) -> None:
         """The plain fit or the user's splats; with dropout or a free-space loss also the fits that

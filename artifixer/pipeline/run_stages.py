@@ -197,16 +197,22 @@ def wanted_stages(config: RunConfig) -> tuple[RunStage, ...]:
     return tuple(stage for stage in STAGES if stage.is_wanted(config))
 
 
-def outdated_stages(
-    config: RunConfig, completed: Collection[str], executed: Collection[str]
-) -> Iterator[RunStage]:
-    """Stages that a run does not include and whose results from an earlier run are outdated.
+def outdated_stages(config: RunConfig, completed: Collection[str]) -> Iterator[RunStage]:
+    """Stages that a run does not include and whose results from an earlier run are not kept.
 
-    completed: stages that are done. executed: those of them that this run has executed.
+    completed: stages that are done.
     """
     for stage in STAGES:
-        is_kept = stage.outlives and _upstream(stage).isdisjoint(executed)
-        if not stage.is_wanted(config) and stage.name not in completed and not is_kept:
+        if not stage.is_wanted(config) and stage.name not in completed and not stage.outlives:
+            yield stage
+
+
+def outlived_stages(config: RunConfig, name: str) -> Iterator[RunStage]:
+    """Stages that a run does not include and whose results, which an earlier run left, are outdated
+    once the stage ``name`` runs again.
+    """
+    for stage in STAGES:
+        if stage.outlives and not stage.is_wanted(config) and name in _upstream(stage):
             yield stage
 
 

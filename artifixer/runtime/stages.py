@@ -125,9 +125,12 @@ class Stages:
             self._run.path(name)
 
     def _remove(self, stage: StageFiles) -> None:
+        # marked until the last file is deleted, so that a kill in between leaves no file behind;
+        # with a key that nothing continues, as some of the files are gone
+        self._run.mark_done(_started(stage.name), {})
         self._run.forget(stage.name)
-        self._run.forget(_started(stage.name))
         self._delete((*stage.outputs, *stage.scratch))
+        self._run.forget(_started(stage.name))
 
     def _delete(self, names: Sequence[str]) -> None:
         for name in names:

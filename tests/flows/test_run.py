@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -41,6 +42,7 @@ from artifixer.pipeline.run_stages import wanted_stages
 from artifixer.runtime.errors import InputError, Stopped
 from artifixer.runtime.image_files import image_size, read_image
 from artifixer.runtime.seeds import numpy_generator
+from artifixer.runtime.stages import StageFiles, Stages
 from artifixer.scenes.depth_models import default_depth_model
 from artifixer.scenes.formats import load_scene
 from artifixer.scenes.scale import METRIC_FACTOR
@@ -48,6 +50,7 @@ from artifixer.splats.ply import read_splats, write_splats
 from artifixer.splats.render import render
 from artifixer.splats.render_folder import read_render_folder, to_uint8
 from artifixer.video.checkpoints.ours import save_model
+from tests.in_process import in_process
 from tests.scenes.capture_files import transforms_content, write_transforms
 from tests.scenes.test_depth_models import MAKERS as DEPTH_MODELS
 from tests.unchecked import unchecked
@@ -232,6 +235,30 @@ def test_gains_are_over_the_better_of_the_two_renders(with_input: Result) -> Non
             assert gains[field] == pytest.approx(content["variants"][name][field] - better)
     assert "against the better of the two renders" in with_input.report.read_text()
     assert "against the plain 3DGUT render" not in with_input.report.read_text()
+
+
+def test_splats_of_other_frames_stayed_behind_when_a_run_without_them_was_killed(
+    with_input: Result, model: Path, tmp_path: Path
+) -> None:
+    settings = {"reconstruct": FIT.with_free_space_loss(3.0), "variants": ("artifixer",)}
+    small_run(tmp_path / "fresh", model, input_fits=2, **settings)
+    killed = Path(shutil.copytree(with_input.out, tmp_path / "killed"))
+
+    def dying() -> None:
+        complete = Stages.complete
+
+        def completed(stages: Stages, stage: StageFiles, *given: Any) -> str:
+            key = complete(stages, stage, *given)
+            if stage.name == "enhance":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return key
+
+        Stages.complete = completed  # type: ignore[method-assign]
+        small_run(killed, model, input_fits=2, **settings)
+
+    assert in_process(dying) == -signal.SIGKILL
+    small_run(killed, model, input_fits=2, **settings)
+    assert results(killed) == results(tmp_path / "fresh")
 
 
 def test_another_weight_keeps_the_plain_fit_and_weight_0_leaves_no_trace(

@@ -133,6 +133,29 @@ def test_discarded_stages_lose_their_files_and_scratch_goes_at_the_end(folder: R
     assert complete(folder, {"seed": 0}, writing(folder, "a")).executed == ["write"]
 
 
+@pytest.mark.parametrize("is_wanted", [False, True])
+def test_files_stayed_behind_for_good_when_discarding_a_stage_was_killed(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, is_wanted: bool
+) -> None:
+    """The next call discards the rest, whether it has the stage or not, and continues nothing."""
+    complete(folder, {"seed": 0}, writing(folder, "a", "b"))
+
+    def die_after_a_file(stages: Stages, names: Sequence[str]) -> None:
+        (folder.root / "out" / "a").unlink()
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stages, "_delete", die_after_a_file)
+        with pytest.raises(Killed):
+            Stages(folder, Progress(output=None)).discard(WRITE)
+    if is_wanted:
+        complete(folder, {"seed": 0}, writing(folder, "a"))
+        assert (folder.root / "out" / "a").read_text() == "a beside []"
+    else:
+        Stages(folder, Progress(output=None)).discard(WRITE)
+        assert not (folder.root / "out").exists()
+
+
 def test_scratch_that_outlived_its_stage_goes_with_the_next_call(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
