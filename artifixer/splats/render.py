@@ -78,16 +78,17 @@ def render(
 
 def median_render(renders: Sequence[Renders]) -> Renders:
     """Median, per pixel and channel, of an odd number of renders of the same views: what only one
-    of several independent fits shows is left out. The depth is the median of the known depths.
+    of several independent fits shows is left out. The depth is the median of the known depths, NaN
+    where the median opacity is below 0.01, as in every render.
     """
     assert len(renders) % 2, f"{len(renders)} renders, expected an odd number"
     rgb, opacity, depth = (
         torch.stack([getattr(render, name) for render in renders])
         for name in ("rgb", "opacity", "depth")
     )
-    return Renders(
-        rgb.median(dim=0).values, opacity.median(dim=0).values, depth.nanmedian(dim=0).values
-    )
+    opacity = opacity.median(dim=0).values
+    known = torch.where(opacity >= MIN_DEPTH_OPACITY, depth.nanmedian(dim=0).values, torch.nan)
+    return Renders(rgb.median(dim=0).values, opacity, known)
 
 
 def contributions(
