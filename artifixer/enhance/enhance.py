@@ -319,6 +319,5 @@ def _context(
     read = reference_batch(references, cameras.width, cameras.height, (report.width, report.height))
     if read is None:
         return context
-    photos, photo_cameras = read
-    latents = model.vae.encode_stills(frames_to_video(photos, model.device, model.dtype))
-    return context.with_references(latents, photo_cameras.to(model.device))
+    latents = model.vae.encode_stills(frames_to_video(read.pixels, model.device, model.dtype))
+    return context.with_references(latents, read.cameras.to(model.device), read.photos)

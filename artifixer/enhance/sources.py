@@ -24,6 +24,7 @@ from artifixer.runtime.errors import InputError
 from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
 from artifixer.splats.render_folder import to_uint8
+from artifixer.video.conditions import ReferencePhotos
 from artifixer.video.rollout import RenderedFrames
 
 
@@ -137,10 +138,24 @@ def read_frames(
     return RenderedFrames(rgb, opacity, torch.from_numpy(np.stack(known)))
 
 
+@dataclass(frozen=True)
+class ReferenceBatch:
+    """Reference photos in [0,1] and their cameras, at two sizes."""
+
+    photos: ReferencePhotos
+    """At the renders' size."""
+
+    pixels: Float[Tensor, "views model_height model_width 3"]
+    """At the model's size."""
+
+    cameras: Cameras
+    """At the model's size."""
+
+
 def reference_batch(
     references: Sequence[View], width: int, height: int, model_size: tuple[int, int]
-) -> tuple[Float[Tensor, "views model_height model_width 3"], Cameras] | None:
-    """Reference photos in [0,1] and their cameras at the model's size (width, height); None without
+) -> ReferenceBatch | None:
+    """Reference photos at the renders' size and at the model's (width, height); None without
     references.
 
     Photos are resized to the renders' size first (8 bit, antialiased), then to the model's size
@@ -149,7 +164,7 @@ def reference_batch(
     """
     if not references:
         return None
-    photos, cameras = [], []
+    photos, cameras, own_cameras = [], [], []
     for index, reference in enumerate(references):
         camera, photo = reference.camera, reference.photo.read()
         if photo.shape[:2] != (camera.height, camera.width):
@@ -164,9 +179,14 @@ def reference_batch(
             )
         photos.append(torch.from_numpy(resize_photo(photo, width, height)).to(torch.float32) / 255)
         cameras.append(camera.resized(*model_size))
-    batch = concatenate(cameras)
+        own_cameras.append(camera.resized(width, height))
+    batch, pixels = concatenate(cameras), torch.stack(photos)
     check_finite(batch, "reference camera")
-    return resize_bilinear(torch.stack(photos), *model_size), batch
+    return ReferenceBatch(
+        ReferencePhotos(pixels, concatenate(own_cameras)),
+        resize_bilinear(pixels, *model_size),
+        batch,
+    )
 
 
 def _depth(

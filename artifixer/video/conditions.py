@@ -192,6 +192,17 @@ class Conditions:
 
 
 @dataclass(frozen=True)
+class ReferencePhotos:
+    """Reference photos at the size of the target frames, and their cameras in world units.
+
+    pixels: in [0,1], ``[views height width 3]``.
+    """
+
+    pixels: Float[Tensor, "views height width 3"]
+    cameras: Cameras
+
+
+@dataclass(frozen=True)
 class RolloutContext:
     """The conditions that all blocks of one rollout share. Undocumented fields are as in
     ``Conditions``, with a batch of one.
@@ -213,6 +224,9 @@ class RolloutContext:
     reference_cameras: Cameras | None = None
     """Cameras of the references in world units."""
 
+    photos: ReferencePhotos | None = None
+    """The references for ``finish``, on the CPU; None without them."""
+
     hides_rays: bool = False
     """See ``Conditions.drop``."""
 
@@ -224,10 +238,13 @@ class RolloutContext:
         context = replace(self, first_camera=first_camera)
         if self.reference_latents is None or self.reference_cameras is None:
             return context
-        return context.with_references(self.reference_latents, self.reference_cameras)
+        return context.with_references(self.reference_latents, self.reference_cameras, self.photos)
 
     def with_references(
-        self, latents: Float[Tensor, "1 channels views h w"], cameras: Cameras
+        self,
+        latents: Float[Tensor, "1 channels views h w"],
+        cameras: Cameras,
+        photos: ReferencePhotos | None = None,
     ) -> RolloutContext:
         """The same with reference photos, whose cameras are not pooled."""
         moved = weights_cameras(cameras, self.first_camera, self.camera_scale)
@@ -237,6 +254,7 @@ class RolloutContext:
             reference_viewmats=moved.viewmats[None],
             reference_Ks=normalised_Ks(moved)[None],
             reference_cameras=cameras,
+            photos=photos,
         )
 
     def conditions(

@@ -1,5 +1,6 @@
 """Post-processing of decoded frames, not in the paper: residual of the render, the model's smoothed
-colours in empty regions over a smooth fill of the render, blend with the render.
+colours in empty regions over a smooth fill of the render, detail of the reference photos, blend
+with the render.
 
 In: decoded frames of the model, their render and its opacity, all at one size. Out: final frames.
 ``enhance`` and training validation both use it: what is validated is what ships. ``FinishConfig()``
@@ -16,11 +17,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from artifixer.geometry.cameras import Cameras
 from artifixer.imaging.push_pull import fill_empty
+from artifixer.video.conditions import ReferencePhotos
+from artifixer.video.photo_detail import with_photo_detail
 
 #: Incremented when smoothed frames of the same decoded frames change, so that frames of earlier
 #: versions count as outdated.
-VERSION = 7
+VERSION = 8
 
 #: Fraction of the model's change that is taken; chosen on the clips and captures of
 #: docs/invention.md, like the rest of these settings.
@@ -48,9 +52,10 @@ class FinishConfig:
     smooth_cells: int = 0
     """Take only smooth colours from the model, and only where the render is empty: the result is
     the push-pull fill of the render, by its depth where that is known, plus half of its change by
-    the model, smoothed over two cells of this many pixels. Opaque regions keep the render. 0 takes
-    the frame. For models that invent no detail, whose frames are paler than photos and show the
-    grid of their tokens (docs/invention.md)."""
+    the model, smoothed over two cells of this many pixels. Opaque regions keep the render, with the
+    detail of the reference photos (``photo_detail.py``) where its depth is known. 0 takes the
+    frame. For models that invent no detail, whose frames are paler than photos and show the grid of
+    their tokens (docs/invention.md)."""
 
     def __post_init__(self) -> None:
         assert 0 <= self.strength <= 1, f"strength {self.strength}, expected 0 to 1"
@@ -76,12 +81,15 @@ def finish(
     render: Float[Tensor, "frames height width 3"] | None = None,
     decoded_render: Float[Tensor, "frames height width 3"] | None = None,
     depth: Float[Tensor, "frames height width"] | None = None,
+    cameras: Cameras | None = None,
+    photos: ReferencePhotos | None = None,
 ) -> Float[Tensor, "frames height width 3"]:
     """Final frames; colours are approximately in [0,1] and are not clamped.
 
     render: required unless ``config`` leaves frames unchanged. decoded_render: the render encoded
     and decoded by the autoencoder, required for the residual. depth: of the render, for
-    ``fill_empty``; None where it is unknown.
+    ``fill_empty`` and the detail of the photos; None where it is unknown. cameras: of the frames,
+    required with ``photos``.
     """
     opaque = opacity.square()[..., None]
     if config.keep_residual:
@@ -95,6 +103,9 @@ def finish(
         frames = base + CHANGE_FRACTION * _change_in_empty_regions(
             frames - base, opacity[..., None], config.smooth_cells
         )
+        if photos is not None and depth is not None:
+            assert cameras is not None, "the detail of photos needs the frames' cameras"
+            frames = with_photo_detail(frames, opacity, depth, cameras, photos)
     if config.strength < 1:
         assert render is not None, "a strength below 1 needs the render"
         frames = frames + (1 - config.strength) * opaque * (render - frames)

@@ -374,6 +374,8 @@ def _decoded(run: _Rollout, sampled: Iterator[_SampledBlock]) -> Iterator[Rollou
                 encoded.renders.rgb,
                 decoded_render,
                 encoded.renders.depth,
+                cameras[encoded.first : encoded.first + kept],
+                run.context.photos,
             )
             pixels = frames_to_bytes(frames).cpu()
             if run.store is not None and block.for_store is not None:

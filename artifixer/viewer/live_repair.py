@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from artifixer.enhance.sources import reference_batch
+from artifixer.enhance.sources import ReferenceBatch, reference_batch
 from artifixer.geometry.cameras import Cameras
 from artifixer.scenes.view import View
 from artifixer.splats.render import render
@@ -110,7 +110,7 @@ class Generator:
 
     def __init__(self, model: Model, references: Sequence[View], camera_scale: float) -> None:
         self.model, self._references, self.camera_scale = model, tuple(references), camera_scale
-        self._encoded: dict[tuple[int, int, int], tuple[Tensor, Cameras] | None] = {}
+        self._encoded: dict[tuple[int, int, int], tuple[Tensor, ReferenceBatch]] = {}
 
     def model_size(self, camera: Cameras, longest: int) -> tuple[int, int]:
         """(width, height) accepted by the model, nearest to the view at this longest side."""
@@ -135,11 +135,12 @@ class Generator:
         )
         if found is None:
             return context
-        return context.with_references(found[0], found[1].to(model.device))
+        latents, batch = found
+        return context.with_references(latents, batch.cameras.to(model.device), batch.photos)
 
     def _reference_latents(
         self, size: tuple[int, int], count: int
-    ) -> tuple[Tensor, Cameras] | None:
+    ) -> tuple[Tensor, ReferenceBatch] | None:
         model, known = self.model, self._references
         count = min(count, len(known))
         if not model.config.takes_references or not count:
@@ -149,10 +150,10 @@ class Generator:
             chosen = [known[round(i * (len(known) - 1) / max(1, count - 1))] for i in range(count)]
             read = reference_batch(chosen, *size, size)
             assert read is not None
-            video = frames_to_video(read[0], model.device, model.dtype)
+            video = frames_to_video(read.pixels, model.device, model.dtype)
             while len(self._encoded) >= KEPT_SIZES:
                 self._encoded.pop(next(iter(self._encoded)))
-            self._encoded[key] = (model.vae.encode_stills(video), read[1])
+            self._encoded[key] = (model.vae.encode_stills(video), read)
         return self._encoded[key]
 
 
@@ -180,6 +181,8 @@ class LiveRollout:
             window_frames=max(own.window_frames, own.sink_frames + block),
         )
         self._finish = model.config.finish(settings.mode)
+        # while the camera moves, the detail of photos would cost half of the frames
+        self._photos = self._context.photos if settings.block_frames == 1 else None
         self._encoder = StreamingEncoder(model.vae)
         self._decoder, self._render_decoder = (StreamingDecoder(model.vae) for _ in range(2))
         # The sampler refers to these two and not to the rollout: a reference cycle would keep the
@@ -240,6 +243,8 @@ class LiveRollout:
                     part.rgb.to(frames),
                     decoded,
                     part.depth,
+                    cameras[done : done + len(frames)],
+                    self._photos,
                 )
             done += len(frames)
             yield frames

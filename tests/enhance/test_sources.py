@@ -155,11 +155,15 @@ def test_references_of_any_size_come_to_the_model_s_size_with_their_cameras():
         (32, 16),
     )
     assert loaded is not None
-    photos, batch = loaded
-    assert photos.shape == (2, 16, 32, 3)
-    torch.testing.assert_close(photos, torch.full_like(photos, 0.2))
-    assert (batch.width, batch.height) == (32, 16)
-    torch.testing.assert_close(batch.Ks[0, 0, 0], cameras.Ks[0, 0, 0] * 32 / 40)
+    photos = loaded.photos
+    for pixels, batch, (width, height) in (
+        (loaded.pixels, loaded.cameras, (32, 16)),
+        (photos.pixels, photos.cameras, (20, 14)),
+    ):
+        assert pixels.shape == (2, height, width, 3)
+        torch.testing.assert_close(pixels, torch.full_like(pixels, 0.2))
+        assert (batch.width, batch.height) == (width, height)
+        torch.testing.assert_close(batch.Ks[0, 0, 0], cameras.Ks[0, 0, 0] * width / 40)
     with pytest.raises(InputError, match="reference 0: 20x14 pixels; its camera says 40x40"):
         reference_batch([View.of_pixels(cameras, photo[:14, :20])], 20, 14, (32, 16))
     assert reference_batch([], 20, 14, (32, 16)) is None
