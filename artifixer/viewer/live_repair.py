@@ -159,7 +159,7 @@ class Generator:
 
 class LiveRollout:
     """A rollout that is extended block by block. All cameras have the size of the first one, which
-    must be accepted by the model.
+    must be accepted by the model. is_still: whether frames get the detail of the reference photos.
     """
 
     def __init__(
@@ -168,6 +168,7 @@ class LiveRollout:
         first_camera: Cameras,
         settings: RepairSettings,
         steps: int | Literal["adaptive"] | None,
+        is_still: bool = False,
     ) -> None:
         model = generator.model
         self._model = model
@@ -182,7 +183,7 @@ class LiveRollout:
         )
         self._finish = model.config.finish(settings.mode)
         # while the camera moves, the detail of photos would cost half of the frames
-        self._photos = self._context.photos if settings.block_frames == 1 else None
+        self._photos = self._context.photos if is_still else None
         self._encoder = StreamingEncoder(model.vae)
         self._decoder, self._render_decoder = (StreamingDecoder(model.vae) for _ in range(2))
         # The sampler refers to these two and not to the rollout: a reference cycle would keep the
@@ -334,7 +335,7 @@ class Flight:
         """The view at rest, at ``settings.still_size``: a rollout of one latent frame."""
         target = camera.resized(*generator.model_size(camera, settings.still_size))
         still = replace(settings, block_frames=1)
-        rollout = LiveRollout(generator, target, still, settings.still_steps)
+        rollout = LiveRollout(generator, target, still, settings.still_steps, is_still=True)
         yield from _repaired(rollout, splats, target, asked, is_cancelled, is_still=True)
 
 

@@ -19,10 +19,11 @@ from artifixer.geometry.cameras import Cameras
 from artifixer.runtime.errors import InputError
 from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
-from artifixer.splats.render_folder import read_render_folder, write_render_folder
+from artifixer.splats.render_folder import read_render_folder, to_uint8, write_render_folder
 from artifixer.video.checkpoints.ours import save_model
 from artifixer.video.model import Model, ModelConfig
 from artifixer.video.model_files import load_model
+from tests.textured_wall import blurred, camera, wall
 from tests.unchecked import unchecked
 from tests.video.made_models import SMALL, WAN_LIKE, made_model
 
@@ -493,3 +494,28 @@ def test_bad_input_is_refused_at_once(model: Model) -> None:
     ):
         with pytest.raises(InputError, match=message):
             enhance(renders, cameras, [], model, config)
+
+
+def test_the_embedded_model_takes_detail_of_the_reference_photos():
+    """Renders are blurred views of a textured wall, which two references show sharply."""
+    target, others = camera(), (camera(-0.4), camera(0.3, 0.2))
+    truth, depth = wall(target)
+    sharp, blurry = (to_uint8(picture).numpy() for picture in (truth, blurred(truth)))
+    renders = Renders(blurred(truth)[None], torch.ones_like(depth)[None], depth[None])
+    views = [View.of_pixels(other, to_uint8(wall(other)[0]).numpy()) for other in others]
+    model = load_model("tiny")
+
+    def difference(config: EnhanceConfig) -> float:
+        """Root mean square error, relative to the render's."""
+        (block,) = enhance(renders, target, views, model, config)
+        inner = (slice(20, -20), slice(20, -20))
+        errors = (
+            (picture[inner].astype(float) - sharp[inner]).std()
+            for picture in (block.frames[0], blurry)
+        )
+        return next(errors) / next(errors)
+
+    assert difference(EnhanceConfig()) < 0.8
+    assert difference(EnhanceConfig(drop=("references",))) == pytest.approx(1, abs=0.01)
+    renders.depth[:] = torch.nan
+    assert difference(EnhanceConfig()) == pytest.approx(1, abs=0.01)

@@ -13,13 +13,16 @@ import torch
 from artifixer.enhance.enhance import EnhanceConfig, enhance
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.transforms import invert_rigid
+from artifixer.scenes.view import View
 from artifixer.splats.render import render
+from artifixer.splats.render_folder import to_uint8
 from artifixer.splats.splats import Splats
 from artifixer.video.model import Model
 from artifixer.video.model_files import load_model
 from artifixer.video.rollout import RenderedFrames
 from artifixer.viewer.live_repair import Flight, Generator, LiveRollout, RepairSettings
 from artifixer.viewer.motion import between, is_jump, window_camera
+from tests import textured_wall
 
 SIZE = 48
 
@@ -180,3 +183,22 @@ def test_an_ended_rollout_is_freed_at_once(model: Model, splats: Splats) -> None
         assert living == [flight.rollout]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("is_still", [True, False])
+def test_only_the_view_at_rest_takes_the_detail_of_photos(is_still: bool) -> None:
+    """The detail takes as long as the rest of a frame."""
+    target = textured_wall.camera()
+    truth, depth = textured_wall.wall(target)
+    blurry = textured_wall.blurred(truth)
+    photos = [
+        View.of_pixels(other, to_uint8(textured_wall.wall(other)[0]).numpy())
+        for other in (textured_wall.camera(-0.4), textured_wall.camera(0.3, 0.2))
+    ]
+    generator = Generator(load_model("tiny"), photos, 0.4)
+    settings = RepairSettings(block_frames=1)
+    rollout = LiveRollout(generator, target, settings, None, is_still)
+    renders = RenderedFrames(blurry[None], torch.ones(1, *depth.shape), depth[None])
+    (frame,) = rollout.extend(renders, target)
+    change = float((frame[0] - blurry).abs().max())
+    assert change > 0.05 if is_still else change < 0.01
