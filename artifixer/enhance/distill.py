@@ -51,7 +51,7 @@ class DistillConfig:
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
     """Settings of the fit."""
 
-    weights: FrameWeights = "evidence"
+    weights: FrameWeights = "uniform"
     """Weighting of the frames' pixels: ``uniform``, ``lpips`` or ``evidence``."""
 
     start: Literal["fresh", "warm"] = "fresh"

@@ -1,8 +1,6 @@
 """Named settings for ``artifixer run``: the fits of the first and of the distilled splats.
 
-``paper``    10,000 iterations (paper, appendix B) for either fit, and all frames; for a GPU.
-             Frames are weighted by ``evidence`` (the paper: ``uniform``), which was better in
-             ``benchmarks/distillation.py``
+``paper``    10,000 iterations (paper, appendix B) for either fit, and all frames; for a GPU
 ``release``  as the public release: no regularisers; frames enter the distillation by LPIPS alone,
              30,000 iterations; needs the extra ``metrics``
 ``tiny``     a few minutes on two CPU cores at sizes around 250 pixels
