@@ -51,6 +51,7 @@ from artifixer.scenes.identity import sampled_fingerprint
 from artifixer.scenes.scale import CameraScale, read_scale, scale_depth_model
 from artifixer.splats.files import placement_note
 from artifixer.splats.reconstruct import ReconstructConfig
+from artifixer.splats.render import MEDIAN_VERSION
 from artifixer.training.scene_adaptation import AdaptationConfig, adaptation_note
 from artifixer.video.adapter import ADAPTER_FILE
 from artifixer.video.checkpoints.files import ModelFiles
@@ -179,7 +180,7 @@ class RunGraph:
         frames = FRAMES["artifixer3d"] if folder == RENDERS_3D else None
         files = [fingerprint(context.root / file) for file in splats]
         key = {
-            "splats": files[0] if len(files) == 1 else files,
+            "splats": files[0] if len(files) == 1 else [*files, MEDIAN_VERSION],
             "path": fingerprint(context.frames),
             "references": fingerprint([view.frame for view in context.references]),
         }

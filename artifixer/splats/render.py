@@ -76,6 +76,10 @@ def render(
     return Renders(rgb, opacity, depth)
 
 
+#: Incremented when the median of the same renders changes, so that stored ones count as outdated.
+MEDIAN_VERSION = 2
+
+
 def median_render(renders: Sequence[Renders]) -> Renders:
     """Median, per pixel and channel, of an odd number of renders of the same views: what only one
     of several independent fits shows is left out. The depth is the median of the known depths, NaN

@@ -13,7 +13,14 @@ from splat_scenes import NEAR, one_camera, varied_splats
 from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.runtime.errors import InputError
 from artifixer.splats.rasterizers.constants import MIN_DEPTH_OPACITY, RELATIVE_NEAR
-from artifixer.splats.render import Renders, contributions, default_near, median_render, render
+from artifixer.splats.render import (
+    MEDIAN_VERSION,
+    Renders,
+    contributions,
+    default_near,
+    median_render,
+    render,
+)
 from artifixer.splats.splats import SH_BASE, Splats
 
 BASE_COLOR = torch.tensor([0.9, 0.5, 0.2])
@@ -186,3 +193,21 @@ def random_renders(seed: int) -> Renders:
     opacity = torch.rand(1, 6, 7, generator=made)
     depth = torch.where(opacity < 0.3, torch.nan, 1 + opacity)
     return Renders(torch.rand(1, 6, 7, 3, generator=made) * opacity[..., None], opacity, depth)
+
+
+def test_another_median_is_another_version():
+    """Runs keep the renders of a version."""
+    renders = [
+        Renders(
+            torch.full((1, 1, 2, 3), value),
+            torch.tensor([[[value, 0.0]]]),
+            torch.tensor([[[10 * value, 3.0]]]),
+        )
+        for value in (0.1, 0.5, 0.3)
+    ]
+    median = median_render(renders)
+    values = [float(median.rgb[0, 0, 0, 0]), *median.opacity.flatten().tolist()]
+    assert (MEDIAN_VERSION, values) == (2, pytest.approx([0.3, 0.3, 0.0])), (
+        "increment MEDIAN_VERSION in splats/render.py, then write both here"
+    )
+    assert median.depth.flatten().tolist() == pytest.approx([3.0, float("nan")], nan_ok=True)
