@@ -21,6 +21,7 @@ from artifixer.geometry.cameras import Cameras, concatenate
 from artifixer.imaging.resize import resize_bilinear, resize_photo
 from artifixer.runtime.counts import counted
 from artifixer.runtime.errors import InputError
+from artifixer.scenes.mask_files import resize_mask
 from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
 from artifixer.splats.render_folder import to_uint8
@@ -164,7 +165,7 @@ def reference_batch(
     """
     if not references:
         return None
-    photos, cameras, own_cameras = [], [], []
+    photos, cameras, own_cameras, masks = [], [], [], []
     for index, reference in enumerate(references):
         camera, photo = reference.camera, reference.photo.read()
         if photo.shape[:2] != (camera.height, camera.width):
@@ -180,10 +181,24 @@ def reference_batch(
         photos.append(torch.from_numpy(resize_photo(photo, width, height)).to(torch.float32) / 255)
         cameras.append(camera.resized(*model_size))
         own_cameras.append(camera.resized(width, height))
+        mask = None if reference.photo.mask is None else reference.photo.mask()
+        if mask is None:
+            masks.append(torch.ones(height, width))
+        elif mask.shape != photo.shape[:2]:
+            raise InputError(
+                f"reference {index}: its mask has {mask.shape[1]}x{mask.shape[0]} pixels, the "
+                f"photo {photo.shape[1]}x{photo.shape[0]}"
+            )
+        else:
+            masks.append(torch.from_numpy(resize_mask(mask, width, height)).to(torch.float32) / 255)
     batch, pixels = concatenate(cameras), torch.stack(photos)
     check_finite(batch, "reference camera")
     return ReferenceBatch(
-        ReferencePhotos(pixels, concatenate(own_cameras)),
+        ReferencePhotos(
+            pixels,
+            concatenate(own_cameras),
+            torch.stack(masks) if any(view.photo.mask is not None for view in references) else None,
+        ),
         resize_bilinear(pixels, *model_size),
         batch,
     )

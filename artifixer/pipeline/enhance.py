@@ -31,7 +31,7 @@ from artifixer.runtime.video_files import VideoWriter
 from artifixer.scenes.references import REFERENCE_COUNT, select_references
 from artifixer.scenes.scale import check_scale_options
 from artifixer.scenes.view import View
-from artifixer.splats.render_folder import RenderFolder, read_render_folder
+from artifixer.splats.render_folder import RenderFolder, read_render_folder, reference_files
 from artifixer.video.checkpoints.files import ModelFiles
 from artifixer.video.checkpoints.loading import is_finite
 from artifixer.video.checkpoints.tensor_files import open_tensors, save_tensors
@@ -129,7 +129,7 @@ def enhance_renders(job: EnhanceJob, out: Path, overwrite: bool = False) -> Enha
             write_json(out / "timing.json", times)
 
         finish = files.config.finish(job.config.mode)
-        key = {**finish.key, **({"depth": _depth_key(folder)} if finish.reads_depth else {})}
+        key = {**finish.key, **({"depth": depth_key(folder)} if finish.reads_depth else {})}
         # this stage writes timing.json itself, with the timings of the network
         Stages(run, progress, write_timing=False).complete(ENHANCE, key, len(cameras), work)
     return report
@@ -208,12 +208,12 @@ def _identity(folder: RenderFolder, chosen: list[View], files: ModelFiles) -> di
     ]
     return {
         "renders": fingerprint(folder.path / "cameras.json", *images),
-        "references": fingerprint(*(view.photo.path for view in chosen)),
+        "references": fingerprint(*reference_files(chosen)),
         "model": files.identity,
     }
 
 
-def _depth_key(folder: RenderFolder) -> str:
+def depth_key(folder: RenderFolder) -> str:
     """A fingerprint of the depth of all frames; None for frames without it."""
     paths = [folder.depth_path(index) for index in range(len(folder))]
     return fingerprint([path if is_regular(path) else None for path in paths])

@@ -24,7 +24,7 @@ from artifixer.evaluation.diagnostics import (
 )
 from artifixer.geometry.camera_file import read_cameras
 from artifixer.imaging.resize import at_size
-from artifixer.pipeline.enhance import StoreOnDisk
+from artifixer.pipeline.enhance import StoreOnDisk, depth_key
 from artifixer.runtime.errors import InputError
 from artifixer.runtime.fingerprint import fingerprint
 from artifixer.runtime.image_files import write_png
@@ -33,7 +33,7 @@ from artifixer.runtime.progress import Progress, ProgressBar
 from artifixer.runtime.run_folder import RunFolder
 from artifixer.runtime.stages import StageFiles, Stages
 from artifixer.runtime.stopping import stop_if_requested
-from artifixer.splats.render_folder import read_render_folder
+from artifixer.splats.render_folder import read_render_folder, reference_files
 from artifixer.video.checkpoints.files import ModelFiles
 from artifixer.video.model import Mode, Model, ModelConfig
 from artifixer.video.model_files import load_model, locate_model
@@ -143,7 +143,7 @@ def make_frames(
     ]
     shared = {
         "renders": fingerprint(renders.path / "cameras.json", *pictures),
-        "references": fingerprint([view.photo.path for view in renders.references]),
+        "references": fingerprint(reference_files(renders.references)),
         "size": [target.width, target.height],
     }
     loaded: list[tuple[str, Model]] = []
@@ -187,11 +187,13 @@ def make_frames(
                         bar.update(block.first_index + len(block.frames))
                         stop_if_requested("between frames; run the same command to continue")
 
+            finish = place.config.finish(settings.mode)
             key = {
                 **shared,
                 "model": place.identity,
                 "settings": settings,
-                **place.config.finish(settings.mode).key,
+                **finish.key,
+                **({"depth": depth_key(renders)} if finish.reads_depth else {}),
             }
             stage = StageFiles(f"diagnostic_{row.name}", (folder,), (state,))
             stages.complete(stage, key, len(cameras), work)

@@ -286,7 +286,11 @@ class RunGraph:
             "source": model.in_mode(config.mode).source,
             "steps": config.steps or model.steps_in(config.mode),
             "references": fingerprint(
-                [(view.frame, view.photo.read()) for view in context.references]
+                [
+                    (view.frame, view.photo.read(), *([mask()] if mask else []))
+                    for view in context.references
+                    for mask in [view.photo.mask]
+                ]
             ),
             "camera scale": scale.value,
             "seed": config.seed,

@@ -9,6 +9,7 @@ too.
                          (optional for readers)
     cameras.json         the frames' cameras, and the reference photos with theirs
     references/%05d.png  photos of the same place
+    references/%05d.mask.png  dark where the photo does not count; only for photos with a mask
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.files import is_regular
 from artifixer.runtime.image_files import image_size, read_image, write_png
 from artifixer.runtime.npy import read_npy, write_npy
+from artifixer.scenes.mask_files import read_mask
 from artifixer.scenes.scene import Photo
 from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
@@ -128,15 +130,31 @@ def read_render_folder(folder: Path, origin: Origin | None = None) -> RenderFold
 
 
 def stored_view(frame: CameraFrame, path: Path) -> View:
-    """A reference view whose photo is in a file, of the size that its camera says."""
+    """A reference view whose photo is in a file, of the size that its camera says, with its mask if
+    that is beside it.
+    """
+    width, height, mask = frame.camera.width, frame.camera.height, mask_path(path)
+    read_own = functools.partial(read_mask, mask, width, height) if is_regular(mask) else None
     photo = Photo(
         frame.photo or path.name,
-        frame.camera.width,
-        frame.camera.height,
+        width,
+        height,
         functools.partial(read_image, path),
         path,
+        read_own,
     )
     return View(frame.camera, photo)
+
+
+def mask_path(photo: Path) -> Path:
+    """Where the mask of a reference photo is, which need not have one."""
+    return photo.with_name(f"{photo.stem}.mask.png")
+
+
+def reference_files(views: Sequence[View]) -> list[Path]:
+    """The files of stored references, masks included, in order."""
+    files = [view.photo.path for view in views if view.photo.path is not None]
+    return [file for photo in files for file in (photo, mask_path(photo)) if is_regular(file)]
 
 
 def write_render_folder(
@@ -183,6 +201,11 @@ def finish_render_folder(
     for index, view in enumerate(references):
         file = f"references/{index:05d}.png"
         write_png(folder / file, view.photo.read())
+        mask = mask_path(folder / file)
+        if view.photo.mask is not None:
+            write_png(mask, view.photo.mask())
+        else:
+            mask.unlink(missing_ok=True)
         listed.append((view.frame, file))
     write_cameras(folder / "cameras.json", frames, listed, origin)
 

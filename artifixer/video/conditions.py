@@ -195,11 +195,13 @@ class Conditions:
 class ReferencePhotos:
     """Reference photos at the size of the target frames, and their cameras in world units.
 
-    pixels: in [0,1], ``[views height width 3]``.
+    pixels: in [0,1], ``[views height width 3]``. masks: 1 where a photo counts and 0 where it does
+    not, ``[views height width]``; None where all of all photos counts.
     """
 
     pixels: Float[Tensor, "views height width 3"]
     cameras: Cameras
+    masks: Float[Tensor, "views height width"] | None = None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from artifixer.video.photo_detail import with_photo_detail
 
 #: Incremented when smoothed frames of the same decoded frames change, so that frames of earlier
 #: versions count as outdated.
-VERSION = 8
+VERSION = 9
 
 #: Fraction of the model's change that is taken; chosen on the clips and captures of
 #: docs/invention.md, like the rest of these settings.

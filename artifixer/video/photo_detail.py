@@ -11,6 +11,9 @@ regions and everything on which no photo agrees stay as they are: nothing is gen
 
 from __future__ import annotations
 
+import threading
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -69,8 +72,14 @@ OPAQUE_FROM, OPAQUE_RANGE = 0.8, 0.2
 #: Smallest side for which optical flow is computed, pixels; smaller frames are unchanged.
 MIN_SIDE = 32
 
+#: Depth, world units, from which a pixel has no place: squares of positions still fit float32.
+FARTHEST = 1e18
+
 #: Avoids a division by zero.
 TINY = 1e-6
+
+#: OpenCV's number of threads is one of the process.
+_one_thread = threading.Lock()
 
 
 def with_photo_detail(
@@ -90,7 +99,7 @@ def with_photo_detail(
     planes = [tensor.to("cpu", torch.float32) for tensor in (frames, opacity, depth)]
     own, theirs = (views.to("cpu", torch.float32) for views in (cameras, photos.cameras))
     detailed = [
-        _detailed(frame, alpha, z, own[index], photos.pixels, theirs)
+        _detailed(frame, alpha, z, own[index], photos.pixels, theirs, photos.masks)
         for index, (frame, alpha, z) in enumerate(zip(*planes, strict=True))
     ]
     return torch.stack(detailed).to(frames)
@@ -103,24 +112,16 @@ def _detailed(
     camera: Cameras,
     photos: Float[Tensor, "views height width 3"],
     photo_cameras: Cameras,
+    masks: Float[Tensor, "views height width"] | None,
 ) -> Float[Tensor, "height width 3"]:
     """One frame with the detail of the photos."""
     scale = max(frame.shape[:2]) / NOMINAL_SIDE
-    height, width = depth.shape
     points, known = _points(depth, camera)
-    places, _, valid = photo_cameras.project(points)
-    # points near a photo's camera may be projected to any number
-    size = places.new_tensor([width, height])
-    places = places.nan_to_num(-1).clamp(-size, 2 * size).reshape(-1, height, width, 2)
-    visible = (valid & known).reshape(-1, height, width)
-    angles = _angles(points, camera, photo_cameras).reshape(-1, height, width)
     details, weights = [], []
-    for view in _best_views(places, visible, angles):
-        detail, agreement = _agreeing_detail(
-            frame, photos[view], places[view], visible[view], scale
-        )
+    for mapping in _best_mappings(points, known, camera, photo_cameras, masks):
+        detail, agreement = _agreeing_detail(frame, photos[mapping.view], mapping, scale)
         details.append(torch.cat([detail, agreement[..., None]], dim=-1))
-        closeness = (agreement + TINY).log() - angles[view] / VIEW_ANGLE
+        closeness = (agreement + TINY).log() - mapping.angles / VIEW_ANGLE
         weights.append(SELECTIVITY * closeness)
     if not details:
         return frame
@@ -137,48 +138,107 @@ def _points(
     """World points of the pixels, and where they are known."""
     z = depth.flatten()
     directions = lens_directions(camera)[0]
-    known = (z > 0) & z.isfinite() & (directions[:, 2] > TINY)
+    known = (z > 0) & (z < FARTHEST) & (directions[:, 2] > TINY)
     along = torch.where(known, z / directions[:, 2].clamp(min=TINY), 1.0)
     return camera.centers + directions * along[:, None] @ camera.viewmats[0, :3, :3], known
 
 
-def _angles(
-    points: Float[Tensor, "pixels 3"], camera: Cameras, photo_cameras: Cameras
-) -> Float[Tensor, "views pixels"]:
-    """Angles between the directions from the camera and from the photos' cameras, radians."""
-    own = F.normalize(points - camera.centers, dim=-1)
-    theirs = F.normalize(points - photo_cameras.centers[:, None], dim=-1)
-    return torch.arccos((own * theirs).sum(dim=-1).clamp(-1, 1))
+@dataclass(frozen=True)
+class _Mapping:
+    """Where the pixels of a frame are in a photo."""
+
+    view: int
+    """Index of the photo."""
+
+    places: Float[Tensor, "height width 2"]
+    """Pixels in the photo."""
+
+    visible: Bool[Tensor, "height width"]
+    """Whether the place is known and in front of the photo's camera."""
+
+    angles: Float[Tensor, "height width"]
+    """Angles between the directions from the frame's camera and from the photo's, radians."""
+
+    mask: Float[Tensor, "height width"] | None
+    """Of the photo, at the photo's pixels."""
+
+    pixel_aspect: tuple[float, float]
+    """Square roots of the ratios of horizontal to vertical focal length, of the frame and of the
+    photo."""
+
+    @property
+    def shown(self) -> float:
+        """How much of the frame the photo shows, from nearly its direction."""
+        size = self.places.new_tensor([self.places.shape[1], self.places.shape[0]])
+        inside = ((self.places > 0) & (self.places < size)).all(dim=-1) & self.visible
+        shown = inside * torch.exp(-self.angles / VIEW_ANGLE)
+        if self.mask is not None:
+            shown = shown * _sampled(self.mask[..., None], self.places, "nearest")[..., 0]
+        return float(shown.mean())
 
 
-def _best_views(
-    places: Float[Tensor, "views height width 2"],
-    visible: Bool[Tensor, "views height width"],
-    angles: Float[Tensor, "views height width"],
-) -> list[int]:
-    """The photos that show most of the frame from nearly its direction, at most ``MAX_PHOTOS``."""
-    size = places.new_tensor([places.shape[2], places.shape[1]])
-    inside = ((places > 0) & (places < size)).all(dim=-1) & visible
-    shown = (inside * torch.exp(-angles / VIEW_ANGLE)).mean(dim=(1, 2))
-    return [
-        view for view in shown.argsort(descending=True)[:MAX_PHOTOS].tolist() if shown[view] > 0
-    ]
+def _best_mappings(
+    points: Float[Tensor, "pixels 3"],
+    known: Bool[Tensor, " pixels"],
+    camera: Cameras,
+    photo_cameras: Cameras,
+    masks: Float[Tensor, "views height width"] | None,
+) -> list[_Mapping]:
+    """Those into the photos that show most of the frame from nearly its direction, at most
+    ``MAX_PHOTOS``. One photo at a time: a mapping takes ten times the memory of a grey frame.
+    """
+    best: list[tuple[float, _Mapping]] = []
+    for view in range(len(photo_cameras)):
+        mask = None if masks is None else masks[view]
+        mapping = _mapping(view, points, known, camera, photo_cameras[view], mask)
+        best = sorted([*best, (mapping.shown, mapping)], key=lambda pair: -pair[0])[:MAX_PHOTOS]
+    return [mapping for shown, mapping in best if shown > 0]
+
+
+def _mapping(
+    view: int,
+    points: Float[Tensor, "pixels 3"],
+    known: Bool[Tensor, " pixels"],
+    camera: Cameras,
+    photo_camera: Cameras,
+    mask: Float[Tensor, "height width"] | None,
+) -> _Mapping:
+    """The mapping into one photo."""
+    width, height = camera.width, camera.height
+    (places,), _, (valid,) = photo_camera.project(points)
+    # points near a photo's camera may be projected to any number
+    size = places.new_tensor([width, height])
+    places = places.nan_to_num(-1).clamp(-size, 2 * size).reshape(height, width, 2)
+    own, theirs = (F.normalize(points - lens.centers, dim=-1) for lens in (camera, photo_camera))
+    angles = torch.arccos((own * theirs).sum(dim=-1).clamp(-1, 1))
+    return _Mapping(
+        view,
+        places,
+        (valid & known).reshape(height, width),
+        angles.reshape(height, width),
+        mask,
+        (_pixel_aspect(camera), _pixel_aspect(photo_camera)),
+    )
+
+
+def _pixel_aspect(camera: Cameras) -> float:
+    return float((camera.Ks[0, 0, 0] / camera.Ks[0, 1, 1]).sqrt())
 
 
 def _agreeing_detail(
     frame: Float[Tensor, "height width 3"],
     photo: Float[Tensor, "height width 3"],
-    place: Float[Tensor, "height width 2"],
-    visible: Bool[Tensor, "height width"],
+    mapping: _Mapping,
     scale: float,
 ) -> tuple[Float[Tensor, "height width 3"], Float[Tensor, "height width"]]:
-    """The fine scales of a photo in the frame, and by how much the two agree, 0 to 1. place: of the
-    frame's pixels in the photo, pixels.
-    """
-    flow = _optical_flow(frame, _sampled(photo, place))
-    place = _moved(place, flow)
+    """The fine scales of a photo in the frame, and by how much the two agree, 0 to 1."""
+    flow = _optical_flow(frame, _sampled(photo, mapping.places))
+    place = _moved(mapping.places, flow)
     warped = _sampled(photo, place)
-    trust = visible * _inside(place, scale) * _is_smooth_mapping(place, scale)
+    smooth = _is_smooth_mapping(place, mapping.pixel_aspect, scale)
+    trust = mapping.visible * _inside(place, scale) * smooth
+    if mapping.mask is not None:
+        trust = trust * _counts(mapping.mask, place, scale)
     trust = trust * torch.exp(-flow.square().sum(dim=-1) / (FLOW_PIXELS * scale) ** 2)
     usable = (trust > 0.02).to(frame)[..., None]
     agreement = _agreement(frame, warped, usable, scale) * trust
@@ -187,6 +247,15 @@ def _agreeing_detail(
     coarse = _blurred(warped * usable, sigma) / _blurred(usable, sigma).clamp(min=TINY)
     detail = warped - coarse
     return detail, agreement * _is_blurred(frame, detail, usable, scale)
+
+
+def _counts(
+    mask: Float[Tensor, "height width"], place: Float[Tensor, "height width 2"], scale: float
+) -> Float[Tensor, "height width"]:
+    """1 where the photo counts, falling to 0 at what its mask leaves out."""
+    counts = (_sampled(mask[..., None], place, "bilinear") > 0.999).to(place)
+    near = _blurred(counts, AGREEMENT_SIGMA * scale)
+    return (counts * (2 * near - 1).clamp(min=0))[..., 0]
 
 
 def _agreement(
@@ -232,10 +301,14 @@ def _is_blurred(
 
 
 def _is_smooth_mapping(
-    place: Float[Tensor, "height width 2"], scale: float
+    place: Float[Tensor, "height width 2"], pixel_aspect: tuple[float, float], scale: float
 ) -> Float[Tensor, "height width"]:
-    """1 where the mapping into the photo is nearly a similarity, 0 at folds and smears."""
-    down, across = torch.gradient(place, dim=(0, 1))
+    """1 where the mapping into the photo is nearly a similarity, 0 at folds and smears. Photos of
+    another aspect ratio are stretched to the frame's size: pixels are compared as if square.
+    """
+    own, theirs = pixel_aspect
+    down, across = torch.gradient(place / place.new_tensor([theirs, 1 / theirs]), dim=(0, 1))
+    down, across = down / own, across * own
     area = across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0]
     stretch = (across.square() + down.square()).sum(dim=-1) / 2
     low, high = STRETCH_RANGE
@@ -262,12 +335,13 @@ def _optical_flow(
     ]
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setFinestScale(0)
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # the search goes by stripes, one for each thread
-    try:
-        flow: np.ndarray = search.calc(*grey, None)  # type: ignore[call-overload]
-    finally:
-        cv2.setNumThreads(threads)
+    with _one_thread:
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)  # the search goes by stripes, one for each thread
+        try:
+            flow: np.ndarray = search.calc(*grey, None)  # type: ignore[call-overload]
+        finally:
+            cv2.setNumThreads(threads)
     return torch.from_numpy(flow)
 
 

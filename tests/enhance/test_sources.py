@@ -178,3 +178,22 @@ def test_a_clip_has_one_size_and_lens_model():
     with pytest.raises(InputError, match="fisheye"):
         alike_cameras([frames[0], CameraFrame(replace(some_cameras(1), model="fisheye"))], "clip")
     assert len(alike_cameras(frames[:1] * 3, "clip")) == 3
+
+
+def test_masks_of_references_come_along_at_the_renders_size():
+    photo = np.full((40, 40, 3), 51, np.uint8)
+    mask = np.full((40, 40), 255, np.uint8)
+    mask[:, :20] = 0
+    plain = View.of_pixels(some_cameras(1, 40, 40), photo)
+    masked = replace(plain, photo=replace(plain.photo, mask=lambda: mask))
+    loaded = reference_batch([plain, masked], 20, 14, (32, 16))
+    assert loaded is not None
+    masks = loaded.photos.masks
+    assert masks is not None
+    assert masks.shape == (2, 14, 20)
+    assert bool(masks[0].all())
+    assert float(masks[1, :, :10].max()) == 0
+    assert bool(masks[1, :, 16:].all())
+    unmasked = reference_batch([plain], 20, 14, (32, 16))
+    assert unmasked is not None
+    assert unmasked.photos.masks is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,12 @@ from artifixer.runtime.errors import InputError
 from artifixer.runtime.image_files import write_png
 from artifixer.scenes.view import View
 from artifixer.splats.render import Renders
-from artifixer.splats.render_folder import read_render_folder, to_uint8, write_render_folder
+from artifixer.splats.render_folder import (
+    read_render_folder,
+    reference_files,
+    to_uint8,
+    write_render_folder,
+)
 
 
 @pytest.fixture
@@ -76,3 +83,24 @@ def test_a_missing_reference_and_a_missing_camera_file_are_refused(written):
     (folder / "cameras.json").unlink()
     with pytest.raises(InputError, match=r"no cameras\.json"):
         read_render_folder(folder)
+
+
+def test_the_mask_of_a_reference_is_kept_and_goes_with_it(tmp_path):
+    camera = Cameras.pinhole(
+        torch.eye(4)[None], torch.tensor([[[20.0, 0, 10], [0, 20, 7], [0, 0, 1]]]), 20, 14
+    )
+    frame = CameraFrame(camera, None)
+    renders = Renders(torch.zeros(1, 14, 20, 3), torch.ones(1, 14, 20), torch.ones(1, 14, 20))
+    mask = np.full((14, 20), 255, np.uint8)
+    mask[:, :7] = 0
+    plain = View.of_pixels(camera, np.full((14, 20, 3), 9, np.uint8), "a.png")
+    masked = replace(plain, photo=replace(plain.photo, mask=lambda: mask))
+    write_render_folder(tmp_path, [(frame, renders)], [masked, plain])
+    with_mask, without = read_render_folder(tmp_path).references
+    assert with_mask.photo.mask is not None
+    np.testing.assert_array_equal(with_mask.photo.mask(), mask)
+    assert without.photo.mask is None
+    masked_files = reference_files([with_mask, without])
+    assert [file.name for file in masked_files] == ["00000.png", "00000.mask.png", "00001.png"]
+    write_render_folder(tmp_path, [(frame, renders)], [plain, plain])
+    assert [view.photo.mask for view in read_render_folder(tmp_path).references] == [None, None]

@@ -1,3 +1,6 @@
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import cv2
 import pytest
 import torch
@@ -110,3 +113,62 @@ def test_the_number_of_threads_does_not_matter():
     finally:
         cv2.setNumThreads(before)
     assert torch.equal(*frames)
+
+
+def test_threads_do_not_share_the_number_of_threads_of_opencv():
+    """Restoring it in one thread must not change it below the optical flow of another."""
+    truth, depth = wall(camera())
+    frame, references, before = blurred(truth), photos(*NEIGHBOURS), cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        expected = detailed(frame, depth, references)
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: detailed(frame, depth, references), range(24)))
+        assert all(torch.equal(out, expected) for out in found)
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)
+
+
+def test_masked_parts_of_photos_add_nothing():
+    """Masks hide what moved: it may look like the frame there, but is not the captured scene."""
+    truth, depth = wall(camera())
+    frame, references = blurred(truth), photos(*NEIGHBOURS)
+    masks = torch.ones(2, HEIGHT, WIDTH)
+    masks[:, :, :90] = 0
+    # what moved: photos are brighter by stripes there
+    marked = references.pixels.clone()
+    marked[:, :, :85] += 0.05 * torch.sin(torch.arange(85.0))[:, None]
+    full = detailed(frame, depth, references)
+    outs = [
+        detailed(frame, depth, replace(references, pixels=pixels, masks=masks))
+        for pixels in (references.pixels, marked)
+    ]
+    right = (slice(20, -20), slice(120, -20))
+    for out in outs:
+        # the left half of the frame is in the masked part of both photos
+        assert torch.equal(out[:, :50], frame[:, :50])
+        assert (out - truth)[right].std() < 0.8 * (frame - truth)[right].std()
+    assert not torch.equal(full[:, 20:50], frame[:, 20:50])
+    nothing = replace(references, masks=torch.zeros(2, HEIGHT, WIDTH))
+    assert torch.equal(detailed(frame, depth, nothing), frame)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_photos_of_another_aspect_ratio_keep_their_detail(axis: int):
+    """Such as upright photos, which are stretched to the size of wide renders."""
+    truth, depth = wall(camera())
+    frame = blurred(truth)
+    stretched = [camera(-0.4), camera(0.3, 0.2)]
+    for view in stretched:
+        view.Ks[:, axis, axis] *= 0.31  # 9:16 in place of 16:9
+    out = detailed(frame, depth, photos(*stretched))
+    assert error(out, truth) < 0.8 * error(frame, truth)
+
+
+def test_one_pixel_of_absurd_depth_does_not_switch_off_the_detail():
+    truth, depth = wall(camera())
+    frame = blurred(truth)
+    depth[0, 0] = 3.4e38
+    out = detailed(frame, depth, photos(*NEIGHBOURS))
+    assert error(out, truth) < 0.8 * error(frame, truth)
