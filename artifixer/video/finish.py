@@ -3,8 +3,8 @@ colours in empty regions over a smooth fill of the render, detail of the referen
 with the render.
 
 In: decoded frames of the model, their render and its opacity, all at one size. Out: final frames.
-``enhance`` and training validation both use it: what is validated is what ships. ``FinishConfig()``
-leaves frames unchanged, the setting of the public weights.
+``enhance`` and training validation both use it; training pairs have no depth, hence validation no
+detail of photos. ``FinishConfig()`` leaves frames unchanged, the setting of the public weights.
 """
 
 from __future__ import annotations

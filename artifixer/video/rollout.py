@@ -3,7 +3,8 @@ section 4.2).
 
 In: a model, a function that reads renders and opacity, target cameras, the rollout's shared
 conditions. Out: an iterator of blocks of frames at the cameras' own size, each as soon as it is
-decoded. ``enhance`` and training validation both call ``rollout``: what is validated is what ships.
+decoded. ``enhance`` and training validation both call ``rollout``: what is validated is what ships
+(but for what ``finish`` does by depth, which training pairs do not have).
 On a GPU the encoding of the next block, the network and the decoding of the last block run
 concurrently; memory does not grow with the length of the clip.
 """
