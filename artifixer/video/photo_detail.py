@@ -75,6 +75,10 @@ MIN_SIDE = 32
 #: Depth, world units, from which a pixel has no place: squares of positions still fit float32.
 FARTHEST = 1e18
 
+#: Standard deviation in photo pixels from which a photo from nearer is blurred to the frame's
+#: resolution.
+LEAST_SIGMA = 0.4
+
 #: Avoids a division by zero.
 TINY = 1e-6
 
@@ -232,6 +236,7 @@ def _agreeing_detail(
     scale: float,
 ) -> tuple[Float[Tensor, "height width 3"], Float[Tensor, "height width"]]:
     """The fine scales of a photo in the frame, and by how much the two agree, 0 to 1."""
+    photo = _without_finer_detail(photo, mapping)
     flow = _optical_flow(frame, _sampled(photo, mapping.places))
     place = _moved(mapping.places, flow)
     warped = _sampled(photo, place)
@@ -247,6 +252,34 @@ def _agreeing_detail(
     coarse = _blurred(warped * usable, sigma) / _blurred(usable, sigma).clamp(min=TINY)
     detail = warped - coarse
     return detail, agreement * _is_blurred(frame, detail, usable, scale)
+
+
+def _without_finer_detail(
+    photo: Float[Tensor, "height width 3"], mapping: _Mapping
+) -> Float[Tensor, "height width 3"]:
+    """The photo without what is finer than the frame's pixels, where it is from nearer: sampled at
+    the frame's pixels, that would be patterns that no photo shows.
+    """
+    import cv2
+
+    inside = (_inside(mapping.places, 1 / NOMINAL_SIDE) > 0) & mapping.visible
+    if not bool(inside.any()):
+        return photo
+    down, across = torch.gradient(mapping.places, dim=(0, 1))
+    steps = torch.hypot(down, across)[inside].median(dim=0).values
+    sigmas = [0.5 * max(step**2 - 1, 0) ** 0.5 for step in steps.tolist()]
+    # a blur by less changes nothing visible
+    across_sigma, down_sigma = (sigma if sigma > LEAST_SIGMA else 0.0 for sigma in sigmas)
+    if not across_sigma and not down_sigma:
+        return photo
+    blurred: np.ndarray = cv2.GaussianBlur(
+        photo.contiguous().numpy(),
+        (0 if across_sigma else 1, 0 if down_sigma else 1),
+        sigmaX=across_sigma or 1.0,
+        sigmaY=down_sigma or 1.0,
+        borderType=cv2.BORDER_REPLICATE,
+    )
+    return torch.from_numpy(blurred)
 
 
 def _counts(

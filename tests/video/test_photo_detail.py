@@ -172,3 +172,15 @@ def test_one_pixel_of_absurd_depth_does_not_switch_off_the_detail():
     depth[0, 0] = 3.4e38
     out = detailed(frame, depth, photos(*NEIGHBOURS))
     assert error(out, truth) < 0.8 * error(frame, truth)
+
+
+def test_texture_of_a_nearer_photo_that_is_finer_than_the_frames_pixels_is_no_pattern():
+    """The photo's focal length is twice that of the frame, which cannot show its fine stripes."""
+    truth, depth = wall(camera())
+    frame, view = blurred(truth), camera(0.1)
+    view.Ks[:, [0, 1], [0, 1]] *= 2
+    pixels = photos(view).pixels
+    pixels += 0.1 * torch.sin(torch.arange(WIDTH) * 1.9)[:, None]
+    out = detailed(frame, depth, ReferencePhotos(pixels, view))
+    middle = (slice(45, -45), slice(60, -60))
+    assert (out - truth)[middle].std() < 0.85 * (frame - truth)[middle].std()
