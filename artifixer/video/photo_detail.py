@@ -11,6 +11,7 @@ regions and everything on which no photo agrees stay as they are: nothing is gen
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
 
@@ -78,6 +79,9 @@ FARTHEST = 1e18
 #: Standard deviation in photo pixels from which a photo from nearer is blurred to the frame's
 #: resolution.
 LEAST_SIGMA = 0.4
+
+#: Wider blurs are computed on images reduced by a power of two.
+WIDEST_SIGMA = 8.0
 
 #: Avoids a division by zero.
 TINY = 1e-6
@@ -409,10 +413,18 @@ def _sampled(
 def _blurred(
     image: Float[Tensor, "height width channels"], sigma: float
 ) -> Float[Tensor, "height width channels"]:
-    """Gaussian blur with a standard deviation of ``sigma`` pixels; the border is repeated."""
+    """Gaussian blur with a standard deviation of ``sigma`` pixels; the border is repeated. Wide
+    blurs are computed on a smaller image.
+    """
     import cv2
 
-    blurred: np.ndarray = cv2.GaussianBlur(
-        image.contiguous().numpy(), (0, 0), sigma, borderType=cv2.BORDER_REPLICATE
-    )
-    return torch.from_numpy(blurred).reshape(image.shape)
+    height, width = image.shape[:2]
+    shrink = 2 ** max(0, math.ceil(math.log2(sigma / WIDEST_SIGMA)))
+    pixels: np.ndarray = image.contiguous().numpy()
+    if shrink > 1:
+        size = (math.ceil(width / shrink), math.ceil(height / shrink))
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    pixels = cv2.GaussianBlur(pixels, (0, 0), sigma / shrink, borderType=cv2.BORDER_REPLICATE)
+    if shrink > 1:
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+    return torch.from_numpy(pixels).reshape(image.shape)
