@@ -45,6 +45,9 @@ RATES = {
     "cuda": Rates(fit=(0.01, 0.01), render=(0.01, 0.05), enhance=0.012),
 }
 
+#: Detail of the reference photos, on a CPU also with a GPU, per frame and megapixel.
+PHOTO_DETAIL_SECONDS = 2.5
+
 #: Relative duration of a fit with the free-space loss.
 FREE_SPACE_FACTOR = 1.2
 
@@ -201,11 +204,10 @@ def _estimate(
             steps = config.steps
             if not isinstance(steps, int):
                 steps = files.config.in_mode(config.mode).steps
-            billions = parameter_count(files.config.transformer) / 1e9
-            return (
-                counted(frames, "frame"),
-                frames * megapixels * steps * rates.enhance * billions,
-            )
+            per_megapixel = steps * rates.enhance * parameter_count(files.config.transformer) / 1e9
+            if files.config.finish(config.mode).reads_depth and config.references:
+                per_megapixel += PHOTO_DETAIL_SECONDS
+            return counted(frames, "frame"), frames * megapixels * per_megapixel
     variants = 2 + len(config.wanted)
     return counted(frames, "frame"), frames * megapixels * rates.write * variants
 
