@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from artifixer.geometry.cameras import Cameras, concatenate
-from artifixer.video import photo_detail
 from artifixer.video.conditions import ReferencePhotos
 from artifixer.video.photo_detail import with_photo_detail
 from tests.textured_wall import HEIGHT, WIDTH, blurred, camera, wall
@@ -185,12 +184,3 @@ def test_texture_of_a_nearer_photo_that_is_finer_than_the_frames_pixels_is_no_pa
     out = detailed(frame, depth, ReferencePhotos(pixels, view))
     middle = (slice(45, -45), slice(60, -60))
     assert (out - truth)[middle].std() < 0.85 * (frame - truth)[middle].std()
-
-
-def test_wide_blurs_on_reduced_images_are_those_of_the_whole():
-    picture = torch.rand(301, 403, 3, generator=torch.Generator().manual_seed(2))
-    exact = blurred(picture, 20.0)
-    inner = (slice(40, -40), slice(40, -40))  # single pixels of noise are repeated at the border
-    deviation = (photo_detail._blurred(picture, 20.0) - exact)[inner]
-    assert float(deviation.std()) < 0.1 * float(exact[inner].std())
-    assert photo_detail._blurred(picture[..., :1], 20.0).shape == (301, 403, 1)
