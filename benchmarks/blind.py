@@ -1,7 +1,7 @@
 """Blind comparison: sheets of picture pairs in random order, and win rates from judgements.
 
     python benchmarks/blind.py make OURS=FOLDER OTHER=FOLDER... --out SHEETS --key KEY.json
-        [--pairs 60] [--scale 3] [--seed N] [--group NAME=PATTERN]...
+        [--pairs 60] [--scale 3] [--seed N] [--group NAME=PATTERN]... [--min-difference 2]
     python benchmarks/blind.py judge --key KEY.json --judge FILE [FILE...]
 
 A candidate's folder holds ``CLIP/%05d.png``, the same views for all, as ``benchmarks/invention.py``
@@ -48,7 +48,7 @@ Answer = Literal["left", "right", "tie"]
 #: Pairs on a sheet: rows and columns.
 SHEET_ROWS, SHEET_COLUMNS = 3, 2
 
-#: Minimum mean difference of the two pictures in 8-bit values.
+#: Default of the minimum mean difference of the two pictures in 8-bit values.
 MIN_DIFFERENCE = 2.0
 
 #: Two-sided 95 % quantile of the normal distribution.
@@ -124,6 +124,7 @@ def draw_pairs(
     count: int,
     seed: int,
     groups: Sequence[tuple[str, str]] = (),
+    min_difference: float = MIN_DIFFERENCE,
 ) -> list[BlindPair]:
     """Pairs of the first folder with each other one, in random order and on random sides.
 
@@ -144,7 +145,7 @@ def draw_pairs(
             different = [
                 name
                 for name in names
-                if _difference(our_folder / clip / name, folder / clip / name) >= MIN_DIFFERENCE
+                if _difference(our_folder / clip / name, folder / clip / name) >= min_difference
             ]
             lists.append([(other, clip, name) for name in _spread_order(different)])
     chosen: list[tuple[str, str, str]] = []
@@ -275,7 +276,7 @@ def make(arguments: argparse.Namespace) -> None:
         )
     seed = secrets.randbits(32) if arguments.seed is None else arguments.seed
     groups = [_named(text, "NAME=PATTERN") for text in arguments.group]
-    pairs = draw_pairs(paths, arguments.pairs, seed, groups)
+    pairs = draw_pairs(paths, arguments.pairs, seed, groups, arguments.min_difference)
     sheets = write_sheets(arguments.out, pairs, paths, arguments.scale)
     content = {
         "candidate": next(iter(paths)),
@@ -360,6 +361,9 @@ def main(words: Sequence[str] | None = None) -> int:
     making.add_argument("--scale", type=int, default=3)
     making.add_argument("--seed", type=int, help="drawn where none is given")
     making.add_argument("--group", action="append", default=[], metavar="NAME=PATTERN")
+    making.add_argument(
+        "--min-difference", type=float, default=MIN_DIFFERENCE, help="mean, in 8-bit values"
+    )
     judging = verbs.add_parser("judge")
     judging.add_argument("--key", type=Path, required=True)
     judging.add_argument("--judge", type=Path, nargs="+", required=True)

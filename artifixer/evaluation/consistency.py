@@ -18,11 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from artifixer.geometry.cameras import Cameras
+from artifixer.imaging.sampling import sample_grid
 from artifixer.runtime.stopping import stop_if_requested
 
 #: Maximum relative difference between two depths of the same point.
@@ -64,7 +64,7 @@ class Warp:
     """Index of the frame that they are looked up in."""
 
     grid: Float[Tensor, "height width 2"]
-    """Positions of the target's pixels in the source, as for ``grid_sample``."""
+    """Positions of the target's pixels in the source, as for ``sample_grid``."""
 
     visible: Bool[Tensor, "height width"]
     """The target's pixels that both frames see."""
@@ -106,7 +106,7 @@ def warp(views: Sequence3d, target: int, source: int) -> Warp:
     grid = grid.clamp(-2, 2).reshape(height, width, 2)
     there = torch.from_numpy(np.ascontiguousarray(views.depths(source))).to(torch.float32)
     # nearest: a mean of foreground and background depth has no meaning
-    seen = _sampled(there[..., None], grid, "nearest")[..., 0]
+    seen = sample_grid(there[..., None], grid, "nearest")[..., 0]
     agrees = (seen - z.reshape(height, width)).abs() <= DEPTH_TOLERANCE * seen.abs()
     return Warp(target, source, grid, visible.reshape(height, width) & agrees)
 
@@ -161,7 +161,7 @@ def warp_error(
 ) -> float:
     """Mean absolute difference in [0,1] over the pixels that both frames see."""
     ours, theirs = (torch.from_numpy(pixels).to(torch.float32) / 255 for pixels in (target, source))
-    moved = _sampled(theirs, pair.grid, "bilinear")
+    moved = sample_grid(theirs, pair.grid, "bilinear")
     return float((ours - moved).abs().mean(dim=-1)[pair.visible].mean())
 
 
@@ -173,18 +173,3 @@ def _mean_error(
         stop_if_requested("while comparing frames")
         errors.append(warp_error(frame(pair.target), frame(pair.source), pair))
     return float(np.mean(errors)) if errors else None
-
-
-def _sampled(
-    values: Float[Tensor, "height width channels"],
-    grid: Float[Tensor, "rows columns 2"],
-    mode: str,
-) -> Float[Tensor, "rows columns channels"]:
-    sampled = F.grid_sample(
-        values.permute(2, 0, 1)[None],
-        grid[None],
-        mode=mode,
-        padding_mode="border",
-        align_corners=False,
-    )
-    return sampled[0].permute(1, 2, 0)

@@ -14,6 +14,7 @@ from torch import Tensor
 from artifixer.geometry.cameras import Cameras
 from artifixer.geometry.rays import lens_directions
 from artifixer.imaging.blur import blurred
+from artifixer.imaging.sampling import sample_grid
 
 #: Lengths of this module and of ``photo_detail.py`` are of frames whose longest side is this many
 #: pixels, and grow with the frame.
@@ -187,11 +188,4 @@ def sampled(
     """Values at places in pixels; the border is repeated."""
     height, width = image.shape[:2]
     grid = place / place.new_tensor([width, height]) * 2 - 1
-    values: Tensor = F.grid_sample(
-        image.permute(2, 0, 1)[None],
-        grid[None],
-        mode=mode,
-        padding_mode="border",
-        align_corners=False,
-    )
-    return values[0].permute(1, 2, 0)
+    return sample_grid(image, grid, mode)
